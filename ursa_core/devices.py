@@ -1,0 +1,95 @@
+"""Compute devices: which there are, and which number format they multiply faster."""
+
+import os
+import time
+
+import torch
+
+from ursa_core.errors import DeviceError, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# bfloat16 is either much faster (matrix units) or slower (emulated): noise can't cross this.
+_CLEARLY_FASTER = 1.3
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` takes cuda, else mps, else cpu.
+
+    Raises:
+        UsageError: no such kind of device.
+        DeviceError: this machine hasn't got it.
+    """
+    if name == "auto":
+        return torch.device(available_devices()[0])
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (":" in name and not index.isdecimal()):
+        raise UsageError(f"there is no device {name!r}", "use auto, cpu, cuda, cuda:N or mps")
+    devices = available_devices()
+    if kind not in devices:
+        raise DeviceError(
+            f"this machine has no {kind} device that torch can use",
+            f"use --device {' or '.join(devices)}",
+        )
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if index and int(index) >= count:
+        raise DeviceError(f"there is no {name}: torch sees {count}", f"use {kind}:{count - 1}")
+    return torch.device(name)
+
+
+def available_devices() -> list[str]:
+    """Kinds of devices on this machine, best first; cpu is always among them."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return [*found, "cpu"]
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format of a name; ``auto`` takes bfloat16 where it is clearly faster.
+
+    Raises:
+        UsageError: no such format.
+    """
+    if name != "auto":
+        if name not in DTYPES:
+            raise UsageError(f"there is no dtype {name!r}", f"use auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    rates = matmul_rates(device)
+    is_faster = rates["bfloat16"] > _CLEARLY_FASTER * rates["float32"]
+    return torch.bfloat16 if is_faster else torch.float32
+
+
+def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]:
+    """Measured floating-point operations a second of a matrix product, by number format.
+
+    Args:
+        device: where to measure.
+        seconds: spent on the measurement in all, about.
+    """
+    size = 256 if device.type == "cpu" else 2048
+    rates = {}
+    for name in ("float32", "bfloat16"):
+        a = torch.ones(size, size, dtype=DTYPES[name], device=device)
+        best = _product_seconds(a)
+        end = time.perf_counter() + seconds / 2
+        while time.perf_counter() < end:
+            best = min(best, _product_seconds(a))
+        rates[name] = 2.0 * size**3 / best
+    return rates
+
+
+def _product_seconds(a: torch.Tensor) -> float:
+    start = time.perf_counter()
+    product = a @ a
+    if a.device.type != "cpu":
+        product[0, 0].item()  # waits for the device
+    return time.perf_counter() - start
+
+
+def total_memory_bytes(device: torch.device) -> int | None:
+    """Memory of a device, for cpu and mps that of the machine; None where it can't be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return None

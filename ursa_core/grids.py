@@ -1,0 +1,92 @@
+"""Pixel shapes and latent grids: the only place that divides pixels by strides."""
+
+from dataclasses import dataclass
+
+from ursa_core.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """Shape of a clip in codes: latent frames, rows, columns."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def num_codes(self) -> int:
+        """Codes of the whole clip."""
+        return self.frames * self.rows * self.columns
+
+    @property
+    def codes_per_frame(self) -> int:
+        """Codes of one latent frame."""
+        return self.rows * self.columns
+
+    def __str__(self) -> str:
+        """As ``frames×rows×columns``."""
+        return f"{self.frames}×{self.rows}×{self.columns}"
+
+
+@dataclass(frozen=True)
+class PixelShape:
+    """Shape of a clip in pixels: frames, height, width."""
+
+    frames: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        """As ``frames×height×width``."""
+        return f"{self.frames}×{self.height}×{self.width}"
+
+
+@dataclass(frozen=True)
+class Strides:
+    """Pixels per grid cell of a causal tokenizer.
+
+    The first latent frame stands for one frame and each later one for ``temporal`` frames, so
+    1 + temporal·k frames make 1 + k latent frames.
+    """
+
+    temporal: int
+    spatial: int
+
+    def grid(self, shape: PixelShape) -> LatentGrid:
+        """Latent grid of a pixel shape.
+
+        Raises:
+            ShapeError: frames, height or width don't fit; names the nearest that do.
+        """
+        if shape.frames < 1 or (shape.frames - 1) % self.temporal:
+            raise ShapeError(
+                f"{shape.frames} frames don't fit a temporal stride of {self.temporal}",
+                f"use {self._nearest_frames(shape.frames)} frames",
+            )
+        for name, size in (("height", shape.height), ("width", shape.width)):
+            if size < 1 or size % self.spatial:
+                raise ShapeError(
+                    f"a {name} of {size} pixels doesn't fit a spatial stride of {self.spatial}",
+                    f"use a {name} of {self._nearest_size(size)}",
+                )
+        return LatentGrid(
+            (shape.frames - 1) // self.temporal + 1,
+            shape.height // self.spatial,
+            shape.width // self.spatial,
+        )
+
+    def pixels(self, grid: LatentGrid) -> PixelShape:
+        """Pixel shape that a latent grid decodes to."""
+        return PixelShape(
+            (grid.frames - 1) * self.temporal + 1,
+            grid.rows * self.spatial,
+            grid.columns * self.spatial,
+        )
+
+    def _nearest_frames(self, frames: int) -> str:
+        below = max((frames - 1) // self.temporal, 0) * self.temporal + 1
+        return f"{below} or {below + self.temporal}" if frames > 0 else "1"
+
+    def _nearest_size(self, size: int) -> str:
+        below = size // self.spatial * self.spatial
+        return f"{below} or {below + self.spatial}" if below > 0 else str(self.spatial)

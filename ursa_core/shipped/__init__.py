@@ -1,0 +1,1 @@
+"""Model bundles that travel inside the wheel."""
