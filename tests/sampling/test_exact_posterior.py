@@ -1,0 +1,75 @@
+"""With the exact posterior in place of the network, samples are distributed as the data."""
+
+import pytest
+import torch
+
+from ursa_core.path.base import Path
+from ursa_core.path.masked import MaskedPath
+from ursa_core.path.metric import MetricPath
+from ursa_core.path.mixture import MixturePath
+from ursa_core.sampling.denoise import denoise
+from ursa_core.sampling.time_grid import time_grid
+
+K, SAMPLES = 5, 12000
+PATHS: dict[str, Path] = {
+    "metric": MetricPath(
+        torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), alpha=1.0, c=5.0
+    ),
+    "metric-half": MetricPath(
+        torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), alpha=0.5, c=6.0
+    ),
+    "mixture": MixturePath(K),
+    "masked": MaskedPath(K),
+}
+
+
+def data() -> torch.Tensor:
+    """A joint distribution of two strongly dependent codes: (K, K)."""
+    joint = torch.rand(K, K, generator=torch.Generator().manual_seed(0)) ** 6 + 1e-3
+    return joint / joint.sum()
+
+
+def total_variation(path: Path, steps: int, solver: str) -> float:
+    """Distance between the data and the samples made with the exact posterior."""
+    joint, times = data(), time_grid(steps)
+    done = [0]
+
+    def network(_: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
+        likelihood = path.conditional_probs(torch.arange(K), float(times[done[0]]))
+        first, second = likelihood[:, x_t[:, 0]].T, likelihood[:, x_t[:, 1]].T
+        posterior = joint * first[:, :, None] * second[:, None, :]
+        marginals = torch.stack([posterior.sum(2), posterior.sum(1)], dim=1)
+        return (marginals / marginals.sum(-1, keepdim=True)).log()
+
+    generator = torch.Generator().manual_seed(7)
+    x_1 = denoise(
+        network, lambda hidden: hidden, path, path.initial((SAMPLES, 2), generator),
+        torch.zeros(SAMPLES, 1, dtype=torch.int64), None, times, generator,
+        solver=solver, on_step=lambda step, _: done.__setitem__(0, step),
+    )  # fmt: skip
+    assert done == [steps]
+    shares = torch.bincount(x_1[:, 0] * K + x_1[:, 1], minlength=K * K) / SAMPLES
+    return float((shares - joint.flatten()).abs().sum()) / 2
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_marginal_of_the_samples_is_the_data(name: str) -> None:
+    assert total_variation(PATHS[name], 64, "integrated") < 0.03
+
+
+@pytest.mark.parametrize("name", ["metric", "mixture", "masked"])
+def test_euler_steps_land_there_too(name: str) -> None:
+    # Not so at alpha = 1/2: most of the path lies in the first step, which they lose (0.12).
+    assert total_variation(PATHS[name], 64, "euler") < 0.04
+
+
+def test_one_step_is_far_from_the_data() -> None:
+    assert total_variation(PATHS["metric"], 1, "integrated") > 0.15
+
+
+@pytest.mark.parametrize("name", ["metric", "metric-half"])
+@pytest.mark.parametrize("steps", [3, 5])
+def test_integrated_steps_beat_euler_steps_when_few(name: str, steps: int) -> None:
+    path = PATHS[name]
+    integrated = total_variation(path, steps, "integrated")
+    assert integrated < total_variation(path, steps, "euler") - 0.01

@@ -1,0 +1,1 @@
+"""Probability paths from noise to data over discrete codes."""

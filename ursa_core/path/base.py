@@ -1,0 +1,98 @@
+"""What every probability path from noise (t = 0) to data (t = 1) offers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import UsageError
+from ursa_core.path.draws import Randomness
+
+Times = float | Tensor
+"""A time, or times that broadcast against the codes: each frame may have its own."""
+
+
+class Path(ABC):
+    """A path p_t(x | x_1) over codes, and the chain that follows it once x_1 is drawn.
+
+    Attributes:
+        num_codes: K, codes that the network predicts.
+        num_states: K, or K + 1 where the path has a mask state (id K).
+        solvers: names of the ways to take a step; the first is the default.
+    """
+
+    num_codes: int
+    num_states: int
+    solvers: tuple[str, ...] = ("integrated", "euler")
+    dtype: torch.dtype = torch.float32
+
+    @abstractmethod
+    def initial(
+        self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """x_0: int64 noise of a shape."""
+
+    @abstractmethod
+    def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
+        """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
+
+    @abstractmethod
+    def conditional_probs(self, x_1: Tensor, t: Times) -> Tensor:
+        """p_t(x | x_1) of every state: (..., num_states), rows sum to 1."""
+
+    @abstractmethod
+    def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
+        """Rates per unit of t from x_t towards x_1: (..., num_states), 0 at x_t; t < 1.
+
+        Raises:
+            UsageError: a time at which the rates are infinite.
+        """
+
+    @abstractmethod
+    def step(
+        self,
+        x_t: Tensor,
+        x_1: Tensor,
+        t: Times,
+        t_next: Times,
+        generator: Randomness,
+        solver: str = "integrated",
+    ) -> Tensor:
+        """Codes at ``t_next``, given x_t and a drawn x_1: int64; equal times leave x_t as it is.
+
+        At most one jump a position. ``integrated`` jumps with probability 1 − exp(−∫Λ), Λ the total
+        rate from t to t_next; ``euler`` with 1 − exp(−(t_next − t)·Λ(t)).
+
+        Raises:
+            UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
+        """
+
+    def finish(self, x_t: Tensor, x_1: Tensor) -> Tensor:
+        """Codes at t = 1, given x_t and a draw x_1 from the posterior: the draw."""
+        return x_1
+
+    def to(self, device: torch.device | str) -> "Path":
+        """The same path with its tensors on a device."""
+        return self
+
+    def _times(self, t: Times, x: Tensor) -> Tensor:
+        """Times as a float tensor of the shape of the codes.
+
+        Raises:
+            UsageError: a time outside [0, 1].
+        """
+        times = torch.as_tensor(t, dtype=self.dtype, device=x.device)
+        if not bool(((times >= 0) & (times <= 1)).all()):
+            low, high = float(times.min()), float(times.max())
+            raise UsageError(f"times from {low:g} to {high:g} aren't in [0, 1]", "0 is noise")
+        return times.broadcast_to(x.shape)
+
+    def _interval(self, t: Times, t_next: Times, x: Tensor, solver: str) -> tuple[Tensor, Tensor]:
+        """Both ends of a step as `_times`, the solver and their order checked."""
+        if solver not in ("integrated", "euler"):
+            raise UsageError(f"{solver!r} isn't a step of a path", "use one of: integrated, euler")
+        start, end = self._times(t, x), self._times(t_next, x)
+        if not bool((start <= end).all()):
+            raise UsageError("a step goes back in time", "let t_next be at least t")
+        return start, end

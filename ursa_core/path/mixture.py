@@ -1,0 +1,91 @@
+"""The uniform mixture path: a code is x_1 with probability t, else anything."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import UsageError
+from ursa_core.path.base import Path, Times
+from ursa_core.path.draws import Randomness, uniform_codes, uniforms
+
+
+class MixturePath(Path):
+    """p_t(x | x_1) = t·[x = x_1] + (1 − t)/K, with jumps straight to x_1 at rate 1/(1 − t).
+
+    Args:
+        num_codes: K, at least 2.
+
+    Raises:
+        UsageError: fewer than two codes.
+    """
+
+    def __init__(self, num_codes: int, dtype: torch.dtype = torch.float32) -> None:
+        if num_codes < 2:
+            raise UsageError(f"{num_codes} codes make no path", "use two codes or more")
+        self.num_codes = self.num_states = num_codes
+        self.dtype = dtype
+
+    def initial(
+        self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """x_0: int64 codes, each equally likely."""
+        return uniform_codes(shape, self.num_codes, generator, device)
+
+    def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
+        """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
+        keep = uniforms(x_1.shape, generator, x_1.device) < self._times(t, x_1)
+        noise = uniform_codes(x_1.shape, self.num_codes, generator, x_1.device)
+        return torch.where(keep, x_1, noise)
+
+    def conditional_probs(self, x_1: Tensor, t: Times) -> Tensor:
+        """p_t(x | x_1) of every code: (..., K), rows sum to 1."""
+        times = self._times(t, x_1)[..., None]
+        at_x_1 = torch.nn.functional.one_hot(x_1, self.num_codes).to(self.dtype)
+        return times * at_x_1 + (1 - times) / self.num_codes
+
+    def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
+        """Rates per unit of t from x_t to x_1: (..., K), 0 at all other codes; t < 1.
+
+        Raises:
+            UsageError: t is 1, where they are infinite.
+        """
+        rate = straight_rate(self._times(t, x_1)) * (x_t != x_1)
+        return torch.nn.functional.one_hot(x_1, self.num_codes) * rate[..., None]
+
+    def step(
+        self,
+        x_t: Tensor,
+        x_1: Tensor,
+        t: Times,
+        t_next: Times,
+        generator: Randomness,
+        solver: str = "integrated",
+    ) -> Tensor:
+        """Codes at ``t_next``, given x_t and a drawn x_1: int64, x_1 or as it was.
+
+        Raises:
+            UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
+        """
+        chance = straight_chance(*self._interval(t, t_next, x_t, solver), solver)
+        jumps = uniforms(x_t.shape, generator, x_t.device) < chance
+        return torch.where(jumps, x_1, x_t)
+
+
+def straight_rate(t: Tensor) -> Tensor:
+    """Rate 1/(1 − t) of the jump to x_1.
+
+    Raises:
+        UsageError: t is 1, where it is infinite.
+    """
+    if bool((t == 1).any()):
+        raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")
+    return 1 / (1 - t)
+
+
+def straight_chance(start: Tensor, end: Tensor, solver: str) -> Tensor:
+    """Probability of the jump to x_1 from ``start`` to ``end``; 0 where they are equal."""
+    fraction = torch.where(start < end, (end - start) / (1 - start), 0.0)
+    # The integral of the rate is −log((1 − end)/(1 − start)): the jump's probability is the
+    # fraction itself.
+    return fraction if solver == "integrated" else -torch.expm1(-fraction)

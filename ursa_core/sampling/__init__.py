@@ -1,0 +1,1 @@
+"""Solvers that walk a probability path from noise to data."""

@@ -1,0 +1,85 @@
+"""Classifier-free guidance, run only where and when it acts."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import UsageError
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""Prompt ids (B, S) and codes x_t (B, L) to hidden states (B, L, D)."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly, and when, samples are pushed from the negative prompt to the prompt.
+
+    Args:
+        scale: 1 is off; logits become uncond + scale·(cond − uncond).
+        interval: guidance acts while low <= t < high.
+
+    Raises:
+        UsageError: a negative scale, or an interval that isn't one within [0, 1].
+    """
+
+    scale: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise UsageError(
+                f"a guidance scale of {self.scale:g} can't be used", "use a number from 0; 1 is off"
+            )
+        low, high = self.interval
+        if not 0 <= low <= high <= 1:
+            raise UsageError(
+                f"{low:g}:{high:g} isn't a guidance interval",
+                "use LOW:HIGH with 0 <= LOW <= HIGH <= 1",
+            )
+
+    def active(self, t: Tensor) -> Tensor:
+        """Mask, of the shape of t, of the times at which guidance acts."""
+        low, high = self.interval
+        return (t >= low) & (t < high) & (self.scale != 1)
+
+
+def guided_hidden(
+    network: Network,
+    prompt_ids: Tensor,
+    negative_ids: Tensor | None,
+    x_t: Tensor,
+    t: Tensor,
+    guidance: Guidance,
+) -> Tensor:
+    """Hidden states (B, L, D) whose logits are the guided ones.
+
+    As the head is linear, guiding hidden states before it is the same as guiding logits after it,
+    at half the head's work. Where guidance acts nowhere, only the B conditional rows are run; else
+    one pass of 2B rows, the conditional half first.
+
+    Args:
+        network: the callable to run once.
+        prompt_ids: (B, S) int64.
+        negative_ids: (B, S) int64, what guidance leads away from; None where it is off.
+        x_t: (B, L) int64.
+        t: () or (L,), the time of the clip or of each position.
+        guidance: scale and interval.
+
+    Raises:
+        UsageError: guidance acts and there are no negative ids.
+    """
+    active = guidance.active(t)
+    if not bool(active.any()):
+        return network(prompt_ids, x_t)
+    if negative_ids is None:
+        raise UsageError(
+            f"a guidance scale of {guidance.scale:g} needs a negative prompt",
+            "give one (it may be empty), or use a scale of 1",
+        )
+    both = network(torch.cat([prompt_ids, negative_ids]), torch.cat([x_t, x_t]))
+    cond, uncond = both.float().chunk(2)
+    guided = uncond + guidance.scale * (cond - uncond)
+    return torch.where(active.reshape(-1, 1).to(x_t.device), guided, cond)

@@ -1,0 +1,89 @@
+"""The MaskGIT sampler of the masked path: the codes that the network is surest of come first."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import UsageError
+from ursa_core.path.draws import Randomness, uniforms
+from ursa_core.path.masked import MaskedPath
+from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
+from ursa_core.sampling.posterior import Head, draw_codes
+
+
+def maskgit(
+    network: Network,
+    head: Head,
+    path: MaskedPath,
+    x_t: Tensor,
+    prompt_ids: Tensor,
+    negative_ids: Tensor | None,
+    times: Tensor,
+    generators: Randomness,
+    *,
+    guidance: Guidance,
+    temperature: float = 1.0,
+    top_p: float | None = None,
+    choice_temperature: float = 4.5,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Codes (B, L) int64, every mask of ``x_t`` revealed, once and for good.
+
+    After a step that ends at t, the share cos(π·t/2) of the masks is left, and at least one was
+    revealed: those with the largest log-probability of the code drawn plus Gumbel noise times
+    ``choice_temperature``·(1 − t). It ends early when no mask is left.
+
+    Args:
+        network: prompt ids and codes to hidden states.
+        head: hidden states to logits, linear.
+        path: the masked path.
+        x_t: (B, L) int64; codes that aren't the mask stay.
+        prompt_ids: (B, S) int64.
+        negative_ids: (B, S) int64 for guidance, or None without it.
+        times: (N + 1,), rising to 1.
+        generators: one an item, or one for all.
+        guidance: scale and interval.
+        temperature: of the draws of x_1.
+        top_p: nucleus of the draws of x_1; None is off.
+        choice_temperature: of the choice of positions; 0 takes the surest.
+        on_step: called after each step with the steps done and the codes.
+
+    Raises:
+        UsageError: positions have times of their own, or what guidance or the draws refuse.
+    """
+    if times.ndim != 1:
+        raise UsageError(
+            "MaskGIT can't give each frame a time of its own",
+            "use one time for the clip, or the integrated solver",
+        )
+    num_masks = (x_t == path.mask_id).sum(-1)
+    for step, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
+        masked = x_t == path.mask_id
+        if not bool(masked.any()):
+            break
+        hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
+        codes, log_probs = draw_codes(
+            head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p
+        )
+        noise = uniforms(x_t.shape, generators, x_t.device).clamp(min=1e-12)
+        gumbel = -torch.log(-torch.log(noise))
+        score = log_probs + choice_temperature * (1 - float(t_next)) * gumbel
+        left = _masks_left(float(t_next), num_masks)
+        reveal = (masked.sum(-1) - left).clamp(min=1)
+        # Positions without a mask rank last, so that ranks below `reveal` are masks.
+        order = score.masked_fill(~masked, -math.inf).argsort(-1, descending=True)
+        rank = order.argsort(-1)
+        x_t = torch.where(masked & (rank < reveal[:, None]), codes, x_t)
+        if on_step:
+            on_step(step, x_t)
+    return x_t
+
+
+def _masks_left(t: float, num_masks: Tensor) -> Tensor:
+    """Masks left at t by the cosine schedule: int64, none at 1."""
+    if t == 1:
+        return torch.zeros_like(num_masks)
+    return (num_masks * math.cos(math.pi / 2 * t)).floor().long()

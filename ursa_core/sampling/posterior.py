@@ -1,0 +1,97 @@
+"""Draws of x_1 from the network's posterior, in chunks of positions."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.path.draws import Randomness, chunks, exp2_, pick, precise_dtype, uniforms
+
+Head = Callable[[Tensor], Tensor]
+"""Hidden states (n, D) float32 to logits (n, K)."""
+
+_CHUNK_BYTES = {"cpu": 2 << 20, "other": 64 << 20}
+
+
+def draw_codes(
+    head: Head,
+    hidden: Tensor,
+    num_codes: int,
+    generator: Randomness,
+    *,
+    temperature: float = 1.0,
+    top_p: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Codes drawn from the posterior and their log-probabilities.
+
+    The logits of all positions never exist at once: head and draw run over chunks.
+
+    Args:
+        head: maps hidden states to posterior logits.
+        hidden: (B, L, D) float.
+        num_codes: K.
+        generator: one, or one an item.
+        temperature: divides the logits; 0 takes the likeliest code.
+        top_p: keep only the likeliest codes that together reach this probability.
+
+    Returns:
+        codes (B, L) int64 and their log-probabilities (B, L) float32 under the posterior itself,
+        before temperature and top_p.
+
+    Raises:
+        UsageError: temperature or top_p out of range.
+        CheckpointError: the logits aren't finite.
+    """
+    shape = hidden.shape[:2]
+    noise = uniforms(shape, generator, hidden.device).reshape(-1)
+    states = hidden.reshape(-1, hidden.shape[-1])
+    codes = torch.empty(states.shape[0], dtype=torch.int64, device=hidden.device)
+    log_probs = torch.empty(states.shape[0], dtype=torch.float32, device=hidden.device)
+    chunk_bytes = _CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "other"]
+    for rows in chunks(states.shape[0], num_codes, chunk_bytes):
+        logits = head(states[rows].float())
+        weights = posterior_weights(logits, temperature, top_p)
+        codes[rows] = drawn = pick(weights, noise[rows])
+        if temperature != 1 or top_p is not None:
+            weights = posterior_weights(logits)
+        log_probs[rows] = (weights.gather(1, drawn[:, None])[:, 0] / weights.sum(-1)).log()
+    return codes.view(shape), log_probs.view(shape)
+
+
+def posterior_weights(
+    posterior_logits: Tensor, temperature: float = 1.0, top_p: float | None = None
+) -> Tensor:
+    """Unnormalised probabilities (n, K) float32, 1 at each row's likeliest code.
+
+    Raises:
+        UsageError: temperature or top_p out of range.
+        CheckpointError: a row has no finite largest logit.
+    """
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise UsageError(
+            f"a temperature of {temperature:g} can't be used", "use a number from 0; 1 is off"
+        )
+    if top_p is not None and not 0 < top_p <= 1:
+        raise UsageError(f"top-p {top_p:g} isn't a share of probability", "use one in (0, 1]")
+    logits = posterior_logits.float()
+    peak = logits.amax(-1, keepdim=True)
+    if not bool(torch.isfinite(peak).all()):
+        raise CheckpointError(
+            "the network's logits aren't finite",
+            "check the model's weights, or use float32 if they overflow in a shorter type",
+        )
+    if temperature == 0:
+        return (logits == peak).float()
+    weights = exp2_((logits - peak).mul_(math.log2(math.e) / temperature))
+    return weights if top_p is None or top_p == 1 else _nucleus(weights, top_p)
+
+
+def _nucleus(weights: Tensor, top_p: float) -> Tensor:
+    """The weights of the fewest likeliest codes that reach ``top_p`` of the sum, the rest 0."""
+    ordered, index = weights.sort(dim=-1, descending=True)
+    running = ordered.cumsum(-1, dtype=precise_dtype(weights.device))
+    before = running - ordered
+    kept = torch.where(before < top_p * running[:, -1:], ordered, 0.0)
+    return torch.zeros_like(weights).scatter_(1, index, kept)

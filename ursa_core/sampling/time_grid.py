@@ -1,0 +1,46 @@
+"""Time grids: when each step of the sampler happens, for the clip or for each frame."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import ShapeError, UsageError
+from ursa_core.grids import LatentGrid
+
+
+def shift_time(t: Tensor, shift: float) -> Tensor:
+    """Times t / (t + shift·(1 − t)): earlier than t for a shift above 1, later for one below.
+
+    Raises:
+        UsageError: the shift isn't a positive number.
+    """
+    if not (math.isfinite(shift) and shift > 0):
+        raise UsageError(f"a shift of {shift:g} can't move times", "use a number above 0; 1 is off")
+    return t / (t + shift * (1 - t))
+
+
+def time_grid(steps: int, shift: float = 1.0) -> Tensor:
+    """Times of the steps: float32 (steps + 1,), from 0 to 1, shifted.
+
+    Raises:
+        UsageError: fewer than one step, or a shift that isn't positive.
+    """
+    if steps < 1:
+        raise UsageError(f"{steps} steps can't sample anything", "use one step or more")
+    even = torch.arange(steps + 1, dtype=torch.float64) / steps
+    return shift_time(even, shift).float()
+
+
+def frame_times(times: Tensor, grid: LatentGrid) -> Tensor:
+    """Times of all positions (..., L) from times of the latent frames (..., F).
+
+    Raises:
+        ShapeError: the number of frames differs from the grid's.
+    """
+    if times.shape[-1] != grid.frames:
+        raise ShapeError(
+            f"times of {times.shape[-1]} frames don't fit a grid of {grid}",
+            f"give {grid.frames} times a step",
+        )
+    return times.repeat_interleave(grid.codes_per_frame, dim=-1)
