@@ -1,0 +1,146 @@
+"""The video tokenizer: parity with the reference, causality, the quantizer, its faults."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ursa_core.errors import CheckpointError, ShapeError
+from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+from ursa_core.tokenizers.video_fsq import (
+    VideoTokenizer,
+    VideoTokenizerConfig,
+    haar_join,
+    haar_split,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "published_tokenizer"
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    config = VideoTokenizerConfig(
+        **{
+            "block_out_channels": (8, 8, 12, 12),
+            "layers_per_block": 1,
+            "latent_channels": 4,
+            "levels": (5, 5, 5),
+            "spatial_stride": 16,
+            "causal": True,
+            **changes,
+        }
+    )
+    model = VideoTokenizer(config).eval()
+    with torch.no_grad():  # fresh blocks pass their input on; stir them so that tests see all
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def test_codes_and_pixels_equal_those_of_the_reference():
+    config = VideoTokenizerConfig.from_json(json.loads((GOLDEN / "config.json").read_text()))
+    model = VideoTokenizer(config)
+    model.load_state_dict(load_file(GOLDEN / "diffusion_pytorch_model.safetensors"))
+    expected = load_file(GOLDEN / "expected.safetensors")
+    video = expected["video_uint8"].permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    with torch.no_grad():
+        codes = model.encode(video)
+        back = model.decode(expected["encoded_tokens"].long())
+    assert torch.equal(codes, expected["encoded_tokens"].long())
+    pixels = ((back.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 4, 1)
+    # The reference truncates to uint8.
+    assert (pixels.floor() - expected["decoded_uint8"].float()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("frames", [1, 5, 9])
+@pytest.mark.parametrize(("spatial", "temporal"), [(8, 4), (16, 4), (16, 8)])
+def test_shapes_follow_the_strides(frames, spatial, temporal):
+    frames = 1 + (frames - 1) * temporal // 4
+    model = small(spatial_stride=spatial, temporal_stride=temporal)
+    with torch.no_grad():
+        codes = model.encode(torch.rand(2, 3, frames, 32, 48))
+        back = model.decode(codes)
+    assert codes.shape == (2, 1 + (frames - 1) // temporal, 32 // spatial, 48 // spatial)
+    assert back.shape == (2, 3, frames, 32, 48)
+
+
+@pytest.mark.parametrize("temporal", [4, 8])
+def test_a_causal_tokenizer_never_looks_ahead(temporal):
+    model = small(temporal_stride=temporal)
+    video = torch.rand(1, 3, 1 + 2 * temporal, 32, 32)
+    changed = video.clone()
+    changed[:, :, 1 + temporal :] = torch.rand(1, 3, temporal, 32, 32)
+    with torch.no_grad():
+        latents, others = model.latents(video), model.latents(changed)
+    assert torch.allclose(latents[:, :2], others[:, :2], atol=1e-6)
+    assert not torch.allclose(latents[:, 2], others[:, 2], atol=1e-4)
+
+
+def test_without_the_mask_it_does():
+    model = small(causal=False)
+    video = torch.rand(1, 3, 9, 32, 32)
+    changed = video.clone()
+    changed[:, :, 5:] = 0
+    with torch.no_grad():
+        assert not torch.allclose(model.latents(video)[:, :2], model.latents(changed)[:, :2])
+
+
+def test_haar_bands_invert():
+    clip = torch.randn(2, 4, 3, 8, 6, dtype=torch.float64)
+    assert torch.allclose(haar_join(haar_split(clip)), clip)
+    flat = torch.ones(1, 2, 3, 4, 4)
+    bands = haar_split(flat)
+    assert torch.equal(bands[:, :, :3], torch.ones(1, 1, 3, 2, 2))
+    assert not bands[:, :, 3:].any()
+
+
+@pytest.mark.parametrize("levels", [[8, 8, 8, 5, 5, 5], [7, 5, 5, 5, 5], [2, 3]])
+def test_every_code_has_its_vector(levels):
+    quantizer = FiniteScalarQuantizer(levels)
+    vectors = quantizer.codebook
+    assert vectors.shape == (quantizer.num_codes, len(levels))
+    assert vectors.abs().max() <= 1
+    assert len(torch.unique(vectors, dim=0)) == quantizer.num_codes
+    # A latent that the bound maps onto a digit must come back as that code.
+    codes = torch.arange(0, quantizer.num_codes, max(quantizer.num_codes // 500, 1))
+    targets = quantizer.vectors(codes) * quantizer.centre
+    z = torch.atanh((targets + quantizer.offset) / quantizer.half_range) - quantizer.z_shift
+    assert torch.equal(quantizer.quantize(z), codes)
+
+
+def test_gradients_pass_the_rounding():
+    quantizer = FiniteScalarQuantizer([5, 5])
+    z = torch.randn(10, 2, requires_grad=True)
+    vectors = quantizer.straight_through(z)
+    assert torch.equal(vectors.detach(), quantizer.vectors(quantizer.quantize(z)))
+    vectors.sum().backward()
+    assert (z.grad > 0).all()
+
+
+def test_faults_are_named():
+    model = small()
+    with pytest.raises(ShapeError, match="7 frames") as caught:
+        model.encode(torch.rand(1, 3, 7, 32, 32))
+    assert "5 or 9" in caught.value.hint
+    with pytest.raises(ShapeError, match="height of 40") as caught:
+        model.encode(torch.rand(1, 3, 5, 40, 32))
+    assert "32 or 48" in caught.value.hint
+    with pytest.raises(ShapeError, match="video tensor"):
+        model.encode(torch.rand(3, 5, 32, 32))
+    with pytest.raises(CheckpointError, match="AutoencoderKL"):
+        VideoTokenizerConfig.from_json({"_class_name": "AutoencoderKL"})
+    with pytest.raises(CheckpointError, match="64000 codes"):
+        VideoTokenizerConfig.from_json(
+            {
+                "_class_name": "AutoencoderVQCosmos3D",
+                "num_vq_embeddings": 64_000,
+                "levels": [5, 5],
+            }
+        )
+
+
+def test_config_round_trip():
+    config = small().config
+    assert VideoTokenizerConfig.from_json(config.to_json()) == config

@@ -1,0 +1,1 @@
+"""The transformer that predicts data codes from noisy codes and text."""

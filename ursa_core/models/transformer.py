@@ -1,0 +1,287 @@
+"""The whole network: a bidirectional Qwen3-style transformer over text and noisy codes.
+
+Sequence: ``[text ids, left-padded] [begin of video] [codes, frame by frame, row by row]``. It
+predicts the data codes x_1 from x_t and text; there is no time input, since the noise level shows
+in the codes. Attention is full, the padding included. Weight names are those of Hugging Face's
+Qwen3, so that its checkpoints and the published URSA ones load as they are.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ursa_core.errors import CheckpointError, ShapeError
+from ursa_core.grids import LatentGrid
+from ursa_core.models.presets import Size
+from ursa_core.models.rope import positions, rotate, rotations
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Size and vocabulary of a transformer; field names are those of the published config.
+
+    Args:
+        hidden_size: width D.
+        intermediate_size: width inside the MLP.
+        num_hidden_layers: layers.
+        num_attention_heads: query heads.
+        num_key_value_heads: key and value heads, a divisor of the query heads.
+        head_dim: width of a head, a multiple of 16.
+        lm_vocab_size: text ids; code k has the id lm_vocab_size + k.
+        lm_head_size: codes K.
+        bov_token_id: the text id that stands before the codes.
+        rope_theta: base of the rotary frequencies.
+        rms_norm_eps: of the norms.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    lm_vocab_size: int
+    lm_head_size: int
+    bov_token_id: int
+    head_dim: int = 128
+    rope_theta: float = 1_000_000.0
+    rms_norm_eps: float = 1e-6
+
+    @classmethod
+    def from_size(
+        cls, size: Size, lm_vocab_size: int, num_codes: int, bov_id: int
+    ) -> "TransformerConfig":
+        """Configuration of a preset size for a text vocabulary and a codebook."""
+        return cls(
+            **asdict(size), lm_vocab_size=lm_vocab_size, lm_head_size=num_codes, bov_token_id=bov_id
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Text ids and codes together."""
+        return self.lm_vocab_size + self.lm_head_size
+
+    def to_json(self) -> dict[str, Any]:
+        """The published ``transformer/config.json``."""
+        return {
+            "_class_name": "URSATransformer3DModel",
+            **asdict(self),
+            "vocab_size": self.vocab_size,
+        }
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> "TransformerConfig":
+        """Read a ``transformer/config.json``.
+
+        Raises:
+            CheckpointError: another class, missing fields, or a vocabulary that doesn't add up.
+        """
+        name = config.get("_class_name")
+        if name != "URSATransformer3DModel":
+            raise CheckpointError(
+                f"transformer/config.json describes a {name!r}",
+                "this version reads URSATransformer3DModel",
+            )
+        known = {k: config[k] for k in cls.__dataclass_fields__ if config.get(k) is not None}
+        try:
+            read = cls(**known)
+        except TypeError as error:
+            missing = str(error).rpartition(": ")[2]
+            raise CheckpointError(
+                f"transformer/config.json lacks {missing}", "get the model anew"
+            ) from error
+        if config.get("vocab_size", read.vocab_size) != read.vocab_size:
+            raise CheckpointError(
+                f"transformer/config.json: vocab_size {config['vocab_size']} isn't"
+                f" lm_vocab_size {read.lm_vocab_size} + lm_head_size {read.lm_head_size}",
+                "get the model anew",
+            )
+        return read
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square over the last axis, computed in float32, times a gain."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention of all positions to all, with normalised queries and keys."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, head = config.hidden_size, config.head_dim
+        self.q_proj = nn.Linear(width, config.num_attention_heads * head, bias=False)
+        self.k_proj = nn.Linear(width, config.num_key_value_heads * head, bias=False)
+        self.v_proj = nn.Linear(width, config.num_key_value_heads * head, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * head, width, bias=False)
+        self.q_norm = RMSNorm(head, config.rms_norm_eps)
+        self.k_norm = RMSNorm(head, config.rms_norm_eps)
+        self.head_dim = head
+        self.grouped = config.num_key_value_heads != config.num_attention_heads
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = (
+            projection(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.grouped)
+        return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each after a norm and beside a residual."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Backbone(nn.Module):
+    """Embeddings of text and codes, the layers, the last norm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, ids: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = self.embed_tokens(ids)
+        for layer in self.layers:
+            x = layer(x, cos, sin)
+        return self.norm(x)
+
+
+class Transformer(nn.Module):
+    """Predicts data codes from noisy codes and a prompt.
+
+    Args:
+        config: size and vocabulary.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Backbone(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.lm_head_size, bias=False)
+        self._rotations: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, prompt_ids: Tensor, codes: Tensor, grid: LatentGrid) -> Tensor:
+        """Hidden states (B, L, D); the one at i predicts code i (the shift by one is done here).
+
+        Args:
+            prompt_ids: int64 (B, S), left-padded text ids.
+            codes: int64 (B, L), noisy codes x_t.
+            grid: of the codes, L = F·H·W.
+
+        Raises:
+            ShapeError: the codes don't fill the grid.
+        """
+        if codes.shape[-1] != grid.num_codes:
+            raise ShapeError(
+                f"{codes.shape[-1]} codes don't fill a grid of {grid}",
+                f"give {grid.num_codes} codes a clip",
+            )
+        bov = prompt_ids.new_full((len(prompt_ids), 1), self.config.bov_token_id)
+        ids = torch.cat([prompt_ids, bov, codes + self.config.lm_vocab_size], 1)
+        cos, sin = self.rotary(prompt_ids.shape[1], grid)
+        hidden: Tensor = self.model(ids, cos, sin)
+        return hidden[:, prompt_ids.shape[1] : -1]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., K) of hidden states (..., D) of any float dtype."""
+        logits: Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
+        return logits
+
+    def rotary(self, prompt_length: int, grid: LatentGrid) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (S + 1 + L, head_dim) in the network's dtype, made once a shape."""
+        weight = self.lm_head.weight
+        key = (prompt_length, grid, weight.device, weight.dtype)
+        if key not in self._rotations:
+            coordinates = positions(prompt_length, grid).to(weight.device)
+            cos, sin = rotations(coordinates, self.config.head_dim, self.config.rope_theta)
+            self._rotations[key] = cos.to(weight.dtype), sin.to(weight.dtype)
+        return self._rotations[key]
+
+    @torch.no_grad()
+    def initialise_(self, codebook: Tensor, generator: torch.Generator) -> None:
+        """Draw fresh weights, code embeddings and head from the codebook's geometry.
+
+        Matrices are normal with variance 1 / fan-in; those that write to the residual stream are
+        smaller by the square root of twice the depth. A code's embedding and its head row begin
+        as random projections of its features: per channel the value and a smooth bump at each of
+        its levels, so that near codes begin near and the network learns their order at once.
+
+        Args:
+            codebook: float (K, C) vectors of the codes.
+            generator: of the draws, on the CPU.
+        """
+        depth = (2 * self.config.num_hidden_layers) ** -0.5
+        for name, weight in self.named_parameters():
+            if weight.ndim < 2:
+                weight.fill_(1.0)
+                continue
+            std = weight.shape[1] ** -0.5
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std *= depth
+            if "embed_tokens" in name:
+                std = 1.0
+            weight.copy_(torch.empty(weight.shape).normal_(0, std, generator=generator))
+        features = codebook_features(codebook.cpu().float())
+        width = self.config.hidden_size
+        for rows, scale in (
+            (self.model.embed_tokens.weight[self.config.lm_vocab_size :], 1.0),
+            (self.lm_head.weight, 0.5 * width**-0.5),
+        ):
+            projection = torch.empty(features.shape[1], width).normal_(generator=generator)
+            noise = torch.empty(rows.shape).normal_(0, 0.2, generator=generator)
+            rows.copy_((features @ projection + noise) * scale)
+
+
+def codebook_features(codebook: Tensor) -> Tensor:
+    """Features (K, M) of code vectors (K, C), each row of unit length.
+
+    Per channel a Gaussian bump around each of up to 16 places over the channel's range; rows of
+    codes with near vectors have a large inner product.
+    """
+    low, high = codebook.amin(0), codebook.amax(0)
+    bumps = []
+    for channel in range(codebook.shape[1]):
+        values = codebook[:, channel]
+        places = torch.unique(values)
+        if len(places) > 16:
+            places = torch.linspace(float(low[channel]), float(high[channel]), 16)
+        width = (places[1] - places[0]).clamp_min(1e-6) if len(places) > 1 else torch.tensor(1.0)
+        bumps.append(torch.exp(-(((values[:, None] - places) / width) ** 2)))
+    return F.normalize(torch.cat(bumps, 1), dim=1)

@@ -1,0 +1,1 @@
+"""Tokenizers: pixels to codes and back, text to ids."""

@@ -1,0 +1,67 @@
+"""Finite scalar quantization: a code is a row of small integers, its vector their scaled values."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """Rounds each channel to one of a few levels; a code is the mixed-radix number of its digits.
+
+    The first level is the fastest digit of a code. Source: Mentzer et al. 2024; the bound and
+    the digit order are those of the published checkpoints.
+
+    Args:
+        levels: levels per channel, each at least 2.
+    """
+
+    def __init__(self, levels: list[int]) -> None:
+        super().__init__()
+        self.levels = tuple(levels)
+        self.num_codes = math.prod(levels)
+        sizes = torch.tensor(levels, dtype=torch.int64)
+        radix = torch.cumprod(torch.tensor([1, *levels[:-1]]), 0)
+        # A little over half the range, so that the outermost levels are reached in finite z.
+        half_range = (sizes - 1) * 1.001 / 2
+        offset = torch.where(sizes % 2 == 0, 0.5, 0.0)
+        for name, value in (
+            ("sizes", sizes),
+            ("radix", radix),
+            ("centre", sizes // 2),
+            ("half_range", half_range),
+            ("offset", offset),
+            ("z_shift", torch.atanh(offset / half_range)),
+        ):
+            self.register_buffer(name, value, persistent=False)
+
+    sizes: Tensor
+    radix: Tensor
+    centre: Tensor
+    half_range: Tensor
+    offset: Tensor
+    z_shift: Tensor
+
+    def bound(self, z: Tensor) -> Tensor:
+        """Squash ``z`` (..., C) into the range of the digits, centred on 0."""
+        return torch.tanh(z + self.z_shift) * self.half_range - self.offset
+
+    def quantize(self, z: Tensor) -> Tensor:
+        """Codes (...) int64 of latents ``z`` (..., C)."""
+        digits = self.bound(z.float()).round().long() + self.centre
+        return (digits * self.radix).sum(-1)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Code vectors (..., C) float32 in about [-1, 1] of codes (...) int64."""
+        digits = codes.unsqueeze(-1).div(self.radix, rounding_mode="floor") % self.sizes
+        return (digits - self.centre).float() / self.centre
+
+    def straight_through(self, z: Tensor) -> Tensor:
+        """Code vectors (..., C) of latents ``z``, with the gradient of the bound alone."""
+        bounded = self.bound(z.float())
+        return (bounded + (bounded.round() - bounded).detach()) / self.centre
+
+    @property
+    def codebook(self) -> Tensor:
+        """Vectors of all codes, (K, C) float32."""
+        return self.vectors(torch.arange(self.num_codes, device=self.radix.device))

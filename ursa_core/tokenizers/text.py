@@ -1,0 +1,223 @@
+"""Prompts to ids: a thin wrapper over published BPE tokenizers and small word-level ones."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from ursa_core.errors import CheckpointError, UsageError
+
+PAD_WORD = "[PAD]"
+UNKNOWN_WORD = "[UNK]"
+BOV_WORD = "<bov>"
+
+
+class TextTokenizer:
+    """Ids of prompts, left-padded to one length.
+
+    Padding stands on the left, so that the end of every prompt is next to the begin-of-video token.
+
+    Args:
+        backend: the tokenizer proper.
+        pad_token: token that fills short prompts.
+        max_prompt_length: ids of every encoded prompt; longer prompts are cut at the end.
+
+    Raises:
+        CheckpointError: the vocabulary doesn't contain ``pad_token``.
+        UsageError: ``max_prompt_length`` is below 1.
+    """
+
+    def __init__(self, backend: Tokenizer, pad_token: str, max_prompt_length: int) -> None:
+        pad_id = backend.token_to_id(pad_token)
+        if pad_id is None:
+            raise CheckpointError(
+                f"the text tokenizer has no padding token {pad_token!r}",
+                "name a token of its vocabulary as pad_token in tokenizer_config.json",
+            )
+        if max_prompt_length < 1:
+            raise UsageError(
+                f"max_prompt_length is {max_prompt_length}", "use a length of 1 or more"
+            )
+        # Padding and cutting happen here; a tokenizer.json may carry settings of its own.
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self._pad_token = pad_token
+        self.pad_id: int = pad_id
+        self.max_prompt_length = max_prompt_length
+
+    @classmethod
+    def load(cls, folder: Path | str, max_prompt_length: int) -> Self:
+        """The tokenizer of a model folder's ``tokenizer`` directory.
+
+        A ``tokenizer.json`` is read directly, because importing transformers takes seconds; a
+        folder with only ``vocab.json`` and ``merges.txt`` goes through transformers. Code that
+        such a folder may contain is never run.
+
+        Raises:
+            CheckpointError: the folder is missing, incomplete or damaged.
+            UsageError: ``max_prompt_length`` is below 1.
+        """
+        folder = Path(folder)
+        config = _read_config(folder)
+        fast = folder / "tokenizer.json"
+        backend = _read_fast(fast) if fast.is_file() else _read_with_transformers(folder)
+        pad_token = _content(config.get("pad_token"))
+        if pad_token is None:
+            raise CheckpointError(
+                f"{folder / 'tokenizer_config.json'} names no pad_token",
+                "add the pad_token that the model was trained with",
+            )
+        return cls(backend, pad_token, max_prompt_length)
+
+    @classmethod
+    def from_words(cls, words: Iterable[str], max_prompt_length: int) -> Self:
+        """A word-level tokenizer of the given words (or whole captions), lower-cased.
+
+        Text is split at white space and punctuation, and the punctuation dropped, so that
+        ``A red circle.`` reads as ``a red circle``. Id 0 is padding, 1 an unknown word, 2 the
+        begin-of-video token, and the words follow in the order in which they first appear. No
+        prompt can produce the three special ids by spelling them.
+
+        Raises:
+            UsageError: ``max_prompt_length`` is below 1.
+        """
+        normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+        splitter = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="removed")]
+        )
+        vocab = {PAD_WORD: 0, UNKNOWN_WORD: 1, BOV_WORD: 2}
+        for text in words:
+            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
+                vocab.setdefault(word, len(vocab))
+        backend = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN_WORD))
+        backend.normalizer = normalizer
+        backend.pre_tokenizer = splitter
+        return cls(backend, PAD_WORD, max_prompt_length)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def max_id(self) -> int:
+        """Largest id that a prompt can hold; published vocabularies may have gaps below it."""
+        return int(max(self._backend.get_vocab(with_added_tokens=True).values()))
+
+    def token_id(self, token: str) -> int | None:
+        """Id of one token of the vocabulary, or None where it has no such token."""
+        token_id = self._backend.token_to_id(token)
+        return None if token_id is None else int(token_id)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Ids of prompts: int64 (B, max_prompt_length), left-padded; the empty prompt is padding.
+
+        Longer prompts are cut at the end; :meth:`cut` says what is lost.
+        """
+        ids = torch.full((len(texts), self.max_prompt_length), self.pad_id, dtype=torch.int64)
+        for row, encoding in enumerate(self._encode(list(texts))):
+            kept = encoding.ids[: self.max_prompt_length]
+            if kept:
+                ids[row, -len(kept) :] = torch.tensor(kept)
+        return ids
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a prompt that the vocabulary lacks, as typed, each once; BPE lacks none."""
+        unknown_token = getattr(self._backend.model, "unk_token", None)
+        if unknown_token is None:
+            return []
+        unknown_id = self._backend.token_to_id(unknown_token)
+        (encoding,) = self._encode([text])
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        return list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown_id))
+
+    def cut(self, text: str) -> str:
+        """The end of a prompt that doesn't fit into ``max_prompt_length`` ids, or ``""``."""
+        (encoding,) = self._encode([text])
+        if len(encoding.ids) <= self.max_prompt_length:
+            return ""
+        return text[encoding.offsets[self.max_prompt_length][0] :].strip()
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``, which transformers loads too."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(folder / "tokenizer.json"))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.max_prompt_length,
+            "pad_token": self._pad_token,
+            "padding_side": "left",
+            "unk_token": getattr(self._backend.model, "unk_token", None),
+        }
+        text = json.dumps({key: value for key, value in config.items() if value is not None})
+        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+    def _encode(self, texts: list[str]) -> list[Any]:
+        # Published checkpoints add no special token to a prompt; bov follows as part of the model.
+        encodings: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
+        return encodings
+
+
+def _content(token: object) -> str | None:
+    """Text of a special token, which configs give as a string or as an object."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} has no tokenizer_config.json", "check the path, or fetch the model again"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} can't be read: {error}", "fetch the model again; the file is damaged"
+        ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds no JSON object", "fetch the model again")
+    return config
+
+
+def _read_fast(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(
+            f"{path} can't be read: {error}", "fetch the model again; the file is damaged"
+        ) from error
+
+
+def _read_with_transformers(folder: Path) -> Tokenizer:
+    missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} has neither tokenizer.json nor {' and '.join(missing)}",
+            "fetch the model again; its tokenizer is incomplete",
+        )
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # damaged files surface as many kinds
+        raise CheckpointError(
+            f"the tokenizer in {folder} can't be read: {error}", "fetch the model again"
+        ) from error
+    backend = getattr(loaded, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise CheckpointError(
+            f"{type(loaded).__name__} in {folder} has no fast version",
+            "use a tokenizer that comes with a tokenizer.json",
+        )
+    return backend

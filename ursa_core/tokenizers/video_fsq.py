@@ -1,0 +1,422 @@
+"""Causal 3D FSQ video autoencoder: 1 + 4k frames become 1 + k grids of codes, and back.
+
+The architecture and the weight names are those of the published checkpoints
+(``AutoencoderVQCosmos3D``); widths, depth, strides and FSQ levels come from the config.
+Inside, a clip is (B, T, C, H, W): frames fold into the batch for everything spatial, which then
+runs as 2D convolutions, and the convolutions over time are sums of shifted 1×1 products.
+"""
+
+import itertools
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+from ursa_core.errors import CheckpointError, ShapeError
+from ursa_core.grids import PixelShape, Strides
+from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+
+PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
+
+
+@dataclass(frozen=True)
+class VideoTokenizerConfig:
+    """Widths, strides and codes of a video tokenizer.
+
+    Args:
+        block_out_channels: width after the input, then of each stage.
+        layers_per_block: residual blocks of an encoder stage; the decoder has one more.
+        latent_channels: width between network and quantizer.
+        levels: FSQ levels, first one fastest.
+        spatial_stride: pixels per code in height and width; a power of two, at least the patch.
+        temporal_stride: frames per latent frame after the first, likewise.
+        patch_size: edge of the Haar patches.
+        causal: mask attention over time so that codes never depend on later frames. The
+            published URSA checkpoints were made without the mask.
+    """
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 16
+    levels: tuple[int, ...] = field(default=PUBLISHED_LEVELS)
+    spatial_stride: int = 8
+    temporal_stride: int = 4
+    patch_size: int = 4
+    causal: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The published ``vae/config.json``, with our two additions (levels, causal)."""
+        stages = len(self.block_out_channels) - 1
+        return {
+            "_class_name": "AutoencoderVQCosmos3D",
+            "_quantizer_name": "FSQuantizer",
+            "act_fn": "silu",
+            "in_channels": 3,
+            "out_channels": 3,
+            "norm_num_groups": 1,
+            "num_vq_embeddings": FiniteScalarQuantizer(list(self.levels)).num_codes,
+            "vq_embed_dim": len(self.levels),
+            "down_block_types": ["DownEncoderBlock3D"] * stages,
+            "up_block_types": ["UpDecoderBlock3D"] * stages,
+            **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()},
+        }
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> "VideoTokenizerConfig":
+        """Read a ``vae/config.json``.
+
+        Raises:
+            CheckpointError: another class, or codes that don't fit the levels.
+        """
+        name = config.get("_class_name")
+        if name != "AutoencoderVQCosmos3D":
+            raise CheckpointError(
+                f"vae/config.json describes a {name!r}, not a video tokenizer",
+                "this version reads AutoencoderVQCosmos3D",
+            )
+        known: dict[str, Any] = {
+            name: tuple(config[name]) if isinstance(config[name], list) else config[name]
+            for name in cls.__dataclass_fields__
+            if name in config
+        }
+        read = cls(**known)
+        num_codes = FiniteScalarQuantizer(list(read.levels)).num_codes
+        if config.get("num_vq_embeddings", num_codes) != num_codes:
+            raise CheckpointError(
+                f"vae/config.json has {config['num_vq_embeddings']} codes,"
+                f" but its FSQ levels {list(read.levels)} make {num_codes}",
+                "add the right `levels` to vae/config.json",
+            )
+        return read
+
+
+def haar_split(x: Tensor) -> Tensor:
+    """Half-size bands of a clip: (B, T, C, H, W) to (B, T/2, 8C, H/2, W/2), low bands first."""
+    bands = [x]
+    for dim in (1, 3, 4):
+        pairs = [
+            (b.unfold(dim, 2, 2).select(-1, 0), b.unfold(dim, 2, 2).select(-1, 1)) for b in bands
+        ]
+        bands = [half for a, b in pairs for half in ((a + b) / 2, (a - b) / 2)]
+    return torch.cat(bands, 2)
+
+
+def haar_join(x: Tensor) -> Tensor:
+    """Inverse of ``haar_split``."""
+    bands = list(x.chunk(8, 2))
+    for dim in (4, 3, 1):
+        pairs = zip(bands[::2], bands[1::2], strict=True)
+        bands = [
+            torch.stack((low + high, low - high), dim + 1).flatten(dim, dim + 1)
+            for low, high in pairs
+        ]
+    return bands[0]
+
+
+class SpaceConv(nn.Module):
+    """Convolution of each frame, k×k, weights in the 3D shape (out, in, 1, k, k)."""
+
+    def __init__(self, width: int, out_width: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_width, width, 1, kernel, kernel))
+        self.bias = nn.Parameter(torch.empty(out_width))
+        self.stride = stride
+        self.padding = kernel // 2 if stride == 1 else 0
+        # Unit gain keeps the latents' spread; the biases keep flat frames apart, whose level the
+        # frame norms would otherwise take away.
+        nn.init.normal_(self.weight, 0, (width * kernel**2) ** -0.5)
+        nn.init.uniform_(self.bias, -0.3, 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        y = F.conv2d(x.flatten(0, 1), self.weight.squeeze(2), self.bias, self.stride, self.padding)
+        return y.unflatten(0, (batch, -1))
+
+
+class TimeConv(nn.Module):
+    """Causal convolution over three frames at each pixel, weights (out, in, 3, 1, 1).
+
+    Starts as the identity. The first frame is repeated in front.
+    """
+
+    def __init__(self, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, width, 3, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.stride = stride
+        with torch.no_grad():
+            self.weight[:, :, 2, 0, 0].fill_diagonal_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        front = 3 - self.stride
+        x = torch.cat([x[:, :1].expand(-1, front, -1, -1, -1), x], 1)
+        frames = (x.shape[1] - 3) // self.stride + 1
+        taps = [x[:, i : i + frames * self.stride : self.stride][:, :frames] for i in range(3)]
+        stacked = torch.cat(taps, 2).flatten(0, 1)
+        kernel = self.weight.transpose(1, 2).flatten(1, 2).unsqueeze(-1).squeeze(-2)
+        y = F.conv2d(stacked, kernel.reshape(self.bias.shape[0], -1, 1, 1), self.bias)
+        return y.unflatten(0, (x.shape[0], frames))
+
+
+class FrameNorm(nn.GroupNorm):
+    """Group norm with one group, over channels and pixels of each frame."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(1, width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def conv_pair(width: int, out_width: int) -> nn.Sequential:
+    """A 3×3 convolution of each frame, then a causal one over three frames."""
+    return nn.Sequential(SpaceConv(width, out_width, 3), TimeConv(out_width))
+
+
+class Attention(nn.Module):
+    """Single-head attention over the pixels of a frame, or over the frames of a pixel."""
+
+    def __init__(self, width: int, over_time: bool, causal: bool) -> None:
+        super().__init__()
+        self.group_norm = FrameNorm(width)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.over_time, self.causal = over_time, over_time and causal
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _, h, w = x.shape
+        y = self.group_norm(x)
+        if self.over_time:
+            y = y.permute(0, 3, 4, 1, 2).flatten(0, 2)
+        else:
+            y = y.flatten(0, 1).flatten(2).transpose(1, 2)
+        q, k, v = (f(y).unsqueeze(1) for f in (self.to_q, self.to_k, self.to_v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).squeeze(1)
+        y = self.to_out[0](y)
+        if self.over_time:
+            y = y.unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2)
+        else:
+            y = y.transpose(1, 2).unflatten(2, (h, w)).unflatten(0, (b, t))
+        return x + y
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution pair, twice, beside a shortcut."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.norm1 = FrameNorm(width)
+        self.conv1 = conv_pair(width, out_width)
+        self.norm2 = FrameNorm(out_width)
+        self.conv2 = conv_pair(out_width, out_width)
+        self.conv_shortcut = SpaceConv(width, out_width, 1) if width != out_width else nn.Identity()
+        with torch.no_grad():
+            self.conv2[-1].get_parameter("weight").zero_()  # a fresh block passes its input on
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.conv_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Downsample(nn.Module):
+    """Halve height and width, and frames too if asked."""
+
+    def __init__(self, width: int, temporal: bool) -> None:
+        super().__init__()
+        self.conv1 = SpaceConv(width, width, 3, stride=2)
+        self.conv2 = TimeConv(width, stride=2) if temporal else nn.Identity()
+        self.conv3 = SpaceConv(width, width, 1)
+        self.temporal = temporal
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
+        if self.temporal:
+            x = torch.cat([x[:, :1], x], 1)
+            x = self.conv2(x) + (x[:, ::2] + x[:, 1::2]) / 2
+        return self.conv3(x)
+
+
+class Upsample(nn.Module):
+    """Double height and width, and frames too (all but the first) if asked."""
+
+    def __init__(self, width: int, temporal: bool) -> None:
+        super().__init__()
+        self.conv1 = TimeConv(width) if temporal else nn.Identity()
+        self.conv2 = SpaceConv(width, width, 3)
+        self.conv3 = SpaceConv(width, width, 1)
+        self.temporal = temporal
+        nn.init.zeros_(self.conv2.weight)  # it stands beside a residual
+        if isinstance(self.conv1, TimeConv):
+            nn.init.zeros_(self.conv1.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.temporal:
+            x = x.repeat_interleave(2, 1)[:, 1:]
+            x = self.conv1(x) + x
+        x = F.interpolate(x.flatten(0, 1), scale_factor=2.0).unflatten(0, x.shape[:2])
+        return self.conv3(self.conv2(x) + x)
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution, then at most one change of resolution."""
+
+    def __init__(
+        self, widths: tuple[int, int], depth: int, resize: nn.Module | None, up: bool
+    ) -> None:
+        super().__init__()
+        width, out_width = widths
+        self.resnets = nn.ModuleList(
+            ResidualBlock(width if i == 0 else out_width, out_width) for i in range(depth)
+        )
+        resizes = nn.ModuleList([resize] if resize is not None else [])
+        self.add_module("upsamplers" if up else "downsamplers", resizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for blocks in self.children():
+            for block in cast(nn.ModuleList, blocks):
+                x = block(x)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, attention over space and time, residual block."""
+
+    def __init__(self, width: int, causal: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(width, width) for _ in range(2))
+        pair = nn.Sequential(Attention(width, False, causal), Attention(width, True, causal))
+        self.attentions = nn.ModuleList([pair])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+def _resizes(stride: int, patch_size: int) -> int:
+    return (stride // patch_size).bit_length() - 1
+
+
+class Encoder(nn.Module):
+    """Pixels (B, F, 3, H, W) to latents (B, f, latent_channels, h, w)."""
+
+    def __init__(self, config: VideoTokenizerConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels
+        spatial = _resizes(config.spatial_stride, config.patch_size)
+        temporal = _resizes(config.temporal_stride, config.patch_size)
+        self.patch_size = config.patch_size
+        self.conv_in = conv_pair(3 * config.patch_size**3, widths[0])
+        self.down_blocks = nn.ModuleList()
+        for i, pair in enumerate(itertools.pairwise(widths)):
+            resize = (
+                Downsample(pair[1], i < temporal) if i < min(spatial, len(widths) - 2) else None
+            )
+            self.down_blocks.append(Stage(pair, config.layers_per_block, resize, up=False))
+        self.mid_block = Middle(widths[-1], config.causal)
+        self.conv_norm_out = FrameNorm(widths[-1])
+        self.conv_out = conv_pair(widths[-1], config.latent_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([x[:, :1].expand(-1, self.patch_size - 1, -1, -1, -1), x], 1)
+        for _ in range(_resizes(self.patch_size, 1)):
+            x = haar_split(x)
+        x = self.conv_in(x)
+        for stage in self.down_blocks:
+            x = stage(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents (B, f, latent_channels, h, w) to pixels (B, F, 3, H, W)."""
+
+    def __init__(self, config: VideoTokenizerConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels[::-1]
+        spatial = _resizes(config.spatial_stride, config.patch_size)
+        temporal = _resizes(config.temporal_stride, config.patch_size)
+        self.patch_size = config.patch_size
+        self.conv_in = conv_pair(config.latent_channels, widths[0])
+        self.mid_block = Middle(widths[0], config.causal)
+        self.up_blocks = nn.ModuleList()
+        for i, width in enumerate(widths[:-1]):
+            in_time = 0 < i <= temporal
+            in_space = in_time or (spatial > temporal and i < spatial)
+            resize = Upsample(width, in_time) if in_space and i < len(widths) - 2 else None
+            pair = (widths[max(i - 1, 0)], width)
+            self.up_blocks.append(Stage(pair, config.layers_per_block + 1, resize, up=True))
+        self.conv_norm_out = FrameNorm(widths[-2])
+        self.conv_out = conv_pair(widths[-2], 3 * config.patch_size**3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(x))
+        for stage in self.up_blocks:
+            x = stage(x)
+        x = self.conv_out(F.silu(self.conv_norm_out(x)))
+        for _ in range(_resizes(self.patch_size, 1)):
+            x = haar_join(x)
+        return x[:, self.patch_size - 1 :]
+
+
+class VideoTokenizer(nn.Module):
+    """Video to codes and back.
+
+    Args:
+        config: widths, strides and levels.
+    """
+
+    def __init__(self, config: VideoTokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = SpaceConv(config.latent_channels, len(config.levels), 1)
+        self.post_quant_conv = SpaceConv(len(config.levels), config.latent_channels, 1)
+        self.quantizer = FiniteScalarQuantizer(list(config.levels))
+        with torch.no_grad():  # spread a fresh encoder's latents over the levels
+            self.quant_conv.weight.mul_(4.0)
+            self.decoder.conv_out[0].get_parameter("weight").mul_(0.3)
+
+    @property
+    def strides(self) -> Strides:
+        """Pixels per code."""
+        return Strides(self.config.temporal_stride, self.config.spatial_stride)
+
+    @property
+    def codebook(self) -> Tensor:
+        """Vectors of all codes, (K, C) float32."""
+        return self.quantizer.codebook
+
+    def latents(self, video: Tensor) -> Tensor:
+        """Unquantized latents (B, f, h, w, C) of video (B, 3, F, H, W) in [-1, 1].
+
+        Raises:
+            ShapeError: the pixels don't fit the strides.
+        """
+        if video.ndim != 5 or video.shape[1] != 3:
+            raise ShapeError(
+                f"a video tensor of shape {tuple(video.shape)} can't be encoded",
+                "give (batch, 3, frames, height, width)",
+            )
+        self.strides.grid(PixelShape(*video.shape[2:]))
+        x = self.quant_conv(self.encoder(video.transpose(1, 2)))
+        return x.permute(0, 1, 3, 4, 2)
+
+    def reconstruct(self, vectors: Tensor) -> Tensor:
+        """Video (B, 3, F, H, W), about [-1, 1], of code vectors (B, f, h, w, C)."""
+        x = self.post_quant_conv(vectors.permute(0, 1, 4, 2, 3).to(self.post_quant_conv.bias.dtype))
+        return self.decoder(x).transpose(1, 2)
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Codes (B, f, h, w) int64 of video (B, 3, F, H, W) in [-1, 1]."""
+        return self.quantizer.quantize(self.latents(video))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Video (B, 3, F, H, W), about [-1, 1], of codes (B, f, h, w) int64."""
+        return self.reconstruct(self.quantizer.vectors(codes))
+
+    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction and latents (B, f, h, w, C), gradients straight through the rounding."""
+        latents = self.latents(video)
+        return self.reconstruct(self.quantizer.straight_through(latents)), latents
