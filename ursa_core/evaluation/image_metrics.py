@@ -1,0 +1,84 @@
+"""How near two clips are, pixel by pixel: PSNR and SSIM."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ursa_core.errors import ShapeError
+
+MAX_PSNR = 100.0
+"""Decibels counted for a frame without any difference, so that one black frame in a film leaves
+its mean finite."""
+
+_WINDOW = 11
+_SIGMA = 1.5
+
+
+def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Peak signal to noise ratio in decibels, 0 to 100: the mean over frames.
+
+    Args:
+        a: uint8 (F, H, W, 3).
+        b: uint8, of the same shape.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    _check(a, b)
+    values = []
+    for x, y in zip(a, b, strict=True):
+        error = float(np.square(x.astype(np.float64) - y).mean())
+        decibels = 10 * np.log10(255.0**2 / error) if error else MAX_PSNR
+        values.append(min(float(decibels), MAX_PSNR))
+    return float(np.mean(values))
+
+
+def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Structural similarity, at most 1: the mean over frames, colours and windows.
+
+    Windows are Gaussian, 11×11 with sigma 1.5, and lie wholly inside the frame; the constants are
+    (0.01·255)² and (0.03·255)² (Wang et al., 2004).
+
+    Args:
+        a: uint8 (F, H, W, 3), at least 11 pixels high and wide.
+        b: uint8, of the same shape.
+
+    Raises:
+        ShapeError: the shapes differ or are smaller than the window.
+    """
+    _check(a, b)
+    if min(a.shape[1:3]) < _WINDOW:
+        raise ShapeError(
+            f"frames of {a.shape[1]}x{a.shape[2]} are too small for SSIM",
+            f"compare frames of at least {_WINDOW}x{_WINDOW} pixels",
+        )
+    values = []
+    for x_uint8, y_uint8 in zip(a, b, strict=True):
+        x, y = x_uint8.astype(np.float64), y_uint8.astype(np.float64)
+        mean_x, mean_y = _blur(x), _blur(y)
+        var_x = _blur(x * x) - mean_x**2
+        var_y = _blur(y * y) - mean_y**2
+        covariance = _blur(x * y) - mean_x * mean_y
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+        structure = (2 * covariance + c2) / (var_x + var_y + c2)
+        values.append(float((luminance * structure).mean()))
+    return float(np.mean(values))
+
+
+def _blur(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian means of all whole windows of an image (H, W, 3)."""
+    offsets = np.arange(_WINDOW) - _WINDOW // 2
+    weights = np.exp(-(offsets**2) / (2 * _SIGMA**2))
+    weights /= weights.sum()
+    for axis in (0, 1):
+        length = image.shape[axis] - _WINDOW + 1
+        parts = [np.take(image, range(k, k + length), axis) for k in range(_WINDOW)]
+        image = sum((w * part for w, part in zip(weights, parts, strict=True)), np.zeros(()))
+    return image
+
+
+def _check(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
+    if a.shape != b.shape:
+        raise ShapeError(f"clips of {a.shape} and {b.shape} can't be compared", "make them equal")
+    if a.ndim != 4 or a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise ValueError(f"not uint8 frames (F, H, W, 3): {a.dtype} {a.shape}")

@@ -1,0 +1,30 @@
+"""Video and images in and out; frames are uint8 arrays (F, H, W, 3)."""
+
+from ursa_core.media.frames import (
+    Clip,
+    Frames,
+    contact_sheet,
+    resize_and_crop,
+    to_float,
+    to_frames,
+    to_uint8,
+    to_video,
+)
+from ursa_core.media.reading import iter_frames, read_media
+from ursa_core.media.writing import FORMATS, check_output, write_media
+
+__all__ = [
+    "FORMATS",
+    "Clip",
+    "Frames",
+    "check_output",
+    "contact_sheet",
+    "iter_frames",
+    "read_media",
+    "resize_and_crop",
+    "to_float",
+    "to_frames",
+    "to_uint8",
+    "to_video",
+    "write_media",
+]

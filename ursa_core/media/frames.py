@@ -1,0 +1,152 @@
+"""Clips in memory: pixel values, sizes and sheets of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ursa_core.errors import ShapeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Frames = NDArray[np.uint8]
+Rounding = Literal["nearest", "truncate"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames with their rate and what their file said about itself.
+
+    Args:
+        frames: uint8 (F, H, W, 3), RGB.
+        fps: frames a second; None for a single image.
+        metadata: what ``write_media`` was given, else the tags of the file as strings.
+    """
+
+    frames: Frames
+    fps: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def check_frames(frames: Frames) -> None:
+    """Raise ValueError unless the array is uint8 (F, H, W, 3) with at least one pixel."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise ValueError(f"not uint8 frames (F, H, W, 3): {frames.dtype} {frames.shape}")
+
+
+def resize_and_crop(frames: Frames, height: int, width: int) -> Frames:
+    """Frames scaled to cover height × width, and their centre cut out.
+
+    Lanczos filter, widened when shrinking so that nothing aliases.
+
+    Args:
+        frames: uint8 (F, h, w, 3).
+        height: pixels of the result.
+        width: pixels of the result.
+
+    Returns:
+        uint8 (F, height, width, 3).
+
+    Raises:
+        ShapeError: height or width is below one.
+    """
+    check_frames(frames)
+    if height < 1 or width < 1:
+        raise ShapeError(f"a size of {height}x{width} has no pixels", "give a size as HxW, 64x64")
+    given_height, given_width = frames.shape[1:3]
+    if (given_height, given_width) == (height, width):
+        return frames.copy()
+    # The largest centred box with the wanted aspect ratio: cropping first and scaling then is
+    # the same as scaling to cover and cropping, with one filter pass.
+    scale = min(given_height / height, given_width / width)
+    top, left = (given_height - height * scale) / 2, (given_width - width * scale) / 2
+    box = (left, top, left + width * scale, top + height * scale)
+    lanczos = Image.Resampling.LANCZOS
+    resized = [Image.fromarray(f).resize((width, height), lanczos, box) for f in frames]
+    return np.stack([np.asarray(image) for image in resized])
+
+
+def to_float(frames: Frames) -> "Tensor":
+    """Pixels as float32 in [-1, 1], value/127.5 − 1, in the same shape."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(frames)).to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(x: "Tensor", rounding: Rounding = "nearest") -> "Tensor":
+    """Floats in [-1, 1] as uint8 pixels in the same shape; values outside saturate.
+
+    Args:
+        x: float, any shape.
+        rounding: ``nearest``, or ``truncate`` as the reference implementation does.
+
+    Raises:
+        ValueError: x holds NaN, which no pixel can show.
+    """
+    import torch
+
+    if bool(torch.isnan(x).any()):
+        raise ValueError("pixels are NaN")
+    # Multiplying before adding is what makes the truncated values match the reference's.
+    scaled = (x.to(torch.float32) * 127.5 + 127.5).clamp(0, 255)
+    return (scaled.round() if rounding == "nearest" else scaled).to(torch.uint8)
+
+
+def to_video(frames: Frames) -> "Tensor":
+    """Frames (F, H, W, 3) as a video tokenizer takes them: float32 (1, 3, F, H, W) in [-1, 1]."""
+    check_frames(frames)
+    return to_float(frames).permute(3, 0, 1, 2).unsqueeze(0)
+
+
+def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:
+    """Frames uint8 (F, H, W, 3) of one decoded video, (3, F, H, W) or (1, 3, F, H, W)."""
+    if video.ndim == 5:
+        if video.shape[0] != 1:
+            raise ValueError(f"{video.shape[0]} videos where one was expected")
+        video = video[0]
+    frames: Frames = to_uint8(video.detach(), rounding).permute(1, 2, 3, 0).cpu().numpy()
+    return np.ascontiguousarray(frames)
+
+
+def contact_sheet(
+    clips: Sequence[Frames], columns: int, num_shown: int = 5, gap_px: int = 4
+) -> Frames:
+    """One picture of many clips: each a strip of frames, laid out in rows from the left.
+
+    Args:
+        clips: frames (H, W, 3) or clips (F, H, W, 3), all of one height and width.
+        columns: strips in a row.
+        num_shown: frames shown of each clip, evenly spaced, first and last among them; a shorter
+            clip shows all it has.
+        gap_px: white pixels around each strip.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ValueError: nothing to show, or sizes differ.
+    """
+    if not clips or columns < 1 or num_shown < 1:
+        raise ValueError("a contact sheet needs clips, columns and frames to show")
+    strips = []
+    for clip in clips:
+        frames = clip[None] if clip.ndim == 3 else clip
+        check_frames(frames)
+        shown = np.linspace(0, len(frames) - 1, min(num_shown, len(frames))).round().astype(int)
+        strips.append(np.concatenate(list(frames[shown]), axis=1))
+    if len({clip.shape[-3:] for clip in clips}) > 1:
+        raise ValueError("clips of one sheet need one height and width")
+    height, width = strips[0].shape[0], max(strip.shape[1] for strip in strips)
+    rows = -(-len(strips) // columns)
+    columns = min(columns, len(strips))
+    shape = (rows * (height + gap_px) + gap_px, columns * (width + gap_px) + gap_px, 3)
+    sheet: Frames = np.full(shape, 255, np.uint8)
+    for k, strip in enumerate(strips):
+        top = k // columns * (height + gap_px) + gap_px
+        left = k % columns * (width + gap_px) + gap_px
+        sheet[top : top + height, left : left + strip.shape[1]] = strip
+    return sheet

@@ -1,0 +1,312 @@
+"""Clips into files: mp4, gif, webp, png, lossless mkv or a folder of PNG frames."""
+
+import errno
+import itertools
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from PIL import Image, PngImagePlugin
+
+from ursa_core.errors import DataError, ShapeError, UsageError
+from ursa_core.grids import PixelShape
+from ursa_core.media.frames import Frames, check_frames
+
+FORMATS = {
+    ".mp4": "H.264 film",
+    ".mkv": "lossless film (FFV1)",
+    ".gif": "animation",
+    ".webp": "animation",
+    ".png": "one frame",
+}
+"""Extensions that can be written; a name without one is a folder of PNG frames."""
+
+_FOLDER = "folder"
+_BT709 = 1
+_FULL = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+_EXIF_DESCRIPTION = 0x010E
+
+
+def check_output(
+    path: str | Path,
+    force: bool = False,
+    shape: PixelShape | None = None,
+    fps: float | None = None,
+) -> None:
+    """Refuse an output that couldn't be written, before any work is done for it.
+
+    Args:
+        path: file or folder to be written; its extension chooses the format.
+        force: an existing file, or folder of PNG frames, may be replaced.
+        shape: what will be written, if known: checks that the format can hold it.
+        fps: its frames a second, if known.
+
+    Raises:
+        UsageError: unknown extension, a rate it can't show, or an output that exists.
+        ShapeError: several frames for a png, or an odd size for an mp4.
+        DataError: the folder is missing or can't be written.
+    """
+    kind = _kind(path)
+    target = Path(path)
+    if shape is not None:
+        _check_shape(target, kind, shape)
+    if fps is not None:
+        _check_rate(kind, fps)
+    _check_replaceable(target, kind, force)
+    parent = target.absolute().parent
+    if not parent.is_dir():
+        raise DataError(f"the folder {parent} doesn't exist", "create it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DataError(f"the folder {parent} can't be written", "choose another, or its rights")
+
+
+def write_media(
+    path: str | Path,
+    frames: Frames,
+    fps: float,
+    metadata: Mapping[str, Any] | None = None,
+    crf: int = 18,
+) -> None:
+    """Write a clip, whole or not at all, in the format that the extension names.
+
+    Colours of an mp4 are tagged BT.709. A gif stores times in hundredths of a second and a webp
+    in thousandths; identical neighbours become one longer frame there, which ``read_media`` takes
+    apart again. An existing output is replaced: refuse it beforehand with ``check_output``.
+
+    Args:
+        path: .mp4, .mkv, .gif, .webp, .png, or no extension for a folder of PNG frames.
+        frames: uint8 (F, H, W, 3).
+        fps: frames a second, above 0.
+        metadata: kept in the file as one JSON object; ``prompt`` becomes the title of a film.
+        crf: quality of an mp4, 0 (lossless) to 51 (worst).
+
+    Raises:
+        UsageError: unknown extension, or fps or crf out of range.
+        ShapeError: several frames for a png, or an odd size for an mp4.
+        DataError: the disk is full or the folder can't be written; nothing is left behind.
+    """
+    check_frames(frames)
+    kind = _kind(path)
+    target = Path(path)
+    _check_rate(kind, fps)
+    if not 0 <= crf <= 51:
+        raise UsageError(f"a CRF of {crf} doesn't exist", "give 0 (lossless) to 51 (worst)")
+    _check_shape(target, kind, PixelShape(*frames.shape[:3]))
+    _check_replaceable(target, kind, force=True)
+    rate = Fraction(fps).limit_denominator(1001)
+    comment = json.dumps(dict(metadata or {}))
+    title = str((metadata or {}).get("prompt", ""))
+    writers: dict[str, Callable[[Path], None]] = {
+        ".mp4": lambda p: _write_h264(p, frames, rate, comment, title, crf),
+        ".mkv": lambda p: _write_ffv1(p, frames, rate, comment, title),
+        ".gif": lambda p: _write_gif(p, frames, rate, comment),
+        ".webp": lambda p: _write_webp(p, frames, rate, comment),
+        ".png": lambda p: _write_png(p, frames[0], comment, None),
+        _FOLDER: lambda p: _write_folder(p, frames, fps, comment),
+    }
+    with _whole_or_nothing(target) as temporary:
+        writers[kind](temporary)
+
+
+def _kind(path: str | Path) -> str:
+    if str(path).endswith(("/", os.sep)) or not Path(path).suffix:
+        return _FOLDER
+    extension = Path(path).suffix.lower()
+    if extension not in FORMATS:
+        raise UsageError(
+            f"{path} has the unknown extension {extension}",
+            f"use {', '.join(FORMATS)}, or none for a folder of PNG frames",
+        )
+    return extension
+
+
+def _check_shape(path: Path, kind: str, shape: PixelShape) -> None:
+    if kind == ".png" and shape.frames != 1:
+        raise ShapeError(
+            f"{path} can hold one frame, not {shape.frames}",
+            "use .mp4, .webp or .gif, or a name without extension for a folder of PNG frames",
+        )
+    if kind == ".mp4" and (shape.height % 2 or shape.width % 2):
+        raise ShapeError(
+            f"an mp4 can't have an odd size, {shape.height}x{shape.width}",
+            "use an even size, or .mkv, .webp or .gif",
+        )
+
+
+def _check_rate(kind: str, fps: float) -> None:
+    # Viewers show a gif's frames of less than 20 ms much slower.
+    fastest = 50 if kind == ".gif" else 1000
+    if not (math.isfinite(fps) and 0 < fps <= fastest):
+        raise UsageError(
+            f"{fps:g} frames a second can't be written", f"give above 0, and {fastest} or less"
+        )
+
+
+def _check_replaceable(target: Path, kind: str, force: bool) -> None:
+    if not target.exists():
+        return
+    if target.is_dir() != (kind == _FOLDER):
+        is_what, wanted = ("folder", "file") if target.is_dir() else ("file", "folder")
+        raise UsageError(
+            f"{target} is a {is_what}, and a {wanted} would be written", "choose another name"
+        )
+    if kind == _FOLDER:
+        names = [p.name for p in target.iterdir()]
+        if names and not all(_is_frame(name) for name in names):
+            # Even --force replaces nothing but what an earlier run wrote.
+            raise UsageError(
+                f"the folder {target} holds more than PNG frames", "choose another folder"
+            )
+        if not names:
+            return
+    if not force:
+        raise UsageError(f"{target} exists already", "add --force to replace it")
+
+
+def _is_frame(name: str) -> bool:
+    stem, _, extension = name.rpartition(".")
+    return extension == "png" and stem.isdecimal()
+
+
+@contextmanager
+def _whole_or_nothing(target: Path) -> Iterator[Path]:
+    """A temporary path beside the target, moved there at the end or removed on any failure."""
+    folder = target.absolute().parent
+    temporary = folder / f".{target.stem}.{os.getpid()}{target.suffix}"
+    try:
+        yield temporary
+        if target.is_dir():
+            shutil.rmtree(target)
+        temporary.replace(target)
+    except OSError as error:  # PyAV's errors with a number of the system are of this kind too
+        cause = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or error)
+        raise DataError(
+            f"{target} can't be written to {folder}: {cause}",
+            "free some space or choose another folder",
+        ) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _write_h264(
+    path: Path, frames: Frames, rate: Fraction, comment: str, title: str, crf: int
+) -> None:
+    to_yuv = VideoReformatter()
+
+    def convert(frame: Frames) -> av.VideoFrame:
+        return to_yuv.reformat(
+            av.VideoFrame.from_ndarray(frame, format="rgb24"),
+            format="yuv420p",
+            src_colorspace=Colorspace.ITU709,
+            dst_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.JPEG,
+            dst_color_range=ColorRange.MPEG,
+            interpolation=_FULL,
+        )
+
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
+        stream.pix_fmt = "yuv420p"
+        codec = stream.codec_context
+        codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+        codec.color_range = int(ColorRange.MPEG)
+        _encode(container, stream, rate, frames, convert, comment, title)
+
+
+def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title: str) -> None:
+    def convert(frame: Frames) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
+
+    with av.open(str(path), "w") as container:
+        # Version 3 carries a checksum in every slice.
+        stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
+        stream.pix_fmt = "bgr0"
+        _encode(container, stream, rate, frames, convert, comment, title)
+
+
+def _encode(
+    container: av.container.OutputContainer,
+    stream: av.VideoStream,
+    rate: Fraction,
+    frames: Frames,
+    convert: Callable[[Frames], av.VideoFrame],
+    comment: str,
+    title: str,
+) -> None:
+    stream.height, stream.width = frames.shape[1:3]
+    # More threads would make the bytes depend on the machine.
+    stream.codec_context.thread_count = 1
+    container.metadata["comment"] = comment
+    if title:
+        container.metadata["title"] = title
+    for k, array in enumerate(frames):
+        frame = convert(np.ascontiguousarray(array))
+        frame.pts, frame.time_base = k, 1 / rate
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def _durations(num_frames: int, rate: Fraction, unit_ms: int) -> list[int]:
+    """Milliseconds of each frame in whole units, with rounding errors that don't add up."""
+    ends = [round(1000 * k / rate / unit_ms) * unit_ms for k in range(num_frames + 1)]
+    return [end - start for start, end in itertools.pairwise(ends)]
+
+
+def _write_gif(path: Path, frames: Frames, rate: Fraction, comment: str) -> None:
+    # One palette for the clip, drawn from frames all over it, keeps still areas from flickering.
+    shown = frames[np.linspace(0, len(frames) - 1, min(len(frames), 16)).round().astype(int)]
+    mosaic = Image.fromarray(shown.reshape(-1, *shown.shape[2:]))
+    palette = mosaic.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
+    no_dither = Image.Dither.NONE
+    images = [Image.fromarray(f).quantize(palette=palette, dither=no_dither) for f in frames]
+    images[0].save(
+        path,
+        save_all=True,
+        append_images=images[1:],
+        duration=_durations(len(frames), rate, 10),
+        loop=0,
+        comment=comment.encode(),
+    )
+
+
+def _write_webp(path: Path, frames: Frames, rate: Fraction, comment: str) -> None:
+    exif = Image.Exif()
+    exif[_EXIF_DESCRIPTION] = comment
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(
+        path,
+        save_all=len(images) > 1,
+        append_images=images[1:],
+        duration=_durations(len(frames), rate, 1),
+        loop=0,
+        quality=90,
+        method=4,
+        exif=exif,
+    )
+
+
+def _write_png(path: Path, frame: Frames, comment: str, fps: float | None) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", comment)
+    if fps is not None:
+        text.add_text("fps", repr(float(fps)))
+    Image.fromarray(frame).save(path, pnginfo=text)
+
+
+def _write_folder(path: Path, frames: Frames, fps: float, comment: str) -> None:
+    path.mkdir()
+    for k, frame in enumerate(frames):
+        _write_png(path / f"{k:05d}.png", frame, comment, fps)
