@@ -1,0 +1,161 @@
+"""Token shards: rows come back as written, runs continue, damage is noticed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of, remove_shards
+from ursa_core.data.shards import TokenIdentity, read_shards, shard_paths
+from ursa_core.errors import DataError
+from ursa_core.grids import LatentGrid
+
+IDENTITY = TokenIdentity("ab12", 4375, (7, 5, 5, 5, 5), 4, 8)
+SMALL, LARGE = LatentGrid(3, 4, 4), LatentGrid(1, 4, 6)
+
+
+def row(index: int, grid: LatentGrid = SMALL) -> TokenRow:
+    generator = torch.Generator().manual_seed(index)
+    codes = torch.randint(4375, (grid.frames, grid.rows, grid.columns), generator=generator)
+    captions = tuple(f"caption {index}.{k}" for k in range(index % 3))
+    return TokenRow(codes, captions, 8.0, 0.25 * index, f"clips/{index}.mp4")
+
+
+def write(folder: Path, rows: list[TokenRow], identity: TokenIdentity = IDENTITY) -> None:
+    with ShardWriter(folder, identity, {"fps": 8}, rows_per_shard=3) as writer:
+        for one in rows:
+            writer.add(one)
+
+
+def test_rows_come_back_as_written(tmp_path: Path) -> None:
+    rows = [row(k, LARGE if k in (2, 5) else SMALL) for k in range(8)]
+    write(tmp_path, rows)
+    assert [path.name for path in tmp_path.iterdir() if path not in shard_paths(tmp_path)] == []
+    assert len(shard_paths(tmp_path)) == 3
+    table = read_shards(tmp_path)
+    assert table.identity == IDENTITY
+    assert len(table) == 8
+    assert table.grids == [SMALL, LARGE]
+    assert table.rows(SMALL).tolist() == [0, 1, 3, 4, 6, 7]
+    assert table.rows(LatentGrid(9, 9, 9)).tolist() == []
+    chosen = [7, 0, 4, 7]
+    codes = table.codes(chosen)
+    assert codes.dtype == torch.int64
+    assert torch.equal(codes, torch.stack([rows[k].codes.flatten() for k in chosen]))
+    assert torch.equal(table.codes(table.rows(LARGE))[1], rows[5].codes.flatten())
+    for k in range(8):
+        assert table.captions(k) == list(rows[k].captions)
+        assert (table.fps(k), table.motion(k)) == (8.0, 0.25 * k)
+        assert table.source(k) == f"clips/{k}.mp4"
+        assert table.grid(k) == (LARGE if k in (2, 5) else SMALL)
+    with pytest.raises(ValueError, match="2 grids"):
+        table.codes([0, 2])
+    with pytest.raises(IndexError):
+        table.codes([8])
+
+
+def test_a_stopped_run_continues_after_its_last_shard(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with ShardWriter(tmp_path, IDENTITY, rows_per_shard=3) as writer:
+            for k in range(4):
+                writer.add(row(k))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (tmp_path / ".shard-00002.parquet.part").write_bytes(b"half")
+    with ShardWriter(tmp_path, IDENTITY, rows_per_shard=3) as writer:
+        assert writer.done == {f"clips/{k}.mp4" for k in range(4)}
+        writer.add(row(4))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"shard-0000{k}.parquet" for k in range(3)
+    ]
+    table = read_shards(tmp_path)
+    assert [table.source(k) for k in range(len(table))] == [f"clips/{k}.mp4" for k in range(5)]
+    remove_shards(tmp_path)
+    assert shard_paths(tmp_path) == []
+
+
+def test_other_tokenizers_and_options_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, [row(0)])
+    other = replace(IDENTITY, tokenizer="cd34")
+    with pytest.raises(DataError, match="tokenizer: 'ab12', not 'cd34'"):
+        ShardWriter(tmp_path, other, {"fps": 8})
+    with pytest.raises(DataError, match="fps: 8, not 12"):
+        ShardWriter(tmp_path, IDENTITY, {"fps": 12})
+    write(tmp_path / "other", [row(1)], other)
+    (tmp_path / "other" / "shard-00000.parquet").rename(tmp_path / "shard-00001.parquet")
+    with pytest.raises(DataError, match="different tokenizers"):
+        read_shards(tmp_path)
+
+
+def test_missing_damaged_and_foreign_shards_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no token shard"):
+        read_shards(tmp_path)
+    write(tmp_path, [row(0), row(1)])
+    (path,) = shard_paths(tmp_path)
+    whole = path.read_bytes()
+    for end in (0, 10, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"shard-00000\.parquet is damaged"):
+            read_shards(tmp_path)
+    pq.write_table(pa.table({"x": [1]}), path)
+    with pytest.raises(DataError, match="isn't a token shard"):
+        read_shards(tmp_path)
+
+
+def test_changed_bytes_and_impossible_codes_are_noticed(tmp_path: Path) -> None:
+    write(tmp_path, [row(0), row(1)])
+    (path,) = shard_paths(tmp_path)
+    whole = path.read_bytes()
+    first = pq.read_metadata(path).row_group(0).column(0)
+    for at in (first.data_page_offset - 20, whole.index(b"captions")):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+        with pytest.raises(DataError, match=r"is damaged|isn't a token shard"):
+            read_shards(tmp_path).codes([0, 1])
+
+    path.write_bytes(whole)
+    table = pq.read_table(path)
+    for codes, complaint in ([[4375] * 48] * 2, "out of range"), ([[1] * 47] * 2, "don't match"):
+        column = pa.array(codes, table.schema.field("codes").type)
+        pq.write_table(table.set_column(0, table.schema.field("codes"), column), path)
+        with pytest.raises(DataError, match=complaint):
+            read_shards(tmp_path).codes([0])
+
+
+def test_codes_of_another_tokenizer_are_not_written(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path, IDENTITY) as writer, pytest.raises(ValueError, match="4375"):
+        writer.add(replace(row(0), codes=torch.full((1, 2, 2), 4375)))
+    assert shard_paths(tmp_path) == []
+
+
+def test_unwritable_folders_and_a_failed_write_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="can't be written"):
+        ShardWriter(tmp_path / "file" / "shards", IDENTITY)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = ShardWriter(tmp_path / "shards", IDENTITY)
+    writer.add(row(0))
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(DataError, match="No space left"):
+        writer.flush()
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_motion_is_the_mean_change_of_successive_frames() -> None:
+    frames = np.zeros((3, 2, 2, 3), np.uint8)
+    assert motion_of(frames) == 0
+    assert motion_of(frames[:1]) == 0
+    frames[1] = 255
+    assert motion_of(frames) == 1
+    frames[2] = 204
+    assert motion_of(frames) == pytest.approx((1 + 0.2) / 2)

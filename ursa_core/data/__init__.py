@@ -1,0 +1,1 @@
+"""Clips, captions and token shards."""

@@ -1,0 +1,243 @@
+"""A procedural world of captioned clips: one flat shape that moves, grows, spins or rests.
+
+``a {colour} {shape} {motion} on a {background} background``, 8 frames a second. Every clip is
+determined by (seed, index, split), so a data set is a range of indices. One combination of
+colour, shape and motion in five is held out of training, over all backgrounds.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ursa_core.errors import UsageError
+
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 70),
+    "blue": (50, 90, 220),
+    "yellow": (240, 210, 50),
+    "purple": (150, 60, 190),
+    "orange": (245, 140, 40),
+    "white": (240, 240, 240),
+    "cyan": (60, 200, 210),
+}
+SHAPES = ("circle", "square", "triangle", "ring", "star")
+MOVES = {
+    "moves right": (1, 0),
+    "moves left": (-1, 0),
+    "moves up": (0, -1),
+    "moves down": (0, 1),
+}
+MOTIONS = (*MOVES, "stays still", "grows", "shrinks", "spins")
+BACKGROUNDS = {
+    "black": (15, 15, 20),
+    "gray": (120, 120, 125),
+    "navy": (20, 25, 70),
+    "brown": (95, 65, 40),
+}
+FPS = 8.0
+SPLITS = ("train", "heldout", "all")
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """Everything that decides a clip; lengths are shares of the shorter side, angles radians.
+
+    ``centre``, ``radius`` and ``angle`` hold the values of the first and of the last frame; the
+    frames between follow linearly (the radius geometrically, so that growth looks even).
+    """
+
+    colour: str
+    shape: str
+    motion: str
+    background: str
+    centre: tuple[tuple[float, float], tuple[float, float]]
+    radius: tuple[float, float]
+    angle: tuple[float, float]
+
+    @property
+    def caption(self) -> str:
+        """The sentence that describes the clip."""
+        return caption(self.colour, self.shape, self.motion, self.background)
+
+
+def caption(colour: str, shape: str, motion: str, background: str) -> str:
+    """``a {colour} {shape} {motion} on a {background} background``."""
+    return f"a {colour} {shape} {motion} on a {background} background"
+
+
+def is_held_out(colour: str, shape: str, motion: str) -> bool:
+    """Whether a combination is kept out of training."""
+    place = list(COLOURS).index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)
+    return place % 5 == 0
+
+
+def combinations(split: str = "all") -> list[tuple[str, str, str]]:
+    """All (colour, shape, motion) of a split that can be told apart from pixels."""
+    return [
+        (colour, shape, motion)
+        for colour in COLOURS
+        for shape in SHAPES
+        for motion in MOTIONS
+        if not (motion == "spins" and shape in ("circle", "ring"))
+        and (split == "all" or is_held_out(colour, shape, motion) == (split == "heldout"))
+    ]
+
+
+def sample_spec(
+    rng: np.random.Generator, colour: str, shape: str, motion: str, background: str
+) -> ClipSpec:
+    """Draw size, place, speed and phase of a clip with the given attributes."""
+    start = rng.uniform(0.12, 0.18)
+    end = start
+    if motion in ("grows", "shrinks"):
+        small = rng.uniform(0.085, 0.11)
+        large = small * rng.uniform(2.0, 2.4)
+        start, end = (small, large) if motion == "grows" else (large, small)
+    tilt = rng.uniform(-0.2, 0.2)
+    turn = 0.0
+    if motion == "spins":
+        tilt = rng.uniform(0, 2 * np.pi)
+        turn = rng.uniform(np.pi / 2, np.pi) * rng.choice([-1, 1])
+    margin = REACH[shape] * max(start, end) + 0.02
+    place = rng.uniform(margin, 1 - margin, 2)
+    ends = np.stack([place, place])
+    if motion in MOVES:
+        direction = np.array(MOVES[motion])
+        axis = int(np.flatnonzero(direction)[0])
+        room = 1 - 2 * margin
+        travel = rng.uniform(max(0.28, room * 0.45), room)
+        low = margin + rng.uniform(0, room - travel)
+        both = (low, low + travel) if direction[axis] > 0 else (low + travel, low)
+        ends[:, axis] = both
+    return ClipSpec(
+        colour=colour,
+        shape=shape,
+        motion=motion,
+        background=background,
+        centre=((float(ends[0, 0]), float(ends[0, 1])), (float(ends[1, 0]), float(ends[1, 1]))),
+        radius=(float(start), float(end)),
+        angle=(float(tilt), float(tilt + turn)),
+    )
+
+
+def _polygon_distance(
+    x: NDArray[np.float32], y: NDArray[np.float32], sides: int, inradius: float
+) -> NDArray[np.float32]:
+    """Distance beyond the edges of a regular polygon of unit scale that points up."""
+    sector = 2 * np.pi / sides
+    # Normals point away from the middle of each edge; the first edge lies opposite the tip.
+    angle = np.arctan2(x, y)
+    folded = angle - sector * np.round(angle / sector)
+    return np.hypot(x, y) * np.cos(folded) - np.float32(inradius)
+
+
+def _star_distance(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distance beyond the edges of a five-pointed star that points up."""
+    outer, inner, sector = 1.25, 0.55, 2 * np.pi / 5
+    angle = np.arctan2(x, -y)
+    folded = np.abs(angle - sector * np.round(angle / sector))
+    reach = np.hypot(x, y)
+    px, py = reach * np.cos(folded), reach * np.sin(folded)
+    ix, iy = inner * np.cos(sector / 2), inner * np.sin(sector / 2)
+    normal = np.array([iy, outer - ix]) / np.hypot(iy, outer - ix)
+    return np.asarray((px - outer) * normal[0] + py * normal[1], np.float32)
+
+
+REACH = {"circle": 1.0, "square": 1.2, "triangle": 1.3, "ring": 1.0, "star": 1.25}
+"""Largest extent of each shape from its centre, in radii."""
+
+
+def _shape_distance(
+    shape: str, x: NDArray[np.float32], y: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Signed distance to the outline, negative inside, in radii; y points down."""
+    if shape == "circle":
+        return np.hypot(x, y) - 1
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - 0.74) - np.float32(0.26)
+    if shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.85)
+    if shape == "triangle":
+        return _polygon_distance(x, y, 3, 0.65)
+    return _star_distance(x, y)
+
+
+def render(
+    spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Draw a clip.
+
+    Args:
+        spec: what to draw.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        progress: of each frame through the motion, in [0, 1], shape (F,).
+
+    Returns:
+        uint8 (F, height, width, 3), anti-aliased over one pixel.
+    """
+    side = min(height, width)
+    p = progress.astype(np.float32)[:, None, None]
+    start, end = np.array(spec.centre, np.float32)
+    radius = np.float32(spec.radius[0]) * np.float32(spec.radius[1] / spec.radius[0]) ** p * side
+    angle = np.float32(spec.angle[0]) + np.float32(spec.angle[1] - spec.angle[0]) * p
+    x = (
+        np.arange(width, dtype=np.float32)
+        + np.float32(0.5)
+        - (start[0] + (end[0] - start[0]) * p) * width
+    )
+    y = (
+        np.arange(height, dtype=np.float32)[:, None]
+        + np.float32(0.5)
+        - (start[1] + (end[1] - start[1]) * p) * height
+    )
+    cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
+    distance = _shape_distance(spec.shape, x * cos + y * sin, y * cos - x * sin) * radius
+    cover = np.clip(0.5 - distance, 0, 1)[..., None]
+    back = np.array(BACKGROUNDS[spec.background], np.float32)
+    front = np.array(COLOURS[spec.colour], np.float32)
+    return np.asarray(back + (front - back) * cover + 0.5, np.uint8)
+
+
+def training_clip(
+    seed: int,
+    index: int,
+    split: str,
+    frames: int,
+    height: int,
+    width: int,
+    full_frames: int | None = None,
+) -> tuple[NDArray[np.uint8], str]:
+    """Clip ``index`` of an endless data set, and its caption.
+
+    Args:
+        seed: of the data set.
+        index: of the clip.
+        split: ``train``, ``heldout`` or ``all``.
+        frames: how many to return.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        full_frames: length of the whole motion, from which a window is cut at random; the
+            default is ``frames``, so that the clip shows the motion whole.
+
+    Returns:
+        uint8 (frames, height, width, 3), and the caption.
+    """
+    if split not in SPLITS:
+        raise UsageError(
+            f"there is no split {split!r} of the shapes", f"use one of {', '.join(SPLITS)}"
+        )
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    choices = _COMBINATIONS[split]
+    colour, shape, motion = choices[rng.integers(len(choices))]
+    background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
+    spec = sample_spec(rng, colour, shape, motion, background)
+    full = full_frames or frames
+    first = rng.integers(full - frames + 1)
+    progress = (first + np.arange(frames)) / max(full - 1, 1)
+    return render(spec, height, width, progress), spec.caption
+
+
+_COMBINATIONS = {split: combinations(split) for split in SPLITS}

@@ -1,0 +1,197 @@
+"""Writing token shards: rows in, finished Parquet files out, and going on after a stop."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from torch import Tensor
+
+import ursa_core
+from ursa_core.data.shards import (
+    RECORD_KEY,
+    SCHEMA,
+    TokenIdentity,
+    open_shard,
+    read_columns,
+    shard_paths,
+)
+from ursa_core.errors import DataError
+
+ROWS_PER_SHARD = 512
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One tokenized clip.
+
+    Attributes:
+        codes: int64 (F, H, W) on the latent grid.
+        captions: any number, none for clips without.
+        fps: frames a second at which the clip was sampled.
+        motion: mean absolute difference of successive sampled frames as a share of the pixel
+            range, so 0 is a still and 1 black against white; see :func:`motion_of`.
+        source: name of the clip, by which an interrupted run knows what is done.
+    """
+
+    codes: Tensor
+    captions: tuple[str, ...]
+    fps: float
+    motion: float
+    source: str
+
+
+def motion_of(frames: NDArray[np.uint8]) -> float:
+    """How much a clip moves, in [0, 1], of frames uint8 (F, H, W, 3).
+
+    The mean over pixels, channels and pairs of successive frames of the absolute difference,
+    divided by 255. It grows with the time between frames, so compare clips of equal fps. A still
+    has 0.
+    """
+    if len(frames) < 2:
+        return 0.0
+    pairs = itertools.pairwise(frames.astype(np.int16))
+    differences = [np.abs(later - earlier).mean() for earlier, later in pairs]
+    return float(np.mean(differences) / 255)
+
+
+class ShardWriter:
+    """Appends clips to a folder of shards, each of which appears whole or not at all.
+
+    A folder that holds shards already is continued: :attr:`done` names the clips in it. Leaving
+    the ``with`` block, for whatever reason, writes the rows that wait.
+
+    Args:
+        folder: made if it doesn't exist.
+        identity: the tokenizer of the codes.
+        options: how the clips were cut; JSON values, recorded in every shard.
+        rows_per_shard: clips of a full shard, also the most that a killed run loses.
+
+    Raises:
+        DataError: the shards in the folder are damaged, belong to another tokenizer or were cut
+            with other options, or the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: TokenIdentity,
+        options: Mapping[str, Any] | None = None,
+        rows_per_shard: int = ROWS_PER_SHARD,
+    ) -> None:
+        self.folder = folder
+        self._rows: list[TokenRow] = []
+        self._rows_per_shard = rows_per_shard
+        self._num_codes = identity.num_codes
+        settings = {"identity": asdict(identity), "options": dict(options or {})}
+        record = json.dumps({**settings, "version": ursa_core.__version__})
+        self._schema = SCHEMA.with_metadata({RECORD_KEY: record.encode()})
+        self.shards: list[Path] = []
+        self.done: set[str] = set()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob(".shard-*.part"):
+                leftover.unlink()
+        except OSError as error:
+            raise DataError(
+                f"{folder} can't be written: {error}", "choose another folder"
+            ) from error
+        for path in shard_paths(folder):
+            found = open_shard(path)
+            for what, given in json.loads(json.dumps(settings)).items():
+                if found.get(what) != given:
+                    raise DataError(
+                        f"{path} was made with another {_difference(found.get(what), given)}",
+                        "use the same settings, another folder, or --fresh to start over",
+                    )
+            self.done |= set(read_columns(path, ["source"])["source"].to_pylist())
+            self.shards.append(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.flush()
+
+    def add(self, row: TokenRow) -> None:
+        """Take a clip; every ``rows_per_shard`` clips a shard is written.
+
+        Raises:
+            DataError: the shard can't be written.
+        """
+        low, high = int(row.codes.min()), int(row.codes.max())
+        if row.codes.ndim != 3 or low < 0 or high >= self._num_codes:
+            raise ValueError(
+                f"codes {tuple(row.codes.shape)} in [{low}, {high}] aren't of this tokenizer"
+            )
+        self._rows.append(row)
+        self.done.add(row.source)
+        if len(self._rows) >= self._rows_per_shard:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting clips as a shard, if there are any.
+
+        Raises:
+            DataError: the shard can't be written.
+        """
+        if not self._rows:
+            return
+        number = int(self.shards[-1].stem.removeprefix("shard-")) + 1 if self.shards else 0
+        path = self.folder / f"shard-{number:05d}.parquet"
+        rows = self._rows
+        columns = {
+            "codes": [row.codes.flatten().numpy().astype(np.int32) for row in rows],
+            "grid": [list(row.codes.shape) for row in rows],
+            "captions": [list(row.captions) for row in rows],
+            "fps": [row.fps for row in rows],
+            "motion": [row.motion for row in rows],
+            "source": [row.source for row in rows],
+        }
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            table = pa.Table.from_pydict(columns, schema=self._schema)
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+            temporary.replace(path)
+        except (OSError, pa.ArrowException) as error:
+            temporary.unlink(missing_ok=True)
+            raise DataError(
+                f"{path} can't be written: {error}",
+                "check the folder and the free space, then run again: finished shards are kept",
+            ) from error
+        self.shards.append(path)
+        # Only now: an interrupt during the write leaves the rows for the flush on the way out.
+        self._rows = []
+
+
+def remove_shards(folder: Path) -> None:
+    """Delete the shards of a folder and nothing else.
+
+    Raises:
+        DataError: they can't be deleted.
+    """
+    try:
+        for path in shard_paths(folder):
+            path.unlink()
+    except OSError as error:
+        raise DataError(f"{folder} can't be emptied: {error}", "choose another folder") from error
+
+
+def _difference(found: Any, given: Any) -> str:
+    """What differs between two records, as ``tokenizer: 'a', not 'b'``."""
+    if not isinstance(found, dict):
+        return "record"
+    keys = [key for key in {**given, **found} if found.get(key) != given.get(key)]
+    return ", ".join(f"{key}: {found.get(key)!r}, not {given.get(key)!r}" for key in keys)

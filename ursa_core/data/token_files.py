@@ -1,0 +1,115 @@
+"""One clip of codes in a safetensors file, with where it came from."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ursa_core.errors import DataError
+
+_KIND = "ursa-clip-tokens"
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """Codes of one clip and what is known about it.
+
+    Attributes:
+        codes: int64 (F, H, W) on the latent grid.
+        metadata: JSON values; ``tokenizer`` (identity of the video tokenizer) and ``fps`` are
+            always there.
+    """
+
+    codes: Tensor
+    metadata: dict[str, Any]
+
+    @property
+    def tokenizer(self) -> str:
+        """Identity of the video tokenizer that the codes belong to."""
+        return str(self.metadata["tokenizer"])
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clip in pixels."""
+        return float(self.metadata["fps"])
+
+
+def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) -> None:
+    """Write a clip's codes and metadata; the file appears whole or not at all.
+
+    Args:
+        path: where to; an existing file is replaced.
+        codes: integers (F, H, W), stored as int32.
+        metadata: JSON values such as prompt, seed and model; must hold ``tokenizer``, the
+            identity of the video tokenizer, and ``fps``.
+
+    Raises:
+        DataError: the file can't be written.
+    """
+    path = Path(path)
+    if codes.ndim != 3:
+        raise ValueError(f"codes have shape {tuple(codes.shape)}, not (F, H, W)")
+    absent = {"tokenizer", "fps"} - metadata.keys()
+    if absent:
+        raise ValueError(f"metadata lacks {', '.join(sorted(absent))}")
+    stored = codes.detach().to("cpu", torch.int32).contiguous()
+    header = {"kind": _KIND, "ursa": json.dumps(dict(metadata)), "sha256": _digest(stored)}
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file({"codes": stored}, temporary, metadata=header)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(
+            f"{path} can't be written: {error}", "check the folder and the free space"
+        ) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_tokens(path: Path | str) -> TokenFile:
+    """Codes and metadata of a clip.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"there is no token file {path}", "check the path")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            codes = file.get_tensor("codes") if "codes" in file.keys() else None  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{path} can't be read: {error}", "tokenize the clip again; the file is damaged"
+        ) from error
+    if codes is None or header.get("kind") != _KIND or codes.ndim != 3:
+        raise DataError(
+            f"{path} holds no clip tokens", "give a file that `ursa tokenize CLIP -o` wrote"
+        )
+    if header.get("sha256") != _digest(codes):
+        raise DataError(
+            f"the codes in {path} don't match their checksum",
+            "tokenize the clip again; the file is damaged",
+        )
+    try:
+        metadata = json.loads(header["ursa"])
+        float(metadata["fps"]), str(metadata["tokenizer"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the metadata of {path} is damaged: {error}", "tokenize the clip again"
+        ) from error
+    return TokenFile(codes.long(), metadata)
+
+
+def _digest(codes: Tensor) -> str:
+    return hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()
