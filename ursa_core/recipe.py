@@ -1,0 +1,331 @@
+"""Recipes: what a training run does, from one YAML file and dotted overrides.
+
+A recipe with faults is refused with all of them at once. The keys are in ``recipe_fields``.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ursa_core.errors import RecipeError, ShapeError
+from ursa_core.grids import PixelShape, Strides
+from ursa_core.recipe_fields import GeneratorRecipe, Recipe, TokenizerRecipe
+
+__all__ = ["GeneratorRecipe", "Recipe", "TokenizerRecipe", "fingerprint", "load_recipe", "to_yaml"]
+
+KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
+    "tokenizer": TokenizerRecipe,
+    "generator": GeneratorRecipe,
+}
+
+# What may change between two parts of one run.
+BOOKKEEPING = {
+    "steps",
+    "max_hours",
+    "log_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+}
+
+
+def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """The recipe in a YAML file, with single values replaced.
+
+    Args:
+        path: of the file; its ``kind`` chooses the type.
+        overrides: each ``dotted.key=value`` with the value in YAML, later ones winning.
+
+    Raises:
+        RecipeError: the file can't be read, or the recipe has faults; names all of them.
+    """
+    raw, faults = _read(path)
+    for override in overrides:
+        faults += _override_(raw, override)
+    kind = raw.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        faults.append(_kind_fault(kind))
+        raise _refusal(path, faults)
+    recipe_type = KINDS[kind]
+    recipe: Recipe | None = None
+    faulty: set[str] = set()
+    try:
+        recipe = recipe_type.model_validate(raw)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            faulty.add(_dotted(detail["loc"]).partition("[")[0])
+            faults.append(_describe(recipe_type, detail))
+    faults += _cross_faults(dict(_sound_values(recipe_type, raw, faulty)))
+    if faults or recipe is None:
+        raise _refusal(path, faults)
+    return recipe
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """YAML with every default spelled out; ``load_recipe`` reads it back to an equal recipe."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Sixteen hex digits that stay the same while a run may be continued.
+
+    Left out are the length of the run, the sample prompts, and how often it logs, samples and
+    saves: these may change from one part of a run to the next.
+    """
+    values = recipe.model_dump(mode="json", exclude={"train": BOOKKEEPING, "samples": True})
+    canonical = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader that notes duplicate keys and reads 3e-4 as a number, as YAML 1.2 does."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.duplicates: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    self.duplicates.append(f"{key.value}: given twice, again on line {line}")
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _load_yaml(text: str) -> tuple[Any, list[str]]:
+    """A YAML document, and its duplicate keys."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.duplicates
+    finally:
+        loader.dispose()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise RecipeError(
+            f"recipe {path} can't be read: {reason}", "give the path of a YAML file"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe {path} is not UTF-8 text", "give a YAML file") from error
+    try:
+        raw, faults = _load_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"recipe {path} is not valid YAML: {_yaml_reason(error)}", "correct its syntax there"
+        ) from error
+    if not isinstance(raw, dict):
+        raise RecipeError(
+            f"recipe {path} holds no keys", "start it with `kind: tokenizer` or `kind: generator`"
+        )
+    return raw, faults
+
+
+def _yaml_reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return str(error).splitlines()[0]
+
+
+def _override_(raw: dict[str, Any], override: str) -> list[str]:
+    """Set one value in ``raw``; faults of the override itself."""
+    place, equals, text = override.partition("=")
+    keys = place.split(".")
+    if not equals or not all(keys):
+        return [f"{override}: an override is a dotted key, an equals sign and a value"]
+    try:
+        value, faults = _load_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return [f"{place}: the value {text!r} is not valid YAML: {_yaml_reason(error)}"]
+    section = raw
+    for depth, key in enumerate(keys[:-1], 1):
+        if section.get(key) is None:
+            section[key] = {}
+        if not isinstance(section[key], dict):
+            return [f"{place}: {'.'.join(keys[:depth])} is a value, so it has no keys"]
+        section = section[key]
+    section[keys[-1]] = value
+    return faults
+
+
+def _kind_fault(kind: object) -> str:
+    if kind is None:
+        return "kind: is required, tokenizer or generator"
+    near = difflib.get_close_matches(str(kind), KINDS, 1)
+    return f"kind: should be tokenizer or generator, not {kind!r}" + (
+        f"; did you mean {near[0]}?" if near else ""
+    )
+
+
+def _refusal(path: Path, faults: list[str]) -> RecipeError:
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    lines = "".join(f"\n  {fault}" for fault in faults)
+    return RecipeError(
+        f"recipe {path} has {count}:{lines}", "correct the file, or the overrides given with it"
+    )
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """Place as written in overrides; items of lists as ``levels[2]``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def _describe(recipe_type: type[BaseModel], detail: Any) -> str:
+    """One line on a fault that pydantic found."""
+    place = _dotted(detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{place}: unknown key{_suggestion(recipe_type, place)}"
+    if detail["type"] == "missing":
+        return f"{place}: is required"
+    if detail["type"] == "model_type":
+        return f"{place}: should be a group of keys, not {detail['input']!r}"
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {message}, not {detail['input']!r}"
+
+
+def _suggestion(recipe_type: type[BaseModel], place: str) -> str:
+    section, _, key = place.rpartition(".")
+    known = dict(_keys(recipe_type))
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    near = difflib.get_close_matches(key, beside, 1, cutoff=0.5)
+    if near:
+        return f", did you mean {beside[near[0]]}?"
+    elsewhere = {name.rpartition(".")[2]: name for name in known}
+    near = difflib.get_close_matches(key, elsewhere, 1, cutoff=0.75)
+    if near:
+        return f", did you mean {elsewhere[near[0]]}?"
+    return f"; known here: {', '.join(beside)}"
+
+
+def _keys(
+    section: type[BaseModel], prefix: str = ""
+) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    """Every dotted key of a recipe type, with the section's type where it names one."""
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        nested = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        yield prefix + name, nested
+        if nested is not None:
+            yield from _keys(nested, f"{prefix}{name}.")
+
+
+def _sound_values(
+    section: type[BaseModel], raw: dict[str, Any], faulty: set[str], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Values without a fault of their own, defaults included, by dotted key.
+
+    With these, keys can be checked against one another even while others are wrong.
+    """
+    for name, info in section.model_fields.items():
+        place = prefix + name
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            inner = raw.get(name, {})
+            if isinstance(inner, dict) and (name in raw or not info.is_required()):
+                yield from _sound_values(kind, inner, faulty, f"{place}.")
+        elif name in raw:
+            if place not in faulty:
+                yield place, raw[name]
+        elif not info.is_required():
+            yield place, info.default
+
+
+def _cross_faults(values: dict[str, Any]) -> list[str]:
+    """Faults that lie between keys, wherever all keys concerned are sound."""
+    checks: list[tuple[list[str], Callable[..., str | None]]] = [
+        (["optimizer.warmup_steps", "train.steps"], _warmup_fault),
+        (["model.block_out_channels", "model.spatial_stride"], _stages_fault),
+        (["data.frames", "model.temporal_stride"], _frames_fault),
+        (["data.height", "model.spatial_stride"], _size_fault("height")),
+        (["data.width", "model.spatial_stride"], _size_fault("width")),
+        (["loss.mse", "loss.l1", "loss.log_mse"], _loss_fault),
+        (["model.num_attention_heads", "model.num_key_value_heads"], _heads_fault),
+        (["path.kind", "path.alpha"], _path_fault("alpha")),
+        (["path.kind", "path.c"], _path_fault("c")),
+    ]
+    found = [
+        check(*map(values.get, keys)) for keys, check in checks if all(k in values for k in keys)
+    ]
+    return [fault for fault in found if fault is not None]
+
+
+def _warmup_fault(warmup_steps: int, steps: int) -> str | None:
+    if warmup_steps < steps:
+        return None
+    return f"optimizer.warmup_steps: {warmup_steps} should be fewer than train.steps, {steps}"
+
+
+def _stages_fault(widths: list[int], spatial_stride: int) -> str | None:
+    # Patches of 4 pixels take two halvings; the last stage never halves.
+    least = (spatial_stride // 4).bit_length() + 1
+    if len(widths) >= least:
+        return None
+    return (
+        f"model.block_out_channels: {len(widths)} widths are too few"
+        f" for model.spatial_stride {spatial_stride}, give at least {least}"
+    )
+
+
+def _frames_fault(frames: int, temporal_stride: int) -> str | None:
+    try:
+        Strides(temporal_stride, 1).grid(PixelShape(frames, 1, 1))
+    except ShapeError as error:
+        return f"data.frames: {error.message}, {error.hint}"
+    return None
+
+
+def _size_fault(name: str) -> Callable[[int, int], str | None]:
+    def fault(size: int, spatial_stride: int) -> str | None:
+        shape = PixelShape(1, **{"height": spatial_stride, "width": spatial_stride, name: size})
+        try:
+            Strides(1, spatial_stride).grid(shape)
+        except ShapeError as error:
+            return f"data.{name}: {error.message}, {error.hint}"
+        return None
+
+    return fault
+
+
+def _loss_fault(mse: float, l1: float, log_mse: float) -> str | None:
+    return None if mse or l1 or log_mse else "loss: at least one weight should be above 0"
+
+
+def _heads_fault(heads: int | None, key_value_heads: int | None) -> str | None:
+    if heads is None or key_value_heads is None or heads % key_value_heads == 0:
+        return None
+    return (
+        f"model.num_attention_heads: {heads} should be a multiple of"
+        f" model.num_key_value_heads, {key_value_heads}"
+    )
+
+
+def _path_fault(name: str) -> Callable[[str, float | None], str | None]:
+    def fault(kind: str, value: float | None) -> str | None:
+        if kind == "metric" or value is None:
+            return None
+        return f"path.{name}: {value} has no meaning for path.kind {kind}, leave it out"
+
+    return fault

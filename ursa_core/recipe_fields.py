@@ -1,0 +1,276 @@
+"""Every key of a recipe: its type, bounds, default and meaning.
+
+``ursa_core.recipe`` loads these from YAML and checks what two keys say together.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+MAX_CODES = 1 << 20
+
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError("should start before it ends")
+    return interval
+
+
+def _codebook(levels: list[int]) -> list[int]:
+    if math.prod(levels) > MAX_CODES:
+        raise ValueError(f"should make at most {MAX_CODES} codes, these make {math.prod(levels)}")
+    return levels
+
+
+# YAML has lists only, so the pair is read leniently; its two numbers stay strict.
+Interval = Annotated[tuple[Share, Share], Field(strict=False), AfterValidator(_ordered)]
+Levels = Annotated[
+    list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1), AfterValidator(_codebook)
+]
+
+
+class Section(BaseModel):
+    """A group of keys: no key beyond these, no silent conversion of types."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class OptimizerSettings(Section):
+    """AdamW and its schedule: linear warm-up, then a cosine."""
+
+    learning_rate: Above0
+    """Peak of the schedule."""
+    beta1: Momentum = 0.9
+    """Decay of the mean of the gradients."""
+    beta2: Momentum = 0.95
+    """Decay of the mean of their squares."""
+    weight_decay: Weight = 0.05
+    """Decoupled decay of the weight matrices."""
+    warmup_steps: Steps
+    """Steps of linear warm-up, fewer than train.steps."""
+    final_ratio: Share = 0.05
+    """End of the cosine, as a share of the peak."""
+    clip_norm: Above0 = 1.0
+    """Largest norm of the gradient; longer ones are scaled down to it."""
+
+
+class TrainSettings(Section):
+    """Length, batch, device and bookkeeping of a run."""
+
+    steps: Count
+    """Optimizer steps of the whole run."""
+    batch_size: Count
+    """Clips in one pass."""
+    accumulate: Count = 1
+    """Passes that make one optimizer step."""
+    ema_decay: Momentum = 0.999
+    """Decay of the moving average of the weights, which is what a run ships."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; auto takes bfloat16 where the device is faster with it."""
+    compile: bool = False
+    """Compile the network first: slower to start, faster steps."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto takes the fastest there is."""
+    log_every: Count = 20
+    """Steps between two lines of metrics."""
+    checkpoint_every: Count = 250
+    """Steps between two checkpoints."""
+    keep_checkpoints: Count = 2
+    """How many of the latest checkpoints stay."""
+    sample_every: Count = 500
+    """Steps between two sample sheets."""
+    max_hours: Above0 | None = None
+    """Stop, with a checkpoint, after so many hours."""
+
+
+class TokenizerModel(Section):
+    """Widths, strides and codes of a video tokenizer."""
+
+    block_out_channels: Annotated[list[Count], Field(min_length=2)]
+    """Width after the input, then of each stage."""
+    layers_per_block: Count = 1
+    """Residual blocks of an encoder stage; the decoder has one more."""
+    latent_channels: Count = 16
+    """Width between network and quantizer."""
+    levels: Levels
+    """FSQ levels, the first one fastest; their product is the number of codes."""
+    spatial_stride: Literal[8, 16, 32]
+    """Pixels per code in height and width."""
+    temporal_stride: Literal[4, 8]
+    """Frames per latent frame after the first."""
+    causal: bool = True
+    """Codes never depend on later frames."""
+
+
+class TokenizerData(Section):
+    """Clips to train a tokenizer on."""
+
+    source: Literal["shapes"]
+    """``shapes``: procedural clips, drawn as they are needed."""
+    split: Name = "train"
+    """Part of the source; the shapes have train, heldout and all."""
+    frames: Count
+    """Frames of a clip: 1 + a multiple of the temporal stride."""
+    height: Count
+    """Pixels, a multiple of the spatial stride."""
+    width: Count
+    """Pixels, a multiple of the spatial stride."""
+
+
+class ReconstructionLoss(Section):
+    """Weights of the parts of the reconstruction loss; at least one is above 0."""
+
+    mse: Weight = 1.0
+    """Squared error of the pixels."""
+    l1: Weight = 0.0
+    """Absolute error of the pixels."""
+    log_mse: Weight = 0.0
+    """Logarithm of each clip's squared error, in bels: what a mean of PSNRs measures."""
+    saturation: Weight = 0.1
+    """Squared excess of latents over 1.5, from where the FSQ bound stops their gradient."""
+
+
+class GeneratorModel(Section):
+    """Size of the transformer: a preset, and what differs from it."""
+
+    preset: Literal["nano", "0.6B", "1.7B", "4B"]
+    """Named size that the other keys start from."""
+    hidden_size: Count | None = None
+    """Width."""
+    intermediate_size: Count | None = None
+    """Width inside the MLP."""
+    num_hidden_layers: Count | None = None
+    """Layers."""
+    num_attention_heads: Count | None = None
+    """Query heads, a multiple of the key/value heads."""
+    num_key_value_heads: Count | None = None
+    """Key and value heads."""
+    head_dim: Annotated[int, Field(ge=16, multiple_of=16)] | None = None
+    """Width of a head."""
+    max_prompt_length: Count
+    """Tokens that every prompt is padded to; longer ones are cut."""
+
+
+class GeneratorData(Section):
+    """Token shards to train a generator on."""
+
+    shards: Name
+    """Folder of token shards, as ``ursa tokenize`` writes it."""
+    frames: Count | None = None
+    """Train on windows of so many latent frames; null takes each clip whole."""
+
+
+class PathSettings(Section):
+    """Probability path from noise to data."""
+
+    kind: Literal["metric", "mixture", "masked"] = "metric"
+    """Metric is the paper's own; the others are what it compares with."""
+    alpha: Above0 | None = None
+    """Exponent of the metric path's sharpness c·(t/(1-t))^alpha; 1 unless given."""
+    c: Above0 | None = None
+    """Factor of the metric path's sharpness; 5 unless given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_defaults(cls, data: Any) -> Any:
+        """Fill in alpha and c where they mean something."""
+        if isinstance(data, dict) and data.get("kind", "metric") == "metric":
+            given = {key: value for key, value in data.items() if value is not None}
+            return {"alpha": 1.0, "c": 5.0, **given}
+        return data
+
+
+class ObjectiveSettings(Section):
+    """What the generator's training draws at random."""
+
+    caption_dropout: Share = 0.1
+    """Share of clips whose caption is left empty, for guidance."""
+    shift: Above0 = 1.0
+    """Time shift of the training times; above 1 means more noise."""
+    async_probability: Share = 0.5
+    """Share of clips whose frames have times of their own."""
+    image_probability: Share = 0.0
+    """Share of clips of which only the first frame is shown."""
+
+
+class SamplingSettings(Section):
+    """Defaults of ``ursa sample``, stored in the bundle."""
+
+    steps: Count = 25
+    """Network calls along the path."""
+    guidance: Weight = 7.0
+    """Strength of classifier-free guidance; 1 is off."""
+    guidance_interval: Interval = (0.0, 0.9)
+    """Times between which guidance acts; 0 is noise and 1 is data."""
+    shift: Above0 = 1.0
+    """Time shift of the steps."""
+    fps: Above0 = 8.0
+    """Frames a second of the file written."""
+
+
+class SampleSheet(Section):
+    """What the sample sheets of a run show."""
+
+    prompts: list[str] = []
+    """One clip each; no prompts, no sheets."""
+
+
+class TokenizerRecipe(Section):
+    """How to train a video tokenizer."""
+
+    kind: Literal["tokenizer"]
+    """Always ``tokenizer``."""
+    name: Name
+    """Of the model."""
+    seed: Steps = 0
+    """Of every random stream of the run."""
+    init: Name | None = None
+    """Bundle whose weights to start from."""
+    model: TokenizerModel
+    data: TokenizerData
+    loss: ReconstructionLoss = ReconstructionLoss()
+    optimizer: OptimizerSettings
+    train: TrainSettings
+
+
+class GeneratorRecipe(Section):
+    """How to train a generator on the codes of a tokenizer."""
+
+    kind: Literal["generator"]
+    """Always ``generator``."""
+    name: Name
+    """Of the model."""
+    seed: Steps = 0
+    """Of every random stream of the run."""
+    init: Name | None = None
+    """Bundle whose weights to start from."""
+    tokenizer: Name
+    """Bundle with the video tokenizer: its folder, or the name of a shipped one."""
+    text_tokenizer: Name = "words"
+    """``words`` for a vocabulary of the captions' own words, or a folder with a tokenizer."""
+    model: GeneratorModel
+    data: GeneratorData
+    path: PathSettings = PathSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    sampling: SamplingSettings = SamplingSettings()
+    samples: SampleSheet = SampleSheet()
+
+
+Recipe = TokenizerRecipe | GeneratorRecipe

@@ -1,0 +1,215 @@
+"""Trains a generator: cross-entropy on x_1 from x_t along a probability path.
+
+Source: Sec. 3.2 of the paper. Each clip draws one time for all its frames, or one for each
+(asynchronous), and with some probability loses its caption, for guidance.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ursa_core.bundle import (
+    Bundle,
+    BundleSettings,
+    build_path,
+    load_bundle,
+    load_tokenizer,
+    resolve_model,
+    save_bundle,
+)
+from ursa_core.data.shards import read_shards
+from ursa_core.errors import DataError, RecipeError
+from ursa_core.grids import LatentGrid
+from ursa_core.media import write_media
+from ursa_core.media.frames import contact_sheet
+from ursa_core.models.presets import PRESETS
+from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.path.base import Path as ProbabilityPath
+from ursa_core.recipe import GeneratorRecipe
+from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.time_grid import frame_times, shift_time
+from ursa_core.seeding import stream
+from ursa_core.tokenizers.text import BOV_WORD, TextTokenizer
+
+TIME_BINS = 4
+
+
+class GeneratorTask:
+    """Denoising of token clips.
+
+    Args:
+        recipe: model, data, path and objective.
+        device: to train on.
+
+    Raises:
+        DataError: the shards are empty or belong to another tokenizer.
+        RecipeError: the parts don't fit together.
+    """
+
+    def __init__(self, recipe: GeneratorRecipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        self.tokenizer_folder = resolve_model(recipe.tokenizer)
+        self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
+        self.table = read_shards(Path(recipe.data.shards))
+        if self.table.identity.tokenizer != identity:
+            raise DataError(
+                f"the shards in {recipe.data.shards} were made by another tokenizer",
+                f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
+            )
+        self.grid = self.table.grids[0]
+        self.rows = torch.from_numpy(self.table.rows(self.grid))
+        self.codes = self.table.codes(self.rows).to(torch.int32)
+        self.captions = [self.table.captions(int(row)) for row in self.rows]
+        self.text_tokenizer = self._text_tokenizer()
+        codebook = self.video_tokenizer.codebook
+        path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
+        self.path: ProbabilityPath = build_path(path, codebook).to(device)
+        self.model = self._transformer(codebook).to(device)
+        self._forward = torch.compile(self.model) if recipe.train.compile else self.model
+
+    def _text_tokenizer(self) -> TextTokenizer:
+        length = self.recipe.model.max_prompt_length
+        if self.recipe.init:
+            return TextTokenizer.load(resolve_model(self.recipe.init) / "tokenizer", length)
+        if self.recipe.text_tokenizer != "words":
+            return TextTokenizer.load(Path(self.recipe.text_tokenizer), length)
+        captions = {caption for several in self.captions for caption in several}
+        return TextTokenizer.from_words(sorted(captions), length)
+
+    def _transformer(self, codebook: Tensor) -> Transformer:
+        settings = self.recipe.model
+        given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
+        size = replace(PRESETS[settings.preset], **given)
+        bov = next(
+            (i for word in BOV_WORDS if (i := self.text_tokenizer.token_id(word)) is not None), None
+        )
+        if bov is None:
+            raise RecipeError(
+                f"the text tokenizer {self.recipe.text_tokenizer} has no begin-of-video token",
+                f"it needs one of {', '.join(BOV_WORDS)}",
+            )
+        config = TransformerConfig.from_size(
+            size, self.text_tokenizer.max_id + 1, self.path.num_states, bov
+        )
+        model = Transformer(config)
+        if not self.recipe.init:
+            model.initialise_(codebook, stream(self.recipe.seed, "weights"))
+            return model
+        start = load_bundle(self.recipe.init).transformer
+        if start.config != config:
+            raise RecipeError(
+                f"the model {self.recipe.init} that training starts from has another size: "
+                f"{asdict(start.config)}",
+                "give the recipe that model's size",
+            )
+        model.load_state_dict(start.state_dict())
+        return model
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
+        """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
+        recipe, objective = self.recipe, self.recipe.objective
+        size = recipe.train.batch_size
+        generator = stream(recipe.seed, "batch", index)
+        chosen = torch.tensor([self._row(index * size + i) for i in range(size)])
+        prompts = []
+        for row, drop, pick in zip(
+            chosen.tolist(),
+            (torch.rand(size, generator=generator) < objective.caption_dropout).tolist(),
+            torch.rand(size, generator=generator).tolist(),
+            strict=True,
+        ):
+            several = self.captions[row]
+            prompts.append("" if drop or not several else several[int(pick * len(several))])
+        grid, codes = self.grid, self.codes[chosen].long()
+        if float(torch.rand((), generator=generator)) < objective.image_probability:
+            grid = LatentGrid(1, grid.rows, grid.columns)
+            codes = codes[:, : grid.num_codes]
+        own = torch.rand(size, grid.frames, generator=generator)
+        shared = torch.rand(size, 1, generator=generator).expand_as(own)
+        apart = torch.rand(size, 1, generator=generator) < objective.async_probability
+        times = shift_time(0.999 * torch.where(apart, own, shared), objective.shift)
+        ids = self.text_tokenizer.encode(prompts)
+        to = self.device
+        return codes.to(to), ids.to(to), frame_times(times, grid).to(to), grid
+
+    def _row(self, sample: int) -> int:
+        """Row of the endless stream's item ``sample``: each epoch is a permutation of its own."""
+        epoch, place = divmod(sample, len(self.rows))
+        if self._epoch != epoch:
+            order = stream(self.recipe.seed, "order", epoch)
+            self._order = torch.randperm(len(self.rows), generator=order).tolist()
+            self._epoch = epoch
+        return int(self._order[place])
+
+    _epoch = -1
+    _order: list[int]
+
+    def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
+        """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin."""
+        x_1, prompt_ids, times, grid = self.batch(index)
+        noise = stream(self.recipe.seed, "corruption", index, self.device)
+        x_t = self.path.corrupt(x_1, times, noise)
+        logits = self.model.head(self._forward(prompt_ids, x_t, grid))
+        each = F.cross_entropy(logits.flatten(0, 1).float(), x_1.flatten(), reduction="none")
+        figures = {}
+        bins = (times.flatten() * TIME_BINS).long().clamp_max(TIME_BINS - 1)
+        for number in range(TIME_BINS):
+            inside = each.detach()[bins == number]
+            if len(inside):
+                figures[f"loss_time_{number + 1}_of_{TIME_BINS}"] = float(inside.mean())
+        return each.mean(), figures
+
+    def settings(self) -> BundleSettings:
+        """Defaults of the bundle that this run makes."""
+        shape = self.video_tokenizer.strides.pixels(self.grid)
+        sampling = self.recipe.sampling
+        return BundleSettings(
+            max_prompt_length=self.recipe.model.max_prompt_length,
+            frames=shape.frames,
+            height=shape.height,
+            width=shape.width,
+            fps=sampling.fps,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            guidance_interval=sampling.guidance_interval,
+            shift=sampling.shift,
+            motion_prefix=False,
+        )
+
+    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write the whole model folder."""
+        save_bundle(
+            folder,
+            self.model,
+            weights,
+            self.path,
+            self.video_tokenizer.codebook,
+            self.text_tokenizer,
+            self.tokenizer_folder,
+            self.settings(),
+        )
+
+    def write_sheet(self, file: Path) -> None:
+        """A clip for each sample prompt, seed 0."""
+        bundle = Bundle(
+            file.parent,
+            self.model,
+            self.video_tokenizer,
+            self.text_tokenizer,
+            self.path,
+            self.settings(),
+        )
+        clips = [
+            decode(bundle, made.codes)
+            for prompt in self.recipe.samples.prompts
+            for made in generate(bundle, GenerateOptions(prompt))
+        ]
+        if clips:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_media(file, contact_sheet(clips, columns=2)[None], 1.0)
+
+
+BOV_WORDS = (BOV_WORD, "<|vision_start|>")

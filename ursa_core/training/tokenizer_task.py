@@ -1,0 +1,99 @@
+"""Trains a video tokenizer to give back what it was shown."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ursa_core.bundle import BundleSettings, save_settings, save_tokenizer
+from ursa_core.data.shapes import FPS, training_clip
+from ursa_core.media import contact_sheet, write_media
+from ursa_core.recipe import TokenizerRecipe
+from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+
+
+class TokenizerTask:
+    """Reconstruction of procedural clips.
+
+    Args:
+        recipe: model, data and loss.
+        device: to train on.
+    """
+
+    def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        self.config = VideoTokenizerConfig(
+            block_out_channels=tuple(recipe.model.block_out_channels),
+            layers_per_block=recipe.model.layers_per_block,
+            latent_channels=recipe.model.latent_channels,
+            levels=tuple(recipe.model.levels),
+            spatial_stride=recipe.model.spatial_stride,
+            temporal_stride=recipe.model.temporal_stride,
+            causal=recipe.model.causal,
+        )
+        torch.manual_seed(recipe.seed)
+        self.model = VideoTokenizer(self.config).to(device)
+        self._forward = torch.compile(self.model) if recipe.train.compile else self.model
+
+    def clips(self, first: int, count: int, split: str, frames: int) -> Tensor:
+        """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1]."""
+        data = self.recipe.data
+        batch = [
+            training_clip(
+                self.recipe.seed,
+                first + i,
+                split,
+                frames,
+                data.height,
+                data.width,
+                max(frames, FULL_FRAMES),
+            )[0]
+            for i in range(count)
+        ]
+        stacked = torch.stack([torch.from_numpy(clip) for clip in batch])
+        return stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+    def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
+        """Weighted pixel losses of micro-batch ``index``, and the PSNR of its clips in dB."""
+        size = self.recipe.train.batch_size
+        video = self.clips(index * size, size, self.recipe.data.split, self.recipe.data.frames)
+        back, latents = self._forward(video)
+        error = back.float() - video
+        by_clip = error.square().flatten(1).mean(1)
+        weights = self.recipe.loss
+        loss = weights.mse * by_clip.mean()
+        if weights.l1:
+            loss = loss + weights.l1 * error.abs().mean()
+        if weights.log_mse:
+            loss = loss + weights.log_mse * torch.log10(by_clip + 1e-5).mean()
+        if weights.saturation:
+            loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
+        with torch.no_grad():
+            codes = self.model.quantizer.quantize(latents)
+            figures = {
+                "psnr": (10 * torch.log10(4 / by_clip)).mean().item(),
+                "codes_used": float(codes.unique().numel()) / self.model.quantizer.num_codes,
+            }
+        return loss, figures
+
+    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
+        save_tokenizer(folder, self.config, weights)
+        data = self.recipe.data
+        settings = BundleSettings(
+            frames=FULL_FRAMES, height=data.height, width=data.width, fps=FPS, motion_prefix=False
+        )
+        save_settings(folder, settings)
+
+    def write_sheet(self, file: Path) -> None:
+        """Held-out clips above their reconstructions."""
+        video = self.clips(0, 6, "heldout", FULL_FRAMES)
+        back = self.model.decode(self.model.encode(video))
+        pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
+        pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_media(file, contact_sheet(list(pixels), columns=2)[None], 1.0, {})
+
+
+FULL_FRAMES = 17
