@@ -1,0 +1,188 @@
+"""The application as a whole: help, exit codes, and the one error boundary."""
+
+import errno
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from ursa_cli import main as application
+from ursa_cli.main import main
+from ursa_core import __version__
+from ursa_core.errors import CheckpointError, ShapeError
+
+REPOSITORY = Path(__file__).parent.parent.parent
+HEAVY = ("torch", "numpy", "av", "PIL", "transformers", "pydantic", "pyarrow", "matplotlib", "yaml")
+VERBS = {"Make", "Encode", "Train", "Show", "List"}
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Every command with the words that call it."""
+
+    def walk(words: list[str], command: Any) -> Iterator[tuple[list[str], Any]]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield [*words, name], child
+            yield from walk([*words, name], child)
+
+    yield from walk([], typer.main.get_command(application.app))
+
+
+def ids(case: tuple[list[str], Any]) -> str:
+    return " ".join(case[0])
+
+
+def examples(command: Any) -> list[str]:
+    return re.findall(r"^\s*(ursa .*)$", inspect.cleandoc(command.help), re.MULTILINE)
+
+
+@pytest.mark.parametrize("case", list(commands()), ids=ids)
+def test_help_of_each_command(
+    case: tuple[list[str], Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, command = case
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words, "--help"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert command.help.split()[0] in VERBS
+    if not hasattr(command, "commands"):
+        assert len(examples(command)) >= 2
+        # Pasting works only if no example is wrapped.
+        assert all(example in shown.out for example in examples(command))
+
+
+@pytest.mark.parametrize("case", list(commands()), ids=ids)
+def test_examples_are_valid_command_lines(case: tuple[list[str], Any]) -> None:
+    words, command = case
+    for example in examples(command):
+        arguments = shlex.split(example)
+        assert arguments[: len(words) + 1] == ["ursa", *words]
+        command.make_context("ursa", arguments[len(words) + 1 :])
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys; from ursa_cli.main import main; code = main(['--help']);"
+        f"sys.exit(code or [m for m in {HEAVY!r} if m in sys.modules] or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sample" in done.stdout
+
+
+def test_process_exits_with_the_code_and_prints_errors_on_stderr() -> None:
+    program = "import sys; sys.argv[1:] = ['sample', 'x']; from ursa_cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: missing option '--output' / '-o'\nhint: see ursa sample --help\n"
+    )
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ursa {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["smaple"], "smaple"),
+        (["sample", "x", "-o", "a.mp4", "--frmaes", "9"], "--frmaes"),
+        (["sample", "x", "-o", "a.mp4", "--steps", "many"], "--steps"),
+        (["sample", "x", "y", "-o", "a.mp4"], "y"),
+        (["models", "show"], "M"),
+    ],
+)
+def test_wrong_usage_takes_two_lines(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    error, hint = shown.err.splitlines()
+    assert error.startswith("error: ")
+    assert named in error
+    assert hint.startswith("hint: see ursa")
+    assert shown.out == ""
+
+
+def app_that_raises(error: BaseException) -> typer.Typer:
+    app = typer.Typer(pretty_exceptions_enable=False)
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message", "hint"),
+    [
+        (CheckpointError("no weights", "get them"), 1, "no weights", "get them"),
+        (ShapeError("7 frames", "use 5 or 9"), 2, "7 frames", "use 5 or 9"),
+        (OSError(errno.ENOSPC, "No space left", "/full/a"), 1, "the disk is full", "free"),
+        (MemoryError(), 1, "out of memory", "--frames"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory", "--size"),
+        (ZeroDivisionError("by zero"), 1, "a bug in ursa: ZeroDivisionError: by", "URSA_DEBUG"),
+    ],
+)
+def test_errors_take_two_lines(
+    error: Exception,
+    code: int,
+    message: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("URSA_DEBUG", raising=False)
+    monkeypatch.setattr(application, "app", app_that_raises(error))
+    assert main([]) == code
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"error: {message}")
+    assert second.startswith("hint: ")
+    assert hint in second
+
+
+def test_out_of_device_memory_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    error = torch.OutOfMemoryError("CUDA: tried to allocate 20 GiB")
+    monkeypatch.setattr(application, "app", app_that_raises(error))
+    assert main([]) == 1
+    assert "out of memory" in capsys.readouterr().err
+
+
+def test_interruption_exits_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(application, "app", app_that_raises(KeyboardInterrupt()))
+    assert main([]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_traceback_is_shown_on_request_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(application, "app", app_that_raises(CheckpointError("no weights")))
+    monkeypatch.setenv("URSA_DEBUG", "1")
+    assert main([]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("URSA_DEBUG", "0")
+    assert main([]) == 1
+    assert capsys.readouterr().err == "error: no weights\n"

@@ -1,0 +1,275 @@
+"""`ursa sample` with the shipped model: files, provenance, repeatability and refusals."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ursa_cli.main import main
+from ursa_core import __version__
+from ursa_core.bundle import load_bundle, load_settings, shipped_models
+from ursa_core.data.token_files import load_tokens
+from ursa_core.media import read_media
+from ursa_core.sampling.generate import decode
+
+PROMPT = "a red circle moves right on a navy background"
+FAST = ["--steps", "2", "--frames", "5", "--device", "cpu", "--dtype", "float32"]
+
+
+def sample(*arguments: object, prompt: str = PROMPT) -> int:
+    return main(["sample", prompt, *map(str, arguments), *FAST])
+
+
+def refused(capsys: pytest.CaptureFixture[str], folder: Path) -> tuple[str, str]:
+    """Error and hint of a command that printed just these two and wrote nothing."""
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    error, hint = shown.err.splitlines()
+    assert list(folder.iterdir()) == []
+    return error.removeprefix("error: "), hint.removeprefix("hint: ")
+
+
+def test_video_has_the_models_shape_and_its_provenance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.mp4"
+    assert main(["sample", PROMPT, "-o", str(out), "--seed", "3", "--steps", "2"]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    settings = load_settings(shipped_models()["nano"])
+    clip = read_media(out)
+    assert clip.frames.shape == (settings.frames, settings.height, settings.width, 3)
+    assert clip.fps == settings.fps
+    recorded = {"prompt": PROMPT, "seed": 3, "index": 0, "model": "nano", "steps": 2}
+    assert recorded.items() <= clip.metadata.items()
+    assert clip.metadata["ursa"] == __version__
+    assert clip.metadata["guidance"] == settings.guidance
+    assert clip.metadata["solver"] == "integrated"
+
+
+def test_seed_decides_the_video(tmp_path: Path) -> None:
+    names = {"a.mp4": 5, "b.mp4": 5, "c.mp4": 6}
+    for name, seed in names.items():
+        assert sample("-o", tmp_path / name, "--seed", seed) == 0
+    first, again, other = ((tmp_path / name).read_bytes() for name in names)
+    assert first == again
+    assert first != other
+
+
+def test_random_seed_is_told_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = set()
+    for name in ("a.mkv", "b.mkv"):
+        assert sample("-o", tmp_path / name) == 0
+        seed = read_media(tmp_path / name).metadata["seed"]
+        assert f"seed {seed}\n" in capsys.readouterr().err
+        seeds.add(seed)
+    assert len(seeds) == 2
+
+
+def test_sample_k_is_the_same_whatever_num_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample("-o", tmp_path / "one.mkv", "--seed", 5) == 0
+    assert sample("-o", tmp_path / "many.mkv", "--seed", 5, "--num", 3, "--quiet") == 0
+    names = [tmp_path / f"many-000{k}.mkv" for k in range(3)]
+    assert capsys.readouterr().out.splitlines()[-3:] == [str(name) for name in names]
+    one = read_media(tmp_path / "one.mkv")
+    many = [read_media(name) for name in names]
+    np.testing.assert_array_equal(many[0].frames, one.frames)
+    assert [clip.metadata["index"] for clip in many] == [0, 1, 2]
+    assert (many[1].frames != one.frames).any()
+    assert (many[2].frames != many[1].frames).any()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mkv", "frames"])
+def test_extension_chooses_the_format(tmp_path: Path, name: str) -> None:
+    assert sample("-o", tmp_path / name, "--seed", 1) == 0
+    clip = read_media(tmp_path / name)
+    assert clip.metadata["prompt"] == PROMPT
+    assert clip.frames.shape[1:] == read_media(tmp_path / name, max_frames=1).frames.shape[1:]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_one_frame_gives_an_image(tmp_path: Path) -> None:
+    out = tmp_path / "a.png"
+    arguments = ["sample", PROMPT, "-o", str(out), *FAST, "--frames", "1", "--seed", "1"]
+    assert main(arguments) == 0
+    assert len(read_media(out).frames) == 1
+    assert read_media(out).metadata["frames"] == 1
+
+
+def test_tokens_are_those_of_the_video(tmp_path: Path) -> None:
+    out, tokens = tmp_path / "a.mkv", tmp_path / "a.safetensors"
+    assert sample("-o", out, "--save-tokens", tokens, "--seed", 2) == 0
+    saved = load_tokens(tokens)
+    assert saved.metadata["prompt"] == PROMPT
+    bundle = load_bundle("nano")
+    assert saved.codes.shape[0] == 1 + 4 // bundle.video_tokenizer.strides.temporal
+    np.testing.assert_array_equal(decode(bundle, saved.codes), read_media(out).frames)
+
+
+def test_json_tells_what_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample("-o", tmp_path / "a.mp4", "--seed", 2, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["outputs"] == [{"path": str(tmp_path / "a.mp4"), "tokens": None, "index": 0}]
+    assert (told["seed"], told["model"], told["steps"]) == (2, "nano", 2)
+
+
+def test_empty_prompt_is_unconditional(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample("-o", tmp_path / "a.mkv", "--seed", 1, prompt="") == 0
+    assert sample("-o", tmp_path / "b.mkv", "--seed", 1) == 0
+    assert "warning" not in capsys.readouterr().err
+    pair = [read_media(tmp_path / name).frames for name in ("a.mkv", "b.mkv")]
+    assert (pair[0] != pair[1]).any()
+
+
+def test_unknown_words_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "a red dragon moves right on a navy background"
+    assert sample("-o", tmp_path / "a.mp4", "--negative", "a unicorn", prompt=prompt) == 0
+    warnings = [s for s in capsys.readouterr().err.splitlines() if s.startswith("warning")]
+    assert len(warnings) == 2
+    assert warnings[0].endswith(": dragon")
+    assert warnings[1].endswith(": unicorn")
+
+
+def test_long_prompt_is_cut_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = load_settings(shipped_models()["nano"]).max_prompt_length
+    prompt = " ".join(["red"] * limit + ["green", "star"])
+    assert sample("-o", tmp_path / "a.mp4", prompt=prompt) == 0
+    assert "cut off: green star\n" in capsys.readouterr().err
+
+
+def test_existing_output_is_kept_unless_forced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "a.safetensors"):
+        (tmp_path / name).write_bytes(b"old")
+        other = {"a.mp4": "b.safetensors", "a.safetensors": "b.mp4"}[name]
+        media, tokens = sorted((name, other), key=lambda n: n.endswith("safetensors"))
+        arguments = ("-o", tmp_path / media, "--save-tokens", tmp_path / tokens)
+        assert sample(*arguments) == 2
+        assert "--force" in capsys.readouterr().err
+        assert (tmp_path / name).read_bytes() == b"old"
+        assert not (tmp_path / other).exists()
+        assert sample(*arguments, "--force") == 0
+        assert (tmp_path / name).read_bytes() != b"old"
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan: dict[str, Any] = {}
+    for interval, passes in [("0:1", 8), ("0:0", 4), ("0:0.5", 6)]:
+        arguments = ["sample", PROMPT, "-o", str(tmp_path / "a.mp4"), "--dry-run", "--json"]
+        options = ["--steps", "4", "--shift", "1", "--guidance", "3", "--num", "2"]
+        assert main([*arguments, *options, "--guidance-interval", interval]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["network_passes"] == 2 * passes
+    assert plan["outputs"] == [str(tmp_path / f"a-000{k}.mp4") for k in range(2)]
+    assert plan["memory_bytes"] > 10**8
+    assert sample("-o", tmp_path / "a.mp4", "--dry-run") == 0
+    assert "network" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "hint"),
+    [
+        (["--steps", 0], "--steps can't be 0", "1 or more"),
+        (["--frames", 0], "--frames can't be 0", "1 or more"),
+        (["--guidance", "nan"], "--guidance can't be nan", "1 is off"),
+        (["--guidance", "inf"], "--guidance can't be inf", "1 is off"),
+        (["--guidance-interval", "0.9:0.1"], "'0.9:0.1'", "LO:HI"),
+        (["--guidance-interval", "half"], "'half'", "LO:HI"),
+        (["--guidance-interval", "0:2"], "'0:2'", "LO:HI"),
+        (["--top-p", 0], "--top-p can't be 0", "above 0"),
+        (["--top-p", 1.5], "--top-p can't be 1.5", "to 1"),
+        (["--temperature", 0], "--temperature can't be 0", "above 0"),
+        (["--size", "64"], "'64'", "64x96"),
+        (["--size", "0x64"], "'0x64'", "64x96"),
+        (["--fps", -8], "--fps can't be -8", "above 0"),
+        (["--crf", 52], "--crf can't be 52", "0"),
+        (["--num", 0], "--num can't be 0", "1"),
+        (["--seed", -1], "--seed can't be -1", "2^63"),
+        (["--seed", 2**63], f"--seed can't be {2**63}", "2^63"),
+        (["--shift", 0], "--shift can't be 0", "above 0"),
+        (["--solver", "heun"], "--solver can't be heun", "integrated or euler"),
+        (["--motion", 5], "nano takes no --motion", "prompt"),
+        (["--size", "60x64"], "height of 60", "48 or 64"),
+        (["--device", "tpu"], "'tpu'", "cpu"),
+        (["--dtype", "fp8"], "'fp8'", "bfloat16"),
+    ],
+)
+def test_impossible_values_are_refused(
+    arguments: list[object],
+    named: str,
+    hint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = ["sample", PROMPT, "-o", str(tmp_path / "a.mp4")]
+    assert main([*before, *map(str, arguments)]) == 2
+    error, told = refused(capsys, tmp_path)
+    assert named in error
+    assert hint in told
+
+
+def test_frames_that_do_not_fit_name_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", PROMPT, "-o", str(tmp_path / "a.mp4"), "--frames", "7"]) == 2
+    error, hint = refused(capsys, tmp_path)
+    assert "7 frames" in error
+    assert "5 or 9" in hint
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "named"),
+    [
+        ("a.avi", 2, ".avi"),
+        ("a.png", 2, "one frame"),
+        ("missing/a.mp4", 1, "doesn't exist"),
+    ],
+)
+def test_impossible_outputs_are_refused(
+    name: str, code: int, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample("-o", tmp_path / name) == code
+    error, hint = refused(capsys, tmp_path)
+    assert named in error
+    assert hint
+
+
+def test_tokens_need_their_extension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample("-o", tmp_path / "a.mp4", "--save-tokens", tmp_path / "a.pt") == 2
+    assert ".safetensors" in refused(capsys, tmp_path)[1]
+
+
+def test_unknown_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample("-o", tmp_path / "a.mp4", "--model", "nanoo") == 1
+    error, hint = refused(capsys, tmp_path)
+    assert "'nanoo'" in error
+    assert "nano" in hint
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_truncated_checkpoint_is_refused(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, folder = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(shipped_models()["nano"], model)
+    folder.mkdir()
+    (weights,) = (model / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert sample("-o", folder / "a.mp4", "--model", model) == 1
+    error, hint = refused(capsys, folder)
+    assert weights.name in error
+    assert hint

@@ -1,0 +1,215 @@
+"""`ursa tokenize` through the command line, on a small random tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ursa_cli.main import main
+from ursa_core.bundle import BundleSettings, load_tokenizer, save_settings, save_tokenizer
+from ursa_core.data import tokenizing as work
+from ursa_core.data.shapes import training_clip
+from ursa_core.data.shards import read_shards
+from ursa_core.data.token_files import load_tokens
+from ursa_core.media import read_media, write_media
+from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+
+
+def make_model(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    config = VideoTokenizerConfig(
+        block_out_channels=(8, 8, 8), layers_per_block=1, latent_channels=4, levels=(7, 5, 5)
+    )
+    save_tokenizer(folder, config, VideoTokenizer(config).state_dict())
+    save_settings(folder, BundleSettings(frames=5, height=16, width=24, fps=8.0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_model(tmp_path_factory.mktemp("models") / "tiny", 0))
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for k, frames in enumerate((9, 6)):
+        clip, caption = training_clip(0, k, "all", frames, 32, 40)
+        write_media(folder / f"{k}.mkv", clip, fps=8)
+        (folder / f"{k}.txt").write_text(caption)
+    return folder
+
+
+def tokenize(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    code = main(["tokenize", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def as_json(out: str) -> dict[str, Any]:
+    (line,) = out.splitlines()
+    parsed: dict[str, Any] = json.loads(line)
+    return parsed
+
+
+def test_a_clip_goes_to_tokens_and_back(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, back = tmp_path / "clip.safetensors", tmp_path / "back.mkv"
+    code, out, _ = tokenize(capsys, media / "0.mkv", "-o", path, "--model", model)
+    assert code == 0
+    assert "PSNR" in out
+    assert out.splitlines()[-1] == str(path)
+    tokens = load_tokens(path)
+    assert tokens.codes.shape == (2, 2, 3)
+    assert tokens.metadata["prompt"] == (media / "0.txt").read_text()
+
+    code, out, _ = tokenize(capsys, "--decode", path, "-o", back, "--model", model, "--json")
+    assert (code, as_json(out)["frames"], as_json(out)["output"]) == (0, 5, str(back))
+    clip = read_media(back)
+    assert (clip.frames.shape, clip.fps) == ((5, 16, 24, 3), 8.0)
+    assert clip.metadata["prompt"] == tokens.metadata["prompt"]
+    tokenizer, _, _ = load_tokenizer(model)
+    assert np.array_equal(clip.frames, work.decode_clip(tokenizer, tokens.codes))
+
+    code, _, err = tokenize(capsys, "--decode", path, "-o", back, "--model", model)
+    assert (code, "--force" in err) == (2, True)
+    code, _, err = tokenize(capsys, media / "0.mkv", "-o", path, "--model", model)
+    assert (code, "--force" in err) == (2, True)
+    other = make_model(tmp_path / "other", 1)
+    code, _, err = tokenize(capsys, "--decode", path, "-o", back, "--model", other, "--force")
+    assert code == 1
+    assert "another video tokenizer" in err
+    assert read_media(back).frames.shape == (5, 16, 24, 3)
+
+
+def test_a_folder_goes_to_shards_and_bad_files_are_told(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (media / "bad.mp4").write_bytes(b"no film")
+    arguments = (media, "-o", tmp_path / "shards", "--model", model, "--json")
+    code, out, err = tokenize(capsys, *arguments)
+    found = as_json(out)
+    assert code == 1
+    assert "skipped media/bad.mp4" in err
+    assert "1 of 3 clips were skipped" in err
+    assert (found["num_done"], found["num_kept"], found["num_skipped"]) == (2, 0, 1)
+    assert found["grid"] == [2, 2, 3]
+    measured = [item["psnr"] for item in found["items"] if item["status"] == "done"]
+    assert found["psnr"] == pytest.approx(sum(measured) / 2)
+    assert len(read_shards(tmp_path / "shards")) == 2
+
+    (media / "bad.mp4").unlink()
+    code, out, _ = tokenize(capsys, *arguments)
+    assert (code, as_json(out)["num_kept"], as_json(out)["num_done"]) == (0, 2, 0)
+    code, _, err = tokenize(capsys, *arguments, "--fps", "4", "--frames", "1")
+    assert code == 1
+    assert "frames: 5, not 1" in err
+    code, out, _ = tokenize(capsys, *arguments, "--fps", "4", "--frames", "1", "--fresh")
+    assert (code, as_json(out)["num_done"]) == (0, 2)
+    assert [grid.frames for grid in read_shards(tmp_path / "shards").grids] == [1]
+
+
+def test_an_interrupted_run_keeps_its_clips_and_goes_on(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ("shapes:train", "--num", 20, "-o", tmp_path, "--model", model)
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "measure", interrupt)
+        code, out, err = tokenize(capsys, *arguments)
+    assert (code, out) == (130, "")
+    assert "16 clips are in" in err
+    assert len(read_shards(tmp_path)) == 16
+    code, out, _ = tokenize(capsys, *arguments, "--check", 2, "--json")
+    found = as_json(out)
+    assert (code, found["num_kept"], found["num_done"], len(found["items"])) == (0, 16, 4, 2)
+    assert len(read_shards(tmp_path)) == 20
+    code, out, _ = tokenize(capsys, *arguments, "--quiet")
+    assert (code, out) == (0, f"{tmp_path}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["x.mp4"], "no output is given"),
+        (["-o", "x"], "no input is given"),
+        (["x.mp4", "-o", "x.mp4"], "is no folder"),
+        (["a.mp4", "b.mp4", "-o", "x.safetensors"], "2 inputs"),
+        (["x.mp4", "-o", "x", "--fps", "0"], "--fps can't be 0"),
+        (["x.mp4", "-o", "x", "--fps", "nan"], "--fps can't be nan"),
+        (["x.mp4", "-o", "x", "--size", "64"], "is no size"),
+        (["x.mp4", "-o", "x", "--frames", "6"], "use 5 or 9 frames"),
+        (["x.mp4", "-o", "x", "--size", "16x20"], "width of 16 or 24"),
+        (["shapes:train", "-o", "x", "--num", "0"], "--num can't be 0"),
+        (["shapes:test", "-o", "x"], "no procedural input 'shapes:test'"),
+        (["shapes:train", "-o", "x", "--fps", "9"], "--fps 8"),
+        (["--decode", "x.safetensors", "a.mp4", "-o", "x"], "no INPUT"),
+        (["--decode", "x.safetensors", "-o", "x.mp4", "--crf", "52"], "--crf can't be 52"),
+        (["--decode", "x.safetensors", "-o", "x.avi"], "unknown extension"),
+        (["x.mp4", "-o", "x", "--device", "abacus"], "no device 'abacus'"),
+    ],
+)
+def test_wrong_usage_is_two_lines_and_writes_nothing(
+    arguments: list[str],
+    complaint: str,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = tokenize(capsys, *arguments, "--model", model)
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert [line.split(":")[0] for line in err.splitlines()] == ["error", "hint"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["absent.mp4", "-o", "x"], "absent.mp4 doesn't exist"),
+        (["absent.mp4", "-o", "x.safetensors"], "absent.mp4 doesn't exist"),
+        (["short.mkv", "-o", "x.safetensors", "--frames", "9"], "take 5 frames"),
+        (["short.mkv", "-o", "no/x.safetensors"], "doesn't exist"),
+        (["short.mkv", "-o", "x", "--model", "absent"], "there is no model 'absent'"),
+        (["--decode", "absent.safetensors", "-o", "x.mp4"], "no token file"),
+        (["--decode", "short.mkv", "-o", "x.mp4"], "can't be read"),
+    ],
+)
+def test_failures_are_two_lines_and_write_nothing(
+    arguments: list[str],
+    complaint: str,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_media(tmp_path / "short.mkv", training_clip(0, 0, "all", 7, 16, 24)[0], 8.0)
+    options = arguments if "--model" in arguments else [*arguments, "--model", model]
+    code, out, err = tokenize(capsys, *options)
+    assert (code, out) == (1, "")
+    assert complaint in err
+    assert [line.split(":")[0] for line in err.splitlines()] == ["error", "hint"]
+    assert [path.name for path in tmp_path.iterdir()] == ["short.mkv"]
+
+
+def test_help_names_every_option_and_two_examples(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = tokenize(capsys, "--help")
+    assert code == 0
+    assert out.count("ursa tokenize ") >= 2
+    for option in ("--decode", "--fps", "--frames", "--size", "--num", "--seed", "--check"):
+        assert option in out
+    assert "Encode videos" in out

@@ -1,0 +1,91 @@
+"""Who may import whom (docs/architecture.md), and what stays out of a quick start."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOOR = {"errors", "grids", "seeding", "media"}
+APART = [{"path", "models", "tokenizers"}, {"training", "evaluation"}]
+HEAVY = ("torch", "transformers", "av", "matplotlib", "pydantic", "numpy", "PIL")
+MODULES = sorted([*ROOT.glob("ursa_core/**/*.py"), *ROOT.glob("ursa_cli/**/*.py")])
+
+
+def imports(file: Path, *, top_level_only: bool = False) -> set[str]:
+    """Dotted names that a file imports; those for type checking alone left out."""
+    tree = ast.parse(file.read_text())
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            found.add(node.module or "")
+    return found
+
+
+def part(name: str) -> str:
+    """The part of ursa_core that a dotted name or file belongs to."""
+    pieces = name.split(".")
+    return pieces[1] if pieces[0] == "ursa_core" and len(pieces) > 1 else ""
+
+
+def parts_of(file: Path) -> tuple[str, set[str]]:
+    own = part(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    return own, {part(name) for name in imports(file)} - {own, ""}
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_imports_go_downwards(file):
+    names = imports(file)
+    own, used = parts_of(file)
+    if file.is_relative_to(ROOT / "ursa_core"):
+        assert not any(name.split(".")[0] in ("ursa_cli", "typer", "rich") for name in names)
+    if own in FLOOR:
+        assert used <= FLOOR
+    for group in APART:
+        if own in group:
+            assert not used & (group - {own})
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("ursa_cli/*.py")), ids=lambda f: f.name)
+def test_commands_import_heavy_modules_late(file):
+    tops = {name.split(".")[0] for name in imports(file, top_level_only=True)}
+    assert not tops & set(HEAVY)
+    assert "click" not in {name.split(".")[0] for name in imports(file)}
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from ursa_cli.main import main; main(['--help']);"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+
+
+def test_sampling_never_loads_the_clip_renderer():
+    code = (
+        "import sys; import ursa_core.sampling.generate, ursa_core.bundle, ursa_cli.sample;"
+        "print('ursa_core.data.shapes' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_no_module_hides_one_of_the_standard_library():
+    names = {file.stem for file in MODULES} - {"__init__"}
+    assert not names & set(sys.stdlib_module_names)
+    assert not names & {"utils", "common", "helpers", "misc"}

@@ -1,0 +1,1 @@
+"""The ``ursa`` command line."""

@@ -1,0 +1,111 @@
+"""`ursa info`: what is installed and what it can run, for bug reports."""
+
+from typing import Any
+
+from ursa_cli import options, output
+
+
+def info(as_json: options.Json = False) -> None:
+    """Show versions, devices and models of this installation.
+
+    Takes about a second: whether bfloat16 is faster than float32 is measured.
+
+    Examples:
+      ursa info
+
+      ursa info --json
+    """
+    output.configure(as_json=as_json)
+    payload = {**_versions(), **_machine(), "models": _models()}
+    rows = [
+        ("ursa", payload["ursa"]),
+        ("python", payload["python"]),
+        ("torch", payload["torch"]),
+        ("transformers", payload["transformers"]),
+        ("av", f"{payload['av']} (ffmpeg {payload['ffmpeg']})"),
+        ("platform", payload["platform"]),
+        ("cores", payload["cores"]),
+        ("memory", _gigabytes(payload["memory_bytes"])),
+    ]
+    for device in payload["devices"]:
+        bf16 = "bfloat16" if device["bfloat16_faster"] else "float32"
+        rates = ", ".join(f"{n} {r / 1e9:.0f} GFLOP/s" for n, r in device["flops"].items())
+        memory = _gigabytes(device["memory_bytes"])
+        rows.append(("device", f"{device['name']}: {memory}, {rates}; {bf16} is used"))
+    for model in payload["models"]:
+        fits = "runs here" if model["fits"] else "needs more memory than there is"
+        needs = _gigabytes(model["memory_bytes"])
+        rows.append(("model", f"{model['name']}: about {needs} by default, {fits}"))
+    if not payload["models"]:
+        rows.append(("model", "none shipped"))
+    width = max(len(name) for name, _ in rows)
+    output.data(payload, lines=[f"{name.ljust(width)}  {value}" for name, value in rows])
+
+
+def _versions() -> dict[str, Any]:
+    import platform
+    from importlib.metadata import version
+
+    import av
+
+    from ursa_core import __version__
+
+    libraries = {name: ".".join(map(str, v)) for name, v in av.library_versions.items()}
+    return {
+        "ursa": __version__,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "av": version("av"),
+        "ffmpeg": getattr(av, "ffmpeg_version_info", None) or libraries["libavcodec"],
+        "libraries": libraries,
+        "platform": platform.platform(),
+    }
+
+
+def _machine() -> dict[str, Any]:
+    import os
+
+    import torch
+
+    from ursa_core.devices import available_devices, matmul_rates, pick_dtype, total_memory_bytes
+
+    devices = []
+    for kind in available_devices():
+        device = torch.device(kind)
+        name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
+        devices.append(
+            {
+                "device": kind,
+                "name": f"cuda, {name}" if kind == "cuda" else kind,
+                "memory_bytes": total_memory_bytes(device),
+                "flops": matmul_rates(device),
+                "bfloat16_faster": pick_dtype("auto", device) == torch.bfloat16,
+            }
+        )
+    # Containers and schedulers may leave this process fewer cores than there are.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "memory_bytes": total_memory_bytes(torch.device("cpu")),
+        "devices": devices,
+    }
+
+
+def _models() -> list[dict[str, Any]]:
+    import torch
+
+    from ursa_cli.models import summary
+    from ursa_core.bundle import shipped_models
+    from ursa_core.devices import pick_device, total_memory_bytes
+
+    here = total_memory_bytes(pick_device("auto")) or 0
+    found = []
+    for name, folder in shipped_models().items():
+        needed = summary(folder).memory_bytes(torch.float32)
+        found.append({"name": name, "memory_bytes": needed, "fits": needed < here})
+    return found
+
+
+def _gigabytes(num_bytes: int | None) -> str:
+    return "unknown" if num_bytes is None else f"{num_bytes / 1e9:.1f} GB"

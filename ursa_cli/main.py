@@ -1,0 +1,128 @@
+"""The ``ursa`` application, and the only place that turns errors into exit codes."""
+
+import errno
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from ursa_cli import output
+from ursa_cli.info import info
+from ursa_cli.models import models
+from ursa_cli.sample import sample
+from ursa_cli.tokenize_media import tokenize_media
+from ursa_cli.train import train
+from ursa_core import __version__
+from ursa_core.errors import UrsaError
+
+INTERRUPTED = 130
+# Typer carries its own copy of click; the class of all its usage errors is reached through the
+# one that it exports.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="ursa",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        output.data({"version": __version__}, lines=[f"ursa {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and stop.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Make video from text by uniform discrete diffusion with a metric path."""
+
+
+app.command("sample")(sample)
+app.command("tokenize")(tokenize_media)
+app.command("train")(train)
+app.add_typer(models, name="models")
+app.command("info")(info)
+
+
+def run() -> None:
+    """Run the command line of this process and exit with its code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of a command line.
+
+    0 is done, 1 failed for a reason that was told, 2 wrong usage, 130 interrupted.
+    """
+    output.configure()
+    try:
+        result = app(arguments, prog_name="ursa", standalone_mode=False)
+    except UrsaError as error:
+        return _failed(error, error.message, error.hint, error.exit_code)
+    except _USAGE_ERROR as error:
+        return _wrong_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    except Exception as error:
+        return _failed(error, *_explained(error), 1)
+    code = result if isinstance(result, int) else 0
+    if code == INTERRUPTED:
+        output.error("interrupted")
+    return code
+
+
+def _failed(error: BaseException, message: str, hint: str, code: int) -> int:
+    if os.environ.get("URSA_DEBUG") == "1":
+        traceback.print_exception(error)
+    output.error(message)
+    if hint:
+        output.hint(hint)
+    return code
+
+
+def _wrong_usage(error: Exception) -> int:
+    message = str(error.format_message() if hasattr(error, "format_message") else error)
+    context = getattr(error, "ctx", None)
+    if not message:  # no arguments at all: the help was shown instead
+        return int(getattr(error, "exit_code", 2))
+    command = getattr(context, "command_path", "ursa")
+    first = message.rstrip(".").replace("\n", " ")
+    return _failed(error, first[:1].lower() + first[1:], f"see {command} --help", 2)
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    """What went wrong and what to do, for failures that aren't ours."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f", writing {error.filename}" if error.filename else ""
+        return f"the disk is full{where}", "free some space or choose another folder"
+    if _is_out_of_memory(error):
+        return (
+            "out of memory",
+            "ask for fewer --frames or a smaller --size, use --dtype bfloat16 or a smaller model",
+        )
+    first_line = (str(error).splitlines() or [""])[0]
+    return (
+        f"a bug in ursa: {type(error).__name__}: {first_line}",
+        "set URSA_DEBUG=1 for the traceback, and report it with the output of `ursa info`",
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # not imported, it can't have raised
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )

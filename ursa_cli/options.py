@@ -1,0 +1,79 @@
+"""Options that two or more commands share, and the parsing of their values."""
+
+import math
+import re
+from typing import Annotated
+
+import typer
+
+from ursa_core.errors import UsageError
+
+RUN_PANEL = "Run and output"
+
+Model = Annotated[
+    str,
+    typer.Option("--model", metavar="M", help="Name of a shipped model, or a model's folder."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN_PANEL
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="T",
+        help="auto (bfloat16 where it is measured faster), float32, bfloat16 or float16.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object to stdout.", rich_help_panel=RUN_PANEL),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="Print the paths written only.", rich_help_panel=RUN_PANEL),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace an output that exists.", rich_help_panel=RUN_PANEL),
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from ``HxW``.
+
+    Raises:
+        UsageError: another form, or a side below one pixel.
+    """
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip().lower())
+    if not match or not (int(match[1]) and int(match[2])):
+        raise UsageError(f"{text!r} is no size", "give height x width in pixels, as 64x96")
+    return int(match[1]), int(match[2])
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """Two times from ``LO:HI``, 0 <= LO <= HI <= 1.
+
+    Raises:
+        UsageError: another form, or out of order or range.
+    """
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not 0 <= low <= high <= 1:
+        raise UsageError(
+            f"{text!r} is no interval of times", "give LO:HI with 0 <= LO <= HI <= 1, as 0:0.9"
+        )
+    return low, high
+
+
+def require(ok: bool, option: str, value: object, range_text: str) -> None:
+    """Raise UsageError, naming option, value and range, unless ``ok``."""
+    if not ok:
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        raise UsageError(f"{option} can't be {shown}", f"give {range_text}")

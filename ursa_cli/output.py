@@ -1,0 +1,155 @@
+"""The only printer: data goes to stdout, everything said about it to stderr."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+SECONDS_BETWEEN_LINES = 10.0
+"""How often progress is told where there is no terminal."""
+
+
+@dataclass
+class _Mode:
+    as_json: bool = False
+    quiet: bool = False
+
+
+_mode = _Mode()
+
+
+def configure(*, as_json: bool = False, quiet: bool = False) -> None:
+    """Choose what the rest of this run prints.
+
+    Args:
+        as_json: ``data`` prints one JSON object.
+        quiet: ``data`` prints paths only; no notes, no progress.
+    """
+    _mode.as_json, _mode.quiet = as_json, quiet
+
+
+def data(
+    payload: Mapping[str, Any],
+    *,
+    lines: Iterable[str] | None = None,
+    paths: Iterable[object] = (),
+) -> None:
+    """Print a command's result to stdout in the form asked for.
+
+    Args:
+        payload: the object for ``--json``; its keys are part of the interface.
+        lines: text for people; the paths where None.
+        paths: what was written, all that ``--quiet`` prints.
+    """
+    if _mode.as_json:
+        shown: Iterable[object] = [json.dumps(payload, ensure_ascii=False, default=str)]
+    elif _mode.quiet or lines is None:
+        shown = paths
+    else:
+        shown = lines
+    for line in shown:
+        print(line)  # noqa: T201
+    sys.stdout.flush()
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table with aligned columns; columns of numbers are flush right."""
+    rows = list(rows)
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[k]) for row in [list(header), *cells]) for k in range(len(header))]
+    numeric = [
+        bool(rows) and all(isinstance(row[k], int | float) for row in rows)
+        for k in range(len(header))
+    ]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in [list(header), *cells]
+    ]
+
+
+def note(text: str) -> None:
+    """Say something on stderr, unless ``--quiet``."""
+    if not _mode.quiet:
+        _say("", text)
+
+
+def warn(text: str) -> None:
+    """Warn on stderr; the run goes on."""
+    _say("warning", text, "33")
+
+
+def hint(text: str) -> None:
+    """Tell on stderr what the user can do."""
+    _say("hint", text, "36")
+
+
+def error(text: str) -> None:
+    """Say on stderr what went wrong; exit codes are the error boundary's."""
+    _say("error", text, "31")
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[Callable[..., None]]:
+    """A function that advances a progress display on stderr: ``advance(1, "loss 0.5")``.
+
+    A bar on a terminal; elsewhere one line every ten seconds and one at the end, if it took that
+    long; nothing with ``--quiet``.
+
+    Args:
+        total: steps in all.
+        label: what is being done.
+    """
+    if _mode.quiet:
+        yield lambda *_: None
+    elif _is_terminal(sys.stderr):
+        from tqdm import tqdm
+
+        with tqdm(total=total, desc=label, file=sys.stderr, leave=False) as bar:
+
+            def advance_bar(steps: int = 1, text: str = "") -> None:
+                if text:
+                    bar.set_postfix_str(text, refresh=False)
+                bar.update(steps)
+
+            yield advance_bar
+    else:
+        yield _lines(total, label)
+
+
+def _lines(total: int, label: str) -> Callable[..., None]:
+    start = said = time.monotonic()
+    done = 0
+
+    def advance(steps: int = 1, text: str = "") -> None:
+        nonlocal done, said
+        done += steps
+        now = time.monotonic()
+        is_end = done >= total and said > start
+        if is_end or now - said >= SECONDS_BETWEEN_LINES:
+            said = now
+            left = (now - start) / max(done, 1) * max(total - done, 0)
+            _say("", f"{label}: {done}/{total}, {left:.0f} s left{', ' if text else ''}{text}")
+
+    return advance
+
+
+def _say(kind: str, text: str, colour: str = "") -> None:
+    prefix = f"{kind}: " if kind else ""
+    if prefix and _is_colourful(sys.stderr):
+        prefix = f"\x1b[{colour};1m{kind}:\x1b[0m "
+    print(f"{prefix}{text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _is_colourful(stream: TextIO) -> bool:
+    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
