@@ -1,0 +1,255 @@
+"""How often a model's clips show what the prompt says, judged from the pixels of written mp4s.
+
+Every held-out combination of colour, shape and motion, over all four backgrounds, is sampled
+with seed 0 and the model's default settings, by the functions behind ``ursa sample``:
+
+    .venv/bin/python benchmarks/nano_quality.py
+
+The judge itself, a control whose weights are shuffled, and the tokenizer alone:
+
+    .venv/bin/python benchmarks/nano_quality.py --check-judge
+    .venv/bin/python benchmarks/nano_quality.py --shuffle-weights --limit 64
+    .venv/bin/python benchmarks/nano_quality.py --tokenizer
+
+Prints a table, then one JSON object; the clips and their verdicts stay in the folder of --out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ursa_core
+from ursa_core.bundle import Bundle, load_bundle, load_settings, load_tokenizer, resolve_model
+from ursa_core.data import shapes
+from ursa_core.devices import pick_device, pick_dtype
+from ursa_core.errors import UrsaError
+from ursa_core.evaluation.image_metrics import psnr
+from ursa_core.evaluation.shapes_judge import Verdict, judge
+from ursa_core.grids import PixelShape
+from ursa_core.media import Frames, read_media, to_frames, to_video, write_media
+from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.seeding import stream, stream_seed
+
+ATTRIBUTES = ("background", "colour", "shape", "motion")
+CHANCE = {
+    "background": 1 / len(shapes.BACKGROUNDS),
+    "colour": 1 / len(shapes.COLOURS),
+    "shape": 1 / len(shapes.SHAPES),
+    "motion": 1 / len(shapes.MOTIONS),
+}
+TOKENIZER_CLIPS = 256
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a clip should show."""
+
+    background: str
+    colour: str
+    shape: str
+    motion: str
+
+    @property
+    def prompt(self) -> str:
+        """The caption that asks for it."""
+        return shapes.caption(self.colour, self.shape, self.motion, self.background)
+
+
+def held_out(limit: int | None) -> list[Wanted]:
+    """Held-out combinations over all backgrounds; a limit takes a fixed random part of them."""
+    wanted = [
+        Wanted(background, *combination)
+        for combination in shapes.combinations("heldout")
+        for background in shapes.BACKGROUNDS
+    ]
+    order = np.random.default_rng(0).permutation(len(wanted))[:limit]
+    return [wanted[i] for i in sorted(order)]
+
+
+def shuffle_weights_(module: torch.nn.Module, seed: int) -> None:
+    """Permute the values within each tensor: all statistics stay, all that was learnt goes."""
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            order = torch.randperm(weight.numel(), generator=stream(seed, f"shuffle/{name}"))
+            weight.copy_(weight.flatten()[order.to(weight.device)].view_as(weight))
+
+
+def sampled_clips(bundle: Bundle, wanted: list[Wanted], seed: int) -> Iterator[Frames]:
+    """One clip a prompt, as ``ursa sample`` makes it."""
+    for want in wanted:
+        for made in generate(bundle, GenerateOptions(prompt=want.prompt, seed=seed)):
+            yield decode(bundle, made.codes)
+
+
+def rendered_clips(shape: PixelShape, wanted: list[Wanted], seed: int) -> Iterator[Frames]:
+    """One clip a prompt, as the world itself draws it."""
+    progress = np.linspace(0, 1, shape.frames)
+    for want in wanted:
+        rng = np.random.default_rng(stream_seed(seed, want.prompt))
+        spec = shapes.sample_spec(rng, want.colour, want.shape, want.motion, want.background)
+        yield shapes.render(spec, shape.height, shape.width, progress)
+
+
+def judge_written(
+    clips: Iterator[Frames], wanted: list[Wanted], fps: float, folder: Path
+) -> list[Verdict]:
+    """Verdicts on clips that were written as mp4 and read back."""
+    verdicts = []
+    start = time.perf_counter()
+    for number, (want, frames) in enumerate(zip(wanted, clips, strict=True), 1):
+        file = folder / f"{want.prompt.replace(' ', '_')}.mp4"
+        write_media(file, frames, fps, {"prompt": want.prompt})
+        verdicts.append(judge(read_media(file).frames))
+        if number % 20 == 0 or number == len(wanted):
+            seconds = (time.perf_counter() - start) / number
+            print(
+                f"{number}/{len(wanted)} clips, {seconds:.2f} s each", file=sys.stderr, flush=True
+            )
+    return verdicts
+
+
+def scores(wanted: list[Wanted], verdicts: list[Verdict]) -> dict[str, Any]:
+    """Shares of right attributes in [0, 1], overall and for each shape and motion wanted."""
+    right = np.array(
+        [
+            [getattr(want, name) == getattr(verdict, name) for name in ATTRIBUTES]
+            for want, verdict in zip(wanted, verdicts, strict=True)
+        ]
+    )
+    result: dict[str, Any] = {
+        name: float(right[:, place].mean()) for place, name in enumerate(ATTRIBUTES)
+    }
+    result["all_four"] = float(right.all(1).mean())
+    for name in ("colour", "shape", "motion"):
+        asked = np.array([getattr(want, name) for want in wanted])
+        hits = right[:, ATTRIBUTES.index(name)]
+        result[f"by_{name}"] = {
+            str(value): round(float(hits[asked == value].mean()), 4) for value in np.unique(asked)
+        }
+    return result
+
+
+def quality(args: argparse.Namespace) -> dict[str, Any]:
+    """Scores of sampled or rendered clips; writes every verdict beside the clips."""
+    settings = load_settings(resolve_model(args.model))
+    wanted = held_out(args.limit)
+    folder: Path = args.out
+    folder.mkdir(parents=True, exist_ok=True)
+    ran_on: dict[str, str] = {}
+    if args.check_judge:
+        clips = rendered_clips(settings.shape, wanted, args.seed)
+    else:
+        device = pick_device("auto")
+        dtype = pick_dtype("auto", device)
+        ran_on = {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
+        bundle = load_bundle(args.model, device, dtype)
+        if args.shuffle_weights:
+            shuffle_weights_(bundle.transformer, args.seed)
+        clips = sampled_clips(bundle, wanted, args.seed)
+    verdicts = judge_written(clips, wanted, settings.fps, folder)
+    with (folder / "verdicts.jsonl").open("w", encoding="utf-8") as file:
+        for want, verdict in zip(wanted, verdicts, strict=True):
+            file.write(json.dumps({"wanted": asdict(want), "seen": asdict(verdict)}) + "\n")
+    result = scores(wanted, verdicts)
+    print(f"{'':12}{'right':>8}{'chance':>8}")
+    for name in ATTRIBUTES:
+        print(f"{name:12}{result[name]:8.1%}{CHANCE[name]:8.1%}")
+    print(f"{'all four':12}{result['all_four']:8.1%}{np.prod(list(CHANCE.values())):8.1%}")
+    return {"clips": len(wanted), **ran_on, **result}
+
+
+def tokenizer_quality(args: argparse.Namespace) -> dict[str, Any]:
+    """PSNR of held-out clips through the tokenizer and back, and the codes that they use."""
+    tokenizer, settings, identity = load_tokenizer(args.model)
+    shape = settings.shape
+    used = torch.zeros(len(tokenizer.codebook), dtype=torch.int64)
+    decibels = []
+    with torch.inference_mode():
+        for index in range(args.limit or TOKENIZER_CLIPS):
+            frames, _ = shapes.training_clip(
+                args.seed, index, "heldout", shape.frames, shape.height, shape.width
+            )
+            codes = tokenizer.encode(to_video(frames))
+            used += torch.bincount(codes.flatten(), minlength=len(used))
+            decibels.append(psnr(frames, to_frames(tokenizer.decode(codes))))
+    share = used[used > 0].double() / used.sum()
+    result = {
+        "clips": len(decibels),
+        "tokenizer": identity,
+        "psnr_db": float(np.mean(decibels)),
+        "psnr_db_lowest": float(np.min(decibels)),
+        "num_codes": len(used),
+        "codes_used": float((used > 0).double().mean()),
+        "code_perplexity": float(torch.exp(-(share * share.log()).sum())),
+    }
+    print(f"PSNR          {result['psnr_db']:.2f} dB, lowest {result['psnr_db_lowest']:.2f} dB")
+    print(f"codes used    {result['codes_used']:.1%} of {result['num_codes']}")
+    print(f"perplexity    {result['code_perplexity']:.0f} codes")
+    return result
+
+
+def hardware() -> str:
+    """Processor and threads, in a line."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.get_num_threads()} threads"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="nano", help="shipped name or folder of a bundle")
+    parser.add_argument("--limit", type=int, help="judge so many clips instead of all")
+    parser.add_argument("--seed", type=int, default=0, help="of every clip")
+    parser.add_argument("--out", type=Path, default=Path("out_nano_quality"), help="for the clips")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check-judge", action="store_true", help="judge rendered clips instead")
+    mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")
+    mode.add_argument("--tokenizer", action="store_true", help="PSNR and codebook use instead")
+    args = parser.parse_args()
+    if args.limit is not None and args.limit < 1:
+        parser.error(f"--limit {args.limit} leaves no clips; give 1 or more")
+    return args
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    args = parse_arguments()
+    start = time.perf_counter()
+    try:
+        result = tokenizer_quality(args) if args.tokenizer else quality(args)
+    except UrsaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    provenance = {
+        "command": shlex.join(["python", *sys.argv]),
+        "model": args.model,
+        "seed": args.seed,
+        "version": f"ursa {ursa_core.__version__}, torch {torch.__version__}",
+        "hardware": hardware(),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    for name in ("command", "version", "hardware"):
+        print(f"{name:12}  {provenance[name]}")
+    print(json.dumps({**provenance, **result}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

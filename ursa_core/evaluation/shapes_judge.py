@@ -1,0 +1,304 @@
+"""What a procedural clip shows, read from its pixels: background, colour, shape, motion.
+
+Plain image analysis with no network and no knowledge of the prompt. It keeps its own constants
+and shares no code with the renderer, so that a fault there can't excuse itself here.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ursa_core.errors import ShapeError
+
+Array = NDArray[np.float64]
+
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 70),
+    "blue": (50, 90, 220),
+    "yellow": (240, 210, 50),
+    "purple": (150, 60, 190),
+    "orange": (245, 140, 40),
+    "white": (240, 240, 240),
+    "cyan": (60, 200, 210),
+}
+BACKGROUNDS = {
+    "black": (15, 15, 20),
+    "gray": (120, 120, 125),
+    "navy": (20, 25, 70),
+    "brown": (95, 65, 40),
+}
+SHAPES = ("circle", "square", "triangle", "ring", "star")
+SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
+"""Turns by a full circle over this many look the same; a circle and a ring show no turn at all."""
+
+NOTHING = "nothing"
+"""Colour, shape and motion of a clip without an object."""
+
+# The smallest motions of the world: a quarter of the width, twice the radius, a quarter turn.
+# A motion counts from half of its smallest size on; where several do, the largest in this
+# measure names the clip.
+SMALLEST_SHIFT = 0.25
+SMALLEST_GROWTH = float(np.log(4.0))
+SMALLEST_TURN = float(np.pi / 2)
+
+MIN_CONTRAST = 25.0
+"""Least RGB distance between object and background; tokenizer and codec noise stay below."""
+MIN_AREA_PX = 12.0
+
+RADII = (np.arange(22) + 0.5) * 0.08
+ANGLES = np.arange(90) * (2 * np.pi / 90)
+TEMPLATE_SIZES = (5.0, 6.0, 7.5, 9.0, 11.0, 14.0, 18.0)
+EDGE_PX = 1.6
+"""Width of a template's soft edge: one pixel of anti-aliasing and some blur of the codec."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a clip shows, and the measurements behind it.
+
+    Attributes:
+        background: name of the background's colour.
+        colour: name of the object's colour, or ``nothing``.
+        shape: name of the shape, or ``nothing``.
+        motion: as captions say it (``moves right``, ``stays still``, …), or ``nothing``.
+        background_error: RGB distance to the named colour, in [0, 442].
+        colour_error: RGB distance to the named colour, in [0, 442].
+        shape_error: share of the object that disagrees with the named shape, from 0.
+        shift: travel to the right and downwards, as shares of width and height.
+        area_ratio: area of the last frame over that of the first.
+        turn_degrees: rotation from first to last frame, clockwise; 0 for circle and ring.
+    """
+
+    background: str
+    colour: str = NOTHING
+    shape: str = NOTHING
+    motion: str = NOTHING
+    background_error: float = 0.0
+    colour_error: float = 0.0
+    shape_error: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    area_ratio: float = 1.0
+    turn_degrees: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Track:
+    """The object where it shows: frame numbers (n,), centres x, y (n, 2), areas (n,)."""
+
+    frames: NDArray[np.intp]
+    centres: Array
+    areas: Array
+
+    def travel(self, values: Array, num_frames: int) -> Array:
+        """Change of ``values`` (n, ...) from first to last frame of the clip, by a straight fit."""
+        times = self.frames - self.frames.mean()
+        slope = np.tensordot(times, values, 1) / max(float(times @ times), 1.0)
+        return np.asarray(slope * (num_frames - 1))
+
+
+def judge(frames: NDArray[np.uint8]) -> Verdict:
+    """What a clip shows.
+
+    Args:
+        frames: uint8 (F, H, W, 3), RGB, at least 16×16 pixels.
+
+    Raises:
+        ShapeError: the array isn't such a clip.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise ShapeError(
+            f"an array of {frames.dtype} and shape {frames.shape} is no clip",
+            "give uint8 frames of shape (frames, height, width, 3)",
+        )
+    num_frames, height, width = frames.shape[:3]
+    if num_frames < 1 or min(height, width) < 16:
+        raise ShapeError(
+            f"{num_frames} frames of {height}x{width} pixels are too little to judge",
+            "give at least one frame of 16x16 pixels",
+        )
+    pixels = frames.astype(np.float64)
+    ground = _border_colour(pixels)
+    background, background_error = _nearest(ground, BACKGROUNDS)
+    object_colour = _object_colour(pixels, ground)
+    if object_colour is None:
+        return Verdict(background, background_error=background_error)
+    colour, colour_error = _nearest(object_colour, COLOURS)
+    direction = object_colour - ground
+    cover = (pixels - ground) @ (direction / (direction @ direction))
+    track = _follow(cover)
+    if track is None:
+        return Verdict(background, background_error=background_error)
+
+    profiles = _polar_profiles(cover, track)
+    shape, shape_error = _shape(profiles, track, (height, width))
+    shift = track.travel(track.centres, num_frames) / (width, height)
+    growth = float(track.travel(np.log(track.areas), num_frames))
+    turn = float(track.travel(_angles(profiles, shape), num_frames)) if shape in SYMMETRY else 0.0
+    return Verdict(
+        background=background,
+        colour=colour,
+        shape=shape,
+        motion=_motion(shift, growth, turn),
+        background_error=background_error,
+        colour_error=colour_error,
+        shape_error=shape_error,
+        shift=(float(shift[0]), float(shift[1])),
+        area_ratio=float(np.exp(growth)),
+        turn_degrees=float(np.degrees(turn)),
+    )
+
+
+def _nearest(rgb: Array, named: dict[str, tuple[int, int, int]]) -> tuple[str, float]:
+    distances = np.linalg.norm(np.array(list(named.values())) - rgb, axis=1)
+    place = int(distances.argmin())
+    return list(named)[place], float(distances[place])
+
+
+def _border_colour(pixels: Array) -> Array:
+    """Median RGB of the outermost two pixels over all frames: the object seldom reaches them."""
+    rows = pixels[:, [0, 1, -2, -1]].reshape(-1, 3)
+    columns = pixels[:, :, [0, 1, -2, -1]].reshape(-1, 3)
+    return np.asarray(np.median(np.concatenate([rows, columns]), axis=0))
+
+
+def _object_colour(pixels: Array, ground: Array) -> Array | None:
+    """Mean RGB of the pixels most surely inside the object, None where nothing stands out."""
+    distance = np.sqrt(((pixels - ground) ** 2).sum(-1)).ravel()
+    # The smallest object covers two percent of a frame, half of that well inside its outline.
+    count = max(distance.size // 150, 8)
+    inside = np.argpartition(distance, -count)[-count:]
+    strongest = np.median(distance[inside])
+    if strongest < MIN_CONTRAST:
+        return None
+    candidates = pixels.reshape(-1, 3)[distance > 0.85 * strongest]
+    return np.asarray(np.median(candidates, axis=0))
+
+
+def _follow(cover: Array) -> _Track | None:
+    """Centre and area of the object in each frame, None if too few frames show one."""
+    height, width = cover.shape[1:]
+    x = np.arange(width, dtype=np.float64) + 0.5
+    y = np.arange(height, dtype=np.float64)[:, None] + 0.5
+    found: list[tuple[int, float, float, float]] = []
+    for number, frame in enumerate(cover):
+        # First what is surely inside; then, near it, all coverage, whose noise averages out.
+        sure = (frame > 0.5).astype(np.float64)
+        centre = _moments(sure, x, y)
+        if centre is None:
+            continue
+        reach = 2.0 * np.sqrt(centre[2] / np.pi) + 2.0
+        near = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < reach**2
+        centre = _moments(np.clip(frame, -0.3, 1.3) * near, x, y)
+        if centre is not None:
+            found.append((number, *centre))
+    if len(found) < max(1, cover.shape[0] // 2):
+        return None
+    table = np.array(found)
+    return _Track(table[:, 0].astype(np.intp), table[:, 1:3], table[:, 3])
+
+
+def _moments(weight: Array, x: Array, y: Array) -> tuple[float, float, float] | None:
+    area = float(weight.sum())
+    if area < MIN_AREA_PX:
+        return None
+    return float((weight * x).sum() / area), float((weight * y).sum() / area), area
+
+
+def _polar_profiles(cover: Array, track: _Track) -> Array:
+    """Coverage around the centre in units of the radius of a disc of equal area, (n, A, R)."""
+    height, width = cover.shape[1:]
+    unit = np.sqrt(track.areas / np.pi)[:, None, None]
+    x = track.centres[:, 0, None, None] + unit * RADII * np.cos(ANGLES)[:, None] - 0.5
+    y = track.centres[:, 1, None, None] + unit * RADII * np.sin(ANGLES)[:, None] - 0.5
+    seen = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    x, y = np.clip(x, 0, width - 1.001), np.clip(y, 0, height - 1.001)
+    left, top = x.astype(np.intp), y.astype(np.intp)
+    right_share, low_share = x - left, y - top
+    number = track.frames[:, None, None]
+    upper = (
+        cover[number, top, left] * (1 - right_share) + cover[number, top, left + 1] * right_share
+    )
+    top = top + 1
+    lower = (
+        cover[number, top, left] * (1 - right_share) + cover[number, top, left + 1] * right_share
+    )
+    return np.asarray(np.clip(upper * (1 - low_share) + lower * low_share, 0, 1) * seen)
+
+
+def _outline_distance(shape: str, radius: Array, angle: Array) -> Array:
+    """Signed distance to a shape's outline in any unit of its own, negative inside."""
+    if shape == "circle":
+        return radius - 1
+    if shape == "ring":
+        return np.abs(radius - 0.74) - 0.26
+    sector = 2 * np.pi / SYMMETRY[shape]
+    folded = np.abs(angle - sector * np.round(angle / sector))
+    if shape == "star":
+        # The edge from a tip at (1.25, 0) to the notch half a sector further.
+        edge = np.array([0.55 * np.cos(sector / 2) - 1.25, 0.55 * np.sin(sector / 2)])
+        edge /= np.linalg.norm(edge)
+        along, across = radius * np.cos(folded) - 1.25, radius * np.sin(folded)
+        return np.asarray(along * edge[1] - across * edge[0])
+    return np.asarray(radius * np.cos(folded) - 1)
+
+
+@cache
+def _template(shape: str, size_px: float) -> Array:
+    """Polar profile (A, R) of a shape whose area is that of a disc with radius ``size_px``."""
+    radius, angle = np.meshgrid(np.linspace(0.005, 3, 400), ANGLES)
+    inside = _outline_distance(shape, radius, angle) < 0
+    area = (inside * radius).sum() * (radius[0, 1] - radius[0, 0]) * (ANGLES[1] - ANGLES[0])
+    unit = np.sqrt(area / np.pi)
+    radius, angle = np.meshgrid(RADII, ANGLES)
+    distance = _outline_distance(shape, radius * unit, angle) / unit * size_px
+    return np.asarray(np.clip(0.5 - distance / EDGE_PX, 0, 1))
+
+
+def _shape(profiles: Array, track: _Track, size: tuple[int, int]) -> tuple[str, float]:
+    """Best shape over all rotations, each frame with its own, and its mean error."""
+    height, width = size
+    units = np.sqrt(track.areas / np.pi)
+    room = np.minimum(track.centres, np.array([width, height]) - track.centres).min(1)
+    whole = room > 1.2 * units
+    # Large objects show their outline best; those cut by the border don't show it.
+    weights = track.areas * np.where(whole, 1.0, 0.05)
+    ring_area = RADII / RADII.sum()
+    spectra = np.fft.rfft(profiles, axis=1)
+    nearest = np.abs(np.log(units)[:, None] - np.log(TEMPLATE_SIZES)).argmin(1)
+    errors = []
+    for shape in SHAPES:
+        templates = np.stack([_template(shape, size_px) for size_px in TEMPLATE_SIZES])[nearest]
+        cross = spectra * np.conj(np.fft.rfft(templates, axis=1))
+        match = np.fft.irfft(cross @ ring_area, n=len(ANGLES), axis=1).max(1)
+        energy = ((profiles**2 + templates**2).sum(1)) @ ring_area
+        norm = (templates**2).sum(1) @ ring_area
+        errors.append(float(np.average((energy - 2 * match) / norm, weights=weights)))
+    best = int(np.argmin(errors))
+    return SHAPES[best], errors[best]
+
+
+def _angles(profiles: Array, shape: str) -> Array:
+    """Rotation of the object in each frame (n,), followed beyond one symmetry of the shape."""
+    order = SYMMETRY[shape]
+    # Mass far from the centre carries the corners.
+    mass = profiles @ (RADII**3)
+    phase = -np.angle(np.fft.rfft(mass, axis=1)[:, order])
+    return np.asarray(np.unwrap(phase) / order)
+
+
+def _motion(shift: Array, growth: float, turn: float) -> str:
+    """Name of the motion that is largest beside the smallest of its kind."""
+    across, down = shift
+    sideways = abs(across) >= abs(down)
+    along = across if sideways else down
+    forward, back = ("moves right", "moves left") if sideways else ("moves down", "moves up")
+    sizes = {
+        forward if along > 0 else back: abs(along) / SMALLEST_SHIFT,
+        "grows" if growth > 0 else "shrinks": abs(growth) / SMALLEST_GROWTH,
+        "spins": abs(turn) / SMALLEST_TURN,
+    }
+    largest = max(sizes, key=lambda name: sizes[name])
+    return largest if sizes[largest] >= 0.5 else "stays still"
