@@ -175,10 +175,16 @@ def save_weights(
     """Write ``config.json`` and the weights, each file whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
-    partial = folder / f"{WEIGHTS}.partial"
-    save_file(state, partial, {"format": "pt"})
-    partial.replace(folder / WEIGHTS)
+    save_tensors(folder / WEIGHTS, state)
     write_json(folder / "config.json", config)
+
+
+def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all, readable by all."""
+    partial = file.with_name(file.name + ".partial")
+    save_file(state, partial, {"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(file)
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
@@ -258,7 +264,7 @@ def save_bundle(
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
     scheduler = folder / "scheduler"
     write_json(scheduler / "scheduler_config.json", path_to_json(path, settings.shift))
-    save_file({CODEBOOK_KEY: codebook.cpu().float().contiguous()}, scheduler / CODEBOOK)
+    save_tensors(scheduler / CODEBOOK, {CODEBOOK_KEY: codebook.cpu().float().contiguous()})
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
         (folder / "vae").mkdir(parents=True, exist_ok=True)
@@ -311,9 +317,7 @@ def load_bundle(
             f" the tokenizer and the path make {path.num_states}",
             "use the parts of one model",
         )
-    with torch.device("meta"):
-        transformer = Transformer(config)
-    transformer.to_empty(device=device)
+    transformer = Transformer(config)
     load_weights(transformer, folder / "transformer")
     text_tokenizer = TextTokenizer.load(folder / "tokenizer", settings.max_prompt_length)
     if text_tokenizer.max_id >= config.lm_vocab_size:
@@ -324,7 +328,7 @@ def load_bundle(
         )
     return Bundle(
         folder,
-        transformer.to(dtype).eval(),
+        transformer.to(device, dtype).eval(),
         video_tokenizer,
         text_tokenizer,
         path,

@@ -101,6 +101,23 @@ class TransformerConfig:
         return read
 
 
+class Linear(nn.Linear):
+    """A matrix product without bias, left empty: ``initialise_`` or a checkpoint fills it."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__(width, out_width, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors, left empty likewise."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the last axis, computed in float32, times a gain."""
 
@@ -119,10 +136,10 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width, head = config.hidden_size, config.head_dim
-        self.q_proj = nn.Linear(width, config.num_attention_heads * head, bias=False)
-        self.k_proj = nn.Linear(width, config.num_key_value_heads * head, bias=False)
-        self.v_proj = nn.Linear(width, config.num_key_value_heads * head, bias=False)
-        self.o_proj = nn.Linear(config.num_attention_heads * head, width, bias=False)
+        self.q_proj = Linear(width, config.num_attention_heads * head)
+        self.k_proj = Linear(width, config.num_key_value_heads * head)
+        self.v_proj = Linear(width, config.num_key_value_heads * head)
+        self.o_proj = Linear(config.num_attention_heads * head, width)
         self.q_norm = RMSNorm(head, config.rms_norm_eps)
         self.k_norm = RMSNorm(head, config.rms_norm_eps)
         self.head_dim = head
@@ -144,9 +161,9 @@ class MLP(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
-        self.gate_proj = nn.Linear(width, inner, bias=False)
-        self.up_proj = nn.Linear(width, inner, bias=False)
-        self.down_proj = nn.Linear(inner, width, bias=False)
+        self.gate_proj = Linear(width, inner)
+        self.up_proj = Linear(width, inner)
+        self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -172,7 +189,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -186,6 +203,8 @@ class Backbone(nn.Module):
 class Transformer(nn.Module):
     """Predicts data codes from noisy codes and a prompt.
 
+    Its matrices are left empty, for ``initialise_`` or a checkpoint to fill.
+
     Args:
         config: size and vocabulary.
     """
@@ -194,7 +213,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Backbone(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.lm_head_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.lm_head_size)
         self._rotations: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, prompt_ids: Tensor, codes: Tensor, grid: LatentGrid) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,14 @@ def pixel_shape(bundle: Bundle, options: GenerateOptions) -> PixelShape:
     """Pixel shape of the clips, the model's own where none is asked for."""
     settings = bundle.settings
     return PixelShape(
-        options.frames or settings.frames,
-        options.height or settings.height,
-        options.width or settings.width,
+        _given(options.frames, settings.frames),
+        _given(options.height, settings.height),
+        _given(options.width, settings.width),
     )
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def generate(
@@ -104,10 +111,12 @@ def generate(
     transformer, path = bundle.transformer, bundle.path
     grid = bundle.grid(pixel_shape(bundle, options))
     device = transformer.lm_head.weight.device
-    scale = settings.guidance if options.guidance is None else options.guidance
-    guidance = Guidance(scale, options.guidance_interval or settings.guidance_interval)
-    times = time_grid(options.steps or settings.steps, options.shift or settings.shift)
-    negative = settings.negative if options.negative is None else options.negative
+    guidance = Guidance(
+        _given(options.guidance, settings.guidance),
+        _given(options.guidance_interval, settings.guidance_interval),
+    )
+    times = time_grid(_given(options.steps, settings.steps), _given(options.shift, settings.shift))
+    negative = _given(options.negative, settings.negative)
     ids = bundle.text_tokenizer.encode([full_prompt(bundle, options), negative]).to(device)
     if bool((ids[0] == ids[1]).all()):
         guidance = Guidance()  # both halves would be the same

@@ -1,0 +1,99 @@
+"""`ursa train` as a user calls it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ursa_cli.main import main
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+TINY = """
+kind: tokenizer
+name: tiny
+model:
+  block_out_channels: [8, 8, 8, 8]
+  latent_channels: 4
+  levels: [3, 3]
+  spatial_stride: 16
+  temporal_stride: 4
+data: {source: shapes, frames: 5, height: 32, width: 32}
+optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
+train: {steps: 3, batch_size: 2, log_every: 1, sample_every: 100}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(TINY)
+    return str(file)
+
+
+def test_trains_and_continues(recipe, tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["train", recipe, "-o", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 3
+    assert main(["train", recipe, "train.steps=5", "-o", run, "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == run
+    steps = [json.loads(x)["step"] for x in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_dry_run_writes_nothing(recipe, tmp_path, capsys):
+    assert main(["train", recipe, "-o", str(tmp_path / "run"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "parameters" in out
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_faults_of_a_recipe_at_once(recipe, capsys):
+    faults = ["train.stepz=3", "optimizer.learning_rate=fast", "data.frames=0"]
+    assert main(["train", recipe, *faults]) == 2
+    err = capsys.readouterr().err
+    assert "train.steps" in err
+    assert "optimizer.learning_rate" in err
+    assert "data.frames" in err
+    assert "Traceback" not in err
+
+
+def test_frames_that_do_not_fit_are_refused(recipe, capsys):
+    assert main(["train", recipe, "data.frames=6"]) == 2
+    assert "5 or 9" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda f: f.name)
+def test_shipped_recipes_load_and_say_what_they_are(file):
+    from ursa_core.recipe import load_recipe
+
+    assert load_recipe(file, []).name == file.stem
+    head = file.read_text().split("kind:")[0]
+    for word in ("Purpose", "Hardware", "Time", "Command", "Result"):
+        assert f"# {word}" in head
+
+
+def test_ctrl_c_saves_and_exits_130(recipe, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "ursa_cli", "train", recipe, "train.steps=100000"]
+    process = subprocess.Popen(
+        [*command, "-o", str(run)], stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the run is saved" in err
+    assert "Traceback" not in err
+    saved = [p.stem for p in (run / "checkpoints").glob("*.pt")]
+    assert len(saved) == 1
+    step = int(saved[0].removeprefix("step-"))
+    assert main(["train", recipe, f"train.steps={step + 2}", "-o", str(run), "--quiet"]) == 0
