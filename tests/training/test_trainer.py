@@ -259,3 +259,22 @@ def test_average_forgets_the_start():
     for step in range(200):
         average.update_(model.named_parameters(), step)
     assert average.average["weight"].item() == pytest.approx(3.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mixture", "masked"])
+def test_the_compared_paths_train_and_sample(kind, generator_recipe, tmp_path):
+    train(generator_recipe, tmp_path, "run", f"path.kind={kind}", "train.steps=2")
+    bundle = load_bundle(tmp_path / "run")
+    assert type(bundle.path).__name__.lower() == f"{kind}path"
+    (made,) = generate(bundle, GenerateOptions("a red circle grows on a navy background"))
+    assert 0 <= made.codes.min() <= made.codes.max() < bundle.path.num_codes
+
+
+def test_images_are_first_frames(generator_recipe, tmp_path):
+    recipe = recipe_of(generator_recipe, tmp_path, "objective.image_probability=1")
+    task = build_task(recipe, torch.device("cpu"))
+    codes, _, times, grid = task.batch(0)
+    assert grid.frames == 1
+    assert codes.shape == times.shape == (4, grid.codes_per_frame)
+    loss, _ = task.loss(0)
+    assert torch.isfinite(loss)
