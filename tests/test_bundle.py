@@ -115,3 +115,32 @@ def test_without_settings_the_published_defaults_hold(copy):
     assert (settings.frames, settings.height, settings.width) == (49, 320, 512)
     assert settings.max_prompt_length == 320
     assert settings.guidance == 7.0
+
+
+def test_a_damaged_or_foreign_codebook_is_refused(copy):
+    file = copy / "scheduler" / "scheduler_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_bundle(copy)
+    file.write_bytes(whole)
+    save_file({"path.emb": load_file(file)["path.emb"] + 1}, file)
+    with pytest.raises(CheckpointError, match="another codebook"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("frames", "many"), ("steps", 0), ("fps", None), ("guidance_interval", 3), ("shift", -1.0)],
+)
+def test_settings_that_cannot_be_used_are_named(copy, name, value):
+    edit(copy / "ursa.json", **{name: value})
+    with pytest.raises(CheckpointError, match=name):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("change", [{"alpha": "x"}, {"c": 0}, {"c": None}])
+def test_a_path_that_cannot_be_is_refused(copy, change):
+    edit(copy / "scheduler" / "scheduler_config.json", **change)
+    with pytest.raises(CheckpointError, match="can't shape a path"):
+        load_bundle(copy)

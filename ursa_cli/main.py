@@ -55,11 +55,6 @@ app.add_typer(models, name="models")
 app.command("info")(info)
 
 
-def run() -> None:
-    """Run the command line of this process and exit with its code."""
-    sys.exit(main(sys.argv[1:]))
-
-
 def main(arguments: list[str]) -> int:
     """The exit code of a command line.
 

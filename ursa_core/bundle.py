@@ -7,10 +7,11 @@ one another.
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -223,15 +224,40 @@ def tokenizer_identity(folder: Path) -> str:
 
 
 def load_settings(folder: Path) -> BundleSettings:
-    """Settings of a bundle; without an ``ursa.json`` the published defaults hold."""
+    """Settings of a bundle; without an ``ursa.json`` the published defaults hold.
+
+    Raises:
+        CheckpointError: the file is damaged or a value can't be used.
+    """
     file = folder / "ursa.json"
     if not file.exists():
         return BundleSettings()
     content = read_json(file)
-    known = {f.name: content[f.name] for f in fields(BundleSettings) if f.name in content}
-    if "guidance_interval" in known:
-        known["guidance_interval"] = tuple(known["guidance_interval"])
+    known: dict[str, Any] = {}
+    for field in fields(BundleSettings):
+        value = content.get(field.name, field.default)
+        if not _is_setting(value, field.default):
+            raise CheckpointError(
+                f"{file}: {field.name} can't be {value!r}",
+                f"give a value such as {field.default!r}",
+            )
+        known[field.name] = tuple(value) if isinstance(value, list) else value
     return BundleSettings(**known)
+
+
+def _is_setting(value: object, like: object) -> bool:
+    """Whether a JSON value has the kind and the range of a setting's default."""
+    if isinstance(like, bool | str):
+        return type(value) is type(like)
+    if isinstance(like, tuple):
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == 2
+            and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
+        )
+    if isinstance(like, int):
+        return type(value) is int and value >= 1
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e6
 
 
 def save_settings(folder: Path, settings: BundleSettings) -> None:
@@ -310,7 +336,8 @@ def load_bundle(
     video_tokenizer, settings, _ = load_tokenizer(folder, device)
     config = TransformerConfig.from_json(read_json(folder / "transformer" / "config.json"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    path = build_path(scheduler, video_tokenizer.codebook).to(device)
+    codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
+    path = build_path(scheduler, codebook).to(device)
     if config.lm_head_size != path.num_states:
         raise CheckpointError(
             f"{folder}: the transformer knows {config.lm_head_size} codes,"
@@ -336,6 +363,26 @@ def load_bundle(
     )
 
 
+def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
+    """The codebook (K, C) of a tokenizer, after a look at the one stored beside the path.
+
+    Raises:
+        CheckpointError: the stored one is damaged or another.
+    """
+    file = folder / CODEBOOK
+    if not file.exists():
+        return expected
+    try:
+        stored = load_file(file)[CODEBOOK_KEY]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
+    if stored.shape != expected.shape or not torch.allclose(stored.to(expected), expected):
+        raise CheckpointError(
+            f"{file} holds another codebook than the tokenizer's", "use the parts of one model"
+        )
+    return expected
+
+
 def path_to_json(path: "ProbabilityPath", shift: float) -> dict[str, Any]:
     """The published ``scheduler_config.json``; alpha is null for the mixture path."""
     from ursa_core.path.masked import MaskedPath
@@ -353,13 +400,23 @@ def path_to_json(path: "ProbabilityPath", shift: float) -> dict[str, Any]:
 
 
 def build_path(config: dict[str, Any], codebook: Tensor) -> "ProbabilityPath":
-    """The probability path that a ``scheduler_config.json`` describes."""
+    """The probability path that a ``scheduler_config.json`` describes.
+
+    Raises:
+        CheckpointError: alpha or c isn't a positive number.
+    """
     from ursa_core.path.masked import MaskedPath
     from ursa_core.path.metric import MetricPath
     from ursa_core.path.mixture import MixturePath
 
     if config.get("path") == "masked":
         return MaskedPath(len(codebook))
-    if config.get("alpha") is None:
+    alpha, c = config.get("alpha"), config.get("c")
+    if alpha is None:
         return MixturePath(len(codebook))
-    return MetricPath(codebook, config["alpha"], config["c"])
+    if not all(isinstance(v, int | float) and 0 < v < math.inf for v in (alpha, c)):
+        raise CheckpointError(
+            f"scheduler_config.json: alpha {alpha!r} and c {c!r} can't shape a path",
+            "give numbers above 0, as 1.0 and 5.0",
+        )
+    return MetricPath(codebook, float(alpha), float(cast(float, c)))

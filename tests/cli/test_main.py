@@ -81,7 +81,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_process_exits_with_the_code_and_prints_errors_on_stderr() -> None:
-    program = "import sys; sys.argv[1:] = ['sample', 'x']; from ursa_cli.main import run; run()"
+    program = "import sys; sys.argv[1:] = ['sample', 'x']; from ursa_cli.__main__ import run; run()"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

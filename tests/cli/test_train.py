@@ -97,3 +97,16 @@ def test_ctrl_c_saves_and_exits_130(recipe, tmp_path):
     assert len(saved) == 1
     step = int(saved[0].removeprefix("step-"))
     assert main(["train", recipe, f"train.steps={step + 2}", "-o", str(run), "--quiet"]) == 0
+
+
+def test_a_file_is_no_run_folder(recipe, tmp_path, capsys):
+    (tmp_path / "a.mp4").write_text("x")
+    assert main(["train", recipe, "-o", str(tmp_path / "a.mp4"), "--dry-run"]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_a_missing_tokenizer_says_what_to_train_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nano = next(file for file in RECIPES if file.name == "nano.yaml")
+    assert main(["train", str(nano), "-o", "run", "--dry-run"]) == 1
+    assert "train it first" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from ursa_core.bundle import (
     save_bundle,
 )
 from ursa_core.data.shards import read_shards
-from ursa_core.errors import DataError, RecipeError
+from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media import write_media
 from ursa_core.media.frames import contact_sheet
@@ -51,7 +51,7 @@ class GeneratorTask:
 
     def __init__(self, recipe: GeneratorRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        self.tokenizer_folder = resolve_model(recipe.tokenizer)
+        self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
         self.table = read_shards(Path(recipe.data.shards))
         if self.table.identity.tokenizer != identity:
@@ -210,6 +210,16 @@ class GeneratorTask:
         if clips:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_media(file, contact_sheet(clips, columns=2)[None], 1.0)
+
+
+def _tokenizer_folder(tokenizer: str) -> Path:
+    try:
+        return resolve_model(tokenizer)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the recipe's tokenizer {tokenizer!r} is neither a shipped model nor a folder",
+            "train it first (as recipes/nano_tokenizer.yaml), or give tokenizer=nano",
+        ) from error
 
 
 BOV_WORDS = (BOV_WORD, "<|vision_start|>")

@@ -1,5 +1,6 @@
 """From a recipe to a trained bundle: what ``ursa train`` does, and what it would do."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ def build_task(recipe: Recipe, device: torch.device) -> Task:
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     """Build the model and read the data, as training would, and say what would be done."""
+    check_run_folder(run)
     device = pick_device(recipe.train.device)
     task = build_task(recipe, device)
     parameters = sum(p.numel() for p in task.model.parameters())
@@ -58,6 +60,21 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         device=str(device),
         state_bytes=parameters * 4 * 5,
     )
+
+
+def check_run_folder(run: Path) -> None:
+    """Refuse a place that isn't free for a run, before any work.
+
+    Raises:
+        UsageError: a file, a folder with something else, or one that can't be written.
+    """
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file", "give a folder with -o")
+    if run.is_dir() and any(run.iterdir()) and not (run / "recipe.yaml").exists():
+        raise UsageError(f"{run} holds something else than a run", "give another folder with -o")
+    above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{above} can't be written", "give another folder with -o")
 
 
 def train_recipe(
@@ -80,10 +97,7 @@ def train_recipe(
         UsageError: the folder exists and is no run.
         UrsaError: data or checkpoints can't be used, or the run was interrupted.
     """
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"{run} is a file", "give a folder with -o")
-    if run.is_dir() and any(run.iterdir()) and not (run / "recipe.yaml").exists():
-        raise UsageError(f"{run} holds something else than a run", "give another folder with -o")
+    check_run_folder(run)
     trainer = Trainer(recipe, build_task(recipe, pick_device(recipe.train.device)), run)
     if fresh:
         discard_run(run)
