@@ -269,6 +269,9 @@ def test_outputs_are_checked_before_any_work(tmp_path: Path) -> None:
         (UsageError, "new.avi", ".mp4, .mkv, .gif, .webp, .png", {}),
         (UsageError, "old.mp4/", "another", {"force": True}),
         (DataError, "nowhere/new.mp4", "create", {}),
+        (UsageError, "old.mp4/x.mp4", "another name", {}),
+        (UsageError, "old.mp4/x/y.mp4", "another name", {}),
+        (UsageError, "new.mp4", "0.1 to 1000", {"fps": 1e-300}),
         (ShapeError, "new.png", "folder", {"shape": shape}),
         (ShapeError, "new.mp4", "even", {"shape": shape}),
         (UsageError, "new.gif", "50", {"fps": 60.0}),
@@ -322,6 +325,7 @@ except DataError as error:
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert "refused: " in done.stderr, done.stderr
+    assert "free some space" not in done.stderr  # it isn't what is wrong here
     assert str(tmp_path) in done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -29,7 +29,7 @@ def info(as_json: options.Json = False) -> None:
     ]
     for device in payload["devices"]:
         bf16 = "bfloat16" if device["bfloat16_faster"] else "float32"
-        rates = ", ".join(f"{n} {r / 1e9:.0f} GFLOP/s" for n, r in device["flops"].items())
+        rates = ", ".join(f"{n} {_gigaflops(r)}" for n, r in device["flops"].items())
         memory = _gigabytes(device["memory_bytes"])
         rows.append(("device", f"{device['name']}: {memory}, {rates}; {bf16} is used"))
     for model in payload["models"]:
@@ -105,6 +105,10 @@ def _models() -> list[dict[str, Any]]:
         needed = summary(folder).memory_bytes(torch.float32)
         found.append({"name": name, "memory_bytes": needed, "fits": needed < here})
     return found
+
+
+def _gigaflops(flops: float) -> str:
+    return f"{flops / 1e9:.{0 if flops >= 1e10 else 1}f} GFLOP/s"
 
 
 def _gigabytes(num_bytes: int | None) -> str:

@@ -74,6 +74,7 @@ def main(arguments: list[str]) -> int:
     code = result if isinstance(result, int) else 0
     if code == INTERRUPTED:
         output.error("interrupted")
+        output.hint("what was finished is kept; give the same command to go on or start again")
     return code
 
 

@@ -134,7 +134,7 @@ def list_models(as_json: options.Json = False) -> None:
 @models.command("show")
 def show_model(
     model: Annotated[
-        str, typer.Argument(metavar="M", help="Name of a shipped model, or a model's folder.")
+        str, typer.Argument(metavar="MODEL", help="Name of a shipped model, or a model's folder.")
     ],
     as_json: options.Json = False,
 ) -> None:
@@ -146,6 +146,7 @@ def show_model(
       ursa models show nano --json
     """
     output.configure(as_json=as_json)
+    options.require_text("model", model)
     from ursa_core.bundle import resolve_model
 
     folder = resolve_model(model)

@@ -72,6 +72,16 @@ def parse_interval(text: str) -> tuple[float, float]:
     return low, high
 
 
+def require_text(name: str, text: str | None, may_be_empty: bool = False) -> None:
+    """Raise UsageError for a text that is empty, or whose bytes were no UTF-8; None is fine."""
+    if text == "" and not may_be_empty:
+        raise UsageError(f"the {name} is empty", "give a name")
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:  # Python passes such bytes on as lone surrogates
+        raise UsageError(f"the {name} is not UTF-8: {text!a}", "give it as UTF-8") from None
+
+
 def require(ok: bool, option: str, value: object, range_text: str) -> None:
     """Raise UsageError, naming option, value and range, unless ``ok``."""
     if not ok:

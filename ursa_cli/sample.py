@@ -43,7 +43,7 @@ def sample(
     ] = None,
     num: Annotated[
         int,
-        typer.Option(metavar="N", help="Videos to make, 1 or more, as OUT-0000, OUT-0001, ..."),
+        typer.Option(metavar="N", help="Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ..."),
     ] = 1,
     negative: Annotated[
         str | None,
@@ -53,7 +53,8 @@ def sample(
         int | None,
         typer.Option(
             metavar="N",
-            help="Frames, 1 + a multiple of the model's temporal stride; 1 is an image.",
+            help="Frames, 1 + a multiple of the model's temporal stride, at most 1000000; "
+            "1 is an image.",
             show_default=_MODELS,
             rich_help_panel=_CLIP,
         ),
@@ -71,7 +72,7 @@ def sample(
         float | None,
         typer.Option(
             metavar="R",
-            help="Frames a second of the file, above 0.",
+            help="Frames a second of the file, 0.1 to 1000; a gif has at most 50.",
             show_default=_MODELS,
             rich_help_panel=_CLIP,
         ),
@@ -95,7 +96,7 @@ def sample(
         int | None,
         typer.Option(
             metavar="N",
-            help="Steps from noise to video, 1 or more.",
+            help="Steps from noise to video, 1 to 10000.",
             show_default=_MODELS,
             rich_help_panel=_SAMPLING,
         ),
@@ -104,7 +105,7 @@ def sample(
         float | None,
         typer.Option(
             metavar="S",
-            help="How strictly the prompt is followed, 0 or more; 1 is off.",
+            help="How strictly the prompt is followed, 0 to 100; 1 is off.",
             show_default=_MODELS,
             rich_help_panel=_SAMPLING,
         ),
@@ -156,7 +157,7 @@ def sample(
         str | None,
         typer.Option(
             metavar="P",
-            help="Write the codes to P.safetensors too, before decoding.",
+            help="Write the codes to P, a .safetensors file, before decoding.",
             show_default=False,
             rich_help_panel=options.RUN_PANEL,
         ),
@@ -190,14 +191,25 @@ def sample(
         "shift": shift,
     }
     _check(given, seed, num, motion, crf, temperature, top_p)
+    for name, text in (("prompt", prompt), ("negative prompt", negative)):
+        options.require_text(name, text, may_be_empty=True)
+    for name, text in (("output", out), ("model", model), ("file for the codes", save_tokens)):
+        options.require_text(name, text)
     if size is not None:
         given["height"], given["width"] = options.parse_size(size)
     if guidance_interval is not None:
         given["guidance_interval"] = options.parse_interval(guidance_interval)
 
+    # What needs no model is refused before torch is imported, which takes seconds.
+    from ursa_cli import sample_plan
+    from ursa_core.media import check_output
+
+    written = sample_plan.targets(out, save_tokens, num)
+    for target in written:
+        target.check(force)
+
     import secrets
 
-    from ursa_cli import sample_plan
     from ursa_cli.models import summary
     from ursa_core.bundle import resolve_model
     from ursa_core.devices import pick_device, pick_dtype
@@ -210,9 +222,7 @@ def sample(
         raise UsageError(f"the model {model} takes no --motion", "describe it in the prompt")
     settings = replace(found.settings, **{k: v for k, v in given.items() if v is not None})
     found.strides.grid(settings.shape)  # refuses a shape that doesn't fit
-    written = sample_plan.targets(out, save_tokens, num)
-    for target in written:
-        target.check(force, settings)
+    check_output(written[0].media, force, settings.shape, settings.fps)
     wanted = GenerateOptions(
         prompt=prompt,
         seed=secrets.randbelow(_MAX_SEED) if seed is None else seed,
@@ -233,13 +243,12 @@ def sample(
     run_device = pick_device(device)
     run_dtype = pick_dtype(dtype, run_device)
     plan = sample_plan.Plan(found, settings, wanted, run_device, run_dtype, crf, written)
+    plan.check_memory()
     if dry_run:
         payload, lines = plan.described()
         output.data(payload, lines=lines, paths=payload["outputs"])
         return
-    if seed is None:
-        output.note(f"seed {wanted.seed}")
-    _make(plan)
+    _make(plan, tell_seed=seed is None)
 
 
 def _check(
@@ -256,10 +265,10 @@ def _check(
 
     require = options.require
     ranges = {  # what is given, lowest and highest value, in words
-        "fps": (5e-324, 1000, "above 0 to 1000"),
-        "frames": (1, inf, "1 or more"),
-        "steps": (1, inf, "1 or more"),
-        "guidance": (0, 1.7e308, "0 or more; 1 is off"),
+        "fps": (0.1, 1000, "0.1 to 1000"),
+        "frames": (1, 1_000_000, "1 to 1000000"),
+        "steps": (1, 10_000, "1 to 10000"),
+        "guidance": (0, 100, "0 to 100; 1 is off"),
         "shift": (5e-324, 1.7e308, "above 0; 1 is none"),
     }
     for name, (low, high, words) in ranges.items():
@@ -273,7 +282,7 @@ def _check(
     require(0 < top_p <= 1, "--top-p", top_p, "above 0 to 1 (all)")
 
 
-def _make(plan: "Plan") -> None:
+def _make(plan: "Plan", tell_seed: bool) -> None:
     """Generate, decode and write, one video after the other."""
     from ursa_core.bundle import load_bundle, tokenizer_identity
     from ursa_core.data.token_files import save_tokens
@@ -285,6 +294,8 @@ def _make(plan: "Plan") -> None:
     _warn_of_prompt(bundle, wanted)
     identity = tokenizer_identity(bundle.folder)
     outputs = []
+    if tell_seed:
+        output.note(f"seed {wanted.seed}")
     with output.progress(plan.settings.steps * wanted.num, "sample") as advance:
         for made in generate(bundle, wanted, lambda *_: advance()):
             target = plan.targets[made.index]

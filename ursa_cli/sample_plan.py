@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_core.errors import DataError, UsageError
+from ursa_core.errors import DataError, DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ursa_cli.models import Summary
     from ursa_core.bundle import BundleSettings
     from ursa_core.sampling.generate import GenerateOptions
+
+# Needs are refused from this share of the device's memory on: their estimate is rough.
+_CLEARLY_TOO_MUCH = 1.2
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,14 @@ class Target:
     media: str
     tokens: str | None
 
-    def check(self, force: bool, settings: "BundleSettings") -> None:
-        """Refuse what couldn't be written, before any work."""
+    def check(self, force: bool) -> None:
+        """Refuse what couldn't be written, whatever the model makes."""
         from ursa_core.media import check_output
 
-        check_output(self.media, force, settings.shape, settings.fps)
+        check_output(self.media, force)
         if self.tokens is None:
             return
         file = Path(self.tokens)
-        if file.suffix != ".safetensors":
-            raise UsageError(
-                f"codes can't be saved as {self.tokens}", "use the extension .safetensors"
-            )
         if file.exists() and not force:
             raise UsageError(f"{file} exists already", "add --force to replace it")
         if not file.absolute().parent.is_dir():
@@ -80,17 +79,37 @@ class Plan:
             "ursa": __version__,
         }
 
+    @property
+    def memory_bytes(self) -> int:
+        """About what the run needs at most."""
+        return self.found.memory_bytes(self.dtype, self.settings.shape)
+
+    def check_memory(self) -> None:
+        """Refuse a clip that the device is clearly too small for, before anything is loaded.
+
+        Raises:
+            DeviceError: it is.
+        """
+        from ursa_core.devices import total_memory_bytes
+
+        needed, there = self.memory_bytes, total_memory_bytes(self.device)
+        if there is not None and needed > _CLEARLY_TOO_MUCH * there:
+            raise DeviceError(
+                f"{self.settings.shape} takes about {needed / 1e9:.1f} GB of memory,"
+                f" {self.device} has {there / 1e9:.1f} GB",
+                "ask for fewer --frames or a smaller --size, or use a smaller model",
+            )
+
     def described(self) -> tuple[dict[str, Any], list[str]]:
         """The plan as an object with stable keys, and as lines for people."""
         found, settings, wanted = self.found, self.settings, self.wanted
         grid = found.strides.grid(settings.shape)
-        memory = found.memory_bytes(self.dtype, settings.shape)
         payload = {
             **self.provenance,
             "folder": str(found.folder),
             "grid": [grid.frames, grid.rows, grid.columns],
             "network_passes": self.num_passes * wanted.num,
-            "memory_bytes": memory,
+            "memory_bytes": self.memory_bytes,
             "outputs": [target.media for target in self.targets],
         }
         low, high = settings.guidance_interval
@@ -104,7 +123,7 @@ class Plan:
             ("steps", f"{settings.steps}, {wanted.solver}, shift {settings.shift:g}"),
             ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
             ("passes", f"{self.num_passes} of the network for each of {wanted.num}"),
-            ("memory", f"about {memory / 1e9:.1f} GB"),
+            ("memory", f"about {self.memory_bytes / 1e9:.1f} GB"),
             ("device", f"{self.device}, {payload['dtype']}"),
             *(("output", target.media) for target in self.targets),
         ]
@@ -112,7 +131,17 @@ class Plan:
 
 
 def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
-    """Where each video and its codes go; numbered before the extension if there are several."""
+    """Where each video and its codes go; numbered before the extension if there are several.
+
+    Raises:
+        UsageError: a name that nothing can be written to, as it was given.
+    """
+    from ursa_core.media import FORMATS
+
+    if Path(out).name.lower() in ("", *FORMATS):
+        raise UsageError(f"{out} is no name for a video", "give one such as out.mp4")
+    if save_tokens is not None and Path(save_tokens).suffix != ".safetensors":
+        raise UsageError(f"codes can't be saved as {save_tokens}", "use the extension .safetensors")
 
     def numbered(name: str, k: int) -> str:
         path = Path(name)

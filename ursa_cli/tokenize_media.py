@@ -1,6 +1,5 @@
 """`ursa tokenize`: media to codes, and a clip's codes back to media."""
 
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -55,7 +54,7 @@ def tokenize_media(
         float | None,
         typer.Option(
             metavar="R",
-            help="Frames sampled a second, above 0.",
+            help="Frames sampled a second, 0.1 to 1000.",
             show_default="the model's",
             rich_help_panel=_CUTTING,
         ),
@@ -120,8 +119,8 @@ def tokenize_media(
 
     One clip makes a token file, several make a folder of Parquet shards.
     Captions come from a .txt beside each file, or from metadata.jsonl or
-    metadata.csv in its folder. Files that can't be read or are too short are
-    reported and skipped, and the exit code is then 1.
+    metadata.csv in its folder. Files that can't be read or are too short, or
+    whose captions are faulty, are reported and skipped; the exit code is then 1.
 
     Examples:
       ursa tokenize shapes:train --num 64 -o shards
@@ -135,9 +134,7 @@ def tokenize_media(
     options.require(seed >= 0, "--seed", seed, "0 or more")
     options.require(check is None or check >= 0, "--check", check, "0 or more")
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
-    options.require(
-        fps is None or (math.isfinite(fps) and fps > 0), "--fps", fps, "frames a second above 0"
-    )
+    options.require(fps is None or 0.1 <= fps <= 1000, "--fps", fps, "0.1 to 1000")
     options.require(frames is None or frames >= 1, "--frames", frames, "1 or more")
     height_width = None if size is None else options.parse_size(size)
     if decode is not None:
@@ -191,6 +188,7 @@ def _load(
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
     """Refuse an output that can't be, before any work."""
     from ursa_core.data.sources import MEDIA_SUFFIXES
+    from ursa_core.media import check_folder_of
 
     if out.suffix != CLIP_SUFFIX:
         if out.is_file() or out.suffix.lower() in {".parquet", *MEDIA_SUFFIXES}:
@@ -207,8 +205,7 @@ def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
         raise UsageError(f"{out} is a folder", "choose another name")
     if out.exists() and not force:
         raise UsageError(f"{out} exists already", "add --force to replace it")
-    if not out.absolute().parent.is_dir():
-        raise DataError(f"the folder of {out} doesn't exist", "create it first")
+    check_folder_of(out)
 
 
 def _encode_clip(given: str, out: Path, encoder: _Encoder, seed: int, check: int | None) -> None:
@@ -234,7 +231,10 @@ def _encode_shards(
     from ursa_core.data.shard_writer import ShardWriter, remove_shards
 
     cut = encoder.cut
-    items = work.find_items(inputs, num, seed, cut.fps)
+    repeats: list[Path] = []
+    items = work.find_items(inputs, num, seed, cut.fps, repeats.append)
+    if repeats:
+        output.note(f"given twice, taken once: {', '.join(map(str, repeats))}")
     if check is None and any(given.startswith(work.SHAPES_PREFIX) for given in inputs):
         check = NUM_SHAPES_CHECKED
     if fresh:
@@ -249,7 +249,7 @@ def _encode_shards(
             for result in iteration:
                 results.append(result)
                 if result.status == "skipped":
-                    output.warn(f"skipped {result.source}: {result.reason}")
+                    output.warn(f"skipped: {result.reason}")
                 advance(1)
     except KeyboardInterrupt:
         output.note(f"stopped; {len(writer.done)} clips are in {out}, the same command goes on")
@@ -326,12 +326,12 @@ def _decode(
     from ursa_core.grids import LatentGrid
     from ursa_core.media import check_output, write_media
 
-    check_output(out, force)
+    check_output(out, force, fps=fps)
     tokenizer, _, digest = load_tokenizer(model, pick_device(device))
     tokens = load_tokens_of(tokens_path, digest)
     shape = tokenizer.strides.pixels(LatentGrid(*tokens.codes.shape))
-    check_output(out, force, shape)
     rate = fps or tokens.fps
+    check_output(out, force, shape, rate)
     metadata = {**tokens.metadata, "fps": rate}
     write_media(out, decode_clip(tokenizer, tokens.codes), rate, metadata, crf)
     payload = {

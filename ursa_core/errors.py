@@ -1,5 +1,9 @@
 """Errors that a user can cause: what is wrong, and what to do about it."""
 
+import errno
+import os
+from pathlib import Path
+
 
 class UrsaError(Exception):
     """An expected failure, shown as two lines and never as a traceback.
@@ -45,3 +49,28 @@ class DataError(UrsaError):
 
 class DeviceError(UrsaError):
     """The compute device asked for isn't there or is too small."""
+
+
+_WRITE_HINTS = {
+    errno.EACCES: "make the folder writable or choose another",
+    errno.EPERM: "make the folder writable or choose another",
+    errno.EROFS: "choose a folder that isn't read-only",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "choose a folder that allows larger files",
+    errno.ENOENT: "create the folder first",
+    errno.ENOTDIR: "choose another name: a part of the path is a file",
+    errno.EEXIST: "choose another name: a part of the path is a file",
+}
+
+
+def unwritable(path: Path, error: Exception) -> DataError:
+    """The DataError for a failed write to ``path``, with a hint that fits the system's reason."""
+    number = getattr(error, "errno", None) or 0
+    if number in {errno.ENOSPC, errno.EDQUOT}:
+        cause, hint = "the disk is full", "free some space or choose another folder"
+    elif number in _WRITE_HINTS:
+        cause, hint = os.strerror(number).lower(), _WRITE_HINTS[number]
+    else:
+        cause = str(getattr(error, "strerror", None) or error).lower()
+        hint = "choose another folder, or check the disk"
+    return DataError(f"{path} can't be written: {cause}", hint)

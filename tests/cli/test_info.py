@@ -6,6 +6,7 @@ import platform
 import pytest
 import torch
 
+from ursa_cli.info import _gigaflops
 from ursa_cli.main import main
 from ursa_core import __version__
 from ursa_core.devices import available_devices, matmul_rates, pick_device, pick_dtype
@@ -26,6 +27,11 @@ def test_info_tells_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     assert told["torch"] in text
     assert "GFLOP/s" in text
+
+
+def test_slow_rates_keep_a_decimal() -> None:
+    assert _gigaflops(0.44e9) == "0.4 GFLOP/s"
+    assert _gigaflops(44.4e9) == "44 GFLOP/s"
 
 
 def test_rates_are_measured() -> None:

@@ -104,7 +104,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["sample", "x", "-o", "a.mp4", "--frmaes", "9"], "--frmaes"),
         (["sample", "x", "-o", "a.mp4", "--steps", "many"], "--steps"),
         (["sample", "x", "y", "-o", "a.mp4"], "y"),
-        (["models", "show"], "M"),
+        (["models", "show"], "MODEL"),
     ],
 )
 def test_wrong_usage_takes_two_lines(
@@ -173,7 +173,9 @@ def test_interruption_exits_with_130(
 ) -> None:
     monkeypatch.setattr(application, "app", app_that_raises(KeyboardInterrupt()))
     assert main([]) == 130
-    assert capsys.readouterr().err == "error: interrupted\n"
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: interrupted"
+    assert "the same command" in hint
 
 
 def test_traceback_is_shown_on_request_only(

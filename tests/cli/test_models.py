@@ -46,6 +46,8 @@ def test_show_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_and_damaged_models_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["models", "show", ""]) == 2
+    assert "the model is empty" in capsys.readouterr().err
     assert main(["models", "show", "nanoo"]) == 1
     assert "'nanoo'" in capsys.readouterr().err
     assert main(["models", "show", str(tmp_path)]) == 1

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from ursa_cli.main import main
-from ursa_core import __version__
+from ursa_core import __version__, devices
 from ursa_core.bundle import load_bundle, load_settings, shipped_models
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media
@@ -183,8 +185,10 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "named", "hint"),
     [
-        (["--steps", 0], "--steps can't be 0", "1 or more"),
-        (["--frames", 0], "--frames can't be 0", "1 or more"),
+        (["--steps", 0], "--steps can't be 0", "1 to 10000"),
+        (["--frames", 0], "--frames can't be 0", "1 to 1000000"),
+        (["--frames", 10**400], "--frames can't be 1000", "1 to 1000000"),
+        (["--guidance", 101], "--guidance can't be 101", "0 to 100"),
         (["--guidance", "nan"], "--guidance can't be nan", "1 is off"),
         (["--guidance", "inf"], "--guidance can't be inf", "1 is off"),
         (["--guidance-interval", "0.9:0.1"], "'0.9:0.1'", "LO:HI"),
@@ -195,7 +199,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
         (["--temperature", 0], "--temperature can't be 0", "above 0"),
         (["--size", "64"], "'64'", "64x96"),
         (["--size", "0x64"], "'0x64'", "64x96"),
-        (["--fps", -8], "--fps can't be -8", "above 0"),
+        (["--fps", -8], "--fps can't be -8", "0.01 to 1000"),
         (["--crf", 52], "--crf can't be 52", "0"),
         (["--num", 0], "--num can't be 0", "1"),
         (["--seed", -1], "--seed can't be -1", "2^63"),
@@ -249,8 +253,79 @@ def test_impossible_outputs_are_refused(
 
 
 def test_tokens_need_their_extension(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sample("-o", tmp_path / "a.mp4", "--save-tokens", tmp_path / "a.pt") == 2
-    assert ".safetensors" in refused(capsys, tmp_path)[1]
+    tokens = tmp_path / "a.pt"
+    assert sample("-o", tmp_path / "a.mp4", "--save-tokens", tokens, "--num", 2) == 2
+    error, hint = refused(capsys, tmp_path)
+    assert error.endswith(f" {tokens}")
+    assert ".safetensors" in hint
+
+
+@pytest.mark.parametrize(
+    ("prompt", "arguments", "named"),
+    [
+        ("\udcff\udcfe red", ["-o", "a.mp4"], r"the prompt is not UTF-8: '\udcff\udcfe red'"),
+        ("red", ["-o", "a.mp4", "--negative", "\udcff"], "the negative prompt is not UTF-8"),
+        ("red", ["-o", "\udcff.mp4"], "the output is not UTF-8"),
+        ("red", ["-o", "a.mp4", "--model", "\udcff"], "the model is not UTF-8"),
+        ("red", ["-o", ""], "the output is empty"),
+        ("red", ["-o", "a.mp4", "--model", ""], "the model is empty"),
+        ("red", ["-o", ".mp4"], ".mp4 is no name"),
+        ("red", ["-o", ".", "--num", "2"], ". is no name"),
+    ],
+)
+def test_impossible_texts_are_refused(
+    prompt: str,
+    arguments: list[str],
+    named: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sample(*arguments, prompt=prompt) == 2
+    assert named in refused(capsys, tmp_path)[0]
+
+
+def test_impossible_outputs_are_refused_without_torch() -> None:
+    program = (
+        "import sys; from ursa_cli.main import main;"
+        "codes = [main(['sample', 'x', '-o', name]) for name in ('a.avi', '', 'no/a.mp4')];"
+        "sys.exit(codes != [2, 2, 1] or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_clips_that_memory_cannot_hold_are_refused(
+    dry_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    huge = ["--frames", "40001", "--size", "8000x8000", "--device", "cpu"]
+    assert main(["sample", PROMPT, "-o", str(tmp_path / "a.mp4"), *huge, *dry_run]) == 1
+    error, hint = refused(capsys, tmp_path)
+    assert error.startswith("40001×8000×8000 takes about ")
+    assert "--frames" in hint
+
+
+def test_memory_is_refused_only_where_it_is_known_and_clearly_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("-o", tmp_path / "a.mp4", "--dry-run", "--json")
+    assert sample(*arguments) == 0
+    needed = json.loads(capsys.readouterr().out)["memory_bytes"]
+    for there, code in [(None, 0), (needed, 0), (needed // 2, 1)]:
+        monkeypatch.setattr(devices, "total_memory_bytes", lambda _, there=there: there)
+        assert sample(*arguments) == code
+
+
+def test_no_seed_is_told_of_a_model_that_does_not_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, folder = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(shipped_models()["nano"], model)
+    folder.mkdir()
+    shutil.rmtree(model / "tokenizer")
+    assert sample("-o", folder / "a.mp4", "--model", model) == 1
+    assert "tokenizer" in refused(capsys, folder)[0]
 
 
 def test_unknown_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_a_folder_goes_to_shards_and_bad_files_are_told(
     code, out, err = tokenize(capsys, *arguments)
     found = as_json(out)
     assert code == 1
-    assert "skipped media/bad.mp4" in err
+    assert err.count("media/bad.mp4 is no film") == err.count("bad.mp4") == 1
     assert "1 of 3 clips were skipped" in err
     assert (found["num_done"], found["num_kept"], found["num_skipped"]) == (2, 0, 1)
     assert found["grid"] == [2, 2, 3]
@@ -136,6 +136,37 @@ def test_an_interrupted_run_keeps_its_clips_and_goes_on(
     assert (code, out) == (0, f"{tmp_path}\n")
 
 
+def test_bad_captions_cost_only_their_clips(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (media / "1.txt").write_bytes(b"caf\xe9")
+    (media / "metadata.jsonl").write_text('{"file": "0.mkv"\n')
+    arguments = (media, media / "0.mkv", "-o", tmp_path / "shards", "--model", model)
+    code, _, err = tokenize(capsys, *arguments)
+    assert code == 1
+    assert f"skipped: {media / '1.txt'}:1: not UTF-8" in err
+    assert f"skipped: {media / 'metadata.jsonl'}:1: not JSON" in err
+    assert "2 of 3 clips were skipped" in err
+    assert f"given twice, taken once: {media / '0.mkv'}" in err
+    assert len(read_shards(tmp_path / "shards")) == 1
+
+
+def test_folders_and_stills_that_are_no_clip_are_told(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = media / "still.png"
+    write_media(still, training_clip(0, 0, "all", 1, 16, 24)[0], 8)
+    options = ("-o", tmp_path / "x.safetensors", "--model", model)
+    code, _, err = tokenize(capsys, media, *options)
+    assert (code, f"{media} holds several clips" in err) == (2, True)
+    code, _, err = tokenize(capsys, still, *options)
+    assert (code, "still.png is a still image" in err, "more a second" in err) == (1, True, False)
+    code, _, err = tokenize(capsys, media / "0.mkv", "-o", still / "x.safetensors")
+    assert (code, "still.png is a file" in err) == (2, True)
+    code, _, err = tokenize(capsys, media / "0.mkv", "-o", still / "x", "--model", model)
+    assert (code, "a part of the path is a file" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -144,6 +175,7 @@ def test_an_interrupted_run_keeps_its_clips_and_goes_on(
         (["x.mp4", "-o", "x.mp4"], "is no folder"),
         (["a.mp4", "b.mp4", "-o", "x.safetensors"], "2 inputs"),
         (["x.mp4", "-o", "x", "--fps", "0"], "--fps can't be 0"),
+        (["x.mp4", "-o", "x", "--fps", "1e-300"], "--fps can't be 1e-300"),
         (["x.mp4", "-o", "x", "--fps", "nan"], "--fps can't be nan"),
         (["x.mp4", "-o", "x", "--size", "64"], "is no size"),
         (["x.mp4", "-o", "x", "--frames", "6"], "use 5 or 9 frames"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ursa_core.data.captions import read_caption_file, read_metadata
+from ursa_core.data.captions import Metadata, read_caption_file, read_metadata
 from ursa_core.data.sources import find_sources
 from ursa_core.errors import DataError
 
@@ -65,8 +65,8 @@ def test_same_names_missing_inputs_and_empty_folders_are_refused(tmp_path: Path)
 def test_jsonl_keeps_line_separators_and_adds_rows_of_one_file(tmp_path: Path) -> None:
     rows = [{"file": "a.mp4", "caption": "a\u2028b"}, {"file": "a.mp4", "text": "c"}]
     touch(tmp_path / "metadata.jsonl", "\n".join(json.dumps(r, ensure_ascii=False) for r in rows))
-    assert read_metadata(tmp_path) == {tmp_path / "a.mp4": ("a\u2028b", "c")}
-    assert read_metadata(tmp_path.parent) == {}
+    assert read_metadata(tmp_path).captions == {tmp_path / "a.mp4": ("a\u2028b", "c")}
+    assert read_metadata(tmp_path.parent) == Metadata()
 
 
 def test_faulty_jsonl_names_every_line(tmp_path: Path) -> None:
@@ -81,24 +81,40 @@ def test_faulty_jsonl_names_every_line(tmp_path: Path) -> None:
         '{"file": "e.mp4", "name": "x"}',
     ]
     touch(tmp_path / "metadata.jsonl", "\n".join(lines))
-    with pytest.raises(DataError) as fault:
+    found = read_metadata(tmp_path)
+    faults = {path.name: fault for path, fault in found.faults.items()}
+    for name, complaint in {
+        "metadata.jsonl:2": "metadata.jsonl:2: not JSON",
+        "metadata.jsonl:3": "no file name",
+        "metadata.jsonl:4": "not JSON of an object",
+        "c.mp4": "metadata.jsonl:6: caption is neither",
+        "metadata.jsonl:7": "'../d.mp4' lies outside",
+        "e.mp4": "metadata.jsonl:8: no caption",
+    }.items():
+        assert complaint in faults.pop(name).message
+    assert not faults
+    assert found.captions == {tmp_path / "a.mp4": ("fine",)}
+    assert "one object a line" in found.faults[tmp_path / "metadata.jsonl:2"].hint
+    assert "columns" in found.faults[tmp_path / "metadata.jsonl:3"].hint
+
+    touch(tmp_path / "a.mp4")
+    touch(tmp_path / "x.mp4")
+    sources = {source.path.name: source for source in find_sources([tmp_path])}
+    assert sources["a.mp4"].fault is None
+    assert "x.mp4 has no caption, and" in str(sources["x.mp4"].fault)
+    touch(tmp_path / "metadata.jsonl", "[]\n" * 6)
+    with pytest.raises(DataError, match="no row"):
         read_metadata(tmp_path)
-    message = fault.value.message
-    for part in ("line 2: not JSON", "line 3: no file name", "line 4: not a JSON object"):
-        assert part in message
-    assert "line 6: caption of 'c.mp4' is neither" in message
-    assert "line 7: '../d.mp4' lies outside" in message
-    assert "line 1:" not in message
-    assert "and 1 more" in message
 
 
 def test_faulty_csv_names_lines(tmp_path: Path) -> None:
     touch(tmp_path / "metadata.csv", "file,caption\na.mp4,one, two\nb.mp4\n,x\nc.mp4,fine\n")
-    with pytest.raises(DataError) as fault:
-        read_metadata(tmp_path)
-    for part in ("line 2: more fields", "line 3: fewer fields", "line 4: no file name"):
-        assert part in fault.value.message
-    assert "line 5" not in fault.value.message
+    found = read_metadata(tmp_path)
+    messages = [fault.message for fault in found.faults.values()]
+    parts = ("csv:2: more fields", "csv:3: fewer fields", "csv:4: no file name")
+    for message, part in zip(messages, parts, strict=True):
+        assert part in message
+    assert found.captions == {tmp_path / "c.mp4": ("fine",)}
 
 
 def test_two_tables_and_other_encodings_are_refused(tmp_path: Path) -> None:
@@ -108,8 +124,18 @@ def test_two_tables_and_other_encodings_are_refused(tmp_path: Path) -> None:
         read_metadata(tmp_path)
     (tmp_path / "metadata.jsonl").unlink()
     table.write_bytes("file,caption\na.mp4,é\n".encode("latin-1"))
-    with pytest.raises(DataError, match="can't be read"):
-        read_metadata(tmp_path)
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"a\.txt can't be read"):
+    assert "csv:2: not UTF-8" in read_metadata(tmp_path).faults[tmp_path / "metadata.csv:2"].message
+    (tmp_path / "a.txt").write_bytes(b"fine\n\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"a\.txt:2: not UTF-8"):
         read_caption_file(tmp_path / "a.mp4")
+
+
+def test_paths_stay_as_given_and_repeats_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "v" / "a.mp4")
+    monkeypatch.chdir(tmp_path)
+    repeats: list[Path] = []
+    (source,) = find_sources([Path("v"), tmp_path / "v" / "a.mp4"], repeats.append)
+    assert (source.path, source.name) == (Path("v/a.mp4"), "v/a.mp4")
+    assert repeats == [tmp_path / "v" / "a.mp4"]

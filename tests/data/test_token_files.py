@@ -49,6 +49,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         load_tokens(tmp_path / "weights.safetensors")
 
 
+def test_others_may_read_as_the_umask_says(saved: tuple[Path, torch.Tensor]) -> None:
+    path, _ = saved
+    other = path.with_suffix(".txt")
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
+
+
 def test_failed_writes_leave_the_old_file(saved: tuple[Path, torch.Tensor]) -> None:
     path, codes = saved
     with pytest.raises(DataError, match="can't be written"):

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,34 @@ from ursa_core.errors import DataError
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "captions")
-MAX_SHOWN_FAULTS = 5
+MAX_WRONG_ROWS = 5
+"""So many wrong rows without a right one are a wrong table, told once and not by row."""
+
+_NOT_UTF8 = "not UTF-8 text"
+_HINTS = {
+    "not JSON": """write one object a line, as {"file": "a.mp4", "caption": "a boat"}""",
+    _NOT_UTF8: "save it as UTF-8 text",
+}
+_COLUMNS_HINT = (
+    f"give each row one of the columns {', '.join(FILE_COLUMNS)} and one of "
+    f"{', '.join(CAPTION_COLUMNS)}"
+)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a folder's table says.
+
+    Attributes:
+        captions: by media path.
+        faults: what is wrong with rows, by media path, or by ``TABLE:LINE`` where a row doesn't
+            say which file it is about.
+        stray: such a row, after which files without captions may only seem to have none.
+    """
+
+    captions: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    faults: dict[Path, DataError] = field(default_factory=dict)
+    stray: Path | None = None
 
 
 def read_caption_file(media: Path) -> tuple[str, ...]:
@@ -21,70 +49,79 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
         DataError: the file exists but isn't readable UTF-8 text.
     """
     path = media.with_suffix(".txt")
-    return _clean(_read_text(path).splitlines()) if path.is_file() else ()
+    lines = _read_text(path).splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        if not _is_utf8(line):
+            raise DataError(f"{path}:{number}: {_NOT_UTF8}", _HINTS[_NOT_UTF8])
+    return _clean(lines)
 
 
-def read_metadata(folder: Path) -> dict[Path, tuple[str, ...]]:
+def read_metadata(folder: Path) -> Metadata:
     """Captions by media path (inside ``folder``) from its ``metadata.jsonl`` or ``metadata.csv``.
 
     A row names its file in the column ``file``, ``file_name`` or ``path``, relative to the folder,
     and its captions in ``caption``, ``text``, ``prompt`` or ``captions``: a string, or in JSON a
-    list of strings. Further rows of the same file add captions. A folder without metadata gives
-    an empty dict.
+    list of strings. Further rows of the same file add captions. Faulty rows are left out and
+    named in the result; a folder without metadata gives an empty one.
 
     Raises:
-        DataError: both tables exist, or rows are faulty; the first faults are named by line.
+        DataError: both tables exist, or the table can't be opened or is wrong throughout.
     """
     tables = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
     if not tables:
-        return {}
+        return Metadata()
     if len(tables) > 1:
         raise DataError(
             f"{folder} has both {' and '.join(METADATA_NAMES)}", "keep the one that is right"
         )
     (table,) = tables
     captions: dict[Path, tuple[str, ...]] = {}
-    faults: list[str] = []
+    faults: dict[Path, DataError] = {}
+    stray: Path | None = None
     rows = _jsonl_rows(table) if table.suffix == ".jsonl" else _csv_rows(table)
     for line, row in rows:
-        if isinstance(row, str):
-            faults.append(f"line {line}: {row}")
-            continue
-        try:
-            name, found = _row_captions(row)
-        except ValueError as error:
-            faults.append(f"line {line}: {error}")
-            continue
-        captions[folder / name] = captions.get(folder / name, ()) + found
-    if faults:
-        shown = "; ".join(faults[:MAX_SHOWN_FAULTS])
-        more = len(faults) - MAX_SHOWN_FAULTS
-        raise DataError(
-            f"{table} has faulty rows: {shown}" + (f"; and {more} more" if more > 0 else ""),
-            f"give each row one of the columns {', '.join(FILE_COLUMNS)} and one of "
-            f"{', '.join(CAPTION_COLUMNS)}",
-        )
-    return captions
+        place = Path(f"{table}:{line}")
+        media: Path | None = None
+        reason = row if isinstance(row, str) else ""
+        if not isinstance(row, str):
+            try:
+                media = folder / _row_file(row)
+                captions[media] = captions.get(media, ()) + _row_captions(row)
+            except ValueError as error:
+                reason = str(error)
+        if reason:
+            hint = next((h for start, h in _HINTS.items() if reason.startswith(start)), None)
+            faults[media or place] = DataError(f"{place}: {reason}", hint or _COLUMNS_HINT)
+            stray = stray if media else stray or place
+    if len(faults) > MAX_WRONG_ROWS and not captions:
+        first = next(iter(faults.values()))
+        raise DataError(f"no row of {table} is right; {first.message}", first.hint)
+    return Metadata(captions, faults, stray)
 
 
-def _row_captions(row: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    """File and captions of one row; the ValueError says what is wrong with it."""
+def _row_file(row: Mapping[str, Any]) -> str:
+    """The file of one row; the ValueError says what is wrong with it."""
     name = next((row[column] for column in FILE_COLUMNS if column in row), None)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file name")
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"{name!r} lies outside the folder")
+    return name
+
+
+def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Captions of one row; the ValueError says what is wrong with them."""
     columns = [column for column in CAPTION_COLUMNS if column in row]
     if not columns:
-        raise ValueError(f"no caption for {name!r} (columns: {', '.join(map(str, row))})")
+        raise ValueError(f"no caption (columns: {', '.join(map(str, row))})")
     captions: list[str] = []
     for column in columns:
         value = row[column]
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(caption, str) for caption in values):
-            raise ValueError(f"{column} of {name!r} is neither a text nor a list of texts")
+            raise ValueError(f"{column} is neither a text nor a list of texts")
         captions += values
-    return name, _clean(captions)
+    return _clean(captions)
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
@@ -93,12 +130,15 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        if not _is_utf8(line):
+            yield number, _NOT_UTF8
+            continue
         try:
             row = json.loads(line)
         except ValueError as error:
             yield number, f"not JSON ({error})"
             continue
-        yield number, row if isinstance(row, dict) else "not a JSON object"
+        yield number, row if isinstance(row, dict) else "not JSON of an object"
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
@@ -111,17 +151,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
                 yield reader.line_num, "more fields than columns (quote texts that hold commas)"
             elif None in row.values():
                 yield reader.line_num, "fewer fields than columns"
+            elif not _is_utf8("".join(row.values())):
+                yield reader.line_num, _NOT_UTF8
             else:
                 yield reader.line_num, row
     except csv.Error as error:
-        yield reader.line_num, f"not CSV ({error})"
+        yield reader.line_num, f"not CSV ({error}); the rest isn't read"
 
 
 def _read_text(path: Path) -> str:
+    """The file's text; bytes that aren't UTF-8 become surrogates, see ``_is_utf8``."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {error}", "save it as UTF-8 text") from error
+        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _clean(captions: list[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from ursa_core.data.shards import (
     read_columns,
     shard_paths,
 )
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, unwritable
 
 ROWS_PER_SHARD = 512
 
@@ -69,7 +70,7 @@ class ShardWriter:
     the ``with`` block, for whatever reason, writes the rows that wait.
 
     Args:
-        folder: made if it doesn't exist.
+        folder: made if it doesn't exist, and removed again if no shard comes into it.
         identity: the tokenizer of the codes.
         options: how the clips were cut; JSON values, recorded in every shard.
         rows_per_shard: clips of a full shard, also the most that a killed run loses.
@@ -95,14 +96,14 @@ class ShardWriter:
         self._schema = SCHEMA.with_metadata({RECORD_KEY: record.encode()})
         self.shards: list[Path] = []
         self.done: set[str] = set()
+        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.glob(".shard-*.part"):
                 leftover.unlink()
         except OSError as error:
-            raise DataError(
-                f"{folder} can't be written: {error}", "choose another folder"
-            ) from error
+            self._remove_made()
+            raise unwritable(folder, error) from error
         for path in shard_paths(folder):
             found = open_shard(path)
             for what, given in json.loads(json.dumps(settings)).items():
@@ -123,7 +124,16 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            if not self.shards:
+                self._remove_made()
+
+    def _remove_made(self) -> None:
+        with suppress(OSError):  # somebody else's files may be there by now
+            for path in self._made:
+                path.rmdir()
 
     def add(self, row: TokenRow) -> None:
         """Take a clip; every ``rows_per_shard`` clips a shard is written.
@@ -167,9 +177,9 @@ class ShardWriter:
             temporary.replace(path)
         except (OSError, pa.ArrowException) as error:
             temporary.unlink(missing_ok=True)
+            fault = unwritable(path, error)
             raise DataError(
-                f"{path} can't be written: {error}",
-                "check the folder and the free space, then run again: finished shards are kept",
+                fault.message, f"{fault.hint}, then run again: finished shards are kept"
             ) from error
         self.shards.append(path)
         # Only now: an interrupt during the write leaves the rows for the flush on the way out.
@@ -186,7 +196,9 @@ def remove_shards(folder: Path) -> None:
         for path in shard_paths(folder):
             path.unlink()
     except OSError as error:
-        raise DataError(f"{folder} can't be emptied: {error}", "choose another folder") from error
+        raise DataError(
+            f"{folder} can't be emptied: {error.strerror}", "choose another folder"
+        ) from error
 
 
 def _difference(found: Any, given: Any) -> str:

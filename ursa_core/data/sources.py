@@ -1,11 +1,11 @@
 """Media files to tokenize, each with its captions, in an order that never changes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ursa_core.data.captions import read_caption_file, read_metadata
+from ursa_core.data.captions import Metadata, read_caption_file, read_metadata
 from ursa_core.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -25,52 +25,61 @@ class Source:
     Attributes:
         name: what the file is called in shards and reports: its folder and its place in it,
             so that a run is recognised when the data has moved as a whole.
-        path: where it is.
+        path: where it is, as the input was given.
         captions: its captions, none where nothing was found.
+        fault: what is wrong with its captions; it isn't to be tokenized without them.
     """
 
     name: str
     path: Path
     captions: tuple[str, ...]
+    fault: DataError | None = None
 
 
-def find_sources(inputs: Sequence[Path]) -> list[Source]:
+def find_sources(
+    inputs: Sequence[Path], on_repeat: Callable[[Path], None] = lambda _: None
+) -> list[Source]:
     """The media files among the inputs, folders searched recursively; sorted within each input.
 
     Folders give the files with a known media suffix, and those that a metadata table in them
     lists, hidden ones left out. Files that are named themselves are taken whatever their suffix.
-    A file that is found twice counts once. A metadata table comes before a ``.txt`` beside the
-    file.
+    A metadata table comes before a ``.txt`` beside the file; a row of it that names no file is a
+    source of its own, with a fault.
+
+    Args:
+        inputs: files and folders.
+        on_repeat: told of each file that is found again; it counts once.
 
     Raises:
-        DataError: an input doesn't exist, a folder holds no media, captions are faulty, or two
-            files would get the same name.
+        DataError: an input doesn't exist, a folder holds no media or two tables, or two files
+            would get the same name.
     """
-    metadata: dict[Path, dict[Path, tuple[str, ...]]] = {}
+    metadata: dict[Path, Metadata] = {}
     sources: dict[Path, Source] = {}
     for given in inputs:
         if given.is_dir():
             root = given.resolve()
-            found = [
-                (f"{root.name}/{path.relative_to(root).as_posix()}", path)
-                for path in _files_in(root, metadata)
-            ]
+            places = [path.relative_to(given) for path in _files_in(given, metadata)]
+            found = [(f"{root.name}/{at.as_posix()}", root / at, given / at) for at in places]
             if not found:
                 raise DataError(
                     f"no video or image in {given}", "give a folder with media, or the files"
                 )
         elif given.exists():
-            path = given.parent.resolve() / given.name
-            found = [(f"{path.parent.name}/{path.name}", path)]
+            at = given.parent.resolve() / given.name
+            found = [(f"{at.parent.name}/{at.name}", at, given)]
         else:
             raise DataError(f"{given} doesn't exist", "check the path")
-        for name, path in found:
-            sources.setdefault(path, Source(name, path, _captions(path, metadata)))
+        for name, at, path in found:
+            if at in sources:
+                on_repeat(path)
+            else:
+                sources[at] = Source(name, path, *_captions(path, metadata))
     _refuse_same_names(list(sources.values()))
     return list(sources.values())
 
 
-def _files_in(root: Path, metadata: dict[Path, dict[Path, tuple[str, ...]]]) -> list[Path]:
+def _files_in(root: Path, metadata: dict[Path, Metadata]) -> list[Path]:
     """Media files below a folder, sorted; files that metadata lists count even where missing."""
     paths: set[Path] = set()
     for at, folders, names in os.walk(root):
@@ -81,27 +90,42 @@ def _files_in(root: Path, metadata: dict[Path, dict[Path, tuple[str, ...]]]) -> 
             for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES
         }
-        paths.update(_metadata_of(folder, metadata))
+        table = _metadata_of(folder, metadata)
+        paths.update(table.captions, table.faults)
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _metadata_of(
-    folder: Path, metadata: dict[Path, dict[Path, tuple[str, ...]]]
-) -> dict[Path, tuple[str, ...]]:
+def _metadata_of(folder: Path, metadata: dict[Path, Metadata]) -> Metadata:
     """The folder's metadata, read once."""
     if folder not in metadata:
         metadata[folder] = read_metadata(folder)
     return metadata[folder]
 
 
-def _captions(path: Path, metadata: dict[Path, dict[Path, tuple[str, ...]]]) -> tuple[str, ...]:
-    """Captions from the folder's own table, from one that was read above it, or from the text."""
+def _captions(
+    path: Path, metadata: dict[Path, Metadata]
+) -> tuple[tuple[str, ...], DataError | None]:
+    """Captions from the folder's own table, from one that was read above it, or from the text.
+
+    With them what is wrong with them, if anything.
+    """
     _metadata_of(path.parent, metadata)
-    for folder in (path.parent, *path.parent.parents):
-        captions = metadata.get(folder, {}).get(path)
-        if captions:
-            return captions
-    return read_caption_file(path)
+    tables = [metadata[at] for at in (path.parent, *path.parent.parents) if at in metadata]
+    for table in tables:
+        if path in table.faults:
+            return (), table.faults[path]
+        if table.captions.get(path):
+            return table.captions[path], None
+    try:
+        captions = read_caption_file(path)
+    except DataError as error:
+        return (), error
+    stray = next((table.stray for table in tables if table.stray), None)
+    if stray and not captions:
+        return (), DataError(
+            f"{path} has no caption, and {stray} is faulty", "correct that line first"
+        )
+    return captions, None
 
 
 def _refuse_same_names(sources: Sequence[Source]) -> None:

@@ -3,16 +3,17 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, unwritable
 
 _KIND = "ursa-clip-tokens"
 
@@ -63,16 +64,14 @@ def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) ->
     header = {"kind": _KIND, "ursa": json.dumps(dict(metadata)), "sha256": _digest(stored)}
     temporary = path.with_name(f".{path.name}.part")
     try:
-        save_file({"codes": stored}, temporary, metadata=header)
+        # Not save_file, which lets nobody but the owner read.
+        temporary.write_bytes(save({"codes": stored}, metadata=header))
         temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(
-            f"{path} can't be written: {error}", "check the folder and the free space"
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_tokens(path: Path | str) -> TokenFile:

@@ -1,6 +1,6 @@
 """Clips to codes and back: the work of ``ursa tokenize``, one result per clip."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ from ursa_core.data.captions import read_caption_file
 from ursa_core.data.shapes import FPS, SPLITS, training_clip
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of
 from ursa_core.data.shards import TokenIdentity
-from ursa_core.data.sources import Source, find_sources
+from ursa_core.data.sources import MEDIA_SUFFIXES, Source, find_sources
 from ursa_core.data.token_files import TokenFile, load_tokens, save_tokens
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.evaluation.image_metrics import psnr, ssim
@@ -74,19 +74,30 @@ class FileItem:
         """The first frames of the file at the rate of the cut.
 
         Raises:
-            DataError: the file can't be read or is shorter than the cut.
+            DataError: the file or its captions can't be read, or it is shorter than the cut.
         """
+        if self.source.fault:
+            raise self.source.fault
         clip = read_media(self.source.path, fps=cut.fps, max_frames=cut.shape.frames)
         found, wanted = len(clip.frames), cut.shape.frames
         if found < wanted:
             fits = (found - 1) // temporal_stride * temporal_stride + 1
+            if clip.fps is None:
+                raise DataError(
+                    f"{self.source.path} is a still image, {wanted} frames are needed",
+                    "take 1 frame, or give a film",
+                )
             raise DataError(
-                f"{self.source.path.name} has {found} frames at {cut.fps:g} a second, "
+                f"{self.source.path} has {_frames(found)} at {cut.fps:g} a second, "
                 f"{wanted} are needed",
-                f"take {fits} frames, the most that fit, or sample more a second",
+                f"take {_frames(fits)}, the most that fit, or sample more a second",
             )
         frames = resize_and_crop(clip.frames[:wanted], cut.shape.height, cut.shape.width)
         return LoadedClip(frames, self.source.captions)
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,13 @@ class ItemResult:
     quality: Quality | None = None
 
 
-def find_items(inputs: Sequence[str], num: int, seed: int, fps: float) -> list[Item]:
+def find_items(
+    inputs: Sequence[str],
+    num: int,
+    seed: int,
+    fps: float,
+    on_repeat: Callable[[Path], None] = lambda _: None,
+) -> list[Item]:
     """The clips that the inputs stand for.
 
     Args:
@@ -144,14 +161,18 @@ def find_items(inputs: Sequence[str], num: int, seed: int, fps: float) -> list[I
         num: clips of each procedural input.
         seed: of the procedural inputs.
         fps: frames that will be sampled a second.
+        on_repeat: told of each file or procedural input that is found again; it counts once.
 
     Raises:
-        DataError: an input doesn't exist or its captions are faulty.
+        DataError: an input doesn't exist or has two caption tables.
         UsageError: there is no such procedural split, or its clips have another frame rate.
     """
     items: list[Item] = []
-    for given in inputs:
+    for k, given in enumerate(inputs):
         if not given.startswith(SHAPES_PREFIX):
+            continue
+        if given in inputs[:k]:
+            on_repeat(Path(given))
             continue
         split = given.removeprefix(SHAPES_PREFIX)
         if split not in SPLITS:
@@ -165,8 +186,8 @@ def find_items(inputs: Sequence[str], num: int, seed: int, fps: float) -> list[I
             )
         items += [ShapesItem(split, seed, index) for index in range(num)]
     paths = [Path(given) for given in inputs if not given.startswith(SHAPES_PREFIX)]
-    items += [FileItem(source) for source in find_sources(paths)]
-    return list({item.name: item for item in items}.values())
+    items += [FileItem(source) for source in find_sources(paths, on_repeat)]
+    return items
 
 
 def find_clip(given: str, seed: int, fps: float) -> Item:
@@ -174,10 +195,13 @@ def find_clip(given: str, seed: int, fps: float) -> Item:
 
     Raises:
         DataError: the input doesn't exist or its caption can't be read.
-        UsageError: as for :func:`find_items`.
+        UsageError: a folder of several clips, or as for :func:`find_items`.
     """
     path = Path(given)
     if path.is_dir():
+        suffixes = [s for p in path.iterdir() if (s := p.suffix.lower()) in MEDIA_SUFFIXES]
+        if len(suffixes) > 1 and set(suffixes) != {".png"}:
+            raise UsageError(f"{given} holds several clips", "give a folder as OUT")
         return FileItem(Source(path.resolve().name, path, read_caption_file(path)))
     (item,) = find_items([given], 1, seed, fps)
     return item

@@ -11,12 +11,18 @@ from ursa_core.media.frames import (
     to_video,
 )
 from ursa_core.media.reading import iter_frames, read_media
-from ursa_core.media.writing import FORMATS, check_output, write_media
+from ursa_core.media.writing import (
+    FORMATS,
+    check_folder_of,
+    check_output,
+    write_media,
+)
 
 __all__ = [
     "FORMATS",
     "Clip",
     "Frames",
+    "check_folder_of",
     "check_output",
     "contact_sheet",
     "iter_frames",

@@ -153,7 +153,7 @@ def _faults_named(path: Path, source: _Source, fps: float | None) -> Iterator[Fr
         if not count:
             raise _unreadable(path, error) from error
         raise DataError(
-            f"{path} is damaged or cut off after {count} frames",
+            f"{path} is damaged or cut off after {count} frame{'s' * (count != 1)}",
             "write or fetch the file again, or ask for fewer frames",
         ) from error
     finally:
@@ -163,7 +163,8 @@ def _faults_named(path: Path, source: _Source, fps: float | None) -> Iterator[Fr
         raise DataError(f"{path} holds no frames", _EXPECTED)
     if shape != frame.shape:
         raise DataError(
-            f"{path} changes size after {count} frames", "cut it into films of one size"
+            f"{path} changes size after {count} frame{'s' * (count != 1)}",
+            "cut it into films of one size",
         )
 
 

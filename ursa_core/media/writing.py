@@ -1,9 +1,7 @@
 """Clips into files: mp4, gif, webp, png, lossless mkv or a folder of PNG frames."""
 
-import errno
 import itertools
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +16,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image, PngImagePlugin
 
-from ursa_core.errors import DataError, ShapeError, UsageError
+from ursa_core.errors import DataError, ShapeError, UsageError, unwritable
 from ursa_core.grids import PixelShape
 from ursa_core.media.frames import Frames, check_frames
 
@@ -30,6 +28,9 @@ FORMATS = {
     ".png": "one frame",
 }
 """Extensions that can be written; a name without one is a folder of PNG frames."""
+
+MIN_FPS = 0.1
+"""Slower films have frame times that the formats can't state."""
 
 _FOLDER = "folder"
 _BT709 = 1
@@ -63,11 +64,24 @@ def check_output(
     if fps is not None:
         _check_rate(kind, fps)
     _check_replaceable(target, kind, force)
-    parent = target.absolute().parent
+    check_folder_of(target)
+
+
+def check_folder_of(target: Path) -> None:
+    """Refuse a name whose folder can't take a file.
+
+    Raises:
+        UsageError: a part of the path is a file.
+        DataError: the folder is missing or can't be written.
+    """
+    parent = target.parent
+    nearest = next((folder for folder in target.parents if folder.exists()), parent)
+    if nearest.is_file():
+        raise UsageError(f"{nearest} is a file, so {target} can't be in it", "choose another name")
     if not parent.is_dir():
         raise DataError(f"the folder {parent} doesn't exist", "create it first")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise DataError(f"the folder {parent} can't be written", "choose another, or its rights")
+        raise DataError(f"the folder {parent} can't be written", "choose another one")
 
 
 def write_media(
@@ -86,7 +100,7 @@ def write_media(
     Args:
         path: .mp4, .mkv, .gif, .webp, .png, or no extension for a folder of PNG frames.
         frames: uint8 (F, H, W, 3).
-        fps: frames a second, above 0.
+        fps: frames a second, 0.1 or more.
         metadata: kept in the file as one JSON object; ``prompt`` becomes the title of a film.
         crf: quality of an mp4, 0 (lossless) to 51 (worst).
 
@@ -146,9 +160,9 @@ def _check_shape(path: Path, kind: str, shape: PixelShape) -> None:
 def _check_rate(kind: str, fps: float) -> None:
     # Viewers show a gif's frames of less than 20 ms much slower.
     fastest = 50 if kind == ".gif" else 1000
-    if not (math.isfinite(fps) and 0 < fps <= fastest):
+    if not MIN_FPS <= fps <= fastest:
         raise UsageError(
-            f"{fps:g} frames a second can't be written", f"give above 0, and {fastest} or less"
+            f"{fps:g} frames a second can't be written", f"give {MIN_FPS:g} to {fastest}"
         )
 
 
@@ -189,11 +203,7 @@ def _whole_or_nothing(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         temporary.replace(target)
     except OSError as error:  # PyAV's errors with a number of the system are of this kind too
-        cause = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or error)
-        raise DataError(
-            f"{target} can't be written to {folder}: {cause}",
-            "free some space or choose another folder",
-        ) from error
+        raise unwritable(target, error) from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
