@@ -199,7 +199,7 @@ def test_dry_run_tells_the_plan_and_writes_nothing(
         (["--temperature", 0], "--temperature can't be 0", "above 0"),
         (["--size", "64"], "'64'", "64x96"),
         (["--size", "0x64"], "'0x64'", "64x96"),
-        (["--fps", -8], "--fps can't be -8", "0.01 to 1000"),
+        (["--fps", -8], "--fps can't be -8", "0.1 to 1000"),
         (["--crf", 52], "--crf can't be 52", "0"),
         (["--num", 0], "--num can't be 0", "1"),
         (["--seed", -1], "--seed can't be -1", "2^63"),
