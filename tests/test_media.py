@@ -31,7 +31,7 @@ from ursa_core.media import (
 )
 
 REPOSITORY = Path(__file__).parent.parent
-FIXTURE = REPOSITORY / "../shared/fixtures/ursa-tiny-random-fsq/expected.safetensors"
+GOLDEN = Path(__file__).parent / "golden" / "published_tokenizer" / "expected.safetensors"
 METADATA = {"prompt": 'a "café"; = #\n\\', "seed": 2**63, "guidance": 7.5, "words": ["x", None]}
 
 
@@ -360,7 +360,7 @@ def test_pixels_and_floats_are_inverse() -> None:
 
 
 def test_truncated_pixels_equal_the_reference() -> None:
-    expected = load_file(FIXTURE)
+    expected = load_file(GOLDEN)
     pixels = to_frames(expected["decoded_float"], "truncate")
     np.testing.assert_array_equal(pixels, expected["decoded_uint8"][0].numpy())
 

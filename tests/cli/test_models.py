@@ -8,8 +8,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from ursa_cli.main import main
+from ursa_core.bundle import resolve_model
 
-FIXTURE = Path(__file__).parent / "../../../shared/fixtures/ursa-tiny-random-fsq"
+NANO = resolve_model("nano")
 
 
 def test_list_names_the_shipped_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,16 +23,20 @@ def test_list_names_the_shipped_model(capsys: pytest.CaptureFixture[str]) -> Non
     assert [row.split()[0] for row in rows] == [model["name"] for model in listed]
 
 
-def test_show_counts_what_the_files_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "show", str(FIXTURE), "--json"]) == 0
+def test_show_counts_what_the_files_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(NANO, tmp_path / "model")
+    (model / "ursa.json").unlink()
+    assert main(["models", "show", str(model), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     for part, key in (("transformer", "transformer_parameters"), ("vae", "tokenizer_parameters")):
-        weights = load_file(FIXTURE / part / "diffusion_pytorch_model.safetensors")
+        weights = load_file(NANO / part / "diffusion_pytorch_model.safetensors")
         assert shown[key] == sum(tensor.size for tensor in weights.values())
-    assert shown["num_codes"] == 64_000
-    assert (shown["path"], shown["alpha"], shown["c"]) == ("metric", 1.0, 5.0)
+    assert shown["num_codes"] == 4_375
+    assert (shown["path"], shown["alpha"], shown["c"]) == ("metric", 1.0, 3.5)
     # The published defaults hold where a folder has no ursa.json.
-    assert shown["grid"] == [13, 40, 64]
+    assert shown["grid"] == [13, 20, 32]
     assert shown["settings"]["max_prompt_length"] == 320
     assert shown["memory_bytes"] > shown["file_bytes"]
 
@@ -53,7 +58,7 @@ def test_unknown_and_damaged_models_are_refused(
     assert main(["models", "show", str(tmp_path)]) == 1
     assert "model_index.json" in capsys.readouterr().err
     model = tmp_path / "model"
-    shutil.copytree(FIXTURE, model)
+    shutil.copytree(NANO, model)
     weights = model / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert main(["models", "show", str(model)]) == 1

@@ -8,33 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.tokenizers.text import BOV_WORD, TextTokenizer
 
-FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
-KINDS = ["ursa-tiny-random-fsq", "ursa-tiny-random-ibq"]
-needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="reference outputs not here")
+GOLDEN = Path(__file__).parents[1] / "golden" / "published_text"
 
 
-@needs_fixtures
-@pytest.mark.parametrize("kind", KINDS)
-def test_published_tokenizer_gives_the_reference_ids(kind: str) -> None:
-    expected = json.loads((FIXTURES / kind / "expected.json").read_text())
-    padding = json.loads((FIXTURES / kind / "padding.json").read_text())
-    tokenizer = TextTokenizer.load(FIXTURES / kind / "tokenizer", expected["max_prompt_length"])
-    ids = load_file(FIXTURES / kind / "expected.safetensors")["prompt_ids"]
-    assert torch.equal(tokenizer.encode(expected["prompts"]), ids.long())
+def test_published_tokenizer_gives_the_reference_ids() -> None:
+    expected = json.loads((GOLDEN / "expected.json").read_text())
+    padding = expected["padding"]
+    tokenizer = TextTokenizer.load(GOLDEN / "tokenizer", expected["max_prompt_length"])
+    assert tokenizer.encode(expected["prompts"]).tolist() == expected["prompt_ids"]
     assert tokenizer.encode(list(padding)).tolist() == list(padding.values())
     assert tokenizer.unknown_words("zyzzyva ☃") == []
     assert tokenizer.vocab_size == tokenizer.max_id + 1 == 292
 
 
-@needs_fixtures
 def test_saved_published_tokenizer_loads_without_transformers(tmp_path: Path) -> None:
     prompts = ["motion=9.0, a red circle", "éa naïve ☃\nboat", ""]
-    original = TextTokenizer.load(FIXTURES / KINDS[0] / "tokenizer", 24)
+    original = TextTokenizer.load(GOLDEN / "tokenizer", 24)
     original.save(tmp_path)
     code = (
         "import sys; from ursa_core.tokenizers.text import TextTokenizer as T;"
@@ -116,9 +109,8 @@ def test_missing_and_damaged_folders_are_refused(words: TextTokenizer, tmp_path:
         TextTokenizer.load(tmp_path, 6)
 
 
-@needs_fixtures
 def test_damaged_published_tokenizer_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(FIXTURES / KINDS[0] / "tokenizer", tmp_path / "tokenizer")
+    shutil.copytree(GOLDEN / "tokenizer", tmp_path / "tokenizer")
     (tmp_path / "tokenizer" / "vocab.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="can't be read"):
         TextTokenizer.load(tmp_path / "tokenizer", 24)

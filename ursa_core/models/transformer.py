@@ -260,7 +260,8 @@ class Transformer(nn.Module):
         Matrices are normal with variance 1 / fan-in; those that write to the residual stream are
         smaller by the square root of twice the depth. A code's embedding and its head row begin
         as random projections of its features: per channel the value and a smooth bump at each of
-        its levels, so that near codes begin near and the network learns their order at once.
+        its levels, so that near codes begin near and the network learns their order at once. A mask
+        state, beyond the codebook, stays random.
 
         Args:
             codebook: float (K, C) vectors of the codes.
@@ -284,8 +285,8 @@ class Transformer(nn.Module):
             (self.lm_head.weight, 0.5 * width**-0.5),
         ):
             projection = torch.empty(features.shape[1], width).normal_(generator=generator)
-            noise = torch.empty(rows.shape).normal_(0, 0.2, generator=generator)
-            rows.copy_((features @ projection + noise) * scale)
+            noise = torch.empty(len(features), width).normal_(0, 0.2, generator=generator)
+            rows[: len(features)].copy_((features @ projection + noise) * scale)
 
 
 def codebook_features(codebook: Tensor) -> Tensor:

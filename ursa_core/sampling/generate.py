@@ -124,13 +124,17 @@ def generate(
     def network(prompt_ids: Tensor, x_t: Tensor) -> Tensor:
         return transformer(prompt_ids, x_t, grid)
 
+    def head(hidden: Tensor) -> Tensor:
+        # A path with a mask state has one embedding more than there are codes to predict.
+        return transformer.head(hidden)[..., : path.num_codes]
+
     for index in range(options.num):
         generator = stream(options.seed, "sample", index, device)
         x_0 = path.initial((1, grid.num_codes), generator, device)
         with torch.inference_mode():
             x_1 = denoise(
                 network,
-                transformer.head,
+                head,
                 path,
                 x_0,
                 ids[:1],
