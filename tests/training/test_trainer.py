@@ -10,7 +10,7 @@ import torch
 from ursa_core.bundle import load_bundle, load_tokenizer
 from ursa_core.data.shard_writer import ShardWriter
 from ursa_core.data.tokenizing import Cut, find_items, token_identity, tokenize_items
-from ursa_core.errors import CheckpointError, DataError, UsageError
+from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
 from ursa_core.grids import PixelShape
 from ursa_core.recipe import load_recipe
 from ursa_core.recipe_fields import OptimizerSettings
@@ -147,6 +147,17 @@ def test_training_can_start_from_a_bundle(generator_recipe, tmp_path):
     start = build_task(recipe, torch.device("cpu")).model.state_dict()
     for name, value in load_bundle(tmp_path / "first").transformer.state_dict().items():
         assert torch.equal(value, start[name])
+
+
+def test_a_tokenizer_can_start_from_another(tmp_path):
+    train(TOKENIZER, tmp_path, "first", "train.steps=1")
+    start = load_tokenizer(tmp_path / "first")[0].state_dict()
+    recipe = recipe_of(TOKENIZER, tmp_path, f"init={tmp_path / 'first'}", "seed=9")
+    for name, value in build_task(recipe, torch.device("cpu")).model.state_dict().items():
+        assert torch.equal(value, start[name])
+    wider = recipe_of(TOKENIZER, tmp_path, f"init={tmp_path / 'first'}", "model.latent_channels=5")
+    with pytest.raises(RecipeError, match="another kind"):
+        build_task(wider, torch.device("cpu"))
 
 
 def test_asynchronous_times_are_one_a_frame(generator_recipe, tmp_path):

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ursa_core.bundle import BundleSettings, save_settings, save_tokenizer
+from ursa_core.bundle import BundleSettings, load_tokenizer, save_settings, save_tokenizer
 from ursa_core.data.shapes import FPS, training_clip
+from ursa_core.errors import RecipeError
 from ursa_core.media import contact_sheet, write_media
 from ursa_core.recipe import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
@@ -19,6 +20,9 @@ class TokenizerTask:
     Args:
         recipe: model, data and loss.
         device: to train on.
+
+    Raises:
+        RecipeError: the tokenizer to start from has another configuration.
     """
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
@@ -34,6 +38,14 @@ class TokenizerTask:
         )
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
+        if recipe.init:
+            start, _, _ = load_tokenizer(recipe.init, device)
+            if start.config != self.config:
+                raise RecipeError(
+                    f"the tokenizer of {recipe.init} that training starts from is of another kind",
+                    f"give the recipe's model its settings: {start.config}",
+                )
+            self.model.load_state_dict(start.state_dict())
         self._forward = torch.compile(self.model) if recipe.train.compile else self.model
 
     def clips(self, first: int, count: int, split: str, frames: int) -> Tensor:
