@@ -8,15 +8,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ursa_core.bundle import (
-    WEIGHTS,
     load_bundle,
     load_settings,
     load_tokenizer,
     resolve_model,
     shipped_models,
+    stored_codebook,
 )
 from ursa_core.errors import CheckpointError
+from ursa_core.model_folder import WEIGHTS
 from ursa_core.path.metric import MetricPath
+from ursa_core.tokenizers.image_vq import ImageTokenizer
 
 NANO = resolve_model("nano")
 
@@ -127,6 +129,79 @@ def test_a_damaged_or_foreign_codebook_is_refused(copy):
     save_file({"path.emb": load_file(file)["path.emb"] + 1}, file)
     with pytest.raises(CheckpointError, match="another codebook"):
         load_bundle(copy)
+
+
+@pytest.fixture
+def image(published_image_model, tmp_path):
+    return shutil.copytree(published_image_model, tmp_path / "image")
+
+
+def test_a_published_image_model_loads_with_the_papers_defaults(image):
+    bundle = load_bundle(image, dtype=torch.bfloat16)
+    assert isinstance(bundle.video_tokenizer, ImageTokenizer)
+    assert {p.dtype for p in bundle.transformer.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in bundle.video_tokenizer.parameters()} == {torch.float32}
+    settings = bundle.settings
+    assert (settings.frames, settings.height, settings.width) == (1, 1024, 1024)
+    assert (settings.steps, settings.guidance, settings.shift) == (25, 7.0, 2.0)
+    assert not settings.motion_prefix
+    assert bundle.grid(settings.shape).num_codes == 64 * 64
+    # The path takes the codebook as it was stored, in float16.
+    codebook = bundle.video_tokenizer.codebook
+    stored = stored_codebook(image / "scheduler", codebook)
+    assert torch.equal(stored, codebook.half().float())
+    assert not torch.equal(stored, codebook)
+
+
+def test_what_ursa_json_gives_comes_before_the_published_defaults(image):
+    (image / "ursa.json").write_text('{"steps": 3}')
+    settings = load_settings(image)
+    assert (settings.steps, settings.frames, settings.shift) == (3, 1, 2.0)
+    edit(image / "scheduler" / "scheduler_config.json", shift=None)
+    with pytest.raises(CheckpointError, match="shift can't be None"):
+        load_settings(image)
+
+
+def test_a_tokenizer_of_unknown_class_is_refused_with_the_known_ones(image):
+    edit(image / "vae" / "config.json", _class_name="AutoencoderKL")
+    with pytest.raises(CheckpointError, match="AutoencoderKL") as caught:
+        load_tokenizer(image)
+    assert "AutoencoderVQCosmos3D" in caught.value.hint
+
+
+class Evil:
+    """Pickles into a call, as hostile checkpoints do."""
+
+    def __reduce__(self):
+        return print, ("the pickle was run",)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (Evil(), "more than tensors"),
+        ({"path.emb": Evil()}, "more than tensors"),
+        ({"emb": torch.zeros(512, 16)}, r"no tensor path\.emb"),
+        ([1], r"no tensor path\.emb"),
+        ({"path.emb": torch.zeros(512, 16).to_sparse()}, r"no tensor path\.emb"),
+        ({"path.emb": torch.zeros(512, 16)}, "another codebook"),
+        ({"path.emb": torch.zeros(512, 8)}, "another codebook"),
+    ],
+)
+def test_a_pickled_codebook_is_read_as_tensors_alone(image, content, match, capfd):
+    file = image / "scheduler" / "scheduler_model.pth"
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=match) as caught:
+        load_bundle(image)
+    assert caught.value.hint
+    assert "was run" not in capfd.readouterr().out
+
+
+def test_a_cut_pickle_is_refused(image):
+    file = image / "scheduler" / "scheduler_model.pth"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"scheduler_model\.pth can't be read"):
+        load_bundle(image)
 
 
 @pytest.mark.parametrize(

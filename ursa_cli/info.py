@@ -95,14 +95,14 @@ def _machine() -> dict[str, Any]:
 def _models() -> list[dict[str, Any]]:
     import torch
 
-    from ursa_cli.models import summary
-    from ursa_core.bundle import shipped_models
     from ursa_core.devices import pick_device, total_memory_bytes
+    from ursa_core.model_folder import shipped_models
+    from ursa_core.model_summary import summary
 
     here = total_memory_bytes(pick_device("auto")) or 0
     found = []
     for name, folder in shipped_models().items():
-        needed = summary(folder).memory_bytes(torch.float32)
+        needed = summary(folder).memory(torch.float32.itemsize).total
         found.append({"name": name, "memory_bytes": needed, "fits": needed < here})
     return found
 

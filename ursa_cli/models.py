@@ -1,6 +1,7 @@
-"""`ursa models`: the models there are, and what each is, from its files alone."""
+"""`ursa models`: the models there are, what each is, and downloads from the Hugging Face hub."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,103 +10,15 @@ import typer
 from ursa_cli import options, output
 
 if TYPE_CHECKING:
-    import torch
+    from ursa_core.hub import HubId
+    from ursa_core.model_summary import Summary
 
-    from ursa_core.bundle import BundleSettings
-    from ursa_core.grids import LatentGrid, PixelShape, Strides
-
-models = typer.Typer(no_args_is_help=True, help="List the models there are, or show one.")
-
-# Python with torch, transformers and av, before any weight.
-_PROCESS_BYTES = 450_000_000
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a model's folder says about it, read without loading its weights."""
-
-    folder: Path
-    settings: "BundleSettings"
-    transformer: dict[str, Any]
-    tokenizer_widths: tuple[int, ...]
-    strides: "Strides"
-    num_codes: int
-    path_kind: str
-    alpha: float | None
-    c: float | None
-    transformer_parameters: int
-    tokenizer_parameters: int
-    file_bytes: int
-
-    @property
-    def solvers(self) -> tuple[str, ...]:
-        """Ways to take a step along the model's path, the default first."""
-        return ("maskgit",) * (self.path_kind == "masked") + ("integrated", "euler")
-
-    @property
-    def grid(self) -> "LatentGrid":
-        """Latent grid of the default shape."""
-        return self.strides.grid(self.settings.shape)
-
-    def memory_bytes(self, dtype: "torch.dtype", shape: "PixelShape | None" = None) -> int:
-        """About what a process that samples one clip of a shape needs at most.
-
-        The larger of two peaks, the network's guided pass and the decoding, over the weights.
-        """
-        shape = shape or self.settings.shape
-        config, size = self.transformer, dtype.itemsize
-        tokens = self.settings.max_prompt_length + 1 + self.strides.grid(shape).num_codes
-        widths = 8 * config["hidden_size"] + 3 * config["intermediate_size"]
-        network = 2 * tokens * widths * size
-        # The widest maps of the decoder have the first width at a quarter of the resolution.
-        pixels = shape.frames * shape.height * shape.width
-        decoding = pixels * 4 * (6 * self.tokenizer_widths[0] / 64 + 12)
-        weights = self.transformer_parameters * size + self.tokenizer_parameters * 4
-        peak: float = max(network, decoding)
-        return _PROCESS_BYTES + weights + round(peak)
-
-
-def summary(folder: Path) -> Summary:
-    """The summary of a model folder.
-
-    Raises:
-        CheckpointError: a file is missing or damaged.
-    """
-    from ursa_core.bundle import load_settings, read_json
-    from ursa_core.errors import CheckpointError
-    from ursa_core.grids import Strides
-    from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
-
-    read_json(folder / "model_index.json")
-    transformer = read_json(folder / "transformer" / "config.json")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    known = {key: value for key, value in scheduler.items() if value is not None}
-    tokenizer = VideoTokenizerConfig.from_json(read_json(folder / "vae" / "config.json"))
-    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "lm_head_size"):
-        if not isinstance(transformer.get(key), int):
-            raise CheckpointError(
-                f"{folder / 'transformer' / 'config.json'} has no whole number {key}",
-                "get the model anew",
-            )
-    return Summary(
-        folder=folder,
-        settings=load_settings(folder),
-        transformer=transformer,
-        tokenizer_widths=tuple(tokenizer.block_out_channels),
-        strides=Strides(tokenizer.temporal_stride, tokenizer.spatial_stride),
-        num_codes=transformer["lm_head_size"],
-        path_kind=scheduler.get("path") or ("metric" if "alpha" in known else "mixture"),
-        alpha=known.get("alpha"),
-        c=known.get("c"),
-        transformer_parameters=_num_parameters(folder / "transformer"),
-        tokenizer_parameters=_num_parameters(folder / "vae"),
-        file_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-    )
+models = typer.Typer(no_args_is_help=True, help="List the models there are, show one, or get one.")
 
 
 @models.command("list")
 def list_models(as_json: options.Json = False) -> None:
-    """List the models that come with ursa.
+    """List the models that come with ursa, and those that were pulled.
 
     Examples:
       ursa models list
@@ -113,16 +26,26 @@ def list_models(as_json: options.Json = False) -> None:
       ursa models list --json
     """
     output.configure(as_json=as_json)
-    from ursa_core.bundle import shipped_models
+    from ursa_core.errors import CheckpointError
+    from ursa_core.hub import pulled_models
+    from ursa_core.model_folder import check_model, shipped_models
+    from ursa_core.model_summary import summary
 
     found = {name: summary(folder) for name, folder in shipped_models().items()}
+    for name, folder in pulled_models().items():
+        try:
+            check_model(folder)
+            found[name] = summary(folder)
+        except CheckpointError as error:
+            output.warn(error.message)
+            output.hint(f"ursa models pull {name}")
     rows = [
         (
             name,
-            f"{(s.transformer_parameters + s.tokenizer_parameters) / 1e6:.1f} M",
-            f"{s.file_bytes / 1e6:.1f} MB",
+            f"{s.num_parameters / 1e6:.1f} M",
+            output.size(s.file_bytes),
             s.settings.shape,
-            s.settings.licence,
+            s.licence,
         )
         for name, s in found.items()
     ]
@@ -134,11 +57,16 @@ def list_models(as_json: options.Json = False) -> None:
 @models.command("show")
 def show_model(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Name of a shipped model, or a model's folder.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a shipped model, a model's folder, or the Hugging Face id of a pulled "
+            "one.",
+        ),
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Show a model's size, path, grid, defaults, licence and need for memory.
+    """Show a model's sizes, path, grid, defaults, licence and need for memory.
 
     Examples:
       ursa models show nano
@@ -148,73 +76,162 @@ def show_model(
     output.configure(as_json=as_json)
     options.require_text("model", model)
     from ursa_core.bundle import resolve_model
+    from ursa_core.model_folder import check_model
+    from ursa_core.model_summary import summary
 
-    folder = resolve_model(model)
+    folder = resolve_model(model, may_download=False)
+    check_model(folder)
     found = summary(folder)
-    payload = _payload(folder.name, found)
+    output.data(_payload(found.name, found), lines=_description(found))
+
+
+@models.command("pull")
+def pull_model(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Hugging Face id, owner/name or owner/name@revision."),
+    ],
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision",
+            metavar="R",
+            help="Branch, tag or commit.",
+            show_default="the model's main branch",
+        ),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            help="Folder to download to, a new one or that of a pull before.",
+            show_default="the Hugging Face cache",
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Get a model from the Hugging Face hub, or bring it up to date; print its folder.
+
+    Only weights, JSON and text are downloaded, never code.
+    HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+
+    Examples:
+      ursa models pull BAAI/URSA-1.7B-FSQ320
+
+      ursa models pull BAAI/URSA-0.6B-IBQ1024 --to models/ibq
+    """
+    output.configure(as_json=as_json, quiet=quiet)
+    for name, text in (("id", model), ("revision", revision), ("folder", to)):
+        options.require_text(name, text)
+    from ursa_core.hub import require_id
+
+    _refuse_shipped(model)
+    wanted = require_id(model, revision)
+    target = None if to is None else Path(to)
+    if target is not None:
+        _check_target(target)
+    folder = _pulled(wanted, target)
+    payload = {"name": str(wanted), "folder": str(folder)}
+    output.data(payload, paths=[folder])
+
+
+def _refuse_shipped(model: str) -> None:
+    """Say that a model which comes with ursa needs no download."""
+    from ursa_core.errors import UsageError
+    from ursa_core.model_folder import shipped_models
+
+    if model in shipped_models():
+        raise UsageError(
+            f"{model} comes with ursa, there is nothing to pull", f"use it: --model {model}"
+        )
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse a folder that holds something else than a download of the hub library."""
+    from ursa_core.errors import UsageError
+
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", "give a new folder")
+    is_pull = (folder / ".cache" / "huggingface").is_dir()
+    if folder.is_dir() and not is_pull and any(folder.iterdir()):
+        raise UsageError(f"the folder {folder} isn't empty", "give a new folder")
+
+
+def _pulled(wanted: "HubId", to: Path | None) -> Path:
+    """Folder of a model, up to date; the one from before where the hub is out of reach."""
+    from ursa_core.errors import HubUnreachableError
+    from ursa_core.hub import found_here
+    from ursa_core.hub_download import download
+
+    try:
+        return download(wanted, to, partial(output.progress, in_bytes=True))
+    except HubUnreachableError as error:
+        kept = found_here(wanted) if to is None else None
+        if kept is None:
+            raise
+        output.warn(f"{error.cause}: this is the {wanted} from before")
+        return kept
+
+
+def _description(found: "Summary") -> list[str]:
+    """A model in lines for people."""
+    import torch
+
     settings, config = found.settings, found.transformer
     low, high = settings.guidance_interval
     path = found.path_kind
     if found.alpha is not None:
         path += f", alpha {found.alpha:g}, c {found.c or 0:g}"
+    sizes = {
+        part: f"{output.size(size.file_bytes)}, {size.parameters / 1e6:.2f} M parameters"
+        if size.parameters
+        else output.size(size.file_bytes)
+        for part, size in found.parts.items()
+    }
+    full, half = (found.memory(dtype.itemsize).total for dtype in (torch.float32, torch.bfloat16))
     rows = [
-        ("name", folder.name),
-        ("folder", folder),
-        ("size", f"{found.file_bytes / 1e6:.1f} MB"),
-        ("transformer", f"{found.transformer_parameters / 1e6:.2f} M parameters"),
-        ("", f"{config['num_hidden_layers']} layers of width {config['hidden_size']}"),
-        ("video tokenizer", f"{found.tokenizer_parameters / 1e6:.2f} M parameters"),
+        ("name", found.name),
+        ("folder", found.folder),
+        ("size", output.size(found.file_bytes)),
+        *sizes.items(),
+        ("layers", f"{config['num_hidden_layers']} of width {config['hidden_size']}"),
         ("codes", found.num_codes),
         ("stride", f"{found.strides.temporal} in time, {found.strides.spatial} in space"),
-        ("path", path),
+        ("path", f"{path}, shift {settings.shift:g}"),
         ("prompt", f"at most {settings.max_prompt_length} ids"),
         ("default shape", f"{settings.shape} at {settings.fps:g} fps"),
         ("latent grid", f"{found.grid}, {found.grid.num_codes} codes"),
         ("steps", settings.steps),
         ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
-        ("memory", f"about {payload['memory_bytes'] / 1e9:.1f} GB for the default shape"),
-        ("licence", settings.licence),
+        ("memory", f"about {output.size(full)} in float32, {output.size(half)} in bfloat16"),
+        ("licence", found.licence),
     ]
-    output.data(payload, lines=[f"{name:<17}{value}" for name, value in rows])
+    return [f"{name:<17}{value}" for name, value in rows]
 
 
-def _payload(name: str, found: Summary) -> dict[str, Any]:
+def _payload(name: str, found: "Summary") -> dict[str, Any]:
     import torch
 
+    memory = found.memory(torch.float32.itemsize)
     return {
         "name": name,
         "folder": str(found.folder),
         "file_bytes": found.file_bytes,
-        "transformer_parameters": found.transformer_parameters,
-        "tokenizer_parameters": found.tokenizer_parameters,
+        "transformer_parameters": found.parts["transformer"].parameters,
+        "tokenizer_parameters": found.parts["vae"].parameters,
+        "parts": {part: asdict(size) for part, size in found.parts.items()},
         "num_codes": found.num_codes,
         "temporal_stride": found.strides.temporal,
         "spatial_stride": found.strides.spatial,
         "path": found.path_kind,
         "alpha": found.alpha,
         "c": found.c,
+        "shift": found.settings.shift,
         "grid": [found.grid.frames, found.grid.rows, found.grid.columns],
-        "memory_bytes": found.memory_bytes(torch.float32),
+        "licence": found.licence,
+        "memory_bytes": memory.total,
+        "memory": memory.to_json(),
         "settings": asdict(found.settings),
     }
-
-
-def _num_parameters(folder: Path) -> int:
-    """Numbers in the safetensors files of a folder, from their headers."""
-    import math
-
-    from safetensors import SafetensorError, safe_open
-
-    from ursa_core.errors import CheckpointError
-
-    total = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, "np") as weights:
-                names = weights.keys()
-                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
-    if not total:
-        raise CheckpointError(f"{folder} holds no weights", "get the model anew")
-    return total

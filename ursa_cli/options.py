@@ -2,17 +2,25 @@
 
 import math
 import re
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ursa_cli import output
 from ursa_core.errors import UsageError
 
 RUN_PANEL = "Run and output"
 
 Model = Annotated[
     str,
-    typer.Option("--model", metavar="M", help="Name of a shipped model, or a model's folder."),
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="Name of a shipped model, a model's folder, or a Hugging Face id (owner/name, "
+        "owner/name@revision), downloaded once.",
+    ),
 ]
 Device = Annotated[
     str,
@@ -41,6 +49,17 @@ Force = Annotated[
     bool,
     typer.Option("--force", help="Replace an output that exists.", rich_help_panel=RUN_PANEL),
 ]
+
+
+def model_folder(model: str) -> Path:
+    """Folder of the model that ``--model`` names, downloaded with progress where needed.
+
+    Raises:
+        CheckpointError: there is no such model, or it can't be had.
+    """
+    from ursa_core.bundle import resolve_model
+
+    return resolve_model(model, partial(output.progress, in_bytes=True))
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -74,6 +74,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     ]
 
 
+def size(num_bytes: float) -> str:
+    """Bytes as people read them, as ``15.9 MB``."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if num_bytes >= factor:
+            return f"{num_bytes / factor:.1f} {unit}"
+    return f"{num_bytes:.0f} B"
+
+
 def note(text: str) -> None:
     """Say something on stderr, unless ``--quiet``."""
     if not _mode.quiet:
@@ -96,46 +104,55 @@ def error(text: str) -> None:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Callable[..., None]]:
+def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
     """A function that advances a progress display on stderr: ``advance(1, "loss 0.5")``.
 
+    Steps that were done before, by an interrupted run, come as ``advance(n, earlier=True)``.
     A bar on a terminal; elsewhere one line every ten seconds and one at the end, if it took that
     long; nothing with ``--quiet``.
 
     Args:
         total: steps in all.
         label: what is being done.
+        in_bytes: steps are bytes, and shown as such.
     """
     if _mode.quiet:
-        yield lambda *_: None
+        yield lambda *_, **__: None
     elif _is_terminal(sys.stderr):
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=label, file=sys.stderr, leave=False) as bar:
+        unit = "B" if in_bytes else "it"
+        with tqdm(
+            total=total, desc=label, file=sys.stderr, leave=False, unit=unit, unit_scale=in_bytes
+        ) as bar:
 
-            def advance_bar(steps: int = 1, text: str = "") -> None:
+            def advance_bar(steps: int = 1, text: str = "", *, earlier: bool = False) -> None:
                 if text:
                     bar.set_postfix_str(text, refresh=False)
+                if earlier:
+                    bar.initial = bar.n + steps
                 bar.update(steps)
 
             yield advance_bar
     else:
-        yield _lines(total, label)
+        yield _lines(total, label, in_bytes)
 
 
-def _lines(total: int, label: str) -> Callable[..., None]:
+def _lines(total: int, label: str, in_bytes: bool) -> Callable[..., None]:
     start = said = time.monotonic()
-    done = 0
+    done = first = 0
 
-    def advance(steps: int = 1, text: str = "") -> None:
-        nonlocal done, said
+    def advance(steps: int = 1, text: str = "", *, earlier: bool = False) -> None:
+        nonlocal done, first, said
         done += steps
+        first += steps if earlier else 0
         now = time.monotonic()
         is_end = done >= total and said > start
         if is_end or now - said >= SECONDS_BETWEEN_LINES:
             said = now
-            left = (now - start) / max(done, 1) * max(total - done, 0)
-            _say("", f"{label}: {done}/{total}, {left:.0f} s left{', ' if text else ''}{text}")
+            left = (now - start) / max(done - first, 1) * max(total - done, 0)
+            so_far = f"{size(done)} of {size(total)}" if in_bytes else f"{done}/{total}"
+            _say("", f"{label}: {so_far}, {left:.0f} s left{', ' if text else ''}{text}")
 
     return advance
 

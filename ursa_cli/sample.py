@@ -210,12 +210,11 @@ def sample(
 
     import secrets
 
-    from ursa_cli.models import summary
-    from ursa_core.bundle import resolve_model
     from ursa_core.devices import pick_device, pick_dtype
+    from ursa_core.model_summary import summary
     from ursa_core.sampling.generate import GenerateOptions
 
-    found = summary(resolve_model(model))
+    found = summary(options.model_folder(model))
     solvers = found.solvers
     options.require(solver in (None, *solvers), "--solver", solver, " or ".join(solvers))
     if motion is not None and not found.settings.motion_prefix:

@@ -9,8 +9,8 @@ from ursa_core.errors import DataError, DeviceError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from ursa_cli.models import Summary
     from ursa_core.bundle import BundleSettings
+    from ursa_core.model_summary import Summary
     from ursa_core.sampling.generate import GenerateOptions
 
 # Needs are refused from this share of the device's memory on: their estimate is rough.
@@ -68,10 +68,11 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """What the videos are made of, as their metadata record it."""
         from ursa_core import __version__
+        from ursa_core.hub import name_of
 
         return {
             **asdict(self.wanted),
-            "model": self.found.folder.name,
+            "model": name_of(self.found.folder, exact=True),
             "fps": self.settings.fps,
             "crf": self.crf,
             "device": self.device.type,
@@ -82,7 +83,8 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """About what the run needs at most."""
-        return self.found.memory_bytes(self.dtype, self.settings.shape)
+        found, shape = self.found, self.settings.shape
+        return found.memory(self.dtype.itemsize, shape, self.device.type).total
 
     def check_memory(self) -> None:
         """Refuse a clip that the device is clearly too small for, before anything is loaded.

@@ -13,7 +13,7 @@ from ursa_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ursa_core.data.tokenizing import Cut, ItemResult
-    from ursa_core.tokenizers.video_fsq import VideoTokenizer
+    from ursa_core.tokenizers.visual import VisualTokenizer
 
 CLIP_SUFFIX = ".safetensors"
 NUM_SHAPES = 1000
@@ -160,7 +160,7 @@ class _Encoder:
     """A loaded video tokenizer, its identity, and how it wants clips cut."""
 
     model: str
-    tokenizer: "VideoTokenizer"
+    tokenizer: "VisualTokenizer"
     digest: str
     cut: "Cut"
 
@@ -172,17 +172,18 @@ def _load(
     frames: int | None,
     height_width: tuple[int, int] | None,
 ) -> _Encoder:
-    from ursa_core.bundle import load_tokenizer, resolve_model
+    from ursa_core.bundle import load_tokenizer
     from ursa_core.data.tokenizing import Cut
     from ursa_core.devices import pick_device
     from ursa_core.grids import PixelShape
+    from ursa_core.hub import name_of
 
-    tokenizer, settings, digest = load_tokenizer(model, pick_device(device))
+    folder = options.model_folder(model)
+    tokenizer, settings, digest = load_tokenizer(folder, pick_device(device))
     height, width = height_width or (settings.height, settings.width)
     shape = PixelShape(frames or settings.frames, height, width)
     tokenizer.strides.grid(shape)  # refuses what doesn't fit
-    name = resolve_model(model).resolve().name
-    return _Encoder(name, tokenizer, digest, Cut(fps or settings.fps, shape))
+    return _Encoder(name_of(folder, exact=True), tokenizer, digest, Cut(fps or settings.fps, shape))
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
@@ -320,14 +321,16 @@ def _decode(
     crf: int,
     force: bool,
 ) -> None:
-    from ursa_core.bundle import load_tokenizer, resolve_model
+    from ursa_core.bundle import load_tokenizer
     from ursa_core.data.tokenizing import decode_clip, load_tokens_of
     from ursa_core.devices import pick_device
     from ursa_core.grids import LatentGrid
+    from ursa_core.hub import name_of
     from ursa_core.media import check_output, write_media
 
     check_output(out, force, fps=fps)
-    tokenizer, _, digest = load_tokenizer(model, pick_device(device))
+    folder = options.model_folder(model)
+    tokenizer, _, digest = load_tokenizer(folder, pick_device(device))
     tokens = load_tokens_of(tokens_path, digest)
     shape = tokenizer.strides.pixels(LatentGrid(*tokens.codes.shape))
     rate = fps or tokens.fps
@@ -336,7 +339,7 @@ def _decode(
     write_media(out, decode_clip(tokenizer, tokens.codes), rate, metadata, crf)
     payload = {
         "output": str(out),
-        "model": resolve_model(model).resolve().name,
+        "model": name_of(folder, exact=True),
         "tokenizer": digest,
         "frames": shape.frames,
         "height": shape.height,

@@ -76,7 +76,7 @@ def train(
             done = steps_done
             if done:
                 output.note(f"continuing after step {done}")
-                advance(done)
+                advance(done, earlier=True)
 
         trainer = train_recipe(
             settings,

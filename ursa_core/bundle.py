@@ -1,41 +1,48 @@
 """Model bundles: a folder in the published layout, with our settings in ``ursa.json`` beside it.
 
 ``model_index.json``, ``transformer/``, ``vae/``, ``scheduler/``, ``tokenizer/``: weights are
-safetensors, everything else JSON. This file joins models, tokenizers and paths, which don't know
-one another.
+safetensors, everything else JSON; the published models keep their codebook in a pickle, of which
+tensors alone are read. This file joins models, tokenizers and paths, which don't know one another.
 """
 
 import hashlib
-import json
-import math
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.model_folder import is_folder, read_json, shipped_models
+from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
+from ursa_core.tokenizers.visual import (
+    IMAGE_CLASS,
+    VIDEO_CLASS,
+    VisualTokenizer,
+    build_visual_tokenizer,
+)
+from ursa_core.weights import load_weights, save_tensors, save_weights, write_json
 
 if TYPE_CHECKING:
+    from ursa_core.hub_download import Progress
     from ursa_core.models.transformer import Transformer
     from ursa_core.path.base import Path as ProbabilityPath
     from ursa_core.tokenizers.text import TextTokenizer
 
-SHIPPED = Path(__file__).parent / "shipped"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 CODEBOOK = "scheduler_model.safetensors"
+PICKLED_CODEBOOK = "scheduler_model.pth"
 CODEBOOK_KEY = "path.emb"
+_PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}
 
 
 @dataclass(frozen=True)
 class BundleSettings:
-    """What the published layout has no field for; the defaults are those of the paper's models.
+    """What the published layout has no field for; the defaults are the paper's for video.
 
     Args:
         max_prompt_length: ids that every prompt is padded to.
@@ -71,129 +78,61 @@ class BundleSettings:
         return PixelShape(self.frames, self.height, self.width)
 
 
+IMAGE_SETTINGS = BundleSettings(frames=1, height=1024, width=1024, steps=25, motion_prefix=False)
+"""The paper's defaults for images."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A model ready to sample from."""
 
     folder: Path
     transformer: "Transformer"
-    video_tokenizer: VideoTokenizer
+    video_tokenizer: VisualTokenizer
     text_tokenizer: "TextTokenizer"
     path: "ProbabilityPath"
     settings: BundleSettings
 
     @property
     def name(self) -> str:
-        """Name of the model."""
-        return self.folder.name
+        """Name of the model, at its commit if it came from the hub."""
+        from ursa_core.hub import name_of
+
+        return name_of(self.folder, exact=True)
 
     def grid(self, shape: PixelShape) -> LatentGrid:
         """Latent grid of a pixel shape; raises ``ShapeError`` if it doesn't fit the strides."""
         return self.video_tokenizer.strides.grid(shape)
 
 
-def shipped_models() -> dict[str, Path]:
-    """Folders of the models that come with the package, by name."""
-    return {p.parent.name: p.parent for p in sorted(SHIPPED.glob("*/model_index.json"))}
+def resolve_model(
+    model: str | Path, progress: "Progress | None" = None, *, may_download: bool = True
+) -> Path:
+    """Folder of a model: a shipped name, else an existing folder, else a Hugging Face id.
 
-
-def resolve_model(model: str | Path) -> Path:
-    """Folder of a model given by shipped name or path.
+    Args:
+        model: name, path or ``owner/name``, at a revision with ``@revision`` behind it.
+        progress: told of a download.
+        may_download: False looks on this machine alone.
 
     Raises:
-        CheckpointError: there is no such model.
+        CheckpointError: there is no such model, or it can't be had.
     """
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
-    folder = Path(model)
-    if not folder.is_dir():
+    if is_folder(model):
+        return Path(model)
+    from ursa_core import hub
+
+    wanted = hub.parse_id(str(model))
+    if wanted is None:
         names = ", ".join(shipped) or "none"
         raise CheckpointError(
-            f"there is no model {str(model)!r}: neither a shipped name nor a folder",
-            f"shipped models: {names}; or give the path of a model folder",
+            f"there is no model {str(model)!r}: no shipped name, folder or Hugging Face id",
+            f"shipped models: {names}; or give a model folder, or an id as owner/name",
         )
-    return folder
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a bundle.
-
-    Raises:
-        CheckpointError: the file is missing or damaged.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{file.parent} is not a complete model: {file.name} is missing",
-            "give a model folder with model_index.json, transformer/, vae/, scheduler/, tokenizer/",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} can't be read: {error}", "get the model anew") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} holds no JSON object", "get the model anew")
-    return content
-
-
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Read a model's safetensors weights, one file or shards with an index, into ``model``.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or a tensor is missing, foreign or of
-            another shape.
-    """
-    index = folder / f"{WEIGHTS}.index.json"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]
-    state: dict[str, Tensor] = {}
-    for name in names:
-        try:
-            state.update(load_file(folder / name))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{folder / name} is missing", "get the model anew") from error
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{folder / name} is damaged: {error}",
-                "get the model anew; the file is cut short or altered",
-            ) from error
-    expected = model.state_dict()
-    for name in sorted(expected.keys() ^ state.keys()):
-        what = "lacks the tensor" if name in expected else "has the foreign tensor"
-        raise CheckpointError(f"{folder} {what} {name}", "its config.json describes another model")
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise CheckpointError(
-                f"{folder}: {name} has shape {tuple(tensor.shape)},"
-                f" its config.json asks for {tuple(expected[name].shape)}",
-                "use the config.json that belongs to these weights",
-            )
-    model.load_state_dict(state, assign=False)
-
-
-def save_weights(
-    folder: Path, config: dict[str, Any], weights: dict[str, Tensor], dtype: torch.dtype
-) -> None:
-    """Write ``config.json`` and the weights, each file whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
-    save_tensors(folder / WEIGHTS, state)
-    write_json(folder / "config.json", config)
-
-
-def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
-    """Write a safetensors file, whole or not at all, readable by all."""
-    partial = file.with_name(file.name + ".partial")
-    save_file(state, partial, {"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(file)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    return hub.find(wanted, progress, may_download=may_download)
 
 
 def save_tokenizer(folder: Path, config: VideoTokenizerConfig, weights: dict[str, Tensor]) -> None:
@@ -203,46 +142,66 @@ def save_tokenizer(folder: Path, config: VideoTokenizerConfig, weights: dict[str
 
 def load_tokenizer(
     model: str | Path, device: torch.device | str = "cpu"
-) -> tuple[VideoTokenizer, BundleSettings, str]:
-    """The video tokenizer of a bundle, its settings, and its identity.
+) -> tuple[VisualTokenizer, BundleSettings, str]:
+    """The video or image tokenizer of a bundle in float32, its settings, and its identity.
 
     The identity is a hash of configuration and weights: codes mean the same only under one.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or describes no tokenizer of ours.
     """
     folder = resolve_model(model)
     config = read_json(folder / "vae" / "config.json")
-    tokenizer = VideoTokenizer(VideoTokenizerConfig.from_json(config))
-    load_weights(tokenizer, folder / "vae")
-    return tokenizer.to(device).eval(), load_settings(folder), tokenizer_identity(folder)
+    with torch.device("meta"):
+        tokenizer = build_visual_tokenizer(config)
+    load_weights(tokenizer, folder / "vae", device)
+    return tokenizer.eval(), load_settings(folder), tokenizer_identity(folder)
 
 
 def tokenizer_identity(folder: Path) -> str:
-    """Sixteen hex digits that change with the video tokenizer's configuration or weights."""
+    """Sixteen hex digits that change with the tokenizer's configuration or weights."""
     digest = hashlib.sha256()
     for file in (folder / "vae" / "config.json", *sorted((folder / "vae").glob("*.safetensors"))):
-        digest.update(file.read_bytes())
+        with file.open("rb") as opened:
+            while piece := opened.read(1 << 20):
+                digest.update(piece)
     return digest.hexdigest()[:16]
 
 
 def load_settings(folder: Path) -> BundleSettings:
-    """Settings of a bundle; without an ``ursa.json`` the published defaults hold.
+    """Settings of a bundle; for what its ``ursa.json`` lacks the published defaults hold.
+
+    Those are the paper's, for video or for images, with the time shift of the bundle's scheduler.
 
     Raises:
-        CheckpointError: the file is damaged or a value can't be used.
+        CheckpointError: a file is damaged or a value can't be used.
     """
+    tokenizer = read_json(folder / "vae" / "config.json")
+    is_image = tokenizer.get("_class_name") == IMAGE_CLASS
+    settings = IMAGE_SETTINGS if is_image else BundleSettings()
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if scheduler.exists():
+        content = read_json(scheduler)
+        given = {"shift": content["shift"]} if "shift" in content else {}
+        settings = _with_settings(settings, given, scheduler)
     file = folder / "ursa.json"
-    if not file.exists():
-        return BundleSettings()
-    content = read_json(file)
+    return _with_settings(settings, read_json(file), file) if file.exists() else settings
+
+
+def _with_settings(settings: BundleSettings, content: dict[str, Any], file: Path) -> BundleSettings:
+    """Settings changed to what a file gives."""
     known: dict[str, Any] = {}
     for field in fields(BundleSettings):
-        value = content.get(field.name, field.default)
+        if field.name not in content:
+            continue
+        value = content[field.name]
         if not _is_setting(value, field.default):
             raise CheckpointError(
                 f"{file}: {field.name} can't be {value!r}",
                 f"give a value such as {field.default!r}",
             )
         known[field.name] = tuple(value) if isinstance(value, list) else value
-    return BundleSettings(**known)
+    return replace(settings, **known)
 
 
 def _is_setting(value: object, like: object) -> bool:
@@ -297,6 +256,7 @@ def save_bundle(
         for file in (tokenizer_folder / "vae").iterdir():
             shutil.copyfile(file, folder / "vae" / file.name)
     save_settings(folder, settings)
+    tokenizer_class = read_json(folder / "vae" / "config.json")["_class_name"]
     write_json(
         folder / "model_index.json",
         {
@@ -308,8 +268,8 @@ def save_bundle(
                 "URSATransformer3DModel",
             ],
             "vae": [
-                "diffnext.models.autoencoders.autoencoder_vq_cosmos3d",
-                "AutoencoderVQCosmos3D",
+                f"diffnext.models.autoencoders.{_PUBLISHED_MODULES[tokenizer_class]}",
+                tokenizer_class,
             ],
         },
     )
@@ -344,8 +304,9 @@ def load_bundle(
             f" the tokenizer and the path make {path.num_states}",
             "use the parts of one model",
         )
-    transformer = Transformer(config)
-    load_weights(transformer, folder / "transformer")
+    with torch.device("meta"):
+        transformer = Transformer(config)
+    load_weights(transformer, folder / "transformer", device, dtype)
     text_tokenizer = TextTokenizer.load(folder / "tokenizer", settings.max_prompt_length)
     if text_tokenizer.max_id >= config.lm_vocab_size:
         raise CheckpointError(
@@ -355,7 +316,7 @@ def load_bundle(
         )
     return Bundle(
         folder,
-        transformer.to(device, dtype).eval(),
+        transformer.eval(),
         video_tokenizer,
         text_tokenizer,
         path,
@@ -364,59 +325,121 @@ def load_bundle(
 
 
 def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
-    """The codebook (K, C) of a tokenizer, after a look at the one stored beside the path.
+    """The codebook that a path was trained with: the one stored beside it, else the tokenizer's.
+
+    The published models store theirs in float16; their paths have seen that rounding.
+
+    Args:
+        folder: of the scheduler.
+        expected: float32 (K, C) vectors of the tokenizer's codes.
+
+    Returns:
+        float32 (K, C), on the device of ``expected``.
 
     Raises:
         CheckpointError: the stored one is damaged or another.
     """
-    file = folder / CODEBOOK
-    if not file.exists():
+    found = _read_codebook(folder)
+    if found is None:
         return expected
-    try:
-        stored = load_file(file)[CODEBOOK_KEY]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
-    if stored.shape != expected.shape or not torch.allclose(stored.to(expected), expected):
+    file, stored = found
+    stored = stored.to(expected)
+    tolerance = 2.0**-8  # that of bfloat16, the coarsest that a codebook may be stored in
+    scale = float(expected.abs().max())
+    if stored.shape != expected.shape or not torch.allclose(
+        stored, expected, rtol=tolerance, atol=tolerance * scale
+    ):
         raise CheckpointError(
             f"{file} holds another codebook than the tokenizer's", "use the parts of one model"
         )
-    return expected
+    return stored
+
+
+def _read_codebook(folder: Path) -> tuple[Path, Tensor] | None:
+    """The file of a stored codebook and the tensor in it, if there is one."""
+    file = folder / CODEBOOK
+    try:
+        if file.exists():
+            return file, load_file(file)[CODEBOOK_KEY]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
+    file = folder / PICKLED_CODEBOOK
+    if not file.exists():
+        return None
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles surface as many kinds
+        raise CheckpointError(
+            f"{file} can't be read: it is damaged, or holds more than tensors",
+            "get the model anew, from a source that you trust",
+        ) from error
+    stored = content.get(CODEBOOK_KEY) if isinstance(content, dict) else None
+    if not isinstance(stored, Tensor) or stored.layout != torch.strided:
+        raise CheckpointError(f"{file} has no tensor {CODEBOOK_KEY}", "get the model anew")
+    return file, stored
 
 
 def path_to_json(path: "ProbabilityPath", shift: float) -> dict[str, Any]:
-    """The published ``scheduler_config.json``; alpha is null for the mixture path."""
+    """The published ``scheduler_config.json``; alpha is null where the path has none."""
     from ursa_core.path.masked import MaskedPath
     from ursa_core.path.metric import MetricPath
+    from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
-    alpha, c = (path.alpha, path.c) if isinstance(path, MetricPath) else (None, None)
-    config = {
+    config: dict[str, Any] = {
         "_class_name": "KineticOptimalScheduler",
-        "alpha": alpha,
-        "c": c,
+        "alpha": None,
+        "c": None,
         "eps": 1e-5,
         "shift": shift,
     }
+    schedule = path.schedule if isinstance(path, MetricPath) else None
+    if isinstance(schedule, PowerSchedule):
+        return {**config, **asdict(schedule)}
+    if isinstance(schedule, LinearSchedule):
+        return {**config, "path": "linear", "schedule": asdict(schedule)}
     return {**config, "path": "masked"} if isinstance(path, MaskedPath) else config
 
 
 def build_path(config: dict[str, Any], codebook: Tensor) -> "ProbabilityPath":
     """The probability path that a ``scheduler_config.json`` describes.
 
+    A linear path without a ``schedule`` gets the one that its codebook asks for.
+
     Raises:
-        CheckpointError: alpha or c isn't a positive number.
+        CheckpointError: alpha, c or the schedule can't shape a path.
     """
+    from ursa_core.path.calibration import distance_curve
     from ursa_core.path.masked import MaskedPath
     from ursa_core.path.metric import MetricPath
     from ursa_core.path.mixture import MixturePath
+    from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
-    if config.get("path") == "masked":
+    kind, alpha, c = config.get("path"), config.get("alpha"), config.get("c")
+    if kind == "masked":
         return MaskedPath(len(codebook))
-    alpha, c = config.get("alpha"), config.get("c")
-    if alpha is None:
-        return MixturePath(len(codebook))
-    if not all(isinstance(v, int | float) and 0 < v < math.inf for v in (alpha, c)):
+    try:
+        if kind == "linear" and config.get("schedule") is None:
+            return MetricPath(codebook, LinearSchedule.of(distance_curve(codebook)))
+        if kind == "linear":
+            table = {name: tuple(map(float, v)) for name, v in config["schedule"].items()}
+            return MetricPath(codebook, LinearSchedule(**table))
+        if alpha is None:
+            return MixturePath(len(codebook))
+        return MetricPath(codebook, PowerSchedule(*(_number(v) for v in (alpha, c))))
+    except (UsageError, TypeError, ValueError, AttributeError) as error:
+        what = "schedule" if kind == "linear" else f"alpha {alpha!r} and c {c!r}"
         raise CheckpointError(
-            f"scheduler_config.json: alpha {alpha!r} and c {c!r} can't shape a path",
-            "give numbers above 0, as 1.0 and 5.0",
-        )
-    return MetricPath(codebook, float(alpha), float(cast(float, c)))
+            f"scheduler_config.json: its {what} can't shape a path",
+            "give numbers above 0, as 1.0 and 5.0, or get the model anew",
+        ) from error
+
+
+def _number(value: object) -> float:
+    """A number of JSON, which neither a text nor a truth value is.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)

@@ -47,6 +47,27 @@ class DataError(UrsaError):
     """Media, captions or token shards can't be read or written."""
 
 
+class HubError(CheckpointError):
+    """A model can't be had from the Hugging Face hub."""
+
+
+class HubUnreachableError(HubError):
+    """There is no way to the hub: no network, or downloads are switched off.
+
+    Args:
+        model: that was asked for.
+        cause: why the hub is out of reach.
+        hint: what the user can do about it.
+    """
+
+    def __init__(self, model: str, cause: str, hint: str) -> None:
+        super().__init__(
+            f"the model {model} isn't on this machine, neither a folder nor pulled, and {cause}",
+            hint,
+        )
+        self.cause = cause
+
+
 class DeviceError(UrsaError):
     """The compute device asked for isn't there or is too small."""
 

@@ -183,8 +183,9 @@ class GeneratorData(Section):
 class PathSettings(Section):
     """Probability path from noise to data."""
 
-    kind: Literal["metric", "mixture", "masked"] = "metric"
-    """Metric is the paper's own; the others are what it compares with."""
+    kind: Literal["metric", "linear", "mixture", "masked"] = "metric"
+    """Metric is the paper's own, linear the same with a tabulated sharpness under which the mean
+    distance falls exactly linearly; mixture and masked are what the paper compares with."""
     alpha: Above0 | None = None
     """Exponent of the metric path's sharpness c·(t/(1-t))^alpha; 1 unless given."""
     c: Above0 | None = None

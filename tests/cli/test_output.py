@@ -84,6 +84,18 @@ def test_progress_without_terminal_is_lines_now_and_then(
     assert last.startswith("sample: 3/3, 0 s left")
 
 
+def test_time_left_counts_only_the_steps_of_this_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_LINES", 0.0)
+    clock = iter([0.0, 0.0, 10.0])
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    with output.progress(103, "training") as advance:
+        advance(100, earlier=True)
+        advance()
+    assert "101/103, 20 s left" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

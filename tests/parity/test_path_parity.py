@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ursa_core.path.metric import MetricPath
+from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.time_grid import time_grid
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "path_reference.safetensors"
@@ -47,7 +48,7 @@ def test_probabilities_and_rates_are_the_references(kind: str) -> None:
         if key.startswith(f"{kind}.")
     }
     alpha, c, _ = SETTINGS[kind]
-    path = MetricPath(codebook(kind), alpha, c)
+    path = MetricPath(codebook(kind), PowerSchedule(alpha, c))
     x_1, x_t = expected["path_x1"].long(), expected["path_xt"].long()
     kept = expected["path_prob"].shape[-1]
     assert len(expected["path_t"]) == 5

@@ -8,9 +8,12 @@ from scipy import stats
 
 from ursa_core.errors import UsageError
 from ursa_core.path.base import Path
+from ursa_core.path.calibration import distance_curve
 from ursa_core.path.masked import MaskedPath
-from ursa_core.path.metric import MetricPath, quadrature
+from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MixturePath
+from ursa_core.path.quadrature import num_nodes, quadrature
+from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
 K = 14
 TWIN_OF_3 = 11
@@ -24,14 +27,15 @@ def small_codebook(num_codes: int = K) -> torch.Tensor:
     return codebook
 
 
+POWERS = {"metric": (1.0, 5.0), "metric-half": (0.5, 6.0), "metric-steep": (1.7, 3.0)}
 PATHS = {
-    "metric": MetricPath(small_codebook(), 1.0, 5.0),
-    "metric-half": MetricPath(small_codebook(), 0.5, 6.0),
-    "metric-steep": MetricPath(small_codebook(), 1.7, 3.0),
+    **{name: MetricPath(small_codebook(), PowerSchedule(*at)) for name, at in POWERS.items()},
+    "metric-linear": MetricPath(
+        small_codebook(), LinearSchedule.of(distance_curve(small_codebook()))
+    ),
     "mixture": MixturePath(K, torch.float64),
     "masked": MaskedPath(K, torch.float64),
 }
-METRIC = [name for name in PATHS if name.startswith("metric")]
 
 
 @pytest.fixture(params=PATHS)
@@ -146,7 +150,7 @@ def test_corruption_matches_the_probabilities(path: Path, t: float) -> None:
         assert stats.chi2.sf(chi_square, int(likely.sum())) > 1e-4
 
 
-@pytest.mark.parametrize("name", METRIC)
+@pytest.mark.parametrize("name", POWERS)
 @pytest.mark.parametrize(
     ("start", "end"), [(0.0, 0.04), (0.0, 0.5), (0.5, 0.54), (0.9, 0.96), (0.96, 0.998)]
 )
@@ -159,12 +163,14 @@ def test_integrated_rates_equal_a_fine_integral(name: str, start: float, end: fl
         return path.jump_rates(x_t.expand_as(t), x_1.expand_as(t), t).sum(-1)
 
     # In s = t^alpha the rates stay finite at 0 for every alpha.
-    edges = torch.linspace(start**path.alpha, end**path.alpha, 20001, dtype=torch.float64)
-    s, power = (edges[1:] + edges[:-1]) / 2, 1 / path.alpha
+    alpha, c = POWERS[name]
+    edges = torch.linspace(start**alpha, end**alpha, 20001, dtype=torch.float64)
+    s, power = (edges[1:] + edges[:-1]) / 2, 1 / alpha
     exact = float((total(s**power) * power * s ** (power - 1) * edges.diff()).sum())
     ends = torch.tensor([[start], [end]], dtype=torch.float64)
-    nodes, measures = quadrature(*path.beta_t(ends))
-    odds = (nodes / path.c) ** power
+    betas = path.beta_t(ends)
+    nodes, measures = quadrature(*betas, int(num_nodes(*betas)))
+    odds = (nodes / c) ** power
     times = (odds / (1 + odds)).flatten()
     summed = float((total(times) / path.dbeta_t(times) * measures[:, 0]).sum())
     assert summed == pytest.approx(exact, rel=1e-4)
@@ -224,8 +230,8 @@ def test_each_position_may_have_its_own_time(path: Path) -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 4 * K * 7])
 def test_chunks_change_nothing(chunk_bytes: int) -> None:
-    whole = MetricPath(small_codebook().float(), 1.0, 5.0)
-    pieces = MetricPath(small_codebook().float(), 1.0, 5.0, chunk_bytes)
+    whole = MetricPath(small_codebook().float(), PowerSchedule(1.0, 5.0))
+    pieces = MetricPath(small_codebook().float(), PowerSchedule(1.0, 5.0), chunk_bytes)
     x_1 = torch.randint(K, (3, 20), generator=generator())
     x_t = whole.corrupt(x_1, 0.4, generator(1))
     assert torch.equal(pieces.corrupt(x_1, 0.4, generator(1)), x_t)
@@ -259,11 +265,11 @@ def test_what_cannot_be_is_refused(path: Path) -> None:
 def test_impossible_paths_are_refused() -> None:
     for alpha, c in ((0.0, 5.0), (-1.0, 5.0), (1.0, 0.0), (1.0, float("inf"))):
         with pytest.raises(UsageError, match="can't shape a path"):
-            MetricPath(small_codebook(), alpha, c)
+            MetricPath(small_codebook(), PowerSchedule(alpha, c))
     with pytest.raises(UsageError, match="isn't a codebook"):
-        MetricPath(torch.zeros(5), 1.0, 5.0)
+        MetricPath(torch.zeros(5), PowerSchedule(1.0, 5.0))
     with pytest.raises(UsageError, match="NaN"):
-        MetricPath(torch.full((5, 2), float("nan")), 1.0, 5.0)
+        MetricPath(torch.full((5, 2), float("nan")), PowerSchedule(1.0, 5.0))
     with pytest.raises(UsageError):
         MixturePath(1)
     with pytest.raises(UsageError):

@@ -11,6 +11,7 @@ from ursa_core.path.base import Path
 from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MixturePath
+from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import frame_times, time_grid
@@ -20,7 +21,7 @@ PROMPTS = torch.tensor([[3, 1], [7, 2], [5, 5]])
 EMPTY = torch.zeros(3, 2, dtype=torch.int64)
 CODEBOOK = torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
 PATHS: dict[str, Path] = {
-    "metric": MetricPath(CODEBOOK, 1.0, 5.0),
+    "metric": MetricPath(CODEBOOK, PowerSchedule(1.0, 5.0)),
     "mixture": MixturePath(K),
     "masked": MaskedPath(K),
 }

@@ -7,16 +7,17 @@ from ursa_core.path.base import Path
 from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MixturePath
+from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 
 K, SAMPLES = 5, 12000
 PATHS: dict[str, Path] = {
     "metric": MetricPath(
-        torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), alpha=1.0, c=5.0
+        torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), PowerSchedule(1.0, 5.0)
     ),
     "metric-half": MetricPath(
-        torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), alpha=0.5, c=6.0
+        torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), PowerSchedule(0.5, 6.0)
     ),
     "mixture": MixturePath(K),
     "masked": MaskedPath(K),

@@ -63,7 +63,8 @@ def test_head_sees_chunks_and_the_draw_does_not_depend_on_them(
         return states
 
     whole, _ = draw_codes(head, hidden, 6, torch.Generator().manual_seed(1))
-    monkeypatch.setattr("ursa_core.sampling.posterior._CHUNK_BYTES", {"cpu": 4 * 6 * 7})
+    monkeypatch.setattr("ursa_core.sampling.posterior._CHUNK_BYTES", {"cpu": 4 * 6 * 3})
+    monkeypatch.setattr("ursa_core.sampling.posterior._HEAD_ROWS", 7)
     pieces, _ = draw_codes(head, hidden, 6, torch.Generator().manual_seed(1))
     assert seen == [30, 7, 7, 7, 7, 2]
     assert torch.equal(whole, pieces)

@@ -12,11 +12,12 @@ from ursa_core.data.shard_writer import ShardWriter
 from ursa_core.data.tokenizing import Cut, find_items, token_identity, tokenize_items
 from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
 from ursa_core.grids import PixelShape
+from ursa_core.path.calibration import distance_curve
+from ursa_core.path.metric import MetricPath
+from ursa_core.path.schedules import LinearSchedule
 from ursa_core.recipe import load_recipe
-from ursa_core.recipe_fields import OptimizerSettings
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.training.checkpoints import checkpoint_files, load_checkpoint, save_checkpoint
-from ursa_core.training.optimizer import Ema, learning_rate
 from ursa_core.training.run import build_task, plan_training, train_recipe
 from ursa_core.training.trainer import Interrupted
 
@@ -93,22 +94,24 @@ def recipe_text(request):
     )
 
 
-def test_a_stopped_run_continues_bit_for_bit(recipe_text, tmp_path):
-    whole = train(recipe_text, tmp_path, "whole")
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_stopped_run_continues_bit_for_bit(kind, recipe_text, tmp_path):
+    kind = f"optimizer.kind={kind}"
+    whole = train(recipe_text, tmp_path, "whole", kind)
 
     def stop_after_three(progress):
         if progress.step == 3:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="step 3 of 6") as caught:
-        train(recipe_text, tmp_path, "parts", on_step=stop_after_three)
+        train(recipe_text, tmp_path, "parts", kind, on_step=stop_after_three)
     assert caught.value.exit_code == 130
-    parts = train(recipe_text, tmp_path, "parts")
+    parts = train(recipe_text, tmp_path, "parts", kind)
     assert parts.step == whole.step == 6
     states = [load_checkpoint(checkpoint_files(tmp_path / run)[-1]) for run in ("whole", "parts")]
-    for kind in ("model", "ema"):
-        for name, value in states[0][kind].items():
-            assert torch.equal(value, states[1][kind][name]), name
+    for part in ("model", "ema"):
+        for name, value in states[0][part].items():
+            assert torch.equal(value, states[1][part][name]), name
     for slot in states[0]["optimizer"]["state"]:
         for name, value in states[0]["optimizer"]["state"][slot].items():
             assert torch.equal(value, states[1]["optimizer"]["state"][slot][name])
@@ -253,30 +256,21 @@ def test_old_checkpoints_go(tmp_path):
     assert [load_checkpoint(f)["step"] for f in checkpoint_files(tmp_path)] == [4, 5]
 
 
-def test_learning_rate_warms_up_then_falls_to_its_share():
-    settings = OptimizerSettings(learning_rate=1.0, warmup_steps=10, final_ratio=0.1)
-    rates = [learning_rate(step, 100, settings) for step in range(101)]
-    assert rates[0] == 0.1
-    assert rates[9] == rates[10] == 1.0
-    assert rates[100] == pytest.approx(0.1)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-def test_average_forgets_the_start():
-    model = torch.nn.Linear(1, 1)
-    average = Ema(model, 0.9)
-    with torch.no_grad():
-        model.weight.fill_(3.0)
-    for step in range(200):
-        average.update_(model.named_parameters(), step)
-    assert average.average["weight"].item() == pytest.approx(3.0, abs=1e-6)
-
-
 @pytest.mark.parametrize("kind", ["mixture", "masked"])
 def test_the_compared_paths_train_and_sample(kind, generator_recipe, tmp_path):
     train(generator_recipe, tmp_path, "run", f"path.kind={kind}", "train.steps=2")
     bundle = load_bundle(tmp_path / "run")
     assert type(bundle.path).__name__.lower() == f"{kind}path"
+    (made,) = generate(bundle, GenerateOptions("a red circle grows on a navy background"))
+    assert 0 <= made.codes.min() <= made.codes.max() < bundle.path.num_codes
+
+
+def test_the_linear_path_trains_and_keeps_its_table(generator_recipe, tmp_path):
+    train(generator_recipe, tmp_path, "run", "path.kind=linear", "train.steps=2")
+    bundle = load_bundle(tmp_path / "run")
+    assert isinstance(bundle.path, MetricPath)
+    assert isinstance(bundle.path.schedule, LinearSchedule)
+    assert bundle.path.schedule == LinearSchedule.of(distance_curve(bundle.path.codebook))
     (made,) = generate(bundle, GenerateOptions("a red circle grows on a navy background"))
     assert 0 <= made.codes.min() <= made.codes.max() < bundle.path.num_codes
 

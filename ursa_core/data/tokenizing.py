@@ -19,7 +19,7 @@ from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, resize_and_crop, to_frames, to_video
-from ursa_core.tokenizers.video_fsq import VideoTokenizer
+from ursa_core.tokenizers.visual import VisualTokenizer
 
 SHAPES_PREFIX = "shapes:"
 BATCH_SIZE = 16
@@ -207,7 +207,7 @@ def find_clip(given: str, seed: int, fps: float) -> Item:
     return item
 
 
-def token_identity(tokenizer: VideoTokenizer, digest: str) -> TokenIdentity:
+def token_identity(tokenizer: VisualTokenizer, digest: str) -> TokenIdentity:
     """What shards record about the tokenizer of their codes."""
     strides = tokenizer.strides
     return TokenIdentity(
@@ -220,7 +220,7 @@ def token_identity(tokenizer: VideoTokenizer, digest: str) -> TokenIdentity:
 
 
 @torch.inference_mode()
-def encode_clips(tokenizer: VideoTokenizer, clips: Sequence[Frames]) -> Tensor:
+def encode_clips(tokenizer: VisualTokenizer, clips: Sequence[Frames]) -> Tensor:
     """Codes int64 (B, f, h, w), on the CPU, of clips uint8 (F, H, W, 3) of one shape."""
     device = next(tokenizer.parameters()).device
     video = torch.cat([to_video(frames) for frames in clips]).to(device)
@@ -228,20 +228,20 @@ def encode_clips(tokenizer: VideoTokenizer, clips: Sequence[Frames]) -> Tensor:
 
 
 @torch.inference_mode()
-def decode_clip(tokenizer: VideoTokenizer, codes: Tensor) -> Frames:
+def decode_clip(tokenizer: VisualTokenizer, codes: Tensor) -> Frames:
     """Frames uint8 (F, H, W, 3) of codes int64 (f, h, w)."""
     device = next(tokenizer.parameters()).device
     return to_frames(tokenizer.decode(codes.unsqueeze(0).to(device)))
 
 
-def measure(tokenizer: VideoTokenizer, codes: Tensor, frames: Frames) -> Quality:
+def measure(tokenizer: VisualTokenizer, codes: Tensor, frames: Frames) -> Quality:
     """PSNR and SSIM of the decoded codes (f, h, w) against the frames they were made of."""
     decoded = decode_clip(tokenizer, codes)
     return Quality(psnr(decoded, frames), ssim(decoded, frames))
 
 
 def tokenize_clip(
-    item: Item, tokenizer: VideoTokenizer, digest: str, cut: Cut, path: Path, check: bool = True
+    item: Item, tokenizer: VisualTokenizer, digest: str, cut: Cut, path: Path, check: bool = True
 ) -> ItemResult:
     """Encode one clip into a token file.
 
@@ -291,7 +291,7 @@ def load_tokens_of(path: Path, digest: str) -> TokenFile:
 
 def tokenize_items(
     items: Iterable[Item],
-    tokenizer: VideoTokenizer,
+    tokenizer: VisualTokenizer,
     cut: Cut,
     writer: ShardWriter,
     num_checked: int | None = None,

@@ -1,27 +1,24 @@
 """Distances between the codebook's directions, which the metric path is made of."""
 
-import math
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.draws import chunks, exp2_, precise_dtype
+from ursa_core.path.draws import precise_dtype
 
 TWIN_DISTANCE = 1e-6
 """Squared distances up to this are 0: the rounding of vectors stored in float16 or float32."""
 
 _NORM_EPS = 1e-5
-_CHUNK_BYTES = 1 << 20
+_WIDE = 32
 
 
 class CodebookDistances:
     """Squared Euclidean distances between the L2-normalised vectors of a codebook.
 
-    They come as rows on demand, as the table of all pairs would take 16 GB at 64,000 codes. The
-    products are in float64 where the device has it: float32 would leave errors of 2e-7, which
-    sharp paths multiply by beta.
+    They come on demand, as the table of all pairs would take 32 GB at 64,000 codes. Vectors of few
+    dimensions are multiplied in float64 where the device has it: float32 leaves errors of 2e-7,
+    which sharp paths multiply by beta, and takes no less time there.
 
     Args:
         codebook: (K, C) float; a vector of zeros stays zero.
@@ -40,7 +37,8 @@ class CodebookDistances:
             raise UsageError("the codebook has infinite or NaN entries", "check its file")
         self.dtype = torch.float64 if codebook.dtype == torch.float64 else torch.float32
         self.device = codebook.device
-        vectors = codebook.to(precise_dtype(codebook.device))
+        is_wide = codebook.shape[1] > _WIDE and self.dtype == torch.float32
+        vectors = codebook.float() if is_wide else codebook.to(precise_dtype(codebook.device))
         vectors = torch.nn.functional.normalize(vectors, dim=-1, eps=_NORM_EPS)
         norms = vectors.square().sum(-1, keepdim=True)
         ones = torch.ones_like(norms)
@@ -55,39 +53,18 @@ class CodebookDistances:
 
     def rows(self, x_1: Tensor) -> Tensor:
         """Squared distances (n, K) in [0, 4] of codes (n,) to all codes; 0 between twins."""
-        distances = (self._left[x_1] @ self._right).to(self.dtype)
+        return self.block(x_1, slice(None))
+
+    def block(self, x_1: Tensor, codes: slice) -> Tensor:
+        """Squared distances (n, block) of codes (n,) to a range of codes."""
+        distances = self._left[x_1] @ self._right[:, codes]
+        return torch.nn.functional.threshold(distances, TWIN_DISTANCE, 0.0, inplace=True)
+
+    def pairs(self, x: Tensor, y: Tensor) -> Tensor:
+        """Squared distances (n,) between codes ``x`` and ``y``; 0 between twins."""
+        distances = (self._left[x] * self._right.T[y]).sum(-1)
         return torch.nn.functional.threshold(distances, TWIN_DISTANCE, 0.0, inplace=True)
 
     def twins(self, x_1: Tensor) -> Tensor:
         """Mask (n, K) of the codes at distance 0 from codes (n,), themselves included."""
         return self.rows(x_1) == 0
-
-
-def mean_distance(
-    codebook: Tensor, betas: Sequence[float] | Tensor, x_1: Tensor | None = None
-) -> Tensor:
-    """Mean Euclidean distance (not squared) of x_t to x_1 at each sharpness beta.
-
-    The expectation over x_t is exact, and so is the one over x_1 uniform on all codes, the default.
-    (alpha, c) and t act through beta alone, so one table serves the choice among all of them.
-
-    Args:
-        codebook: (K, C) float.
-        betas: sharpnesses, at least 0.
-        x_1: (n,) codes to average over instead of all.
-
-    Returns:
-        (number of betas,) float64 on the CPU.
-    """
-    distances = CodebookDistances(codebook)
-    if x_1 is None:
-        x_1 = torch.arange(distances.num_codes, device=codebook.device)
-    sums = torch.zeros(len(betas), dtype=torch.float64)
-    for rows in chunks(x_1.numel(), distances.num_codes, _CHUNK_BYTES):
-        squared = distances.rows(x_1[rows])
-        euclidean = squared.sqrt()
-        for index, beta in enumerate(betas):
-            weights = exp2_(squared * (-float(beta) * math.log2(math.e)))
-            means = (weights * euclidean).sum(-1) / weights.sum(-1)
-            sums[index] += float(means.sum())
-    return sums / x_1.numel()

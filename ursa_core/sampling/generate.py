@@ -155,5 +155,5 @@ def generate(
 def decode(bundle: Bundle, codes: Tensor) -> Frames:
     """Frames uint8 (F, height, width, 3) of codes (F, H, W)."""
     tokenizer = bundle.video_tokenizer
-    device = tokenizer.quantizer.radix.device
+    device = next(tokenizer.parameters()).device
     return np.asarray(to_frames(tokenizer.decode(codes.to(device).unsqueeze(0))))

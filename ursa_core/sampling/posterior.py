@@ -13,6 +13,8 @@ Head = Callable[[Tensor], Tensor]
 """Hidden states (n, D) float32 to logits (n, K)."""
 
 _CHUNK_BYTES = {"cpu": 2 << 20, "other": 64 << 20}
+_HEAD_ROWS = 64
+"""Positions of a product at least, lest reading the head's matrix takes longer than multiplying."""
 
 
 def draw_codes(
@@ -50,13 +52,16 @@ def draw_codes(
     codes = torch.empty(states.shape[0], dtype=torch.int64, device=hidden.device)
     log_probs = torch.empty(states.shape[0], dtype=torch.float32, device=hidden.device)
     chunk_bytes = _CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "other"]
-    for rows in chunks(states.shape[0], num_codes, chunk_bytes):
-        logits = head(states[rows].float())
-        weights = posterior_weights(logits, temperature, top_p)
-        codes[rows] = drawn = pick(weights, noise[rows])
-        if temperature != 1 or top_p is not None:
-            weights = posterior_weights(logits)
-        log_probs[rows] = (weights.gather(1, drawn[:, None])[:, 0] / weights.sum(-1)).log()
+    for outer in chunks(states.shape[0], num_codes, max(chunk_bytes, 4 * num_codes * _HEAD_ROWS)):
+        head_logits = head(states[outer].float())
+        for inner in chunks(head_logits.shape[0], num_codes, chunk_bytes):
+            logits = head_logits[inner]
+            rows = slice(outer.start + inner.start, outer.start + inner.stop)
+            weights = posterior_weights(logits, temperature, top_p)
+            codes[rows] = drawn = pick(weights, noise[rows])
+            if temperature != 1 or top_p is not None:
+                weights = posterior_weights(logits)
+            log_probs[rows] = (weights.gather(1, drawn[:, None])[:, 0] / weights.sum(-1)).log()
     return codes.view(shape), log_probs.view(shape)
 
 

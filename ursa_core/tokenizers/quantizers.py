@@ -1,9 +1,12 @@
-"""Finite scalar quantization: a code is a row of small integers, its vector their scaled values."""
+"""Quantizers: finite scalar (a code is a row of small integers) and learned (a row of a table)."""
 
 import math
 
 import torch
 from torch import Tensor, nn
+
+_BLOCK = 4096
+"""Latents, and codes, that are compared at once: 64 MB of float32 products."""
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -20,8 +23,9 @@ class FiniteScalarQuantizer(nn.Module):
         super().__init__()
         self.levels = tuple(levels)
         self.num_codes = math.prod(levels)
-        sizes = torch.tensor(levels, dtype=torch.int64)
-        radix = torch.cumprod(torch.tensor([1, *levels[:-1]]), 0)
+        # On the CPU even where a checkpoint's model is built on the meta device, without values.
+        sizes = torch.tensor(levels, dtype=torch.int64, device="cpu")
+        radix = torch.cumprod(torch.tensor([1, *levels[:-1]], device="cpu"), 0)
         # A little over half the range, so that the outermost levels are reached in finite z.
         half_range = (sizes - 1) * 1.001 / 2
         offset = torch.where(sizes % 2 == 0, 0.5, 0.0)
@@ -65,3 +69,46 @@ class FiniteScalarQuantizer(nn.Module):
     def codebook(self) -> Tensor:
         """Vectors of all codes, (K, C) float32."""
         return self.vectors(torch.arange(self.num_codes, device=self.radix.device))
+
+
+class VectorQuantizer(nn.Module):
+    """Picks the code whose learned vector has the largest dot product with a latent.
+
+    Args:
+        num_codes: K.
+        width: C, of a code's vector.
+    """
+
+    def __init__(self, num_codes: int, width: int) -> None:
+        super().__init__()
+        self.num_codes = num_codes
+        self.embedding = nn.Embedding(num_codes, width)
+
+    def quantize(self, z: Tensor) -> Tensor:
+        """Codes (...) int64 of latents ``z`` (..., C), the first of equals.
+
+        Blocks of latents meet blocks of codes, so memory never holds a row of K products each.
+        """
+        blocks = [self._nearest(block) for block in z.reshape(-1, z.shape[-1]).split(_BLOCK)]
+        return torch.cat(blocks).view(z.shape[:-1])
+
+    def _nearest(self, z: Tensor) -> Tensor:
+        best = z.new_full((len(z),), -torch.inf)
+        codes = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+        for start in range(0, self.num_codes, _BLOCK):
+            products = z @ self.embedding.weight[start : start + _BLOCK].T
+            value, index = products.max(1)
+            better = value > best
+            best = torch.where(better, value, best)
+            codes = torch.where(better, index + start, codes)
+        return codes
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Code vectors (..., C) of codes (...) int64."""
+        found: Tensor = self.embedding(codes)
+        return found
+
+    @property
+    def codebook(self) -> Tensor:
+        """Vectors of all codes, (K, C), without gradient."""
+        return self.embedding.weight.detach()

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
+from ursa_core.model_folder import PUBLISHED_LEVELS
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
-
-PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,151 @@
+"""Draws by a table or streamed over blocks follow p_t and the jump rates exactly."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ursa_core.path import distance_table, streamed_draws
+from ursa_core.path.codebook import CodebookDistances
+from ursa_core.path.distance_table import CodeGrid, DistanceTable
+from ursa_core.path.draws import uniforms
+from ursa_core.path.metric import MetricPath
+from ursa_core.path.quadrature import num_nodes, one_node, quadrature
+from ursa_core.path.schedules import PowerSchedule
+from ursa_core.path.streamed_draws import StreamedDraws
+from ursa_core.path.table_draws import TableDraws, bisect
+from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+
+DRAWS = 60_000
+
+
+def fsq(*levels: int) -> Tensor:
+    return FiniteScalarQuantizer(list(levels)).codebook
+
+
+def random_codebook() -> Tensor:
+    return torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+
+
+# Grids with equal and with mirrored channels, with both, and a codebook that is none.
+CODEBOOKS = {
+    "4-4-4": fsq(4, 4, 4),
+    "5-3-5": fsq(5, 3, 5),
+    "4-5-5-4": fsq(4, 5, 5, 4),
+    "random": random_codebook(),
+}
+
+
+def draws_of(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> TableDraws | StreamedDraws:
+    distances = CodebookDistances(CODEBOOKS[name])
+    if kind == "streamed":
+        monkeypatch.setattr(streamed_draws, "_BLOCK", 16)
+        return StreamedDraws(distances, 1 << 16)
+    monkeypatch.setattr(distance_table, "_BLOCK_ENTRIES", 1000)
+    table = DistanceTable.of(distances, CODEBOOKS[name])
+    assert table is not None
+    return TableDraws(distances, table, 1 << 12)
+
+
+def check_shares(drawn: Tensor, probs: Tensor) -> None:
+    """Chi-square test of draws against probabilities (K,), and nothing impossible."""
+    counts = torch.bincount(drawn, minlength=len(probs)).double()
+    expected = probs * len(drawn)
+    assert float(counts[expected < 1e-7].sum()) == 0
+    likely = expected > 5
+    observed = torch.cat([counts[likely], counts[~likely].sum()[None]])
+    wanted = torch.cat([expected[likely], expected[~likely].sum()[None]])
+    chi_square = float(((observed - wanted).square() / wanted.clamp(min=1)).sum())
+    assert stats.chi2.sf(chi_square, int(likely.sum())) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["table", "streamed"])
+@pytest.mark.parametrize("name", CODEBOOKS)
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.8])
+def test_corruption_is_exact(
+    name: str, kind: str, t: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = MetricPath(CODEBOOKS[name], PowerSchedule(1.0, 4.0))
+    draws = draws_of(name, kind, monkeypatch)
+    for x_1 in (0, 7, len(CODEBOOKS[name]) - 2):
+        codes = torch.full((DRAWS,), x_1)
+        beta = path.beta_t(torch.full((DRAWS,), t))
+        noise = uniforms((DRAWS,), torch.Generator().manual_seed(x_1), torch.device("cpu"))
+        probs = path.conditional_probs(codes[:1], t)[0].double()
+        check_shares(draws.corrupt(codes, beta, noise), probs)
+
+
+@pytest.mark.parametrize("kind", ["table", "streamed"])
+@pytest.mark.parametrize("name", CODEBOOKS)
+@pytest.mark.parametrize("solver", ["integrated", "euler"])
+def test_jumps_are_exact(
+    name: str, kind: str, solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = MetricPath(CODEBOOKS[name].double(), PowerSchedule(1.0, 4.0))
+    draws = draws_of(name, kind, monkeypatch)
+    start, end = 0.3, 0.55
+    for x_t, x_1 in ((1, 0), (30, 7), (5, 44)):
+        rates = [
+            path.jump_rates(torch.tensor([x_t]), torch.tensor([x_1]), t)[0]
+            for t in ([start] if solver == "euler" else torch.linspace(start, end, 2001).tolist())
+        ]
+        rule = one_node
+        ends = [torch.tensor(start), (end - start) * path.dbeta_t(torch.tensor(start))]
+        total = rates[0] * (end - start)
+        if solver == "integrated":
+            total = torch.trapezoid(torch.stack(rates), dx=(end - start) / 2000, dim=0)
+            ends[1] = path.beta_t(torch.tensor(end))
+        ends[0] = path.beta_t(ends[0])
+        pair = (ends[0].double().repeat(DRAWS), ends[1].double().repeat(DRAWS))
+        if solver == "integrated":
+            rule = partial(quadrature, nodes=int(num_nodes(*(e[:1] for e in pair))))
+        chance = 1 - math.exp(-float(total.sum()))
+        probs = total / total.sum() * chance
+        probs[x_t] = 1 - chance
+        noise = uniforms((DRAWS, 3), torch.Generator().manual_seed(x_t), torch.device("cpu"))
+        codes = torch.full((DRAWS,), x_t), torch.full((DRAWS,), x_1)
+        check_shares(draws.jump(*codes, pair, rule, noise), probs)
+
+
+@pytest.mark.parametrize("name", CODEBOOKS)
+def test_table_and_codebook_agree(name: str) -> None:
+    distances = CodebookDistances(CODEBOOKS[name])
+    table = DistanceTable.of(distances, CODEBOOKS[name])
+    assert table is not None
+    assert (table.count.sum(1) == distances.num_codes).all()
+    for x_1 in range(distances.num_codes):
+        classes = int(table.class_of[x_1])
+        row, levels = distances.rows(torch.tensor([x_1]))[0], []
+        for level in range(int((table.count[classes] > 0).sum())):
+            size = int(table.count[classes, level])
+            every = (torch.arange(size) + 0.5) / size
+            codes = table.member(torch.tensor(x_1).repeat(size), torch.tensor(level), every)
+            expected = table.distance[classes, level].expand(size)
+            torch.testing.assert_close(row[codes], expected, atol=1e-6, rtol=0)
+            levels.append(codes)
+        assert torch.equal(torch.cat(levels).sort().values, torch.arange(distances.num_codes))
+
+
+def test_the_published_codebook_has_1200_classes() -> None:
+    grid = CodeGrid.of(fsq(8, 8, 8, 5, 5, 5))
+    assert grid is not None
+    assert len(grid.canonical.unique()) == 1200
+
+
+def test_large_learned_codebooks_have_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distance_table, "MAX_ENTRIES", 2000)
+    codebook = random_codebook()
+    assert CodeGrid.of(codebook) is None
+    assert DistanceTable.of(CodebookDistances(codebook), codebook) is None
+    assert DistanceTable.of(CodebookDistances(fsq(4, 4, 4)), fsq(4, 4, 4)) is not None
+
+
+def test_bisection_finds_the_first_index_beyond() -> None:
+    values = torch.tensor([0.0, 1.0, 1.0, 2.0, 5.0])
+    target = torch.tensor([-1.0, 0.0, 1.0, 1.5, 5.0])
+    beyond = bisect(lambda i: values[i], 5, target)
+    assert beyond.tolist() == [0, 1, 3, 3, 5]
+    assert bisect(lambda i: values[i], 5, target, or_equal=True).tolist() == [0, 0, 1, 3, 4]

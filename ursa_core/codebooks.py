@@ -1,0 +1,121 @@
+"""Where a codebook for calibration comes from: the published one, a model, or a file of vectors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ursa_core.bundle import load_tokenizer, resolve_model
+from ursa_core.data.shards import read_shards
+from ursa_core.errors import CheckpointError, DataError
+from ursa_core.model_folder import PUBLISHED_LEVELS, read_json
+from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
+from ursa_core.tokenizers.visual import VIDEO_CLASS
+
+COSMOS = "cosmos"
+"""The FSQ codebook of the published video models; it follows from its levels, no file is needed."""
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Vectors of codes and where they are from.
+
+    Attributes:
+        name: as the user gave it.
+        vectors: (K, C) float32.
+        model: name or folder of the model they belong to, None where there is none.
+        num_twins: codes whose direction another code has too; the path can't tell them apart.
+    """
+
+    name: str
+    vectors: Tensor
+    model: str | None
+    num_twins: int
+
+
+def load_codebook(source: str) -> Codebook:
+    """The codebook of ``cosmos``, of a model, or of a ``.npy`` or ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: no such thing, a damaged file, or none or several matrices in it.
+        UsageError: the vectors can't make a path (the metric path checks them).
+    """
+    model = None
+    if source == COSMOS:
+        vectors = FiniteScalarQuantizer(list(PUBLISHED_LEVELS)).codebook
+    elif Path(source).suffix in (".npy", ".safetensors"):
+        vectors = _read_vectors(Path(source))
+    else:
+        model, vectors = source, _vectors_of_model(source)
+    return Codebook(source, vectors, model, _num_twins(vectors))
+
+
+def _vectors_of_model(model: str) -> Tensor:
+    """Codebook of a model folder; an FSQ one without reading any weights."""
+    config = read_json(resolve_model(model) / "vae" / "config.json")
+    if config.get("_class_name") == VIDEO_CLASS:
+        levels = VideoTokenizerConfig.from_json(config).levels
+        return FiniteScalarQuantizer(list(levels)).codebook
+    return load_tokenizer(model)[0].codebook.detach()
+
+
+def _read_vectors(file: Path) -> Tensor:
+    try:
+        if file.suffix == ".npy":
+            arrays = [torch.from_numpy(np.load(file, allow_pickle=False))]
+        else:
+            arrays = [tensor for tensor in load_file(file).values() if tensor.ndim == 2]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file {file}", "give the codebook's file") from error
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{file} can't be read: {error}", "give a .npy or .safetensors file of numbers"
+        ) from error
+    if len(arrays) != 1 or arrays[0].ndim != 2:
+        raise CheckpointError(
+            f"{file} holds {len(arrays)} matrices of shape {[tuple(a.shape) for a in arrays]}",
+            "give a file with one matrix (codes, dimensions)",
+        )
+    return arrays[0].float()
+
+
+def _num_twins(vectors: Tensor) -> int:
+    """Codes whose normalised vector equals another's to 1e-5 a component."""
+    unit = torch.nn.functional.normalize(vectors.double(), dim=1, eps=1e-5)
+    if not bool(unit.isfinite().all()):
+        return 0  # refused where the path is made
+    # Sorting one random projection brings equal directions together; near ones are compared.
+    direction = torch.randn(unit.shape[1], generator=torch.Generator().manual_seed(0)).double()
+    order = (unit @ direction).argsort()
+    ordered = unit[order]
+    same = (ordered.diff(dim=0).abs() < 1e-5).all(1)
+    is_twin = torch.zeros(len(unit), dtype=torch.bool)
+    is_twin[1:] |= same
+    is_twin[:-1] |= same
+    return int(is_twin.sum())
+
+
+def count_codes(shards: str | Path, num_codes: int) -> Tensor:
+    """How often each code occurs in a folder of token shards: (K,) float64.
+
+    Raises:
+        DataError: the shards belong to a codebook of another size, or hold nothing.
+    """
+    table = read_shards(shards)
+    theirs = table.identity.num_codes
+    if theirs != num_codes:
+        raise DataError(
+            f"the shards in {shards} have {theirs} codes, the codebook {num_codes}",
+            "give shards of the same tokenizer",
+        )
+    counts = torch.zeros(num_codes, dtype=torch.float64)
+    for grid in table.grids:
+        for rows in np.array_split(table.rows(grid), len(table) // 1000 + 1):
+            if len(rows):
+                counts += table.codes(rows).flatten().bincount(minlength=num_codes)
+    return counts

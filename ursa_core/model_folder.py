@@ -1,0 +1,184 @@
+"""What a model folder must hold, told from its file names, JSON and safetensors headers alone.
+
+No torch here: a folder is judged before, and far faster than, anything of it is loaded.
+"""
+
+import json
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ursa_core.errors import CheckpointError
+
+SHIPPED = Path(__file__).parent / "shipped"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PARTS = ("transformer", "vae", "scheduler", "tokenizer")
+_NETWORKS = ("transformer", "vae")
+CLASSES = {
+    "model_index.json": ("URSAPipeline",),
+    "transformer/config.json": ("URSATransformer3DModel",),
+    "vae/config.json": ("AutoencoderVQCosmos3D", "AutoencoderVQ"),
+}
+"""The files that name a class, and the names that this version reads."""
+PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
+"""FSQ levels of the published video models, whose configs have no field for them."""
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """Size of one part of a model."""
+
+    file_bytes: int
+    parameters: int
+
+
+def shipped_models() -> dict[str, Path]:
+    """Folders of the models that come with the package, by name."""
+    return {p.parent.name: p.parent for p in sorted(SHIPPED.glob("*/model_index.json"))}
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a path, of whatever form, is that of a folder."""
+    try:
+        return Path(path).is_dir()
+    except OSError:  # as a name that is too long for any file
+        return False
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of a model folder.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{file.parent} is not a complete model: {file.name} is missing",
+            "give a model folder with model_index.json, transformer/, vae/, scheduler/, tokenizer/",
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} can't be read: {error}", "get the model anew") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} holds no JSON object", "get the model anew")
+    return content
+
+
+def missing_files(names: Collection[str]) -> list[str]:
+    """What the published layout needs and ``names``, paths inside a model, lack."""
+    names = set(names)
+    missing = [name for name in CLASSES if name not in names]
+    missing += [
+        f"{part}/{WEIGHTS}"
+        for part in _NETWORKS
+        if not names & {f"{part}/{WEIGHTS}", f"{part}/{WEIGHTS}.index.json"}
+    ]
+    missing += {"scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"} - names
+    pair = {"tokenizer/vocab.json", "tokenizer/merges.txt"}
+    if "tokenizer/tokenizer.json" not in names and not pair <= names:
+        missing.append("tokenizer/tokenizer.json")
+    return sorted(missing)
+
+
+def check_model(folder: Path) -> None:
+    """Refuse a folder that lacks a part of a model, or is a model of another kind.
+
+    Raises:
+        CheckpointError: names all that is missing, or the class that isn't known.
+    """
+    names = [file.relative_to(folder).as_posix() for file in _files(folder)]
+    missing = missing_files(names)
+    for part in _NETWORKS:
+        missing += [
+            f"{part}/{name}"
+            for name in _shards(folder / part)
+            if name != WEIGHTS and f"{part}/{name}" not in names
+        ]
+    if missing:
+        raise CheckpointError(
+            f"{folder} is no whole URSA model, it lacks {listed(missing)}",
+            "get the missing files, or give another model",
+        )
+    check_classes(folder)
+
+
+def check_classes(folder: Path) -> None:
+    """Refuse a model of another kind.
+
+    Raises:
+        CheckpointError: a file of ``CLASSES`` names an unknown class, or is missing or damaged.
+    """
+    for file, known in CLASSES.items():
+        name = read_json(folder / file).get("_class_name")
+        if name not in known:
+            raise CheckpointError(
+                f"{folder} is no URSA model: {file} describes a {name!r}",
+                f"this version reads {' and '.join(known)}",
+            )
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """Names in one line, the first few of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def part_sizes(folder: Path) -> dict[str, PartSize]:
+    """Bytes on disk and parameters of each part, without reading a weight.
+
+    Raises:
+        CheckpointError: a file of weights is missing or damaged.
+    """
+    return {part: _part_size(folder / part) for part in PARTS if (folder / part).is_dir()}
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files of a model on disk."""
+    return sum(file.stat().st_size for file in _files(folder))
+
+
+def _part_size(part: Path) -> PartSize:
+    parameters = 0
+    if part.name in _NETWORKS:
+        parameters = sum(_num_parameters(part / name) for name in _shards(part))
+        if not parameters:
+            raise CheckpointError(f"{part} holds no weights", "get the model anew")
+    return PartSize(folder_bytes(part), parameters)
+
+
+def _shards(part: Path) -> list[str]:
+    """Names of a network's weight files: those of its index, or the one of small networks."""
+    index = part / f"{WEIGHTS}.index.json"
+    if not index.exists():
+        return [WEIGHTS] if (part / WEIGHTS).exists() else []
+    weight_map = read_json(index).get("weight_map")
+    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not names or not all(isinstance(n, str) and n == Path(n).name for n in names):
+        raise CheckpointError(f"{index} names no files of weights", "get the model anew")
+    return sorted(set(names))
+
+
+def _num_parameters(file: Path) -> int:
+    """Numbers in a safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as weights:
+            names = weights.keys()
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing", "get the model anew") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a model; the hub library keeps notes of its own in hidden folders."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.relative_to(folder).parts[0].startswith(".")
+    ]

@@ -1,0 +1,225 @@
+"""How the mean distance to x_1 falls along the metric path, and which (alpha, c) suit a codebook.
+
+Time acts through the sharpness beta alone, so the mean Euclidean distance E[d(x_t, x_1)] is
+tabulated over beta once; every (alpha, c) and every time is then read from this curve.
+Source: Sec. 3.2 of the paper, where (alpha, c) is chosen so that the distance falls linearly in t.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ursa_core.errors import UsageError
+from ursa_core.path.codebook import CodebookDistances
+from ursa_core.path.distance_table import DistanceTable
+from ursa_core.path.draws import chunks
+
+Array = NDArray[np.float64]
+
+_CHUNK_BYTES = 4 << 20
+_MAX_LOG_BETA = 16.0
+"""log(1 + beta) at the end of the curve; normalised vectors nearer than 1e-3 hardly occur."""
+
+
+@dataclass(frozen=True)
+class DistanceCurve:
+    """Mean Euclidean distance of x_t to x_1 as a function of the sharpness.
+
+    Attributes:
+        log_beta: (M,) log(1 + beta), evenly spaced from 0.
+        mean: (M,) E[d(x_t, x_1)], falling.
+        slope: (M,) its derivative in ``log_beta``.
+        error: largest standard error of ``mean``; 0 where the expectation is exact.
+        num_sampled: codes x_1 averaged over, where it isn't.
+    """
+
+    log_beta: Array
+    mean: Array
+    slope: Array
+    error: float
+    num_sampled: int | None = None
+
+    def at(self, beta: Array) -> Array:
+        """Mean distance at sharpnesses, by a cubic; the last one beyond."""
+        x = np.log1p(np.minimum(beta, 1e300))
+        step = self.log_beta[1]
+        place = np.minimum((x / step).astype(np.int64), len(self.log_beta) - 2)
+        u = x / step - place
+        y0, y1 = self.mean[place], self.mean[place + 1]
+        m0, m1 = self.slope[place] * step, self.slope[place + 1] * step
+        cubic = y0 + u * (m0 + u * (3 * (y1 - y0) - 2 * m0 - m1 + u * (2 * (y0 - y1) + m0 + m1)))
+        return np.where(u > 1, self.mean[-1], cubic)
+
+
+def distance_curve(
+    codebook: Tensor,
+    counts: Tensor | None = None,
+    num_points: int = 161,
+    num_samples: int = 512,
+) -> DistanceCurve:
+    """Tabulate the mean distance over the sharpness.
+
+    Exact where the codebook has a distance table. Else ``num_samples`` codes x_1 are drawn
+    (seed 0), and for each the expectation over x_t is exact.
+
+    Args:
+        codebook: (K, C) float.
+        counts: (K,) how often each code occurs as x_1; None is uniform.
+        num_points: of the curve.
+        num_samples: codes x_1 to average over where all are too many.
+
+    Raises:
+        UsageError: counts that don't belong to the codebook, or that are all zero.
+    """
+    distances = CodebookDistances(codebook)
+    num_codes = distances.num_codes
+    weights = torch.ones(num_codes) if counts is None else counts.float()
+    if weights.shape != (num_codes,) or not float(weights.sum()) > 0:
+        raise UsageError(
+            f"{len(weights)} counts of codes don't fit a codebook of {num_codes}",
+            "give tokens of this tokenizer, at least one",
+        )
+    log_beta = torch.linspace(0, _MAX_LOG_BETA, num_points, dtype=torch.float64)
+    table = DistanceTable.of(distances, codebook)
+    if table is not None:
+        share = torch.zeros(len(table.distance), dtype=torch.float64, device=codebook.device)
+        share.index_add_(0, table.class_of, weights.to(share))
+        sizes = (table.count > 0).sum(1)
+        rows = sizes.argsort()  # so that a chunk's classes have about as many levels
+        rows = rows[share[rows] > 0]
+        moments = torch.zeros(num_points, 2, dtype=torch.float64)
+        for at in chunks(len(rows), table.num_levels, _CHUNK_BYTES):
+            pick = rows[at]
+            levels = slice(int(sizes[pick[-1]]))
+            each = _moments(table.distance[pick, levels], table.count[pick, levels], log_beta)
+            moments += (each * (share[pick] / share.sum())[:, None, None]).sum(0).cpu()
+        mean, slope = moments.T.numpy()
+        return DistanceCurve(log_beta.numpy(), mean, slope, error=0.0)
+    drawn = torch.multinomial(
+        weights, num_samples, replacement=True, generator=torch.Generator().manual_seed(0)
+    ).to(codebook.device)
+    samples = [
+        _moments(rows, torch.ones_like(rows[:1]), log_beta)
+        for at in chunks(num_samples, num_codes, _CHUNK_BYTES)
+        for rows in [distances.rows(drawn[at]).sort(dim=1).values]
+    ]
+    values = torch.cat(samples).cpu()
+    error = float(values[:, :, 0].std(0).max()) / math.sqrt(num_samples)
+    mean, slope = values.mean(0).T
+    return DistanceCurve(log_beta.numpy(), mean.numpy(), slope.numpy(), error, num_samples)
+
+
+def _moments(squared: Tensor, count: Tensor, log_beta: Tensor) -> Tensor:
+    """Mean distance and its derivative in log(1 + beta), (n, M, 2).
+
+    Args:
+        squared: (n, J) squared distances, rising along a row.
+        count: (n, J) or (1, J) codes at each.
+        log_beta: (M,) rising.
+    """
+    euclidean = squared.sqrt()
+    nearest = squared.amin(0)
+    result = torch.empty(len(squared), len(log_beta), 2, dtype=torch.float64, device=squared.device)
+    for index, x in enumerate(log_beta.tolist()):
+        beta = math.expm1(x)
+        # Beyond this the weights are below 1e-17 of the nearest code's.
+        num = int((nearest * beta <= 40).sum())
+        d_squared, d = squared[:, :num], euclidean[:, :num]
+        weights = torch.exp(d_squared * -beta).mul_(count[:, :num])
+        total = weights.sum(-1)
+        mean_squared = torch.einsum("nj,nj->n", weights, d_squared) / total
+        weights.mul_(d)
+        mean = weights.sum(-1) / total
+        both = torch.einsum("nj,nj->n", weights, d_squared) / total
+        # dE[d]/dbeta = −Cov(d, d²), and dbeta = (1 + beta) dx.
+        result[:, index, 0] = mean
+        result[:, index, 1] = -(both - mean * mean_squared) * math.exp(x)
+    return result
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One (alpha, c) and how its path uses time.
+
+    Attributes:
+        alpha: exponent of the sharpness.
+        c: factor of the sharpness.
+        correlation: Pearson's, of t and the mean distance at t = 0, 1/50 … 49/50; −1 is linear.
+        used: (low, high) times at which the mean distance has fallen to 99 % and to 1 % of its
+            start (1 where it never does).
+        deviation: root mean square, over the same times, of the mean distance as a share of its
+            start from the line 1 − t.
+        score: the larger the better.
+    """
+
+    alpha: float
+    c: float
+    correlation: float
+    used: tuple[float, float]
+    deviation: float
+    score: float
+
+
+TIMES = np.arange(50) / 50
+
+
+def evaluate(curve: DistanceCurve, alpha: float, c: float) -> Candidate:
+    """Linearity and used share of time of one (alpha, c).
+
+    The score is −correlation · (used high − used low) − deviation. The first two alone favour paths
+    that bend towards the ends of [0, 1] and so only just use them; the deviation asks for the
+    straight line from noise at 0 to data at 1 that the paper aims at.
+    """
+    mean = curve.at(beta_at(TIMES, alpha, c))
+    correlation = float(np.corrcoef(TIMES, mean)[0, 1])
+    low, high = (_time_of(curve, share, alpha, c) for share in (0.99, 0.01))
+    deviation = float(np.sqrt(np.mean((mean / curve.mean[0] - (1 - TIMES)) ** 2)))
+    score = -correlation * (high - low) - deviation
+    return Candidate(alpha, c, correlation, (low, high), deviation, score)
+
+
+def beta_at(t: Array, alpha: float, c: float) -> Array:
+    """Sharpness c·(t/(1 − t))^alpha at times below 1."""
+    return np.asarray(c * (t / (1 - t)) ** alpha)
+
+
+def _time_of(curve: DistanceCurve, share: float, alpha: float, c: float) -> float:
+    """Time at which the mean distance has fallen to a share of its start, at most 1."""
+    beyond = curve.mean < share * curve.mean[0]
+    if not beyond.any():
+        return 1.0
+    last = int(beyond.argmax())
+    fine = np.linspace(curve.log_beta[last - 1], curve.log_beta[last], 257)
+    means = curve.at(np.expm1(fine))
+    x = float(np.interp(-share * curve.mean[0], -means, fine))
+    odds = (math.expm1(x) / c) ** (1 / alpha)
+    return float(odds / (1 + odds))
+
+
+def search(curve: DistanceCurve, alphas: Array, cs: Array) -> list[Candidate]:
+    """All candidates of a grid, best first."""
+    grid = [evaluate(curve, float(a), float(c)) for a in alphas for c in cs]
+    return sorted(grid, key=lambda candidate: -candidate.score)
+
+
+def refine(
+    curve: DistanceCurve, start: Candidate, spread: float = 0.5, rounds: int = 12
+) -> Candidate:
+    """The best candidate around one, on ever finer grids in log(alpha) and log(c)."""
+    best = start
+    for _ in range(rounds):
+        factors = np.exp(np.linspace(-spread, spread, 7))
+        best = max(
+            (
+                evaluate(curve, best.alpha * float(a), best.c * float(c))
+                for a in factors
+                for c in factors
+            ),
+            key=lambda candidate: candidate.score,
+        )
+        spread /= 2
+    return best

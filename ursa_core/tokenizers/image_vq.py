@@ -1,0 +1,309 @@
+"""Image autoencoder with a learned codebook: each frame becomes a grid of codes, and back.
+
+The architecture and the weight names are those of the published checkpoints (``AutoencoderVQ``,
+with a codebook trained as IBQ); widths, depth and codebook come from the config. Every stage but
+one changes height and width by a factor of two. Frames know nothing of each other: inside, they
+are a batch of images.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ursa_core.errors import CheckpointError, ShapeError
+from ursa_core.grids import PixelShape, Strides
+from ursa_core.tokenizers.quantizers import VectorQuantizer
+
+NORM_GROUPS = 32
+
+
+@dataclass(frozen=True)
+class ImageTokenizerConfig:
+    """Widths and codebook of an image tokenizer; field names are those of the published config.
+
+    Args:
+        block_out_channels: width of each stage, that of full resolution first; multiples of 32.
+        layers_per_block: residual blocks of an encoder stage; the decoder has one more.
+        latent_channels: width between network and quantizer.
+        num_vq_embeddings: codes K.
+        vq_embed_dim: width C of a code's vector.
+        attn_down_block: attention after each residual block of the encoder's last stage.
+        attn_up_block: the same in the decoder's first stage.
+    """
+
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    latent_channels: int = 16
+    num_vq_embeddings: int = 16_384
+    vq_embed_dim: int = 8
+    attn_down_block: bool = False
+    attn_up_block: bool = False
+
+    # What a video tokenizer's config has besides: one frame a latent frame, no patches, no FSQ.
+    temporal_stride: ClassVar[int] = 1
+    patch_size: ClassVar[int] = 1
+    levels: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels per code in height and width."""
+        return 1 << (len(self.block_out_channels) - 1)
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> "ImageTokenizerConfig":
+        """Read a ``vae/config.json``.
+
+        Raises:
+            CheckpointError: another class or quantizer, or a value that no such network has.
+        """
+        name = config.get("_class_name")
+        if name != "AutoencoderVQ":
+            raise CheckpointError(
+                f"vae/config.json describes a {name!r}, not an image tokenizer",
+                "this version reads AutoencoderVQ",
+            )
+        quantizer = config.get("_quantizer_name", "VQuantizer")
+        if quantizer != "VQuantizer":
+            raise CheckpointError(
+                f"vae/config.json has the quantizer {quantizer!r} in an image tokenizer",
+                "this version reads VQuantizer there",
+            )
+        known: dict[str, Any] = {}
+        for field in fields(cls):
+            value = config.get(field.name, field.default)
+            if not _is_usable(value, field.default):
+                raise CheckpointError(
+                    f"vae/config.json: {field.name} can't be {value!r}",
+                    f"give a value such as {field.default!r}",
+                )
+            known[field.name] = tuple(value) if isinstance(value, list) else value
+        read = cls(**known)
+        for key, made in (("spatial_stride", read.spatial_stride), ("temporal_stride", 1)):
+            if config.get(key, made) != made:
+                raise CheckpointError(
+                    f"vae/config.json: {key} can't be {config[key]!r},"
+                    f" its {len(read.block_out_channels)} stages make it {made}",
+                    "use the config.json that belongs to these weights",
+                )
+        return read
+
+
+def _is_usable(value: object, like: object) -> bool:
+    """Whether a JSON value has the kind and the range of a field's default."""
+    if isinstance(like, bool):
+        return isinstance(value, bool)
+    if isinstance(like, tuple):
+        return (
+            isinstance(value, list | tuple)
+            and len(value) > 0
+            and all(type(v) is int and v > 0 and v % NORM_GROUPS == 0 for v in value)
+        )
+    return type(value) is int and value >= 1
+
+
+class Norm(nn.GroupNorm):
+    """Group norm with 32 groups."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(NORM_GROUPS, width, eps=1e-6)
+
+
+class Attention(nn.Module):
+    """Single-head attention of an image's cells, after a norm and beside a residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.group_norm = Norm(width)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = self.group_norm(x).flatten(2).transpose(1, 2)
+        q, k, v = (f(cells).unsqueeze(1) for f in (self.to_q, self.to_k, self.to_v))
+        y = self.to_out[0](F.scaled_dot_product_attention(q, k, v).squeeze(1))
+        return x + y.transpose(1, 2).reshape(x.shape)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, 3×3 convolution, twice, beside a shortcut."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.norm1 = Norm(width)
+        self.conv1 = nn.Conv2d(width, out_width, 3, padding=1)
+        self.norm2 = Norm(out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(width, out_width, 1) if width != out_width else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.silu(self.norm1(x)))
+        return self.conv_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
+
+
+class Downsample(nn.Module):
+    """Halve height and width; zeros are put right and below."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Double height and width by repeating, then a 3×3 convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0))
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution, each with attention if asked, then a resize if asked."""
+
+    def __init__(
+        self, width: int, out_width: int, depth: int, attends: bool, down: bool, up: bool
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResidualBlock(width if i == 0 else out_width, out_width) for i in range(depth)
+        )
+        self.attentions = nn.ModuleList(
+            Attention(out_width) for _ in range(depth if attends else 0)
+        )
+        self.downsamplers = nn.Sequential(*[Downsample(out_width)] if down else [])
+        self.upsamplers = nn.Sequential(*[Upsample(out_width)] if up else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i, block in enumerate(self.resnets):
+            x = block(x)
+            if self.attentions:
+                x = self.attentions[i](x)
+        return self.upsamplers(self.downsamplers(x))
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResidualBlock(width, width) for _ in range(2))
+        self.attentions = nn.ModuleList([Attention(width)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Encoder(nn.Module):
+    """Images (B, 3, H, W) to latents (B, latent_channels, h, w)."""
+
+    def __init__(self, config: ImageTokenizerConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            Stage(
+                widths[max(i - 1, 0)],
+                width,
+                config.layers_per_block,
+                attends=config.attn_down_block and i == last,
+                down=i < last,
+                up=False,
+            )
+            for i, width in enumerate(widths)
+        )
+        self.mid_block = Middle(widths[-1])
+        self.conv_norm_out = Norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for stage in self.down_blocks:
+            x = stage(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents (B, latent_channels, h, w) to images (B, 3, H, W)."""
+
+    def __init__(self, config: ImageTokenizerConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels[::-1]
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = Middle(widths[0])
+        self.up_blocks = nn.ModuleList(
+            Stage(
+                widths[max(i - 1, 0)],
+                width,
+                config.layers_per_block + 1,
+                attends=config.attn_up_block and i == 0,
+                down=False,
+                up=i < last,
+            )
+            for i, width in enumerate(widths)
+        )
+        self.conv_norm_out = Norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(x))
+        for stage in self.up_blocks:
+            x = stage(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class ImageTokenizer(nn.Module):
+    """Images to codes and back; the frames of a clip are so many images.
+
+    Args:
+        config: widths and codebook.
+    """
+
+    def __init__(self, config: ImageTokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(config.latent_channels, config.vq_embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.vq_embed_dim, config.latent_channels, 1)
+        self.quantizer = VectorQuantizer(config.num_vq_embeddings, config.vq_embed_dim)
+
+    @property
+    def strides(self) -> Strides:
+        """Pixels per code."""
+        return Strides(self.config.temporal_stride, self.config.spatial_stride)
+
+    @property
+    def codebook(self) -> Tensor:
+        """Vectors of all codes, (K, C) float32."""
+        return self.quantizer.codebook
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Codes (B, F, h, w) int64 of images or clips (B, 3, F, H, W) in [-1, 1].
+
+        Raises:
+            ShapeError: the pixels don't fit the stride.
+        """
+        if video.ndim != 5 or video.shape[1] != 3:
+            raise ShapeError(
+                f"an image tensor of shape {tuple(video.shape)} can't be encoded",
+                "give (batch, 3, frames, height, width), 1 frame for an image",
+            )
+        self.strides.grid(PixelShape(*video.shape[2:]))
+        latents = self.quant_conv(self.encoder(video.transpose(1, 2).flatten(0, 1)))
+        codes = self.quantizer.quantize(latents.permute(0, 2, 3, 1))
+        return codes.unflatten(0, (-1, video.shape[2]))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images or clips (B, 3, F, H, W), about [-1, 1], of codes (B, F, h, w) int64."""
+        vectors = self.quantizer.vectors(codes.flatten(0, 1)).permute(0, 3, 1, 2)
+        images = self.decoder(self.post_quant_conv(vectors))
+        return images.unflatten(0, (-1, codes.shape[1])).transpose(1, 2)

@@ -1,0 +1,146 @@
+"""Weights of a model folder: safetensors, read into a network tensor by tensor, and written."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ursa_core.errors import CheckpointError
+from ursa_core.model_folder import WEIGHTS, read_json
+
+INDEX = f"{WEIGHTS}.index.json"
+_FLOATS = ("F16", "BF16", "F32", "F64")
+_FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
+
+
+def load_weights(
+    model: nn.Module,
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Give a model the safetensors weights of a folder, one file or shards with an index.
+
+    Nothing is read before names and shapes are known to fit. The tensors then replace those of
+    the model one after the other, so that memory holds one copy of them and no more.
+
+    Args:
+        model: best built under ``torch.device("meta")``, where it takes no memory.
+        folder: with the weights.
+        device: that the weights, and all other buffers of the model, end on.
+        dtype: of the weights.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
+            shape or no plain float.
+    """
+    files = _weight_files(folder)
+    _check_tensors(model, folder, files)
+    state: dict[str, Tensor] = {}
+    for name, file in files.items():
+        # A mapped file keeps the pages that were read until it is closed, hence one opening each.
+        try:
+            with safe_open(file, "pt") as opened:
+                state[name] = opened.get_tensor(name).to(device, dtype, copy=True)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(file, error) from error
+    model.load_state_dict(state, assign=True)
+    model.to(device)
+
+
+def _weight_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor in a folder, by the headers of the files."""
+    index = folder / INDEX
+    mapped = _read_index(index) if index.exists() else None
+    found: dict[str, Path] = {}
+    for file_name in sorted(set(mapped.values())) if mapped else [WEIGHTS]:
+        file = folder / file_name
+        try:
+            with safe_open(file, "pt") as opened:
+                found.update(dict.fromkeys(opened.keys(), file))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{file} is missing", "get the model anew") from error
+        except (OSError, SafetensorError) as error:
+            raise _damaged(file, error) from error
+    if mapped is not None:
+        for name in sorted(mapped.keys() | found.keys()):
+            if name not in found or mapped.get(name) != found[name].name:
+                raise CheckpointError(
+                    f"{index} and the files that it lists differ about the tensor {name}",
+                    "get the model anew; its files are of two versions",
+                )
+    return found
+
+
+def _read_index(file: Path) -> dict[str, str]:
+    """The file name of each tensor that an index lists; plain names of the same folder only."""
+    mapped = read_json(file).get("weight_map")
+    if not isinstance(mapped, dict) or not mapped:
+        raise CheckpointError(f"{file} has no weight_map", "get the model anew")
+    for name in mapped.values():
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+            raise CheckpointError(
+                f"{file} names {name!r}, which is no safetensors file of the same folder",
+                "don't use this model; get it anew from a source that you trust",
+            )
+    return mapped
+
+
+def _check_tensors(model: nn.Module, folder: Path, files: dict[str, Path]) -> None:
+    """Refuse weights that aren't those of a model, by the headers of their files."""
+    expected = model.state_dict()
+    for name in sorted(expected.keys() ^ files.keys()):
+        what = "lacks the tensor" if name in expected else "has the foreign tensor"
+        raise CheckpointError(f"{folder} {what} {name}", "its config.json describes another model")
+    for file in sorted(set(files.values())):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  (no dictionary)
+                header = opened.get_slice(name)
+                shape, wanted = tuple(header.get_shape()), tuple(expected[name].shape)
+                if shape != wanted:
+                    raise CheckpointError(
+                        f"{folder}: {name} has shape {shape}, its config.json asks for {wanted}",
+                        "use the config.json that belongs to these weights",
+                    )
+                if header.get_dtype() not in _FLOATS:
+                    raise CheckpointError(
+                        f"{folder}: {name} is stored as {header.get_dtype()}",
+                        f"get the model in one of {', '.join(_FLOATS)}",
+                    )
+
+
+def _damaged(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file} is damaged: {error}", "get the model anew; the file is cut short or altered"
+    )
+
+
+def save_weights(
+    folder: Path, config: dict[str, Any], weights: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    """Write ``config.json`` and the weights, each file whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+    save_tensors(folder / WEIGHTS, state)
+    write_json(folder / "config.json", config)
+
+
+def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all, readable by all."""
+    partial = file.with_name(file.name + ".partial")
+    save_file(state, partial, {"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(file)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(file)
