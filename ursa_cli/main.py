@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ursa_cli import output
+from ursa_cli.calibrate_path import calibrate_path
 from ursa_cli.info import info
 from ursa_cli.models import models
 from ursa_cli.sample import sample
@@ -51,6 +52,7 @@ def _root(
 app.command("sample")(sample)
 app.command("tokenize")(tokenize_media)
 app.command("train")(train)
+app.command("calibrate-path")(calibrate_path)
 app.add_typer(models, name="models")
 app.command("info")(info)
 

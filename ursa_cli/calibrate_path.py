@@ -1,0 +1,216 @@
+"""`ursa calibrate-path`: (alpha, c) of the metric path for any codebook."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ursa_cli import options, output
+from ursa_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ursa_core.codebooks import Codebook
+    from ursa_core.path.calibration import Candidate, DistanceCurve
+
+PAPER = (1.0, 5.0)
+"""The choice of the paper's video models."""
+
+
+def calibrate_path(
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            "--tokenizer",
+            metavar="T",
+            help="cosmos (the published video models' codebook), a model (name, folder or Hugging "
+            "Face id), or a .npy or .safetensors file of code vectors.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the report."),
+    ] = Path("calibration"),
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SHARDS",
+            help="Weigh codes by how often they occur in these token shards.",
+            show_default="all alike",
+        ),
+    ] = None,
+    alpha: Annotated[
+        str, typer.Option(metavar="LO:HI:N", help="Values of alpha to try.")
+    ] = "0.3:2:24",
+    c: Annotated[str, typer.Option(metavar="LO:HI:N", help="Values of c to try.")] = "0.5:12:24",
+    shift: Annotated[
+        list[float] | None,
+        typer.Option(metavar="L", help="Time shifts to draw as curves; may be repeated."),
+    ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLIP", help="Draw this clip corrupted at t = 0, 0.1 … 1 (needs a model)."
+        ),
+    ] = None,
+    write_to: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="Put the best (alpha, c) into this recipe."),
+    ] = None,
+    linear: Annotated[
+        bool,
+        typer.Option("--linear", help="With --write-to: the exactly linear schedule instead."),
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    force: options.Force = False,
+) -> None:
+    """Find the (alpha, c) whose path falls linearly in time to the data.
+
+    For each pair: the correlation of t with the mean distance of x_t to x_1,
+    the times at which that distance has fallen to 99 % and 1 % of its start,
+    and its deviation from a straight line. The ranking is by -correlation x
+    used share of time - deviation; the best is then refined beyond the grid.
+    Writes curves.png, heatmap.png and report.json.
+
+    Examples:
+      ursa calibrate-path --tokenizer cosmos -o report
+
+      ursa calibrate-path --tokenizer nano --shift 1 --shift 3 -o report
+    """
+    output.configure(as_json=as_json, quiet=quiet)
+    alphas, cs = _values("--alpha", alpha), _values("--c", c)
+    for value in shift or []:
+        options.require(0 < value < 1e6, "--shift", value, "a number above 0")
+    if linear and not write_to:
+        raise UsageError("--linear writes nothing by itself", "give --write-to RECIPE, too")
+    _check_folder(out, force)
+    import numpy as np
+
+    from ursa_core.calibration_report import (
+        as_json as shown,
+    )
+    from ursa_core.calibration_report import (
+        draw_curves,
+        draw_heatmap,
+        mean_distances,
+    )
+    from ursa_core.codebooks import count_codes, load_codebook
+    from ursa_core.path.calibration import distance_curve, evaluate, refine, search
+    from ursa_core.path.schedules import LinearSchedule
+    from ursa_core.recipe_edit import write_path
+
+    codebook = load_codebook(tokenizer)
+    if preview and not codebook.model:
+        raise UsageError(
+            f"--preview needs pixels, and {tokenizer} is only a codebook", "give a model instead"
+        )
+    if codebook.num_twins:
+        output.note(
+            f"{codebook.num_twins} of {len(codebook.vectors)} codes share a direction with another"
+        )
+    counts = count_codes(tokens, len(codebook.vectors)) if tokens else None
+    curve = distance_curve(codebook.vectors, counts)
+    grid = search(curve, np.array(alphas), np.array(cs))
+    best, paper = refine(curve, grid[0]), evaluate(curve, *PAPER)
+    schedule = LinearSchedule.of(curve)
+    out.mkdir(parents=True, exist_ok=True)
+    draw_curves(out / "curves.png", curve, [best, paper, *_rivals(grid)], shift or [])
+    draw_heatmap(out / "heatmap.png", grid, [best, paper])
+    files = [out / "curves.png", out / "heatmap.png"]
+    if preview:
+        files.append(_draw_preview(out / "preview.png", preview, codebook, [best, *_rivals(grid)]))
+    report = {
+        "tokenizer": tokenizer,
+        "num_codes": len(codebook.vectors),
+        "num_twins": codebook.num_twins,
+        "exact": curve.num_sampled is None,
+        "standard_error": curve.error,
+        "best": shown(best),
+        "paper": shown(paper),
+        "grid": [shown(each) for each in grid],
+        "mean_distance": mean_distances(curve, best),
+        "linear": {"times": schedule.times, "log_beta": schedule.log_beta},
+        "files": [str(file) for file in [*files, out / "report.json"]],
+    }
+    partial = out / "report.json.partial"
+    partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    partial.replace(out / "report.json")
+    if write_to:
+        alpha_c = (None, None) if linear else (best.alpha, best.c)
+        values = ("linear" if linear else "metric", *alpha_c)
+        write_path(write_to, dict(zip(("kind", "alpha", "c"), values, strict=True)))
+    output.data(report, lines=_table(curve, grid, best, paper), paths=[out])
+
+
+def _values(option: str, text: str) -> list[float]:
+    """Numbers from ``LO:HI:N``, evenly spaced.
+
+    Raises:
+        UsageError: another form, or numbers not above 0.
+    """
+    parts = text.split(":")
+    try:
+        low, high, num = float(parts[0]), float(parts[1]), int(parts[2])
+    except (ValueError, IndexError):
+        low, high, num = 0.0, 0.0, 0
+    if len(parts) != 3 or not (0 < low <= high < 1e6 and 1 <= num <= 1000):
+        raise UsageError(
+            f"{option} can't be {text!r}", "give LO:HI:N with 0 < LO <= HI, as 0.3:2:24"
+        )
+    return [low + (high - low) * i / max(num - 1, 1) for i in range(num)]
+
+
+def _check_folder(out: Path, force: bool) -> None:
+    if (out / "report.json").exists() and not force:
+        raise UsageError(f"{out} holds a report already", "use --force, or another -o")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder", "give another -o")
+
+
+def _rivals(grid: list["Candidate"]) -> list["Candidate"]:
+    """Two of the grid that a user may compare with: at a quarter and half of the ranking."""
+    return [grid[len(grid) // 4], grid[len(grid) // 2]]
+
+
+def _draw_preview(
+    file: Path, clip: Path, codebook: "Codebook", candidates: list["Candidate"]
+) -> Path:
+    from ursa_core.bundle import load_tokenizer
+    from ursa_core.calibration_report import preview_sheet
+    from ursa_core.media import write_media
+    from ursa_core.path.schedules import PowerSchedule
+
+    loaded, settings, _ = load_tokenizer(codebook.model or "")
+    schedules = [PowerSchedule(each.alpha, each.c) for each in candidates]
+    size = (settings.height, settings.width)
+    frames = min(settings.frames, 1 + loaded.strides.temporal)
+    sheet = preview_sheet(clip, loaded, size, frames, schedules)
+    write_media(file, sheet[None], 1.0)
+    return file
+
+
+def _table(
+    curve: "DistanceCurve", grid: list["Candidate"], best: "Candidate", paper: "Candidate"
+) -> list[str]:
+    rows = [(best, "refined"), *((each, "") for each in grid[:8])]
+    rank = sum(each.score > paper.score for each in grid) + 1
+    rows.append((paper, f"the paper's; it would rank {rank} of {len(grid)}"))
+    lines = output.table(
+        ("ALPHA", "C", "CORRELATION", "USED", "DEVIATION", "SCORE", ""),
+        [
+            (
+                f"{each.alpha:.3f}",
+                f"{each.c:.3f}",
+                f"{each.correlation:.4f}",
+                f"{each.used[0]:.3f}–{each.used[1]:.3f}",
+                f"{each.deviation:.4f}",
+                f"{each.score:.4f}",
+                note,
+            )
+            for each, note in rows
+        ],
+    )
+    if curve.num_sampled is not None:
+        lines.append(f"sampled over {curve.num_sampled} codes, standard error {curve.error:.1e}")
+    return lines

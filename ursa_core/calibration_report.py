@@ -1,0 +1,131 @@
+"""What `ursa calibrate-path` writes: curves, heat map, preview sheet and the figures as JSON."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ursa_core.media import Frames, contact_sheet, read_media, resize_and_crop, to_frames, to_video
+from ursa_core.path.calibration import TIMES, Array, Candidate, DistanceCurve, beta_at
+from ursa_core.path.metric import MetricPath
+from ursa_core.path.schedules import Schedule
+from ursa_core.sampling.time_grid import shift_time
+from ursa_core.seeding import stream
+
+if TYPE_CHECKING:
+    from ursa_core.tokenizers.visual import VisualTokenizer
+
+PREVIEW_TIMES = tuple(round(0.1 * i, 1) for i in range(11))
+
+
+def draw_curves(
+    file: Path, curve: DistanceCurve, candidates: Sequence[Candidate], shifts: Sequence[float]
+) -> None:
+    """Plot the mean distance over t of some (alpha, c), and over shifted steps of the first."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11 if shifts else 6, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2 if shifts else 1, squeeze=False)[0]
+    fine = np.linspace(0, 0.9999, 400)
+    for each in candidates:
+        label = f"alpha {each.alpha:.3g}, c {each.c:.3g}: r = {each.correlation:.4f}"
+        axes[0].plot(fine, curve.at(beta_at(fine, each.alpha, each.c)), label=label)
+    axes[0].plot([0, 1], [curve.mean[0], 0], "k:", lw=1, label="linear")
+    axes[0].set(xlabel="t", ylabel="mean distance of x_t to x_1", title="Paths")
+    axes[0].legend(fontsize=8)
+    for shift in shifts:
+        times = shift_time(torch.from_numpy(fine), shift).numpy()
+        best = candidates[0]
+        label = f"shift {shift:g}"
+        axes[1].plot(fine, curve.at(beta_at(times, best.alpha, best.c)), label=label)
+    if shifts:
+        axes[1].set(xlabel="step / steps", ylabel="mean distance", title="Time shift")
+        axes[1].legend(fontsize=8)
+    _save(figure, file)
+
+
+def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candidate]) -> None:
+    """Plot the score over the grid, some candidates marked."""
+    from matplotlib.figure import Figure
+
+    alphas = sorted({each.alpha for each in grid})
+    cs = sorted({each.c for each in grid})
+    score = {(each.alpha, each.c): each.score for each in grid}
+    figure = Figure(figsize=(6, 4.6), layout="constrained")
+    axes = figure.subplots()
+    values = np.array([[score[a, c] for c in cs] for a in alphas])
+    low = float(np.quantile(values, 0.2))
+    drawn = axes.pcolormesh(cs, alphas, values, vmin=low, shading="nearest")
+    figure.colorbar(drawn, label="score")
+    for each, marker in zip(marked, "*ox^", strict=False):
+        label = f"alpha {each.alpha:.3g}, c {each.c:.3g}"
+        axes.plot(each.c, each.alpha, "w" + marker, mec="k", ms=10, ls="none", label=label)
+    axes.set(xlabel="c", ylabel="alpha", title="Score of (alpha, c)")
+    axes.legend(fontsize=8)
+    _save(figure, file)
+
+
+def _save(figure: object, file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    assert isinstance(figure, Figure)
+    partial = file.with_name(file.name + ".partial")
+    figure.savefig(partial, format="png", dpi=120)
+    partial.replace(file)
+
+
+def preview_sheet(
+    clip: Path,
+    tokenizer: "VisualTokenizer",
+    size: tuple[int, int],
+    num_frames: int,
+    schedules: Sequence[Schedule],
+) -> Frames:
+    """A clip corrupted at t = 0, 0.1 … 1, a row a schedule: what each leaves to be seen.
+
+    Args:
+        clip: video or image to read.
+        tokenizer: of the codebook.
+        size: height and width to fit it to.
+        num_frames: of the clip, as the tokenizer's strides ask.
+        schedules: of the sharpness.
+
+    Returns:
+        uint8 picture; the middle frame stands for the clip.
+    """
+    frames = read_media(clip, max_frames=num_frames).frames
+    missing = np.repeat(frames[-1:], num_frames - len(frames), axis=0)
+    frames = resize_and_crop(np.concatenate([frames, missing]), *size)
+    with torch.inference_mode():
+        codes = tokenizer.encode(to_video(frames))
+        strips = []
+        for schedule in schedules:
+            path = MetricPath(tokenizer.codebook, schedule)
+            shown = []
+            for t in PREVIEW_TIMES:
+                x_t = path.corrupt(codes, t, stream(0, "preview"))
+                shown.append(to_frames(tokenizer.decode(x_t))[num_frames // 2])
+            strips.append(np.stack(shown))
+    return contact_sheet(strips, columns=1, num_shown=len(PREVIEW_TIMES))
+
+
+def as_json(candidate: Candidate) -> dict[str, float]:
+    """Stable keys of a candidate."""
+    low, high = candidate.used
+    return {
+        "alpha": candidate.alpha,
+        "c": candidate.c,
+        "correlation": candidate.correlation,
+        "used_from": low,
+        "used_to": high,
+        "deviation": candidate.deviation,
+        "score": candidate.score,
+    }
+
+
+def mean_distances(curve: DistanceCurve, candidate: Candidate) -> list[float]:
+    """Mean distance at t = 0, 1/50 … 49/50."""
+    values: Array = curve.at(beta_at(TIMES, candidate.alpha, candidate.c))
+    return [float(v) for v in values]

@@ -1,0 +1,72 @@
+"""Change a recipe's path in place, every other byte of the file kept, comments too."""
+
+from pathlib import Path
+
+import yaml
+
+from ursa_core.errors import RecipeError
+
+
+def write_path(file: Path, values: dict[str, str | float | None]) -> None:
+    """Set keys of the recipe's ``path``, add those that are missing, and drop those set to None.
+
+    Args:
+        file: the recipe.
+        values: by key; a number is written with four digits.
+
+    Raises:
+        RecipeError: the file is missing or no recipe.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise RecipeError(f"{file} can't be read: {first}", "give a recipe's YAML file") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise RecipeError(f"{file} holds no keys", "give a recipe's YAML file")
+    shown = {
+        key: value if value is None or isinstance(value, str) else f"{value:.4g}"
+        for key, value in values.items()
+    }
+    path = next((node for key, node in root.value if key.value == "path"), None)
+    if path is None:
+        text += "" if text.endswith("\n") else "\n"
+        edits = [(len(text), len(text), f"path: {_flow({}, shown)}\n")]
+    elif isinstance(path, yaml.MappingNode) and not path.flow_style:
+        edits = _block_edits(text, path, shown)
+    else:
+        old = {key.value: node.value for key, node in path.value} if path.value else {}
+        edits = [(path.start_mark.index, path.end_mark.index, _flow(old, shown))]
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
+def _flow(old: dict[str, str], new: dict[str, str | None]) -> str:
+    """``{key: value, …}`` of the old values and the new ones over them."""
+    merged = {key: value for key, value in {**old, **new}.items() if value is not None}
+    return "{" + ", ".join(f"{key}: {value}" for key, value in merged.items()) + "}"
+
+
+def _block_edits(
+    text: str, path: yaml.MappingNode, new: dict[str, str | None]
+) -> list[tuple[int, int, str]]:
+    """Edits (start, end, replacement), one a key, of a mapping that has a line a key."""
+    first = path.value[0][0].start_mark
+    found = {key.value: (key, node) for key, node in path.value}
+    edits, added = [], ""
+    for name, value in new.items():
+        if name not in found:
+            added += "" if value is None else " " * first.column + f"{name}: {value}\n"
+            continue
+        key, node = found[name]
+        if value is not None:
+            edits.append((node.start_mark.index, node.end_mark.index, value))
+        else:
+            end = text.find("\n", node.end_mark.index) + 1
+            edits.append((key.start_mark.index - first.column, end or len(text), ""))
+    top = first.index - first.column
+    return [*edits, (top, top, added)] if added else edits
