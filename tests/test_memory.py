@@ -24,6 +24,7 @@ LARGE = Sizes(
     attention=4096,
     decoder_width=256,
     decoder_patch=4,
+    temporal_stride=4,
     levels=(8, 8, 8, 5, 5, 5),
 )
 GRID, SHAPE = LatentGrid(13, 40, 64), PixelShape(49, 320, 512)
@@ -45,22 +46,34 @@ def test_nano_takes_about_what_is_told(tmp_path):
 
 def test_the_parts_follow_the_stated_formula():
     memory = sampling_memory(LARGE, GRID, SHAPE, 2)
-    assert memory.weights == 4_000_000_000 + 400_000_000
+    assert (memory.transformer, memory.tokenizer) == (4_000_000_000, 400_000_000)
     assert LARGE.table_entries == 1_200 * 64_000
     assert memory.codebook == 3 * 64_000 * 6 * 4 + 6 * LARGE.table_entries
     tokens = 320 + 1 + 33_280
-    assert memory.activations == 2 * tokens * (4 * 2048 + 3 * 6144) * 2 + 3 * 33_280 * 2048 * 4
-    assert memory.decoding == 52 * 320 * 512 * 4 * (6 * 256 / 64 + 24)
-    stays = memory.process + memory.weights + memory.codebook
+    layer, mlp = 2 * tokens * (4 * 2048 + 2 * 4096), 4096 * 3 * 6144
+    assert memory.activations == 2 * (layer + mlp) + 33_280 * 2048 * 8
+    assert memory.decoding == (1 << 21) * 4 * (6 * 256 // 64 + 24) + 6 * 49 * 320 * 512
+    stays = memory.process + memory.transformer + memory.tokenizer + memory.codebook
     assert memory.total == stays + memory.activations + memory.logits
     assert memory.to_json()["total"] == memory.total
-    small = sampling_memory(replace(LARGE, hidden=16, intermediate=32), GRID, SHAPE, 2)
+    thin = replace(LARGE, hidden=16, intermediate=32, attention=32)
+    small = sampling_memory(thin, GRID, SHAPE, 2)
     assert small.total == stays + small.decoding
+
+
+def test_networks_that_take_turns_need_the_larger_of_their_peaks():
+    memory = sampling_memory(LARGE, GRID, SHAPE, 2, "cuda", offload=True)
+    assert memory.activations < sampling_memory(LARGE, GRID, SHAPE, 2, "cuda").activations
+    sampling = memory.transformer + memory.activations + memory.logits
+    assert memory.total == memory.process + memory.codebook + sampling
+    assert memory.total < 8e9  # the published 1.7B at 49×320×512
+    decoding = replace(memory, transformer=0, activations=0)
+    assert decoding.total == memory.process + memory.codebook + memory.tokenizer + memory.decoding
 
 
 def test_the_dtype_and_the_device_count():
     half, full = (sampling_memory(LARGE, GRID, SHAPE, size) for size in (2, 4))
-    assert full.weights - half.weights == 2 * LARGE.transformer_parameters
+    assert full.transformer - half.transformer == 2 * LARGE.transformer_parameters
     assert sampling_memory(LARGE, GRID, SHAPE, 2, "cuda").logits > half.logits
 
 

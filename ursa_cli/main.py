@@ -107,7 +107,7 @@ def _explained(error: Exception) -> tuple[str, str]:
     if _is_out_of_memory(error):
         return (
             "out of memory",
-            "ask for fewer --frames or a smaller --size, use --dtype bfloat16 or a smaller model",
+            "ask for fewer --frames or a smaller --size, add --offload or --dtype bfloat16",
         )
     first_line = (str(error).splitlines() or [""])[0]
     return (

@@ -37,6 +37,22 @@ Dtype = Annotated[
         rich_help_panel=RUN_PANEL,
     ),
 ]
+Offload = Annotated[
+    bool,
+    typer.Option(
+        "--offload",
+        help="Save the device's memory: networks take turns on it.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the transformer first; pays where many videos are made.",
+        rich_help_panel=RUN_PANEL,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object to stdout.", rich_help_panel=RUN_PANEL),

@@ -153,6 +153,8 @@ def sample(
     ] = 1.0,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    offload: options.Offload = False,
+    compiled: options.Compile = False,
     save_tokens: Annotated[
         str | None,
         typer.Option(
@@ -210,7 +212,7 @@ def sample(
 
     import secrets
 
-    from ursa_core.devices import pick_device, pick_dtype
+    from ursa_core.devices import check_compiler, pick_device, pick_dtype
     from ursa_core.model_summary import summary
     from ursa_core.sampling.generate import GenerateOptions
 
@@ -240,8 +242,12 @@ def sample(
         motion=motion,
     )
     run_device = pick_device(device)
+    if compiled:
+        check_compiler(run_device)
     run_dtype = pick_dtype(dtype, run_device)
-    plan = sample_plan.Plan(found, settings, wanted, run_device, run_dtype, crf, written)
+    plan = sample_plan.Plan(
+        found, settings, wanted, run_device, run_dtype, crf, written, offload, compiled
+    )
     plan.check_memory()
     if dry_run:
         payload, lines = plan.described()
@@ -289,7 +295,9 @@ def _make(plan: "Plan", tell_seed: bool) -> None:
     from ursa_core.sampling.generate import decode, generate
 
     wanted, fps = plan.wanted, plan.settings.fps
-    bundle = load_bundle(plan.found.folder, plan.device, plan.dtype)
+    bundle = load_bundle(
+        plan.found.folder, plan.device, plan.dtype, offload=plan.offload, compiled=plan.compiled
+    )
     _warn_of_prompt(bundle, wanted)
     identity = tokenizer_identity(bundle.folder)
     outputs = []

@@ -49,6 +49,8 @@ class Plan:
     dtype: "torch.dtype"
     crf: int
     targets: list[Target]
+    offload: bool = False
+    compiled: bool = False
 
     @property
     def num_passes(self) -> int:
@@ -77,6 +79,8 @@ class Plan:
             "crf": self.crf,
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "offload": self.offload,
+            "compiled": self.compiled,
             "ursa": __version__,
         }
 
@@ -84,7 +88,8 @@ class Plan:
     def memory_bytes(self) -> int:
         """About what the run needs at most."""
         found, shape = self.found, self.settings.shape
-        return found.memory(self.dtype.itemsize, shape, self.device.type).total
+        memory = found.memory(self.dtype.itemsize, shape, self.device.type, offload=self.offload)
+        return memory.total
 
     def check_memory(self) -> None:
         """Refuse a clip that the device is clearly too small for, before anything is loaded.
@@ -99,7 +104,7 @@ class Plan:
             raise DeviceError(
                 f"{self.settings.shape} takes about {needed / 1e9:.1f} GB of memory,"
                 f" {self.device} has {there / 1e9:.1f} GB",
-                "ask for fewer --frames or a smaller --size, or use a smaller model",
+                "ask for fewer --frames or a smaller --size, add --offload, or use a smaller model",
             )
 
     def described(self) -> tuple[dict[str, Any], list[str]]:

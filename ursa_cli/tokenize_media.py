@@ -322,11 +322,12 @@ def _decode(
     force: bool,
 ) -> None:
     from ursa_core.bundle import load_tokenizer
-    from ursa_core.data.tokenizing import decode_clip, load_tokens_of
+    from ursa_core.data.tokenizing import load_tokens_of
     from ursa_core.devices import pick_device
     from ursa_core.grids import LatentGrid
     from ursa_core.hub import name_of
     from ursa_core.media import check_output, write_media
+    from ursa_core.tokenizers.visual import decode_frames
 
     check_output(out, force, fps=fps)
     folder = options.model_folder(model)
@@ -336,7 +337,7 @@ def _decode(
     rate = fps or tokens.fps
     check_output(out, force, shape, rate)
     metadata = {**tokens.metadata, "fps": rate}
-    write_media(out, decode_clip(tokenizer, tokens.codes), rate, metadata, crf)
+    write_media(out, decode_frames(tokenizer, tokens.codes), rate, metadata, crf)
     payload = {
         "output": str(out),
         "model": name_of(folder, exact=True),

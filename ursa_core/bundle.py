@@ -84,7 +84,19 @@ IMAGE_SETTINGS = BundleSettings(frames=1, height=1024, width=1024, steps=25, mot
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model ready to sample from."""
+    """A model ready to sample from.
+
+    Args:
+        folder: it was read from.
+        transformer: predicts codes.
+        video_tokenizer: makes pixels of them.
+        text_tokenizer: makes ids of prompts.
+        path: that the transformer was trained on.
+        settings: defaults.
+        device: where sampling runs.
+        offload: transformer and tokenizer take turns on it, and guidance's halves run one after
+            the other.
+    """
 
     folder: Path
     transformer: "Transformer"
@@ -92,6 +104,17 @@ class Bundle:
     text_tokenizer: "TextTokenizer"
     path: "ProbabilityPath"
     settings: BundleSettings
+    device: torch.device
+    offload: bool = False
+
+    def take_turn(self, part: "Transformer | VisualTokenizer") -> None:
+        """Have a network on the device, and where they take turns the other one off it."""
+        if not self.offload:
+            return
+        for module in (self.transformer, self.video_tokenizer):
+            if module is not part:
+                module.to("cpu")
+        part.to(self.device)
 
     @property
     def name(self) -> str:
@@ -276,7 +299,12 @@ def save_bundle(
 
 
 def load_bundle(
-    model: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    model: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    offload: bool = False,
+    compiled: bool = False,
 ) -> Bundle:
     """Read a model folder, or a shipped model by name.
 
@@ -284,6 +312,8 @@ def load_bundle(
         model: folder or name.
         device: of the networks.
         dtype: of the transformer; the tokenizer stays in float32.
+        offload: save the device's memory: its networks take turns.
+        compiled: run the transformer's layers through ``torch.compile``.
 
     Raises:
         CheckpointError: a part is missing, damaged or of another kind.
@@ -293,7 +323,7 @@ def load_bundle(
 
     folder = resolve_model(model)
     read_json(folder / "model_index.json")
-    video_tokenizer, settings, _ = load_tokenizer(folder, device)
+    video_tokenizer, settings, _ = load_tokenizer(folder, "cpu" if offload else device)
     config = TransformerConfig.from_json(read_json(folder / "transformer" / "config.json"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
@@ -314,6 +344,8 @@ def load_bundle(
             f" the transformer {config.lm_vocab_size} text ids",
             "use the parts of one model",
         )
+    if compiled:
+        transformer.model.compile()
     return Bundle(
         folder,
         transformer.eval(),
@@ -321,6 +353,8 @@ def load_bundle(
         text_tokenizer,
         path,
         settings,
+        torch.device(device),
+        offload,
     )
 
 

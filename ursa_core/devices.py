@@ -1,6 +1,7 @@
 """Compute devices: which there are, and which number format they multiply faster."""
 
 import os
+import shutil
 import time
 
 import torch
@@ -41,6 +42,18 @@ def available_devices() -> list[str]:
     found = ["cuda"] if torch.cuda.is_available() else []
     found += ["mps"] if torch.backends.mps.is_available() else []
     return [*found, "cpu"]
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse ``torch.compile`` where it can't work.
+
+    Raises:
+        DeviceError: the CPU has no C++ compiler to compile with, or the device is no target.
+    """
+    if device.type == "mps":
+        raise DeviceError("torch can't compile for mps well enough", "leave out --compile")
+    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+        raise DeviceError("--compile needs a C++ compiler, there is none", "install g++ or clang++")
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -15,6 +15,10 @@ LOGITS_BYTES = {"cpu": 16_000_000, "other": 256_000_000}
 _MAPS = 6  # of the decoder's widest, alive at once
 _TABLE_BYTES = 6  # an entry of the path's table of distances, while it is made
 _TABLE_ENTRIES = 1 << 27  # more make no table
+MLP_ROWS = 4096
+"""Positions that go through a network's MLP at a time."""
+SLICE_PIXELS = 1 << 21
+"""Pixels that are decoded at a time, at least those of one latent frame."""
 _PIXELS = 24  # float32 numbers a pixel in the last convolution and while bands join
 
 
@@ -33,6 +37,7 @@ class Sizes:
         attention: widths of queries, keys and values together.
         decoder_width: channels of the decoder's widest maps.
         decoder_patch: edge of the patch of frames, rows and columns that a cell of them stands for.
+        temporal_stride: frames of a latent frame.
         levels: FSQ levels of the codebook; empty for a learned one.
     """
 
@@ -46,6 +51,7 @@ class Sizes:
     attention: int
     decoder_width: int
     decoder_patch: int
+    temporal_stride: int
     levels: tuple[int, ...] = ()
 
     @property
@@ -64,20 +70,38 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SamplingMemory:
-    """Bytes that sampling one clip takes at most, part by part."""
+    """Bytes that sampling one clip takes at most, part by part.
+
+    Args:
+        process: of Python and its libraries.
+        codebook: of the vectors of all codes and their distances.
+        transformer: of its weights.
+        tokenizer: likewise.
+        activations: of a network pass.
+        logits: of a chunk of positions, with its draw.
+        decoding: of the tokenizer at work.
+        offload: transformer and tokenizer take turns.
+    """
 
     process: int
-    weights: int
     codebook: int
+    transformer: int
+    tokenizer: int
     activations: int
     logits: int
     decoding: int
+    offload: bool = False
 
     @property
     def total(self) -> int:
         """All that stays, and the larger peak: of a network pass with its draw, or of decoding."""
-        peak = max(self.activations + self.logits, self.decoding)
-        return self.process + self.weights + self.codebook + peak
+        sampling, decoding = self.activations + self.logits, self.decoding
+        weights = (self.transformer, self.tokenizer)
+        if self.offload:
+            peak = max(self.transformer + sampling, self.tokenizer + decoding)
+        else:
+            peak = sum(weights) + max(sampling, decoding)
+        return self.process + self.codebook + peak
 
     def to_json(self) -> dict[str, int]:
         """The parts and their total."""
@@ -85,19 +109,27 @@ class SamplingMemory:
 
 
 def sampling_memory(
-    sizes: Sizes, grid: LatentGrid, shape: PixelShape, dtype_bytes: int, device: str = "cpu"
+    sizes: Sizes,
+    grid: LatentGrid,
+    shape: PixelShape,
+    dtype_bytes: int,
+    device: str = "cpu",
+    *,
+    offload: bool = False,
 ) -> SamplingMemory:
     """Estimate of the memory that sampling one clip of a shape takes.
 
     With T = S + 1 + L tokens and L = F·H·W codes:
 
-    - weights: transformer parameters · bytes of the dtype + tokenizer parameters · 4;
+    - transformer: parameters · bytes of the dtype; tokenizer: parameters · 4;
     - codebook: three float32 copies of (K, C), the tokenizer's and the path's, + 6 · entries of the
       path's table of distances;
-    - activations: 2 · T · (4·D + max(3·MLP, 2·QKV)) · bytes of the dtype for the two halves of
-      guidance, + 3 · L · D · 4 where they are joined; attention never holds a T × T matrix;
+    - activations: T · (4·D + 2·QKV) · bytes of the dtype for each half of guidance that runs at a
+      time, 3 · MLP for the positions of one of its chunks, + L · D · (4 + 2 · bytes of the dtype)
+      where the halves are joined; attention never holds a T × T matrix;
     - logits: a fixed budget, since head, draw and step run in chunks of positions;
-    - decoding: pixels · 4 · (6 · widest channels / patch³ + 24), patch - 1 frames put in front.
+    - decoding: pixels of a slice · 4 · (6 · widest channels / patch³ + 24), + 6 for
+      each pixel of the clip.
 
     Args:
         sizes: of the model.
@@ -105,19 +137,26 @@ def sampling_memory(
         shape: pixel shape of the clip.
         dtype_bytes: of one number of the transformer.
         device: ``cpu``, or any other kind.
+        offload: transformer and tokenizer take turns on the device, and so do guidance's halves.
     """
-    tokens = sizes.prompt_length + 1 + grid.num_codes
-    widths = 4 * sizes.hidden + max(3 * sizes.intermediate, 2 * sizes.attention)
-    patch = sizes.decoder_patch
-    pixels = (shape.frames + patch - 1) * shape.height * shape.width
-    maps = _MAPS * sizes.decoder_width / patch**3
+    halves = 1 if offload else 2
+    tokens = halves * (sizes.prompt_length + 1 + grid.num_codes)
+    layer = tokens * (4 * sizes.hidden + 2 * sizes.attention)
+    mlp = min(tokens, MLP_ROWS) * 3 * sizes.intermediate
+    joined = grid.num_codes * sizes.hidden * (4 + 2 * dtype_bytes)
+    pixels = shape.frames * shape.height * shape.width
+    frame_pixels = sizes.temporal_stride * shape.height * shape.width
+    slice_pixels = min(pixels + frame_pixels, max(SLICE_PIXELS, frame_pixels))
+    maps = _MAPS * sizes.decoder_width / sizes.decoder_patch**3
     return SamplingMemory(
         process=PROCESS_BYTES,
-        weights=sizes.transformer_parameters * dtype_bytes + sizes.tokenizer_parameters * 4,
         codebook=3 * sizes.num_codes * sizes.code_width * 4 + _TABLE_BYTES * sizes.table_entries,
-        activations=2 * tokens * widths * dtype_bytes + 3 * grid.num_codes * sizes.hidden * 4,
+        transformer=sizes.transformer_parameters * dtype_bytes,
+        tokenizer=sizes.tokenizer_parameters * 4,
+        activations=(layer + mlp) * dtype_bytes + joined,
         logits=LOGITS_BYTES["cpu" if device == "cpu" else "other"],
-        decoding=round(pixels * 4 * (maps + _PIXELS)),
+        decoding=round(slice_pixels * 4 * (maps + _PIXELS)) + 6 * pixels,
+        offload=offload,
     )
 
 

@@ -65,7 +65,12 @@ class Summary:
         return self.strides.grid(self.settings.shape)
 
     def memory(
-        self, dtype_bytes: int, shape: PixelShape | None = None, device: str = "cpu"
+        self,
+        dtype_bytes: int,
+        shape: PixelShape | None = None,
+        device: str = "cpu",
+        *,
+        offload: bool = False,
     ) -> SamplingMemory:
         """About what sampling one clip takes at most.
 
@@ -73,9 +78,11 @@ class Summary:
             dtype_bytes: of one number of the transformer.
             shape: pixel shape of the clip; None is the default one.
             device: kind of device.
+            offload: transformer and tokenizer take turns on it.
         """
         shape = shape or self.settings.shape
-        return sampling_memory(self._sizes(), self.strides.grid(shape), shape, dtype_bytes, device)
+        grid = self.strides.grid(shape)
+        return sampling_memory(self._sizes(), grid, shape, dtype_bytes, device, offload=offload)
 
     def _sizes(self) -> Sizes:
         config, widths = self.transformer, self.tokenizer["block_out_channels"]
@@ -92,6 +99,7 @@ class Summary:
             attention=heads * (config.get("head_dim") or 128),
             decoder_width=widths[0] if is_image else max(widths[:2]),
             decoder_patch=1 if is_image else self.tokenizer.get("patch_size", 4),
+            temporal_stride=self.strides.temporal,
             levels=() if is_image else tuple(self.tokenizer.get("levels", PUBLISHED_LEVELS)),
         )
 

@@ -87,6 +87,35 @@ def test_sample_k_is_the_same_whatever_num_is(
     assert (many[2].frames != many[1].frames).any()
 
 
+def test_networks_that_take_turns_make_the_same_video(tmp_path: Path) -> None:
+    for name, more in (("a.mkv", []), ("b.mkv", ["--offload"])):
+        assert sample("-o", tmp_path / name, "--seed", 5, "--num", 2, *more) == 0
+    for k in range(2):
+        a, b = (read_media(tmp_path / f"{name}-000{k}.mkv") for name in "ab")
+        np.testing.assert_array_equal(a.frames, b.frames)
+        assert (a.metadata["offload"], b.metadata["offload"]) == (False, True)
+
+
+def test_a_compiled_network_makes_the_same_image(
+    published_image_model: Path, tmp_path: Path
+) -> None:
+    options = ["--model", str(published_image_model), "--seed", "5", "--size", "64x64"]
+    frames = []
+    for name, more in (("a.png", []), ("b.png", ["--compile"])):
+        words = ["sample", PROMPT, "-o", str(tmp_path / name), *FAST, "--frames", "1"]
+        assert main([*words, *options, *more]) == 0
+        frames.append(read_media(tmp_path / name).frames)
+    np.testing.assert_array_equal(*frames)
+
+
+def test_compiling_needs_a_compiler(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sample("-o", tmp_path / "a.mkv", "--compile") == 1
+    assert "C++ compiler" in refused(capsys, tmp_path)[0]
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mkv", "frames"])
 def test_extension_chooses_the_format(tmp_path: Path, name: str) -> None:
     assert sample("-o", tmp_path / name, "--seed", 1) == 0

@@ -16,6 +16,7 @@ from ursa_core.data.shards import read_shards
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.tokenizers.visual import decode_frames
 
 
 def make_model(folder: Path, seed: int) -> Path:
@@ -75,7 +76,7 @@ def test_a_clip_goes_to_tokens_and_back(
     assert (clip.frames.shape, clip.fps) == ((5, 16, 24, 3), 8.0)
     assert clip.metadata["prompt"] == tokens.metadata["prompt"]
     tokenizer, _, _ = load_tokenizer(model)
-    assert np.array_equal(clip.frames, work.decode_clip(tokenizer, tokens.codes))
+    assert np.array_equal(clip.frames, decode_frames(tokenizer, tokens.codes))
 
     code, _, err = tokenize(capsys, "--decode", path, "-o", back, "--model", model)
     assert (code, "--force" in err) == (2, True)

@@ -12,7 +12,6 @@ from ursa_core.data.shards import read_shards
 from ursa_core.data.tokenizing import (
     Cut,
     ItemResult,
-    decode_clip,
     encode_clips,
     find_clip,
     find_items,
@@ -27,6 +26,7 @@ from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import read_media, resize_and_crop, to_video, write_media
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.tokenizers.visual import decode_frames
 
 CUT = Cut(8.0, PixelShape(5, 16, 24))
 
@@ -144,7 +144,7 @@ def test_only_so_many_clips_are_checked(tmp_path: Path, tokenizer: VideoTokenize
 def test_quality_compares_the_decoded_clip(tokenizer: VideoTokenizer) -> None:
     frames, _ = training_clip(1, 1, "all", 5, 16, 24)
     (codes,) = encode_clips(tokenizer, [frames])
-    decoded = decode_clip(tokenizer, codes)
+    decoded = decode_frames(tokenizer, codes)
     assert decoded.shape == frames.shape
     assert decoded.dtype == np.uint8
     assert measure(tokenizer, codes, frames).psnr == psnr(decoded, frames)
@@ -175,7 +175,7 @@ def test_one_clip_goes_to_a_token_file_and_back(
     assert tokens.fps == 8
     original = resize_and_crop(read_media(media / "0.mkv", 8.0, 5).frames, 16, 24)
     assert result.quality is not None
-    assert result.quality.psnr == psnr(decode_clip(tokenizer, tokens.codes), original)
+    assert result.quality.psnr == psnr(decode_frames(tokenizer, tokens.codes), original)
     with pytest.raises(DataError, match="another video tokenizer"):
         load_tokens_of(path, "other")
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
+from ursa_core.models import transformer
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.rope import positions, rotations
 from ursa_core.models.transformer import Transformer, TransformerConfig, codebook_features
@@ -40,6 +41,19 @@ def tiny():
     model = Transformer(TINY)
     model.initialise_(torch.randn(24, 3), torch.Generator().manual_seed(0))
     return model.eval()
+
+
+def test_the_mlp_runs_in_chunks_unless_it_learns(monkeypatch):
+    model, x = tiny().model.layers[0].mlp, torch.randn(2, 9, 32)
+    whole = model(x)
+    assert whole.requires_grad
+    monkeypatch.setattr(transformer, "MLP_ROWS", 4)
+    seen = []
+    model.up_proj.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    with torch.no_grad():
+        chunks = model(x)
+    assert seen == [4, 4, 4, 4, 2]
+    assert torch.allclose(chunks, whole, atol=1e-6)
 
 
 def test_logits_equal_those_of_the_reference():

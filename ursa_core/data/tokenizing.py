@@ -18,8 +18,8 @@ from ursa_core.data.token_files import TokenFile, load_tokens, save_tokens
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
-from ursa_core.media import Frames, read_media, resize_and_crop, to_frames, to_video
-from ursa_core.tokenizers.visual import VisualTokenizer
+from ursa_core.media import Frames, read_media, resize_and_crop, to_video
+from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
 SHAPES_PREFIX = "shapes:"
 BATCH_SIZE = 16
@@ -227,16 +227,9 @@ def encode_clips(tokenizer: VisualTokenizer, clips: Sequence[Frames]) -> Tensor:
     return tokenizer.encode(video).cpu()
 
 
-@torch.inference_mode()
-def decode_clip(tokenizer: VisualTokenizer, codes: Tensor) -> Frames:
-    """Frames uint8 (F, H, W, 3) of codes int64 (f, h, w)."""
-    device = next(tokenizer.parameters()).device
-    return to_frames(tokenizer.decode(codes.unsqueeze(0).to(device)))
-
-
 def measure(tokenizer: VisualTokenizer, codes: Tensor, frames: Frames) -> Quality:
     """PSNR and SSIM of the decoded codes (f, h, w) against the frames they were made of."""
-    decoded = decode_clip(tokenizer, codes)
+    decoded = decode_frames(tokenizer, codes)
     return Quality(psnr(decoded, frames), ssim(decoded, frames))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
+from ursa_core.memory import MLP_ROWS
 from ursa_core.models.presets import Size
 from ursa_core.models.rope import positions, rotate, rotations
 
@@ -156,7 +157,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU."""
+    """SwiGLU, in chunks of positions where no gradient is asked for."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -166,6 +167,16 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.shape[:-1].numel() <= MLP_ROWS:
+            return self._gated(x)
+        y = torch.empty_like(x)
+        for into, part in zip(
+            *(z.view(-1, z.shape[-1]).split(MLP_ROWS) for z in (y, x)), strict=True
+        ):
+            into.copy_(self._gated(part))
+        return y
+
+    def _gated(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 

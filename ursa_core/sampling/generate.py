@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ursa_core.bundle import Bundle
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.media import Frames, to_frames
+from ursa_core.media import Frames
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
+from ursa_core.tokenizers.visual import decode_frames
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ def generate(
     settings = bundle.settings
     transformer, path = bundle.transformer, bundle.path
     grid = bundle.grid(pixel_shape(bundle, options))
-    device = transformer.lm_head.weight.device
+    device = bundle.device
     guidance = Guidance(
         _given(options.guidance, settings.guidance),
         _given(options.guidance_interval, settings.guidance_interval),
@@ -122,13 +122,16 @@ def generate(
         guidance = Guidance()  # both halves would be the same
 
     def network(prompt_ids: Tensor, x_t: Tensor) -> Tensor:
-        return transformer(prompt_ids, x_t, grid)
+        rows = 1 if bundle.offload else len(x_t)
+        parts = zip(prompt_ids.split(rows), x_t.split(rows), strict=True)
+        return torch.cat([transformer(ids, codes, grid) for ids, codes in parts])
 
     def head(hidden: Tensor) -> Tensor:
         # A path with a mask state has one embedding more than there are codes to predict.
         return transformer.head(hidden)[..., : path.num_codes]
 
     for index in range(options.num):
+        bundle.take_turn(transformer)
         generator = stream(options.seed, "sample", index, device)
         x_0 = path.initial((1, grid.num_codes), generator, device)
         with torch.inference_mode():
@@ -151,9 +154,7 @@ def generate(
         yield Generated(index, options.seed, codes, grid)
 
 
-@torch.inference_mode()
 def decode(bundle: Bundle, codes: Tensor) -> Frames:
     """Frames uint8 (F, height, width, 3) of codes (F, H, W)."""
-    tokenizer = bundle.video_tokenizer
-    device = next(tokenizer.parameters()).device
-    return np.asarray(to_frames(tokenizer.decode(codes.to(device).unsqueeze(0))))
+    bundle.take_turn(bundle.video_tokenizer)
+    return decode_frames(bundle.video_tokenizer, codes)

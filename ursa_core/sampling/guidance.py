@@ -80,6 +80,8 @@ def guided_hidden(
             "give one (it may be empty), or use a scale of 1",
         )
     both = network(torch.cat([prompt_ids, negative_ids]), torch.cat([x_t, x_t]))
-    cond, uncond = both.float().chunk(2)
-    guided = uncond + guidance.scale * (cond - uncond)
-    return torch.where(active.reshape(-1, 1).to(x_t.device), guided, cond)
+    cond, uncond = both.chunk(2)
+    guided = (cond.float() - uncond).mul_(guidance.scale).add_(uncond)
+    if not bool(active.all()):
+        guided = torch.where(active.reshape(-1, 1).to(x_t.device), guided, cond)
+    return guided

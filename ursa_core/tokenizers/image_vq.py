@@ -6,6 +6,7 @@ one changes height and width by a factor of two. Frames know nothing of each oth
 are a batch of images.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -307,3 +308,8 @@ class ImageTokenizer(nn.Module):
         vectors = self.quantizer.vectors(codes.flatten(0, 1)).permute(0, 3, 1, 2)
         images = self.decoder(self.post_quant_conv(vectors))
         return images.unflatten(0, (-1, codes.shape[1])).transpose(1, 2)
+
+    def decode_slices(self, codes: Tensor, size: int) -> Iterator[Tensor]:
+        """The same in slices of at most ``size`` frames, for less memory."""
+        for part in codes.split(size, 1):
+            yield self.decode(part)

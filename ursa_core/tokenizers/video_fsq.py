@@ -7,6 +7,8 @@ runs as 2D convolutions, and the convolutions over time are sums of shifted 1×1
 """
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -134,10 +136,33 @@ class SpaceConv(nn.Module):
         return y.unflatten(0, (batch, -1))
 
 
-class TimeConv(nn.Module):
+class Streamed(nn.Module):
+    """A part whose output depends on earlier frames: run slice by slice, it keeps what it needs.
+
+    ``past`` is None outside ``slice_by_slice``; within, it is empty before the first slice and then
+    holds the last frames of the slice before.
+    """
+
+    past: list[Tensor] | None = None
+
+
+@contextmanager
+def slice_by_slice(module: nn.Module) -> Iterator[None]:
+    """Let a module take a clip in slices of its frames, one call each, as if it saw it whole."""
+    parts = [part for part in module.modules() if isinstance(part, Streamed)]
+    try:
+        for part in parts:
+            part.past = []
+        yield
+    finally:
+        for part in parts:
+            part.past = None
+
+
+class TimeConv(Streamed):
     """Causal convolution over three frames at each pixel, weights (out, in, 3, 1, 1).
 
-    Starts as the identity. The first frame is repeated in front.
+    Starts as the identity. The first frame is repeated in front. Only stride 1 runs in slices.
     """
 
     def __init__(self, width: int, stride: int = 1) -> None:
@@ -149,8 +174,10 @@ class TimeConv(nn.Module):
             self.weight[:, :, 2, 0, 0].fill_diagonal_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        front = 3 - self.stride
-        x = torch.cat([x[:, :1].expand(-1, front, -1, -1, -1), x], 1)
+        front = self.past.pop() if self.past else x[:, :1].expand(-1, 3 - self.stride, -1, -1, -1)
+        x = torch.cat([front, x], 1)
+        if self.past is not None:
+            self.past.append(x[:, -2:].clone())
         frames = (x.shape[1] - 3) // self.stride + 1
         taps = [x[:, i : i + frames * self.stride : self.stride][:, :frames] for i in range(3)]
         stacked = torch.cat(taps, 2).flatten(0, 1)
@@ -238,7 +265,7 @@ class Downsample(nn.Module):
         return self.conv3(x)
 
 
-class Upsample(nn.Module):
+class Upsample(Streamed):
     """Double height and width, and frames too (all but the first) if asked."""
 
     def __init__(self, width: int, temporal: bool) -> None:
@@ -253,7 +280,11 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.temporal:
-            x = x.repeat_interleave(2, 1)[:, 1:]
+            x = x.repeat_interleave(2, 1)
+            if not self.past:
+                x = x[:, 1:]
+            if self.past is not None:
+                self.past = [x[:, -1:].clone()]
             x = self.conv1(x) + x
         x = F.interpolate(x.flatten(0, 1), scale_factor=2.0).unflatten(0, x.shape[:2])
         return self.conv3(self.conv2(x) + x)
@@ -349,13 +380,27 @@ class Decoder(nn.Module):
         self.conv_out = conv_pair(widths[-2], 3 * config.patch_size**3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(x))
+        return self.upwards(self.conv_in_and_middle(x))[:, self.patch_size - 1 :]
+
+    def conv_in_and_middle(self, x: Tensor) -> Tensor:
+        """What sees all frames at once, at the latents' resolution."""
+        return self.mid_block(self.conv_in(x))
+
+    def upwards(self, x: Tensor) -> Tensor:
+        """From the middle to pixels, where no frame sees a later one; patch_size - 1 in front."""
         for stage in self.up_blocks:
             x = stage(x)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))
         for _ in range(_resizes(self.patch_size, 1)):
             x = haar_join(x)
-        return x[:, self.patch_size - 1 :]
+        return x
+
+    def slices(self, x: Tensor, size: int) -> Iterator[Tensor]:
+        """The pixels of ``forward`` in slices of at most ``size`` latent frames."""
+        with slice_by_slice(self.up_blocks), slice_by_slice(self.conv_out):
+            for i, part in enumerate(self.conv_in_and_middle(x).split(size, 1)):
+                y = self.upwards(part)
+                yield y[:, self.patch_size - 1 :] if i == 0 else y
 
 
 class VideoTokenizer(nn.Module):
@@ -414,6 +459,17 @@ class VideoTokenizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Video (B, 3, F, H, W), about [-1, 1], of codes (B, f, h, w) int64."""
         return self.reconstruct(self.quantizer.vectors(codes))
+
+    def decode_slices(self, codes: Tensor, size: int) -> Iterator[Tensor]:
+        """The same video in slices of at most ``size`` latent frames, for less memory.
+
+        Nothing but the middle at the latents' resolution sees later frames, so no seam shows: the
+        slices differ from the whole by floating-point order alone.
+        """
+        vectors = self.quantizer.vectors(codes).permute(0, 1, 4, 2, 3)
+        x = self.post_quant_conv(vectors.to(self.post_quant_conv.bias.dtype))
+        for part in self.decoder.slices(x, size):
+            yield part.transpose(1, 2)
 
     def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction and latents (B, f, h, w, C), gradients straight through the rounding."""

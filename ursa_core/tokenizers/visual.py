@@ -1,8 +1,14 @@
-"""The tokenizers of pixels that a model folder may hold, by the class that its config names."""
+"""The tokenizers of pixels that a model folder may hold, and decoding in the memory there is."""
 
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from ursa_core.errors import CheckpointError
+from ursa_core.media import Frames, to_frames
+from ursa_core.memory import SLICE_PIXELS
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
@@ -26,3 +32,30 @@ def build_visual_tokenizer(config: dict[str, Any]) -> VisualTokenizer:
         f"vae/config.json describes a {name!r}, which is no tokenizer of ursa's",
         f"this version reads {VIDEO_CLASS} (video) and {IMAGE_CLASS} (images)",
     )
+
+
+@torch.inference_mode()
+def decode_frames(tokenizer: VisualTokenizer, codes: Tensor) -> Frames:
+    """Frames uint8 (F, height, width, 3) of codes int64 (f, h, w).
+
+    Decodes slice by slice, so that memory doesn't grow with the length. Where a device runs out of
+    memory it goes on with single latent frames, and then on the CPU.
+    """
+    strides = tokenizer.strides
+    frame_pixels = strides.temporal * strides.spatial**2 * codes[0].numel()
+    size = max(1, SLICE_PIXELS // frame_pixels)
+    device = next(tokenizer.parameters()).device
+    for place, latent_frames in ((device, size), (device, 1)):
+        try:
+            return _decode(tokenizer, codes.to(place), latent_frames)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    try:
+        return _decode(tokenizer.to("cpu"), codes.cpu(), 1)
+    finally:
+        tokenizer.to(device)
+
+
+def _decode(tokenizer: VisualTokenizer, codes: Tensor, size: int) -> Frames:
+    slices = tokenizer.decode_slices(codes.unsqueeze(0), size)
+    return np.concatenate([to_frames(part) for part in slices])

@@ -201,6 +201,7 @@ class GeneratorTask:
             self.text_tokenizer,
             self.path,
             self.settings(),
+            self.device,
         )
         clips = [
             decode(bundle, made.codes)
