@@ -84,6 +84,8 @@ def calibrate_path(
         options.require(0 < value < 1e6, "--shift", value, "a number above 0")
     if linear and not write_to:
         raise UsageError("--linear writes nothing by itself", "give --write-to RECIPE, too")
+    if write_to is not None and not write_to.is_file():
+        raise UsageError(f"there is no recipe {write_to}", "give a recipe's YAML file")
     _check_folder(out, force)
     import numpy as np
 
@@ -195,7 +197,7 @@ def _table(
 ) -> list[str]:
     rows = [(best, "refined"), *((each, "") for each in grid[:8])]
     rank = sum(each.score > paper.score for each in grid) + 1
-    rows.append((paper, f"the paper's; it would rank {rank} of {len(grid)}"))
+    rows.append((paper, f"the paper's; it would rank {rank} of {len(grid) + 1}"))
     lines = output.table(
         ("ALPHA", "C", "CORRELATION", "USED", "DEVIATION", "SCORE", ""),
         [
