@@ -19,7 +19,8 @@ from safetensors.numpy import save
 from ursa_cli.main import main
 from ursa_core import hub as ursa_hub
 from ursa_core import hub_download
-from ursa_core.bundle import load_settings, resolve_model
+from ursa_core.bundle import resolve_model
+from ursa_core.bundle_settings import load_settings
 from ursa_core.errors import (
     CheckpointError,
     DataError,

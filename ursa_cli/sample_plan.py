@@ -9,7 +9,7 @@ from ursa_core.errors import DataError, DeviceError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from ursa_core.bundle import BundleSettings
+    from ursa_core.bundle_settings import BundleSettings
     from ursa_core.model_summary import Summary
     from ursa_core.sampling.generate import GenerateOptions
 

@@ -1,32 +1,37 @@
 """Model bundles: a folder in the published layout, with our settings in ``ursa.json`` beside it.
 
 ``model_index.json``, ``transformer/``, ``vae/``, ``scheduler/``, ``tokenizer/``: weights are
-safetensors, everything else JSON; the published models keep their codebook in a pickle, of which
-tensors alone are read. This file joins models, tokenizers and paths, which don't know one another.
+safetensors, everything else JSON. This file joins models, tokenizers and paths, which don't know
+one another.
 """
 
 import hashlib
 import shutil
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.bundle_settings import BundleSettings, load_settings, save_settings
+from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.model_folder import is_folder, read_json, shipped_models
-from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
-from ursa_core.tokenizers.visual import (
+from ursa_core.model_folder import (
     IMAGE_CLASS,
+    PIPELINE_CLASS,
+    SCHEDULER_CLASS,
+    TRANSFORMER_CLASS,
     VIDEO_CLASS,
-    VisualTokenizer,
-    build_visual_tokenizer,
+    is_folder,
+    read_json,
+    shipped_models,
+    write_json,
 )
-from ursa_core.weights import load_weights, save_tensors, save_weights, write_json
+from ursa_core.path_files import build_path, save_path, stored_codebook
+from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
+from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
+from ursa_core.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from ursa_core.hub_download import Progress
@@ -34,52 +39,7 @@ if TYPE_CHECKING:
     from ursa_core.path.base import Path as ProbabilityPath
     from ursa_core.tokenizers.text import TextTokenizer
 
-CODEBOOK = "scheduler_model.safetensors"
-PICKLED_CODEBOOK = "scheduler_model.pth"
-CODEBOOK_KEY = "path.emb"
 _PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}
-
-
-@dataclass(frozen=True)
-class BundleSettings:
-    """What the published layout has no field for; the defaults are the paper's for video.
-
-    Args:
-        max_prompt_length: ids that every prompt is padded to.
-        frames: of a clip made by default.
-        height: of its frames, in pixels.
-        width: of its frames, in pixels.
-        fps: frames a second of the file written.
-        steps: network calls along the path.
-        guidance: scale of classifier-free guidance; 1 is off.
-        guidance_interval: times between which guidance acts.
-        shift: time shift of the steps.
-        motion_prefix: prompts are prefixed ``motion=9.0, ``.
-        negative: prompt of the unconditional half.
-        licence: of the weights.
-    """
-
-    max_prompt_length: int = 320
-    frames: int = 49
-    height: int = 320
-    width: int = 512
-    fps: float = 12.0
-    steps: int = 50
-    guidance: float = 7.0
-    guidance_interval: tuple[float, float] = (0.0, 0.9)
-    shift: float = 3.0
-    motion_prefix: bool = True
-    negative: str = ""
-    licence: str = "Apache-2.0"
-
-    @property
-    def shape(self) -> PixelShape:
-        """Pixel shape made by default."""
-        return PixelShape(self.frames, self.height, self.width)
-
-
-IMAGE_SETTINGS = BundleSettings(frames=1, height=1024, width=1024, steps=25, motion_prefix=False)
-"""The paper's defaults for images."""
 
 
 @dataclass(frozen=True)
@@ -191,62 +151,6 @@ def tokenizer_identity(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_settings(folder: Path) -> BundleSettings:
-    """Settings of a bundle; for what its ``ursa.json`` lacks the published defaults hold.
-
-    Those are the paper's, for video or for images, with the time shift of the bundle's scheduler.
-
-    Raises:
-        CheckpointError: a file is damaged or a value can't be used.
-    """
-    tokenizer = read_json(folder / "vae" / "config.json")
-    is_image = tokenizer.get("_class_name") == IMAGE_CLASS
-    settings = IMAGE_SETTINGS if is_image else BundleSettings()
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if scheduler.exists():
-        content = read_json(scheduler)
-        given = {"shift": content["shift"]} if "shift" in content else {}
-        settings = _with_settings(settings, given, scheduler)
-    file = folder / "ursa.json"
-    return _with_settings(settings, read_json(file), file) if file.exists() else settings
-
-
-def _with_settings(settings: BundleSettings, content: dict[str, Any], file: Path) -> BundleSettings:
-    """Settings changed to what a file gives."""
-    known: dict[str, Any] = {}
-    for field in fields(BundleSettings):
-        if field.name not in content:
-            continue
-        value = content[field.name]
-        if not _is_setting(value, field.default):
-            raise CheckpointError(
-                f"{file}: {field.name} can't be {value!r}",
-                f"give a value such as {field.default!r}",
-            )
-        known[field.name] = tuple(value) if isinstance(value, list) else value
-    return replace(settings, **known)
-
-
-def _is_setting(value: object, like: object) -> bool:
-    """Whether a JSON value has the kind and the range of a setting's default."""
-    if isinstance(like, bool | str):
-        return type(value) is type(like)
-    if isinstance(like, tuple):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == 2
-            and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
-        )
-    if isinstance(like, int):
-        return type(value) is int and value >= 1
-    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e6
-
-
-def save_settings(folder: Path, settings: BundleSettings) -> None:
-    """Write ``ursa.json``."""
-    write_json(folder / "ursa.json", asdict(settings))
-
-
 def save_bundle(
     folder: Path,
     transformer: "Transformer",
@@ -270,9 +174,7 @@ def save_bundle(
         settings: defaults of sampling.
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
-    scheduler = folder / "scheduler"
-    write_json(scheduler / "scheduler_config.json", path_to_json(path, settings.shift))
-    save_tensors(scheduler / CODEBOOK, {CODEBOOK_KEY: codebook.cpu().float().contiguous()})
+    save_path(folder / "scheduler", path, codebook, settings.shift)
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
         (folder / "vae").mkdir(parents=True, exist_ok=True)
@@ -283,13 +185,10 @@ def save_bundle(
     write_json(
         folder / "model_index.json",
         {
-            "_class_name": "URSAPipeline",
-            "scheduler": ["diffnext.schedulers.scheduling_dfm", "KineticOptimalScheduler"],
+            "_class_name": PIPELINE_CLASS,
+            "scheduler": ["diffnext.schedulers.scheduling_dfm", SCHEDULER_CLASS],
             "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-            "transformer": [
-                "diffnext.models.transformers.transformer_ursa",
-                "URSATransformer3DModel",
-            ],
+            "transformer": ["diffnext.models.transformers.transformer_ursa", TRANSFORMER_CLASS],
             "vae": [
                 f"diffnext.models.autoencoders.{_PUBLISHED_MODULES[tokenizer_class]}",
                 tokenizer_class,
@@ -356,124 +255,3 @@ def load_bundle(
         torch.device(device),
         offload,
     )
-
-
-def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
-    """The codebook that a path was trained with: the one stored beside it, else the tokenizer's.
-
-    The published models store theirs in float16; their paths have seen that rounding.
-
-    Args:
-        folder: of the scheduler.
-        expected: float32 (K, C) vectors of the tokenizer's codes.
-
-    Returns:
-        float32 (K, C), on the device of ``expected``.
-
-    Raises:
-        CheckpointError: the stored one is damaged or another.
-    """
-    found = _read_codebook(folder)
-    if found is None:
-        return expected
-    file, stored = found
-    stored = stored.to(expected)
-    tolerance = 2.0**-8  # that of bfloat16, the coarsest that a codebook may be stored in
-    scale = float(expected.abs().max())
-    if stored.shape != expected.shape or not torch.allclose(
-        stored, expected, rtol=tolerance, atol=tolerance * scale
-    ):
-        raise CheckpointError(
-            f"{file} holds another codebook than the tokenizer's", "use the parts of one model"
-        )
-    return stored
-
-
-def _read_codebook(folder: Path) -> tuple[Path, Tensor] | None:
-    """The file of a stored codebook and the tensor in it, if there is one."""
-    file = folder / CODEBOOK
-    try:
-        if file.exists():
-            return file, load_file(file)[CODEBOOK_KEY]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
-    file = folder / PICKLED_CODEBOOK
-    if not file.exists():
-        return None
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles surface as many kinds
-        raise CheckpointError(
-            f"{file} can't be read: it is damaged, or holds more than tensors",
-            "get the model anew, from a source that you trust",
-        ) from error
-    stored = content.get(CODEBOOK_KEY) if isinstance(content, dict) else None
-    if not isinstance(stored, Tensor) or stored.layout != torch.strided:
-        raise CheckpointError(f"{file} has no tensor {CODEBOOK_KEY}", "get the model anew")
-    return file, stored
-
-
-def path_to_json(path: "ProbabilityPath", shift: float) -> dict[str, Any]:
-    """The published ``scheduler_config.json``; alpha is null where the path has none."""
-    from ursa_core.path.masked import MaskedPath
-    from ursa_core.path.metric import MetricPath
-    from ursa_core.path.schedules import LinearSchedule, PowerSchedule
-
-    config: dict[str, Any] = {
-        "_class_name": "KineticOptimalScheduler",
-        "alpha": None,
-        "c": None,
-        "eps": 1e-5,
-        "shift": shift,
-    }
-    schedule = path.schedule if isinstance(path, MetricPath) else None
-    if isinstance(schedule, PowerSchedule):
-        return {**config, **asdict(schedule)}
-    if isinstance(schedule, LinearSchedule):
-        return {**config, "path": "linear", "schedule": asdict(schedule)}
-    return {**config, "path": "masked"} if isinstance(path, MaskedPath) else config
-
-
-def build_path(config: dict[str, Any], codebook: Tensor) -> "ProbabilityPath":
-    """The probability path that a ``scheduler_config.json`` describes.
-
-    A linear path without a ``schedule`` gets the one that its codebook asks for.
-
-    Raises:
-        CheckpointError: alpha, c or the schedule can't shape a path.
-    """
-    from ursa_core.path.calibration import distance_curve
-    from ursa_core.path.masked import MaskedPath
-    from ursa_core.path.metric import MetricPath
-    from ursa_core.path.mixture import MixturePath
-    from ursa_core.path.schedules import LinearSchedule, PowerSchedule
-
-    kind, alpha, c = config.get("path"), config.get("alpha"), config.get("c")
-    if kind == "masked":
-        return MaskedPath(len(codebook))
-    try:
-        if kind == "linear" and config.get("schedule") is None:
-            return MetricPath(codebook, LinearSchedule.of(distance_curve(codebook)))
-        if kind == "linear":
-            table = {name: tuple(map(float, v)) for name, v in config["schedule"].items()}
-            return MetricPath(codebook, LinearSchedule(**table))
-        if alpha is None:
-            return MixturePath(len(codebook))
-        return MetricPath(codebook, PowerSchedule(*(_number(v) for v in (alpha, c))))
-    except (UsageError, TypeError, ValueError, AttributeError) as error:
-        what = "schedule" if kind == "linear" else f"alpha {alpha!r} and c {c!r}"
-        raise CheckpointError(
-            f"scheduler_config.json: its {what} can't shape a path",
-            "give numbers above 0, as 1.0 and 5.0, or get the model anew",
-        ) from error
-
-
-def _number(value: object) -> float:
-    """A number of JSON, which neither a text nor a truth value is.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    return float(value)

@@ -12,10 +12,9 @@ from torch import Tensor
 from ursa_core.bundle import load_tokenizer, resolve_model
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError
-from ursa_core.model_folder import PUBLISHED_LEVELS, read_json
+from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS, read_json
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
-from ursa_core.tokenizers.visual import VIDEO_CLASS
 
 COSMOS = "cosmos"
 """The FSQ codebook of the published video models; it follows from its levels, no file is needed."""

@@ -16,10 +16,15 @@ SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")
 _NETWORKS = ("transformer", "vae")
+PIPELINE_CLASS = "URSAPipeline"
+TRANSFORMER_CLASS = "URSATransformer3DModel"
+SCHEDULER_CLASS = "KineticOptimalScheduler"
+VIDEO_CLASS = "AutoencoderVQCosmos3D"
+IMAGE_CLASS = "AutoencoderVQ"
 CLASSES = {
-    "model_index.json": ("URSAPipeline",),
-    "transformer/config.json": ("URSATransformer3DModel",),
-    "vae/config.json": ("AutoencoderVQCosmos3D", "AutoencoderVQ"),
+    "model_index.json": (PIPELINE_CLASS,),
+    "transformer/config.json": (TRANSFORMER_CLASS,),
+    "vae/config.json": (VIDEO_CLASS, IMAGE_CLASS),
 }
 """The files that name a class, and the names that this version reads."""
 PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
@@ -65,6 +70,14 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds no JSON object", "get the model anew")
     return content
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(file)
 
 
 def missing_files(names: Collection[str]) -> list[str]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ursa_core.bundle import BundleSettings, load_settings
+from ursa_core.bundle_settings import BundleSettings, load_settings
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 from ursa_core.hub import name_of
 from ursa_core.memory import SamplingMemory, Sizes, sampling_memory
 from ursa_core.model_folder import (
+    IMAGE_CLASS,
     PUBLISHED_LEVELS,
     PartSize,
     check_classes,
@@ -19,7 +20,6 @@ from ursa_core.model_folder import (
     read_json,
 )
 
-_IMAGE_TOKENIZER = "AutoencoderVQ"
 _UNKNOWN_LICENCE = "not stated"
 
 
@@ -86,7 +86,7 @@ class Summary:
 
     def _sizes(self) -> Sizes:
         config, widths = self.transformer, self.tokenizer["block_out_channels"]
-        is_image = self.tokenizer["_class_name"] == _IMAGE_TOKENIZER
+        is_image = self.tokenizer["_class_name"] == IMAGE_CLASS
         heads = config["num_attention_heads"] + 2 * config["num_key_value_heads"]
         return Sizes(
             transformer_parameters=self.parts["transformer"].parameters,

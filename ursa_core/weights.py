@@ -1,6 +1,5 @@
 """Weights of a model folder: safetensors, read into a network tensor by tensor, and written."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import WEIGHTS, read_json
+from ursa_core.model_folder import WEIGHTS, read_json, write_json
 
 INDEX = f"{WEIGHTS}.index.json"
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -135,12 +134,4 @@ def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
     partial = file.with_name(file.name + ".partial")
     save_file(state, partial, {"format": "pt"})
     partial.chmod(0o644)
-    partial.replace(file)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(file)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ursa_cli.main import main
-from ursa_core.bundle import BundleSettings, load_tokenizer, save_settings, save_tokenizer
+from ursa_core.bundle import load_tokenizer, save_tokenizer
+from ursa_core.bundle_settings import BundleSettings, save_settings
 from ursa_core.data import tokenizing as work
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shards import read_shards

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
 from ursa_core.memory import MLP_ROWS
+from ursa_core.model_folder import TRANSFORMER_CLASS
 from ursa_core.models.presets import Size
 from ursa_core.models.rope import positions, rotate, rotations
 
@@ -67,7 +68,7 @@ class TransformerConfig:
     def to_json(self) -> dict[str, Any]:
         """The published ``transformer/config.json``."""
         return {
-            "_class_name": "URSATransformer3DModel",
+            "_class_name": TRANSFORMER_CLASS,
             **asdict(self),
             "vocab_size": self.vocab_size,
         }
@@ -80,10 +81,10 @@ class TransformerConfig:
             CheckpointError: another class, missing fields, or a vocabulary that doesn't add up.
         """
         name = config.get("_class_name")
-        if name != "URSATransformer3DModel":
+        if name != TRANSFORMER_CLASS:
             raise CheckpointError(
                 f"transformer/config.json describes a {name!r}",
-                "this version reads URSATransformer3DModel",
+                f"this version reads {TRANSFORMER_CLASS}",
             )
         known = {k: config[k] for k in cls.__dataclass_fields__ if config.get(k) is not None}
         try:

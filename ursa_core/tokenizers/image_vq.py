@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
+from ursa_core.model_folder import IMAGE_CLASS
 from ursa_core.tokenizers.quantizers import VectorQuantizer
 
 NORM_GROUPS = 32
@@ -60,10 +61,10 @@ class ImageTokenizerConfig:
             CheckpointError: another class or quantizer, or a value that no such network has.
         """
         name = config.get("_class_name")
-        if name != "AutoencoderVQ":
+        if name != IMAGE_CLASS:
             raise CheckpointError(
                 f"vae/config.json describes a {name!r}, not an image tokenizer",
-                "this version reads AutoencoderVQ",
+                f"this version reads {IMAGE_CLASS}",
             )
         quantizer = config.get("_quantizer_name", "VQuantizer")
         if quantizer != "VQuantizer":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
-from ursa_core.model_folder import PUBLISHED_LEVELS
+from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 
 
@@ -51,7 +51,7 @@ class VideoTokenizerConfig:
         """The published ``vae/config.json``, with our two additions (levels, causal)."""
         stages = len(self.block_out_channels) - 1
         return {
-            "_class_name": "AutoencoderVQCosmos3D",
+            "_class_name": VIDEO_CLASS,
             "_quantizer_name": "FSQuantizer",
             "act_fn": "silu",
             "in_channels": 3,
@@ -72,10 +72,10 @@ class VideoTokenizerConfig:
             CheckpointError: another class, or codes that don't fit the levels.
         """
         name = config.get("_class_name")
-        if name != "AutoencoderVQCosmos3D":
+        if name != VIDEO_CLASS:
             raise CheckpointError(
                 f"vae/config.json describes a {name!r}, not a video tokenizer",
-                "this version reads AutoencoderVQCosmos3D",
+                f"this version reads {VIDEO_CLASS}",
             )
         known: dict[str, Any] = {
             name: tuple(config[name]) if isinstance(config[name], list) else config[name]

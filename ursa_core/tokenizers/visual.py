@@ -9,12 +9,11 @@ from torch import Tensor
 from ursa_core.errors import CheckpointError
 from ursa_core.media import Frames, to_frames
 from ursa_core.memory import SLICE_PIXELS
+from ursa_core.model_folder import IMAGE_CLASS, VIDEO_CLASS
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 VisualTokenizer = VideoTokenizer | ImageTokenizer
-VIDEO_CLASS = "AutoencoderVQCosmos3D"
-IMAGE_CLASS = "AutoencoderVQ"
 
 
 def build_visual_tokenizer(config: dict[str, Any]) -> VisualTokenizer:

@@ -11,15 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ursa_core.bundle import (
-    Bundle,
-    BundleSettings,
-    build_path,
-    load_bundle,
-    load_tokenizer,
-    resolve_model,
-    save_bundle,
-)
+from ursa_core.bundle import Bundle, load_bundle, load_tokenizer, resolve_model, save_bundle
+from ursa_core.bundle_settings import BundleSettings
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
@@ -28,6 +21,7 @@ from ursa_core.media.frames import contact_sheet
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.base import Path as ProbabilityPath
+from ursa_core.path_files import build_path
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.sampling.time_grid import frame_times, shift_time

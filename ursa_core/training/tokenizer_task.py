@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ursa_core.bundle import BundleSettings, load_tokenizer, save_settings, save_tokenizer
+from ursa_core.bundle import load_tokenizer, save_tokenizer
+from ursa_core.bundle_settings import BundleSettings, save_settings
 from ursa_core.data.shapes import FPS, training_clip
 from ursa_core.errors import RecipeError
 from ursa_core.media import contact_sheet, write_media
