@@ -6,13 +6,14 @@ in the codes. Attention is full, the padding included. Weight names are those of
 Qwen3, so that its checkpoints and the published URSA ones load as they are.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ursa_core.config_values import read_config, unusable
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
 from ursa_core.memory import MLP_ROWS
@@ -46,7 +47,7 @@ class TransformerConfig:
     num_key_value_heads: int
     lm_vocab_size: int
     lm_head_size: int
-    bov_token_id: int
+    bov_token_id: int = field(metadata={"least": 0})
     head_dim: int = 128
     rope_theta: float = 1_000_000.0
     rms_norm_eps: float = 1e-6
@@ -75,28 +76,30 @@ class TransformerConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> "TransformerConfig":
-        """Read a ``transformer/config.json``.
+        """Read a ``transformer/config.json``; null stands for a default.
 
         Raises:
-            CheckpointError: another class, missing fields, or a vocabulary that doesn't add up.
+            CheckpointError: another class, a value that is missing or that no such network has, or
+                a vocabulary that doesn't add up.
         """
-        name = config.get("_class_name")
+        file, name = "transformer/config.json", config.get("_class_name")
         if name != TRANSFORMER_CLASS:
             raise CheckpointError(
-                f"transformer/config.json describes a {name!r}",
+                f"{file} describes a {name!r}",
                 f"this version reads {TRANSFORMER_CLASS}",
             )
-        known = {k: config[k] for k in cls.__dataclass_fields__ if config.get(k) is not None}
-        try:
-            read = cls(**known)
-        except TypeError as error:
-            missing = str(error).rpartition(": ")[2]
-            raise CheckpointError(
-                f"transformer/config.json lacks {missing}", "get the model anew"
-            ) from error
+        read = read_config(cls, {k: v for k, v in config.items() if v is not None}, file)
+        heads, groups = read.num_attention_heads, read.num_key_value_heads
+        if heads % groups:
+            raise unusable(file, "num_key_value_heads", groups, f"a divisor of the {heads} heads")
+        if read.head_dim % 16:
+            raise unusable(file, "head_dim", read.head_dim, "a multiple of 16")
+        if read.bov_token_id >= read.lm_vocab_size:
+            expected = f"a text id, below lm_vocab_size {read.lm_vocab_size}"
+            raise unusable(file, "bov_token_id", read.bov_token_id, expected)
         if config.get("vocab_size", read.vocab_size) != read.vocab_size:
             raise CheckpointError(
-                f"transformer/config.json: vocab_size {config['vocab_size']} isn't"
+                f"{file}: vocab_size {config['vocab_size']!r} isn't"
                 f" lm_vocab_size {read.lm_vocab_size} + lm_head_size {read.lm_head_size}",
                 "get the model anew",
             )

@@ -7,12 +7,13 @@ are a batch of images.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ursa_core.config_values import read_config, unusable
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.model_folder import IMAGE_CLASS
@@ -60,49 +61,30 @@ class ImageTokenizerConfig:
         Raises:
             CheckpointError: another class or quantizer, or a value that no such network has.
         """
-        name = config.get("_class_name")
+        file, name = "vae/config.json", config.get("_class_name")
         if name != IMAGE_CLASS:
             raise CheckpointError(
-                f"vae/config.json describes a {name!r}, not an image tokenizer",
+                f"{file} describes a {name!r}, not an image tokenizer",
                 f"this version reads {IMAGE_CLASS}",
             )
         quantizer = config.get("_quantizer_name", "VQuantizer")
         if quantizer != "VQuantizer":
             raise CheckpointError(
-                f"vae/config.json has the quantizer {quantizer!r} in an image tokenizer",
+                f"{file} has the quantizer {quantizer!r} in an image tokenizer",
                 "this version reads VQuantizer there",
             )
-        known: dict[str, Any] = {}
-        for field in fields(cls):
-            value = config.get(field.name, field.default)
-            if not _is_usable(value, field.default):
-                raise CheckpointError(
-                    f"vae/config.json: {field.name} can't be {value!r}",
-                    f"give a value such as {field.default!r}",
-                )
-            known[field.name] = tuple(value) if isinstance(value, list) else value
-        read = cls(**known)
+        read = read_config(cls, config, file)
+        widths = list(read.block_out_channels)
+        if any(width % NORM_GROUPS for width in widths):
+            raise unusable(file, "block_out_channels", widths, f"multiples of {NORM_GROUPS}")
         for key, made in (("spatial_stride", read.spatial_stride), ("temporal_stride", 1)):
             if config.get(key, made) != made:
                 raise CheckpointError(
-                    f"vae/config.json: {key} can't be {config[key]!r},"
+                    f"{file}: {key} can't be {config[key]!r},"
                     f" its {len(read.block_out_channels)} stages make it {made}",
                     "use the config.json that belongs to these weights",
                 )
         return read
-
-
-def _is_usable(value: object, like: object) -> bool:
-    """Whether a JSON value has the kind and the range of a field's default."""
-    if isinstance(like, bool):
-        return isinstance(value, bool)
-    if isinstance(like, tuple):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) > 0
-            and all(type(v) is int and v > 0 and v % NORM_GROUPS == 0 for v in value)
-        )
-    return type(value) is int and value >= 1
 
 
 class Norm(nn.GroupNorm):

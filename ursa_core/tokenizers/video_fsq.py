@@ -7,6 +7,7 @@ runs as 2D convolutions, and the convolutions over time are sums of shifted 1×1
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
+from ursa_core.config_values import LARGEST, read_config, unusable
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS
@@ -41,7 +43,7 @@ class VideoTokenizerConfig:
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
     layers_per_block: int = 2
     latent_channels: int = 16
-    levels: tuple[int, ...] = field(default=PUBLISHED_LEVELS)
+    levels: tuple[int, ...] = field(default=PUBLISHED_LEVELS, metadata={"least": 2})
     spatial_stride: int = 8
     temporal_stride: int = 4
     patch_size: int = 4
@@ -69,24 +71,41 @@ class VideoTokenizerConfig:
         """Read a ``vae/config.json``.
 
         Raises:
-            CheckpointError: another class, or codes that don't fit the levels.
+            CheckpointError: another class, a value that no such network has, or codes that don't
+                fit the levels.
         """
-        name = config.get("_class_name")
+        file, name = "vae/config.json", config.get("_class_name")
         if name != VIDEO_CLASS:
             raise CheckpointError(
-                f"vae/config.json describes a {name!r}, not a video tokenizer",
+                f"{file} describes a {name!r}, not a video tokenizer",
                 f"this version reads {VIDEO_CLASS}",
             )
-        known: dict[str, Any] = {
-            name: tuple(config[name]) if isinstance(config[name], list) else config[name]
-            for name in cls.__dataclass_fields__
-            if name in config
-        }
-        read = cls(**known)
-        num_codes = FiniteScalarQuantizer(list(read.levels)).num_codes
+        read = read_config(cls, config, file)
+        patch, widths = read.patch_size, read.block_out_channels
+        if patch & (patch - 1):
+            raise unusable(file, "patch_size", patch, "a power of 2")
+        for key, stride in (
+            ("spatial_stride", read.spatial_stride),
+            ("temporal_stride", read.temporal_stride),
+        ):
+            patches, rest = divmod(stride, patch)
+            if rest or patches & (patches - 1):
+                raise unusable(file, key, stride, f"a power of 2 from the patch_size {patch}")
+        if read.temporal_stride > read.spatial_stride:
+            expected = f"at most the spatial_stride {read.spatial_stride}"
+            raise unusable(file, "temporal_stride", read.temporal_stride, expected)
+        least = _resizes(read.spatial_stride, patch) + 2
+        if len(widths) < least:
+            expected = f"{least} widths or more, for spatial_stride {read.spatial_stride}"
+            raise unusable(file, "block_out_channels", list(widths), expected)
+        num_codes = math.prod(read.levels)
+        if num_codes > LARGEST:
+            raise unusable(
+                file, "levels", list(read.levels), f"levels that make {LARGEST} codes or less"
+            )
         if config.get("num_vq_embeddings", num_codes) != num_codes:
             raise CheckpointError(
-                f"vae/config.json has {config['num_vq_embeddings']} codes,"
+                f"{file} has {config['num_vq_embeddings']!r} codes,"
                 f" but its FSQ levels {list(read.levels)} make {num_codes}",
                 "add the right `levels` to vae/config.json",
             )
