@@ -49,24 +49,6 @@ def files():
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A machine without models; returns what points the hub library at an address."""
-    monkeypatch.setenv("URSA_HOME", str(tmp_path / "ursa"))
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-
-    def connect(address):
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-    connect("http://127.0.0.1:9")  # discard: nothing listens
-    return connect
-
-
-@pytest.fixture
 def hub(files, home):
     with serve(Hub(repos={ID: {"main": files}})) as served:
         home(served.address)

@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import WEIGHTS
+from ursa_core.model_folder import WEIGHTS, index_of
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
-from ursa_core.weights import INDEX, load_weights, save_weights
+from ursa_core.weights import load_weights, save_weights
 
+INDEX = index_of(WEIGHTS)
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 

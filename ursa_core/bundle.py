@@ -7,6 +7,7 @@ one another.
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,9 @@ from ursa_core.model_folder import (
     PIPELINE_CLASS,
     SCHEDULER_CLASS,
     TRANSFORMER_CLASS,
+    URSA_MODEL,
     VIDEO_CLASS,
+    Layout,
     is_folder,
     read_json,
     shipped_models,
@@ -89,7 +92,11 @@ class Bundle:
 
 
 def resolve_model(
-    model: str | Path, progress: "Progress | None" = None, *, may_download: bool = True
+    model: str | Path,
+    progress: "Progress | None" = None,
+    *,
+    may_download: bool = True,
+    layouts: Sequence[Layout] = (URSA_MODEL,),
 ) -> Path:
     """Folder of a model: a shipped name, else an existing folder, else a Hugging Face id.
 
@@ -97,6 +104,7 @@ def resolve_model(
         model: name, path or ``owner/name``, at a revision with ``@revision`` behind it.
         progress: told of a download.
         may_download: False looks on this machine alone.
+        layouts: kinds of models that the hub may give; a folder is taken as it is.
 
     Raises:
         CheckpointError: there is no such model, or it can't be had.
@@ -115,7 +123,7 @@ def resolve_model(
             f"there is no model {str(model)!r}: no shipped name, folder or Hugging Face id",
             f"shipped models: {names}; or give a model folder, or an id as owner/name",
         )
-    return hub.find(wanted, progress, may_download=may_download)
+    return hub.find(wanted, progress, may_download=may_download, layouts=layouts)
 
 
 def save_tokenizer(folder: Path, config: VideoTokenizerConfig, weights: dict[str, Tensor]) -> None:

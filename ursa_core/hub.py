@@ -6,27 +6,16 @@ is downloaded at last. That library is imported late: shipped models and folders
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ursa_core.errors import CheckpointError, HubError, UsageError
-from ursa_core.model_folder import PARTS, check_classes, check_model
+from ursa_core.model_folder import URSA_MODEL, Layout, check_classes, file_names, layout_of
 
 if TYPE_CHECKING:
     from ursa_core.hub_download import Progress
-
-DESCRIPTIONS = (
-    "model_index.json",
-    "ursa.json",
-    "README.md",
-    "LICENSE*",
-    "NOTICE*",
-    *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")),
-)
-WEIGHTS = (*(f"{part}/*.safetensors" for part in PARTS), "scheduler/scheduler_model.pth")
-SAFE_FILES = (*DESCRIPTIONS, *WEIGHTS)
-"""Patterns of the files that are downloaded: never code, and no pickle but the codebook's."""
 
 _NAME = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?", re.ASCII)
@@ -88,19 +77,26 @@ def models_folder() -> Path:
     return Path(home).expanduser().absolute() / "models"
 
 
-def find(wanted: HubId, progress: "Progress | None" = None, *, may_download: bool = True) -> Path:
+def find(
+    wanted: HubId,
+    progress: "Progress | None" = None,
+    *,
+    may_download: bool = True,
+    layouts: Sequence[Layout] = (URSA_MODEL,),
+) -> Path:
     """Folder of a model: put there by hand, else pulled before, else downloaded now.
 
     Args:
         wanted: the model.
         progress: told of a download.
         may_download: False looks on this machine alone.
+        layouts: kinds of models that will do.
 
     Raises:
         CheckpointError: the model is incomplete or of another kind.
         HubError: it isn't here and can't be downloaded.
     """
-    folder = found_here(wanted)
+    folder = found_here(wanted, layouts)
     if folder is not None:
         return folder
     if not may_download:
@@ -110,32 +106,34 @@ def find(wanted: HubId, progress: "Progress | None" = None, *, may_download: boo
         )
     from ursa_core.hub_download import download
 
-    return download(wanted, progress=progress)
+    return download(wanted, progress=progress, layouts=layouts)
 
 
-def found_here(wanted: HubId) -> Path | None:
+def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path | None:
     """Folder of a model that is on this machine; None if there is none, or only a part of one.
 
     Raises:
         CheckpointError: its files were put there by hand, and aren't a model.
     """
     if wanted.by_hand.is_dir():
-        check_model(wanted.by_hand)
+        layout_of(file_names(wanted.by_hand), layouts).check(wanted.by_hand)
         return wanted.by_hand
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            wanted.name,
-            revision=wanted.revision,
-            allow_patterns=list(SAFE_FILES),
-            local_files_only=True,
+        folder = Path(
+            snapshot_download(
+                wanted.name,
+                revision=wanted.revision,
+                allow_patterns=[pattern for layout in layouts for pattern in layout.patterns],
+                local_files_only=True,
+            )
         )
-        check_model(Path(folder))
+        layout_of(file_names(folder), layouts).check(folder)
     except (LocalEntryNotFoundError, CheckpointError):
         return None
-    return Path(folder)
+    return folder
 
 
 def pulled_models() -> dict[str, Path]:

@@ -8,7 +8,7 @@ files that are whole are kept.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -23,8 +23,8 @@ from ursa_core.errors import (
     UrsaError,
     unwritable,
 )
-from ursa_core.hub import DESCRIPTIONS, SAFE_FILES, WEIGHTS, HubId
-from ursa_core.model_folder import check_classes, check_model, listed, missing_files
+from ursa_core.hub import HubId
+from ursa_core.model_folder import URSA_MODEL, Layout, layout_of, listed
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
@@ -42,7 +42,12 @@ _NO_WAY_THERE = {
 _AGAIN = "give the same command again: files that are whole are kept"
 
 
-def download(wanted: HubId, to: Path | None = None, progress: Progress | None = None) -> Path:
+def download(
+    wanted: HubId,
+    to: Path | None = None,
+    progress: Progress | None = None,
+    layouts: Sequence[Layout] = (URSA_MODEL,),
+) -> Path:
     """Folder of a model, downloaded or brought up to date; files that are here are kept.
 
     The descriptions come first, so that what is no model of ours is refused before its weights.
@@ -51,6 +56,7 @@ def download(wanted: HubId, to: Path | None = None, progress: Progress | None = 
         wanted: the model.
         to: folder to download to; None is the cache of the hub library.
         progress: told of the download.
+        layouts: kinds of models that will do.
 
     Raises:
         CheckpointError: the model is incomplete or of another kind.
@@ -71,21 +77,22 @@ def download(wanted: HubId, to: Path | None = None, progress: Progress | None = 
             timeout=_SECONDS_TO_ANSWER,
         )
         files = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        fetch = _Fetch(wanted, str(info.sha), to, _matching(files, SAFE_FILES))
+        layout = layout_of(files, layouts)
+        fetch = _Fetch(wanted, layout, str(info.sha), to, _matching(files, layout.patterns))
         fetch.check(target)
         with (progress or _no_progress)(fetch.num_bytes, f"pull {wanted}") as advance:
-            check_classes(fetch(DESCRIPTIONS, advance))
-            folder = fetch(WEIGHTS, advance)
+            layout.check_kind(fetch(layout.descriptions, advance))
+            folder = fetch(layout.weights, advance)
         if to is None:  # all is here now: this lets the cache know which commit the revision is
             folder = Path(
                 snapshot_download(
                     wanted.name,
                     revision=wanted.revision,
-                    allow_patterns=list(SAFE_FILES),
+                    allow_patterns=list(layout.patterns),
                     tqdm_class=_Counter(lambda _: None).bar_class(),
                 )
             )
-    check_model(folder)
+    layout.check(folder)
     return folder
 
 
@@ -101,6 +108,7 @@ class _Fetch:
     """
 
     wanted: HubId
+    layout: Layout
     commit: str
     to: Path | None
     sizes: dict[str, int]
@@ -112,11 +120,11 @@ class _Fetch:
 
     def check(self, target: Path) -> None:
         """Refuse what can't become a model, and what the disk has no room for."""
-        missing = missing_files(self.sizes)
+        missing = self.layout.missing(self.sizes)
         if missing:
             raise CheckpointError(
-                f"{self.wanted} is no URSA model, the hub's copy lacks {listed(missing)}",
-                "give a model in the published layout, as BAAI/URSA-1.7B-FSQ320",
+                f"{self.wanted} is no {self.layout.kind}, the hub's copy lacks {listed(missing)}",
+                f"give a model in the published layout, as {self.layout.example}",
             )
         existing = next(p for p in (target, *target.absolute().parents) if p.exists())
         free = shutil.disk_usage(existing).free

@@ -5,7 +5,7 @@ No torch here: a folder is judged before, and far faster than, anything of it is
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,46 @@ class PartSize:
 
     file_bytes: int
     parameters: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one kind of model, as a folder or the hub holds them.
+
+    Args:
+        kind: what messages call such a model.
+        example: id of one on the hub.
+        mark: the file that tells it from other kinds.
+        descriptions: patterns of the files that say what the model is.
+        weights: patterns of the others that are wanted; never code.
+        missing: names that such a model needs and a collection of names lacks.
+        check_kind: refuses a folder whose descriptions are those of another kind.
+        check: refuses a folder that lacks a part, besides.
+    """
+
+    kind: str
+    example: str
+    mark: str
+    descriptions: tuple[str, ...]
+    weights: tuple[str, ...]
+    missing: Callable[[Collection[str]], list[str]]
+    check_kind: Callable[[Path], object]
+    check: Callable[[Path], None]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Patterns of all files that are wanted."""
+        return self.descriptions + self.weights
+
+
+def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
+    """The first layout whose mark is among the names of files; the first of all if none is."""
+    return next((layout for layout in layouts if layout.mark in names), layouts[0])
+
+
+def index_of(weights: str) -> str:
+    """Name of the file that lists the shards of a file of weights."""
+    return f"{weights}.index.json"
 
 
 def shipped_models() -> dict[str, Path]:
@@ -87,13 +127,24 @@ def missing_files(names: Collection[str]) -> list[str]:
     missing += [
         f"{part}/{WEIGHTS}"
         for part in _NETWORKS
-        if not names & {f"{part}/{WEIGHTS}", f"{part}/{WEIGHTS}.index.json"}
+        if not names & {f"{part}/{WEIGHTS}", f"{part}/{index_of(WEIGHTS)}"}
     ]
-    missing += {"scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json"} - names
-    pair = {"tokenizer/vocab.json", "tokenizer/merges.txt"}
-    if "tokenizer/tokenizer.json" not in names and not pair <= names:
-        missing.append("tokenizer/tokenizer.json")
-    return sorted(missing)
+    missing += {"scheduler/scheduler_config.json"} - names
+    return sorted(missing + missing_of_tokenizer(names, "tokenizer/"))
+
+
+def missing_of_tokenizer(names: Collection[str], inside: str = "") -> list[str]:
+    """What a text tokenizer needs and ``names`` lack.
+
+    Args:
+        names: paths inside a model.
+        inside: its folder there, with a slash.
+    """
+    names = {name.removeprefix(inside) for name in names if name.startswith(inside)}
+    missing = {"tokenizer_config.json"} - names
+    if not {"vocab.json", "merges.txt"} <= names:
+        missing |= {"tokenizer.json"} - names
+    return [f"{inside}{name}" for name in sorted(missing)]
 
 
 def check_model(folder: Path) -> None:
@@ -102,20 +153,25 @@ def check_model(folder: Path) -> None:
     Raises:
         CheckpointError: names all that is missing, or the class that isn't known.
     """
-    names = [file.relative_to(folder).as_posix() for file in _files(folder)]
+    names = file_names(folder)
     missing = missing_files(names)
     for part in _NETWORKS:
-        missing += [
-            f"{part}/{name}"
-            for name in _shards(folder / part)
-            if name != WEIGHTS and f"{part}/{name}" not in names
-        ]
+        missing += [f"{part}/{name}" for name in missing_shards(folder / part)]
     if missing:
         raise CheckpointError(
             f"{folder} is no whole URSA model, it lacks {listed(missing)}",
             "get the missing files, or give another model",
         )
     check_classes(folder)
+
+
+def missing_shards(part: Path, weights: str = WEIGHTS) -> list[str]:
+    """Names of weight files that a folder's index lists and the folder lacks.
+
+    Raises:
+        CheckpointError: the index is damaged.
+    """
+    return [name for name in _shards(part, weights) if not (part / name).is_file()]
 
 
 def check_classes(folder: Path) -> None:
@@ -162,11 +218,11 @@ def _part_size(part: Path) -> PartSize:
     return PartSize(folder_bytes(part), parameters)
 
 
-def _shards(part: Path) -> list[str]:
+def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
     """Names of a network's weight files: those of its index, or the one of small networks."""
-    index = part / f"{WEIGHTS}.index.json"
+    index = part / index_of(weights)
     if not index.exists():
-        return [WEIGHTS] if (part / WEIGHTS).exists() else []
+        return [weights] if (part / weights).exists() else []
     weight_map = read_json(index).get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
     if not names or not all(isinstance(n, str) and n == Path(n).name for n in names):
@@ -188,6 +244,11 @@ def _num_parameters(file: Path) -> int:
         raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
 
 
+def file_names(folder: Path) -> list[str]:
+    """Paths of a model's files inside its folder."""
+    return [file.relative_to(folder).as_posix() for file in _files(folder)]
+
+
 def _files(folder: Path) -> list[Path]:
     """Files of a model; the hub library keeps notes of its own in hidden folders."""
     return [
@@ -195,3 +256,19 @@ def _files(folder: Path) -> list[Path]:
         for file in sorted(folder.rglob("*"))
         if file.is_file() and not file.relative_to(folder).parts[0].startswith(".")
     ]
+
+
+URSA_MODEL = Layout(
+    kind="URSA model",
+    example="BAAI/URSA-1.7B-FSQ320",
+    mark="model_index.json",
+    descriptions=(
+        *("model_index.json", "ursa.json", "README.md", "LICENSE*", "NOTICE*"),
+        *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")),
+    ),
+    weights=(*(f"{part}/*.safetensors" for part in PARTS), "scheduler/scheduler_model.pth"),
+    missing=missing_files,
+    check_kind=check_classes,
+    check=check_model,
+)
+"""The published layout; its one pickle, the codebook, is read as tensors alone."""

@@ -264,9 +264,9 @@ class GeneratorRecipe(Section):
     seed: Steps = 0
     """Of every random stream of the run."""
     init: Name | None = None
-    """Bundle whose weights to start from."""
+    """Bundle, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id."""
     tokenizer: Name
-    """Bundle with the video tokenizer: its folder, or the name of a shipped one."""
+    """Bundle with the video tokenizer: its folder, a shipped name or a Hugging Face id."""
     text_tokenizer: Name = "words"
     """``words`` for a vocabulary of the captions' own words, or a folder with a tokenizer."""
     model: GeneratorModel

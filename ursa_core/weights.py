@@ -1,6 +1,8 @@
 """Weights of a model folder: safetensors, read into a network tensor by tensor, and written."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import WEIGHTS, read_json, write_json
+from ursa_core.model_folder import WEIGHTS, index_of, read_json, write_json
 
-INDEX = f"{WEIGHTS}.index.json"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
 
@@ -38,34 +39,53 @@ def load_weights(
         CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
             shape or no plain float.
     """
-    files = _weight_files(folder)
-    _check_tensors(model, folder, files)
+    files = weight_files(folder)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_tensors(shapes, folder, files)
     state: dict[str, Tensor] = {}
     for name, file in files.items():
         # A mapped file keeps the pages that were read until it is closed, hence one opening each.
-        try:
-            with safe_open(file, "pt") as opened:
-                state[name] = opened.get_tensor(name).to(device, dtype, copy=True)
-        except (OSError, SafetensorError) as error:
-            raise _damaged(file, error) from error
+        with opened(file) as tensors:
+            state[name] = tensors.get_tensor(name).to(device, dtype, copy=True)
     model.load_state_dict(state, assign=True)
     model.to(device)
 
 
-def _weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor in a folder, by the headers of the files."""
-    index = folder / INDEX
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """A safetensors file, mapped.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        with safe_open(file, "pt") as tensors:
+            yield tensors
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing", "get the model anew") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{file} is damaged: {error}", "get the model anew; the file is cut short or altered"
+        ) from error
+
+
+def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
+    """The file of each tensor in a folder, by the headers of the files.
+
+    Args:
+        folder: with the weights.
+        weights: name of their file; shards are listed by the index of that name.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or isn't what the index says.
+    """
+    index = folder / index_of(weights)
     mapped = _read_index(index) if index.exists() else None
     found: dict[str, Path] = {}
-    for file_name in sorted(set(mapped.values())) if mapped else [WEIGHTS]:
+    for file_name in sorted(set(mapped.values())) if mapped else [weights]:
         file = folder / file_name
-        try:
-            with safe_open(file, "pt") as opened:
-                found.update(dict.fromkeys(opened.keys(), file))
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{file} is missing", "get the model anew") from error
-        except (OSError, SafetensorError) as error:
-            raise _damaged(file, error) from error
+        with opened(file) as tensors:
+            found.update(dict.fromkeys(tensors.keys(), file))
     if mapped is not None:
         for name in sorted(mapped.keys() | found.keys()):
             if name not in found or mapped.get(name) != found[name].name:
@@ -90,17 +110,27 @@ def _read_index(file: Path) -> dict[str, str]:
     return mapped
 
 
-def _check_tensors(model: nn.Module, folder: Path, files: dict[str, Path]) -> None:
-    """Refuse weights that aren't those of a model, by the headers of their files."""
-    expected = model.state_dict()
+def check_tensors(
+    expected: dict[str, tuple[int, ...]], folder: Path, files: dict[str, Path]
+) -> None:
+    """Refuse weights that aren't those of a model, by the headers of their files.
+
+    Args:
+        expected: shapes of the model's tensors by name.
+        folder: with the weights, for messages.
+        files: the file of each tensor.
+
+    Raises:
+        CheckpointError: a tensor is missing, foreign, of another shape or no plain float.
+    """
     for name in sorted(expected.keys() ^ files.keys()):
         what = "lacks the tensor" if name in expected else "has the foreign tensor"
         raise CheckpointError(f"{folder} {what} {name}", "its config.json describes another model")
     for file in sorted(set(files.values())):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  (no dictionary)
-                header = opened.get_slice(name)
-                shape, wanted = tuple(header.get_shape()), tuple(expected[name].shape)
+        with opened(file) as tensors:
+            for name in (name for name, home in files.items() if home == file):
+                header = tensors.get_slice(name)
+                shape, wanted = tuple(header.get_shape()), expected[name]
                 if shape != wanted:
                     raise CheckpointError(
                         f"{folder}: {name} has shape {shape}, its config.json asks for {wanted}",
@@ -111,12 +141,6 @@ def _check_tensors(model: nn.Module, folder: Path, files: dict[str, Path]) -> No
                         f"{folder}: {name} is stored as {header.get_dtype()}",
                         f"get the model in one of {', '.join(_FLOATS)}",
                     )
-
-
-def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{file} is damaged: {error}", "get the model anew; the file is cut short or altered"
-    )
 
 
 def save_weights(

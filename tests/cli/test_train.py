@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hub_stand_in import Hub, serve
 
 from ursa_cli.main import main
 
@@ -105,8 +107,34 @@ def test_a_file_is_no_run_folder(recipe, tmp_path, capsys):
     assert "is a file" in capsys.readouterr().err
 
 
-def test_a_missing_tokenizer_says_what_to_train_first(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("tokenizer", "message", "advice"),
+    [
+        (
+            "runs/nano_tokenizer",
+            "/nano_tokenizer isn't on this machine, .* can't be reached",
+            "runs--",
+        ),
+        ("lab/gone", "there is no model 'lab/gone'", "check the spelling"),
+        ("lab/gated", "doesn't let you have lab/gated", "hf auth login"),
+        ("lab/flux", "lab/flux is no URSA model, the hub's copy lacks", "URSA-1.7B-FSQ320"),
+        ("mine", "there is no model 'mine': no shipped name", "shipped models: nano"),
+    ],
+)
+def test_a_missing_tokenizer_says_why_and_what_to_train_first(
+    tokenizer, message, advice, tmp_path, capsys, monkeypatch, home
+):
     monkeypatch.chdir(tmp_path)
     nano = next(file for file in RECIPES if file.name == "nano.yaml")
-    assert main(["train", str(nano), "-o", "run", "--dry-run"]) == 1
-    assert "train it first" in capsys.readouterr().err
+    words = ["train", str(nano), f"tokenizer={tokenizer}", "-o", "run", "--dry-run"]
+    refusals = {"lab/gated": (403, {"X-Error-Code": "GatedRepo"})}
+    repos = {"lab/flux": {"main": {"README.md": b"hello"}}}
+    with serve(Hub(repos=repos, refusals=refusals)) as hub:
+        if tokenizer.startswith("lab/"):
+            home(hub.address)
+        assert main(words) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert re.search(message, error)
+    assert advice in hint
+    assert hint.endswith("or train it first, as recipes/nano_tokenizer.yaml")
+    assert not (tmp_path / "run").exists()

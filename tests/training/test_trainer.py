@@ -2,89 +2,20 @@
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import TOKENIZER, recipe_of, train
 
 from ursa_core.bundle import load_bundle, load_tokenizer
-from ursa_core.data.shard_writer import ShardWriter
-from ursa_core.data.tokenizing import Cut, find_items, token_identity, tokenize_items
 from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
-from ursa_core.grids import PixelShape
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import LinearSchedule
-from ursa_core.recipe import load_recipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.training.checkpoints import checkpoint_files, load_checkpoint, save_checkpoint
-from ursa_core.training.run import build_task, plan_training, train_recipe
+from ursa_core.training.run import build_task, plan_training
 from ursa_core.training.trainer import Interrupted
-
-TOKENIZER = """
-kind: tokenizer
-name: tiny
-model:
-  block_out_channels: [8, 8, 8, 8]
-  latent_channels: 4
-  levels: [3, 3]
-  spatial_stride: 16
-  temporal_stride: 4
-data: {source: shapes, frames: 5, height: 32, width: 32}
-optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
-train: {steps: 6, batch_size: 2, log_every: 1, checkpoint_every: 100, sample_every: 100}
-"""
-
-GENERATOR = """
-kind: generator
-name: tiny
-tokenizer: TOKENIZER
-model:
-  preset: nano
-  hidden_size: 32
-  intermediate_size: 32
-  num_hidden_layers: 2
-  num_attention_heads: 2
-  num_key_value_heads: 1
-  head_dim: 16
-  max_prompt_length: 12
-data: {shards: SHARDS}
-optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
-train:
-  {steps: 6, batch_size: 4, accumulate: 2, log_every: 1, checkpoint_every: 100, sample_every: 100}
-sampling: {steps: 3, guidance: 2.0}
-samples: {prompts: [a red circle grows on a navy background]}
-"""
-
-
-def silent(*_):
-    pass
-
-
-def recipe_of(text: str, folder: Path, *overrides: str):
-    file = folder / "recipe.yaml"
-    file.write_text(text)
-    return load_recipe(file, list(overrides))
-
-
-def train(text: str, folder: Path, name: str, *overrides: str, fresh: bool = False, on_step=silent):
-    return train_recipe(recipe_of(text, folder, *overrides), folder / name, fresh, silent, on_step)
-
-
-@pytest.fixture(scope="module")
-def generator_recipe(tmp_path_factory):
-    """Text of a generator recipe whose tokenizer and shards exist."""
-    folder = tmp_path_factory.mktemp("generator")
-    train(TOKENIZER, folder, "tokenizer", "train.steps=1")
-    tokenizer, _, digest = load_tokenizer(folder / "tokenizer")
-    cut = Cut(8.0, PixelShape(9, 32, 32))
-    with ShardWriter(folder / "shards", token_identity(tokenizer, digest)) as writer:
-        items = find_items(["shapes:train"], num=24, seed=3, fps=8.0)
-        for _ in tokenize_items(items, tokenizer, cut, writer, num_checked=0):
-            pass
-    return GENERATOR.replace("TOKENIZER", str(folder / "tokenizer")).replace(
-        "SHARDS", str(folder / "shards")
-    )
 
 
 @pytest.fixture(params=["tokenizer", "generator"])

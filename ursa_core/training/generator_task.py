@@ -4,29 +4,27 @@ Source: Sec. 3.2 of the paper. Each clip draws one time for all its frames, or o
 (asynchronous), and with some probability loses its caption, for guidance.
 """
 
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ursa_core.bundle import Bundle, load_bundle, load_tokenizer, resolve_model, save_bundle
+from ursa_core.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
 from ursa_core.bundle_settings import BundleSettings
 from ursa_core.data.shards import read_shards
-from ursa_core.errors import CheckpointError, DataError, RecipeError
+from ursa_core.errors import CheckpointError, DataError
 from ursa_core.grids import LatentGrid
 from ursa_core.media import write_media
 from ursa_core.media.frames import contact_sheet
-from ursa_core.models.presets import PRESETS
-from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.base import Path as ProbabilityPath
 from ursa_core.path_files import build_path
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.sampling.time_grid import frame_times, shift_time
 from ursa_core.seeding import stream
-from ursa_core.tokenizers.text import BOV_WORD, TextTokenizer
+from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
 
 TIME_BINS = 4
 
@@ -39,12 +37,14 @@ class GeneratorTask:
         device: to train on.
 
     Raises:
+        CheckpointError: the tokenizer or the model to start from can't be had or used.
         DataError: the shards are empty or belong to another tokenizer.
         RecipeError: the parts don't fit together.
     """
 
     def __init__(self, recipe: GeneratorRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
+        self.start = find_start(recipe.init) if recipe.init else None
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
         self.table = read_shards(Path(recipe.data.shards))
@@ -61,46 +61,19 @@ class GeneratorTask:
         codebook = self.video_tokenizer.codebook
         path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
         self.path: ProbabilityPath = build_path(path, codebook).to(device)
-        self.model = self._transformer(codebook).to(device)
+        self.model = build_network(
+            recipe, self.start, self.text_tokenizer, self.path.num_states, codebook
+        ).to(device)
         self._forward = torch.compile(self.model) if recipe.train.compile else self.model
 
     def _text_tokenizer(self) -> TextTokenizer:
         length = self.recipe.model.max_prompt_length
-        if self.recipe.init:
-            return TextTokenizer.load(resolve_model(self.recipe.init) / "tokenizer", length)
+        if self.start is not None:
+            return start_tokenizer(self.start, length)
         if self.recipe.text_tokenizer != "words":
             return TextTokenizer.load(Path(self.recipe.text_tokenizer), length)
         captions = {caption for several in self.captions for caption in several}
         return TextTokenizer.from_words(sorted(captions), length)
-
-    def _transformer(self, codebook: Tensor) -> Transformer:
-        settings = self.recipe.model
-        given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
-        size = replace(PRESETS[settings.preset], **given)
-        bov = next(
-            (i for word in BOV_WORDS if (i := self.text_tokenizer.token_id(word)) is not None), None
-        )
-        if bov is None:
-            raise RecipeError(
-                f"the text tokenizer {self.recipe.text_tokenizer} has no begin-of-video token",
-                f"it needs one of {', '.join(BOV_WORDS)}",
-            )
-        config = TransformerConfig.from_size(
-            size, self.text_tokenizer.max_id + 1, self.path.num_states, bov
-        )
-        model = Transformer(config)
-        if not self.recipe.init:
-            model.initialise_(codebook, stream(self.recipe.seed, "weights"))
-            return model
-        start = load_bundle(self.recipe.init).transformer
-        if start.config != config:
-            raise RecipeError(
-                f"the model {self.recipe.init} that training starts from has another size: "
-                f"{asdict(start.config)}",
-                "give the recipe that model's size",
-            )
-        model.load_state_dict(start.state_dict())
-        return model
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
@@ -208,13 +181,9 @@ class GeneratorTask:
 
 
 def _tokenizer_folder(tokenizer: str) -> Path:
+    """Folder of the recipe's video tokenizer; its errors also tell how to make one."""
     try:
         return resolve_model(tokenizer)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"the recipe's tokenizer {tokenizer!r} is neither a shipped model nor a folder",
-            "train it first (as recipes/nano_tokenizer.yaml), or give tokenizer=nano",
-        ) from error
-
-
-BOV_WORDS = (BOV_WORD, "<|vision_start|>")
+        error.hint += "; or train it first, as recipes/nano_tokenizer.yaml"
+        raise

@@ -1,0 +1,55 @@
+"""Recipes that train in a second, and calls that train them."""
+
+from pathlib import Path
+
+from ursa_core.recipe import load_recipe
+from ursa_core.training.run import train_recipe
+
+TOKENIZER = """
+kind: tokenizer
+name: tiny
+model:
+  block_out_channels: [8, 8, 8, 8]
+  latent_channels: 4
+  levels: [3, 3]
+  spatial_stride: 16
+  temporal_stride: 4
+data: {source: shapes, frames: 5, height: 32, width: 32}
+optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
+train: {steps: 6, batch_size: 2, log_every: 1, checkpoint_every: 100, sample_every: 100}
+"""
+
+GENERATOR = """
+kind: generator
+name: tiny
+tokenizer: TOKENIZER
+model:
+  preset: nano
+  hidden_size: 32
+  intermediate_size: 32
+  num_hidden_layers: 2
+  num_attention_heads: 2
+  num_key_value_heads: 1
+  head_dim: 16
+  max_prompt_length: 12
+data: {shards: SHARDS}
+optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
+train:
+  {steps: 6, batch_size: 4, accumulate: 2, log_every: 1, checkpoint_every: 100, sample_every: 100}
+sampling: {steps: 3, guidance: 2.0}
+samples: {prompts: [a red circle grows on a navy background]}
+"""
+
+
+def silent(*_):
+    pass
+
+
+def recipe_of(text: str, folder: Path, *overrides: str):
+    file = folder / "recipe.yaml"
+    file.write_text(text)
+    return load_recipe(file, list(overrides))
+
+
+def train(text: str, folder: Path, name: str, *overrides: str, fresh: bool = False, on_step=silent):
+    return train_recipe(recipe_of(text, folder, *overrides), folder / name, fresh, silent, on_step)

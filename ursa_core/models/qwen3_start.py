@@ -1,0 +1,173 @@
+"""A Qwen3 language model, as Hugging Face publishes them, as the start of a generator's network.
+
+The layers and weight names are the same. Of the table of embeddings the rows of the text ids are
+taken, without the padding that such tables end with; codes and head are new.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ursa_core.config_values import read_config, unusable
+from ursa_core.errors import CheckpointError
+from ursa_core.model_folder import (
+    Layout,
+    file_names,
+    index_of,
+    listed,
+    missing_of_tokenizer,
+    missing_shards,
+    read_json,
+)
+from ursa_core.models.presets import Size
+from ursa_core.models.transformer import Transformer
+from ursa_core.weights import check_tensors, opened, weight_files
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+EMBEDDINGS = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+NORM = "model.norm.weight"
+_FIXED = {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False}
+
+
+@dataclass(frozen=True)
+class Qwen3Config:
+    """What a Qwen3 ``config.json`` says of the network; field names are those of the file.
+
+    Args:
+        hidden_size: width D.
+        intermediate_size: width inside the MLP.
+        num_hidden_layers: layers.
+        num_attention_heads: query heads.
+        num_key_value_heads: key and value heads.
+        vocab_size: rows of the table of embeddings, padding included.
+        rope_theta: base of the rotary frequencies.
+        rms_norm_eps: of the norms.
+        head_dim: width of a head.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    rope_theta: float
+    rms_norm_eps: float
+    head_dim: int = 128
+
+    @property
+    def size(self) -> Size:
+        """Widths and depth."""
+        return Size(**{name: getattr(self, name) for name in Size.__dataclass_fields__})
+
+
+def read_qwen3(folder: Path) -> Qwen3Config:
+    """The configuration of a Qwen3 folder.
+
+    Raises:
+        CheckpointError: ``config.json`` is missing, damaged, of another kind of model, or asks for
+            what the generator's network doesn't have.
+    """
+    file, config = folder / CONFIG, read_json(folder / CONFIG)
+    if config.get("model_type") != "qwen3":
+        raise CheckpointError(
+            f"{file} describes a model of type {config.get('model_type')!r}",
+            "start from a language model of type 'qwen3', as Qwen/Qwen3-0.6B",
+        )
+    for key, value in _FIXED.items():
+        if config.get(key, value) != value:
+            raise unusable(str(file), key, config[key], f"a model where it is {value!r}")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    plain = (
+        isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) == "default"
+    )
+    if not plain:
+        key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+        raise unusable(str(file), key, rope, "a model whose rotary frequencies aren't scaled")
+    return read_config(Qwen3Config, {**rope, **config}, str(file))
+
+
+def check_qwen3(folder: Path) -> None:
+    """Refuse a folder that is no Qwen3 language model or lacks a part of one.
+
+    Raises:
+        CheckpointError: says what it is, or names what is missing.
+    """
+    read_qwen3(folder)
+    missing = _missing_files(file_names(folder)) + missing_shards(folder, WEIGHTS)
+    if missing:
+        raise CheckpointError(
+            f"{folder} is no whole language model, it lacks {listed(missing)}",
+            "get the missing files, or give another model",
+        )
+
+
+def _missing_files(names: Collection[str]) -> list[str]:
+    missing = [] if {WEIGHTS, index_of(WEIGHTS)} & set(names) else [WEIGHTS]
+    return sorted({CONFIG} - set(names)) + missing + missing_of_tokenizer(names)
+
+
+QWEN3_MODEL = Layout(
+    kind="language model",
+    example="Qwen/Qwen3-0.6B",
+    mark=CONFIG,
+    descriptions=(
+        *(CONFIG, "README.md", "LICENSE*", index_of(WEIGHTS)),
+        *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
+    ),
+    weights=(WEIGHTS, "model-*.safetensors"),
+    missing=_missing_files,
+    check_kind=read_qwen3,
+    check=check_qwen3,
+)
+
+
+def initialise_from_qwen3_(
+    model: Transformer, folder: Path, codebook: Tensor, generator: torch.Generator
+) -> None:
+    """Fill a network with a language model's text embeddings, layers and last norm.
+
+    Code embeddings and head are drawn as for a new network, in proportion to what they meet: the
+    embeddings get the spread of the text's, and the head is divided by the last norm's gain, so
+    that layers and logits begin with numbers of the usual size. The language model's weights are
+    read one at a time.
+
+    Args:
+        model: to fill; its layers have the language model's sizes.
+        folder: of the language model.
+        codebook: float (K, C) vectors of the codes.
+        generator: of the draws, on the CPU.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor doesn't fit, or there are fewer
+            embeddings than text ids.
+    """
+    state, num_ids = model.state_dict(), model.config.lm_vocab_size
+    num_embeddings = read_qwen3(folder).vocab_size
+    if num_embeddings < num_ids:
+        raise CheckpointError(
+            f"{folder} has {num_embeddings} embeddings for the {num_ids} ids of its text tokenizer",
+            "get the model anew; its parts are of two models",
+        )
+    shapes = {name: tuple(value.shape) for name, value in state.items() if name != HEAD}
+    shapes[EMBEDDINGS] = (num_embeddings, model.config.hidden_size)
+    files = weight_files(folder, WEIGHTS)
+    files.pop(HEAD, None)  # predicts text
+    check_tensors(shapes, folder, files)
+    model.initialise_(codebook, generator)
+    text, codes = state[EMBEDDINGS].split([num_ids, model.config.lm_head_size])
+    for name, file in files.items():
+        target = text if name == EMBEDDINGS else state[name]
+        with opened(file) as tensors:
+            target.copy_(tensors.get_slice(name)[: len(target)])
+    codes.mul_(_root_mean_square(text))
+    state[HEAD].div_(_root_mean_square(state[NORM]))
+
+
+def _root_mean_square(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x) / x.numel() ** 0.5

@@ -1,0 +1,122 @@
+"""What a generator's training starts from: new weights, a bundle's, or a language model's."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ursa_core.bundle import load_bundle, resolve_model
+from ursa_core.errors import RecipeError
+from ursa_core.model_folder import URSA_MODEL
+from ursa_core.models.presets import PRESETS
+from ursa_core.models.qwen3_start import (
+    QWEN3_MODEL,
+    Qwen3Config,
+    check_qwen3,
+    initialise_from_qwen3_,
+    read_qwen3,
+)
+from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.recipe import GeneratorRecipe
+from ursa_core.seeding import stream
+from ursa_core.tokenizers.text import BOV_WORD, TextTokenizer
+
+BOV_WORDS = (BOV_WORD, "<|vision_start|>")
+
+
+def find_start(init: str) -> Path:
+    """Folder of the model that a recipe's ``init`` names.
+
+    Raises:
+        CheckpointError: there is no such model, or it is a language model that can't be used.
+    """
+    folder = resolve_model(init, layouts=(URSA_MODEL, QWEN3_MODEL))
+    if _is_language_model(folder):
+        check_qwen3(folder)
+    return folder
+
+
+def start_tokenizer(start: Path, max_prompt_length: int) -> TextTokenizer:
+    """The text tokenizer of the model that training starts from."""
+    folder = start if _is_language_model(start) else start / "tokenizer"
+    return TextTokenizer.load(folder, max_prompt_length)
+
+
+def build_network(
+    recipe: GeneratorRecipe,
+    start: Path | None,
+    text_tokenizer: TextTokenizer,
+    num_states: int,
+    codebook: Tensor,
+) -> Transformer:
+    """The network that a recipe describes, with the weights that training starts from.
+
+    From another model come its rotary base and the epsilon of its norms too.
+
+    Args:
+        recipe: of the training.
+        start: folder of a bundle or language model; None draws new weights.
+        text_tokenizer: of the prompts.
+        num_states: codes, and the mask where the path has one.
+        codebook: float (K, C) vectors of the codes.
+
+    Raises:
+        RecipeError: the text tokenizer has no begin of video, or the model to start from isn't of
+            the recipe's size.
+        CheckpointError: the model to start from is damaged.
+    """
+    settings = recipe.model
+    given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
+    size = replace(PRESETS[settings.preset], **given)
+    bov = _bov_id(text_tokenizer, recipe.init or recipe.text_tokenizer)
+    config = TransformerConfig.from_size(size, text_tokenizer.max_id + 1, num_states, bov)
+    generator = stream(recipe.seed, "weights")
+    if start is None:
+        model = Transformer(config)
+        model.initialise_(codebook, generator)
+    elif _is_language_model(start):
+        theirs = read_qwen3(start)
+        _require_equal(asdict(theirs.size), asdict(size), recipe)
+        model = Transformer(_adopt(config, theirs))
+        initialise_from_qwen3_(model, start, codebook, generator)
+    else:
+        model = load_bundle(start).transformer
+        _require_equal(asdict(model.config), asdict(_adopt(config, model.config)), recipe)
+    return model
+
+
+def _adopt(config: TransformerConfig, theirs: Qwen3Config | TransformerConfig) -> TransformerConfig:
+    """The configuration with what a recipe can't give from the model that training starts from."""
+    return replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
+
+
+def _is_language_model(folder: Path) -> bool:
+    return (folder / QWEN3_MODEL.mark).is_file() and not (folder / URSA_MODEL.mark).is_file()
+
+
+def _bov_id(text_tokenizer: TextTokenizer, name: str) -> int:
+    """Id of the token before the codes, in the text tokenizer of that name."""
+    for word in BOV_WORDS:
+        found = text_tokenizer.token_id(word)
+        if found is not None:
+            return found
+    raise RecipeError(
+        f"the text tokenizer of {name} has no begin-of-video token",
+        f"it needs one of {', '.join(BOV_WORDS)}",
+    )
+
+
+def _require_equal(theirs: dict[str, Any], ours: dict[str, Any], recipe: GeneratorRecipe) -> None:
+    """Refuse a start of another size than the recipe's."""
+    different = [f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k]]
+    if not different:
+        return
+    fitting = [name for name, size in PRESETS.items() if asdict(size).items() <= theirs.items()]
+    raise RecipeError(
+        f"the model {recipe.init} that training starts from has another size than the recipe:"
+        f" {'; '.join(different)}",
+        f"give model.preset={fitting[0]} and no other sizes"
+        if fitting
+        else "give the recipe that model's size",
+    )
