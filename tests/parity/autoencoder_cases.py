@@ -75,22 +75,23 @@ def scatter(name: str, count: int) -> Tensor:
     return ((x >> 12) & 0xFFFF).float() / 2**15 - 1
 
 
+def weight(name: str, shape: torch.Size | list[int], salt: int) -> Tensor:
+    """A weight of that name by formula."""
+    numbers = scatter(f"{salt}.{name}", math.prod(shape)).view(shape)
+    if len(shape) == 1:  # gains of norms are about 1, biases about 0
+        is_gain = "norm" in name and name.endswith("weight")
+        return 0.2 * numbers + is_gain
+    gain = 4.0 if name.startswith("quant_conv") else 1.0
+    return numbers * gain * math.sqrt(3 / numbers[0].numel())
+
+
 @torch.no_grad()
-def fill_(model: nn.Module, case: Case) -> None:
+def fill_(model: nn.Module, salt: int) -> None:
     """Set the weights of a model, whose names are those of a checkpoint, by formula."""
-    for name, weight in model.named_parameters():
-        numbers = scatter(f"{case.salt}.{name}", weight.numel()).view(weight.shape)
-        if weight.ndim == 1:  # gains of norms are about 1, biases about 0
-            is_gain = "norm" in name and name.endswith("weight")
-            weight.copy_(0.2 * numbers + is_gain)
-            continue
-        gain = 4.0 if name.startswith("quant_conv") else 1.0
-        weight.copy_(numbers * gain * math.sqrt(3 / weight[0].numel()))
+    for name, value in model.named_parameters():
+        value.copy_(weight(name, value.shape, salt))
 
 
-def clip(case: Case) -> Tensor:
-    """The clip (1, 3, F, H, W) of a case, in [-1, 1)."""
-    frames, height, width = case.shape
-    return scatter(f"{case.salt}.clip", 3 * frames * height * width).view(
-        1, 3, frames, height, width
-    )
+def clip(shape: tuple[int, int, int], salt: int) -> Tensor:
+    """A clip (1, 3, F, H, W) of a shape (F, H, W), in [-1, 1)."""
+    return scatter(f"{salt}.clip", 3 * math.prod(shape)).view(1, 3, *shape)

@@ -50,8 +50,8 @@ def outputs(checkout: Path, case: Case) -> dict[str, torch.Tensor]:
     if case.config["_class_name"] == "AutoencoderVQCosmos3D":
         config["sample_frames"] = case.shape[0]  # one tile
     model = reference_class(checkout, case.config["_class_name"])(**config).eval()
-    fill_(model, case)
-    video = clip(case)
+    fill_(model, case.salt)
+    video = clip(case.shape, case.salt)
     x = video if "sample_frames" in config else video[:, :, 0]
     codes = model.encode(x).latent_dist.parameters
     decoded = model.decode(codes).sample
