@@ -1,5 +1,6 @@
-"""`ursa models`: the models there are, what each is, and downloads from the Hugging Face hub."""
+"""`ursa models`: the models there are, what each is, downloads from the hub, and conversion."""
 
+import math
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from ursa_core.hub import HubId
     from ursa_core.model_summary import Summary
 
-models = typer.Typer(no_args_is_help=True, help="List the models there are, show one, or get one.")
+models = typer.Typer(
+    no_args_is_help=True, help="List the models there are; show, get or convert one."
+)
 
 
 @models.command("list")
@@ -135,6 +138,66 @@ def pull_model(
     folder = _pulled(wanted, target)
     payload = {"name": str(wanted), "folder": str(folder)}
     output.data(payload, paths=[folder])
+
+
+@models.command("convert")
+def convert_model(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|FOLDER",
+            help="autoencoder.jit or model.pt, or a folder with one of them or with encoder.jit "
+            "and decoder.jit.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="New folder to write.", show_default=False
+        ),
+    ] = None,
+    stride: Annotated[
+        str | None,
+        typer.Option(
+            "--stride",
+            metavar="TxHxW",
+            help="Frames and pixels a code, as in the tokenizer's name; needed where the weights "
+            "don't tell.",
+            show_default="the weights'",
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Turn NVIDIA's Cosmos DV video tokenizer into a folder for --model and --tokenizer.
+
+    The folder holds a tokenizer alone, for `ursa tokenize`, `ursa calibrate-path` and training.
+    Only tensors are read from the files; no code in them is run.
+
+    Examples:
+      ursa models convert Cosmos-Tokenize1-DV4x8x8-360p -o models/cosmos
+
+      ursa models convert Cosmos-0.1-Tokenizer-DV4x8x8 --stride 4x8x8 -o models/cosmos
+    """
+    output.configure(as_json=as_json, quiet=quiet)
+    from ursa_core.cosmos_checkpoint import convert_cosmos
+    from ursa_core.errors import UsageError
+    from ursa_core.media import check_folder_of
+
+    if out is None:
+        raise UsageError("no output is given", "add -o FOLDER")
+    strides = None if stride is None else options.parse_strides(stride)
+    check_folder_of(out)
+    config = convert_cosmos(source, out, strides)
+    payload = {
+        "output": str(out),
+        "temporal_stride": config.temporal_stride,
+        "spatial_stride": config.spatial_stride,
+        "patch_size": config.patch_size,
+        "num_codes": math.prod(config.levels),
+        "causal": config.causal,
+    }
+    output.data(payload, paths=[out])
 
 
 def _refuse_shipped(model: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from ursa_cli import output
 from ursa_core.errors import UsageError
+from ursa_core.grids import Strides
 
 RUN_PANEL = "Run and output"
 
@@ -88,6 +89,18 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match or not (int(match[1]) and int(match[2])):
         raise UsageError(f"{text!r} is no size", "give height x width in pixels, as 64x96")
     return int(match[1]), int(match[2])
+
+
+def parse_strides(text: str) -> Strides:
+    """Strides from ``TxHxW``, whose height and width are one.
+
+    Raises:
+        UsageError: another form, or a stride below 1.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})x\2", text.strip().lower())
+    if not match:
+        raise UsageError(f"{text!r} is no stride", "give time x height x width, as 4x8x8")
+    return Strides(int(match[1]), int(match[2]))
 
 
 def parse_interval(text: str) -> tuple[float, float]:

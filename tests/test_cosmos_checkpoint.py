@@ -1,0 +1,382 @@
+"""NVIDIA's tokenizer files: all forms that they come in, and what is wrong with others."""
+
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ursa_cli.main import main
+from ursa_core.bundle import load_settings, load_tokenizer
+from ursa_core.codebooks import load_codebook
+from ursa_core.cosmos_checkpoint import convert_cosmos
+from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.grids import Strides
+from ursa_core.tokenizers.cosmos_weights import cosmos_name
+from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.torchscript import read_torchscript
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")
+CONFIG = VideoTokenizerConfig(
+    block_out_channels=(2, 4, 4, 4),
+    layers_per_block=1,
+    latent_channels=3,
+    patch_size=2,
+    causal=True,
+)
+BUFFERS = {
+    "encoder.patcher3d.wavelets": torch.full((2,), 0.5**0.5),
+    "decoder.unpatcher3d.wavelets": torch.full((2,), 0.5**0.5),
+    "quantizer._levels": torch.tensor([8, 8, 8, 5, 5, 5], dtype=torch.int32),
+    "quantizer.implicit_codebook": torch.zeros(10, 6),
+}
+
+
+class Node(nn.Module):
+    """A module that holds tensors and modules."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def write_jit(file: Path, tensors: dict[str, Tensor]) -> Path:
+    """A TorchScript archive of modules that hold the tensors."""
+    root = Node()
+    for name, value in tensors.items():
+        *parts, last = name.split(".")
+        module = root
+        for part in parts:
+            if part not in dict(module.named_children()):
+                module.add_module(part, Node())
+            module = module.get_submodule(part)
+        module.register_buffer(last, value)
+    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), file)
+    return file
+
+
+def write_zip(file: Path, parts: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in {"m/constants.pkl": b"", **parts}.items():
+            archive.writestr(name, content)
+    return file
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> VideoTokenizer:
+    torch.manual_seed(0)
+    return VideoTokenizer(CONFIG).eval()
+
+
+@pytest.fixture
+def tensors(tokenizer: VideoTokenizer) -> dict[str, Tensor]:
+    """The tokenizer's weights as NVIDIA's code has them."""
+    return as_nvidias(tokenizer)
+
+
+def as_nvidias(tokenizer: VideoTokenizer) -> dict[str, Tensor]:
+    stages = len(CONFIG.block_out_channels) - 1
+    weights = {
+        cosmos_name(name, stages): value[..., None, None, None] if value.ndim == 2 else value
+        for name, value in tokenizer.state_dict().items()
+    }
+    return {**weights, **BUFFERS}
+
+
+@pytest.fixture(scope="module")
+def archive(tokenizer: VideoTokenizer, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A TorchScript archive of the tensors."""
+    file = tmp_path_factory.mktemp("archive") / "autoencoder.jit"
+    return write_jit(file, as_nvidias(tokenizer)).read_bytes()
+
+
+def write_halves(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    sides = {"encoder.": "encoder", "quant_conv": "encoder", "decoder.": "decoder"}
+    halves: dict[str, dict[str, Tensor]] = {"encoder": {}, "decoder": {}}
+    for name, value in tensors.items():
+        side = next((half for start, half in sides.items() if name.startswith(start)), None)
+        if name.startswith("quantizer."):
+            halves["encoder"][name] = value
+            halves["decoder"][f"inv_quant.{name}"] = value
+        else:
+            halves[side or "decoder"][name] = value
+    folder.mkdir()
+    for half, its in halves.items():
+        write_jit(folder / f"{half}.jit", its)
+    return folder
+
+
+def write_checkpoint(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    """A checkpoint of a training, whose averaged weights are the tensors."""
+    weights = {name: value for name, value in tensors.items() if name not in BUFFERS}
+    model = {f"network.{name}": value + 1 for name, value in weights.items()}
+    model |= {f"ema.network-{name.replace('.', '-')}": value for name, value in weights.items()}
+    folder.mkdir()
+    optimizer = {"state": {0: {"step": 7, "exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save(
+        {"model": model, "optimizer": optimizer, "grad_scaler": {}, "iteration": 7},
+        folder / "model.pt",
+    )
+    return folder
+
+
+@pytest.mark.parametrize("form", ["archive", "folder", "halves", "checkpoint", "state"])
+@torch.no_grad()
+def test_every_form_gives_the_same_tokenizer(
+    form: str,
+    tmp_path: Path,
+    tensors: dict[str, Tensor],
+    tokenizer: VideoTokenizer,
+    archive: bytes,
+) -> None:
+    source = tmp_path / "cosmos"
+    if form == "archive":
+        source.write_bytes(archive)
+    elif form == "folder":
+        source.mkdir()
+        (source / "autoencoder.jit").write_bytes(archive)
+        (source / "model.pt").write_bytes(b"not read")
+    elif form == "halves":
+        write_halves(source, tensors)
+    elif form == "checkpoint":
+        write_checkpoint(source, tensors)
+    else:
+        torch.save(tensors, source)
+    out = tmp_path / "out"
+    assert convert_cosmos(source, out) == CONFIG
+    found, settings, _ = load_tokenizer(out)
+    video = torch.rand(1, 3, 5, 16, 8) * 2 - 1
+    assert torch.equal(found.encode(video), tokenizer.encode(video))
+    assert settings.licence == load_settings(out).licence == "NVIDIA Open Model License"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cosmos", "out"]
+    assert out.stat().st_mode & 0o777 == 0o755
+
+
+def test_precision_is_kept(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    half = {n: v.bfloat16() if v.is_floating_point() else v for n, v in tensors.items()}
+    torch.save(half, tmp_path / "model.pt")
+    convert_cosmos(tmp_path, tmp_path / "out")
+    stored = load_file(tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors")
+    for name, value in stored.items():
+        assert torch.equal(value, half[cosmos_name(name, 3)].reshape(value.shape))
+
+
+def test_archives_give_all_kinds_of_tensors(tmp_path: Path) -> None:
+    held = {
+        "a.b.brief": torch.randn(4).bfloat16(),
+        "a.whole": torch.tensor([-3, 2**40]),
+        "turned": torch.randn(2, 3, 4, 5, 6).to(memory_format=torch.channels_last_3d),
+        "part": torch.arange(10.0)[3:9:2],
+        "nothing": torch.zeros(0, 3),
+        "a.number": torch.tensor(2.5, dtype=torch.float64),
+    }
+    found = read_torchscript(write_jit(tmp_path / "a.jit", held))
+    assert found.keys() == held.keys()
+    for name, value in held.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_unused_resizes_need_the_stride(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save(tensors, tmp_path / "model.pt")
+    with pytest.raises(UsageError, match="stride of 4x8x8, not 8x8x8"):
+        convert_cosmos(tmp_path, tmp_path / "out", Strides(8, 8))
+    for name in ("encoder.down.1.downsample.conv2", "decoder.up.2.upsample.conv1"):
+        tensors[f"{name}.conv3d.weight"] = torch.zeros(4, 4, 3, 1, 1)
+        tensors[f"{name}.conv3d.bias"] = torch.zeros(4)
+    torch.save(tensors, tmp_path / "model.pt")
+    with pytest.raises(UsageError, match="don't tell"):
+        convert_cosmos(tmp_path, tmp_path / "out")
+    for impossible in (Strides(8, 4), Strides(3, 8), Strides(4, 16)):
+        with pytest.raises(UsageError, match="can't have a stride"):
+            convert_cosmos(tmp_path, tmp_path / "out", impossible)
+    assert convert_cosmos(tmp_path, tmp_path / "out", Strides(4, 8)) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("encoder.mid.attn_1.1.proj_out.conv3d.weight", None),
+        ("encoder.conv_in.0.conv3d.weight", None),
+        ("quant_conv.conv3d.weight", torch.zeros(6)),
+        ("encoder.loss.weight", torch.zeros(3)),
+        ("decoder.mid.attn_1.0.q.conv3d.weight", torch.zeros(4, 4)),
+        ("decoder.conv_out.1.conv3d.bias", torch.zeros(25)),
+        ("decoder.norm_out.norm.weight", torch.full((4,), torch.nan)),
+        ("encoder.norm_out.norm.bias", torch.zeros(4, dtype=torch.int64)),
+        ("encoder.patcher3d.wavelets", torch.ones(2)),
+        ("quantizer._levels", torch.tensor([8, 8, 8, 6, 5])),
+    ],
+)
+def test_other_tensors_are_named_and_refused(
+    name: str, value: Tensor | None, tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value
+    torch.save(tensors, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError) as caught:
+        convert_cosmos(tmp_path, tmp_path / "out")
+    assert name in caught.value.message
+    assert caught.value.hint
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("form", ["jit", "pt"])
+def test_cut_files_are_refused(
+    form: str, share: float, tmp_path: Path, tensors: dict[str, Tensor], archive: bytes
+) -> None:
+    file = tmp_path / f"model.{form}"
+    torch.save(tensors, file)
+    content = archive if form == "jit" else file.read_bytes()
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match="model"):
+        convert_cosmos(file, tmp_path / "out")
+
+
+def test_altered_numbers_are_noticed(
+    tmp_path: Path, tensors: dict[str, Tensor], archive: bytes
+) -> None:
+    numbers = tensors["encoder.conv_in.0.conv3d.weight"]
+    changed = archive.replace(numbers.numpy().tobytes(), (numbers + 1).numpy().tobytes())
+    assert changed != archive
+    (tmp_path / "model.jit").write_bytes(changed)
+    with pytest.raises(CheckpointError, match="damaged"):
+        convert_cosmos(tmp_path / "model.jit", tmp_path / "out")
+
+
+class Harm:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("form", ["archive", "checkpoint", "bare pickle"])
+def test_code_in_files_does_not_run(form: str, tmp_path: Path) -> None:
+    file, made = tmp_path / "model.jit", tmp_path / "made"
+    if form == "archive":
+        write_zip(file, {"m/data.pkl": pickle.dumps(Harm(made), protocol=2)})
+    elif form == "checkpoint":
+        torch.save({"model": Harm(made)}, file)
+    else:
+        file.write_bytes(pickle.dumps(Harm(made)))
+    with pytest.raises(CheckpointError, match=r"model\.jit"):
+        convert_cosmos(file, tmp_path / "out")
+    assert not made.exists()
+
+
+def tensor_pickle(count: int, *numbers: bytes, key: bytes = b"0") -> bytes:
+    """A module with one tensor, named ``encoder``: its storage's count, offset, size and stride."""
+    offset, size, stride = numbers
+    return (
+        b"\x80\x02c__torch__.M\nM\n)\x81}(X\x07\x00\x00\x00encoder"
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        b"X\x01\x00\x00\x00" + key + b"X\x03\x00\x00\x00cpuJ" + count.to_bytes(4, "little") + b"tQ"
+    ) + (offset + b"(" + size + b"t(" + stride + b"t\x89ccollections\nOrderedDict\n)RtRub.")
+
+
+SOUND = tensor_pickle(4, b"K\x00", b"K\x04", b"K\x01")
+SELF = b"\x80\x02c__torch__.M\nM\n)\x81q\x00}(X\x01\x00\x00\x00ah\x00ub."
+
+
+@pytest.mark.parametrize(
+    ("pickled", "compression"),
+    [
+        (SOUND, zipfile.ZIP_DEFLATED),
+        (SELF, zipfile.ZIP_STORED),  # a module within itself
+        (tensor_pickle(5, b"K\x00", b"K\x05", b"K\x01"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"K\x01", b"K\x04", b"K\x01"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"K\x00", b"K\x04", b"K\x02"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"K\x00", b"J\xff\xff\xff\x7f", b"K\x00"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"J\xff\xff\xff\xff", b"K\x02", b"K\x01"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"K\x00", b"K\x02K\x02", b"K\x01"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"K\x00", b"N", b"N"), zipfile.ZIP_STORED),
+        (tensor_pickle(4, b"K\x00", b"K\x04", b"K\x01", key=b"/"), zipfile.ZIP_STORED),
+        (SOUND[:-1], zipfile.ZIP_STORED),
+        (SOUND[:60], zipfile.ZIP_STORED),
+        (b"\x80\x02K\x01.", zipfile.ZIP_STORED),
+        (b".", zipfile.ZIP_STORED),
+        (b"h\x07.", zipfile.ZIP_STORED),
+        (b"", zipfile.ZIP_STORED),
+    ],
+)
+def test_hostile_archives_are_refused(pickled: bytes, compression: int, tmp_path: Path) -> None:
+    parts = {"m/data.pkl": pickled, "m/data/0": torch.arange(4.0).numpy().tobytes()}
+    file = write_zip(tmp_path / "model.jit", parts, compression)
+    with pytest.raises(CheckpointError, match=r"model\.jit is damaged"):
+        convert_cosmos(file, tmp_path / "out")
+
+
+def test_the_hostile_archives_differ_from_a_sound_one(tmp_path: Path) -> None:
+    parts = {"m/data.pkl": SOUND, "m/data/0": torch.arange(4.0).numpy().tobytes()}
+    found = read_torchscript(write_zip(tmp_path / "model.jit", parts))
+    assert torch.equal(found["encoder"], torch.arange(4.0))
+
+
+def test_expanded_tensors_of_a_checkpoint_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor]
+) -> None:
+    tensors["encoder.conv_in.0.conv3d.weight"] = torch.zeros(1).expand(2**31, 24, 1, 3, 3)
+    torch.save(tensors, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="no plain tensor"):
+        convert_cosmos(tmp_path, tmp_path / "out")
+
+
+def test_the_command_makes_a_model_to_tokenize_with(
+    tmp_path: Path, archive: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "autoencoder.jit", tmp_path / "out"
+    source.write_bytes(archive)
+    assert main(["models", "convert", str(source), "-o", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["output"] == str(out)
+    assert (told["temporal_stride"], told["spatial_stride"]) == (4, 8)
+    assert (told["num_codes"], told["patch_size"], told["causal"]) == (64_000, 2, True)
+    assert len(load_codebook(str(out)).vectors) == 64_000
+    cut = ["--frames", "5", "--fps", "8", "--size", "16x16", "--num", "1"]
+    shards = str(tmp_path / "shards")
+    assert main(["tokenize", "shapes:train", "--model", str(out), *cut, "-o", shards]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{source}"], 2, "no output is given"),
+        (["{source}", "-o", "{source}"], 2, "exists already"),
+        (["{source}", "-o", "{new}", "--stride", "4x8"], 2, "'4x8' is no stride"),
+        (["{source}", "-o", "{new}", "--stride", "4x8x16"], 2, "'4x8x16' is no stride"),
+        (["{source}", "-o", "{new}/deep"], 1, "doesn't exist"),
+        (["{new}", "-o", "{new}"], 1, "there is no file or folder"),
+        ([300 * "a", "-o", "{new}"], 1, "there is no file or folder"),
+        (["{source}/..", "-o", "{new}"], 1, "there is no file or folder"),
+        (["{empty}", "-o", "{new}"], 1, "holds no Cosmos tokenizer"),
+        (["{source}", "-o", "{new}"], 1, "holds no Cosmos decoder"),
+    ],
+)
+def test_wrong_use_is_told_in_two_lines(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = tmp_path / "encoder.pt"
+    torch.save({"encoder.a": torch.zeros(1)}, source)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    names = {"source": source, "new": tmp_path / "new", "empty": empty}
+    given = [text.format(**names) for text in arguments]
+    assert main(["models", "convert", *given]) == code
+    error, hint = capsys.readouterr().err.splitlines()
+    assert message in error
+    assert hint.startswith("hint: ")
+    assert not (tmp_path / "new").exists()

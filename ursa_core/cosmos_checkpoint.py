@@ -1,0 +1,144 @@
+"""NVIDIA's Cosmos tokenizer files, and the model folder with a tokenizer that they become."""
+
+import os
+import shutil
+import tempfile
+from functools import reduce
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ursa_core.bundle import BundleSettings, save_settings
+from ursa_core.errors import CheckpointError, UsageError, unwritable
+from ursa_core.grids import Strides
+from ursa_core.model_folder import is_folder
+from ursa_core.tokenizers.cosmos_weights import convert_weights
+from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
+from ursa_core.torchscript import is_torchscript, read_torchscript
+from ursa_core.weights import save_weights
+
+LICENCE = "NVIDIA Open Model License"
+_WHOLE, _HALVES, _CHECKPOINT = "autoencoder.jit", ("encoder.jit", "decoder.jit"), "model.pt"
+_AVERAGED, _TRAINED = "ema.network-", "network."
+
+
+def convert_cosmos(
+    source: Path, folder: Path, strides: Strides | None = None
+) -> VideoTokenizerConfig:
+    """Write a model folder whose tokenizer is NVIDIA's; all of it or nothing.
+
+    The weights keep their precision. In memory they are held twice.
+
+    Args:
+        source: ``autoencoder.jit``, a checkpoint ``model.pt``, or a folder with one of them or
+            with ``encoder.jit`` and ``decoder.jit``.
+        folder: to make.
+        strides: where the weights don't tell them (see ``convert_weights``).
+
+    Returns:
+        The tokenizer's configuration.
+
+    Raises:
+        CheckpointError: the files are missing or damaged, or hold another thing.
+        UsageError: the folder exists, or the strides are needed or wrong.
+        DataError: the folder can't be written.
+    """
+    if os.path.lexists(folder):
+        raise UsageError(f"{folder} exists already", "give a new folder")
+    config, weights = convert_weights(read_cosmos(source), strides)
+    dtype = reduce(torch.promote_types, (value.dtype for value in weights.values()))
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=".ursa-", dir=folder.parent))
+        try:
+            save_weights(partial / "vae", config.to_json(), weights, dtype)
+            save_settings(partial, BundleSettings(motion_prefix=False, licence=LICENCE))
+            partial.chmod(0o755)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(folder, error) from error
+    return config
+
+
+def read_cosmos(source: Path) -> dict[str, Tensor]:
+    """NVIDIA's tensors by their names, from a file or folder as ``convert_cosmos`` takes it.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it holds half a tokenizer.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in _files(source):
+        tensors |= read_torchscript(file) if is_torchscript(file) else _read_checkpoint(file)
+    for half in ("encoder", "decoder"):
+        if not any(name.startswith(f"{half}.") for name in tensors):
+            raise CheckpointError(
+                f"{source} holds no Cosmos {half}",
+                f"give {_WHOLE}, or the folder that {' and '.join(_HALVES)} lie in",
+            )
+    return tensors
+
+
+def _files(source: Path) -> list[Path]:
+    """The files to read: those of a folder that make a whole tokenizer."""
+    if is_folder(source):
+        for names in ((_WHOLE,), _HALVES, (_CHECKPOINT,)):
+            files = [source / name for name in names]
+            if all(file.is_file() for file in files):
+                return files
+        raise CheckpointError(
+            f"{source} holds no Cosmos tokenizer",
+            f"give a folder with {_WHOLE}, {' and '.join(_HALVES)}, or {_CHECKPOINT}",
+        )
+    try:
+        is_file = source.is_file()
+    except OSError:  # as a name that is too long for any file
+        is_file = False
+    if not is_file:
+        raise CheckpointError(f"there is no file or folder {source}", "give the downloaded folder")
+    return [source]
+
+
+def _read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint of NVIDIA's training; the averaged weights, which its archives have.
+
+    Its numbers stay in the file until they are used.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise CheckpointError(f"{file} can't be read: {error}", "give another file") from error
+    except Exception as error:  # damaged pickles surface as many kinds
+        raise CheckpointError(
+            f"{file} can't be read: it is damaged, or holds more than tensors",
+            f"get it anew, or use {_WHOLE}",
+        ) from error
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise CheckpointError(f"{file} holds no tensors by name", f"use {_WHOLE}")
+    averaged = {
+        name.removeprefix(_AVERAGED).replace("-", "."): value
+        for name, value in content.items()
+        if name.startswith(_AVERAGED)
+    }
+    tensors = averaged or {name.removeprefix(_TRAINED): value for name, value in content.items()}
+    for name, value in tensors.items():
+        if not _is_plain(value):
+            raise CheckpointError(
+                f"{file}: {name} is no plain tensor", "get the file from a source that you trust"
+            )
+    return tensors
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is a tensor with a number of its own at each place, on the CPU."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
+    )

@@ -1,0 +1,248 @@
+"""Tensors of a TorchScript archive (``.jit``), read without running or importing anything of it.
+
+Such an archive is a zip of program code and of a pickle that says which modules hold which tensors.
+The code is never opened. Nor is the pickle unpickled: of its instructions those alone are followed
+that build nested dictionaries and name tensors, and any other one refuses the file.
+"""
+
+import math
+import pickletools
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import CheckpointError
+
+_DTYPES = {
+    "torch DoubleStorage": torch.float64,
+    "torch FloatStorage": torch.float32,
+    "torch HalfStorage": torch.float16,
+    "torch BFloat16Storage": torch.bfloat16,
+    "torch LongStorage": torch.int64,
+    "torch IntStorage": torch.int32,
+    "torch BoolStorage": torch.bool,
+}
+_MAX_PICKLE_BYTES = 16 * 2**20
+_MAX_MODULES = 10_000
+
+
+class _Name(NamedTuple):
+    """A class or function that the pickle names; never looked up."""
+
+    text: str
+
+
+class _Storage(NamedTuple):
+    """Numbers of an archive: their type, the name of their file and how many there are."""
+
+    dtype: torch.dtype
+    key: str
+    count: int
+
+
+class _View(NamedTuple):
+    """A tensor: where its numbers are."""
+
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def is_torchscript(file: Path) -> bool:
+    """Whether a file is a zip with the parts of a TorchScript archive."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
+def read_torchscript(file: Path) -> dict[str, Tensor]:
+    """Tensors of all modules of an archive, on the CPU, by dotted name.
+
+    Memory holds the file's tensors once; they may be views of one another.
+
+    Raises:
+        CheckpointError: the file can't be read, is damaged, or holds more than modules and tensors.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _Archive(archive, file.stat().st_size).tensors()
+    except OSError as error:
+        raise CheckpointError(f"{file} can't be read: {error}", "give another file") from error
+    # What damaged or hostile bytes make the readers of zip, pickle and tensors raise.
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        struct.error,
+        zipfile.BadZipFile,
+    ) as error:
+        raise CheckpointError(
+            f"{file} is damaged, or no archive of modules and tensors: {error}",
+            "get it anew, from a source that you trust",
+        ) from error
+
+
+class _Archive:
+    """An opened archive of ``size`` bytes; the methods raise ValueError where it isn't sound."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        self.archive = archive
+        self.left = size  # bytes that may yet be read; a sound archive has no part twice
+        names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        self.root = min(names, key=len, default="/data.pkl").removesuffix("data.pkl")
+        self.storages: dict[_Storage, Tensor] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        if f"{self.root}byteorder" in self.archive.namelist():
+            order = self._read(f"{self.root}byteorder", 16)
+            if order != b"little":
+                raise ValueError(f"its numbers have the byte order {order!r}")
+        return {
+            name: self._tensor(view)
+            for name, view in _views(
+                _modules(self._read(f"{self.root}data.pkl", _MAX_PICKLE_BYTES))
+            ).items()
+        }
+
+    def _read(self, name: str, most: int) -> bytes:
+        """A part of the archive, of at most ``most`` bytes, checked by its checksum."""
+        info = self.archive.getinfo(name)
+        self.left -= info.file_size
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > most or self.left < 0:
+            raise ValueError(f"its part {name} is too large or compressed")
+        return self.archive.read(info)
+
+    def _tensor(self, view: _View) -> Tensor:
+        storage, numel = view.storage, math.prod(view.size)
+        last = view.offset + sum(
+            (n - 1) * step for n, step in zip(view.size, view.stride, strict=True)
+        )
+        if min((view.offset, *view.size, *view.stride)) < 0 or numel > storage.count:
+            raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
+        if numel == 0:
+            return torch.empty(view.size, dtype=storage.dtype)
+        if last >= storage.count:
+            raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
+        return self._numbers(storage).as_strided(view.size, view.stride, view.offset)
+
+    def _numbers(self, storage: _Storage) -> Tensor:
+        if storage not in self.storages:
+            num_bytes = storage.count * storage.dtype.itemsize
+            content = bytearray(self._read(f"{self.root}data/{storage.key}", num_bytes))
+            if len(content) != num_bytes:
+                raise ValueError(f"its part data/{storage.key} is cut short")
+            self.storages[storage] = torch.frombuffer(content, dtype=storage.dtype)
+        return self.storages[storage]
+
+
+def _views(root: object) -> dict[str, _View]:
+    """The tensors in nested modules, by dotted name."""
+    found: dict[str, _View] = {}
+    waiting, num_modules = [("", root)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        num_modules += 1
+        if num_modules > _MAX_MODULES:  # modules that hold one another
+            raise ValueError("it has too many modules")
+        if not isinstance(module, dict):
+            raise TypeError("it holds no modules")
+        for key, value in module.items():
+            if not isinstance(key, str):
+                raise TypeError("a name in it is no text")
+            if isinstance(value, _View):
+                found[prefix + key] = value
+            elif isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+    return found
+
+
+_MARK = _Name("mark")
+
+
+def _modules(pickle: bytes) -> object:
+    """What a pickle describes, modules as dictionaries and tensors as views."""
+    stack: list[Any] = []
+    memo: dict[int, object] = {}
+    for opcode, given, _ in pickletools.genops(pickle):
+        argument: Any = given
+        match opcode.name:
+            case "PROTO":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "GLOBAL":
+                stack.append(_Name(argument))
+            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2":
+                stack.append(argument)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NEWTRUE": True, "NEWFALSE": False}.get(opcode.name))
+            case "MARK":
+                stack.append(_MARK)
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(_to_mark(stack)))
+            case "EMPTY_DICT":
+                stack.append({})
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "SETITEMS":
+                items = _to_mark(stack)
+                stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            case "NEWOBJ":
+                _, name = stack.pop(), stack.pop()
+                if not name.text.startswith("__torch__."):
+                    raise ValueError(f"it wants to make a {name.text}")
+                stack.append({})
+            case "BUILD":
+                state = stack.pop()
+                stack[-1].update(state)
+            case "BINPERSID":
+                stack.append(_storage(*stack.pop()))
+            case "REDUCE":
+                arguments, name = stack.pop(), stack.pop()
+                stack.append(_result(name.text, arguments))
+            case other:
+                raise ValueError(f"its pickle has the instruction {other}")
+    raise ValueError("its pickle has no end")
+
+
+def _to_mark(stack: list[Any]) -> list[Any]:
+    """Take what lies above the last mark, and the mark."""
+    items: list[Any] = []
+    while (item := stack.pop()) is not _MARK:
+        items.append(item)
+    return items[::-1]
+
+
+def _storage(kind: str, dtype: _Name, key: str, _device: str, count: int) -> _Storage:
+    if kind != "storage" or dtype.text not in _DTYPES or not key.isalnum():
+        raise ValueError(f"it stores numbers as {dtype.text} {key}")
+    return _Storage(_DTYPES[dtype.text], key, count)
+
+
+def _result(name: str, arguments: tuple[Any, ...]) -> object:
+    """What one of the two functions that name a tensor gives; no other may be called."""
+    if name == "torch._utils _rebuild_tensor_v2":
+        storage, offset, size, stride = arguments[:4]
+        numbers = (storage.count, offset, *size, *stride)
+        if not isinstance(storage, _Storage) or not all(type(n) is int for n in numbers):
+            raise TypeError("a tensor in it is not described by whole numbers")
+        return _View(storage, offset, size, stride)
+    if name == "collections OrderedDict" and arguments == ():
+        return {}
+    raise ValueError(f"it wants to call {name}")
