@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ursa_core.bundle import BundleSettings, save_settings
+from ursa_core.bundle_settings import BundleSettings, save_settings
 from ursa_core.errors import CheckpointError, UsageError, unwritable
 from ursa_core.grids import Strides
 from ursa_core.model_folder import is_folder

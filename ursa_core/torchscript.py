@@ -41,7 +41,7 @@ class _Storage(NamedTuple):
 
     dtype: torch.dtype
     key: str
-    count: int
+    length: int
 
 
 class _View(NamedTuple):
@@ -129,17 +129,17 @@ class _Archive:
         last = view.offset + sum(
             (n - 1) * step for n, step in zip(view.size, view.stride, strict=True)
         )
-        if min((view.offset, *view.size, *view.stride)) < 0 or numel > storage.count:
+        if min((view.offset, *view.size, *view.stride)) < 0 or numel > storage.length:
             raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
         if numel == 0:
             return torch.empty(view.size, dtype=storage.dtype)
-        if last >= storage.count:
+        if last >= storage.length:
             raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
         return self._numbers(storage).as_strided(view.size, view.stride, view.offset)
 
     def _numbers(self, storage: _Storage) -> Tensor:
         if storage not in self.storages:
-            num_bytes = storage.count * storage.dtype.itemsize
+            num_bytes = storage.length * storage.dtype.itemsize
             content = bytearray(self._read(f"{self.root}data/{storage.key}", num_bytes))
             if len(content) != num_bytes:
                 raise ValueError(f"its part data/{storage.key} is cut short")
@@ -239,7 +239,7 @@ def _result(name: str, arguments: tuple[Any, ...]) -> object:
     """What one of the two functions that name a tensor gives; no other may be called."""
     if name == "torch._utils _rebuild_tensor_v2":
         storage, offset, size, stride = arguments[:4]
-        numbers = (storage.count, offset, *size, *stride)
+        numbers = (storage.length, offset, *size, *stride)
         if not isinstance(storage, _Storage) or not all(type(n) is int for n in numbers):
             raise TypeError("a tensor in it is not described by whole numbers")
         return _View(storage, offset, size, stride)
