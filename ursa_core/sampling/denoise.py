@@ -34,6 +34,7 @@ def denoise(
     solver: str | None = None,
     given: tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
+    on_estimate: OnStep | None = None,
 ) -> Tensor:
     """Codes x_1 sampled for each prompt: (B, L) int64.
 
@@ -57,6 +58,7 @@ def denoise(
         solver: one of ``path.solvers``; None is its first.
         given: mask (B, L) bool and codes (B, L) that stay as they are wherever the mask is true.
         on_step: called after each step.
+        on_estimate: called after each step, with the codes x_1 drawn for it.
 
     Raises:
         UsageError: times, solver, guidance, temperature or top_p that can't be used.
@@ -74,6 +76,7 @@ def denoise(
             return maskgit(
                 network, head, path, x_t, prompt_ids, negative_ids, times, generators,
                 guidance=guidance, temperature=temperature, top_p=top_p, on_step=on_step,
+                on_estimate=on_estimate,
             )  # fmt: skip
         for step, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
@@ -83,11 +86,35 @@ def denoise(
             ends = (t_next == 1) & (t < 1)
             done = path.finish(x_t, x_1)
             if not bool(ends.all()):
-                done = torch.where(ends, done, path.step(x_t, x_1, t, t_next, generators, solver))
+                done = torch.where(
+                    ends, done, _moved(path, x_t, x_1, t, t_next, generators, solver)
+                )
             x_t = done if given is None else torch.where(*given, done)
+            if on_estimate:
+                on_estimate(step, x_1)
             if on_step:
                 on_step(step, x_t)
     return x_t
+
+
+def _moved(
+    path: Path,
+    x_t: Tensor,
+    x_1: Tensor,
+    t: Tensor,
+    t_next: Tensor,
+    generators: Randomness,
+    solver: str,
+) -> Tensor:
+    """Codes after `Path.step`, made item by item where each has a generator.
+
+    In a larger product sums may round otherwise, and no item is to depend on the batch.
+    """
+    if isinstance(generators, torch.Generator):
+        return path.step(x_t, x_1, t, t_next, generators, solver)
+    items = zip(x_t.split(1), x_1.split(1), generators, strict=True)
+    steps = [path.step(one, to, t, t_next, [own], solver) for one, to, own in items]
+    return torch.cat(steps)
 
 
 def _checked_times(times: Tensor, x_0: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Prompt in, codes out: one call that prepares noise, prompts and times for the denoising loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from ursa_core.bundle import Bundle
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames
-from ursa_core.sampling.denoise import denoise
+from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
@@ -91,7 +91,11 @@ def _given(value: T | None, default: T) -> T:
 
 
 def generate(
-    bundle: Bundle, options: GenerateOptions, on_step: Callable[[int, Tensor], None] | None = None
+    bundle: Bundle,
+    options: GenerateOptions,
+    on_step: OnStep | None = None,
+    on_estimate: OnStep | None = None,
+    indices: Iterable[int] | None = None,
 ) -> Iterator[Generated]:
     """Sample clips one after another; each depends on (seed, its index) and the options alone.
 
@@ -99,6 +103,8 @@ def generate(
         bundle: the model.
         options: what and how.
         on_step: called after each step with its number (from 1) and x_t (1, L).
+        on_estimate: called likewise with the x_1 (1, L) drawn.
+        indices: of the clips to make; None makes all.
 
     Yields:
         The clips, as soon as each is done.
@@ -107,51 +113,89 @@ def generate(
         ShapeError: the size doesn't fit the model's strides.
         UsageError: an option out of range.
     """
-    settings = bundle.settings
-    transformer, path = bundle.transformer, bundle.path
-    grid = bundle.grid(pixel_shape(bundle, options))
-    device = bundle.device
-    guidance = Guidance(
-        _given(options.guidance, settings.guidance),
-        _given(options.guidance_interval, settings.guidance_interval),
-    )
-    times = time_grid(_given(options.steps, settings.steps), _given(options.shift, settings.shift))
-    negative = _given(options.negative, settings.negative)
-    ids = bundle.text_tokenizer.encode([full_prompt(bundle, options), negative]).to(device)
-    if bool((ids[0] == ids[1]).all()):
-        guidance = Guidance()  # both halves would be the same
+    for index in range(options.num) if indices is None else indices:
+        pass_ = Pass(bundle, [options])
+        (codes,) = pass_.sample([index], on_step, on_estimate)
+        yield Generated(index, options.seed, codes, pass_.grid)
 
-    def network(prompt_ids: Tensor, x_t: Tensor) -> Tensor:
-        rows = 1 if bundle.offload else len(x_t)
+
+class Pass:
+    """Clips whose codes go through the network together.
+
+    Args:
+        bundle: the model.
+        options: of each clip; they agree but for prompt, negative, seed and motion.
+
+    Raises:
+        ShapeError: the size doesn't fit the model's strides.
+        UsageError: an option out of range.
+    """
+
+    def __init__(self, bundle: Bundle, options: Sequence[GenerateOptions]) -> None:
+        settings, one = bundle.settings, options[0]
+        self._bundle, self._options = bundle, options
+        self._device = bundle.device
+        self.grid = bundle.grid(pixel_shape(bundle, one))
+        self.guidance = Guidance(
+            _given(one.guidance, settings.guidance),
+            _given(one.guidance_interval, settings.guidance_interval),
+        )
+        self.times = time_grid(_given(one.steps, settings.steps), _given(one.shift, settings.shift))
+        negatives = [_given(each.negative, settings.negative) for each in options]
+        prompts = [full_prompt(bundle, each) for each in options]
+        ids = bundle.text_tokenizer.encode([*prompts, *negatives]).to(self._device)
+        self.prompt_ids, self.negative_ids = ids.chunk(2)
+        self.is_unguided = (self.prompt_ids == self.negative_ids).all(1).tolist()
+        if all(self.is_unguided):
+            self.guidance = Guidance()  # both halves would be the same
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self._options)
+
+    def network(self, prompt_ids: Tensor, x_t: Tensor) -> Tensor:
+        """Hidden states (B, L, D) of prompts (B, S) and codes (B, L)."""
+        rows = 1 if self._bundle.offload else len(x_t)
         parts = zip(prompt_ids.split(rows), x_t.split(rows), strict=True)
-        return torch.cat([transformer(ids, codes, grid) for ids, codes in parts])
+        return torch.cat([self._bundle.transformer(ids, x, self.grid) for ids, x in parts])
 
-    def head(hidden: Tensor) -> Tensor:
+    def _head(self, hidden: Tensor) -> Tensor:
         # A path with a mask state has one embedding more than there are codes to predict.
-        return transformer.head(hidden)[..., : path.num_codes]
+        return self._bundle.transformer.head(hidden)[..., : self._bundle.path.num_codes]
 
-    for index in range(options.num):
-        bundle.take_turn(transformer)
-        generator = stream(options.seed, "sample", index, device)
-        x_0 = path.initial((1, grid.num_codes), generator, device)
-        with torch.inference_mode():
-            x_1 = denoise(
-                network,
-                head,
-                path,
-                x_0,
-                ids[:1],
-                ids[1:],
-                times,
-                generator,
-                guidance=guidance,
-                temperature=options.temperature,
-                top_p=options.top_p,
-                solver=options.solver,
-                on_step=on_step,
-            )
-        codes = x_1.view(grid.frames, grid.rows, grid.columns)
-        yield Generated(index, options.seed, codes, grid)
+    def _generators(self, indices: Sequence[int]) -> list[torch.Generator]:
+        pairs = zip(self._options, indices, strict=True)
+        return [stream(each.seed, "sample", index, self._device) for each, index in pairs]
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        indices: Sequence[int],
+        on_step: OnStep | None = None,
+        on_estimate: OnStep | None = None,
+    ) -> list[Tensor]:
+        """Codes int64 (F, H, W) of each clip, the random streams of these indices drawn from."""
+        path, grid, one = self._bundle.path, self.grid, self._options[0]
+        self._bundle.take_turn(self._bundle.transformer)
+        generators = self._generators(indices)
+        x_0 = path.initial((len(generators), grid.num_codes), generators, self._device)
+        x_1 = denoise(
+            self.network,
+            self._head,
+            path,
+            x_0,
+            self.prompt_ids,
+            self.negative_ids,
+            self.times,
+            generators,
+            guidance=self.guidance,
+            temperature=one.temperature,
+            top_p=one.top_p,
+            solver=one.solver,
+            on_step=on_step,
+            on_estimate=on_estimate,
+        )
+        return list(x_1.view(-1, grid.frames, grid.rows, grid.columns))
 
 
 def decode(bundle: Bundle, codes: Tensor) -> Frames:

@@ -29,6 +29,7 @@ def maskgit(
     top_p: float | None = None,
     choice_temperature: float = 4.5,
     on_step: Callable[[int, Tensor], None] | None = None,
+    on_estimate: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Codes (B, L) int64, every mask of ``x_t`` revealed, once and for good.
 
@@ -50,6 +51,7 @@ def maskgit(
         top_p: nucleus of the draws of x_1; None is off.
         choice_temperature: of the choice of positions; 0 takes the surest.
         on_step: called after each step with the steps done and the codes.
+        on_estimate: called likewise with the codes drawn, revealed or not.
 
     Raises:
         UsageError: positions have times of their own, or what guidance or the draws refuse.
@@ -77,6 +79,8 @@ def maskgit(
         order = score.masked_fill(~masked, -math.inf).argsort(-1, descending=True)
         rank = order.argsort(-1)
         x_t = torch.where(masked & (rank < reveal[:, None]), codes, x_t)
+        if on_estimate:
+            on_estimate(step, torch.where(masked, codes, x_t))
         if on_step:
             on_step(step, x_t)
     return x_t

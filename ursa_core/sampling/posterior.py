@@ -28,7 +28,8 @@ def draw_codes(
 ) -> tuple[Tensor, Tensor]:
     """Codes drawn from the posterior and their log-probabilities.
 
-    The logits of all positions never exist at once: head and draw run over chunks.
+    The logits of all positions never exist at once: head and draw run over chunks, each of one
+    item, so that an item's products have the same shapes in any batch.
 
     Args:
         head: maps hidden states to posterior logits.
@@ -52,16 +53,21 @@ def draw_codes(
     codes = torch.empty(states.shape[0], dtype=torch.int64, device=hidden.device)
     log_probs = torch.empty(states.shape[0], dtype=torch.float32, device=hidden.device)
     chunk_bytes = _CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "other"]
-    for outer in chunks(states.shape[0], num_codes, max(chunk_bytes, 4 * num_codes * _HEAD_ROWS)):
-        head_logits = head(states[outer].float())
-        for inner in chunks(head_logits.shape[0], num_codes, chunk_bytes):
-            logits = head_logits[inner]
-            rows = slice(outer.start + inner.start, outer.start + inner.stop)
-            weights = posterior_weights(logits, temperature, top_p)
-            codes[rows] = drawn = pick(weights, noise[rows])
-            if temperature != 1 or top_p is not None:
-                weights = posterior_weights(logits)
-            log_probs[rows] = (weights.gather(1, drawn[:, None])[:, 0] / weights.sum(-1)).log()
+    head_bytes = max(chunk_bytes, 4 * num_codes * _HEAD_ROWS)
+    of_item = list(chunks(shape[1], num_codes, head_bytes))
+    for first in range(0, states.shape[0], shape[1]):
+        for outer in of_item:
+            start = first + outer.start
+            head_logits = head(states[start : first + outer.stop].float())
+            for inner in chunks(head_logits.shape[0], num_codes, chunk_bytes):
+                logits = head_logits[inner]
+                rows = slice(start + inner.start, start + inner.stop)
+                weights = posterior_weights(logits, temperature, top_p)
+                codes[rows] = drawn = pick(weights, noise[rows])
+                if temperature != 1 or top_p is not None:
+                    weights = posterior_weights(logits)
+                chosen = weights.gather(1, drawn[:, None])[:, 0]
+                log_probs[rows] = (chosen / weights.sum(-1)).log()
     return codes.view(shape), log_probs.view(shape)
 
 
