@@ -1,8 +1,6 @@
 """The ``ursa`` application, and the only place that turns errors into exit codes."""
 
-import errno
 import os
-import sys
 import traceback
 from typing import Annotated
 
@@ -10,6 +8,7 @@ import typer
 
 from ursa_cli import output
 from ursa_cli.calibrate_path import calibrate_path
+from ursa_cli.failures import explained
 from ursa_cli.info import info
 from ursa_cli.models import models
 from ursa_cli.sample import sample
@@ -72,7 +71,7 @@ def main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     except Exception as error:
-        return _failed(error, *_explained(error), 1)
+        return _failed(error, *explained(error), 1)
     code = result if isinstance(result, int) else 0
     if code == INTERRUPTED:
         output.error("interrupted")
@@ -97,30 +96,3 @@ def _wrong_usage(error: Exception) -> int:
     command = getattr(context, "command_path", "ursa")
     first = message.rstrip(".").replace("\n", " ")
     return _failed(error, first[:1].lower() + first[1:], f"see {command} --help", 2)
-
-
-def _explained(error: Exception) -> tuple[str, str]:
-    """What went wrong and what to do, for failures that aren't ours."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = f", writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}", "free some space or choose another folder"
-    if _is_out_of_memory(error):
-        return (
-            "out of memory",
-            "ask for fewer --frames or a smaller --size, add --offload or --dtype bfloat16",
-        )
-    first_line = (str(error).splitlines() or [""])[0]
-    return (
-        f"a bug in ursa: {type(error).__name__}: {first_line}",
-        "set URSA_DEBUG=1 for the traceback, and report it with the output of `ursa info`",
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    torch = sys.modules.get("torch")  # not imported, it can't have raised
-    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -17,6 +17,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class _Mode:
     as_json: bool = False
     quiet: bool = False
+    beside_bar: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Takes a bar off the terminal while something is printed."""
 
 
 _mode = _Mode()
@@ -51,9 +53,10 @@ def data(
         shown = paths
     else:
         shown = lines
-    for line in shown:
-        print(line)  # noqa: T201
-    sys.stdout.flush()
+    with _mode.beside_bar():
+        for line in shown:
+            print(line)  # noqa: T201
+        sys.stdout.flush()
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -133,7 +136,11 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
                     bar.initial = bar.n + steps
                 bar.update(steps)
 
-            yield advance_bar
+            _mode.beside_bar = tqdm.external_write_mode
+            try:
+                yield advance_bar
+            finally:
+                _mode.beside_bar = nullcontext
     else:
         yield _lines(total, label, in_bytes)
 
@@ -161,7 +168,8 @@ def _say(kind: str, text: str, colour: str = "") -> None:
     prefix = f"{kind}: " if kind else ""
     if prefix and _is_colourful(sys.stderr):
         prefix = f"\x1b[{colour};1m{kind}:\x1b[0m "
-    print(f"{prefix}{text}", file=sys.stderr, flush=True)  # noqa: T201
+    with _mode.beside_bar():
+        print(f"{prefix}{text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -1,28 +1,25 @@
 """`ursa sample`: text to video."""
 
-from dataclasses import replace
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli import batch, options, output, sample_values
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import Plan
-    from ursa_core.bundle import Bundle
-    from ursa_core.sampling.generate import GenerateOptions
 
 _CLIP = "Clip"
 _SAMPLING = "Sampling"
 _MODELS = "the model's"
-_MAX_SEED = 2**63
 
 
 def sample(
-    prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help='What to show; "" leaves it to the model.')
-    ],
+    context: typer.Context,
     out: Annotated[
         str,
         typer.Option(
@@ -34,6 +31,14 @@ def sample(
             show_default=False,
         ),
     ],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            help='What to show; "" leaves it to the model.',
+            show_default=False,
+        ),
+    ] = None,
     model: options.Model = "nano",
     seed: Annotated[
         int | None,
@@ -151,6 +156,29 @@ def sample(
             rich_help_panel=_SAMPLING,
         ),
     ] = 1.0,
+    from_file: batch.FromFile = None,
+    name_template: batch.NameTemplate = None,
+    batch_size: batch.BatchSize = None,
+    shard: batch.ShardOption = None,
+    skip_bad: batch.SkipBad = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Make FILE, an output of this command, again; options given change it.",
+            show_default=False,
+            rich_help_panel=options.RUN_PANEL,
+        ),
+    ] = None,
+    preview: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Every N steps write the present estimate's first frame to OUT.preview.png.",
+            show_default=False,
+            rich_help_panel=options.RUN_PANEL,
+        ),
+    ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     offload: options.Offload = False,
@@ -159,7 +187,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="P",
-            help="Write the codes to P, a .safetensors file, before decoding.",
+            help="Write the codes to P, a .safetensors file (a folder in batches), before "
+            "decoding.",
             show_default=False,
             rich_help_panel=options.RUN_PANEL,
         ),
@@ -182,148 +211,138 @@ def sample(
       ursa sample "a red circle moves right on a navy background" -o out.mp4
 
       ursa sample "a green star spins on a black background" -o star.gif --seed 7
+
+      ursa sample --from-file prompts.txt -o clips --batch-size 4
     """
     output.configure(as_json=as_json, quiet=quiet)
-    given: dict[str, Any] = {
-        "negative": negative,
-        "frames": frames,
-        "fps": fps,
-        "steps": steps,
-        "guidance": guidance,
-        "shift": shift,
-    }
-    _check(given, seed, num, motion, crf, temperature, top_p)
-    for name, text in (("prompt", prompt), ("negative prompt", negative)):
-        options.require_text(name, text, may_be_empty=True)
     for name, text in (("output", out), ("model", model), ("file for the codes", save_tokens)):
         options.require_text(name, text)
-    if size is not None:
-        given["height"], given["width"] = options.parse_size(size)
-    if guidance_interval is not None:
-        given["guidance_interval"] = options.parse_interval(guidance_interval)
+    options.require(1 <= num <= 10_000, "--num", num, "1 to 10000")
+    in_range = preview is None or 1 <= preview <= 10_000
+    options.require(in_range, "--preview", preview, "1 to 10000 steps")
+    values: dict[str, Any] = {name: context.params[name] for name in sample_values.VALUES}
+    of_batches = {
+        "--name-template": name_template is not None,
+        "--batch-size": batch_size is not None,
+        "--shard": shard is not None,
+        "--skip-bad": skip_bad,
+    }
+    _check_together(prompt, num, from_file, replay, of_batches)
+    replayed = None
+    if replay is not None:
+        from ursa_cli.sample_replay import read_replay
+
+        replayed = read_replay(replay)
+        num = replayed.num
+        for name, value in replayed.values.items():
+            source = context.get_parameter_source(name)
+            if source is None or source.name != "COMMANDLINE":
+                context.params[name] = value
+        values = {name: context.params[name] for name in values}
+        model, device, dtype, offload, compiled = (
+            context.params[name] for name in ("model", "device", "dtype", "offload", "compiled")
+        )
+    sample_values.check(values)
 
     # What needs no model is refused before torch is imported, which takes seconds.
     from ursa_cli import sample_plan
-    from ursa_core.media import check_output
 
-    written = sample_plan.targets(out, save_tokens, num)
-    for target in written:
-        target.check(force)
+    wanted, written = None, []
+    if from_file is not None:
+        if save_tokens is not None and Path(save_tokens).suffix:
+            raise UsageError(f"{save_tokens} is no folder for the codes", "give one")
+        wanted = batch.read_batch(
+            from_file, out, sample_values.VALUES, name_template, batch_size, shard, skip_bad, force
+        )
+    else:
+        written = sample_plan.targets(out, save_tokens, 1 if replayed else num)
+        for target in written:
+            target.check(force)
 
-    import secrets
-
-    from ursa_core.devices import check_compiler, pick_device, pick_dtype
+    from ursa_core.model_folder import model_identity
     from ursa_core.model_summary import summary
-    from ursa_core.sampling.generate import GenerateOptions
 
     found = summary(options.model_folder(model))
-    solvers = found.solvers
-    options.require(solver in (None, *solvers), "--solver", solver, " or ".join(solvers))
-    if motion is not None and not found.settings.motion_prefix:
-        raise UsageError(f"the model {model} takes no --motion", "describe it in the prompt")
-    settings = replace(found.settings, **{k: v for k, v in given.items() if v is not None})
-    found.strides.grid(settings.shape)  # refuses a shape that doesn't fit
-    check_output(written[0].media, force, settings.shape, settings.fps)
-    wanted = GenerateOptions(
-        prompt=prompt,
-        seed=secrets.randbelow(_MAX_SEED) if seed is None else seed,
-        num=num,
-        negative=settings.negative,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        guidance_interval=settings.guidance_interval,
-        solver=solver or solvers[0],
-        shift=settings.shift,
-        frames=settings.frames,
-        height=settings.height,
-        width=settings.width,
-        temperature=temperature,
-        top_p=None if top_p == 1 else top_p,
-        motion=motion,
-    )
-    run_device = pick_device(device)
-    if compiled:
-        check_compiler(run_device)
-    run_dtype = pick_dtype(dtype, run_device)
-    plan = sample_plan.Plan(
-        found, settings, wanted, run_device, run_dtype, crf, written, offload, compiled
-    )
+    identity = model_identity(found.folder)
+    place = batch.local_device(device) if wanted else device
+    placement = sample_plan.find_placement(place, dtype, offload, compiled)
+    if wanted is not None:
+        from ursa_cli.sample_batch import SampleTask
+
+        def plan_of(given: Mapping[str, Any], path: Path) -> "Plan":
+            merged = {**values, **given}
+            sample_values.check(merged)
+            target = sample_plan.Target(str(path), None)
+            return sample_plan.make_plan(found, identity, merged, placement, [target], 1)
+
+        tokens = None if save_tokens is None else Path(save_tokens)
+        task = SampleTask(found, identity, plan_of, tokens, preview or 0, wanted.batch_size)
+        batch.run_batch(task, wanted, seed, dry_run)
+        return
+    first = 0
+    if replayed is not None:
+        first = replayed.index
+        source = context.get_parameter_source("model")
+        if source is None or source.name != "COMMANDLINE":
+            replayed.check_model(model, identity)
+    tell_seed = values["seed"] is None
+    if tell_seed:
+        values["seed"] = secrets.randbelow(sample_values.MAX_SEED)
+    plan = sample_plan.make_plan(found, identity, values, placement, written, num, first)
     plan.check_memory()
     if dry_run:
         payload, lines = plan.described()
         output.data(payload, lines=lines, paths=payload["outputs"])
         return
-    _make(plan, tell_seed=seed is None)
+    _make(plan, preview or 0, tell_seed)
 
 
-def _check(
-    given: dict[str, Any],
-    seed: int | None,
+def _check_together(
+    prompt: str | None,
     num: int,
-    motion: float | None,
-    crf: int,
-    temperature: float,
-    top_p: float,
+    from_file: str | None,
+    replay: str | None,
+    of_batches: Mapping[str, bool],
 ) -> None:
-    """Refuse values that nothing could be made of, before anything is loaded."""
-    from math import inf
-
-    require = options.require
-    ranges = {  # what is given, lowest and highest value, in words
-        "fps": (0.1, 1000, "0.1 to 1000"),
-        "frames": (1, 1_000_000, "1 to 1000000"),
-        "steps": (1, 10_000, "1 to 10000"),
-        "guidance": (0, 100, "0 to 100; 1 is off"),
-        "shift": (5e-324, 1.7e308, "above 0; 1 is none"),
-    }
-    for name, (low, high, words) in ranges.items():
-        value = given[name]
-        require(value is None or low <= value <= high, f"--{name}", value, words)
-    require(seed is None or 0 <= seed < _MAX_SEED, "--seed", seed, "0 to 2^63 - 1")
-    require(1 <= num <= 10_000, "--num", num, "1 to 10000")
-    require(motion is None or 0 <= motion < inf, "--motion", motion, "0 or more, as 9")
-    require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51 (worst)")
-    require(0 < temperature < inf, "--temperature", temperature, "a number above 0")
-    require(0 < top_p <= 1, "--top-p", top_p, "above 0 to 1 (all)")
+    """Refuse arguments that don't go together."""
+    if prompt is None and from_file is None and replay is None:
+        raise UsageError("missing argument 'PROMPT'", "see ursa sample --help")
+    if from_file is None:
+        for option, is_given in of_batches.items():
+            if is_given:
+                raise UsageError(f"{option} is for batches", "name a list with --from-file")
+    elif prompt is not None or replay is not None:
+        other = "PROMPT" if prompt is not None else "--replay"
+        raise UsageError(f"{other} and --from-file can't both be given", "give one of them")
+    if num != 1 and (from_file is not None or replay is not None):
+        raise UsageError("--num is for a PROMPT", "write a line of the list several times instead")
 
 
-def _make(plan: "Plan", tell_seed: bool) -> None:
+def _make(plan: "Plan", preview: int, tell_seed: bool) -> None:
     """Generate, decode and write, one video after the other."""
-    from ursa_core.bundle import load_bundle, tokenizer_identity
+    from ursa_core.bundle import tokenizer_identity
     from ursa_core.data.token_files import save_tokens
     from ursa_core.media import write_media
-    from ursa_core.sampling.generate import decode, generate
+    from ursa_core.sampling.generate import decode, generate, pixel_shape
+    from ursa_core.sampling.preview import Preview
 
     wanted, fps = plan.wanted, plan.settings.fps
-    bundle = load_bundle(
-        plan.found.folder, plan.device, plan.dtype, offload=plan.offload, compiled=plan.compiled
-    )
-    _warn_of_prompt(bundle, wanted)
+    bundle = plan.load()
+    for warning in sample_values.prompt_warnings(bundle, wanted):
+        output.warn(warning)
     identity = tokenizer_identity(bundle.folder)
+    grid = bundle.grid(pixel_shape(bundle, wanted))
     outputs = []
     if tell_seed:
         output.note(f"seed {wanted.seed}")
-    with output.progress(plan.settings.steps * wanted.num, "sample") as advance:
-        for made in generate(bundle, wanted, lambda *_: advance()):
-            target = plan.targets[made.index]
-            metadata = {**plan.provenance, "index": made.index}
+    with output.progress(plan.settings.steps * len(plan.targets), "sample") as advance:
+        for index, target in enumerate(plan.targets, start=plan.first):
+            pictures = Preview(bundle, grid, [target.media], preview)
+            (made,) = generate(bundle, wanted, lambda *_: advance(), pictures, [index])
+            metadata = {**plan.provenance, "index": index}
             if target.tokens is not None:
                 save_tokens(target.tokens, made.codes, {**metadata, "tokenizer": identity})
             write_media(target.media, decode(bundle, made.codes), fps, metadata, plan.crf)
-            outputs.append({"path": target.media, "tokens": target.tokens, "index": made.index})
+            pictures.remove()
+            outputs.append({"path": target.media, "tokens": target.tokens, "index": index})
     output.data({**plan.provenance, "outputs": outputs}, paths=[entry["path"] for entry in outputs])
-
-
-def _warn_of_prompt(bundle: "Bundle", wanted: "GenerateOptions") -> None:
-    """Warn of what the model can't take of the prompts."""
-    from ursa_core.sampling.generate import full_prompt
-
-    negative = wanted.negative or ""
-    texts = (("prompt", full_prompt(bundle, wanted)), ("negative prompt", negative))
-    for name, text in texts:
-        unknown = bundle.text_tokenizer.unknown_words(text)
-        if unknown:
-            output.warn(f"the model doesn't know these words of the {name}: {', '.join(unknown)}")
-        lost = bundle.text_tokenizer.cut(text)
-        if lost:
-            output.warn(f"the {name} is too long for the model, this is cut off: {lost}")

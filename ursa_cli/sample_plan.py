@@ -1,6 +1,7 @@
 """What a call of `ursa sample` will do, known before any weight is loaded."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,9 @@ from ursa_core.errors import DataError, DeviceError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from ursa_core.bundle import Bundle
     from ursa_core.bundle_settings import BundleSettings
+    from ursa_core.memory import SamplingMemory
     from ursa_core.model_summary import Summary
     from ursa_core.sampling.generate import GenerateOptions
 
@@ -39,18 +42,49 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where the networks run, and how.
+
+    Args:
+        device: to sample on.
+        dtype: of the transformer.
+        offload: the networks take turns on the device.
+        compiled: the transformer's layers are compiled.
+    """
+
+    device: "torch.device"
+    dtype: "torch.dtype"
+    offload: bool
+    compiled: bool
+
+
+def find_placement(device: str, dtype: str, offload: bool, compiled: bool) -> Placement:
+    """The placement that options ask for.
+
+    Raises:
+        UsageError: no such device or number format.
+        DeviceError: this machine hasn't got it, or nothing to compile with.
+    """
+    from ursa_core.devices import check_compiler, pick_device, pick_dtype
+
+    found = pick_device(device)
+    if compiled:
+        check_compiler(found)
+    return Placement(found, pick_dtype(dtype, found), offload, compiled)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is known before the weights are loaded."""
 
     found: "Summary"
     settings: "BundleSettings"
     wanted: "GenerateOptions"
-    device: "torch.device"
-    dtype: "torch.dtype"
+    placement: Placement
     crf: int
     targets: list[Target]
-    offload: bool = False
-    compiled: bool = False
+    model_identity: str
+    first: int = 0
 
     @property
     def num_passes(self) -> int:
@@ -75,35 +109,57 @@ class Plan:
         return {
             **asdict(self.wanted),
             "model": name_of(self.found.folder, exact=True),
+            "model_identity": self.model_identity,
             "fps": self.settings.fps,
             "crf": self.crf,
-            "device": self.device.type,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "offload": self.offload,
-            "compiled": self.compiled,
+            "device": self.placement.device.type,
+            "dtype": str(self.placement.dtype).removeprefix("torch."),
+            "offload": self.placement.offload,
+            "compiled": self.placement.compiled,
             "ursa": __version__,
         }
 
     @property
     def memory_bytes(self) -> int:
         """About what the run needs at most."""
-        found, shape = self.found, self.settings.shape
-        memory = found.memory(self.dtype.itemsize, shape, self.device.type, offload=self.offload)
-        return memory.total
+        return self._memory.total
 
-    def check_memory(self) -> None:
+    @property
+    def _memory(self) -> "SamplingMemory":
+        where, shape = self.placement, self.settings.shape
+        size, kind = where.dtype.itemsize, where.device.type
+        return self.found.memory(size, shape, kind, offload=where.offload)
+
+    def load(self) -> "Bundle":
+        """The model, in its place."""
+        from ursa_core.bundle import load_bundle
+
+        where = self.placement
+        return load_bundle(
+            self.found.folder,
+            where.device,
+            where.dtype,
+            offload=where.offload,
+            compiled=where.compiled,
+        )
+
+    def check_memory(self, at_once: int = 1) -> None:
         """Refuse a clip that the device is clearly too small for, before anything is loaded.
+
+        Args:
+            at_once: clips in one pass of the network.
 
         Raises:
             DeviceError: it is.
         """
         from ursa_core.devices import total_memory_bytes
 
-        needed, there = self.memory_bytes, total_memory_bytes(self.device)
+        memory, there = self._memory, total_memory_bytes(self.placement.device)
+        needed = replace(memory, activations=at_once * memory.activations).total
         if there is not None and needed > _CLEARLY_TOO_MUCH * there:
             raise DeviceError(
                 f"{self.settings.shape} takes about {needed / 1e9:.1f} GB of memory,"
-                f" {self.device} has {there / 1e9:.1f} GB",
+                f" {self.placement.device} has {there / 1e9:.1f} GB",
                 "ask for fewer --frames or a smaller --size, add --offload, or use a smaller model",
             )
 
@@ -115,7 +171,7 @@ class Plan:
             **self.provenance,
             "folder": str(found.folder),
             "grid": [grid.frames, grid.rows, grid.columns],
-            "network_passes": self.num_passes * wanted.num,
+            "network_passes": self.num_passes * len(self.targets),
             "memory_bytes": self.memory_bytes,
             "outputs": [target.media for target in self.targets],
         }
@@ -129,12 +185,67 @@ class Plan:
             ("grid", f"{grid}, {grid.num_codes} codes"),
             ("steps", f"{settings.steps}, {wanted.solver}, shift {settings.shift:g}"),
             ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
-            ("passes", f"{self.num_passes} of the network for each of {wanted.num}"),
+            ("passes", f"{self.num_passes} of the network for each of {len(self.targets)}"),
             ("memory", f"about {self.memory_bytes / 1e9:.1f} GB"),
-            ("device", f"{self.device}, {payload['dtype']}"),
+            ("device", f"{self.placement.device}, {payload['dtype']}"),
             *(("output", target.media) for target in self.targets),
         ]
         return payload, [f"{name:<10}{value}" for name, value in rows]
+
+
+def make_plan(
+    found: "Summary",
+    model_identity: str,
+    values: Mapping[str, Any],
+    placement: Placement,
+    written: list[Target],
+    num: int,
+    first: int = 0,
+) -> Plan:
+    """What sampling clips will take.
+
+    Args:
+        found: the model.
+        model_identity: digits that change with its files.
+        values: as `sample_values.check` lets pass, with a seed.
+        placement: of the networks.
+        written: where each clip goes.
+        num: clips of the run; all are made, or one of them again.
+        first: index of the first that is made.
+
+    Raises:
+        UsageError: the model can't do what is asked for, or the format can't hold it.
+    """
+    from ursa_cli import options, sample_values
+    from ursa_core.media import check_format
+    from ursa_core.sampling.generate import GenerateOptions
+
+    solvers, solver, motion = found.solvers, values["solver"], values["motion"]
+    options.require(solver in (None, *solvers), "--solver", solver, " or ".join(solvers))
+    if motion is not None and not found.settings.motion_prefix:
+        raise UsageError(f"the model {found.name} takes no --motion", "describe it in the prompt")
+    settings = replace(found.settings, **sample_values.settings(values))
+    found.strides.grid(settings.shape)  # refuses a shape that doesn't fit
+    check_format(written[0].media, settings.shape, settings.fps)
+    wanted = GenerateOptions(
+        prompt=values["prompt"],
+        seed=values["seed"],
+        num=num,
+        negative=settings.negative,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        guidance_interval=settings.guidance_interval,
+        solver=solver or solvers[0],
+        shift=settings.shift,
+        frames=settings.frames,
+        height=settings.height,
+        width=settings.width,
+        temperature=values["temperature"],
+        top_p=None if values["top_p"] == 1 else values["top_p"],
+        motion=motion,
+    )
+    crf = values["crf"]
+    return Plan(found, settings, wanted, placement, crf, written, model_identity, first)
 
 
 def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:

@@ -14,6 +14,7 @@ from ursa_core.media.reading import iter_frames, read_media
 from ursa_core.media.writing import (
     FORMATS,
     check_folder_of,
+    check_format,
     check_output,
     write_media,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Clip",
     "Frames",
     "check_folder_of",
+    "check_format",
     "check_output",
     "contact_sheet",
     "iter_frames",

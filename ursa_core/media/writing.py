@@ -57,14 +57,25 @@ def check_output(
         ShapeError: several frames for a png, or an odd size for an mp4.
         DataError: the folder is missing or can't be written.
     """
+    check_format(path, shape, fps)
+    _check_replaceable(Path(path), _kind(path), force)
+    check_folder_of(Path(path))
+
+
+def check_format(
+    path: str | Path, shape: PixelShape | None = None, fps: float | None = None
+) -> None:
+    """Refuse a format that can't hold a clip, wherever it is to be written.
+
+    Raises:
+        UsageError: unknown extension, or a rate it can't show.
+        ShapeError: several frames for a png, or an odd size for an mp4.
+    """
     kind = _kind(path)
-    target = Path(path)
     if shape is not None:
-        _check_shape(target, kind, shape)
+        _check_shape(Path(path), kind, shape)
     if fps is not None:
         _check_rate(kind, fps)
-    _check_replaceable(target, kind, force)
-    check_folder_of(target)
 
 
 def check_folder_of(target: Path) -> None:

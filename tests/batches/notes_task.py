@@ -1,0 +1,78 @@
+"""A task of notes: text files, made as videos are but in no time."""
+
+import os
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ursa_cli.batch import read_batch, run_batch
+from ursa_core.batches.resume import Item
+from ursa_core.errors import DataError, UsageError
+
+COLUMNS = {"prompt": str, "seed": int, "size": int, "name": str}
+
+
+class Notes:
+    """Writes a note of ``size`` copies of prompt and seed; PNG is only what it is called."""
+
+    name = "notes"
+    model = "pen"
+
+    def __init__(self, identity: str = "blue", size: int = 1, seconds: float = 0.0) -> None:
+        self.model_identity = identity
+        self.size, self.seconds = size, seconds
+        self.packs: list[list[int]] = []
+
+    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        options = {"size": self.size, **given}
+        if not 0 < options["size"] < 100:
+            raise UsageError(f"size can't be {options['size']}", "give 1 to 99")
+        return options
+
+    def num_steps(self, item: Item) -> int:
+        return int(item.options["size"])
+
+    def pack_key(self, item: Item) -> Hashable:
+        return item.options["size"]
+
+    def make(self, items: Sequence[Item], on_step: Callable[[int], None]) -> Iterator[Item]:
+        self.packs.append([item.index for item in items])
+        for item in items:
+            if "fail" in item.options["prompt"]:
+                raise DataError(f"{item.options['prompt']} fails", "mend it")
+            if "full" in item.options["prompt"]:
+                raise DataError("the disk is full", "free some") from OSError(28, "full")
+            temporary = item.path.with_name(f".{item.path.stem}.{os.getpid()}{item.path.suffix}")
+            try:
+                temporary.write_text(f"{item.options['prompt']} {item.seed}\n")
+                time.sleep(self.seconds)
+                temporary.replace(item.path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            on_step(self.num_steps(item))
+            yield item
+
+
+def make_notes(
+    folder: Path,
+    lines: str,
+    task: Notes | None = None,
+    *,
+    seed: int | None = 5,
+    suffix: str = ".txt",
+    batch_size: int = 1,
+    shard: str | None = None,
+    template: str = "{index:05d}-{slug}.png",
+    skip_bad: bool = False,
+    force: bool = False,
+) -> Notes:
+    """Run a batch of notes of a list into a folder."""
+    source = folder.parent / f"{folder.name}-list{suffix}"
+    source.write_text(lines)
+    task = task or Notes()
+    batch = read_batch(
+        str(source), str(folder), COLUMNS, template, batch_size, shard, skip_bad, force
+    )
+    run_batch(task, batch, seed, dry_run=False)
+    return task

@@ -1,0 +1,208 @@
+"""Lists of items: a prompt a line, JSON lines, or CSV; every fault is named by its line."""
+
+import csv
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ursa_core.errors import DataError, UsageError
+
+SUFFIXES = (".txt", ".jsonl", ".csv")
+STDIN = "-"
+_UTF8_HINT = "save it as UTF-8 text"
+
+Columns = Mapping[str, type]
+"""What a line may give: its name, and str, int or float."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One item of a list.
+
+    Attributes:
+        number: of its line in the file, from 1.
+        index: among the items, from 0; lines with a fault count, empty ones don't.
+        given: value of each column that the line gives.
+    """
+
+    number: int
+    index: int
+    given: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a line, and what to do."""
+
+    number: int
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class ItemList:
+    """The lines of a list that can be read, and the faults of the others."""
+
+    source: str
+    lines: list[Line]
+    faults: list[Fault]
+
+
+def read_list(source: str, columns: Columns, stdin: Callable[[], bytes]) -> ItemList:
+    """The items of a list.
+
+    A ``.txt`` has one prompt a line. A ``.jsonl`` has an object a line and a ``.csv`` begins with
+    the names of its columns; both may give any of the columns, and null or an empty field gives
+    nothing. Standard input is prompts, or JSON lines if it begins with ``{``.
+
+    Args:
+        source: the file, or ``-`` for standard input.
+        columns: that lines may give.
+        stdin: reads standard input to its end.
+
+    Raises:
+        UsageError: the file is of another kind.
+        DataError: the file can't be read, is no UTF-8 text, is empty, or has unknown CSV columns.
+    """
+    name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
+    if source != STDIN and suffix not in SUFFIXES:
+        raise UsageError(
+            f"{source} is no list of prompts",
+            f"use {', '.join(SUFFIXES)}, or {STDIN} for standard input",
+        )
+    try:
+        content = stdin() if source == STDIN else Path(source).read_bytes()
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise DataError(f"{source} can't be read: {cause}", "check the path") from error
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content:
+        raise DataError(f"{name} is not UTF-8 text", _UTF8_HINT)
+    if source == STDIN:
+        suffix = ".jsonl" if content.lstrip()[:1] == b"{" else ".txt"
+    rows = {".txt": _text_rows, ".jsonl": _json_rows, ".csv": _csv_rows}[suffix]
+    lines: list[Line] = []
+    faults: list[Fault] = []
+    for index, (number, row) in enumerate(rows(name, content, columns)):
+        try:
+            if isinstance(row, UsageError):
+                raise row
+            lines.append(Line(number, index, _checked(row, columns)))
+        except UsageError as error:
+            faults.append(Fault(number, error.message, error.hint))
+    if not lines and not faults:
+        raise DataError(f"{name} holds no prompts", "write one a line")
+    return ItemList(name, lines, faults)
+
+
+def refuse(source: str, faults: Sequence[Fault]) -> DataError:
+    """The error for a list with faults, told by the first of them."""
+    first = min(faults, key=lambda fault: fault.number)
+    more = f" ({len(faults) - 1} more lines have faults)" if len(faults) > 1 else ""
+    return DataError(
+        f"{source}, line {first.number}: {first.reason}{more}",
+        f"{first.hint}; or leave such lines out with --skip-bad",
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known name, else all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name.strip().lower().replace("-", "_"), known, 1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+_Rows = Iterator[tuple[int, Mapping[str, Any] | UsageError]]
+
+
+def _text_rows(_: str, content: bytes, __: Columns) -> _Rows:
+    for number, line in _decoded_lines(content):
+        yield number, line if isinstance(line, UsageError) else {"prompt": line.strip()}
+
+
+def _json_rows(_: str, content: bytes, __: Columns) -> _Rows:
+    for number, line in _decoded_lines(content):
+        if isinstance(line, UsageError):
+            yield number, line
+            continue
+        hint = 'write one object a line, as {"prompt": "a red circle", "seed": 3}'
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, UsageError(f"not JSON: {error}", hint)
+            continue
+        yield number, row if isinstance(row, dict) else UsageError("not a JSON object", hint)
+
+
+def _decoded_lines(content: bytes) -> Iterator[tuple[int, str | UsageError]]:
+    """Number and text of each line that isn't empty."""
+    # Only "\n" ends a line: splitlines would break at characters that JSON allows in strings.
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError:
+            yield number, UsageError("not UTF-8 text", _UTF8_HINT)
+
+
+def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
+    text = content.decode(errors="surrogateescape")
+    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    header = [field.strip() for field in reader.fieldnames or []]
+    for field in header:
+        if field not in columns:
+            raise DataError(
+                f"{name}, line 1: unknown column {field!a}",
+                f"{nearest(field, columns)}; the first line names the columns",
+            )
+        if header.count(field) > 1:
+            raise DataError(f"{name}, line 1: the column {field} is there twice", "keep one")
+    reader.fieldnames = header
+    hint = "give one field a column, and quote texts that hold commas"
+    last = reader.line_num
+    try:
+        for row in reader:
+            number, last = last + 1, reader.line_num
+            if None in row or None in row.values():
+                yield number, UsageError("another number of fields than columns", hint)
+            else:
+                yield number, {key: value or None for key, value in row.items()}
+    except csv.Error as error:
+        yield last + 1, UsageError(f"not CSV: {error}; the rest isn't read", hint)
+
+
+def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """What a row gives, in the types of the columns.
+
+    Raises:
+        UsageError: an unknown column, or a value of another type.
+    """
+    for column in row:
+        if column not in columns:
+            raise UsageError(f"unknown option {column!a}", nearest(column, columns))
+    return {
+        column: _converted(column, value, columns[column])
+        for column, value in row.items()
+        if value is not None
+    }
+
+
+def _converted(column: str, value: object, kind: type) -> object:
+    if kind is str and isinstance(value, str):
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise UsageError(f"{column} is not UTF-8 text", _UTF8_HINT)
+        return value
+    if kind is not str and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = kind(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if number == value or (isinstance(value, str) and not math.isnan(number)):
+            return number
+    words = {str: "a text", int: "a whole number", float: "a number"}[kind]
+    raise UsageError(f"{column} can't be {value!a}", f"give {words}")

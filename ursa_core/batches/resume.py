@@ -1,0 +1,106 @@
+"""What of a batch is left to do, by its records and the files that are there."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ursa_core.batches.manifest import MANIFEST, Record
+from ursa_core.errors import UsageError
+
+_NOT_COMPARED = {"device", "ursa"}
+"""Options that tell where an item was made, and don't decide what."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One output to be made.
+
+    Attributes:
+        key: the same in every run: its name if its line gives one, else its index.
+        index: in the list, from 0.
+        line: in the file, from 1.
+        path: of the output.
+        seed: of its random draws.
+        options: all that decides the result, JSON values.
+    """
+
+    key: str
+    index: int
+    line: int
+    path: Path
+    seed: int
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """Items by what is left to do with them.
+
+    Attributes:
+        todo: to be made, again or for the first time.
+        kept: done and recorded.
+        unrecorded: done by a run that was killed before it could record them.
+    """
+
+    todo: list[Item] = field(default_factory=list)
+    kept: list[Item] = field(default_factory=list)
+    unrecorded: list[Item] = field(default_factory=list)
+
+
+def remaining(items: Sequence[Item], records: Mapping[str, Record], force: bool) -> Remaining:
+    """Sort items by what is left to do.
+
+    Args:
+        items: of this process.
+        records: the latest of each item.
+        force: make items with changed options again, and replace files of unknown origin.
+
+    Raises:
+        UsageError: without ``force``, an item was made with other options, or its output exists
+            and no record tells of it.
+    """
+    found = Remaining()
+    for item in items:
+        record = records.get(item.key)
+        there = record is not None and (item.path.parent / record.name).exists()
+        begun = record is not None and record.status == "started" and not record.replaces
+        if record is not None and there and (record.status == "done" or begun):
+            changes = _changes(item, record)
+            if not changes:
+                (found.unrecorded if begun else found.kept).append(item)
+                continue
+            if not force:
+                raise UsageError(
+                    f"line {item.line} was made with other options: {', '.join(changes)}",
+                    "give those of before, another folder, or --force to make it again",
+                )
+        elif record is None and item.path.exists() and not force:
+            raise UsageError(
+                f"{item.path} exists already, and the manifest doesn't tell of it",
+                "give another folder, or --force to replace it",
+            )
+        found.todo.append(item)
+    return found
+
+
+def _changes(item: Item, record: Record) -> list[str]:
+    """What differs from the record, as ``steps 2, not 4``."""
+    now = {**json.loads(json.dumps(item.options)), "name": item.path.name}
+    before = {**record.options, "name": record.name}
+    keys = [key for key in {**before, **now} if key not in _NOT_COMPARED]
+    return [
+        f"{key} {before.get(key)!r}, not {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def remove_leftovers(folder: Path, names: set[str]) -> None:
+    """Delete what killed runs left half-written of these names, once their batch has begun."""
+    for path in folder.glob(".*"):
+        match = re.fullmatch(r"\.(.+)\.\d+(\.\w+)?", path.name)
+        if match and path.is_file() and f"{match[1]}{match[2] or ''}" in {*names, MANIFEST}:
+            path.unlink(missing_ok=True)
