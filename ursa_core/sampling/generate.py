@@ -155,6 +155,7 @@ class Pass:
 
     def network(self, prompt_ids: Tensor, x_t: Tensor) -> Tensor:
         """Hidden states (B, L, D) of prompts (B, S) and codes (B, L)."""
+        self._bundle.take_turn(self._bundle.transformer)
         rows = 1 if self._bundle.offload else len(x_t)
         parts = zip(prompt_ids.split(rows), x_t.split(rows), strict=True)
         return torch.cat([self._bundle.transformer(ids, x, self.grid) for ids, x in parts])
@@ -176,7 +177,6 @@ class Pass:
     ) -> list[Tensor]:
         """Codes int64 (F, H, W) of each clip, the random streams of these indices drawn from."""
         path, grid, one = self._bundle.path, self.grid, self._options[0]
-        self._bundle.take_turn(self._bundle.transformer)
         generators = self._generators(indices)
         x_0 = path.initial((len(generators), grid.num_codes), generators, self._device)
         x_1 = denoise(
