@@ -169,7 +169,7 @@ def convert_model(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Turn NVIDIA's Cosmos DV video tokenizer into a folder for --model and --tokenizer.
+    """Make a folder for --model and --tokenizer from NVIDIA's Cosmos DV video tokenizer.
 
     The folder holds a tokenizer alone, for `ursa tokenize`, `ursa calibrate-path` and training.
     Only tensors are read from the files; no code in them is run.
