@@ -330,6 +330,29 @@ except DataError as error:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_film_is_the_same_to_the_byte_in_every_process(tmp_path: Path) -> None:
+    program = """
+import sys
+import numpy as np
+from ursa_core.media import write_media
+y, x = np.mgrid[:64, :64]
+rng = np.random.default_rng(0)
+inside = [((x - 16 - 2 * k) ** 2 + (y - 32) ** 2 < 150)[..., None] for k in range(17)]
+frames = np.stack([np.where(mask, [220, 30, 40], [10, 20, 90]) for mask in inside])
+frames = frames + 4 * np.sin(x / 7 + y / 5)[None, ..., None] + rng.normal(0, 3, frames.shape)
+write_media(sys.argv[1], np.clip(frames, 0, 255).astype(np.uint8), 8, crf=12)
+"""
+    contents = set()
+    for fill in ("0", "85", "170"):  # what fresh memory holds, where the C library heeds it
+        out = tmp_path / f"{fill}.mp4"
+        subprocess.run(
+            [sys.executable, "-c", program, str(out)],
+            cwd=REPOSITORY, env={**os.environ, "MALLOC_PERTURB_": fill}, check=True,
+        )  # fmt: skip
+        contents.add(out.read_bytes())
+    assert len(contents) == 1
+
+
 def test_interruption_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_media(tmp_path / "a.mp4", moving_disc(2), 8)
     old = (tmp_path / "a.mp4").read_bytes()
