@@ -175,9 +175,9 @@ def convert_model(
     Only tensors are read from the files; no code in them is run.
 
     Examples:
-      ursa models convert Cosmos-Tokenize1-DV4x8x8-360p -o models/cosmos
+      ursa models convert Cosmos-Tokenize1-DV4x8x8-360p -o cosmos
 
-      ursa models convert Cosmos-0.1-Tokenizer-DV4x8x8 --stride 4x8x8 -o models/cosmos
+      ursa models convert Cosmos-0.1-Tokenizer-DV4x8x8 --stride 4x8x8 -o cosmos
     """
     output.configure(as_json=as_json, quiet=quiet)
     from ursa_core.cosmos_checkpoint import convert_cosmos
