@@ -79,6 +79,12 @@ def model_folder(model: str) -> Path:
     return resolve_model(model, partial(output.progress, in_bytes=True))
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether the parameter ``name`` stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width from ``HxW``.
 

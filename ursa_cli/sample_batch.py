@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli import output
-from ursa_cli.sample_values import prompt_warnings
+from ursa_cli.sample_plan import prompt_warnings
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_cli.sample_plan import Plan
+    from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.batches.resume import Item
     from ursa_core.bundle import Bundle
-    from ursa_core.model_summary import Summary
     from ursa_core.sampling.denoise import OnStep
     from ursa_core.sampling.generate import GenerateOptions
     from ursa_core.sampling.packs import Packer
@@ -23,8 +22,7 @@ class SampleTask:
     """What `ursa sample` brings to a batch.
 
     Args:
-        found: the model.
-        identity: digits that change with its files.
+        model: in its place.
         plan_of: the plan of one clip, from what its line gives and where it is written.
         tokens: folder for the codes; None saves none.
         preview: steps from one preview to the next; 0 is none.
@@ -35,8 +33,7 @@ class SampleTask:
 
     def __init__(
         self,
-        found: "Summary",
-        identity: str,
+        model: "PlacedModel",
         plan_of: "Callable[[Mapping[str, Any], Path], Plan]",
         tokens: Path | None,
         preview: int,
@@ -44,8 +41,9 @@ class SampleTask:
     ) -> None:
         from ursa_core.hub import name_of
 
-        self.model = name_of(found.folder, exact=True)
-        self.model_identity = identity
+        self.model = name_of(model.found.folder, exact=True)
+        self.model_identity = model.identity
+        self._model = model
         self._plan_of, self._tokens, self._preview = plan_of, tokens, preview
         self._batch_size = batch_size
         self._plans: dict[Path, Plan] = {}
@@ -67,7 +65,7 @@ class SampleTask:
 
     def num_steps(self, item: "Item") -> int:
         """Steps that a clip takes."""
-        return self._plans[item.path].settings.steps
+        return self._plans[item.path].num_steps
 
     def pack_key(self, item: "Item") -> Hashable:
         """Equal for clips that may share a pass."""
@@ -116,7 +114,7 @@ class SampleTask:
 
     @cached_property
     def _bundle(self) -> "Bundle":
-        return next(iter(self._plans.values())).load()
+        return self._model.load()
 
     @cached_property
     def _packer(self) -> "Packer":

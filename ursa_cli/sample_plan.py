@@ -1,6 +1,5 @@
 """What a call of `ursa sample` will do, known before any weight is loaded."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from ursa_core.errors import DataError, DeviceError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from ursa_cli.sampling_options import ClipOptions, SamplingOptions
     from ursa_core.bundle import Bundle
     from ursa_core.bundle_settings import BundleSettings
     from ursa_core.memory import SamplingMemory
@@ -42,63 +42,96 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where the networks run, and how.
+class PlacedModel:
+    """A model, and where and how its networks run.
 
     Args:
+        found: what its folder says of it.
+        identity: digits that change with its files.
         device: to sample on.
         dtype: of the transformer.
         offload: the networks take turns on the device.
         compiled: the transformer's layers are compiled.
     """
 
+    found: "Summary"
+    identity: str
     device: "torch.device"
     dtype: "torch.dtype"
     offload: bool
     compiled: bool
 
+    def load(self) -> "Bundle":
+        """The model, in its place."""
+        from ursa_core.bundle import load_bundle
 
-def find_placement(device: str, dtype: str, offload: bool, compiled: bool) -> Placement:
-    """The placement that options ask for.
+        return load_bundle(
+            self.found.folder,
+            self.device,
+            self.dtype,
+            offload=self.offload,
+            compiled=self.compiled,
+        )
+
+
+def place_model(sampling: "SamplingOptions") -> PlacedModel:
+    """The model and the placement that options ask for.
 
     Raises:
+        CheckpointError: there is no such model.
         UsageError: no such device or number format.
         DeviceError: this machine hasn't got it, or nothing to compile with.
     """
+    from ursa_cli import options
     from ursa_core.devices import check_compiler, pick_device, pick_dtype
+    from ursa_core.model_folder import model_identity
+    from ursa_core.model_summary import summary
 
-    found = pick_device(device)
-    if compiled:
-        check_compiler(found)
-    return Placement(found, pick_dtype(dtype, found), offload, compiled)
+    options.require_text("model", sampling.model)
+    found = summary(options.model_folder(sampling.model))
+    device = pick_device(sampling.device)
+    if sampling.compiled:
+        check_compiler(device)
+    dtype, identity = pick_dtype(sampling.dtype, device), model_identity(found.folder)
+    return PlacedModel(found, identity, device, dtype, sampling.offload, sampling.compiled)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that is known before the weights are loaded."""
 
-    found: "Summary"
+    model: PlacedModel
     settings: "BundleSettings"
     wanted: "GenerateOptions"
-    placement: Placement
     crf: int
     targets: list[Target]
-    model_identity: str
     first: int = 0
+    start_time: float = 0.0
+
+    @property
+    def step_times(self) -> "torch.Tensor":
+        """Times at which the network is called for one video: float (num_steps,)."""
+        from ursa_core.sampling.time_grid import time_grid, times_from
+
+        grid = time_grid(self.settings.steps, self.settings.shift)
+        return times_from(grid, self.start_time)[:-1]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of one video."""
+        return len(self.step_times)
 
     @property
     def num_passes(self) -> int:
         """Sequences the network sees for one video: two a step while guidance acts, else one."""
         from ursa_core.sampling.guidance import Guidance
-        from ursa_core.sampling.time_grid import time_grid
 
         settings, prompt = self.settings, self.wanted.prompt
         has_prefix = settings.motion_prefix and prompt
         if prompt == settings.negative and not has_prefix:
-            return settings.steps
+            return self.num_steps
         guidance = Guidance(settings.guidance, settings.guidance_interval)
-        active = guidance.active(time_grid(settings.steps, settings.shift)[:-1])
-        return settings.steps + int(active.sum())
+        return self.num_steps + int(guidance.active(self.step_times).sum())
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -106,16 +139,17 @@ class Plan:
         from ursa_core import __version__
         from ursa_core.hub import name_of
 
+        model = self.model
         return {
             **asdict(self.wanted),
-            "model": name_of(self.found.folder, exact=True),
-            "model_identity": self.model_identity,
+            "model": name_of(model.found.folder, exact=True),
+            "model_identity": model.identity,
             "fps": self.settings.fps,
             "crf": self.crf,
-            "device": self.placement.device.type,
-            "dtype": str(self.placement.dtype).removeprefix("torch."),
-            "offload": self.placement.offload,
-            "compiled": self.placement.compiled,
+            "device": model.device.type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "offload": model.offload,
+            "compiled": model.compiled,
             "ursa": __version__,
         }
 
@@ -126,22 +160,9 @@ class Plan:
 
     @property
     def _memory(self) -> "SamplingMemory":
-        where, shape = self.placement, self.settings.shape
-        size, kind = where.dtype.itemsize, where.device.type
-        return self.found.memory(size, shape, kind, offload=where.offload)
-
-    def load(self) -> "Bundle":
-        """The model, in its place."""
-        from ursa_core.bundle import load_bundle
-
-        where = self.placement
-        return load_bundle(
-            self.found.folder,
-            where.device,
-            where.dtype,
-            offload=where.offload,
-            compiled=where.compiled,
-        )
+        model, shape = self.model, self.settings.shape
+        size, kind = model.dtype.itemsize, model.device.type
+        return model.found.memory(size, shape, kind, offload=model.offload)
 
     def check_memory(self, at_once: int = 1) -> None:
         """Refuse a clip that the device is clearly too small for, before anything is loaded.
@@ -154,18 +175,18 @@ class Plan:
         """
         from ursa_core.devices import total_memory_bytes
 
-        memory, there = self._memory, total_memory_bytes(self.placement.device)
+        memory, there = self._memory, total_memory_bytes(self.model.device)
         needed = replace(memory, activations=at_once * memory.activations).total
         if there is not None and needed > _CLEARLY_TOO_MUCH * there:
             raise DeviceError(
                 f"{self.settings.shape} takes about {needed / 1e9:.1f} GB of memory,"
-                f" {self.placement.device} has {there / 1e9:.1f} GB",
+                f" {self.model.device} has {there / 1e9:.1f} GB",
                 "ask for fewer --frames or a smaller --size, add --offload, or use a smaller model",
             )
 
     def described(self) -> tuple[dict[str, Any], list[str]]:
         """The plan as an object with stable keys, and as lines for people."""
-        found, settings, wanted = self.found, self.settings, self.wanted
+        found, settings, wanted = self.model.found, self.settings, self.wanted
         grid = found.strides.grid(settings.shape)
         payload = {
             **self.provenance,
@@ -183,53 +204,58 @@ class Plan:
             ("seed", wanted.seed),
             ("frames", f"{settings.shape} at {settings.fps:g} fps"),
             ("grid", f"{grid}, {grid.num_codes} codes"),
-            ("steps", f"{settings.steps}, {wanted.solver}, shift {settings.shift:g}"),
+            ("steps", f"{self.num_steps}, {wanted.solver}, shift {settings.shift:g}"),
             ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
             ("passes", f"{self.num_passes} of the network for each of {len(self.targets)}"),
             ("memory", f"about {self.memory_bytes / 1e9:.1f} GB"),
-            ("device", f"{self.placement.device}, {payload['dtype']}"),
+            ("device", f"{self.model.device}, {payload['dtype']}"),
             *(("output", target.media) for target in self.targets),
         ]
         return payload, [f"{name:<10}{value}" for name, value in rows]
 
 
 def make_plan(
-    found: "Summary",
-    model_identity: str,
-    values: Mapping[str, Any],
-    placement: Placement,
+    model: PlacedModel,
+    sampling: "ClipOptions",
+    prompt: str,
     written: list[Target],
-    num: int,
+    num: int = 1,
     first: int = 0,
+    start_time: float = 0.0,
 ) -> Plan:
     """What sampling clips will take.
 
     Args:
-        found: the model.
-        model_identity: digits that change with its files.
-        values: as `sample_values.check` lets pass, with a seed.
-        placement: of the networks.
-        written: where each clip goes.
+        model: in its place.
+        sampling: as given, checked; without a seed one is drawn.
+        prompt: what the clips show.
+        written: where each clip goes; none where that isn't settled.
         num: clips of the run; all are made, or one of them again.
         first: index of the first that is made.
+        start_time: at which sampling starts, above 0 where it refines a clip.
 
     Raises:
         UsageError: the model can't do what is asked for, or the format can't hold it.
     """
-    from ursa_cli import options, sample_values
+    import secrets
+
+    from ursa_cli import options
+    from ursa_cli.sampling_options import MAX_SEED
     from ursa_core.media import check_format
     from ursa_core.sampling.generate import GenerateOptions
 
-    solvers, solver, motion = found.solvers, values["solver"], values["motion"]
+    found, solver = model.found, sampling.solver
+    solvers = found.solvers
     options.require(solver in (None, *solvers), "--solver", solver, " or ".join(solvers))
-    if motion is not None and not found.settings.motion_prefix:
+    if sampling.motion is not None and not found.settings.motion_prefix:
         raise UsageError(f"the model {found.name} takes no --motion", "describe it in the prompt")
-    settings = replace(found.settings, **sample_values.settings(values))
+    settings = replace(found.settings, **sampling.settings())
     found.strides.grid(settings.shape)  # refuses a shape that doesn't fit
-    check_format(written[0].media, settings.shape, settings.fps)
+    for target in written[:1]:
+        check_format(target.media, settings.shape, settings.fps)
     wanted = GenerateOptions(
-        prompt=values["prompt"],
-        seed=values["seed"],
+        prompt=prompt,
+        seed=secrets.randbelow(MAX_SEED) if sampling.seed is None else sampling.seed,
         num=num,
         negative=settings.negative,
         steps=settings.steps,
@@ -240,12 +266,11 @@ def make_plan(
         frames=settings.frames,
         height=settings.height,
         width=settings.width,
-        temperature=values["temperature"],
-        top_p=None if values["top_p"] == 1 else values["top_p"],
-        motion=motion,
+        temperature=sampling.temperature,
+        top_p=None if sampling.top_p == 1 else sampling.top_p,
+        motion=sampling.motion,
     )
-    crf = values["crf"]
-    return Plan(found, settings, wanted, placement, crf, written, model_identity, first)
+    return Plan(model, settings, wanted, sampling.crf, written, first, start_time)
 
 
 def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
@@ -272,3 +297,21 @@ def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
         Target(numbered(out, k) + slash, save_tokens and numbered(save_tokens, k))
         for k in range(num)
     ]
+
+
+def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
+    """What the model can't take of the prompts."""
+    from ursa_core.sampling.generate import full_prompt
+
+    negative = wanted.negative or ""
+    warnings = []
+    for name, text in (("prompt", full_prompt(bundle, wanted)), ("negative prompt", negative)):
+        unknown = bundle.text_tokenizer.unknown_words(text)
+        if unknown:
+            warnings.append(
+                f"the model doesn't know these words of the {name}: {', '.join(unknown)}"
+            )
+        lost = bundle.text_tokenizer.cut(text)
+        if lost:
+            warnings.append(f"the {name} is too long for the model, this is cut off: {lost}")
+    return warnings

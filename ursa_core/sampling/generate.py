@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ursa_core.bundle import Bundle
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.media import Frames
+from ursa_core.media import Frames, to_video
+from ursa_core.sampling.conditioning import Conditioning, Start
 from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
@@ -96,6 +97,7 @@ def generate(
     on_step: OnStep | None = None,
     on_estimate: OnStep | None = None,
     indices: Iterable[int] | None = None,
+    conditioning: Conditioning | None = None,
 ) -> Iterator[Generated]:
     """Sample clips one after another; each depends on (seed, its index) and the options alone.
 
@@ -105,6 +107,7 @@ def generate(
         on_step: called after each step with its number (from 1) and x_t (1, L).
         on_estimate: called likewise with the x_1 (1, L) drawn.
         indices: of the clips to make; None makes all.
+        conditioning: latent frames that every clip is given.
 
     Yields:
         The clips, as soon as each is done.
@@ -115,7 +118,7 @@ def generate(
     """
     for index in range(options.num) if indices is None else indices:
         pass_ = Pass(bundle, [options])
-        (codes,) = pass_.sample([index], on_step, on_estimate)
+        (codes,) = pass_.sample([index], on_step, on_estimate, conditioning)
         yield Generated(index, options.seed, codes, pass_.grid)
 
 
@@ -164,9 +167,9 @@ class Pass:
         # A path with a mask state has one embedding more than there are codes to predict.
         return self._bundle.transformer.head(hidden)[..., : self._bundle.path.num_codes]
 
-    def _generators(self, indices: Sequence[int]) -> list[torch.Generator]:
+    def _generators(self, name: str, indices: Sequence[int]) -> list[torch.Generator]:
         pairs = zip(self._options, indices, strict=True)
-        return [stream(each.seed, "sample", index, self._device) for each, index in pairs]
+        return [stream(each.seed, name, index, self._device) for each, index in pairs]
 
     @torch.inference_mode()
     def sample(
@@ -174,28 +177,56 @@ class Pass:
         indices: Sequence[int],
         on_step: OnStep | None = None,
         on_estimate: OnStep | None = None,
+        conditioning: Conditioning | None = None,
     ) -> list[Tensor]:
-        """Codes int64 (F, H, W) of each clip, the random streams of these indices drawn from."""
+        """Codes int64 (F, H, W) of each clip, the random streams of these indices drawn from.
+
+        Args:
+            indices: one a clip.
+            on_step: called after each step.
+            on_estimate: called likewise with the x_1 drawn, locked frames as they were given.
+            conditioning: latent frames that every clip is given.
+
+        Raises:
+            ShapeError: they don't fit the grid.
+            UsageError: their noise is out of range, or nothing is left to sample.
+        """
         path, grid, one = self._bundle.path, self.grid, self._options[0]
-        generators = self._generators(indices)
+        generators = self._generators("sample", indices)
         x_0 = path.initial((len(generators), grid.num_codes), generators, self._device)
+        start = Start(x_0, self.times)
+        if conditioning is not None:
+            noise = self._generators("given", indices)
+            start = conditioning.start(path, x_0, self.times, grid, noise)
+
+        def finished(x_1: Tensor) -> Tensor:
+            return x_1 if conditioning is None else conditioning.finish(x_1)
+
         x_1 = denoise(
             self.network,
             self._head,
             path,
-            x_0,
+            start.x_0,
             self.prompt_ids,
             self.negative_ids,
-            self.times,
+            start.times,
             generators,
             guidance=self.guidance,
             temperature=one.temperature,
             top_p=one.top_p,
             solver=one.solver,
+            given=start.given,
             on_step=on_step,
-            on_estimate=on_estimate,
+            on_estimate=on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1))),
         )
-        return list(x_1.view(-1, grid.frames, grid.rows, grid.columns))
+        return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
+
+
+@torch.inference_mode()
+def encode(bundle: Bundle, frames: Frames) -> Tensor:
+    """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3) that fit the strides."""
+    bundle.take_turn(bundle.video_tokenizer)
+    return bundle.video_tokenizer.encode(to_video(frames).to(bundle.device))[0]
 
 
 def decode(bundle: Bundle, codes: Tensor) -> Frames:

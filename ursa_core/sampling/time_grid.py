@@ -32,6 +32,11 @@ def time_grid(steps: int, shift: float = 1.0) -> Tensor:
     return shift_time(even, shift).float()
 
 
+def times_from(times: Tensor, t_0: float) -> Tensor:
+    """The times of a grid (N + 1,) from ``t_0`` on: that one, and those of the grid above it."""
+    return torch.cat([times.new_tensor([t_0]), times[times > t_0]])
+
+
 def frame_times(times: Tensor, grid: LatentGrid) -> Tensor:
     """Times of all positions (..., L) from times of the latent frames (..., F).
 

@@ -1,0 +1,137 @@
+"""`ursa sample` from a first frame or from a clip: what is kept, recorded and refused."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ursa_cli.main import main
+from ursa_core.bundle import load_bundle
+from ursa_core.data.shapes import training_clip
+from ursa_core.data.token_files import load_tokens
+from ursa_core.media import read_media, write_media
+from ursa_core.sampling.generate import encode
+
+PROMPT = "a red circle moves right on a navy background"
+FAST = ["--steps", "2", "--frames", "9", "--seed", "4", "--device", "cpu", "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return training_clip(0, 0, "heldout", 9, 64, 64)[0]
+
+
+@pytest.fixture
+def image(tmp_path: Path, clip: np.ndarray) -> Path:
+    write_media(tmp_path / "first.png", clip[:1], 8.0)
+    return tmp_path / "first.png"
+
+
+@pytest.fixture
+def film(tmp_path: Path, clip: np.ndarray) -> Path:
+    write_media(tmp_path / "clip.mkv", clip, 8.0)
+    return tmp_path / "clip.mkv"
+
+
+def sample(tmp_path: Path, *arguments: object, out: str = "out.mkv") -> int:
+    return main(["sample", PROMPT, "-o", str(tmp_path / out), *FAST, *map(str, arguments)])
+
+
+def test_the_first_frame_is_the_image_given(tmp_path, image, clip, capsys):
+    tokens = tmp_path / "out.safetensors"
+    assert sample(tmp_path, "--image", image, "--save-tokens", tokens, "--json") == 0
+    shown = capsys.readouterr()
+    (kept,) = json.loads(shown.out)["outputs"][0]["kept"]
+    assert kept["psnr"] > 22
+    assert f"kept frame 0 of {image} at {kept['psnr']:.1f} dB" in shown.err
+    assert (load_tokens(tokens).codes[:1] == encode(load_bundle("nano"), clip[:1])).all()
+    recorded = read_media(tmp_path / "out.mkv").metadata["given"]
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    files = [{"file": str(image), "sha256": digest, "frame": 0}]
+    assert recorded == {"files": files, "cond": "lock", "cond_noise": 0.0}
+
+
+def test_soft_frames_take_part_and_a_seed_decides(tmp_path, image):
+    for name, options in {"a": ["soft"], "b": ["soft"], "c": ["lock"]}.items():
+        arguments = ("--image", image, "--cond", *options, "--cond-noise", 0.6)
+        assert sample(tmp_path, *arguments, out=f"{name}.mkv") == 0
+    soft, again, lock = (read_media(tmp_path / f"{name}.mkv").frames for name in "abc")
+    np.testing.assert_array_equal(soft, again)
+    assert (soft[0] != lock[0]).any()
+
+
+def test_an_image_leaves_clips_without_one_as_they_were(tmp_path, image):
+    assert sample(tmp_path, out="plain.mkv") == 0
+    assert sample(tmp_path, "--image", image, out="given.mkv") == 0
+    plain, given = (read_media(tmp_path / name).frames for name in ("plain.mkv", "given.mkv"))
+    assert (plain != given).any(axis=(1, 2, 3)).all()
+
+
+def test_an_edit_keeps_more_the_weaker_it_is(tmp_path, film, capsys):
+    decibels = []
+    for strength in (0.1, 0.5, 1.0):
+        arguments = ("--video", film, "--strength", strength, "--steps", 10, "--json", "--force")
+        assert sample(tmp_path, *arguments) == 0
+        (kept,) = json.loads(capsys.readouterr().out)["outputs"][0]["kept"]
+        assert kept["frames"] == 9
+        decibels.append(kept["psnr"])
+    assert decibels == sorted(decibels, reverse=True)
+    assert decibels[0] > decibels[-1] + 3
+    recorded = read_media(tmp_path / "out.mkv").metadata["given"]
+    assert (recorded["cond"], recorded["cond_noise"]) == ("soft", 1.0)
+
+
+def test_an_edit_takes_the_steps_that_are_left(tmp_path, film, capsys):
+    arguments = ("--video", film, "--strength", 0.25, "--steps", 8, "--shift", 1)
+    assert sample(tmp_path, *arguments, "--guidance", 1, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["network_passes"] == 2
+
+
+def test_frames_of_another_size_are_fitted_on_request_alone(tmp_path, clip, capsys):
+    wide = np.repeat(clip, 2, axis=2)
+    write_media(tmp_path / "wide.mkv", wide, 8.0)
+    write_media(tmp_path / "wide.png", wide[:1], 8.0)
+    for option, name in (("--image", "wide.png"), ("--video", "wide.mkv")):
+        assert sample(tmp_path, option, tmp_path / name) == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error == f"error: {tmp_path / name} is 64x128 pixels, the clip 64x64"
+        assert "--fit" in hint
+        assert not (tmp_path / "out.mkv").exists()
+        assert sample(tmp_path, option, tmp_path / name, "--fit", out=f"{name}.mkv") == 0
+        assert read_media(tmp_path / f"{name}.mkv").frames.shape == (9, 64, 64, 3)
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named", "hint"),
+    [
+        (["--image", "first.png", "--video", "clip.mkv"], 2, "both", "one of them"),
+        (["--image", "first.png", "--strength", "0.5"], 2, "--strength is for", "--video"),
+        (["--strength", "0.5"], 2, "--strength is for", "--video"),
+        (["--video", "clip.mkv", "--strength", "0"], 2, "--strength can't be 0", "above 0"),
+        (["--video", "clip.mkv", "--strength", "nan"], 2, "--strength can't be nan", "above 0"),
+        (["--video", "clip.mkv", "--cond", "lock"], 2, "--cond", "--image"),
+        (["--cond-noise", "0.1"], 2, "--cond", "--image"),
+        (["--fit"], 2, "--fit is for", "name one"),
+        (["--image", "first.png", "--cond", "hard"], 2, "--cond can't be hard", "soft or lock"),
+        (["--image", "first.png", "--cond-noise", "1"], 2, "--cond-noise can't be 1", "below 1"),
+        (["--image", "first.png", "--frames", "1"], 2, "nothing to make", "more frames"),
+        (["--image", "missing.png"], 1, "missing.png doesn't exist", "path"),
+        (["--image", "clip.mkv"], 1, "clip.mkv is a film", "PNG"),
+        (["--image", ""], 2, "the image is empty", "name"),
+        (["--video", "first.png"], 1, "first.png has 1 frame", "longer"),
+        (["--video", "clip.mkv", "--frames", "17"], 1, "clip.mkv has 9 frames at 8", "longer"),
+    ],
+)
+def test_what_cannot_be_given_is_refused(
+    arguments, code, named, hint, tmp_path, image, film, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert sample(tmp_path, *arguments, "--quiet") == code
+    error, told = capsys.readouterr().err.splitlines()
+    assert named in error
+    assert hint in told
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,110 @@
+"""Given latent frames: where they start, and which times they take while the rest is sampled."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ursa_core.errors import ShapeError, UsageError
+from ursa_core.grids import LatentGrid
+from ursa_core.path.base import Path
+from ursa_core.path.draws import Randomness
+from ursa_core.sampling.time_grid import frame_times, times_from
+
+Cond = Literal["soft", "lock"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What ``denoise`` sets out from.
+
+    Attributes:
+        x_0: (B, L) int64.
+        times: (N + 1,), or (N + 1, L) where frames have times of their own.
+        given: mask (1, L) bool and codes (B, L) that stay while the rest is sampled, if any do.
+    """
+
+    x_0: Tensor
+    times: Tensor
+    given: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Latent frames that a clip is given (Sec. 3.2.2 of the paper).
+
+    They enter corrupted along the path to t = 1 − ``cond_noise``. With ``soft`` they stand still
+    until the rest has come to that time and are refined with it from there; without noise that
+    never happens. With ``lock`` the network sees them as they entered throughout, and the result
+    holds them as they were given.
+
+    Args:
+        codes: int64 (F, H, W); what it holds at other frames doesn't matter.
+        cond_frames: bool (F,), true where a frame is given.
+        cond: ``soft`` or ``lock``.
+        cond_noise: in [0, 1].
+    """
+
+    codes: Tensor
+    cond_frames: Tensor
+    cond: Cond = "lock"
+    cond_noise: float = 0.0
+
+    def start(
+        self, path: Path, x_0: Tensor, times: Tensor, grid: LatentGrid, generator: Randomness
+    ) -> Start:
+        """The start of a clip whose other frames start at noise.
+
+        Args:
+            path: that the network was trained on.
+            x_0: (B, L) int64 noise.
+            times: (N + 1,) of the frames that aren't given.
+            grid: of the clip.
+            generator: draws the corruption.
+
+        Raises:
+            ShapeError: the codes don't fit the grid.
+            UsageError: noise out of range, no frame is given, or nothing is left to sample.
+        """
+        self._check(grid)
+        t_0 = 1 - self.cond_noise
+        mask, codes = self._flat(x_0)
+        if self.cond_noise > 0:  # at t = 1 a code may turn into one at distance 0
+            codes = path.corrupt(codes, torch.tensor(t_0, device=codes.device), generator)
+        x_0 = torch.where(mask, codes, x_0)
+        if self.cond == "lock":
+            return Start(x_0, times, (mask, codes))
+        starts = torch.where(self.cond_frames.cpu(), t_0, float(times[0]))
+        times = times_from(times, float(starts.min()))
+        if bool((starts == starts[0]).all()):
+            return Start(x_0, times)
+        return Start(x_0, frame_times(torch.maximum(times[:, None], starts), grid))
+
+    def finish(self, x_1: Tensor) -> Tensor:
+        """The sampled codes (B, L), locked frames as they were given."""
+        return torch.where(*self._flat(x_1), x_1) if self.cond == "lock" else x_1
+
+    def _flat(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask (1, L) and codes (B, L) on the device of ``like`` (B, L)."""
+        codes = self.codes.to(like.device).view(1, -1).expand_as(like)
+        per_frame = self.codes[0].numel()
+        return self.cond_frames.to(like.device).repeat_interleave(per_frame)[None], codes
+
+    def _check(self, grid: LatentGrid) -> None:
+        if self.codes.shape != (grid.frames, grid.rows, grid.columns):
+            shape = "×".join(map(str, self.codes.shape))
+            raise ShapeError(
+                f"given codes of {shape} don't fit a grid of {grid}", "encode a clip of its size"
+            )
+        if not 0 <= self.cond_noise <= 1:
+            raise UsageError(
+                f"given frames can't have a noise level of {self.cond_noise:g}", "give 0 to 1"
+            )
+        if not bool(self.cond_frames.any()):
+            raise UsageError("no frame is given", "give one, or sample without")
+        if bool(self.cond_frames.all()) and (self.cond == "lock" or self.cond_noise == 0):
+            raise UsageError(
+                "every frame is given, so there is nothing to make",
+                "ask for more frames, or give the frames noise and take them as soft",
+            )

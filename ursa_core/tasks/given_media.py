@@ -1,0 +1,179 @@
+"""Images and clips that a task is given: read, checked, and turned into latent frames."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ursa_core.bundle import Bundle
+from ursa_core.errors import DataError, ShapeError
+from ursa_core.evaluation.image_metrics import psnr
+from ursa_core.grids import LatentGrid, PixelShape
+from ursa_core.media import Frames, read_media, resize_and_crop
+from ursa_core.sampling.conditioning import Cond, Conditioning
+from ursa_core.sampling.generate import encode
+
+
+@dataclass(frozen=True)
+class GivenMedia:
+    """Frames out of a file.
+
+    Attributes:
+        file: as the user named it.
+        sha256: of its bytes.
+        frames: uint8 (F, H, W, 3), of the clip's size.
+        fps: frames a second; None of an image.
+        metadata: what the file says about itself.
+    """
+
+    file: str
+    sha256: str
+    frames: Frames
+    fps: float | None
+    metadata: dict[str, Any]
+
+
+def read_image(file: str, shape: PixelShape, fit: bool) -> GivenMedia:
+    """One image of the height and width of ``shape``.
+
+    Args:
+        file: an image.
+        shape: of the clip that it is for.
+        fit: scale it to cover that size and crop it, where it has another.
+
+    Raises:
+        DataError: it can't be read, or holds several frames.
+        ShapeError: another size, unless ``fit``.
+    """
+    clip = read_media(file, max_frames=2)
+    if len(clip.frames) > 1:
+        raise DataError(f"{file} is a film, and an image is needed", "save one frame of it as PNG")
+    return _given(file, clip.frames, None, clip.metadata, shape, fit)
+
+
+def read_clip(
+    file: str, shape: PixelShape, fit: bool, fps: float | None = None, whole: bool = False
+) -> GivenMedia:
+    """The first ``shape.frames`` frames of a film, or all of them.
+
+    Args:
+        file: a film, an animation, an image or a folder of PNG frames.
+        shape: frames, height and width that are needed.
+        fit: scale to cover the size and crop, where it has another.
+        fps: rate to sample at; None takes every frame.
+        whole: take all frames, at least ``shape.frames``.
+
+    Raises:
+        DataError: it can't be read or is shorter.
+        ShapeError: another size, unless ``fit``.
+    """
+    clip = read_media(file, fps=fps, max_frames=None if whole else shape.frames)
+    if len(clip.frames) < shape.frames:
+        count = f"{len(clip.frames)} frame{'s' * (len(clip.frames) != 1)}"
+        rate = f" at {fps:g} a second" if fps else ""
+        raise DataError(
+            f"{file} has {count}{rate}, {shape.frames} are needed", "give a longer clip"
+        )
+    return _given(file, clip.frames, clip.fps, clip.metadata, shape, fit)
+
+
+def _given(
+    file: str,
+    frames: Frames,
+    fps: float | None,
+    metadata: dict[str, Any],
+    shape: PixelShape,
+    fit: bool,
+) -> GivenMedia:
+    size, wanted = frames.shape[1:3], (shape.height, shape.width)
+    if size != wanted and not fit:
+        raise ShapeError(
+            f"{file} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
+            "add --fit to scale and crop it, or make a clip of another size with --size",
+        )
+    fitted = resize_and_crop(frames, *wanted) if size != wanted else frames
+    return GivenMedia(file, digest_of(Path(file)), fitted, fps, metadata)
+
+
+def digest_of(path: Path) -> str:
+    """Sha256 of a file, or of the files of a folder in name order."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def latent_frame_of(frame: int, temporal_stride: int) -> int:
+    """The latent frame that stands for a frame (from 0) of a clip."""
+    return -(-frame // temporal_stride)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Media that a clip is made from, and how they are taken.
+
+    Attributes:
+        media: by the frame of the clip (from 0) that they start at; images, but a clip at 0 too.
+        cond: ``soft`` or ``lock``.
+        cond_noise: in [0, 1].
+    """
+
+    media: Mapping[int, GivenMedia]
+    cond: Cond
+    cond_noise: float
+
+    def conditioning(self, bundle: Bundle, grid: LatentGrid) -> Conditioning:
+        """The latent frames that the media fill, encoded; ShapeError if they don't fit."""
+        stride = bundle.video_tokenizer.strides.temporal
+        pieces = {}
+        for frame, given in self.media.items():
+            # Any latent frame but the first stands for a stride of frames after some frame: an
+            # image there follows on itself, as a clip's first frame would be another code.
+            repeats = 1 if frame == 0 else 1 + stride
+            pieces[latent_frame_of(frame, stride)] = np.repeat(given.frames, repeats, axis=0)
+        return condition(bundle, grid, pieces, self.cond, self.cond_noise)
+
+    def kept(self, made: Frames) -> list[dict[str, Any]]:
+        """How near a clip (F, H, W, 3) is to what was given: file, frame, frames, PSNR in dB."""
+        rows = []
+        for frame, given in self.media.items():
+            part = made[frame : frame + len(given.frames)]
+            value = psnr(part, given.frames)
+            rows.append({"file": given.file, "frame": frame, "frames": len(part), "psnr": value})
+        return rows
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What an output's metadata record of the given files."""
+        files = [
+            {"file": given.file, "sha256": given.sha256, "frame": frame}
+            for frame, given in self.media.items()
+        ]
+        return {"files": files, "cond": self.cond, "cond_noise": self.cond_noise}
+
+
+def condition(
+    bundle: Bundle, grid: LatentGrid, pieces: Mapping[int, Frames], cond: Cond, cond_noise: float
+) -> Conditioning:
+    """Given frames as codes of a clip's grid.
+
+    Args:
+        bundle: whose tokenizer encodes.
+        grid: of the clip.
+        pieces: by the first latent frame that they fill, clips uint8 (1 + stride·k, H, W, 3). A
+            piece that doesn't fill the first latent frame lends its own first frame as what went
+            before, and fills k.
+        cond: ``soft`` or ``lock``.
+        cond_noise: in [0, 1].
+    """
+    codes = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
+    mask = torch.zeros(grid.frames, dtype=torch.bool)
+    for first, frames in pieces.items():
+        latents = encode(bundle, frames).cpu()[min(first, 1) :]
+        codes[first : first + len(latents)] = latents
+        mask[first : first + len(latents)] = True
+    return Conditioning(codes, mask, cond, cond_noise)
