@@ -4,6 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+
+from ursa_core.bundle import save_bundle, save_tokenizer
+from ursa_core.bundle_settings import BundleSettings
+from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.path.metric import MetricPath
+from ursa_core.path.schedules import PowerSchedule
+from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,3 +45,31 @@ def home(tmp_path, monkeypatch):
 
     connect("http://127.0.0.1:9")  # discard: nothing listens
     return connect
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random video model of 9 frames of 16x16 pixels, two steps, that samples in an instant."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    config = VideoTokenizerConfig(
+        block_out_channels=(8, 8, 8), layers_per_block=1, latent_channels=4, levels=(7, 5, 5)
+    )
+    tokenizer = VideoTokenizer(config)
+    with torch.no_grad():  # fresh convolutions over time pass on their input
+        for parameter in tokenizer.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    save_tokenizer(folder, config, tokenizer.state_dict())
+    codebook = tokenizer.codebook
+    words = TextTokenizer.from_words(["a red circle moves right left on navy background"], 12)
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    ids = {"lm_vocab_size": words.max_id + 1, "lm_head_size": len(codebook), "bov_token_id": 2}
+    transformer = Transformer(TransformerConfig(**size, **heads, **ids))
+    transformer.initialise_(codebook, torch.Generator().manual_seed(0))
+    path = MetricPath(codebook, PowerSchedule(1.0, 4.0))
+    shape = {"frames": 9, "height": 16, "width": 16, "fps": 8.0, "max_prompt_length": 12}
+    settings = BundleSettings(**shape, steps=2, guidance=2.0, shift=1.0, motion_prefix=False)
+    weights = transformer.state_dict()
+    save_bundle(folder, transformer, weights, path, codebook, words, folder, settings)
+    return folder

@@ -8,8 +8,10 @@ import typer
 
 from ursa_cli import output
 from ursa_cli.calibrate_path import calibrate_path
+from ursa_cli.extend import extend
 from ursa_cli.failures import explained
 from ursa_cli.info import info
+from ursa_cli.interpolate import interpolate
 from ursa_cli.models import models
 from ursa_cli.sample import sample
 from ursa_cli.tokenize_media import tokenize_media
@@ -49,6 +51,8 @@ def _root(
 
 
 app.command("sample")(sample)
+app.command("extend")(extend)
+app.command("interpolate")(interpolate)
 app.command("tokenize")(tokenize_media)
 app.command("train")(train)
 app.command("calibrate-path")(calibrate_path)

@@ -322,7 +322,7 @@ def _decode(
     force: bool,
 ) -> None:
     from ursa_core.bundle import load_tokenizer
-    from ursa_core.data.tokenizing import load_tokens_of
+    from ursa_core.data.token_files import load_tokens_of
     from ursa_core.devices import pick_device
     from ursa_core.grids import LatentGrid
     from ursa_core.hub import name_of

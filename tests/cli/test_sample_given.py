@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ursa_cli.main import main
 from ursa_core.bundle import load_bundle
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media
-from ursa_core.sampling.generate import encode
+from ursa_core.sampling.generate import GenerateOptions, encode, generate
+from ursa_core.tasks.given_media import condition
 
 PROMPT = "a red circle moves right on a navy background"
 FAST = ["--steps", "2", "--frames", "9", "--seed", "4", "--device", "cpu", "--dtype", "float32"]
@@ -102,6 +104,51 @@ def test_frames_of_another_size_are_fitted_on_request_alone(tmp_path, clip, caps
         assert sample(tmp_path, option, tmp_path / name, "--fit", out=f"{name}.mkv") == 0
         assert read_media(tmp_path / f"{name}.mkv").frames.shape == (9, 64, 64, 3)
         capsys.readouterr()
+
+
+@pytest.mark.parametrize("options", [["--image", "a.png"], ["--video", "a.mkv"]])
+def test_networks_that_take_turns_take_given_frames(options, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = training_clip(0, 0, "heldout", 9, 16, 16)[0]
+    write_media("a.png", given[:1], 8.0)
+    write_media("a.mkv", given, 8.0)
+    fixed = ["--model", str(tiny_model), "--seed", "3", "--device", "cpu", *options]
+    for name, more in (("b.mkv", []), ("c.mkv", ["--offload"])):
+        assert main(["sample", PROMPT, "-o", name, *fixed, *more]) == 0
+    together, in_turns = read_media("b.mkv"), read_media("c.mkv")
+    assert in_turns.metadata == {**together.metadata, "offload": True}
+    np.testing.assert_array_equal(together.frames, in_turns.frames)
+
+
+def test_an_estimate_shows_the_image_given(tiny_model):
+    bundle = load_bundle(tiny_model)
+    frames = training_clip(0, 0, "heldout", 1, 16, 16)[0]
+    grid = bundle.grid(bundle.settings.shape)
+    given = condition(bundle, grid, {0: frames}, "lock", 0.5)
+    seen: list[torch.Tensor] = []
+    options = GenerateOptions(PROMPT, seed=1)
+    (made,) = generate(bundle, options, None, lambda _, x_1: seen.append(x_1), None, given)
+    for x_1 in (*seen, made.codes.view(1, -1)):
+        assert torch.equal(x_1[0, : grid.codes_per_frame], given.codes[0].flatten())
+    assert len(seen) == 2
+
+
+def test_given_frames_are_for_single_runs_and_can_not_be_replayed(
+    tmp_path, image, film, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_text("a red circle\n", encoding="utf-8")
+    for option, file in (("--image", image), ("--video", film)):
+        assert main(["sample", "--from-file", "list.txt", "-o", "many", option, str(file)]) == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error == f"error: {option} and --from-file can't both be given"
+        assert hint.startswith("hint: ")
+    assert not Path("many").exists()
+    assert sample(tmp_path, "--image", image, "--frames", 5) == 0
+    capsys.readouterr()
+    assert main(["sample", "--replay", "out.mkv", "-o", "again.mkv"]) == 1
+    assert "made with given, which can't be replayed" in capsys.readouterr().err
+    assert not Path("again.mkv").exists()
 
 
 @pytest.mark.parametrize(

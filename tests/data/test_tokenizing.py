@@ -9,13 +9,13 @@ import torch
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shard_writer import ShardWriter, motion_of
 from ursa_core.data.shards import read_shards
+from ursa_core.data.token_files import load_tokens_of
 from ursa_core.data.tokenizing import (
     Cut,
     ItemResult,
     encode_clips,
     find_clip,
     find_items,
-    load_tokens_of,
     measure,
     token_identity,
     tokenize_clip,

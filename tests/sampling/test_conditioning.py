@@ -9,6 +9,7 @@ from ursa_core.errors import ShapeError, UsageError
 from ursa_core.grids import LatentGrid
 from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
+from ursa_core.path.mixture import MixturePath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.denoise import denoise
@@ -30,7 +31,10 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def sampled(
-    conditioning: Conditioning, steps: int = 8, path: MetricPath | MaskedPath = PATH
+    conditioning: Conditioning,
+    steps: int = 8,
+    path: MetricPath | MixturePath | MaskedPath = PATH,
+    solver: str | None = None,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """x_t after each step, the start first, and the finished codes, all (F, H, W)."""
     x_0 = path.initial((1, GRID.num_codes), seeded(1))
@@ -43,7 +47,8 @@ def sampled(
 
     x_1 = denoise(
         network, lambda hidden: hidden @ WEIGHT, path, start.x_0, torch.zeros(1, 1).long(), None,
-        start.times, [seeded(3)], given=start.given, on_step=lambda _, x_t: seen.append(x_t),
+        start.times, [seeded(3)], given=start.given, solver=solver,
+        on_step=lambda _, x_t: seen.append(x_t),
     )  # fmt: skip
     return [x_t.view(CODES.shape) for x_t in seen], conditioning.finish(x_1).view(CODES.shape)
 
@@ -72,9 +77,11 @@ def test_codes_at_frames_that_are_not_given_change_nothing():
         assert torch.equal(one, two)
 
 
-def test_soft_frames_without_noise_stay_as_locked_ones_do():
-    _, soft = sampled(Conditioning(CODES, ENDS, "soft"))
-    _, lock = sampled(Conditioning(CODES, ENDS, "lock"))
+@pytest.mark.parametrize("path", [PATH, MixturePath(K), MaskedPath(K)])
+@pytest.mark.parametrize("solver", ["integrated", "euler"])
+def test_soft_frames_without_noise_stay_as_locked_ones_do(path, solver):
+    _, soft = sampled(Conditioning(CODES, ENDS, "soft"), path=path, solver=solver)
+    _, lock = sampled(Conditioning(CODES, ENDS, "lock"), path=path, solver=solver)
     assert torch.equal(soft, lock)
 
 

@@ -110,5 +110,20 @@ def load_tokens(path: Path | str) -> TokenFile:
     return TokenFile(codes.long(), metadata)
 
 
+def load_tokens_of(path: Path | str, digest: str) -> TokenFile:
+    """A clip's token file, made with the tokenizer ``digest``.
+
+    Raises:
+        DataError: the file is missing or damaged, or belongs to another tokenizer.
+    """
+    tokens = load_tokens(path)
+    if tokens.tokenizer != digest:
+        raise DataError(
+            f"{path} was made with another video tokenizer ({tokens.tokenizer}, not {digest})",
+            "name the model that made it with --model",
+        )
+    return tokens
+
+
 def _digest(codes: Tensor) -> str:
     return hashlib.sha256(codes.contiguous().numpy().tobytes()).hexdigest()

@@ -14,7 +14,7 @@ from ursa_core.data.shapes import FPS, SPLITS, training_clip
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of
 from ursa_core.data.shards import TokenIdentity
 from ursa_core.data.sources import MEDIA_SUFFIXES, Source, find_sources
-from ursa_core.data.token_files import TokenFile, load_tokens, save_tokens
+from ursa_core.data.token_files import save_tokens
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
@@ -265,21 +265,6 @@ def tokenize_clip(
     save_tokens(path, codes, metadata)
     quality = measure(tokenizer, codes, clip.frames) if check else None
     return ItemResult(item.name, "done", quality=quality)
-
-
-def load_tokens_of(path: Path, digest: str) -> TokenFile:
-    """A clip's token file, made with the tokenizer ``digest``.
-
-    Raises:
-        DataError: the file is missing or damaged, or belongs to another tokenizer.
-    """
-    tokens = load_tokens(path)
-    if tokens.tokenizer != digest:
-        raise DataError(
-            f"{path} was made with another video tokenizer ({tokens.tokenizer}, not {digest})",
-            "name the model that made it with --model",
-        )
-    return tokens
 
 
 def tokenize_items(

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ursa_core.bundle import Bundle
+from ursa_core.bundle import Bundle, load_tokenizer
+from ursa_core.data.token_files import load_tokens_of
 from ursa_core.errors import DataError, ShapeError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
+from ursa_core.tokenizers.visual import decode_frames
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class GivenMedia:
     frames: Frames
     fps: float | None
     metadata: dict[str, Any]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What an output's metadata record of the file."""
+        return {"file": self.file, "sha256": self.sha256}
 
 
 def read_image(file: str, shape: PixelShape, fit: bool) -> GivenMedia:
@@ -79,6 +86,32 @@ def read_clip(
             f"{file} has {count}{rate}, {shape.frames} are needed", "give a longer clip"
         )
     return _given(file, clip.frames, clip.fps, clip.metadata, shape, fit)
+
+
+def read_tokens(
+    file: str, shape: PixelShape, model: Path, device: torch.device | str
+) -> GivenMedia:
+    """The clip that a token file holds, decoded.
+
+    Args:
+        file: written by ``ursa tokenize`` or ``ursa sample --save-tokens``.
+        shape: height and width that are needed.
+        model: folder of the model whose tokenizer made it.
+        device: to decode on.
+
+    Raises:
+        DataError: it can't be read, or was made with another tokenizer.
+        ShapeError: another size.
+    """
+    tokenizer, _, identity = load_tokenizer(model, device)
+    tokens = load_tokens_of(file, identity)
+    frames = decode_frames(tokenizer, tokens.codes)
+    if frames.shape[1:3] != (shape.height, shape.width):
+        size = f"{frames.shape[1]}x{frames.shape[2]}"
+        raise ShapeError(
+            f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add --size {size}"
+        )
+    return GivenMedia(file, digest_of(Path(file)), frames, tokens.fps, tokens.metadata)
 
 
 def _given(
@@ -131,8 +164,8 @@ class Given:
         stride = bundle.video_tokenizer.strides.temporal
         pieces = {}
         for frame, given in self.media.items():
-            # Any latent frame but the first stands for a stride of frames after some frame: an
-            # image there follows on itself, as a clip's first frame would be another code.
+            # Any latent frame but the first stands for a stride of frames after some frame; an
+            # image there follows on itself.
             repeats = 1 if frame == 0 else 1 + stride
             pieces[latent_frame_of(frame, stride)] = np.repeat(given.frames, repeats, axis=0)
         return condition(bundle, grid, pieces, self.cond, self.cond_noise)
@@ -141,18 +174,16 @@ class Given:
         """How near a clip (F, H, W, 3) is to what was given: file, frame, frames, PSNR in dB."""
         rows = []
         for frame, given in self.media.items():
-            part = made[frame : frame + len(given.frames)]
-            value = psnr(part, given.frames)
-            rows.append({"file": given.file, "frame": frame, "frames": len(part), "psnr": value})
+            if frame < len(made):  # a loop's end isn't there
+                part = made[frame : frame + len(given.frames)]
+                row = {"file": given.file, "frame": frame, "frames": len(part)}
+                rows.append({**row, "psnr": psnr(part, given.frames)})
         return rows
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What an output's metadata record of the given files."""
-        files = [
-            {"file": given.file, "sha256": given.sha256, "frame": frame}
-            for frame, given in self.media.items()
-        ]
+        files = [{**given.provenance, "frame": frame} for frame, given in self.media.items()]
         return {"files": files, "cond": self.cond, "cond_noise": self.cond_noise}
 
 

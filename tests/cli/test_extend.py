@@ -1,0 +1,195 @@
+"""`ursa extend` on a tiny random model: own frames, rounds that are kept, joins and refusals."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ursa_cli.main import main
+from ursa_core.data.shapes import training_clip
+from ursa_core.media import read_media, write_media
+from ursa_core.tasks import extend as extending
+
+PROMPTS = ("a red circle moves right", "a red circle moves left")
+
+
+@pytest.fixture(scope="module")
+def clip() -> np.ndarray:
+    return training_clip(0, 0, "heldout", 11, 16, 16)[0]
+
+
+@pytest.fixture
+def film(tmp_path: Path, clip: np.ndarray) -> Path:
+    write_media(tmp_path / "clip.mkv", clip, 8.0, {"prompt": PROMPTS[0]})
+    return tmp_path / "clip.mkv"
+
+
+@pytest.fixture
+def extend(tmp_path, film, tiny_model):
+    def run(*arguments: object, out: str = "long.mkv", seed: int | None = 3) -> int:
+        fixed = ["--device", "cpu", "--dtype", "float32", "--model", str(tiny_model)]
+        seeded = [] if seed is None else ["--seed", str(seed)]
+        start = ["extend", str(film), "-o", str(tmp_path / out)]
+        return main([*start, *fixed, *seeded, *map(str, arguments)])
+
+    return run
+
+
+def test_own_frames_come_out_unchanged_and_new_ones_follow(extend, tmp_path, clip, capsys):
+    assert extend("--frames", 24, "--json") == 0
+    made = read_media(tmp_path / "long.mkv")
+    assert made.frames.shape == (24, 16, 16, 3)
+    assert made.fps == 8.0
+    np.testing.assert_array_equal(made.frames[:11], clip)
+    told = json.loads(capsys.readouterr().out)
+    assert [each["index"] for each in told["rounds"]] == [0, 1, 2, 3]  # 4 new frames each
+    assert all(each["sharpness"] > 0 <= each["colour_drift"] for each in told["rounds"])
+    (kept,) = told["kept"]
+    assert (kept["frame"], kept["frames"], kept["psnr"]) == (0, 11, 100.0)
+    recorded = made.metadata
+    assert recorded["prompts"] == [PROMPTS[0]]  # of the clip's own metadata
+    assert recorded["given"] == told["given"]
+    assert (recorded["overlap"], recorded["cond"], recorded["before"]) == (5, "lock", False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mkv", "long.mkv"]
+
+
+def test_what_comes_before_ends_with_the_clip(extend, tmp_path, clip):
+    assert extend("--before", "--frames", 17) == 0
+    made = read_media(tmp_path / "long.mkv").frames
+    np.testing.assert_array_equal(made[6:], clip)
+    assert len(np.unique(made[:6], axis=0)) > 1
+
+
+def test_seconds_count_the_whole_result(extend, tmp_path):
+    assert extend("--seconds", 1.9) == 0
+    assert len(read_media(tmp_path / "long.mkv").frames) == 15
+
+
+def test_a_seed_decides_and_prompts_take_turns(extend, tmp_path, clip):
+    for name, prompts in {"a": PROMPTS, "b": PROMPTS, "c": PROMPTS[:1]}.items():
+        assert extend(*prompts, "--frames", 19, out=f"{name}.mkv") == 0
+    a, b, c = (read_media(tmp_path / f"{name}.mkv") for name in "abc")
+    np.testing.assert_array_equal(a.frames, b.frames)
+    np.testing.assert_array_equal(a.frames[:15], c.frames[:15])  # the first round's prompt
+    assert (a.frames[15:] != c.frames[15:]).any()
+    assert a.metadata["prompts"] == list(PROMPTS)
+
+
+def test_a_stopped_run_goes_on_where_it_was(extend, tmp_path, monkeypatch, capsys):
+    assert extend("--frames", 23, out="whole.mkv") == 0
+    real, calls = extending.generate, []
+
+    def stop_at_third(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(extending, "generate", stop_at_third)
+    assert extend("--frames", 23) == 130
+    rounds = tmp_path / "long.mkv.rounds"
+    kept = ["plan.json", "round-0000.safetensors", "round-0001.safetensors"]
+    assert sorted(p.name for p in rounds.iterdir()) == kept
+    assert not (tmp_path / "long.mkv").exists()
+    assert f"2 of 3 rounds are in {rounds}" in capsys.readouterr().err
+
+    assert extend("--frames", 23, "--steps", 3) == 2
+    assert "another steps" in capsys.readouterr().err
+    calls.clear()
+    assert extend("--frames", 23, "--json", seed=None) == 0  # the seed is that of the rounds
+    assert len(calls) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [each["resumed"] for each in told["rounds"]] == [True, True, False]
+    assert not rounds.exists()
+    names = ("whole.mkv", "long.mkv")
+    np.testing.assert_array_equal(*(read_media(tmp_path / name).frames for name in names))
+
+
+def test_a_killed_run_goes_on_to_the_same_video(extend, tmp_path, film, tiny_model, capsys):
+    killed, rounds = tmp_path / "killed.mkv", tmp_path / "killed.mkv.rounds"
+    fixed = ["--device", "cpu", "--dtype", "float32", "--model", str(tiny_model), "--seed", "3"]
+    command = ["-m", "ursa_cli", "extend", str(film), "-o", str(killed), "--frames", "171", *fixed]
+    with subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL) as process:
+        while not (rounds / "round-0001.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not killed.exists()
+    assert extend("--frames", 171, "--json", out="killed.mkv") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert 2 <= sum(each["resumed"] for each in told["rounds"]) < 40
+    assert extend("--frames", 171, out="whole.mkv") == 0
+    frames = [read_media(tmp_path / name).frames for name in ("killed.mkv", "whole.mkv")]
+    np.testing.assert_array_equal(*frames)
+    assert not list(tmp_path.glob("*.rounds"))
+
+
+def test_fresh_makes_kept_rounds_anew_and_a_strange_folder_stays(extend, tmp_path, capsys):
+    rounds = tmp_path / "long.mkv.rounds"
+    rounds.mkdir()
+    (rounds / "mine.txt").write_text("mine")
+    assert extend("--frames", 15, "--fresh") == 2
+    assert "in the way" in capsys.readouterr().err
+    assert (rounds / "mine.txt").read_text() == "mine"
+    (rounds / "mine.txt").rename(rounds / "plan.json")
+    assert extend("--frames", 15) == 1
+    assert "--fresh" in capsys.readouterr().err
+    assert extend("--frames", 15, "--fresh") == 0
+    assert not rounds.exists()
+
+
+def test_a_token_file_is_extended_as_its_video_is(extend, tmp_path, film, tiny_model, clip):
+    write_media(tmp_path / "short.mkv", clip[:9], 8.0)
+    tokens, model = str(tmp_path / "clip.safetensors"), str(tiny_model)
+    encode = ["tokenize", str(tmp_path / "short.mkv"), "-o", tokens, "--model", model]
+    assert main([*encode, "--check", "0", "--device", "cpu"]) == 0
+    decode = ["tokenize", "--decode", tokens, "-o", str(film), "--model", model, "--force"]
+    assert main([*decode, "--device", "cpu"]) == 0
+    options = ["--frames", "13", "--seed", "1", "--device", "cpu", "--model", model]
+    for given, name in ((tokens, "a.mkv"), (str(film), "b.mkv")):
+        assert main(["extend", given, "-o", str(tmp_path / name), *options]) == 0
+    frames = [read_media(tmp_path / name).frames for name in ("a.mkv", "b.mkv")]
+    np.testing.assert_array_equal(*frames)
+
+
+def test_the_difference_at_a_join_fades_out():
+    frames = np.full((3, 2, 2, 3), 100, np.uint8)
+    window = np.full((12, 2, 2, 3), 82, np.uint8)
+    new = extending.following(frames, window, 5)[:, 0, 0, 0].astype(int)
+    assert list(new) == [98, 96, 94, 92, 90, 88, 86]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named", "hint"),
+    [
+        ([], 2, "length", "--seconds or --frames"),
+        (["--frames", 15, "--seconds", 3], 2, "length", "--seconds or --frames"),
+        (["--frames", 11], 2, "has 11 frames, so 11", "more frames"),
+        (["--seconds", 0.1], 2, "has 11 frames, so 1 ", "more frames"),
+        (["--seconds", "nan"], 2, "--seconds can't be nan", "above 0"),
+        (["--frames", 15, "--overlap", 4], 2, "overlap of 4", "1, 5"),
+        (["--frames", 15, "--overlap", 0], 2, "overlap of 0", "1, 5"),
+        (["--frames", 15, "--overlap", 9], 2, "overlap of 9", "1, 5"),
+        (["--frames", 15, "--overlap", 1, "--before"], 2, "overlap of 1", "5 or more"),
+        ([*PROMPTS, "--frames", 15], 2, "2 prompts can't share 1 rounds", "longer"),
+        (["--frames", 15, "--size", "24x16"], 2, "is 16x16 pixels, the clip 24x16", "--fit"),
+        (["--frames", 15, "--cond", "none"], 2, "--cond can't be none", "soft or lock"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(arguments, code, named, hint, extend, tmp_path, capsys):
+    assert extend(*arguments) == code
+    error, told = capsys.readouterr().err.splitlines()
+    assert named in error
+    assert hint in told
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mkv"]
+
+
+def test_a_clip_shorter_than_the_overlap_is_refused(extend, tmp_path, film, clip, capsys):
+    write_media(film, clip[:4], 8.0)
+    assert extend("--frames", 15) == 1
+    assert "4 frames, fewer than the overlap of 5" in capsys.readouterr().err
+    assert extend("--frames", 15, "--overlap", 1) == 0

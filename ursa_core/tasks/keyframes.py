@@ -1,0 +1,52 @@
+"""Where the images that a clip goes through stand in it."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from ursa_core.errors import UsageError
+from ursa_core.tasks.given_media import latent_frame_of
+
+
+def place_keyframes(
+    first: str | None,
+    last: str | None,
+    between: Sequence[tuple[str, int]],
+    num_frames: int,
+    temporal_stride: int,
+) -> Mapping[int, str]:
+    """Images by the frame (from 0) of the clip that shows them, in order.
+
+    Args:
+        first: image of frame 0, if any.
+        last: image of the last frame, if any.
+        between: images and their frames, in rising order.
+        num_frames: of the clip.
+        temporal_stride: frames that a latent frame stands for; an image fills them all.
+
+    Raises:
+        UsageError: a frame is past the end, out of order, given twice, or shares its latent frame.
+    """
+    for image, frame in between:
+        if not 0 <= frame < num_frames:
+            raise UsageError(
+                f"the keyframe {image}@{frame} isn't in a clip of {num_frames} frames",
+                f"give a frame from 0 to {num_frames - 1}, or more --frames",
+            )
+    for (_, early), (image, late) in pairwise(between):
+        if late < early:
+            raise UsageError(
+                f"the keyframe {image}@{late} stands behind that of frame {early}",
+                "give the keyframes in rising order",
+            )
+    ends = [(first, 0)] if first is not None else []
+    ends += [*between]
+    ends += [(last, num_frames - 1)] if last is not None else []
+    for (_, early), (image, late) in pairwise(ends):
+        if late == early:
+            raise UsageError(f"frame {late} is given twice, the second time as {image}", "give one")
+        if latent_frame_of(early, temporal_stride) == latent_frame_of(late, temporal_stride):
+            raise UsageError(
+                f"frames {early} and {late} are too near to hold an image each",
+                f"keep {temporal_stride} frames or more between keyframes",
+            )
+    return {frame: image for image, frame in ends}

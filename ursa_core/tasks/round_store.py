@@ -1,0 +1,108 @@
+"""Finished rounds of a long video, kept beside the output until it is written."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ursa_core.data.token_files import load_tokens_of, save_tokens
+from ursa_core.errors import DataError, UsageError, unwritable
+
+_PLAN = "plan.json"
+
+
+class RoundStore:
+    """A folder of token files, one a round, and the plan that they were made by.
+
+    Args:
+        output: file or folder that the video will be; the store is ``OUTPUT.rounds``.
+    """
+
+    def __init__(self, output: str) -> None:
+        path = Path(output)
+        self.folder = path.with_name(f"{path.name}.rounds")
+
+    def plan(self) -> dict[str, Any] | None:
+        """The plan of the rounds there, if there are any.
+
+        Raises:
+            DataError: it can't be read.
+        """
+        file = self.folder / _PLAN
+        if not file.exists():
+            return None
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{file} can't be read: {error}", "add --fresh to make the rounds anew"
+            ) from error
+        return content if isinstance(content, dict) else {}
+
+    def open(self, plan: Mapping[str, Any], fresh: bool) -> None:
+        """Take up the rounds there, if they were made by this plan.
+
+        Args:
+            plan: JSON values that decide every round; ``tokenizer`` and ``fps`` among them.
+            fresh: delete what is there first.
+
+        Raises:
+            UsageError: the rounds there were made by another plan, or the folder isn't ours.
+            DataError: the folder can't be written.
+        """
+        self._plan = json.loads(json.dumps(plan))
+        try:
+            if fresh and (self.folder / _PLAN).exists():
+                self.remove()
+            found = self.plan()
+            if found is None:
+                self._refuse_another_folder()
+                self.folder.mkdir(exist_ok=True)
+                temporary = self.folder / f".{_PLAN}.part"
+                temporary.write_text(json.dumps(self._plan, indent=1), encoding="utf-8")
+                temporary.replace(self.folder / _PLAN)
+                return
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        names = sorted({*found, *self._plan})
+        other = [name for name in names if found.get(name) != self._plan.get(name)]
+        if other:
+            raise UsageError(
+                f"the rounds in {self.folder} were made with another {', '.join(other)}",
+                "give the same options to go on, or --fresh to start over",
+            )
+
+    def load(self, index: int) -> Tensor | None:
+        """Codes int64 (F, H, W) of a round, None where it isn't done.
+
+        Raises:
+            DataError: its file is damaged.
+        """
+        file = self._file(index)
+        return load_tokens_of(file, self._plan["tokenizer"]).codes if file.exists() else None
+
+    def save(self, index: int, codes: Tensor) -> None:
+        """Keep a round; it appears whole or not at all.
+
+        Raises:
+            DataError: it can't be written.
+        """
+        save_tokens(self._file(index), codes, {**self._plan, "round": index})
+
+    def remove(self) -> None:
+        """Delete the rounds and the folder."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    def _refuse_another_folder(self) -> None:
+        if self.folder.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
+            raise UsageError(
+                f"{self.folder} is in the way: finished rounds would be kept there",
+                "move it away, or choose another output",
+            )
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"round-{index:04d}.safetensors"
