@@ -28,8 +28,8 @@ def draw_codes(
 ) -> tuple[Tensor, Tensor]:
     """Codes drawn from the posterior and their log-probabilities.
 
-    The logits of all positions never exist at once: head and draw run over chunks, each of one
-    item, so that an item's products have the same shapes in any batch.
+    The logits of all positions never exist at once: head and draw run over chunks. Where each item
+    has a generator a chunk is of one item, whose products then have the same shapes in any batch.
 
     Args:
         head: maps hidden states to posterior logits.
@@ -54,9 +54,9 @@ def draw_codes(
     log_probs = torch.empty(states.shape[0], dtype=torch.float32, device=hidden.device)
     chunk_bytes = _CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "other"]
     head_bytes = max(chunk_bytes, 4 * num_codes * _HEAD_ROWS)
-    of_item = list(chunks(shape[1], num_codes, head_bytes))
-    for first in range(0, states.shape[0], shape[1]):
-        for outer in of_item:
+    together = states.shape[0] if isinstance(generator, torch.Generator) else shape[1]
+    for first in range(0, states.shape[0], together):
+        for outer in chunks(together, num_codes, head_bytes):
             start = first + outer.start
             head_logits = head(states[start : first + outer.stop].float())
             for inner in chunks(head_logits.shape[0], num_codes, chunk_bytes):
