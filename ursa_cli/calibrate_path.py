@@ -1,6 +1,5 @@
 """`ursa calibrate-path`: (alpha, c) of the metric path for any codebook."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,6 +97,7 @@ def calibrate_path(
         mean_distances,
     )
     from ursa_core.codebooks import count_codes, load_codebook
+    from ursa_core.model_folder import write_json
     from ursa_core.path.calibration import distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
     from ursa_core.recipe_edit import write_path
@@ -135,9 +135,7 @@ def calibrate_path(
         "linear": {"times": schedule.times, "log_beta": schedule.log_beta},
         "files": [str(file) for file in [*files, out / "report.json"]],
     }
-    partial = out / "report.json.partial"
-    partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out / "report.json")
+    write_json(out / "report.json", report)
     if write_to:
         alpha_c = (None, None) if linear else (best.alpha, best.c)
         values = ("linear" if linear else "metric", *alpha_c)

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ursa_core.media import Frames, contact_sheet, read_media, resize_and_crop, to_frames, to_video
+from ursa_core.media import Frames, contact_sheet, read_media, resize_and_crop, to_video
 from ursa_core.path.calibration import TIMES, Array, Candidate, DistanceCurve, beta_at
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import Schedule
 from ursa_core.sampling.time_grid import shift_time
 from ursa_core.seeding import stream
-
-if TYPE_CHECKING:
-    from ursa_core.tokenizers.visual import VisualTokenizer
+from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
 PREVIEW_TIMES = tuple(round(0.1 * i, 1) for i in range(11))
 
@@ -78,7 +75,7 @@ def _save(figure: object, file: Path) -> None:
 
 def preview_sheet(
     clip: Path,
-    tokenizer: "VisualTokenizer",
+    tokenizer: VisualTokenizer,
     size: tuple[int, int],
     num_frames: int,
     schedules: Sequence[Schedule],
@@ -106,7 +103,7 @@ def preview_sheet(
             shown = []
             for t in PREVIEW_TIMES:
                 x_t = path.corrupt(codes, t, stream(0, "preview"))
-                shown.append(to_frames(tokenizer.decode(x_t))[num_frames // 2])
+                shown.append(decode_frames(tokenizer, x_t[0])[num_frames // 2])
             strips.append(np.stack(shown))
     return contact_sheet(strips, columns=1, num_shown=len(PREVIEW_TIMES))
 

@@ -14,7 +14,8 @@ LOGITS_BYTES = {"cpu": 16_000_000, "other": 256_000_000}
 """Logits of one chunk of positions and what is drawn and stepped from them, by kind of device."""
 _MAPS = 6  # of the decoder's widest, alive at once
 _TABLE_BYTES = 6  # an entry of the path's table of distances, while it is made
-_TABLE_ENTRIES = 1 << 27  # more make no table
+MAX_TABLE_ENTRIES = 1 << 27
+"""Largest table of distances: (classes × codes) entries of two bytes each."""
 MLP_ROWS = 4096
 """Positions that go through a network's MLP at a time."""
 SLICE_PIXELS = 1 << 21
@@ -65,7 +66,7 @@ class Sizes:
             values = (level + 1) // 2 if level % 2 else level
             classes *= math.comb(values + times - 1, times)
         entries = classes * self.num_codes
-        return entries if entries <= _TABLE_ENTRIES else 0
+        return entries if entries <= MAX_TABLE_ENTRIES else 0
 
 
 @dataclass(frozen=True)

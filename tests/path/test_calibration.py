@@ -49,7 +49,7 @@ def test_a_grid_gives_the_same_curve_as_its_codes_one_by_one() -> None:
 
 def test_large_codebooks_are_sampled_with_their_error(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = distance_curve(random_codebook(200))
-    monkeypatch.setattr(distance_table, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(distance_table, "MAX_TABLE_ENTRIES", 100)
     sampled = distance_curve(random_codebook(200), num_samples=64)
     assert sampled.num_sampled == 64
     assert 0 < sampled.error < 0.05

@@ -136,7 +136,7 @@ def test_the_published_codebook_has_1200_classes() -> None:
 
 
 def test_large_learned_codebooks_have_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distance_table, "MAX_ENTRIES", 2000)
+    monkeypatch.setattr(distance_table, "MAX_TABLE_ENTRIES", 2000)
     codebook = random_codebook()
     assert CodeGrid.of(codebook) is None
     assert DistanceTable.of(CodebookDistances(codebook), codebook) is None

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ursa_core.memory import MAX_TABLE_ENTRIES
 from ursa_core.path.codebook import CodebookDistances
 from ursa_core.path.draws import precise_dtype
-
-MAX_ENTRIES = 1 << 27
-"""Largest table: (classes × codes) entries of two bytes each."""
 
 _EQUAL = 1e-7
 """Neighbours in the order nearer than this are one: the rounding of vectors stored in float32."""
@@ -138,7 +136,7 @@ class DistanceTable:
         """The table of a codebook, None where it would be too large."""
         grid = CodeGrid.of(codebook)
         classes = distances.num_codes if grid is None else len(grid.canonical.unique())
-        if classes * distances.num_codes > MAX_ENTRIES:
+        if classes * distances.num_codes > MAX_TABLE_ENTRIES:
             return None
         return DistanceTable(distances, grid)
 
