@@ -67,6 +67,9 @@ def test_networks_that_take_turns_need_the_larger_of_their_peaks():
     sampling = memory.transformer + memory.activations + memory.logits
     assert memory.total == memory.process + memory.codebook + sampling
     assert memory.total < 8e9  # the published 1.7B at 49×320×512
+    # A CPU has but one memory, so both networks' weights stay in it.
+    on_cpu = sampling_memory(LARGE, GRID, SHAPE, 2, offload=True)
+    assert on_cpu.total > on_cpu.transformer + on_cpu.tokenizer + on_cpu.activations
     decoding = replace(memory, transformer=0, activations=0)
     assert decoding.total == memory.process + memory.codebook + memory.tokenizer + memory.decoding
 

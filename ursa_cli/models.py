@@ -254,7 +254,7 @@ def _description(found: "Summary") -> list[str]:
         for part, size in found.parts.items()
     }
     full, half = (found.memory(dtype.itemsize).total for dtype in (torch.float32, torch.bfloat16))
-    least = found.memory(torch.bfloat16.itemsize, offload=True).total
+    least = found.memory(torch.bfloat16.itemsize, device="cuda", offload=True).total
     rows = [
         ("name", found.name),
         ("folder", found.folder),
@@ -270,7 +270,7 @@ def _description(found: "Summary") -> list[str]:
         ("steps", settings.steps),
         ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
         ("memory", f"about {output.size(full)} in float32, {output.size(half)} in bfloat16"),
-        ("", f"{output.size(least)} in bfloat16 with --offload"),
+        ("", f"{output.size(least)} on a GPU in bfloat16 with --offload"),
         ("licence", found.licence),
     ]
     return [f"{name:<17}{value}" for name, value in rows]

@@ -176,7 +176,8 @@ class Plan:
         from ursa_core.devices import total_memory_bytes
 
         memory, there = self._memory, total_memory_bytes(self.model.device)
-        needed = replace(memory, activations=at_once * memory.activations).total
+        num = 1 if self.model.offload else at_once  # clips take turns then, too
+        needed = replace(memory, activations=num * memory.activations).total
         if there is not None and needed > _CLEARLY_TOO_MUCH * there:
             raise DeviceError(
                 f"{self.settings.shape} takes about {needed / 1e9:.1f} GB of memory,"

@@ -157,7 +157,7 @@ def sampling_memory(
         activations=(layer + mlp) * dtype_bytes + joined,
         logits=LOGITS_BYTES["cpu" if device == "cpu" else "other"],
         decoding=round(slice_pixels * 4 * (maps + _PIXELS)) + 6 * pixels,
-        offload=offload,
+        offload=offload and device != "cpu",  # there both stay in the same memory
     )
 
 
