@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/nano_tasks.py extend         # 60 seconds from 2, 30 cases
     .venv/bin/python benchmarks/nano_tasks.py interpolate    # between two frames, 50 moving cases
 
-Given frames are drawn by the procedural world from held-out prompts. ``--cond`` and
-``--cond-noise`` compare the ways of conditioning. Prints a table, then one JSON object; the clips
+Given frames are drawn by the procedural world from held-out prompts. ``--cond``, ``--cond-noise``
+and ``--chain`` compare the ways of conditioning. Prints a table, then one JSON object; the clips
 and a line a case (cases.jsonl) stay in the folder of --out.
 """
 
@@ -110,8 +110,9 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         clip = rendered(bundle, want, args.seed)
         overlap = default_overlap(settings.frames, stride)
         plan = Extension(
-            len(clip), frames, settings.frames, overlap, (), False, args.cond, args.cond_noise
-        )
+            len(clip), frames, settings.frames, overlap, (), False,
+            args.chain or settings.chain, args.cond, args.cond_noise,
+        )  # fmt: skip
         turned = BACK.get(want.motion, want.motion)
         turns = [
             shapes.caption(want.colour, want.shape, motion, want.background)
@@ -120,11 +121,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         plan = replace(plan, prompts=tuple(turns[i % 2] for i in range(plan.num_rounds)))
         store = RoundStore(str(folder / "case"))
         store.open({"tokenizer": "", "fps": settings.fps}, fresh=True)
-        made, rounds = clip, []
-        options = GenerateOptions("", seed=args.seed)
-        for each, longer in extend(bundle, clip, plan, options, store):
-            made = longer
-            rounds.append(each)
+        rounds, made = extend(bundle, clip, plan, GenerateOptions("", seed=args.seed), store)
         store.remove()
         seen = judge(written(made, bundle, folder, want)[-last:])
         parts = ("colour", "shape", "background")
@@ -194,6 +191,7 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="measure so many cases instead of all")
     parser.add_argument("--seed", type=int, default=0, help="of every clip")
     parser.add_argument("--cond", choices=["soft", "lock"], default="lock")
+    parser.add_argument("--chain", choices=["tokens", "pixels"], help="default: the model's own")
     parser.add_argument("--cond-noise", type=float, default=0.0)
     parser.add_argument("--out", type=Path, default=Path("out_nano_tasks"), help="for the clips")
     args = parser.parse_args()

@@ -1,6 +1,7 @@
 """`ursa extend`: a video made longer, in rounds that are kept."""
 
 from dataclasses import asdict, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,11 +14,19 @@ from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import Plan
+    from ursa_core.tasks.extend import Chain as ChainName
     from ursa_core.tasks.extend import Extension, Round
     from ursa_core.tasks.given_media import GivenMedia
     from ursa_core.tasks.round_store import RoundStore
 
 _TOKENS = ".safetensors"
+
+
+class Chain(StrEnum):
+    """How rounds chain."""
+
+    TOKENS = "tokens"
+    PIXELS = "pixels"
 
 
 @shared.spread
@@ -69,6 +78,15 @@ def extend(
             metavar="N",
             help="Frames that a round is given, 1 + a multiple of the model's temporal stride.",
             show_default="a quarter of the model's frames",
+            rich_help_panel=GIVEN_PANEL,
+        ),
+    ] = None,
+    chain: Annotated[
+        Chain | None,
+        typer.Option(
+            help="How rounds chain: as tokens, decoded once in one piece, or as pixels, encoded "
+            "anew.",
+            show_default="the model's, pixels with --before",
             rich_help_panel=GIVEN_PANEL,
         ),
     ] = None,
@@ -136,6 +154,7 @@ def extend(
         default_overlap(shape.frames, strides.temporal) if overlap is None else overlap,
         tuple(prompts),
         before,
+        _chain(chain, before, plan),
         *way,
     )
     extension.check(strides)
@@ -157,6 +176,13 @@ def extend(
         output.data(payload, lines=lines, paths=[out])
         return
     _make(plan, extension, given, store, provenance, out, fresh, sampling.seed is None)
+
+
+def _chain(chain: Chain | None, before: bool, plan: "Plan") -> "ChainName":
+    """How rounds chain: as asked for, else as the model does best."""
+    if chain is not None:
+        return chain.value
+    return "tokens" if plan.settings.chain == "tokens" and not before else "pixels"
 
 
 def _read(clip: str, plan: "Plan", fit: bool) -> "GivenMedia":
@@ -204,21 +230,29 @@ def _make(
     store.open({**provenance, "tokenizer": tokenizer_identity(bundle.folder)}, fresh)
     if tell_seed:
         output.note(f"seed {plan.wanted.seed}")
-    rounds: list[Round] = []
-    frames = given.frames
     steps, total = plan.num_steps, extension.num_rounds
+    done = 0
     try:
         with output.progress(steps * total, "extend") as advance:
-            made = extended(
-                bundle, given.frames, extension, plan.wanted, store, lambda *_: advance()
-            )
-            for each, longer in made:
-                frames = longer
-                rounds.append(each)
-                if each.resumed:
+
+            def on_round(resumed: bool) -> None:
+                nonlocal done
+                done += 1
+                if resumed:
                     advance(steps, earlier=True)
+
+            rounds, frames = extended(
+                bundle,
+                given.frames,
+                extension,
+                plan.wanted,
+                store,
+                on_step=lambda *_: advance(),
+                on_round=on_round,
+                codes=given.codes,
+            )
     except KeyboardInterrupt:
-        output.note(f"{len(rounds)} of {total} rounds are in {store.folder}")
+        output.note(f"{done} of {total} rounds are in {store.folder}")
         raise
     write_media(out, frames, plan.settings.fps, provenance, plan.crf)
     store.remove()

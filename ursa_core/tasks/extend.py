@@ -1,26 +1,32 @@
 """A clip made longer in rounds: each is given the end of what there is and makes what follows.
 
-Rounds chain in pixels: the last frames are encoded anew, as the beginning of a clip, since the
-first latent frame of a clip stands for one frame and the others for a stride of frames.
+Chained in tokens, a round is given the last latent frames, and all is decoded once, in one piece.
+For a window's first latent frame that is unusual: as a clip's first it would stand for one frame,
+not for a stride of them, which a model learns from windows cut from the middle of longer clips.
+Chained in pixels, the last frames are encoded anew, as the beginning of a clip.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ursa_core.bundle import Bundle
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.grids import Strides
 from ursa_core.media import Frames
-from ursa_core.sampling.conditioning import Cond
+from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.denoise import OnStep
-from ursa_core.sampling.generate import GenerateOptions, decode, generate, pixel_shape
+from ursa_core.sampling.generate import GenerateOptions, decode, encode, generate, pixel_shape
 from ursa_core.seeding import stream_seed
 from ursa_core.tasks.given_media import condition
 from ursa_core.tasks.round_store import RoundStore
 
+Chain = Literal["tokens", "pixels"]
 FADE_FRAMES = 8
 """Frames over which the difference at a join fades out."""
 
@@ -36,6 +42,7 @@ class Extension:
         overlap: frames that a round is given, 1 + a multiple of the temporal stride.
         prompts: one a segment; segments take even shares of the rounds.
         before: make what comes before the clip instead of what follows.
+        chain: rounds in ``tokens`` or in ``pixels``.
         cond: ``soft`` or ``lock``.
         cond_noise: in [0, 1].
     """
@@ -46,6 +53,7 @@ class Extension:
     overlap: int
     prompts: tuple[str, ...]
     before: bool
+    chain: Chain
     cond: Cond
     cond_noise: float
 
@@ -53,7 +61,8 @@ class Extension:
         """Refuse what can't be made.
 
         Raises:
-            UsageError: the result isn't longer than the clip, or the prompts outnumber the rounds.
+            UsageError: the result isn't longer than the clip, the prompts outnumber the rounds, or
+                what comes before is to chain in tokens.
             ShapeError: the overlap doesn't fit the stride or leaves nothing to make.
             DataError: the clip is shorter than the overlap.
         """
@@ -62,6 +71,12 @@ class Extension:
             raise ShapeError(
                 f"an overlap of {self.overlap} frames can't be used",
                 f"use one of {', '.join(map(str, fitting))}" if fitting else "use a video model",
+            )
+        if self.before and self.chain == "tokens":
+            raise UsageError(
+                "what comes before a clip can't chain in tokens: its first latent frame would have"
+                " to stand for more than one frame",
+                "add --chain pixels",
             )
         if self.before and self.overlap == 1:
             raise ShapeError(
@@ -135,7 +150,9 @@ def extend(
     options: GenerateOptions,
     store: RoundStore,
     on_step: OnStep | None = None,
-) -> Iterator[tuple[Round, Frames]]:
+    on_round: Callable[[bool], None] | None = None,
+    codes: Tensor | None = None,
+) -> tuple[list[Round], Frames]:
     """Make a clip longer, round by round.
 
     Args:
@@ -145,40 +162,112 @@ def extend(
         options: of sampling; prompt, number and frames are those of the extension.
         store: keeps the rounds; those it holds already aren't made again.
         on_step: called after each step of a round that is made.
+        on_round: called after each round, with whether it was there already.
+        codes: int64 (F, H, W) of the clip, where it came as codes; else they are encoded.
 
-    Yields:
-        Each round and the frames until then, cut to the length that was asked for.
+    Returns:
+        The rounds, and all frames, cut to the length that was asked for.
 
     Raises:
         UrsaError: as ``generate`` and the store do.
     """
-    overlap = extension.overlap
-    options = replace(options, frames=extension.window, num=1)
-    grid = bundle.grid(pixel_shape(bundle, options))
+    rounds = _Rounds(bundle, extension, options, store, on_step, on_round)
+    if extension.chain == "tokens":
+        new = _in_tokens(rounds, clip, codes)
+    else:
+        new = _in_pixels(rounds, clip)
     # Everything grows at its end here; what comes before the clip is turned round.
     turn = slice(None, None, -1 if extension.before else 1)
-    frames = clip[turn]
-    for index in range(extension.num_rounds):
+    frames = np.concatenate([clip[turn], new])[: extension.frames]
+    each, own = extension.frames_per_round, extension.own_frames
+    told = []
+    for index, resumed in enumerate(rounds.resumed):
+        part = frames[own + index * each : own + (index + 1) * each]
+        join, median = _changes(frames[own + index * each - 1], part)
+        drift = float(np.linalg.norm(_mean_colour(part) - _mean_colour(clip)))
+        sharpness = _sharpness(part) / max(_sharpness(clip), 1e-6)
         prompt = extension.prompt_of(index)
-        codes = store.load(index)
-        resumed = codes is not None
+        told.append(Round(index, prompt, drift, sharpness, join, median, resumed))
+    return told, frames[turn]
+
+
+class _Rounds:
+    """Makes the rounds' codes, or takes them from the store."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        extension: Extension,
+        options: GenerateOptions,
+        store: RoundStore,
+        on_step: OnStep | None,
+        on_round: Callable[[bool], None] | None,
+    ) -> None:
+        self.bundle, self.extension = bundle, extension
+        self.options = replace(options, frames=extension.window, num=1)
+        self.grid = bundle.grid(pixel_shape(bundle, self.options))
+        self.resumed: list[bool] = []
+        self._store, self._on_step, self._on_round = store, on_step, on_round
+
+    def next(self, given: Callable[[], Conditioning]) -> Tensor:
+        """Codes (F, H, W) of the next round's window."""
+        index = len(self.resumed)
+        codes = self._store.load(index)
+        self.resumed.append(codes is not None)
         if codes is None:
-            # At the window's end all of the piece but its first frame is given.
-            piece = frames[-overlap:][turn]
-            num_given = (overlap - 1) // bundle.video_tokenizer.strides.temporal
-            place = grid.frames - num_given if extension.before else 0
-            given = condition(bundle, grid, {place: piece}, extension.cond, extension.cond_noise)
-            seed = stream_seed(options.seed, "round", index)
-            of_round = replace(options, prompt=prompt, seed=seed)
-            (made,) = generate(bundle, of_round, on_step, conditioning=given)
+            options = replace(
+                self.options,
+                prompt=self.extension.prompt_of(index),
+                seed=stream_seed(self.options.seed, "round", index),
+            )
+            (made,) = generate(self.bundle, options, self._on_step, conditioning=given())
             codes = made.codes
-            store.save(index, codes)
-        new = following(frames, decode(bundle, codes)[turn], overlap)
-        join, median = _changes(frames[-1], new)
-        drift = float(np.linalg.norm(_mean_colour(new) - _mean_colour(clip)))
-        sharpness = _sharpness(new) / max(_sharpness(clip), 1e-6)
-        frames = np.concatenate([frames, new])[: extension.frames]
-        yield Round(index, prompt, drift, sharpness, join, median, resumed), frames[turn]
+            self._store.save(index, codes)
+        if self._on_round:
+            self._on_round(self.resumed[-1])
+        return codes
+
+
+def _in_tokens(rounds: _Rounds, clip: Frames, codes: Tensor | None) -> Frames:
+    """The new frames, chained as codes and decoded with the clip before them."""
+    extension, grid = rounds.extension, rounds.grid
+    stride = rounds.bundle.video_tokenizer.strides.temporal
+    if codes is None:  # the end of the clip, as much as a round may see
+        latents = min((len(clip) - 1) // stride, grid.frames - 1)
+        codes = encode(rounds.bundle, clip[-1 - stride * latents :])
+    chain = codes.cpu()
+    own = 1 + stride * (len(chain) - 1)
+    num_given = 1 + (extension.overlap - 1) // stride
+
+    def given() -> Conditioning:
+        window = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
+        window[:num_given] = chain[-num_given:]
+        mask = torch.arange(grid.frames) < num_given
+        return Conditioning(window, mask, extension.cond, extension.cond_noise)
+
+    for _ in range(extension.num_rounds):
+        chain = torch.cat([chain, rounds.next(given).cpu()[num_given:]])
+    return following(clip, decode(rounds.bundle, chain), own)
+
+
+def _in_pixels(rounds: _Rounds, clip: Frames) -> Frames:
+    """The new frames, each round encoded anew; in the order in which they are made."""
+    extension, bundle, grid = rounds.extension, rounds.bundle, rounds.grid
+    overlap = extension.overlap
+    turn = slice(None, None, -1 if extension.before else 1)
+    # At the window's end all of the piece but its first frame is given.
+    num_given = (overlap - 1) // bundle.video_tokenizer.strides.temporal
+    place = grid.frames - num_given if extension.before else 0
+    frames = clip[turn]
+
+    def given() -> Conditioning:
+        piece = {place: frames[-overlap:][turn]}
+        return condition(bundle, grid, piece, extension.cond, extension.cond_noise)
+
+    for _ in range(extension.num_rounds):
+        window = decode(bundle, rounds.next(given))[turn]
+        frames = np.concatenate([frames, following(frames, window, overlap)])
+    return frames[len(clip) :]
 
 
 def following(frames: Frames, window: Frames, overlap: int) -> Frames:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ursa_core.bundle import Bundle, load_tokenizer
 from ursa_core.data.token_files import load_tokens_of
@@ -30,6 +31,7 @@ class GivenMedia:
         frames: uint8 (F, H, W, 3), of the clip's size.
         fps: frames a second; None of an image.
         metadata: what the file says about itself.
+        codes: int64 (F, H, W), where the file holds codes.
     """
 
     file: str
@@ -37,6 +39,7 @@ class GivenMedia:
     frames: Frames
     fps: float | None
     metadata: dict[str, Any]
+    codes: Tensor | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -111,7 +114,8 @@ def read_tokens(
         raise ShapeError(
             f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add --size {size}"
         )
-    return GivenMedia(file, digest_of(Path(file)), frames, tokens.fps, tokens.metadata)
+    digest = digest_of(Path(file))
+    return GivenMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
 
 
 def _given(
