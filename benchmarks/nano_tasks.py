@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/nano_tasks.py extend         # 60 seconds from 2, 30 cases
     .venv/bin/python benchmarks/nano_tasks.py interpolate    # between two frames, 50 moving cases
 
-Given frames are drawn by the procedural world from held-out prompts. ``--cond``, ``--cond-noise``
-and ``--chain`` compare the ways of conditioning. Prints a table, then one JSON object; the clips
-and a line a case (cases.jsonl) stay in the folder of --out.
+Given frames are drawn by the procedural world from held-out prompts. ``--cond``, ``--cond-noise``,
+``--chain`` and ``--schedule`` compare the ways to condition. Prints a table, then one JSON object;
+the clips and a line a case (cases.jsonl) stay in the folder of --out.
 """
 
 import argparse
@@ -32,7 +32,8 @@ from ursa_core.evaluation.shapes_judge import judge
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
-from ursa_core.tasks.extend import Extension, default_overlap, extend
+from ursa_core.tasks.extend import extend
+from ursa_core.tasks.extension import Extension, default_overlap
 from ursa_core.tasks.given_media import Given, GivenMedia
 from ursa_core.tasks.round_store import RoundStore
 
@@ -111,7 +112,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         overlap = default_overlap(settings.frames, stride)
         plan = Extension(
             len(clip), frames, settings.frames, overlap, (), False,
-            args.chain or settings.chain, args.cond, args.cond_noise,
+            args.chain or settings.chain, args.schedule, stride, args.cond, args.cond_noise,
         )  # fmt: skip
         turned = BACK.get(want.motion, want.motion)
         turns = [
@@ -192,6 +193,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of every clip")
     parser.add_argument("--cond", choices=["soft", "lock"], default="lock")
     parser.add_argument("--chain", choices=["tokens", "pixels"], help="default: the model's own")
+    parser.add_argument("--schedule", choices=["together", "diagonal"], default="together")
     parser.add_argument("--cond-noise", type=float, default=0.0)
     parser.add_argument("--out", type=Path, default=Path("out_nano_tasks"), help="for the clips")
     args = parser.parse_args()

@@ -14,8 +14,9 @@ from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import Plan
-    from ursa_core.tasks.extend import Chain as ChainName
-    from ursa_core.tasks.extend import Extension, Round
+    from ursa_core.tasks.extend import Round
+    from ursa_core.tasks.extension import Chain as ChainName
+    from ursa_core.tasks.extension import Extension
     from ursa_core.tasks.given_media import GivenMedia
     from ursa_core.tasks.round_store import RoundStore
 
@@ -27,6 +28,13 @@ class Chain(StrEnum):
 
     TOKENS = "tokens"
     PIXELS = "pixels"
+
+
+class Schedule(StrEnum):
+    """How the new frames of a round go through time."""
+
+    TOGETHER = "together"
+    DIAGONAL = "diagonal"
 
 
 @shared.spread
@@ -90,6 +98,14 @@ def extend(
             rich_help_panel=GIVEN_PANEL,
         ),
     ] = None,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(
+            help="New frames of a round are refined together, or on a rolling diagonal: earlier "
+            "ones ahead in time, one latent frame done in each round, in tokens alone.",
+            rich_help_panel=GIVEN_PANEL,
+        ),
+    ] = Schedule.TOGETHER,
     cond: shared.Conditions = None,
     cond_noise: shared.CondNoise = None,
     fit: shared.Fit = False,
@@ -143,7 +159,7 @@ def extend(
     prompts = prompts or [str(given.metadata.get("prompt", ""))]
 
     from ursa_core.grids import PixelShape
-    from ursa_core.tasks.extend import Extension, default_overlap
+    from ursa_core.tasks.extension import Extension, default_overlap
     from ursa_core.tasks.round_store import RoundStore
 
     shape, strides = plan.settings.shape, model.found.strides
@@ -155,9 +171,11 @@ def extend(
         tuple(prompts),
         before,
         _chain(chain, before, plan),
+        schedule.value,
+        strides.temporal,
         *way,
     )
-    extension.check(strides)
+    extension.check()
     result = PixelShape(extension.frames, shape.height, shape.width)
     check_output(out, sampling.force, result, fps)
     store = RoundStore(out)
@@ -230,16 +248,16 @@ def _make(
     store.open({**provenance, "tokenizer": tokenizer_identity(bundle.folder)}, fresh)
     if tell_seed:
         output.note(f"seed {plan.wanted.seed}")
-    steps, total = plan.num_steps, extension.num_rounds
+    steps = [extension.steps_of(index, plan.num_steps) for index in range(extension.num_rounds)]
     done = 0
     try:
-        with output.progress(steps * total, "extend") as advance:
+        with output.progress(sum(steps), "extend") as advance:
 
             def on_round(resumed: bool) -> None:
                 nonlocal done
-                done += 1
                 if resumed:
-                    advance(steps, earlier=True)
+                    advance(steps[done], earlier=True)
+                done += 1
 
             rounds, frames = extended(
                 bundle,
@@ -252,7 +270,7 @@ def _make(
                 codes=given.codes,
             )
     except KeyboardInterrupt:
-        output.note(f"{done} of {total} rounds are in {store.folder}")
+        output.note(f"{done} of {len(steps)} rounds are in {store.folder}")
         raise
     write_media(out, frames, plan.settings.fps, provenance, plan.crf)
     store.remove()

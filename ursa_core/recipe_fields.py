@@ -185,6 +185,7 @@ class GeneratorData(Section):
     """Latent frames of a training clip; longer token clips give windows from anywhere in them. Null
     takes whole clips of the most frequent length."""
 
+
 class PathSettings(Section):
     """Probability path from noise to data."""
 
