@@ -10,8 +10,9 @@ def test_ranks_share_a_batch_out(tmp_path: Path, tiny_model: Path) -> None:
     source.write_text("a red circle\na blue square\na green star\n")
     fixed = ["--model", str(tiny_model), "--steps", "2", "--seed", "3", "--device", "cpu"]
     ursa = ["-m", "ursa_cli", "sample", "--from-file", str(source), "--quiet", *fixed]
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python", sys.executable]
-    for out, words in (("shared", [*launch, *ursa]), ("alone", ursa)):
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ranks = [*launch, "--no-python", sys.executable, *ursa]
+    for out, words in (("shared", ranks), ("alone", ursa)):
         command = [sys.executable, *words, "-o", str(tmp_path / out)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
