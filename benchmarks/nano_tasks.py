@@ -78,7 +78,7 @@ def conditioned(bundle: Bundle, want: Wanted, places: dict[int, Frames], args: A
     (made,) = generate(
         bundle, GenerateOptions(want.prompt, seed=args.seed), conditioning=conditioning
     )
-    return decode(bundle, made.codes)
+    return given.shown(decode(bundle, made.codes))
 
 
 def written(frames: Frames, bundle: Bundle, folder: Path, want: Wanted) -> Frames:
@@ -92,8 +92,8 @@ def image_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
     """Image to video: the first frame's PSNR, and whether the prompt's motion is seen."""
     for want in chosen(shapes.MOTIONS, args.limit):
         first = rendered(bundle, want, args.seed)[:1]
-        made = conditioned(bundle, want, {0: first}, args)
-        seen = judge(written(made, bundle, folder, want)).motion
+        made = written(conditioned(bundle, want, {0: first}, args), bundle, folder, want)
+        seen = judge(made).motion
         yield {
             "prompt": want.prompt,
             "first_psnr_db": psnr(made[:1], first),
@@ -144,8 +144,9 @@ def interpolate_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]
     for want in chosen(tuple(BACK), args.limit):
         clip = rendered(bundle, want, args.seed)
         end = len(clip) - 1
-        made = conditioned(bundle, want, {0: clip[:1], end: clip[end:]}, args)
-        way = centres(written(made, bundle, folder, want))
+        places = {0: clip[:1], end: clip[end:]}
+        made = written(conditioned(bundle, want, places, args), bundle, folder, want)
+        way = centres(made)
         start, goal = centres(clip[[0, end]])
         length = np.linalg.norm(goal - start)
         along = (way - start) @ (goal - start) / length

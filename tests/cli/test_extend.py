@@ -20,9 +20,9 @@ from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode
 from ursa_core.seeding import stream
 from ursa_core.tasks import chains as extending
-from ursa_core.tasks.chains import following
 from ursa_core.tasks.extend import extend as extend_clip
 from ursa_core.tasks.extension import Extension
+from ursa_core.tasks.joins import following
 from ursa_core.tasks.round_store import RoundStore
 
 PROMPTS = ("a red circle moves right", "a red circle moves left")
@@ -207,13 +207,6 @@ def test_the_model_decides_how_rounds_chain(extend, tmp_path, tiny_model, capsys
         options = ["--frames", 15, "--dry-run", "--json", "--model", model, *more]
         assert extend(*options) == 0
         assert json.loads(capsys.readouterr().out)["chain"] == chain
-
-
-def test_the_difference_at_a_join_fades_out():
-    frames = np.full((3, 2, 2, 3), 100, np.uint8)
-    window = np.full((12, 2, 2, 3), 82, np.uint8)
-    new = following(frames, window, 5)[:, 0, 0, 0].astype(int)
-    assert list(new) == [98, 96, 94, 92, 90, 88, 86]
 
 
 @pytest.mark.parametrize(

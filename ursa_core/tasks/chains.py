@@ -29,10 +29,8 @@ from ursa_core.sampling.rolling import roll_on
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tasks.extension import Extension
 from ursa_core.tasks.given_media import condition
+from ursa_core.tasks.joins import following
 from ursa_core.tasks.round_store import RoundStore
-
-FADE_FRAMES = 8
-"""Frames over which the difference at a join fades out."""
 
 
 class Rounds:
@@ -148,21 +146,3 @@ def in_pixels(rounds: Rounds, clip: Frames) -> Frames:
         window = decode(bundle, rounds.next(given))[turn]
         frames = np.concatenate([frames, following(frames, window, overlap)])
     return frames[len(clip) :]
-
-
-def following(frames: Frames, window: Frames, overlap: int) -> Frames:
-    """The window's frames behind the overlap, joined to the last of ``frames`` without a seam.
-
-    The window shows the last frame anew, and differs from it as the tokenizer's codes do from
-    pixels. That difference goes on over the join and fades out.
-
-    Args:
-        frames: uint8 (F, H, W, 3), what there is.
-        window: uint8 (N, H, W, 3), whose frame ``overlap − 1`` shows the last of them.
-        overlap: frames that both show.
-    """
-    difference = frames[-1].astype(np.float32) - window[overlap - 1]
-    new = window[overlap:].astype(np.float32)
-    weights = np.clip(1 - np.arange(1, len(new) + 1) / (FADE_FRAMES + 1), 0, 1)
-    faded = new + weights[:, None, None, None].astype(np.float32) * difference
-    return np.asarray(faded.round().clip(0, 255), np.uint8)

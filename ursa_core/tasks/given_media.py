@@ -18,6 +18,7 @@ from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
+from ursa_core.tasks.joins import with_frames
 from ursa_core.tokenizers.visual import decode_frames
 
 
@@ -173,6 +174,12 @@ class Given:
             repeats = 1 if frame == 0 else 1 + stride
             pieces[latent_frame_of(frame, stride)] = np.repeat(given.frames, repeats, axis=0)
         return condition(bundle, grid, pieces, self.cond, self.cond_noise)
+
+    def shown(self, made: Frames) -> Frames:
+        """A decoded clip (F, H, W, 3) with the frames given as they are, where they are locked."""
+        if self.cond == "soft":
+            return made
+        return with_frames(made, {at: each.frames for at, each in self.media.items()})
 
     def kept(self, made: Frames) -> list[dict[str, Any]]:
         """How near a clip (F, H, W, 3) is to what was given: file, frame, frames, PSNR in dB."""
