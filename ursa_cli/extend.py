@@ -1,26 +1,22 @@
 """`ursa extend`: a video made longer, in rounds that are kept."""
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli import batch_options, clips, options, output
 from ursa_cli import sampling_options as shared
-from ursa_cli.sample import tell_kept
+from ursa_cli.extend_plan import ExtendOptions
 from ursa_cli.sampling_options import CLIP_PANEL, GIVEN_PANEL
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_cli.sample_plan import Plan
-    from ursa_core.tasks.extend import Round
-    from ursa_core.tasks.extension import Chain as ChainName
-    from ursa_core.tasks.extension import Extension
-    from ursa_core.tasks.given_media import GivenMedia
+    from ursa_cli.extend_plan import ExtendPlan
     from ursa_core.tasks.round_store import RoundStore
-
-_TOKENS = ".safetensors"
+    from ursa_core.tokenizers.visual import VisualTokenizer
 
 
 class Chain(StrEnum):
@@ -39,14 +35,16 @@ class Schedule(StrEnum):
 
 @shared.spread
 def extend(
-    clip: Annotated[
-        str,
-        typer.Argument(
-            metavar="CLIP", help="Video, or token file (.safetensors) of one, to go on from."
-        ),
-    ],
     out: shared.Output,
     sampling: shared.SamplingOptions,
+    clip: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CLIP",
+            help="Video, or token file (.safetensors) of one, to go on from.",
+            show_default=False,
+        ),
+    ] = None,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -109,6 +107,10 @@ def extend(
     cond: shared.Conditions = None,
     cond_noise: shared.CondNoise = None,
     fit: shared.Fit = False,
+    from_file: batch_options.FromFile = None,
+    name_template: batch_options.NameTemplate = None,
+    shard: batch_options.ShardOption = None,
+    skip_bad: batch_options.SkipBad = False,
     fresh: Annotated[
         bool,
         typer.Option(
@@ -127,128 +129,90 @@ def extend(
       ursa extend out.mp4 -o long.mp4 --seconds 10
 
       ursa extend a.mp4 "a red star spins" -o b.mp4 --frames 41
+
+      ursa extend --from-file clips.txt -o longer --seconds 10
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
-    way = shared.condition(cond, cond_noise)
-    for name, text in (("output", out), ("clip", clip)):
-        options.require_text(name, text)
-    for prompt in prompts or []:
-        options.require_text("prompt", prompt, may_be_empty=True)
-    if (seconds is None) == (frames is None):
-        raise UsageError("the length of the result isn't clear", "give --seconds or --frames")
-    in_range = frames is None or 1 <= frames <= 1_000_000
-    options.require(in_range, "--frames", frames, "1 to 1000000")
-    in_range = seconds is None or 0 < seconds <= 100_000
-    options.require(in_range, "--seconds", seconds, "above 0 to 100000")
+    options.require_text("output", out)
+    wanted = ExtendOptions(
+        clip or "", prompts, seconds, frames, before, overlap, chain and chain.value,
+        schedule.value, cond, cond_noise, fit,
+    )  # fmt: skip
+    if from_file is not None:
+        if clip is not None:
+            raise UsageError(
+                "CLIP and --from-file can't both be given", "name clips and prompts in the list"
+            )
+        from ursa_cli.extend_batch import make_batch
 
-    from ursa_cli import sample_plan
+        of_records = batch_options.columns(ExtendOptions, shared.ClipOptions)
+        columns = {"clip": str, "prompt": str, **of_records}
+        batch = batch_options.read_batch(
+            from_file, out, columns, name_template, None, shard, skip_bad, sampling.force,
+            text="clip",
+        )  # fmt: skip
+        make_batch(batch, sampling, wanted, fresh)
+        return
+    if clip is None:
+        raise UsageError("missing argument 'CLIP'", "see ursa extend --help")
+    batch_options.refuse_without_list(name_template, None, shard, skip_bad)
+    options.require_text("clip", clip)
+    wanted.check()
+
+    from ursa_cli.extend_plan import plan_extension
+    from ursa_cli.sample_plan import place_model
+    from ursa_core.bundle import load_tokenizer
     from ursa_core.media import check_output
-
-    check_output(out, sampling.force)
-    model = sample_plan.place_model(sampling)
-    plan = sample_plan.make_plan(model, sampling, (prompts or [""])[0], [])
-    plan.check_memory()
-    given = _read(clip, plan, fit)
-    fps = sampling.fps or given.fps or plan.settings.fps
-    if fps != plan.settings.fps:
-        output.warn(
-            f"{clip} has {fps:g} frames a second and the model makes {plan.settings.fps:g}: "
-            "motion will change its speed"
-        )
-    prompts = prompts or [str(given.metadata.get("prompt", ""))]
-
-    from ursa_core.grids import PixelShape
-    from ursa_core.tasks.extension import Extension, default_overlap
     from ursa_core.tasks.round_store import RoundStore
 
-    shape, strides = plan.settings.shape, model.found.strides
-    extension = Extension(
-        len(given.frames),
-        frames or round((seconds or 0) * fps),
-        shape.frames,
-        default_overlap(shape.frames, strides.temporal) if overlap is None else overlap,
-        tuple(prompts),
-        before,
-        _chain(chain, before, plan),
-        schedule.value,
-        strides.temporal,
-        *way,
-    )
-    extension.check()
-    result = PixelShape(extension.frames, shape.height, shape.width)
-    check_output(out, sampling.force, result, fps)
+    check_output(out, sampling.force)
+    model = place_model(sampling)
+
+    def tokenizer() -> "tuple[VisualTokenizer, str]":
+        found, _, identity = load_tokenizer(model.found.folder, model.device)
+        return found, identity
+
+    planned = plan_extension(model, sampling, wanted, out, tokenizer)
+    for warning in planned.warnings:
+        output.warn(warning)
     store = RoundStore(out)
     kept = None if fresh else store.plan()
     if sampling.seed is None and kept is not None and isinstance(kept.get("seed"), int):
-        plan = replace(plan, wanted=replace(plan.wanted, seed=kept["seed"]))
-    plan = replace(plan, settings=replace(plan.settings, fps=fps))
-    provenance = _provenance(plan, extension, given)
+        sampled = replace(planned.plan.wanted, seed=kept["seed"])
+        planned = replace(planned, plan=replace(planned.plan, wanted=sampled))
     if sampling.dry_run:
-        rounds, each = extension.num_rounds, extension.frames_per_round
-        payload = {**provenance, "output": out, "num_rounds": rounds, "frames_per_round": each}
-        lines = [
-            f"{clip}: {len(given.frames)} frames at {fps:g} fps, {extension.frames} wanted",
-            f"{rounds} rounds of {each} frames, {extension.overlap} given to each",
-        ]
-        output.data(payload, lines=lines, paths=[out])
+        _tell(planned, out)
         return
-    _make(plan, extension, given, store, provenance, out, fresh, sampling.seed is None)
+    _make(planned, store, out, fresh, sampling.seed is None)
 
 
-def _chain(chain: Chain | None, before: bool, plan: "Plan") -> "ChainName":
-    """How rounds chain: as asked for, else as the model does best."""
-    if chain is not None:
-        return chain.value
-    return "tokens" if plan.settings.chain == "tokens" and not before else "pixels"
-
-
-def _read(clip: str, plan: "Plan", fit: bool) -> "GivenMedia":
-    """The clip to extend, of the size that the model makes."""
-    from ursa_core.grids import PixelShape
-    from ursa_core.tasks.given_media import read_clip, read_tokens
-
-    settings = plan.settings
-    shape = PixelShape(1, settings.height, settings.width)
-    if clip.endswith(_TOKENS):
-        return read_tokens(clip, shape, plan.model.found.folder, plan.model.device)
-    return read_clip(clip, shape, fit, whole=True)
-
-
-def _provenance(plan: "Plan", extension: "Extension", given: "GivenMedia") -> dict[str, Any]:
-    """What the video is made of; it decides every round."""
-    return {
-        **plan.provenance,
-        **asdict(extension),
-        "prompt": extension.prompts[0],
-        "given": given.provenance,
-    }
+def _tell(planned: "ExtendPlan", out: str) -> None:
+    """Print what would be made."""
+    extension, fps = planned.extension, planned.plan.settings.fps
+    rounds, each = extension.num_rounds, extension.frames_per_round
+    told = {"output": out, "num_rounds": rounds, "frames_per_round": each}
+    file, own = planned.given.file, extension.own_frames
+    lines = [
+        f"{file}: {own} frames at {fps:g} fps, {extension.frames} wanted",
+        f"{rounds} rounds of {each} frames, {extension.overlap} given to each",
+    ]
+    output.data({**planned.provenance, **told}, lines=lines, paths=[out])
 
 
 def _make(
-    plan: "Plan",
-    extension: "Extension",
-    given: "GivenMedia",
-    store: "RoundStore",
-    provenance: dict[str, Any],
-    out: str,
-    fresh: bool,
-    tell_seed: bool,
+    planned: "ExtendPlan", store: "RoundStore", out: str, fresh: bool, tell_seed: bool
 ) -> None:
-    """Make the rounds that are missing, write the video, and delete what was kept for it."""
-    from ursa_cli.sample_plan import prompt_warnings
+    """Make the video, and tell of its rounds."""
     from ursa_core.bundle import tokenizer_identity
-    from ursa_core.media import write_media
-    from ursa_core.tasks.extend import extend as extended
 
-    bundle = plan.model.load()
-    for prompt in extension.prompts:
-        for warning in prompt_warnings(bundle, replace(plan.wanted, prompt=prompt)):
-            output.warn(warning)
-    store.open({**provenance, "tokenizer": tokenizer_identity(bundle.folder)}, fresh)
+    bundle = planned.plan.model.load()
+    for warning in planned.prompt_warnings(bundle):
+        output.warn(warning)
+    store.open({**planned.provenance, "tokenizer": tokenizer_identity(bundle.folder)}, fresh)
     if tell_seed:
-        output.note(f"seed {plan.wanted.seed}")
-    steps = [extension.steps_of(index, plan.num_steps) for index in range(extension.num_rounds)]
+        output.note(f"seed {planned.plan.wanted.seed}")
+    steps = planned.round_steps
     done = 0
     try:
         with output.progress(sum(steps), "extend") as advance:
@@ -259,64 +223,26 @@ def _make(
                     advance(steps[done], earlier=True)
                 done += 1
 
-            rounds, frames = extended(
-                bundle,
-                given.frames,
-                extension,
-                plan.wanted,
-                store,
-                on_step=lambda *_: advance(),
-                on_round=on_round,
-                codes=given.codes,
-            )
+            figures = planned.make(bundle, store, out, lambda *_: advance(), on_round)
     except KeyboardInterrupt:
         output.note(f"{done} of {len(steps)} rounds are in {store.folder}")
         raise
-    write_media(out, frames, plan.settings.fps, provenance, plan.crf)
-    store.remove()
-    _report(out, provenance, rounds, _kept(out, given, extension))
+    _report(figures)
+    output.data({**planned.provenance, "output": out, **figures}, paths=[out])
 
 
-def _kept(out: str, given: "GivenMedia", extension: "Extension") -> dict[str, Any]:
-    """How near the clip's own frames are in the file written; PSNR None where it can't be told."""
-    from ursa_core.evaluation.image_metrics import psnr
-    from ursa_core.media import read_media
-
-    start = extension.frames - extension.own_frames if extension.before else 0
-    written = read_media(out).frames
-    # Animations join equal frames, and reading may count them differently.
-    is_whole = len(written) == extension.frames
-    part = written[start : start + extension.own_frames]
-    return {
-        "file": given.file,
-        "frame": start,
-        "frames": extension.own_frames,
-        "psnr": psnr(part, given.frames) if is_whole else None,
-    }
-
-
-def _report(
-    out: str, provenance: dict[str, Any], rounds: list["Round"], kept: dict[str, Any]
-) -> None:
+def _report(figures: Mapping[str, Any]) -> None:
     header = ("ROUND", "COLOUR", "SHARPNESS", "JOIN", "CHANGE")
     rows = [
         (
-            each.index + 1,
-            round(each.colour_drift, 1),
-            round(each.sharpness, 2),
-            round(each.join_change, 2),
-            round(each.median_change, 2),
+            each["index"] + 1,
+            round(each["colour_drift"], 1),
+            round(each["sharpness"], 2),
+            round(each["join_change"], 2),
+            round(each["median_change"], 2),
         )
-        for each in rounds
+        for each in figures["rounds"]
     ]
     for line in output.table(header, rows):
         output.note(line)
-    if kept["psnr"] is not None:
-        tell_kept([kept])
-    payload = {
-        **provenance,
-        "output": out,
-        "kept": [kept],
-        "rounds": [asdict(each) for each in rounds],
-    }
-    output.data(payload, paths=[out])
+    clips.tell_kept(figures["kept"])

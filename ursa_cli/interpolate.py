@@ -1,15 +1,88 @@
 """`ursa interpolate`: a video between images."""
 
-from dataclasses import replace
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli import batch_options, clips, options, output
 from ursa_cli import sampling_options as shared
-from ursa_cli.sample import run
 from ursa_cli.sampling_options import GIVEN_PANEL
 from ursa_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from ursa_cli.batch_options import Batch
+    from ursa_cli.clips import Clip
+    from ursa_cli.sample_plan import PlacedModel, Target
+
+
+@dataclass(frozen=True)
+class Between:
+    """What a video goes between, as on the command line; lines of a batch give it as well."""
+
+    first: str | None = None
+    last: str | None = None
+    keyframes: list[str] | None = None
+    loop: bool = False
+    prompt: str = ""
+    cond: str | None = None
+    cond_noise: float | None = None
+    fit: bool = False
+
+    def overridden(self, line: Mapping[str, Any]) -> Self:
+        """With the values of a line; its images take the place of all, and of a loop."""
+        values = shared.own_fields(type(self), line)
+        if {"first", "last", "keyframes"} & values.keys():
+            values = {"first": None, "last": None, "keyframes": None, "loop": False, **values}
+        return replace(self, **values)
+
+    def check(self) -> None:
+        """Refuse what can't be, or doesn't go together.
+
+        Raises:
+            UsageError: that is so.
+        """
+        first, last = self.first, self.last
+        shared.condition(self.cond, self.cond_noise)
+        options.require_text("prompt", self.prompt, may_be_empty=True)
+        for name, text in (("first image", first), ("last image", last)):
+            options.require_text(name, text)
+        if self.loop and (first is None or last is not None):
+            raise UsageError("--loop goes from --first back to it", "give --first and no --last")
+        ends = (first is not None) + (last is not None or self.loop)
+        if len(self._placed) + ends < 2:
+            raise UsageError(
+                "there is nothing to go between", "give --first and --last, or --first and --loop"
+            )
+
+    def clip(self, model: "PlacedModel", sampling: shared.ClipOptions, target: "Target") -> "Clip":
+        """What is to be made, the images read.
+
+        Raises:
+            UrsaError: they can't be read, or don't fit the clip or one another.
+        """
+        from ursa_cli.sample_plan import make_plan
+        from ursa_core.tasks.given_media import Given, read_image
+        from ursa_core.tasks.keyframes import place_keyframes
+
+        stride = model.found.strides.temporal
+        plan = make_plan(model, sampling, self.prompt, [target])
+        if self.loop and sampling.frames is not None:
+            # A loop's end, which shows the first frame again, is made and left out of the file.
+            longer = replace(sampling, frames=sampling.frames + stride)
+            plan = make_plan(model, longer, self.prompt, [target])
+        shape = plan.settings.shape
+        end = self.first if self.loop else self.last
+        places = place_keyframes(self.first, end, self._placed, shape.frames, stride)
+        images = {at: read_image(image, shape, self.fit) for at, image in places.items()}
+        way = shared.condition(self.cond, self.cond_noise)
+        return clips.Clip(plan, Given(images, *way), stride if self.loop else 0)
+
+    @property
+    def _placed(self) -> list[tuple[str, int]]:
+        return [_parse_keyframe(text) for text in self.keyframes or []]
 
 
 @shared.spread
@@ -58,6 +131,11 @@ def interpolate(
     cond: shared.Conditions = None,
     cond_noise: shared.CondNoise = None,
     fit: shared.Fit = False,
+    from_file: batch_options.FromFile = None,
+    name_template: batch_options.NameTemplate = None,
+    batch_size: batch_options.BatchSize = None,
+    shard: batch_options.ShardOption = None,
+    skip_bad: batch_options.SkipBad = False,
 ) -> None:
     """Make a video that goes from one image to another, or through several.
 
@@ -68,41 +146,53 @@ def interpolate(
       ursa interpolate --first a.png --last b.png -o between.mp4
 
       ursa interpolate "a red star spins" --first a.png --loop -o b.gif
+
+      ursa interpolate --from-file pairs.csv -o clips
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
-    way = shared.condition(cond, cond_noise)
-    options.require_text("prompt", prompt, may_be_empty=True)
-    for name, text in (("output", out), ("first image", first), ("last image", last)):
-        options.require_text(name, text)
-    between = [_parse_keyframe(text) for text in keyframe or []]
-    if loop and (first is None or last is not None):
-        raise UsageError("--loop goes from --first back to it", "give --first and no --last")
-    if len(between) + (first is not None) + (last is not None or loop) < 2:
-        raise UsageError(
-            "there is nothing to go between", "give --first and --last, or --first and --loop"
-        )
+    options.require_text("output", out)
+    between = Between(first, last, keyframe, loop, prompt, cond, cond_noise, fit)
+    if from_file is not None:
+        columns = batch_options.columns(Between, shared.ClipOptions)
+        wanted = batch_options.read_batch(
+            from_file, out, columns, name_template, batch_size, shard, skip_bad, sampling.force,
+            text=None,
+        )  # fmt: skip
+        _make_batch(wanted, sampling, between)
+        return
+    batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
+    between.check()
 
     from ursa_cli import sample_plan
 
-    written = sample_plan.targets(out, None, 1)
-    written[0].check(sampling.force)
+    (target,) = sample_plan.targets(out, None, 1)
+    target.check(sampling.force)
+    clips.run(between.clip(sample_plan.place_model(sampling), sampling, target), sampling)
 
-    from ursa_core.tasks.given_media import Given, read_image
-    from ursa_core.tasks.keyframes import place_keyframes
 
-    model = sample_plan.place_model(sampling)
-    stride = model.found.strides.temporal
-    plan = sample_plan.make_plan(model, sampling, prompt, written)
-    if loop and sampling.frames is not None:
-        # A loop's end, which shows the first frame again, is made and left out of the file.
-        longer = replace(sampling, frames=sampling.frames + stride)
-        plan = sample_plan.make_plan(model, longer, prompt, written)
-    shape = plan.settings.shape
-    end = first if loop else last
-    places = place_keyframes(first, end, between, shape.frames, stride)
-    given = Given({at: read_image(image, shape, fit) for at, image in places.items()}, *way)
-    run(plan, given, sampling, drop=stride if loop else 0)
+def _make_batch(wanted: "Batch", sampling: shared.SamplingOptions, between: Between) -> None:
+    """Make the clips of a list, whose lines override the options."""
+    from ursa_cli import batch, sample_plan
+    from ursa_cli.clip_batch import ClipTask
+
+    placed = replace(sampling, device=batch.local_device(sampling.device))
+    model = sample_plan.place_model(placed)
+
+    def clip_of(line: Mapping[str, Any], path: Path) -> "Clip":
+        of_line, own = shared.overridden(placed, line), between.overridden(line)
+        of_line.check()
+        own.check()
+        return own.clip(model, of_line, sample_plan.Target(str(path), None))
+
+    def title_of(line: Mapping[str, Any]) -> str:
+        own = between.overridden(line)
+        images = [text.rpartition("@")[0] for text in own.keyframes or []]
+        stems = [Path(image).stem for image in (own.first, *images, own.last) if image]
+        return own.prompt or " ".join(stems)
+
+    task = ClipTask("interpolate", model, clip_of, title_of, wanted.batch_size)
+    batch.run_batch(task, wanted, sampling.seed, sampling.dry_run)
 
 
 def _parse_keyframe(text: str) -> tuple[str, int]:

@@ -6,10 +6,10 @@ replayed gave it; `SamplingOptions` adds what holds for a whole call.
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -247,13 +247,15 @@ class SamplingOptions(ClipOptions):
     force: options.Force = False
 
 
-def columns() -> dict[str, type]:
-    """Name and type of each value that a line of a batch may give."""
-    hints = get_type_hints(ClipOptions)
-    of_clip = {each.name: hints[each.name] for each in fields(ClipOptions)}
-    return {"prompt": str} | {
-        name: (get_args(hint) or (hint,))[0] for name, hint in of_clip.items()
-    }
+def own_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values of a batch's line that are fields of a record of options."""
+    names = {field.name for field in fields(record)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def overridden(sampling: SamplingOptions, values: Mapping[str, Any]) -> SamplingOptions:
+    """The options with what a batch's line gives of a clip's."""
+    return replace(sampling, **own_fields(ClipOptions, values))
 
 
 def condition(cond: str | None, cond_noise: float | None) -> tuple["Cond", float]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ursa_cli.batch import read_batch, run_batch
+from ursa_cli.batch import run_batch
+from ursa_cli.batch_options import read_batch
 from ursa_core.batches.resume import Item
 from ursa_core.errors import DataError, UsageError
 
@@ -23,6 +24,10 @@ class Notes:
         self.model_identity = identity
         self.size, self.seconds = size, seconds
         self.packs: list[list[int]] = []
+        self.tidied: list[int] = []
+
+    def title(self, given: Mapping[str, Any]) -> str:
+        return str(given.get("prompt", ""))
 
     def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
         options = {"size": self.size, **given}
@@ -36,7 +41,12 @@ class Notes:
     def pack_key(self, item: Item) -> Hashable:
         return item.options["size"]
 
-    def make(self, items: Sequence[Item], on_step: Callable[[int], None]) -> Iterator[Item]:
+    def tidy(self, item: Item) -> None:
+        self.tidied.append(item.index)
+
+    def make(
+        self, items: Sequence[Item], on_step: Callable[[int], None]
+    ) -> Iterator[tuple[Item, dict[str, Any]]]:
         self.packs.append([item.index for item in items])
         for item in items:
             if "fail" in item.options["prompt"]:
@@ -51,7 +61,7 @@ class Notes:
             finally:
                 temporary.unlink(missing_ok=True)
             on_step(self.num_steps(item))
-            yield item
+            yield item, {}
 
 
 def make_notes(

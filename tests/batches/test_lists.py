@@ -99,9 +99,9 @@ def test_rows_of_a_csv_need_all_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "suffix", "message", "hint"),
     [
-        (b"", ".txt", "holds no prompts", "one a line"),
-        (b"\n \n", ".jsonl", "holds no prompts", "one a line"),
-        (b"prompt,seed\n", ".csv", "holds no prompts", "one a line"),
+        (b"", ".txt", "holds no items", "one a line"),
+        (b"\n \n", ".jsonl", "holds no items", "one a line"),
+        (b"prompt,seed\n", ".csv", "holds no items", "one a line"),
         ("a red circle".encode("utf-16"), ".txt", "is not UTF-8 text", "save it"),
         (b"prompt,sede\na,1\n", ".csv", "line 1: unknown column 'sede'", "did you mean seed?"),
         (b"a red circle\n", ".csv", "line 1: unknown column", "first line names the columns"),

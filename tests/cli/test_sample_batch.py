@@ -139,7 +139,7 @@ def test_a_line_that_can_not_be_made_stops_all(
         (["--from-file", "l.txt", "--shard", "3/2"], "'3/2' is no shard"),
         (["--from-file", "l.txt", "--name-template", "{nr}.mp4"], "unknown field {nr}"),
         (["--from-file", "l.txt", "--name-template", "{index}.avi"], "extension .avi"),
-        (["--from-file", "l.yaml"], "l.yaml is no list of prompts"),
+        (["--from-file", "l.yaml"], "l.yaml is no list of items"),
         (["--from-file", "l.txt", "--save-tokens", "a.safetensors"], "is no folder"),
     ],
 )

@@ -133,17 +133,8 @@ def test_an_estimate_shows_the_image_given(tiny_model):
     assert len(seen) == 2
 
 
-def test_given_frames_are_for_single_runs_and_can_not_be_replayed(
-    tmp_path, image, film, monkeypatch, capsys
-):
+def test_what_was_made_from_given_frames_can_not_be_replayed(tmp_path, image, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("list.txt").write_text("a red circle\n", encoding="utf-8")
-    for option, file in (("--image", image), ("--video", film)):
-        assert main(["sample", "--from-file", "list.txt", "-o", "many", option, str(file)]) == 2
-        error, hint = capsys.readouterr().err.splitlines()
-        assert error == f"error: {option} and --from-file can't both be given"
-        assert hint.startswith("hint: ")
-    assert not Path("many").exists()
     assert sample(tmp_path, "--image", image, "--frames", 5) == 0
     capsys.readouterr()
     assert main(["sample", "--replay", "out.mkv", "-o", "again.mkv"]) == 1

@@ -1,4 +1,4 @@
-"""Lists of items: a prompt a line, JSON lines, or CSV; every fault is named by its line."""
+"""Lists of items: a text a line, JSON lines, or CSV; every fault is named by its line."""
 
 import csv
 import difflib
@@ -16,7 +16,7 @@ STDIN = "-"
 _UTF8_HINT = "save it as UTF-8 text"
 
 Columns = Mapping[str, type]
-"""What a line may give: its name, and str, int or float."""
+"""What a line may give: its name, and str, int, float, bool or list (of texts)."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,20 @@ class ItemList:
     faults: list[Fault]
 
 
-def read_list(source: str, columns: Columns, stdin: Callable[[], bytes]) -> ItemList:
+def read_list(
+    source: str, columns: Columns, stdin: Callable[[], bytes], text: str | None = "prompt"
+) -> ItemList:
     """The items of a list.
 
-    A ``.txt`` has one prompt a line. A ``.jsonl`` has an object a line and a ``.csv`` begins with
-    the names of its columns; both may give any of the columns, and null or an empty field gives
-    nothing. Standard input is prompts, or JSON lines if it begins with ``{``.
+    A line of a ``.txt`` is one column's text. A ``.jsonl`` has an object a line and a ``.csv``
+    begins with the names of its columns; both may give any of the columns, and null or an empty
+    field gives nothing. Standard input is as a ``.txt``, or JSON lines if it begins with ``{``.
 
     Args:
         source: the file, or ``-`` for standard input.
-        columns: that lines may give.
+        columns: that lines may give, the most important first.
         stdin: reads standard input to its end.
+        text: the column that a line of a ``.txt`` gives; None where one text isn't enough.
 
     Raises:
         UsageError: the file is of another kind.
@@ -71,7 +74,7 @@ def read_list(source: str, columns: Columns, stdin: Callable[[], bytes]) -> Item
     name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
     if source != STDIN and suffix not in SUFFIXES:
         raise UsageError(
-            f"{source} is no list of prompts",
+            f"{source} is no list of items",
             f"use {', '.join(SUFFIXES)}, or {STDIN} for standard input",
         )
     try:
@@ -84,10 +87,20 @@ def read_list(source: str, columns: Columns, stdin: Callable[[], bytes]) -> Item
         raise DataError(f"{name} is not UTF-8 text", _UTF8_HINT)
     if source == STDIN:
         suffix = ".jsonl" if content.lstrip()[:1] == b"{" else ".txt"
-    rows = {".txt": _text_rows, ".jsonl": _json_rows, ".csv": _csv_rows}[suffix]
+    if suffix == ".txt" and text is None:
+        example = ", ".join(f'"{column}": …' for column in list(columns)[:2])
+        raise UsageError(
+            f"{name} has a text a line, which doesn't tell enough",
+            f"write JSON lines, as {{{example}}}, or CSV",
+        )
+    rows: _Rows = {
+        ".txt": lambda: _text_rows(content, str(text)),
+        ".jsonl": lambda: _json_rows(content, columns),
+        ".csv": lambda: _csv_rows(name, content, columns),
+    }[suffix]()
     lines: list[Line] = []
     faults: list[Fault] = []
-    for index, (number, row) in enumerate(rows(name, content, columns)):
+    for index, (number, row) in enumerate(rows):
         try:
             if isinstance(row, UsageError):
                 raise row
@@ -95,7 +108,7 @@ def read_list(source: str, columns: Columns, stdin: Callable[[], bytes]) -> Item
         except UsageError as error:
             faults.append(Fault(number, error.message, error.hint))
     if not lines and not faults:
-        raise DataError(f"{name} holds no prompts", "write one a line")
+        raise DataError(f"{name} holds no items", "write one a line")
     return ItemList(name, lines, faults)
 
 
@@ -119,17 +132,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
 _Rows = Iterator[tuple[int, Mapping[str, Any] | UsageError]]
 
 
-def _text_rows(_: str, content: bytes, __: Columns) -> _Rows:
+def _text_rows(content: bytes, column: str) -> _Rows:
     for number, line in _decoded_lines(content):
-        yield number, line if isinstance(line, UsageError) else {"prompt": line.strip()}
+        yield number, line if isinstance(line, UsageError) else {column: line.strip()}
 
 
-def _json_rows(_: str, content: bytes, __: Columns) -> _Rows:
+def _json_rows(content: bytes, columns: Columns) -> _Rows:
     for number, line in _decoded_lines(content):
         if isinstance(line, UsageError):
             yield number, line
             continue
-        hint = 'write one object a line, as {"prompt": "a red circle", "seed": 3}'
+        hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -193,16 +206,27 @@ def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _converted(column: str, value: object, kind: type) -> object:
-    if kind is str and isinstance(value, str):
+    if kind is list:
+        texts = value if isinstance(value, list) else [value]
+        if texts and all(isinstance(text, str) for text in texts):
+            return [_converted(column, text, str) for text in texts]
+    elif kind is str and isinstance(value, str):
         if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
             raise UsageError(f"{column} is not UTF-8 text", _UTF8_HINT)
         return value
-    if kind is not str and isinstance(value, int | float | str) and not isinstance(value, bool):
+    elif kind is bool:
+        told = {"true": True, "false": False}.get(str(value).strip().lower())
+        if told is not None:
+            return told
+    elif kind is not str and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = kind(value)
         except (ValueError, OverflowError):
             number = math.nan
         if number == value or (isinstance(value, str) and not math.isnan(number)):
             return number
-    words = {str: "a text", int: "a whole number", float: "a number"}[kind]
-    raise UsageError(f"{column} can't be {value!a}", f"give {words}")
+    words = {
+        str: "a text", int: "a whole number", float: "a number", bool: "true or false",
+        list: "a text, or a list of texts",
+    }  # fmt: skip
+    raise UsageError(f"{column} can't be {value!a}", f"give {words[kind]}")

@@ -10,8 +10,8 @@ from typing import Any
 from ursa_core.batches.manifest import MANIFEST, Record
 from ursa_core.errors import UsageError
 
-_NOT_COMPARED = {"device", "ursa"}
-"""Options that tell where an item was made, and don't decide what."""
+_NOT_COMPARED = {"device", "ursa", "file"}
+"""Options that tell where an item was made, or where its files were, and don't decide what."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,27 @@ def remaining(items: Sequence[Item], records: Mapping[str, Record], force: bool)
 
 def _changes(item: Item, record: Record) -> list[str]:
     """What differs from the record, as ``steps 2, not 4``."""
-    now = {**json.loads(json.dumps(item.options)), "name": item.path.name}
-    before = {**record.options, "name": record.name}
-    keys = [key for key in {**before, **now} if key not in _NOT_COMPARED]
+    now = _leaves({**json.loads(json.dumps(item.options)), "name": item.path.name})
+    before = _leaves({**record.options, "name": record.name})
+    keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in _NOT_COMPARED]
     return [
         f"{key} {before.get(key)!r}, not {now.get(key)!r}"
         for key in keys
         if before.get(key) != now.get(key)
     ]
+
+
+def _leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options within options, and lists of them, by names as ``given.files.0.sha256``."""
+    leaves: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            leaves |= _leaves({str(k): each for k, each in enumerate(value)}, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
 
 
 def remove_leftovers(folder: Path, names: set[str]) -> None:

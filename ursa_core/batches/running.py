@@ -4,7 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ class Task(Protocol):
     model: str
     model_identity: str
 
+    def title(self, given: Mapping[str, Any]) -> str:
+        """What an item is called after, from what its line gives: the text of ``{slug}``."""
+
     def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
         """All options of an item, JSON values, from what its line gives and its seed.
 
@@ -41,8 +44,11 @@ class Task(Protocol):
     def pack_key(self, item: Item) -> Hashable:
         """Items of equal keys may be made together."""
 
-    def make(self, items: Sequence[Item], on_step: OnStep) -> Iterator[Item]:
-        """Make items of one key, each yielded when its output is there whole."""
+    def make(self, items: Sequence[Item], on_step: OnStep) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """Make items of one key, each yielded with its figures when its output is there whole."""
+
+    def tidy(self, item: Item) -> None:
+        """Remove what is of no use any more beside an output that a killed run finished."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,13 @@ class Outcome:
         item: that ended.
         seconds: that it took.
         error: why it failed; None if it is done.
+        figures: that its task tells of it, JSON values.
     """
 
     item: Item
     seconds: float
     error: str | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def run_items(
@@ -114,12 +122,12 @@ def _made(
     writer.append(*(record(item, "started") for item in pack), sync=False)
     left = list(pack)
     try:
-        for item in task.make(pack, on_step):
+        for item, figures in task.make(pack, on_step):
             _sync(item.path)
             seconds = round(time.monotonic() - begun, 3)
             writer.append(record(item, "done", seconds))
             left.remove(item)
-            yield Outcome(item, seconds)
+            yield Outcome(item, seconds, figures=figures)
     except Exception as error:
         if is_full_disk(error):
             raise

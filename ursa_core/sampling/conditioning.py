@@ -1,5 +1,6 @@
 """Given latent frames: where they start, and which times they take while the rest is sampled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,15 @@ class Start:
     x_0: Tensor
     times: Tensor
     given: tuple[Tensor, Tensor] | None = None
+
+
+def joined(starts: Sequence[Start]) -> Start:
+    """The start of clips that go through the network together; times and mask are the same."""
+    first, x_0 = starts[0], torch.cat([each.x_0 for each in starts])
+    if first.given is None:
+        return Start(x_0, first.times)
+    codes = torch.cat([each.given[1] for each in starts if each.given is not None])
+    return Start(x_0, first.times, (first.given[0], codes))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ursa_core.bundle import Bundle
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, to_video
-from ursa_core.sampling.conditioning import Conditioning, Start
+from ursa_core.sampling.conditioning import Conditioning, Start, joined
 from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
@@ -118,7 +118,8 @@ def generate(
     """
     for index in range(options.num) if indices is None else indices:
         pass_ = Pass(bundle, [options])
-        (codes,) = pass_.sample([index], on_step, on_estimate, conditioning)
+        given = () if conditioning is None else [conditioning]
+        (codes,) = pass_.sample([index], on_step, on_estimate, given)
         yield Generated(index, options.seed, codes, pass_.grid)
 
 
@@ -177,7 +178,7 @@ class Pass:
         indices: Sequence[int],
         on_step: OnStep | None = None,
         on_estimate: OnStep | None = None,
-        conditioning: Conditioning | None = None,
+        conditionings: Sequence[Conditioning] = (),
     ) -> list[Tensor]:
         """Codes int64 (F, H, W) of each clip, the random streams of these indices drawn from.
 
@@ -185,7 +186,8 @@ class Pass:
             indices: one a clip.
             on_step: called after each step.
             on_estimate: called likewise with the x_1 drawn, locked frames as they were given.
-            conditioning: latent frames that every clip is given.
+            conditionings: latent frames that each clip is given, the same ones of the grid, held
+                alike and with the same noise; none are given where it is empty.
 
         Raises:
             ShapeError: they don't fit the grid.
@@ -195,12 +197,16 @@ class Pass:
         generators = self._generators("sample", indices)
         x_0 = path.initial((len(generators), grid.num_codes), generators, self.device)
         start = Start(x_0, self.times)
-        if conditioning is not None:
+        if conditionings:
             noise = self._generators("given", indices)
-            start = conditioning.start(path, x_0, self.times, grid, noise)
+            given = zip(conditionings, x_0.split(1), noise, strict=True)
+            start = joined([one.start(path, x, self.times, grid, [own]) for one, x, own in given])
 
         def finished(x_1: Tensor) -> Tensor:
-            return x_1 if conditioning is None else conditioning.finish(x_1)
+            if not conditionings:
+                return x_1
+            pairs = zip(conditionings, x_1.split(1), strict=True)
+            return torch.cat([one.finish(x) for one, x in pairs])
 
         told = on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1)))
         x_1 = self._denoise(start, generators, on_step, told)

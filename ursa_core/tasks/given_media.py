@@ -1,7 +1,7 @@
 """Images and clips that a task is given: read, checked, and turned into latent frames."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import Bundle, load_tokenizer
+from ursa_core.bundle import Bundle
 from ursa_core.data.token_files import load_tokens_of
 from ursa_core.errors import DataError, ShapeError
 from ursa_core.evaluation.image_metrics import psnr
@@ -19,7 +19,10 @@ from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
 from ursa_core.tasks.joins import with_frames
-from ursa_core.tokenizers.visual import decode_frames
+from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
+
+Tokenizer = Callable[[], tuple[VisualTokenizer, str]]
+"""Gives a model's tokenizer and its identity."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +95,21 @@ def read_clip(
     return _given(file, clip.frames, clip.fps, clip.metadata, shape, fit)
 
 
-def read_tokens(
-    file: str, shape: PixelShape, model: Path, device: torch.device | str
-) -> GivenMedia:
+def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedia:
     """The clip that a token file holds, decoded.
 
     Args:
         file: written by ``ursa tokenize`` or ``ursa sample --save-tokens``.
         shape: height and width that are needed.
-        model: folder of the model whose tokenizer made it.
-        device: to decode on.
+        tokenizer: gives that of the model, in its place, and its identity.
 
     Raises:
         DataError: it can't be read, or was made with another tokenizer.
         ShapeError: another size.
     """
-    tokenizer, _, identity = load_tokenizer(model, device)
+    own, identity = tokenizer()
     tokens = load_tokens_of(file, identity)
-    frames = decode_frames(tokenizer, tokens.codes)
+    frames = decode_frames(own, tokens.codes)
     if frames.shape[1:3] != (shape.height, shape.width):
         size = f"{frames.shape[1]}x{frames.shape[2]}"
         raise ShapeError(
@@ -163,6 +163,12 @@ class Given:
     media: Mapping[int, GivenMedia]
     cond: Cond
     cond_noise: float
+
+    @property
+    def pack_key(self) -> Hashable:
+        """Equal where the same frames of a clip are given, and taken alike."""
+        places = tuple((frame, len(each.frames)) for frame, each in self.media.items())
+        return places, self.cond, self.cond_noise
 
     def conditioning(self, bundle: Bundle, grid: LatentGrid) -> Conditioning:
         """The latent frames that the media fill, encoded; ShapeError if they don't fit."""

@@ -36,6 +36,8 @@ class RoundStore:
             return None
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # another process has just finished the video
+            return None
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{file} can't be read: {error}", "add --fresh to make the rounds anew"
@@ -67,13 +69,24 @@ class RoundStore:
                 return
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        names = sorted({*found, *self._plan})
-        other = [name for name in names if found.get(name) != self._plan.get(name)]
-        if other:
-            raise UsageError(
-                f"the rounds in {self.folder} were made with another {', '.join(other)}",
-                "give the same options to go on, or --fresh to start over",
-            )
+        self._refuse_another_plan(found)
+
+    def check(self, plan: Mapping[str, Any]) -> None:
+        """Refuse now what ``open`` will refuse.
+
+        Raises:
+            UsageError: the rounds there were made by another plan, or the folder isn't ours.
+            DataError: the plan there can't be read.
+        """
+        found, self._plan = self.plan(), json.loads(json.dumps(plan))
+        if found is None:
+            self._refuse_another_folder()
+        else:
+            self._refuse_another_plan(found)
+
+    def holds(self, index: int) -> bool:
+        """Whether a round is done."""
+        return self._file(index).exists()
 
     def load(self, index: int) -> Tensor | None:
         """Codes int64 (F, H, W) of a round, None where it isn't done.
@@ -93,15 +106,31 @@ class RoundStore:
         save_tokens(self._file(index), codes, {**self._plan, "round": index})
 
     def remove(self) -> None:
-        """Delete the rounds and the folder."""
+        """Delete the rounds and the folder; the plan last, so that a kill leaves what is known."""
         if self.folder.exists():
+            for file in self.folder.iterdir():
+                if file.name != _PLAN and not file.is_dir():
+                    file.unlink()
             shutil.rmtree(self.folder)
 
     def _refuse_another_folder(self) -> None:
-        if self.folder.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
+        try:
+            is_ours = all(file.name.startswith(".") for file in self.folder.iterdir())
+        except FileNotFoundError:
+            return
+        if not is_ours:
             raise UsageError(
                 f"{self.folder} is in the way: finished rounds would be kept there",
                 "move it away, or choose another output",
+            )
+
+    def _refuse_another_plan(self, found: Mapping[str, Any]) -> None:
+        names = sorted({*found, *self._plan})
+        other = [name for name in names if found.get(name) != self._plan.get(name)]
+        if other:
+            raise UsageError(
+                f"the rounds in {self.folder} were made with another {', '.join(other)}",
+                "give the same options to go on, or --fresh to start over",
             )
 
     def _file(self, index: int) -> Path:

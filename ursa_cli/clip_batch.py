@@ -1,4 +1,4 @@
-"""`ursa sample --from-file`: clips of a batch, packed where their options agree."""
+"""Batches of `ursa sample` and `ursa interpolate`: clips, packed where their options agree."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ursa_cli import output
 from ursa_cli.sample_plan import prompt_warnings
-from ursa_core.errors import UsageError
+from ursa_core.errors import DataError
 
 if TYPE_CHECKING:
+    from ursa_cli.clips import Clip
     from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.batches.resume import Item
     from ursa_core.bundle import Bundle
@@ -18,35 +19,42 @@ if TYPE_CHECKING:
     from ursa_core.sampling.packs import Packer
 
 
-class SampleTask:
-    """What `ursa sample` brings to a batch.
+class ClipTask:
+    """What a command that makes clips brings to a batch.
 
     Args:
+        name: of the command.
         model: in its place.
-        plan_of: the plan of one clip, from what its line gives and where it is written.
+        clip_of: a clip, its files read, from what its line gives and where it is written.
+        title_of: what a clip is called after, from what its line gives.
         tokens: folder for the codes; None saves none.
         preview: steps from one preview to the next; 0 is none.
         batch_size: clips in one pass at most.
     """
 
-    name = "sample"
-
     def __init__(
         self,
+        name: str,
         model: "PlacedModel",
-        plan_of: "Callable[[Mapping[str, Any], Path], Plan]",
-        tokens: Path | None,
-        preview: int,
+        clip_of: "Callable[[Mapping[str, Any], Path], Clip]",
+        title_of: Callable[[Mapping[str, Any]], str],
         batch_size: int,
+        tokens: Path | None = None,
+        preview: int = 0,
     ) -> None:
         from ursa_core.hub import name_of
 
+        self.name = name
         self.model = name_of(model.found.folder, exact=True)
         self.model_identity = model.identity
         self._model = model
-        self._plan_of, self._tokens, self._preview = plan_of, tokens, preview
-        self._batch_size = batch_size
+        self._clip_of, self.title = clip_of, title_of
+        self._tokens, self._preview, self._batch_size = tokens, preview, batch_size
+        # Frames aren't kept, which might not fit into memory: files are read again when it is
+        # their turn.
+        self._lines: dict[Path, Mapping[str, Any]] = {}
         self._plans: dict[Path, Plan] = {}
+        self._keys: dict[Path, Hashable] = {}
         self._warned: set[str] = set()
         self._told = False
 
@@ -56,12 +64,14 @@ class SampleTask:
         Raises:
             UrsaError: it can't be made.
         """
-        if "prompt" not in given:
-            raise UsageError("there is no prompt", 'give one; in JSON lines it may be ""')
-        plan = self._plan_of(given, path)
-        plan.check_memory(self._batch_size)
-        self._plans[path] = plan
-        return {**plan.provenance, "index": 0}
+        from ursa_core.sampling.packs import pack_key
+
+        clip = self._clip_of(given, path)
+        clip.plan.check_memory(self._batch_size)
+        self._lines[path], self._plans[path] = given, clip.plan
+        shared = None if clip.given is None else clip.given.pack_key
+        self._keys[path] = pack_key(clip.plan.wanted), shared
+        return {**clip.provenance, "index": 0}
 
     def num_steps(self, item: "Item") -> int:
         """Steps that a clip takes."""
@@ -69,17 +79,16 @@ class SampleTask:
 
     def pack_key(self, item: "Item") -> Hashable:
         """Equal for clips that may share a pass."""
-        from ursa_core.sampling.packs import pack_key
+        return self._keys[item.path]
 
-        return pack_key(self._wanted(item))
-
-    def make(self, items: "Sequence[Item]", on_step: Callable[[int], None]) -> "Iterator[Item]":
+    def make(
+        self, items: "Sequence[Item]", on_step: Callable[[int], None]
+    ) -> "Iterator[tuple[Item, dict[str, Any]]]":
         """Generate, decode and write clips of one key."""
         from ursa_core.data.token_files import save_tokens
-        from ursa_core.media import write_media
-        from ursa_core.sampling.generate import decode
         from ursa_core.sampling.preview import Preview
 
+        clips = {item.path: self._read_again(item) for item in items}
         bundle = self._bundle
         for item in items:
             self._warn(item)
@@ -91,17 +100,37 @@ class SampleTask:
         for together in passes:
             own = [next(rest) for _ in range(len(together))]
             preview = Preview(bundle, together.grid, [item.path for item in own], self._preview)
-            codes = together.sample([0] * len(own), _each_of(len(own), on_step), preview)
+            given = [
+                each
+                for item in own
+                for each in clips[item.path].conditionings(bundle, together.grid)
+            ]
+            steps = _each_of(len(own), on_step)
+            codes = together.sample([0] * len(own), steps, preview, given)
             for item, made in zip(own, codes, strict=True):
-                plan = self._plans[item.path]
                 if self._tokens is not None:
                     self._tokens.mkdir(parents=True, exist_ok=True)
                     metadata = {**item.options, "tokenizer": self._identity}
                     save_tokens(self._tokens / f"{item.path.name}.safetensors", made, metadata)
-                frames = decode(bundle, made)
-                write_media(item.path, frames, plan.settings.fps, item.options, plan.crf)
-                yield item
+                yield item, clips[item.path].write(bundle, made, item.path, item.options)
             preview.remove()
+
+    def tidy(self, item: "Item") -> None:
+        """Remove a picture of the estimate that is left."""
+        from ursa_core.sampling.preview import preview_path
+
+        if self._preview:
+            preview_path(item.path).unlink(missing_ok=True)
+
+    def _read_again(self, item: "Item") -> "Clip":
+        """The clip as it was settled; DataError if a file has changed."""
+        clip = self._clip_of(self._lines[item.path], item.path)
+        if {**clip.provenance, "index": 0} != item.options:
+            raise DataError(
+                f"a file that {item.path.name} is made from has changed since the list was read",
+                "give the same command again",
+            )
+        return clip
 
     def _wanted(self, item: "Item") -> "GenerateOptions":
         return self._plans[item.path].wanted

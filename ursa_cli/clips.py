@@ -1,0 +1,143 @@
+"""A clip as it is planned, with the frames that it is given: told, made and written."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ursa_cli import output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ursa_cli.sample_plan import Plan
+    from ursa_cli.sampling_options import SamplingOptions
+    from ursa_core.bundle import Bundle
+    from ursa_core.grids import LatentGrid
+    from ursa_core.sampling.conditioning import Conditioning
+    from ursa_core.tasks.given_media import Given
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is to be made.
+
+    Attributes:
+        plan: of sampling, and where to.
+        given: frames that each of its videos is given.
+        drop: frames at the end of what is made that aren't written.
+    """
+
+    plan: "Plan"
+    given: "Given | None" = None
+    drop: int = 0
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the videos are made of, as their metadata record it."""
+        told = self.plan.provenance
+        if self.given is not None:
+            told |= {"given": self.given.provenance}
+        if self.drop:
+            told |= {"dropped_frames": self.drop}
+        return told
+
+    def conditionings(self, bundle: "Bundle", grid: "LatentGrid") -> "list[Conditioning]":
+        """What one video is given, encoded; empty if it is given nothing."""
+        return [] if self.given is None else [self.given.conditioning(bundle, grid)]
+
+    def write(
+        self, bundle: "Bundle", codes: "Tensor", path: "str | Path", metadata: "Mapping[str, Any]"
+    ) -> dict[str, Any]:
+        """Decode and write one video, and tell how near it is to what was given.
+
+        Args:
+            bundle: the model.
+            codes: int64 (F, H, W).
+            path: of the video.
+            metadata: that it records.
+
+        Returns:
+            ``kept``, where something was given.
+        """
+        from ursa_core.media import write_media
+        from ursa_core.sampling.generate import decode
+
+        frames = decode(bundle, codes)
+        frames = frames[: len(frames) - self.drop]
+        write_media(path, frames, self.plan.settings.fps, metadata, self.plan.crf)
+        if self.given is None:
+            return {}
+        kept = self.given.kept(frames)
+        tell_kept(kept)
+        return {"kept": kept}
+
+
+def run(clip: Clip, sampling: "SamplingOptions", preview: int = 0) -> None:
+    """Make what is planned, or print the plan with ``--dry-run``.
+
+    Args:
+        clip: of what, and where to.
+        sampling: as given.
+        preview: steps from one preview to the next; 0 is none.
+
+    Raises:
+        UrsaError: it can't be made.
+    """
+    clip.plan.check_memory()
+    if not sampling.dry_run:
+        _make(clip, sampling.seed is None, preview)
+        return
+    payload, lines = clip.plan.described()
+    if clip.given is not None:
+        given = clip.given
+        lines += [
+            f"{'given':<10}{media.file}, from frame {at}, {given.cond}, noise {given.cond_noise:g}"
+            for at, media in given.media.items()
+        ]
+    output.data({**payload, **clip.provenance}, lines=lines, paths=payload["outputs"])
+
+
+def _make(clip: Clip, tell_seed: bool, preview: int) -> None:
+    """Generate, decode and write, one video after the other."""
+    from ursa_cli.sample_plan import prompt_warnings
+    from ursa_core.bundle import tokenizer_identity
+    from ursa_core.data.token_files import save_tokens
+    from ursa_core.sampling.generate import generate, pixel_shape
+    from ursa_core.sampling.preview import Preview
+
+    plan, wanted, provenance = clip.plan, clip.plan.wanted, clip.provenance
+    bundle = plan.model.load()
+    for warning in prompt_warnings(bundle, wanted):
+        output.warn(warning)
+    identity = tokenizer_identity(bundle.folder)
+    grid = bundle.grid(pixel_shape(bundle, wanted))
+    if tell_seed:
+        output.note(f"seed {wanted.seed}")
+    conditioning = next(iter(clip.conditionings(bundle, grid)), None)
+    outputs = []
+    with output.progress(plan.num_steps * len(plan.targets), "sample") as advance:
+        for index, target in enumerate(plan.targets, start=plan.first):
+            pictures = Preview(bundle, grid, [target.media], preview)
+            (made,) = generate(
+                bundle, wanted, lambda *_: advance(), pictures, [index], conditioning
+            )
+            metadata = {**provenance, "index": index}
+            if target.tokens is not None:
+                save_tokens(target.tokens, made.codes, {**metadata, "tokenizer": identity})
+            kept = clip.write(bundle, made.codes, target.media, metadata)
+            pictures.remove()
+            entry = {"path": target.media, "tokens": target.tokens, "index": index, **kept}
+            outputs.append(entry)
+    output.data({**provenance, "outputs": outputs}, paths=[entry["path"] for entry in outputs])
+
+
+def tell_kept(kept: "Sequence[Mapping[str, Any]]") -> None:
+    """Say how near the given frames came out, where that can be told."""
+    for row in kept:
+        if row["psnr"] is None:
+            continue
+        last = row["frame"] + row["frames"] - 1
+        where = f"frame {last}" if row["frames"] == 1 else f"frames {row['frame']} to {last}"
+        output.note(f"kept {where} of {row['file']} at {row['psnr']:.1f} dB")
