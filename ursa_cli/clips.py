@@ -33,6 +33,12 @@ class Clip:
     given: "Given | None" = None
     drop: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what is given, if it leaves nothing to make."""
+        if self.given is not None:
+            strides = self.plan.model.found.strides
+            self.given.check(strides.grid(self.plan.settings.shape), strides.temporal)
+
     @property
     def provenance(self) -> dict[str, Any]:
         """What the videos are made of, as their metadata record it."""

@@ -161,6 +161,12 @@ def test_a_killed_extension_goes_on_with_its_rounds(run, tiny_model, capsys):
         ("interpolate", {"first": "a.png"}, "nothing to go between", "--last"),
         ("interpolate", {"first": "a.png", "keyframes": ["b.png"]}, "no keyframe", "@8"),
         ("interpolate", {"keyframes": ["b.png@8", "a.png@0"]}, "behind that", "rising"),
+        (
+            "interpolate",
+            {"first": "a.png", "keyframes": ["b.png@4"], "last": "b.png"},
+            "every",
+            "more",
+        ),
         ("interpolate", {"keyframes": 3}, "keyframes can't be 3", "a list of texts"),
         ("extend", {"clip": "no.mkv", "frames": 15}, "no.mkv doesn't exist", "path"),
         ("extend", {"frames": 15}, "the clip is empty", "name"),

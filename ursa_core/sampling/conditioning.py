@@ -77,7 +77,7 @@ class Conditioning:
             ShapeError: the codes don't fit the grid.
             UsageError: noise out of range, no frame is given, or nothing is left to sample.
         """
-        self._check(grid)
+        self.check(grid)
         t_0 = 1 - self.cond_noise
         mask, codes = self._flat(x_0)
         if self.cond_noise > 0:  # at t = 1 a code may turn into one at distance 0
@@ -101,7 +101,8 @@ class Conditioning:
         per_frame = self.codes[0].numel()
         return self.cond_frames.to(like.device).repeat_interleave(per_frame)[None], codes
 
-    def _check(self, grid: LatentGrid) -> None:
+    def check(self, grid: LatentGrid) -> None:
+        """Refuse what ``start`` can't take, with the errors that it names."""
         if self.codes.shape != (grid.frames, grid.rows, grid.columns):
             shape = "×".join(map(str, self.codes.shape))
             raise ShapeError(

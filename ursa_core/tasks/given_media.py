@@ -170,6 +170,19 @@ class Given:
         places = tuple((frame, len(each.frames)) for frame, each in self.media.items())
         return places, self.cond, self.cond_noise
 
+    def check(self, grid: LatentGrid, temporal_stride: int) -> None:
+        """Refuse, before anything is encoded, media that leave nothing to make.
+
+        Raises:
+            UsageError: they fill a clip of this grid.
+        """
+        mask = torch.zeros(grid.frames, dtype=torch.bool)
+        for frame, given in self.media.items():
+            first = latent_frame_of(frame, temporal_stride)
+            mask[first : first + 1 + (len(given.frames) - 1) // temporal_stride] = True
+        codes = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
+        Conditioning(codes, mask, self.cond, self.cond_noise).check(grid)
+
     def conditioning(self, bundle: Bundle, grid: LatentGrid) -> Conditioning:
         """The latent frames that the media fill, encoded; ShapeError if they don't fit."""
         stride = bundle.video_tokenizer.strides.temporal
