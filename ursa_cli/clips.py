@@ -67,15 +67,19 @@ class Clip:
         Returns:
             ``kept``, where something was given.
         """
-        from ursa_core.media import write_media
+        from ursa_core.media import read_media, write_media
         from ursa_core.sampling.generate import decode
 
         frames = decode(bundle, codes)
+        if self.given is not None:
+            frames = self.given.shown(frames)
         frames = frames[: len(frames) - self.drop]
         write_media(path, frames, self.plan.settings.fps, metadata, self.plan.crf)
         if self.given is None:
             return {}
-        kept = self.given.kept(frames)
+        written = read_media(path).frames
+        # Animations join equal frames, and reading may count them differently.
+        kept = self.given.kept(written if len(written) == len(frames) else frames)
         tell_kept(kept)
         return {"kept": kept}
 
