@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import batch, options, output
+from ursa_cli import batch, batch_run, options, output
 from ursa_cli import sampling_options as shared
 from ursa_cli.sampling_options import GIVEN_PANEL
 from ursa_core.errors import UsageError
@@ -242,7 +242,7 @@ def _make_batch(
     from ursa_cli import sample_plan
     from ursa_cli.sample_batch import SampleTask
 
-    placed = replace(sampling, device=batch.local_device(sampling.device))
+    placed = replace(sampling, device=batch_run.local_device(sampling.device))
     model = sample_plan.place_model(placed)
 
     def plan_of(given: Mapping[str, Any], path: Path) -> "Plan":
