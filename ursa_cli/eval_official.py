@@ -74,9 +74,13 @@ class Official:
         mark = digest(self.suite, samples)
         options = {**self.scorer_options, **self._of_samples(repo, scores)}
         steps = scorer.steps(self.suite.name, python, samples, scores, options)
+        sampled = {group for file in self.suite.files for group in file.groups}
         failed, lacking = [], []
         for step in steps:
             folder = scores / step.name
+            if step.name != self.suite.name and step.name not in sampled:
+                output.note(f"{step.name}: the trial has no prompt of it")
+                continue
             if scorer.is_scored(folder, mark) and not self.sampling.force:
                 output.note(f"{step.name}: scored already")
                 continue

@@ -24,7 +24,7 @@ _BEGUN = "suite.json"
 _FORMAT = 1
 
 
-def begun_with(course: Course, suite: str, **given: str | int | None) -> dict[str, Any]:
+def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[str, Any]:
     """What decides the files of a suite: as given, else as the folder was begun with.
 
     Args:

@@ -1,5 +1,6 @@
 """`ursa eval` on the command line: shapes, and the figures that need no suite."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_path_is_linear_on_real_tokens(tmp_path: Path) -> None:
     assert -1 <= scores["correlation"] < -0.95
     rows = report["tables"][0]["rows"]
     distances = [row[1] for row in rows]
-    assert all(before > after for before, after in zip(distances, distances[1:], strict=False))
+    assert all(before > after for before, after in itertools.pairwise(distances))
     with Image.open(out / "linearity.png") as image:
         assert image.width > 400
     assert (out / "report.html").read_text().count("data:image/png") >= 1

@@ -297,8 +297,11 @@ def test_vbench_i2v_starts_with_the_official_images(
     found = {score["name"]: score["value"] for score in report["scores"]}
     dimensions = {k: v for k, v in found.items() if k not in ("total", "quality", "i2v")}
     assert len(dimensions) == 9
-    if all(value is not None for value in dimensions.values()):
-        assert found["total"] == totals.vbench_i2v(dimensions)["total"]
+    absent = {name for name, value in dimensions.items() if value is None}
+    assert absent == {"i2v_background", "background_consistency"}  # no such prompt in the trial
+    assert found["total"] is found["quality"] is found["i2v"] is None
+    assert "i2v_background: the trial has no prompt of it" in capsys.readouterr().err
+    assert "no total, quality, i2v score" in report["notes"][0]
     name = report["samples"][0]["name"]
     clip = read_media(out / "samples" / name)
     (given_file,) = clip.metadata["given"]["files"]

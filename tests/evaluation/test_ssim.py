@@ -8,11 +8,11 @@ from ursa_core.evaluation.image_metrics import ssim
 
 
 def written_out(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. 2004: Gaussian windows of 11 pixels, sigma 1.5, those wholly inside."""
+    """Wang et al. 2004: Gaussian windows of 11 pixels, sigma 1.5, mirrored borders."""
     x, y = a.astype(np.float64), b.astype(np.float64)
 
     def blur(image: np.ndarray) -> np.ndarray:
-        return gaussian_filter(image, (1.5, 1.5, 0), truncate=5 / 1.5)[5:-5, 5:-5]
+        return gaussian_filter(image, (1.5, 1.5, 0), mode="mirror", truncate=5 / 1.5)
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2

@@ -35,7 +35,7 @@ def plan(prompts: Prompts = "raw", limit: int | None = None) -> Suite:
                 f"{number} {metadata['prompt']}",  # some prompts are there twice
                 given,
                 sample,
-                group=metadata["tag"],
+                groups=(metadata["tag"],),
             )
             for sample in range(_SAMPLES)
         ]

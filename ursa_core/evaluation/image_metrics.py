@@ -35,8 +35,8 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Structural similarity, at most 1: the mean over frames, colours and windows.
 
-    Windows are Gaussian, 11×11 with sigma 1.5, and lie wholly inside the frame; the constants are
-    (0.01·255)² and (0.03·255)² (Wang et al., 2004).
+    Windows are Gaussian, 11×11 with sigma 1.5, one around each pixel, the frame mirrored at its
+    border; the constants are (0.01·255)² and (0.03·255)² (Wang et al., 2004; by torchmetrics).
 
     Args:
         a: uint8 (F, H, W, 3), at least 11 pixels high and wide.
@@ -56,11 +56,15 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
     values = []
     for x, y in zip(a, b, strict=True):
-        pair = [torch.tensor(each, dtype=torch.float64).permute(2, 0, 1)[None] for each in (x, y)]
-        found = structural_similarity_index_measure(
-            *pair, kernel_size=_WINDOW, sigma=_SIGMA, data_range=255.0
+        # One frame at a time: the windows of a film would take a multiple of its memory.
+        first, second = (
+            torch.tensor(each, dtype=torch.float64).permute(2, 0, 1)[None] for each in (x, y)
         )
-        values.append(float(found))  # one frame at a time: its windows take a film's memory
+        found = structural_similarity_index_measure(
+            first, second, kernel_size=_WINDOW, sigma=_SIGMA, data_range=255.0
+        )
+        assert isinstance(found, torch.Tensor)
+        values.append(float(found))
     return float(np.mean(values))
 
 

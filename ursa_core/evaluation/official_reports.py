@@ -111,7 +111,7 @@ def geneval_report(suite: Suite, settings: Mapping[str, Any], scores: Path) -> R
         Sample(
             file.name,
             file.prompt_id.partition(" ")[2],
-            {file.group: images[file.name].correct, "overall": images[file.name].correct}
+            {file.groups[0]: images[file.name].correct, "overall": images[file.name].correct}
             if file.name in images
             else {},
             float(images[file.name].correct) if file.name in images else None,

@@ -75,7 +75,7 @@ def steps(
         detector = ["--model-path", options["models"]] if "models" in options else []
         script = "evaluation/evaluate_images.py"
         command = [executable, script, videos, "--outfile", str(target), *detector]
-        modules = ("torch", "mmdet", "open_clip", "clip_benchmark", "pandas")
+        modules = ["torch", "mmdet", "open_clip", "clip_benchmark", "pandas"]
         return [Step(suite, [command], modules, (script,), geneval.RESULTS)]
     if suite == "dpg":
         target = scores / suite / dpg.RESULTS
@@ -87,7 +87,7 @@ def steps(
             "--image-root-path", videos, "--resolution", options["resolution"],
             "--res-path", str(target), "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
         ]  # fmt: skip
-        modules = ("torch", "accelerate", "modelscope", "pandas")
+        modules = ["torch", "accelerate", "modelscope", "pandas"]
         return [Step(suite, [command], modules, (script,), dpg.RESULTS)]
     return [
         _vbench_step(suite, dimension, executable, videos, scores / dimension, options)

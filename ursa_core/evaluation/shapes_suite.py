@@ -75,7 +75,7 @@ def plan(limit: int | None = None, splits: Sequence[str] = tuple(SPLITS)) -> Sui
     """The suite; a limit takes so many combinations of each split."""
     num_full = sum(len(wanted(split)) for split in splits)
     files = [
-        PlannedFile(each.name, each.prompt, each.prompt, group=split)
+        PlannedFile(each.name, each.prompt, each.prompt, groups=(split,))
         for split in splits
         for each in wanted(split, limit)
     ]

@@ -26,7 +26,7 @@ class PlannedFile:
         prompt: what the model is given.
         sample: number of it among the samples of its prompt.
         image: first frame that the model is given, a file.
-        group: what the figures are grouped by: a split, a tag, a dimension.
+        groups: what it is scored for: a split, a tag, dimensions.
     """
 
     name: str
@@ -34,7 +34,7 @@ class PlannedFile:
     prompt: str
     sample: int = 0
     image: Path | None = None
-    group: str = ""
+    groups: tuple[str, ...] = ()
 
     def seed(self, base: int) -> int:
         """A 63-bit seed that depends on the base seed, the prompt and the sample alone."""

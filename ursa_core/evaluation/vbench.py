@@ -75,7 +75,7 @@ def plan(prompts: Prompts = "raw", limit: int | None = None, *, long: bool = Fal
                 entry["prompt"],
                 entry["prompt" if prompts == "raw" else "rewritten"],
                 sample,
-                group=entry["dimensions"][0],
+                groups=tuple(entry["dimensions"]),
             )
             for entry in of
             for sample in range(num_samples(entry["dimensions"]))
@@ -118,7 +118,7 @@ def plan_i2v(images: Path, limit: int | None = None) -> Suite:
             row["prompt"],
             sample,
             images / row["image"],
-            row["dimensions"][0],
+            tuple(row["dimensions"]),
         )
         for row in chosen
         for sample in range(_SAMPLES)

@@ -68,8 +68,11 @@ def measure(path: Path) -> VideoFigures:
     clip = read_media(path)
     frames, fps = clip.frames, clip.fps or _FLOW_FPS
     speeds = speeds_of(frames, fps)
+    num, height, width = frames.shape[:3]
     return VideoFigures(
-        *frames.shape[:3],
+        num,
+        height,
+        width,
         flicker(frames),
         100 * float(speeds.mean()) if len(speeds) else 0.0,
         is_dynamic(speeds),
