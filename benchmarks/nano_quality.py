@@ -101,7 +101,11 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
     print(f"{'':12}{'right':>8}  {'95 % interval':20}{'chance':>8}")
     for score in found:
         print(f"{score.name:12}{score.text:>8}  {score.interval_text:20}{score.chance:8.1%}")
-    return {"clips": len(clips), **ran_on, **{score.name: score.value for score in found}}
+    return {
+        "clips": len(clips),
+        **ran_on,
+        **{score.name.replace(" ", "_"): score.value for score in found},
+    }
 
 
 def tokenizer_quality(args: argparse.Namespace) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def path(
     from ursa_core.data.tokenizing import encode_clips
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.path_linearity import distances, draw, linearity
-    from ursa_core.evaluation.report import Report, Sample, Score, Table
+    from ursa_core.evaluation.report import Report, Sample, Score, Table, write_file
     from ursa_core.model_folder import read_json
     from ursa_core.path_files import build_path, stored_codebook
 
@@ -253,7 +253,7 @@ def path(
     )  # fmt: skip
     plot = draw(found, expected)
     batch_run.make_folder(course.folder)
-    (course.folder / "linearity.png").write_bytes(plot)
+    write_file(course.folder / "linearity.png", plot)
     eval_run.finish(report, course, {"Linearity of the path": plot})
 
 

@@ -40,7 +40,7 @@ def compare(
     """
     output.configure(as_json=as_json)
     from ursa_core.evaluation.comparison import compare as compared
-    from ursa_core.evaluation.report import read_report
+    from ursa_core.evaluation.report import read_report, write_file
 
     if plot is not None:
         from ursa_core.media import check_output
@@ -52,7 +52,7 @@ def compare(
 
         named = [(each.name, each.interval) for each in found.differences if each.interval]
         units = {each.unit for each in found.differences if each.interval}
-        plot.write_bytes(differences_plot(named, units.pop() if len(units) == 1 else ""))
+        write_file(plot, differences_plot(named, units.pop() if len(units) == 1 else ""))
     output.data(asdict(found), lines=_lines(found))
 
 

@@ -109,7 +109,7 @@ class Official:
 
     def _of_samples(self, repo: Path, scores: Path) -> dict[str, str]:
         """Options of the scorer that follow from the samples."""
-        from ursa_core.evaluation.report import write_text
+        from ursa_core.evaluation.report import write_file
 
         if self.suite.name == "dpg":
             return {"resolution": str(self._resolution())}
@@ -125,7 +125,7 @@ class Official:
         entries = json.loads((repo / info).read_text(encoding="utf-8"))
         chosen = [entry for entry in entries if entry["prompt_en"] in prompts]
         path = scores / "full_info.json"
-        write_text(path, json.dumps(chosen))
+        write_file(path, json.dumps(chosen))
         return {"info": str(path)}
 
     def _resolution(self) -> int:

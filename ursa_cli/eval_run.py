@@ -33,7 +33,7 @@ def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[
         given: options by name, None where they aren't.
 
     Raises:
-        UsageError: the folder is of another suite, or begun with other options than limits.
+        UsageError: the folder is of another suite, or begun with other options or more prompts.
         DataError: it can't be read, or nothing was sampled there.
     """
     path = course.records / _BEGUN
@@ -53,14 +53,20 @@ def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[
             f"{course.folder} is an evaluation by {name}, not {suite}", "give another folder"
         )
     for key, value in given.items():
-        # Parts of a suite are nested, so a trial may grow or shrink.
         if key != "limit" and value is not None and value != found.get(key):
             raise UsageError(
                 f"{course.folder} was begun with --{key} {found.get(key)}, not {value}",
                 f"leave --{key} out to go on, or give another folder",
             )
-    limit = given["limit"] if "sample" in course.parts else given["limit"] or found["limit"]
-    return {**found, "limit": limit}
+    limit, before = given["limit"], found["limit"]
+    # A larger part of a suite holds every smaller one, so a trial may grow.
+    if limit is not None and (before is None or limit < before):
+        whole = "all prompts" if before is None else f"--limit {before}"
+        raise UsageError(
+            f"{course.folder} was begun with {whole}, more than --limit {limit}",
+            "leave --limit out, or give another folder",
+        )
+    return {**found, "limit": limit if "sample" in course.parts else limit or before}
 
 
 def sample(
@@ -75,9 +81,10 @@ def sample(
     Raises:
         UrsaError: it can't begin, a sample failed, or the disk is full.
     """
+    from ursa_core.batches.manifest import read_header
     from ursa_core.batches.resume import Item
     from ursa_core.evaluation.completeness import distinguishes_case
-    from ursa_core.evaluation.report import write_text
+    from ursa_core.evaluation.report import write_file
 
     def settled(seed: int) -> "list[Item]":
         items = []
@@ -87,7 +94,9 @@ def sample(
             items.append(Item(file.name, index, index + 1, path, own, options))
         return items
 
-    seed = DEFAULT_SEED if sampling.seed is None else sampling.seed
+    found = read_header(course.records)
+    of_folder = DEFAULT_SEED if found is None else found.seed
+    seed = of_folder if sampling.seed is None else sampling.seed
     if not sampling.dry_run:
         for folder in (course.records, course.samples):
             batch_run.make_folder(folder)
@@ -98,12 +107,12 @@ def sample(
                 "sample to a disk that tells upper from lower case",
             )
         begun = {"format": _FORMAT, "suite": suite.name, **begun}
-        write_text(course.records / _BEGUN, json.dumps(begun, indent=1) + "\n")
+        write_file(course.records / _BEGUN, json.dumps(begun, indent=1) + "\n")
         for name, content in suite.fixed.items():
             path = course.samples / name
             if not path.exists():
                 batch_run.make_folder(path.parent)
-                write_text(path, content)
+                write_file(path, content)
     work = batch_run.Work(
         course.records, course.samples, course.shard, course.batch_size, sampling.force
     )
@@ -225,12 +234,12 @@ def run_parts(course: Course, parts: Mapping[str, Callable[[], None]], dry_run: 
 
 def write_scores(course: Course, content: Mapping[str, Any], name: str = "scores.json") -> Path:
     """Write what was scored, with the format's number, into the folder of the scores."""
-    from ursa_core.evaluation.report import write_text
+    from ursa_core.evaluation.report import write_file
 
     batch_run.make_folder(course.scores)
     path = course.scores / name
     text = json.dumps({"format": _FORMAT, **content}, ensure_ascii=False, indent=1)
-    write_text(path, text + "\n")
+    write_file(path, text + "\n")
     return path
 
 

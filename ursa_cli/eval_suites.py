@@ -1,6 +1,5 @@
-"""`ursa eval vbench|vbench-i2v|vbench-long|geneval|dpg`: suites that official code scores."""
+"""`ursa eval vbench|vbench-i2v|vbench-long`: video suites that official code scores."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,19 +16,16 @@ if TYPE_CHECKING:
 _LONG_SECONDS = 10.0
 
 
-def _prepare(sampling: of_sampling.SamplingOptions) -> None:
+def prepare(sampling: of_sampling.SamplingOptions) -> None:
+    """Set what is printed, and check the options of sampling."""
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
 
 
-def _kind(prompts: object) -> "Prompts":
+def kind(prompts: object) -> "Prompts":
+    """The kind of prompts that is asked for."""
     options.require(prompts in (None, "raw", "rewritten"), "--prompts", prompts, "raw or rewritten")
     return "rewritten" if prompts == "rewritten" else "raw"
-
-
-def _images_only(sampling: of_sampling.SamplingOptions) -> of_sampling.SamplingOptions:
-    options.require(sampling.frames in (None, 1), "--frames", sampling.frames, "1: it is of images")
-    return replace(sampling, frames=1)
 
 
 @of_sampling.spread
@@ -51,16 +47,16 @@ def vbench(
 
       ursa eval vbench -o vbench --scorer-repo VBench --scorer-python VBench/.venv/bin/python
     """
-    _prepare(sampling)
+    prepare(sampling)
     course = shared.course(out, only, limit, shard, batch_size)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import EvalTask
     from ursa_core.evaluation import official_reports
     from ursa_core.evaluation.vbench import plan
 
-    _kind(prompts)
+    kind(prompts)
     begun = eval_run.begun_with(course, "vbench", limit=limit, prompts=prompts)
-    suite = plan(_kind(begun["prompts"]), begun["limit"])
+    suite = plan(kind(begun["prompts"]), begun["limit"])
     Official(
         course,
         suite,
@@ -110,7 +106,7 @@ def vbench_i2v(
 
       ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python VBench/.venv/bin/python
     """
-    _prepare(sampling)
+    prepare(sampling)
     course = shared.course(out, only, limit, shard, 1)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import ImageTask
@@ -170,7 +166,7 @@ def vbench_long(
 
       ursa eval vbench-long -o long --scorer-repo VBench --scorer-python VBench/.venv/bin/python
     """
-    _prepare(sampling)
+    prepare(sampling)
     course = shared.course(out, only, limit, shard, 1)
     in_range = seconds is None or 0 < seconds <= 600
     options.require(in_range, "--seconds", seconds, "above 0 to 600")
@@ -180,11 +176,11 @@ def vbench_long(
     from ursa_core.evaluation import official_reports
     from ursa_core.evaluation.vbench import plan
 
-    _kind(prompts)
+    kind(prompts)
     begun = eval_run.begun_with(
         course, "vbench-long", limit=limit, prompts=prompts, seconds=seconds
     )
-    suite = plan(_kind(begun["prompts"]), begun["limit"], long=True)
+    suite = plan(kind(begun["prompts"]), begun["limit"], long=True)
     length = float(begun["seconds"] or _LONG_SECONDS)
 
     def task(model: PlacedModel, placed: of_sampling.SamplingOptions) -> EvalTask:
@@ -201,100 +197,4 @@ def vbench_long(
         scorer_repo,
         scorer_python,
         lambda settings: official_reports.vbench_report(suite, settings, course.scores),
-    ).run()
-
-
-@of_sampling.spread
-def geneval(
-    out: shared.Out,
-    sampling: of_sampling.SamplingOptions,
-    only: shared.Only = None,
-    limit: shared.Limit = None,
-    shard: shared.ShardOption = None,
-    batch_size: shared.BatchSize = 1,
-    prompts: shared.PromptsOption = None,
-    detector: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Weights of the official detector, by download_models.sh of the checkout.",
-            show_default="the checkout",
-            rich_help_panel=shared.SCORER_PANEL,
-        ),
-    ] = None,
-    scorer_repo: shared.ScorerRepo = None,
-    scorer_python: shared.ScorerPython = None,
-) -> None:
-    """Sample, score and report GenEval: text to image, 553 prompts, four images each, six tags.
-
-    Examples:
-      ursa eval geneval --only sample --prompts rewritten -o geneval
-
-      ursa eval geneval -o geneval --scorer-repo geneval-code --scorer-python env/bin/python
-    """
-    _prepare(sampling)
-    course = shared.course(out, only, limit, shard, batch_size)
-    from ursa_cli.eval_official import Official
-    from ursa_cli.eval_tasks import EvalTask
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.geneval import plan
-
-    _kind(prompts)
-    begun = eval_run.begun_with(course, "geneval", limit=limit, prompts=prompts)
-    suite = plan(_kind(begun["prompts"]), begun["limit"])
-    Official(
-        course,
-        suite,
-        _images_only(sampling),
-        begun,
-        lambda model, placed: EvalTask(suite.name, model, placed, batch_size),
-        scorer_repo,
-        scorer_python,
-        lambda settings: official_reports.geneval_report(suite, settings, course.scores),
-        {} if detector is None else {"models": str(detector.absolute())},
-    ).run()
-
-
-@of_sampling.spread
-def dpg(
-    out: shared.Out,
-    sampling: of_sampling.SamplingOptions,
-    only: shared.Only = None,
-    limit: shared.Limit = None,
-    shard: shared.ShardOption = None,
-    scorer_repo: shared.ScorerRepo = None,
-    scorer_python: shared.ScorerPython = None,
-) -> None:
-    """Sample, score and report DPG-Bench: text to image, 1,065 grids of four square images.
-
-    Its prompts are read from the checkout of ELLA, so sampling needs --scorer-repo, too.
-
-    Examples:
-      ursa eval dpg --only sample --scorer-repo ELLA --size 1024x1024 -o dpg
-
-      ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python ELLA/.venv/bin/python
-    """
-    _prepare(sampling)
-    course = shared.course(out, only, limit, shard, 1)
-    from ursa_cli.eval_official import Official
-    from ursa_cli.eval_tasks import GridTask
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.dpg import plan
-
-    begun = eval_run.begun_with(course, "dpg", limit=limit)
-    if scorer_repo is None:
-        raise UsageError(
-            "the prompts of DPG-Bench are in its checkout, and none is given",
-            "git clone https://github.com/TencentQQGYLab/ELLA, and give --scorer-repo",
-        )
-    suite = plan(scorer_repo, begun["limit"])
-    Official(
-        course,
-        suite,
-        _images_only(sampling),
-        begun,
-        lambda model, placed: GridTask(suite.name, model, placed, 1),
-        scorer_repo,
-        scorer_python,
-        lambda settings: official_reports.dpg_report(suite, settings, course.scores),
     ).run()

@@ -4,8 +4,9 @@ import typer
 
 from ursa_cli.eval_clips import path, reconstruction
 from ursa_cli.eval_compare import compare
+from ursa_cli.eval_image_suites import dpg, geneval
 from ursa_cli.eval_shapes import shapes
-from ursa_cli.eval_suites import dpg, geneval, vbench, vbench_i2v, vbench_long
+from ursa_cli.eval_suites import vbench, vbench_i2v, vbench_long
 from ursa_cli.eval_videos import videos
 
 evaluate = typer.Typer(

@@ -110,6 +110,12 @@ def test_a_dry_run_and_a_folder_that_can_not_be_written(
     assert len(told["items"]) == 4
     assert told["task"] == "eval shapes"
     assert not out.exists()
+    assert main(["eval", "shapes", "-o", str(out), *TRIAL, "--only", "sample", "--seed", "3"]) == 0
+    clips = sorted((out / "samples").rglob("*.mp4"))
+    content = clips[0].read_bytes()
+    clips[0].unlink()
+    assert main(["eval", "shapes", "-o", str(out), *TRIAL, "--only", "sample"]) == 0
+    assert clips[0].read_bytes() == content  # the folder's seed holds
     (tmp_path / "file").touch()
     inside = tmp_path / "file" / "out"
     assert main(["eval", "shapes", "-o", str(inside), *TRIAL]) == 1
@@ -119,6 +125,8 @@ def test_a_dry_run_and_a_folder_that_can_not_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ursa_core.media.writing._write_h264", full)
+    for clip in clips:
+        clip.unlink()
     assert main(["eval", "shapes", "-o", str(out), *TRIAL]) == 1
     assert "the disk is full" in capsys.readouterr().err
     assert not list((out / "samples").rglob("*.mp4"))

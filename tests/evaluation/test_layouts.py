@@ -10,17 +10,17 @@ from ursa_core.evaluation import dpg, geneval, vbench
 from ursa_core.evaluation.suite import Suite, thinned
 
 
-def touch(suite: Suite, folder: Path) -> None:
-    for name in [*suite.fixed, *(file.name for file in suite.files)]:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(suite.fixed.get(name, ""))
+def planned(suite: Suite) -> dict[str, bytes]:
+    """The files of a suite, those of the model empty; no name twice."""
+    names = [file.name for file in suite.files]
+    assert len(set(names)) == len(names)
+    fixed = {name: text.encode() for name, text in suite.fixed.items()}
+    return fixed | dict.fromkeys(names, b"")
 
 
-def test_vbench_is_laid_out_as_its_scorer_reads_it(tmp_path: Path) -> None:
+def test_vbench_is_laid_out_as_its_scorer_reads_it() -> None:
     suite = vbench.plan()
-    touch(suite, tmp_path)
-    layouts.check_vbench(tmp_path)
+    layouts.check_vbench(planned(suite))
     assert suite.is_whole
     rewritten = vbench.plan("rewritten")
     assert [file.name for file in rewritten.files] == [file.name for file in suite.files]
@@ -38,19 +38,16 @@ def test_vbench_i2v_is_laid_out_as_its_scorer_reads_it(tmp_path: Path) -> None:
     for row in layouts.rows("vbench_i2v.jsonl"):
         (images / row["image"]).touch()
     suite = vbench.plan_i2v(images)
-    (tmp_path / "videos").mkdir()
-    touch(suite, tmp_path / "videos")
-    layouts.check_i2v(tmp_path / "videos")
+    layouts.check_i2v(planned(suite))
     file = next(file for file in suite.files if file.name.endswith(", camera pans left-3.mp4"))
     assert file.image is not None
     assert file.prompt == f"{file.image.stem}, camera pans left"
 
 
-def test_geneval_is_laid_out_as_its_scorer_reads_it(tmp_path: Path) -> None:
+def test_geneval_is_laid_out_as_its_scorer_reads_it() -> None:
     suite = geneval.plan()
     assert len(suite.files) == 2212
-    touch(suite, tmp_path)
-    layouts.check_geneval(tmp_path)
+    layouts.check_geneval(planned(suite))
 
 
 def test_dpg_is_laid_out_as_its_scorer_reads_it(tmp_path: Path) -> None:
@@ -59,9 +56,7 @@ def test_dpg_is_laid_out_as_its_scorer_reads_it(tmp_path: Path) -> None:
     for name in ("111", "COCOval2014000000012345", "partiprompts7"):
         (prompts / f"{name}.txt").write_text(f"a picture of {name}\n")
     suite = dpg.plan(tmp_path / "ELLA")
-    (tmp_path / "images").mkdir()
-    touch(suite, tmp_path / "images")
-    layouts.check_dpg(tmp_path / "images", prompts)
+    layouts.check_dpg(planned(suite), prompts)
     assert not suite.is_whole
     with pytest.raises(DataError, match="no prompts in"):
         dpg.plan(tmp_path)

@@ -17,6 +17,9 @@ from ursa_core.media import read_media
 
 Captured = pytest.CaptureFixture[str]
 
+NUM_PROMPTS = 22
+"""The fewest whose fixed random part has all 16 dimensions; 170 files."""
+
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,14 +36,6 @@ def report_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "report.json").read_text())
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def vbench_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stand_ins.write_vbench(tmp_path_factory.mktemp("checkout") / "VBench")
@@ -48,14 +43,11 @@ def vbench_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """VBench with 12 prompts, all dimensions among them; copy it to change it."""
+    """VBench with all dimensions in few prompts; copy it to change it."""
     out = tmp_path_factory.mktemp("vbench") / "out"
     given = ("--limit", NUM_PROMPTS, "--only", "sample", "--frames", 5, "--steps", 1)
     assert evaluate("vbench", tiny_model, out, *given, "--batch-size", 8) == 0
     return out
-
-
-NUM_PROMPTS = 30
 
 
 def scorer(repo: Path) -> tuple[str, ...]:
@@ -223,13 +215,18 @@ def test_shards_make_the_same_files_as_one_process(
 ) -> None:
     given = ("--limit", NUM_PROMPTS, "--frames", 5, "--steps", 1)
     for number in (2, 1):
-        part = ("--shard", f"{number}/2")
+        part = ("--shard", f"{number}/2", "--limit", 11)
         assert evaluate("vbench", tiny_model, tmp_path / "out", *given, *part) == 0
-    assert files_in(tmp_path / "out" / "samples") == files_in(sampled / "samples")
+    whole, made = layouts.listing(sampled / "samples"), layouts.listing(tmp_path / "out/samples")
+    assert len(made) == 75
+    assert made.items() <= whole.items()
     assert evaluate("vbench", tiny_model, sampled, *given, "--only", "sample", "--seed", 1) == 2
     assert "is a batch of the seed 0, not 1" in capsys.readouterr().err
-    assert evaluate("vbench", tiny_model, sampled, "--only", "sample", "--frames", 9) == 2
+    other = ("--only", "sample", "--limit", NUM_PROMPTS, "--frames", 9)
+    assert evaluate("vbench", tiny_model, sampled, *other) == 2
     assert "was made with other options" in capsys.readouterr().err
+    assert evaluate("vbench", tiny_model, sampled, "--only", "sample", "--limit", 5) == 2
+    assert "begun with --limit 22, more than --limit 5" in capsys.readouterr().err
 
 
 def test_geneval_goes_from_prompts_to_tags(
@@ -238,7 +235,7 @@ def test_geneval_goes_from_prompts_to_tags(
     out, repo = tmp_path / "out", stand_ins.write_geneval(tmp_path / "geneval")
     given = ("--limit", 24, "--steps", 1, "--batch-size", 8, "--prompts", "rewritten")
     assert evaluate("geneval", tiny_model, out, *given, *scorer(repo)) == 0
-    layouts.check_geneval(out / "samples", 24)
+    layouts.check_geneval(layouts.listing(out / "samples"), 24)
     report = report_of(out)
     found = {score["name"]: score for score in report["scores"]}
     right = {}
@@ -261,7 +258,7 @@ def test_dpg_cuts_the_grids_as_they_were_put_together(
 ) -> None:
     out, repo = tmp_path / "out", stand_ins.write_ella(tmp_path / "ELLA", 3)
     assert evaluate("dpg", tiny_model, out, "--steps", 1, *scorer(repo)) == 0
-    layouts.check_dpg(out / "samples", repo / "dpg_bench" / "prompts")
+    layouts.check_dpg(layouts.listing(out / "samples"), repo / "dpg_bench" / "prompts")
     with Image.open(out / "samples" / "0.png") as image:
         assert image.size == (32, 32)
     report = report_of(out)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.evaluation import dpg, geneval, vbench
-from ursa_core.evaluation.report import write_text
+from ursa_core.evaluation.report import write_file
 
 LOG = "log.txt"
 DONE = "scored.json"
@@ -197,7 +197,7 @@ def run_step(step: Step, folder: Path, repo: Path, samples_digest: str) -> str |
     if not list(folder.glob(step.results)):
         return f"it wrote no {step.results}: {last_line(folder)}"
     content = {"format": 1, "samples": samples_digest, "commands": step.commands}
-    write_text(folder / DONE, json.dumps(content, indent=1) + "\n")
+    write_file(folder / DONE, json.dumps(content, indent=1) + "\n")
     return None
 
 

@@ -126,15 +126,15 @@ class Report:
         return {"format": FORMAT, **asdict(self)}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, whole or not at all.
 
     Raises:
         DataError: it can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error
@@ -145,7 +145,7 @@ def write_text(path: Path, text: str) -> None:
 def write_report(folder: Path, report: Report) -> Path:
     """Write ``report.json`` into a folder."""
     path = folder / REPORT
-    write_text(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+    write_file(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
     return path
 
 

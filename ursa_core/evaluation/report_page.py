@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.report import PAGE, Report, Sample, Score, Table, write_text
+from ursa_core.evaluation.report import PAGE, Report, Sample, Score, Table, write_file
 from ursa_core.evaluation.report_plots import histograms, scores_plot
 from ursa_core.media import contact_sheet, read_media
 
@@ -48,7 +48,7 @@ def write_page(
         DataError: it can't be written.
     """
     path = folder / PAGE
-    write_text(path, page(report, samples_in, plots or {}))
+    write_file(path, page(report, samples_in, plots or {}))
     return path
 
 
