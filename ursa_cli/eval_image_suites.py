@@ -22,6 +22,7 @@ def _images_only(sampling: of_sampling.SamplingOptions) -> of_sampling.SamplingO
 def geneval(
     out: shared.Out,
     sampling: of_sampling.SamplingOptions,
+    seed: shared.Seed = None,
     only: shared.Only = None,
     limit: shared.Limit = None,
     shard: shared.ShardOption = None,
@@ -46,7 +47,7 @@ def geneval(
 
       ursa eval geneval -o geneval --scorer-repo geneval-code --scorer-python env/bin/python
     """
-    suites.prepare(sampling)
+    sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import EvalTask
@@ -73,6 +74,7 @@ def geneval(
 def dpg(
     out: shared.Out,
     sampling: of_sampling.SamplingOptions,
+    seed: shared.Seed = None,
     only: shared.Only = None,
     limit: shared.Limit = None,
     shard: shared.ShardOption = None,
@@ -88,7 +90,7 @@ def dpg(
 
       ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python ELLA/.venv/bin/python
     """
-    suites.prepare(sampling)
+    sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import GridTask

@@ -1,13 +1,14 @@
 """Options that the suites of `ursa eval` share, and the folders of an evaluation."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ursa_cli import options
+from ursa_cli import options, output
+from ursa_cli.sampling_options import SamplingOptions
 from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import UsageError
 
@@ -24,6 +25,15 @@ Out = Annotated[
         help="Folder of the evaluation: samples, records and scores in folders of their own, "
         "report.json and report.html.",
         show_default=False,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="That those of the samples are derived from, 0 to 2^63 - 1.",
+        show_default="0",
+        rich_help_panel=SUITE_PANEL,
     ),
 ]
 Only = Annotated[
@@ -91,6 +101,14 @@ ScorerPython = Annotated[
         rich_help_panel=SCORER_PANEL,
     ),
 ]
+
+
+def prepared(sampling: SamplingOptions, seed: int | None) -> SamplingOptions:
+    """Options of sampling with the suite's seed, checked; what is printed is set by them."""
+    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
+    chosen = replace(sampling, seed=seed)
+    chosen.check()
+    return chosen
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _SPLITS_NOTE = (
 def shapes(
     out: shared.Out,
     sampling: of_sampling.SamplingOptions,
+    seed: shared.Seed = None,
     only: shared.Only = None,
     limit: shared.Limit = None,
     shard: shared.ShardOption = None,
@@ -37,8 +38,7 @@ def shapes(
 
       ursa eval shapes --limit 24 --steps 8 -o trial
     """
-    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
-    sampling.check()
+    sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
     from ursa_core.evaluation import shapes_suite
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ursa_cli import eval_options as shared
-from ursa_cli import eval_run, options, output
+from ursa_cli import eval_run, options
 from ursa_cli import sampling_options as of_sampling
 from ursa_core.errors import UsageError
 
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from ursa_core.evaluation.suite import Prompts
 
 _LONG_SECONDS = 10.0
-
-
-def prepare(sampling: of_sampling.SamplingOptions) -> None:
-    """Set what is printed, and check the options of sampling."""
-    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
-    sampling.check()
 
 
 def kind(prompts: object) -> "Prompts":
@@ -32,6 +26,7 @@ def kind(prompts: object) -> "Prompts":
 def vbench(
     out: shared.Out,
     sampling: of_sampling.SamplingOptions,
+    seed: shared.Seed = None,
     only: shared.Only = None,
     limit: shared.Limit = None,
     shard: shared.ShardOption = None,
@@ -47,7 +42,7 @@ def vbench(
 
       ursa eval vbench -o vbench --scorer-repo VBench --scorer-python VBench/.venv/bin/python
     """
-    prepare(sampling)
+    sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import EvalTask
@@ -73,6 +68,7 @@ def vbench(
 def vbench_i2v(
     out: shared.Out,
     sampling: of_sampling.SamplingOptions,
+    seed: shared.Seed = None,
     only: shared.Only = None,
     limit: shared.Limit = None,
     shard: shared.ShardOption = None,
@@ -106,7 +102,7 @@ def vbench_i2v(
 
       ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python VBench/.venv/bin/python
     """
-    prepare(sampling)
+    sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import ImageTask
@@ -142,6 +138,7 @@ def vbench_i2v(
 def vbench_long(
     out: shared.Out,
     sampling: of_sampling.SamplingOptions,
+    seed: shared.Seed = None,
     only: shared.Only = None,
     limit: shared.Limit = None,
     shard: shared.ShardOption = None,
@@ -166,7 +163,7 @@ def vbench_long(
 
       ursa eval vbench-long -o long --scorer-repo VBench --scorer-python VBench/.venv/bin/python
     """
-    prepare(sampling)
+    sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)
     in_range = seconds is None or 0 < seconds <= 600
     options.require(in_range, "--seconds", seconds, "above 0 to 600")
