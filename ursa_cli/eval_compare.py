@@ -28,7 +28,7 @@ def compare(
     as_json: options.Json = False,
     force: options.Force = False,
 ) -> None:
-    """Set two reports of one suite beside one another: B minus A, with 95 % intervals.
+    """Show what differs between two reports of one suite: B minus A, with 95 % intervals.
 
     Over the samples that both have: Newcombe's interval and McNemar's exact test where
     samples are right or wrong, else the paired bootstrap. Names samples that changed.

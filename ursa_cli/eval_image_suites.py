@@ -40,12 +40,12 @@ def geneval(
     scorer_repo: shared.ScorerRepo = None,
     scorer_python: shared.ScorerPython = None,
 ) -> None:
-    """Sample, score and report GenEval: text to image, 553 prompts, four images each, six tags.
+    """Score a model by GenEval: text to image, 553 prompts, four images each, six tags.
 
     Examples:
       ursa eval geneval --only sample --prompts rewritten -o geneval
 
-      ursa eval geneval -o geneval --scorer-repo geneval-code --scorer-python env/bin/python
+      ursa eval geneval -o geneval --scorer-repo code --scorer-python env/bin/python
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
@@ -81,14 +81,14 @@ def dpg(
     scorer_repo: shared.ScorerRepo = None,
     scorer_python: shared.ScorerPython = None,
 ) -> None:
-    """Sample, score and report DPG-Bench: text to image, 1,065 grids of four square images.
+    """Score a model by DPG-Bench: text to image, 1,065 grids of four square images.
 
     Its prompts are read from the checkout of ELLA, so sampling needs --scorer-repo, too.
 
     Examples:
       ursa eval dpg --only sample --scorer-repo ELLA --size 1024x1024 -o dpg
 
-      ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python ELLA/.venv/bin/python
+      ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python env/bin/python
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)

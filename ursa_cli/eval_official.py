@@ -122,8 +122,11 @@ class Official:
             return {}
         # The scorer warns of every prompt without a video, and fails where none has one.
         prompts = {file.prompt_id for file in self.suite.files}
-        entries = json.loads((repo / info).read_text(encoding="utf-8"))
-        chosen = [entry for entry in entries if entry["prompt_en"] in prompts]
+        try:
+            entries = json.loads((repo / info).read_text(encoding="utf-8"))
+            chosen = [entry for entry in entries if entry["prompt_en"] in prompts]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{repo / info} can't be read: {error}", "clone it anew") from error
         path = scores / "full_info.json"
         write_file(path, json.dumps(chosen))
         return {"info": str(path)}

@@ -35,12 +35,12 @@ def vbench(
     scorer_repo: shared.ScorerRepo = None,
     scorer_python: shared.ScorerPython = None,
 ) -> None:
-    """Sample, score and report VBench: text to video, 6,220 files, 16 dimensions.
+    """Score a model by VBench: text to video, 6,220 files, 16 dimensions.
 
     Examples:
       ursa eval vbench --only sample --prompts rewritten --shard 1/4 -o vbench
 
-      ursa eval vbench -o vbench --scorer-repo VBench --scorer-python VBench/.venv/bin/python
+      ursa eval vbench -o vbench --scorer-repo VBench --scorer-python env/bin/python
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
@@ -93,14 +93,14 @@ def vbench_i2v(
     scorer_repo: shared.ScorerRepo = None,
     scorer_python: shared.ScorerPython = None,
 ) -> None:
-    """Sample, score and report VBench-I2V: image to video, 5,590 files, 9 dimensions.
+    """Score a model by VBench-I2V: image to video, 5,590 files, 9 dimensions.
 
     The images are in no package: download_data.sh in the checkout of VBench fetches them.
 
     Examples:
       ursa eval vbench-i2v --only sample --scorer-repo VBench -o i2v
 
-      ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python VBench/.venv/bin/python
+      ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)
@@ -156,12 +156,12 @@ def vbench_long(
     scorer_repo: shared.ScorerRepo = None,
     scorer_python: shared.ScorerPython = None,
 ) -> None:
-    """Sample, score and report VBench-Long: clips that are extended, as `ursa extend` does.
+    """Score a model by VBench-Long: clips that are extended, as `ursa extend` does.
 
     Examples:
       ursa eval vbench-long --only sample --seconds 10 -o long
 
-      ursa eval vbench-long -o long --scorer-repo VBench --scorer-python VBench/.venv/bin/python
+      ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)

@@ -152,6 +152,9 @@ def test_folders_that_would_be_scored_wrongly_are_refused(
     (out / "samples" / "notes.json").write_text("{}")
     refused("1 is not part of the suite (notes.json)")
     (out / "samples" / "notes.json").unlink()
+    (out / "samples" / ".cache").mkdir()  # the scorer would take the suffix from any name
+    refused("1 is not part of the suite (.cache/)")
+    (out / "samples" / ".cache").rmdir()
     samples[0].unlink()
     refused(f"1 is missing ({samples[0].name})")
     samples[0].with_name(samples[0].name.upper()).write_bytes(kept)
@@ -249,6 +252,10 @@ def test_geneval_goes_from_prompts_to_tags(
     names = [sample["name"] for sample in report["samples"] if sample["verdict"] != "right"]
     assert "expected bench>=1, found 0" in {sample["verdict"] for sample in report["samples"]}
     assert names
+    metadata = next((out / "samples").glob("*/metadata.jsonl"))
+    metadata.write_text(metadata.read_text().replace("a photo", "a picture"))
+    assert evaluate("geneval", tiny_model, out, "--only", "score", *scorer(repo)) == 1
+    assert "metadata.jsonl (not as the suite has it)" in capsys.readouterr().err
     assert evaluate("geneval", tiny_model, out, "--frames", 5) == 2
     assert "--frames can't be 5" in capsys.readouterr().err
 

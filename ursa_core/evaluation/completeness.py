@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import av
@@ -54,14 +54,17 @@ def check(
     Returns:
         Faults, in the order of the suite, foreign files last; none if it is complete.
     """
-    there = set(_names(folder, suite.scratch))
     wanted = {file.name for file in suite.files} | set(suite.fixed)
+    there = set(_names(folder, suite.scratch, wanted))
     folded = {name.casefold(): name for name in wanted}
     faults = []
     for name in [*suite.fixed, *(file.name for file in suite.files)]:
         if name not in there:
             faults.append(Fault("missing", name))
-        elif name not in suite.fixed:
+        elif name in suite.fixed:
+            if (folder / name).read_bytes() != suite.fixed[name].encode():
+                faults.append(Fault("unreadable", name, "not as the suite has it"))
+        else:
             fault = _check_file(folder / name, name, expected.get(name))
             faults += [fault] if fault else []
         on_file()
@@ -110,13 +113,18 @@ def digest(suite: Suite, folder: Path) -> str:
     return made.hexdigest()[:16]
 
 
-def _names(folder: Path, scratch: tuple[str, ...]) -> list[str]:
+def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str]:
+    """Files below a folder, and folders of other names than those of wanted files."""
+    parents = {parent.as_posix() for name in wanted for parent in PurePosixPath(name).parents}
     found = []
     for at, folders, names in os.walk(folder):
         place = Path(at).relative_to(folder)
         if place == Path():
             folders[:] = [name for name in folders if name not in scratch]
         found += [(place / name).as_posix() for name in names]
+        inside = [(place / name).as_posix() for name in folders]
+        found += [f"{name}/" for name in inside if name not in parents]
+        folders[:] = [name for name in folders if (place / name).as_posix() in parents]
     return found
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ursa_core.errors import DataError, UsageError, unwritable
@@ -45,7 +45,6 @@ class Step:
         modules: that its Python must have.
         files: of the checkout that it needs.
         results: pattern in its folder; a step without any has failed, whatever it returned.
-        environment: variables added for it.
     """
 
     name: str
@@ -53,7 +52,6 @@ class Step:
     modules: Sequence[str]
     files: Sequence[str]
     results: str
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def steps(
@@ -83,7 +81,7 @@ def steps(
         # What dist_eval.sh starts, with the results beside the images instead of among them.
         command = [
             executable, "-m", "accelerate.commands.launch", "--num_machines", "1",
-            "--num_processes", options.get("processes", "1"), "--mixed_precision", "fp16", script,
+            "--num_processes", "1", "--mixed_precision", "fp16", script,
             "--image-root-path", videos, "--resolution", options["resolution"],
             "--res-path", str(target), "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
         ]  # fmt: skip
@@ -154,9 +152,11 @@ def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[
 
 def missing_of(step: Step, repo: Path, python: Path) -> list[str]:
     """What a step lacks, each with the command to get it."""
-    lacking = [f"{repo / file} (from the official repository)" for file in step.files]
-    lacking = [text for text, file in zip(lacking, step.files, strict=True)
-               if not (repo / file).is_file()]  # fmt: skip
+    lacking = [
+        f"{repo / file} (from the official repository)"
+        for file in step.files
+        if not (repo / file).is_file()
+    ]
     code = (
         "import importlib.util as u, sys; "
         "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
@@ -166,7 +166,8 @@ def missing_of(step: Step, repo: Path, python: Path) -> list[str]:
         check=False,
     )  # fmt: skip
     if run.returncode:
-        return [*lacking, f"a Python that starts ({run.stderr.strip().splitlines()[-1:]})"]
+        said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return [*lacking, f"{python} that starts ({said})"]
     for module in run.stdout.split():
         how = _INSTALL.get(module, f"pip install {module}")
         lacking.append(f"the module {module} ({how})")
@@ -188,7 +189,6 @@ def run_step(step: Step, folder: Path, repo: Path, samples_digest: str) -> str |
                 log.flush()
                 done = subprocess.run(
                     command, cwd=repo, stdout=log, stderr=subprocess.STDOUT, check=False,
-                    env={**os.environ, **step.environment},
                 )  # fmt: skip
                 if done.returncode:
                     return f"it ended with {done.returncode}: {last_line(folder)}"
