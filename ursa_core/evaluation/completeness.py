@@ -16,6 +16,14 @@ from ursa_core.evaluation.suite import Suite
 from ursa_core.grids import PixelShape
 
 _NUM_SHOWN = 3
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    IndexError,
+    SyntaxError,
+    av.error.FFmpegError,
+    Image.DecompressionBombError,
+)
 
 Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
 _WORDS: dict[Kind, tuple[str, str]] = {
@@ -131,7 +139,7 @@ def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str
 def _check_file(path: Path, name: str, expected: PixelShape | None) -> Fault | None:
     try:
         shape = _shape_of(path)
-    except (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         detail = (str(error).splitlines() or [""])[0]
         return Fault("unreadable", name, detail.replace(str(path), "").strip(" :'"))
     if expected is None or shape == expected:
@@ -150,7 +158,7 @@ def _shape_of(path: Path) -> PixelShape:
             return PixelShape(1, image.height, image.width)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        frames = sum(packet.size > 0 for packet in container.demux(stream))
-        if not frames:
-            raise ValueError("no frames")
-        return PixelShape(frames, stream.height, stream.width)
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        if not packets or any(packet.is_corrupt for packet in packets):
+            raise ValueError("cut off" if packets else "no frames")
+        return PixelShape(len(packets), stream.height, stream.width)
