@@ -110,7 +110,7 @@ def test_the_page_needs_nothing_else_and_shows_pictures(tmp_path: Path) -> None:
     assert "00.mp4 doesn't exist" in text
     names = {title: [s.name for s in group] for title, group in chosen(made.samples).items()}
     assert names["Best"] == ["09.mp4", "08.mp4", "07.mp4"]
-    assert names["Worst"] == ["02.mp4", "01.mp4", "00.mp4"]
+    assert names["Worst"] == ["00.mp4", "01.mp4", "02.mp4"]
     assert len({name for group in names.values() for name in group}) == 9
 
 

@@ -89,7 +89,7 @@ def _of_one_unit(scores: Sequence[Score]) -> list[list[Score]]:
     for score in scores:
         if score.value is not None:
             units.setdefault(score.unit, []).append(score)
-    return [group for unit, group in units.items() if unit == "share" or len(group) > 2]
+    return [group for group in units.values() if len(group) > 1]
 
 
 def _scores_table(scores: Sequence[Score]) -> str:
@@ -125,21 +125,20 @@ def _picture(name: str, png: bytes) -> str:
 
 
 def chosen(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Best, median and worst of the ranked samples, at most ``NUM_SHOWN`` of each, none twice."""
+    """Best, median and worst (the worst first) ranked samples, ``NUM_SHOWN`` of each at most."""
     ranked = sorted(
         (sample for sample in samples if sample.rank is not None),
         key=lambda sample: (-(sample.rank or 0), sample.name),
     )
     each = max(1, min(NUM_SHOWN, len(ranked) // 3))
     middle = (len(ranked) - each) // 2
-    groups = {
-        "Best": slice(each),
-        "Median": slice(middle, middle + each),
-        "Worst": slice(-each, None),
-    }
     if len(ranked) < 3:
         return {"Samples": ranked} if ranked else {}
-    return {name: ranked[part] for name, part in groups.items()}
+    return {
+        "Best": ranked[:each],
+        "Median": ranked[middle : middle + each],
+        "Worst": ranked[: -each - 1 : -1],
+    }
 
 
 def _sheet(samples: Sequence[Sample], samples_in: Path) -> list[str]:
