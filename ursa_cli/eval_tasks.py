@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ursa_core.batches.resume import Item
     from ursa_core.evaluation.suite import PlannedFile
     from ursa_core.media import Frames
-    from ursa_core.tasks.extend import Extension
+    from ursa_core.tasks.extension import Extension
     from ursa_core.tasks.given_media import Given
 
 
@@ -137,7 +137,7 @@ class ImageTask(OneByOne):
         grid = self._bundle.grid(plan.settings.shape)
         conditioning = given.conditioning(self._bundle, grid)
         (made,) = generate(self._bundle, plan.wanted, on_step, conditioning=conditioning)
-        return decode(self._bundle, made.codes)
+        return given.shown(decode(self._bundle, made.codes))
 
     def _given(self, item: "Item", plan: "Plan") -> "Given":
         from ursa_core.tasks.given_media import Given, read_image
@@ -179,7 +179,7 @@ class LongTask(OneByOne):
 
         options = super().settle_file(file, seed, path)
         extension = self._extension(path, file.prompt)
-        extension.check(self._model.found.strides)
+        extension.check()
         _, height, width = options["pixel_shape"]
         extended = {key: value for key, value in asdict(extension).items() if key != "prompts"}
         return {
@@ -190,15 +190,31 @@ class LongTask(OneByOne):
 
     def num_steps(self, item: "Item") -> int:
         """Steps of the first clip and of all rounds."""
-        extension = self._extension(item.path, item.options["prompt"])
-        return super().num_steps(item) * (1 + extension.num_rounds)
+        extension, steps = (
+            self._extension(item.path, item.options["prompt"]),
+            super().num_steps(item),
+        )
+        of_rounds = (extension.steps_of(index, steps) for index in range(extension.num_rounds))
+        return steps + sum(of_rounds)
 
     def _extension(self, path: Path, prompt: str) -> "Extension":
-        from ursa_core.tasks.extend import Extension, default_overlap
+        from ursa_core.tasks.extension import Extension, default_overlap
 
-        window = self._plans[path].settings.frames
-        overlap = default_overlap(window, self._model.found.strides.temporal)
-        return Extension(window, self._num_frames, window, overlap, (prompt,), False, "lock", 0.0)
+        settings, stride = self._plans[path].settings, self._model.found.strides.temporal
+        window = settings.frames
+        return Extension(
+            window,
+            self._num_frames,
+            window,
+            default_overlap(window, stride),
+            (prompt,),
+            before=False,
+            chain="tokens" if settings.chain == "tokens" else "pixels",
+            schedule="together",
+            stride=stride,
+            cond="lock",
+            cond_noise=0.0,
+        )
 
     def _frames(self, item: "Item", plan: "Plan", on_step: Callable[..., None]) -> "Frames":
         from ursa_core.bundle import tokenizer_identity
@@ -212,11 +228,16 @@ class LongTask(OneByOne):
         self._rounds.mkdir(parents=True, exist_ok=True)
         identity = tokenizer_identity(self._bundle.folder)
         store.open({**item.options, "tokenizer": identity, "fps": plan.settings.fps}, fresh=False)
-        for each, longer in extend(self._bundle, frames, extension, plan.wanted, store, on_step):
-            frames = longer
-            for _ in range(plan.num_steps if each.resumed else 0):
+
+        def on_round(resumed: bool) -> None:
+            for _ in range(plan.num_steps if resumed else 0):
                 on_step()
-        return frames
+
+        codes = made.codes
+        _, longer = extend(
+            self._bundle, frames, extension, plan.wanted, store, on_step, on_round, codes
+        )
+        return longer
 
     def _written(self, item: "Item") -> None:
         self._store(item).remove()
