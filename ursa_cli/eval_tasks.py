@@ -190,10 +190,8 @@ class LongTask(OneByOne):
 
     def num_steps(self, item: "Item") -> int:
         """Steps of the first clip and of all rounds."""
-        extension, steps = (
-            self._extension(item.path, item.options["prompt"]),
-            super().num_steps(item),
-        )
+        extension = self._extension(item.path, item.options["prompt"])
+        steps = super().num_steps(item)
         of_rounds = (extension.steps_of(index, steps) for index in range(extension.num_rounds))
         return steps + sum(of_rounds)
 
