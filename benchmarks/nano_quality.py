@@ -1,7 +1,7 @@
 """How often a model's clips show what the prompt says, judged from the pixels of written mp4s.
 
-Every held-out combination of colour, shape and motion, over all four backgrounds, is sampled
-with seed 0 and the model's default settings, by the functions behind ``ursa sample``:
+The held-out half of ``ursa eval shapes``, by its own functions: every held-out combination of
+colour, shape and motion, over all four backgrounds, with the model's default settings:
 
     .venv/bin/python benchmarks/nano_quality.py
 
@@ -22,7 +22,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,46 +36,20 @@ from ursa_core.data import shapes
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.image_metrics import psnr
-from ursa_core.evaluation.shapes_judge import Verdict, judge
-from ursa_core.grids import PixelShape
-from ursa_core.media import Frames, read_media, to_frames, to_video, write_media
+from ursa_core.evaluation.shapes_judge import Verdict
+from ursa_core.evaluation.shapes_suite import (
+    Wanted,
+    judge_file,
+    judge_rendered,
+    plan,
+    scores,
+    wanted,
+)
+from ursa_core.media import to_frames, to_video, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
-from ursa_core.seeding import stream, stream_seed
+from ursa_core.seeding import stream
 
-ATTRIBUTES = ("background", "colour", "shape", "motion")
-CHANCE = {
-    "background": 1 / len(shapes.BACKGROUNDS),
-    "colour": 1 / len(shapes.COLOURS),
-    "shape": 1 / len(shapes.SHAPES),
-    "motion": 1 / len(shapes.MOTIONS),
-}
 TOKENIZER_CLIPS = 256
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a clip should show."""
-
-    background: str
-    colour: str
-    shape: str
-    motion: str
-
-    @property
-    def prompt(self) -> str:
-        """The caption that asks for it."""
-        return shapes.caption(self.colour, self.shape, self.motion, self.background)
-
-
-def held_out(limit: int | None) -> list[Wanted]:
-    """Held-out combinations over all backgrounds; a limit takes a fixed random part of them."""
-    wanted = [
-        Wanted(background, *combination)
-        for combination in shapes.combinations("heldout")
-        for background in shapes.BACKGROUNDS
-    ]
-    order = np.random.default_rng(0).permutation(len(wanted))[:limit]
-    return [wanted[i] for i in sorted(order)]
 
 
 def shuffle_weights_(module: torch.nn.Module, seed: int) -> None:
@@ -86,70 +60,32 @@ def shuffle_weights_(module: torch.nn.Module, seed: int) -> None:
             weight.copy_(weight.flatten()[order.to(weight.device)].view_as(weight))
 
 
-def sampled_clips(bundle: Bundle, wanted: list[Wanted], seed: int) -> Iterator[Frames]:
-    """One clip a prompt, as ``ursa sample`` makes it."""
-    for want in wanted:
-        for made in generate(bundle, GenerateOptions(prompt=want.prompt, seed=seed)):
-            yield decode(bundle, made.codes)
-
-
-def rendered_clips(shape: PixelShape, wanted: list[Wanted], seed: int) -> Iterator[Frames]:
-    """One clip a prompt, as the world itself draws it."""
-    progress = np.linspace(0, 1, shape.frames)
-    for want in wanted:
-        rng = np.random.default_rng(stream_seed(seed, want.prompt))
-        spec = shapes.sample_spec(rng, want.colour, want.shape, want.motion, want.background)
-        yield shapes.render(spec, shape.height, shape.width, progress)
-
-
-def judge_written(
-    clips: Iterator[Frames], wanted: list[Wanted], fps: float, folder: Path
-) -> list[Verdict]:
-    """Verdicts on clips that were written as mp4 and read back."""
-    verdicts = []
+def sampled(bundle: Bundle, clips: list[Wanted], seed: int, folder: Path) -> Iterator[Verdict]:
+    """Verdicts on one clip a prompt, sampled and written as ``ursa eval shapes`` does it."""
+    files = {file.name: file for file in plan().files}
     start = time.perf_counter()
-    for number, (want, frames) in enumerate(zip(wanted, clips, strict=True), 1):
-        file = folder / f"{want.prompt.replace(' ', '_')}.mp4"
-        write_media(file, frames, fps, {"prompt": want.prompt})
-        verdicts.append(judge(read_media(file).frames))
-        if number % 20 == 0 or number == len(wanted):
+    for number, each in enumerate(clips, 1):
+        file = files[each.name]
+        options = GenerateOptions(prompt=file.prompt, seed=file.seed(seed))
+        (made,) = generate(bundle, options)
+        path = folder / each.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_media(path, decode(bundle, made.codes), bundle.settings.fps, {"prompt": file.prompt})
+        yield judge_file(path)
+        if number % 20 == 0 or number == len(clips):
             seconds = (time.perf_counter() - start) / number
-            print(
-                f"{number}/{len(wanted)} clips, {seconds:.2f} s each", file=sys.stderr, flush=True
-            )
-    return verdicts
-
-
-def scores(wanted: list[Wanted], verdicts: list[Verdict]) -> dict[str, Any]:
-    """Shares of right attributes in [0, 1], overall and for each shape and motion wanted."""
-    right = np.array(
-        [
-            [getattr(want, name) == getattr(verdict, name) for name in ATTRIBUTES]
-            for want, verdict in zip(wanted, verdicts, strict=True)
-        ]
-    )
-    result: dict[str, Any] = {
-        name: float(right[:, place].mean()) for place, name in enumerate(ATTRIBUTES)
-    }
-    result["all_four"] = float(right.all(1).mean())
-    for name in ("colour", "shape", "motion"):
-        asked = np.array([getattr(want, name) for want in wanted])
-        hits = right[:, ATTRIBUTES.index(name)]
-        result[f"by_{name}"] = {
-            str(value): round(float(hits[asked == value].mean()), 4) for value in np.unique(asked)
-        }
-    return result
+            print(f"{number}/{len(clips)} clips, {seconds:.2f} s each", file=sys.stderr, flush=True)
 
 
 def quality(args: argparse.Namespace) -> dict[str, Any]:
     """Scores of sampled or rendered clips; writes every verdict beside the clips."""
     settings = load_settings(resolve_model(args.model))
-    wanted = held_out(args.limit)
+    clips = wanted("heldout", args.limit)
     folder: Path = args.out
     folder.mkdir(parents=True, exist_ok=True)
     ran_on: dict[str, str] = {}
     if args.check_judge:
-        clips = rendered_clips(settings.shape, wanted, args.seed)
+        verdicts = list(judge_rendered(clips, settings.shape, settings.fps, args.seed))
     else:
         device = pick_device("auto")
         dtype = pick_dtype("auto", device)
@@ -157,17 +93,19 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
         bundle = load_bundle(args.model, device, dtype)
         if args.shuffle_weights:
             shuffle_weights_(bundle.transformer, args.seed)
-        clips = sampled_clips(bundle, wanted, args.seed)
-    verdicts = judge_written(clips, wanted, settings.fps, folder)
+        verdicts = list(sampled(bundle, clips, args.seed, folder))
     with (folder / "verdicts.jsonl").open("w", encoding="utf-8") as file:
-        for want, verdict in zip(wanted, verdicts, strict=True):
-            file.write(json.dumps({"wanted": asdict(want), "seen": asdict(verdict)}) + "\n")
-    result = scores(wanted, verdicts)
-    print(f"{'':12}{'right':>8}{'chance':>8}")
-    for name in ATTRIBUTES:
-        print(f"{name:12}{result[name]:8.1%}{CHANCE[name]:8.1%}")
-    print(f"{'all four':12}{result['all_four']:8.1%}{np.prod(list(CHANCE.values())):8.1%}")
-    return {"clips": len(wanted), **ran_on, **result}
+        for each, verdict in zip(clips, verdicts, strict=True):
+            file.write(json.dumps({"wanted": asdict(each), "seen": asdict(verdict)}) + "\n")
+    found = scores(clips, verdicts)
+    print(f"{'':12}{'right':>8}  {'95 % interval':20}{'chance':>8}")
+    for score in found:
+        print(f"{score.name:12}{score.text:>8}  {score.interval_text:20}{score.chance:8.1%}")
+    return {
+        "clips": len(clips),
+        **ran_on,
+        **{score.name.replace(" ", "_"): score.value for score in found},
+    }
 
 
 def tokenizer_quality(args: argparse.Namespace) -> dict[str, Any]:

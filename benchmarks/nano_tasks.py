@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nano_quality import Wanted, hardware, held_out
+from nano_quality import hardware
 from numpy.typing import NDArray
 
 import ursa_core
@@ -29,9 +29,9 @@ from ursa_core.data import shapes
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.evaluation.shapes_judge import judge
+from ursa_core.evaluation.shapes_suite import Wanted, rendered, wanted
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
-from ursa_core.seeding import stream_seed
 from ursa_core.tasks.extend import extend
 from ursa_core.tasks.extension import Extension, default_overlap
 from ursa_core.tasks.given_media import Given, GivenMedia
@@ -57,17 +57,9 @@ Case = dict[str, Any]
 
 def chosen(motions: tuple[str, ...], limit: int) -> list[Wanted]:
     """Held-out prompts with one of these motions: a fixed random part of them."""
-    fitting = [want for want in held_out(None) if want.motion in motions]
+    fitting = [want for want in wanted("heldout") if want.motion in motions]
     order = np.random.default_rng(0).permutation(len(fitting))[:limit]
     return [fitting[i] for i in order]
-
-
-def rendered(bundle: Bundle, want: Wanted, seed: int) -> Frames:
-    """The clip that the world itself draws for a prompt, of the model's shape."""
-    rng = np.random.default_rng(stream_seed(seed, want.prompt))
-    spec = shapes.sample_spec(rng, want.colour, want.shape, want.motion, want.background)
-    shape = bundle.settings.shape
-    return shapes.render(spec, shape.height, shape.width, np.linspace(0, 1, shape.frames))
 
 
 def conditioned(bundle: Bundle, want: Wanted, places: dict[int, Frames], args: Any) -> Frames:
@@ -91,7 +83,7 @@ def written(frames: Frames, bundle: Bundle, folder: Path, want: Wanted) -> Frame
 def image_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
     """Image to video: the first frame's PSNR, and whether the prompt's motion is seen."""
     for want in chosen(shapes.MOTIONS, args.limit):
-        first = rendered(bundle, want, args.seed)[:1]
+        first = rendered(want, bundle.settings.shape, args.seed)[:1]
         made = written(conditioned(bundle, want, {0: first}, args), bundle, folder, want)
         seen = judge(made).motion
         yield {
@@ -108,7 +100,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
     stride = bundle.video_tokenizer.strides.temporal
     frames, last = round(SECONDS * settings.fps), round(LAST_SECONDS * settings.fps)
     for want in chosen((*BACK, "stays still", "spins"), args.limit):
-        clip = rendered(bundle, want, args.seed)
+        clip = rendered(want, bundle.settings.shape, args.seed)
         overlap = default_overlap(settings.frames, stride)
         plan = Extension(
             len(clip), frames, settings.frames, overlap, (), False,
@@ -142,7 +134,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
 def interpolate_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
     """Between the first and last frame of a mover: their PSNR, and whether it never turns back."""
     for want in chosen(tuple(BACK), args.limit):
-        clip = rendered(bundle, want, args.seed)
+        clip = rendered(want, bundle.settings.shape, args.seed)
         end = len(clip) - 1
         places = {0: clip[:1], end: clip[end:]}
         made = written(conditioned(bundle, want, places, args), bundle, folder, want)

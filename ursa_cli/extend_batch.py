@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import batch, clips, output
+from ursa_cli import batch, batch_run, clips, output
 from ursa_cli import sampling_options as shared
 from ursa_cli.extend_plan import ExtendPlan, plan_extension
 from ursa_core.errors import DataError
@@ -153,7 +153,7 @@ def make_batch(
     """Make the videos of a list, whose lines override the options."""
     from ursa_cli.sample_plan import place_model
 
-    placed = replace(sampling, device=batch.local_device(sampling.device))
+    placed = replace(sampling, device=batch_run.local_device(sampling.device))
     task = ExtendTask(place_model(placed), placed, extending, fresh)
     batch.run_batch(task, wanted, sampling.seed, sampling.dry_run)
 

@@ -173,10 +173,10 @@ def interpolate(
 
 def _make_batch(wanted: "Batch", sampling: shared.SamplingOptions, between: Between) -> None:
     """Make the clips of a list, whose lines override the options."""
-    from ursa_cli import batch, sample_plan
+    from ursa_cli import batch, batch_run, sample_plan
     from ursa_cli.clip_batch import ClipTask
 
-    placed = replace(sampling, device=batch.local_device(sampling.device))
+    placed = replace(sampling, device=batch_run.local_device(sampling.device))
     model = sample_plan.place_model(placed)
 
     def clip_of(line: Mapping[str, Any], path: Path) -> "Clip":

@@ -8,6 +8,7 @@ import typer
 
 from ursa_cli import output
 from ursa_cli.calibrate_path import calibrate_path
+from ursa_cli.evaluate import evaluate
 from ursa_cli.extend import extend
 from ursa_cli.failures import explained
 from ursa_cli.info import info
@@ -56,6 +57,7 @@ app.command("interpolate")(interpolate)
 app.command("tokenize")(tokenize_media)
 app.command("train")(train)
 app.command("calibrate-path")(calibrate_path)
+app.add_typer(evaluate, name="eval")
 app.add_typer(models, name="models")
 app.command("info")(info)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import batch_options, clips, options, output
+from ursa_cli import batch_options, batch_run, clips, options, output
 from ursa_cli import sampling_options as shared
 from ursa_cli.batch_options import Batch
 from ursa_cli.sample_given import STRENGTH, SampleGiven
@@ -185,7 +185,7 @@ def _make_batch(
     from ursa_cli import batch, sample_plan
     from ursa_cli.clip_batch import ClipTask
 
-    placed = replace(sampling, device=batch.local_device(sampling.device))
+    placed = replace(sampling, device=batch_run.local_device(sampling.device))
     model = sample_plan.place_model(placed)
 
     def clip_of(line: Mapping[str, Any], path: Path) -> "Clip":

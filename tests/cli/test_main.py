@@ -20,7 +20,7 @@ from ursa_core.errors import CheckpointError, ShapeError
 
 REPOSITORY = Path(__file__).parent.parent.parent
 HEAVY = ("torch", "numpy", "av", "PIL", "transformers", "pydantic", "pyarrow", "matplotlib", "yaml")
-VERBS = {"Make", "Encode", "Train", "Show", "List", "Get", "Find"}
+VERBS = {"Make", "Encode", "Train", "Show", "List", "Get", "Find", "Score", "Measure"}
 
 
 def commands() -> Iterator[tuple[list[str], Any]]:

@@ -1,1 +1,1 @@
-"""Scores computed from pixels."""
+"""Suites, their layouts and scores, and reports of them."""

@@ -1,0 +1,204 @@
+"""The run of a batch: what is left is made and told of, Ctrl-C and full disks included."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ursa_cli import output
+from ursa_cli.failures import explained
+from ursa_core.batches.shards import Shard
+from ursa_core.errors import DataError, unwritable
+
+if TYPE_CHECKING:
+    from ursa_core.batches.manifest import Header, Writer
+    from ursa_core.batches.resume import Item, Remaining
+    from ursa_core.batches.running import Task
+
+
+@dataclass(frozen=True)
+class Work:
+    """How items are made, and where it is recorded.
+
+    Args:
+        folder: of the record; that of the outputs may be another.
+        outputs: folder of the outputs, as the summary names it.
+        shard: that this process makes.
+        batch_size: items in one pass.
+        force: make changed items again.
+    """
+
+    folder: Path
+    outputs: Path
+    shard: Shard
+    batch_size: int = 1
+    force: bool = False
+
+
+def run_work(
+    task: "Task",
+    work: Work,
+    settled: "Callable[[int], list[Item]]",
+    seed: int | None,
+    dry_run: bool,
+) -> None:
+    """Make what is left of some items, as ``run_batch`` does; ``settled`` gives them for a seed."""
+    import secrets
+
+    from ursa_core import __version__
+    from ursa_core.batches import manifest, resume
+
+    folder = work.folder
+    found = manifest.read_header(folder)
+    chosen = seed if seed is not None else found.seed if found else secrets.randbelow(2**63)
+    header = manifest.Header(task.name, task.model, task.model_identity, chosen, __version__)
+    if found is not None:
+        manifest.check_same(folder, found, header)
+    items = settled(header.seed)
+    if dry_run:
+        left = resume.remaining(_own(items, work), manifest.read_records(folder), work.force)
+        _tell_plan(task, header, left)
+        return
+    for each in sorted({folder, *(item.path.parent for item in items)}):
+        make_folder(each)
+    begun = manifest.begin(folder, header)
+    if begun != header and found is None:  # another process was first, with another seed
+        if seed is None:
+            header = manifest.Header(**{**vars(header), "seed": begun.seed})
+            items = settled(header.seed)
+        manifest.check_same(folder, begun, header)
+    if seed is None:
+        output.note(f"seed {header.seed}")
+    own = _own(items, work)
+    with manifest.Writer(folder, work.shard) as writer:
+        left = resume.remaining(own, manifest.read_records(folder), work.force)
+        for each in sorted({folder, *(item.path.parent for item in left.todo)}):
+            here = {item.path.name for item in left.todo if item.path.parent == each}
+            resume.remove_leftovers(each, here)
+        _make(task, work, left, writer)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it; DataError where that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def _own(items: "list[Item]", work: Work) -> "list[Item]":
+    return [item for item in items if work.shard.owns(item.index)]
+
+
+def _tell_plan(task: "Task", header: "Header", left: "Remaining") -> None:
+    kept, paths = len(left.kept) + len(left.unrecorded), [str(item.path) for item in left.todo]
+    payload = {
+        "task": task.name,
+        "model": task.model,
+        "seed": header.seed,
+        "kept": kept,
+        "items": [
+            {"path": path, "index": item.index, "seed": item.seed, "options": item.options}
+            for path, item in zip(paths, left.todo, strict=True)
+        ],
+    }
+    lines = [f"{kept} are done, {len(paths)} are to be made:", *paths]
+    output.data(payload, lines=lines, paths=paths)
+
+
+def _make(task: "Task", work: Work, left: "Remaining", writer: "Writer") -> None:
+    """Make what is to be made, telling of each item as it ends."""
+    from ursa_core.batches.running import record, run_items
+
+    for item in left.unrecorded:
+        task.tidy(item)
+        writer.append(record(item, "done"))
+    kept, todo = len(left.kept) + len(left.unrecorded), left.todo
+    steps_left = sum(task.num_steps(item) for item in todo)
+    made = failed = 0
+    with _ctrl_c() as stop, output.progress(steps_left, task.name) as advance:
+
+        def on_step(num: int) -> None:
+            advance(num, f"{kept + made}/{kept + len(todo)} items")
+
+        try:
+            for outcome in run_items(
+                task, todo, writer, work.batch_size, stop.asked, on_step, _reason
+            ):
+                item = outcome.item
+                path = str(item.path)
+                if outcome.error is None:
+                    made += 1
+                else:
+                    failed += 1
+                    output.warn(f"failed: {path}: {outcome.error}")
+                payload = {
+                    "path": path,
+                    "index": item.index,
+                    "status": "failed" if outcome.error else "done",
+                    "seed": item.seed,
+                    "seconds": outcome.seconds,
+                    "error": outcome.error,
+                    **outcome.figures,
+                }
+                output.data(payload, paths=[] if outcome.error else [path])
+        finally:
+            waiting = len(todo) - made - failed
+            counts = {"made": made, "kept": kept, "failed": failed, "left": waiting}
+            output.note(
+                f"{work.outputs}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+            )
+            output.data({"summary": counts})
+    if stop.asked():
+        raise KeyboardInterrupt
+    if failed:
+        raise DataError(
+            f"{failed} of {kept + len(todo)} items failed",
+            f"the warnings and {writer.path} say why; the same command tries them again",
+        )
+
+
+def local_device(device: str) -> str:
+    """The ``--device`` of this process; those that torchrun started share a machine's GPUs out."""
+    import torch
+
+    rank = os.environ.get("LOCAL_RANK", "")
+    if device not in ("auto", "cuda") or not rank.isdecimal() or not torch.cuda.is_available():
+        return device
+    return f"cuda:{int(rank) % torch.cuda.device_count()}"
+
+
+def _reason(error: Exception) -> str:
+    return explained(error)[0]
+
+
+class _Stop:
+    """Whether Ctrl-C was pressed; at the second time it interrupts."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def asked(self) -> bool:
+        """True after the first time."""
+        return self._asked
+
+    def press(self, *_: object) -> None:
+        """Take the signal."""
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        with suppress(RuntimeError):  # the signal came while something was printed
+            output.note("stopping after this item; Ctrl-C again stops at once")
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = signal.signal(signal.SIGINT, stop.press)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

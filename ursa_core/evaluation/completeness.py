@@ -1,0 +1,164 @@
+"""Whether a folder holds exactly the files that a scorer is to read."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import av
+import av.error
+from PIL import Image
+
+from ursa_core.errors import DataError
+from ursa_core.evaluation.suite import Suite
+from ursa_core.grids import PixelShape
+
+_NUM_SHOWN = 3
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    IndexError,
+    SyntaxError,
+    av.error.FFmpegError,
+    Image.DecompressionBombError,
+)
+
+Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
+_WORDS: dict[Kind, tuple[str, str]] = {
+    "missing": ("missing", "run the same command with --only sample"),
+    "foreign": ("not part of the suite", "move them out of the folder: scorers read all names"),
+    "case": ("named like others but for upper case", "give them their exact names"),
+    "unreadable": ("damaged", "delete them and run --only sample"),
+    "short": ("of another length", "delete them and run --only sample"),
+    "size": ("of another size", "delete them and run --only sample"),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file of the folder."""
+
+    kind: Kind
+    name: str
+    detail: str = ""
+
+
+def check(
+    suite: Suite,
+    folder: Path,
+    expected: Mapping[str, PixelShape],
+    on_file: Callable[[], object] = lambda: None,
+) -> list[Fault]:
+    """All that differs between a folder and its suite.
+
+    Args:
+        suite: that the folder should hold.
+        folder: of the files.
+        expected: shape of each file, by name; files that it doesn't name are only read.
+        on_file: called after each file.
+
+    Returns:
+        Faults, in the order of the suite, foreign files last; none if it is complete.
+    """
+    wanted = {file.name for file in suite.files} | set(suite.fixed)
+    there = set(_names(folder, suite.scratch, wanted))
+    folded = {name.casefold(): name for name in wanted}
+    faults = []
+    for name in [*suite.fixed, *(file.name for file in suite.files)]:
+        if name not in there:
+            faults.append(Fault("missing", name))
+        elif name in suite.fixed:
+            if (folder / name).read_bytes() != suite.fixed[name].encode():
+                faults.append(Fault("unreadable", name, "not as the suite has it"))
+        else:
+            fault = _check_file(folder / name, name, expected.get(name))
+            faults += [fault] if fault else []
+        on_file()
+    for name in sorted(there - wanted):
+        like = folded.get(name.casefold())
+        # A twin of a planned name is foreign where the planned file is there itself.
+        if like is not None and like not in there:
+            faults.append(Fault("case", name, f"should be {like}"))
+        else:
+            faults.append(Fault("foreign", name))
+    return faults
+
+
+def refuse(faults: list[Fault], folder: Path) -> DataError:
+    """The error for a folder that can't be scored, which counts and names its faults."""
+    parts = []
+    for kind, (words, _) in _WORDS.items():
+        of_kind = [fault for fault in faults if fault.kind == kind]
+        if of_kind:
+            shown = ", ".join(
+                f"{fault.name} ({fault.detail})" if fault.detail else fault.name
+                for fault in of_kind[:_NUM_SHOWN]
+            )
+            more = ", …" if len(of_kind) > _NUM_SHOWN else ""
+            verb = "is" if len(of_kind) == 1 else "are"
+            parts.append(f"{len(of_kind)} {verb} {words} ({shown}{more})")
+    first = next(kind for kind in _WORDS if any(fault.kind == kind for fault in faults))
+    return DataError(f"{folder} can't be scored: {'; '.join(parts)}", _WORDS[first][1])
+
+
+def distinguishes_case(folder: Path) -> bool:
+    """Whether the folder's file system takes ``a`` and ``A`` for two names."""
+    probe = folder / f".case-{os.getpid()}"
+    probe.touch()
+    try:
+        return not probe.with_name(probe.name.upper()).exists()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def digest(suite: Suite, folder: Path) -> str:
+    """Sixteen hex digits that change with names and sizes of the files."""
+    made = hashlib.sha256()
+    for file in suite.files:
+        made.update(f"{file.name}\0{(folder / file.name).stat().st_size}\0".encode())
+    return made.hexdigest()[:16]
+
+
+def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str]:
+    """Files below a folder, and folders of other names than those of wanted files."""
+    parents = {parent.as_posix() for name in wanted for parent in PurePosixPath(name).parents}
+    found = []
+    for at, folders, names in os.walk(folder):
+        place = Path(at).relative_to(folder)
+        if place == Path():
+            folders[:] = [name for name in folders if name not in scratch]
+        found += [(place / name).as_posix() for name in names]
+        inside = [(place / name).as_posix() for name in folders]
+        found += [f"{name}/" for name in inside if name not in parents]
+        folders[:] = [name for name in folders if (place / name).as_posix() in parents]
+    return found
+
+
+def _check_file(path: Path, name: str, expected: PixelShape | None) -> Fault | None:
+    try:
+        shape = _shape_of(path)
+    except _UNREADABLE as error:
+        detail = (str(error).splitlines() or [""])[0]
+        return Fault("unreadable", name, detail.replace(str(path), "").strip(" :'"))
+    if expected is None or shape == expected:
+        return None
+    if (shape.height, shape.width) != (expected.height, expected.width):
+        found, wanted = (f"{each.height}x{each.width}" for each in (shape, expected))
+        return Fault("size", name, f"{found}, not {wanted}")
+    return Fault("short", name, f"{shape.frames} frames, not {expected.frames}")
+
+
+def _shape_of(path: Path) -> PixelShape:
+    """Frames, height and width; packets are counted, not decoded, so that it is quick."""
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            image.load()
+            return PixelShape(1, image.height, image.width)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        if not packets or any(packet.is_corrupt for packet in packets):
+            raise ValueError("cut off" if packets else "no frames")
+        return PixelShape(len(packets), stream.height, stream.width)

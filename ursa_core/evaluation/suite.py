@@ -1,0 +1,102 @@
+"""What an evaluation samples: files with their prompts and seeds, in a scorer's own layout."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ursa_core.errors import DataError
+from ursa_core.seeding import stream_seed
+
+Prompts = Literal["raw", "rewritten"]
+
+LISTS = Path(__file__).parent / "prompt_lists"
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One output of the model, and what it is asked for.
+
+    Attributes:
+        name: below the folder of the scored files, with ``/``; what the scorer looks for.
+        prompt_id: what the seed is derived from: the same prompt, the same draws, in any suite.
+        prompt: what the model is given.
+        sample: number of it among the samples of its prompt.
+        image: first frame that the model is given, a file.
+        groups: what it is scored for: a split, a tag, dimensions.
+    """
+
+    name: str
+    prompt_id: str
+    prompt: str
+    sample: int = 0
+    image: Path | None = None
+    groups: tuple[str, ...] = ()
+
+    def seed(self, base: int) -> int:
+        """A 63-bit seed that depends on the base seed, the prompt and the sample alone."""
+        return stream_seed(base, self.prompt_id, self.sample)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All files of an evaluation.
+
+    Attributes:
+        name: of the suite.
+        files: to be sampled.
+        num_full: files that the whole suite has; fewer are a trial.
+        fixed: other files of the layout, with their content.
+        images_per_file: samples that a file shows, side by side.
+        scratch: names in the folder that belong to the scorer itself.
+    """
+
+    name: str
+    files: Sequence[PlannedFile]
+    num_full: int
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    images_per_file: int = 1
+    scratch: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no file of the suite is left out."""
+        return len(self.files) == self.num_full
+
+
+def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
+    """The objects of a JSON lines file, each with all of ``keys``.
+
+    Raises:
+        DataError: it can't be read, or a line is no such object.
+    """
+    try:
+        # Only "\n" ends a line: splitlines would break at characters that JSON allows in strings.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}", "check the path") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not set(keys) <= set(row):
+            raise DataError(
+                f"line {number} of {path} is no object with {', '.join(keys)}",
+                "give the list as it comes with the benchmark",
+            )
+        rows.append(row)
+    return rows
+
+
+def thinned(num: int, limit: int | None) -> list[int]:
+    """Indices of a fixed random part of ``num`` entries; all without a limit.
+
+    A larger part holds every smaller one, so that a trial can be gone on with.
+    """
+    order = np.random.default_rng(0).permutation(num)[:limit]
+    return sorted(int(place) for place in order)

@@ -1,0 +1,87 @@
+"""Official totals of official results; a total is None as soon as one of its parts is missing."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ursa_core.evaluation.intervals import Interval, Z, wilson
+from ursa_core.evaluation.vbench import I2V, I2V_QUALITY, QUALITY, SEMANTIC
+
+RANGES = {
+    "subject_consistency": (0.1462, 1.0),
+    "background_consistency": (0.2615, 1.0),
+    "temporal_flickering": (0.6293, 1.0),
+    "motion_smoothness": (0.706, 0.9975),
+    "scene": (0.0, 0.8222),
+    "appearance_style": (0.0009, 0.2855),
+    "temporal_style": (0.0, 0.364),
+    "overall_consistency": (0.0, 0.364),
+    "i2v_subject": (0.1462, 1.0),
+    "i2v_background": (0.2615, 1.0),
+}
+"""Lowest and highest value that VBench scales a dimension by; others lie in [0, 1]."""
+
+WEIGHTS = {"dynamic_degree": 0.5, "camera_motion": 0.1}
+"""Weights other than 1."""
+
+GENEVAL_TAGS = (
+    "single_object",
+    "two_object",
+    "counting",
+    "colors",
+    "position",
+    "color_attr",
+)
+
+
+def normalised(name: str, score: float) -> float:
+    """A VBench dimension scaled to the range that its weight counts on."""
+    low, high = RANGES.get(name, (0.0, 1.0))
+    return (score - low) / (high - low)
+
+
+def _weighted(scores: Mapping[str, float], names: Sequence[str]) -> float | None:
+    if any(name not in scores for name in names):
+        return None
+    weights = [WEIGHTS.get(name, 1.0) for name in names]
+    values = [normalised(name, scores[name]) for name in names]
+    return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+
+
+def vbench(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Total, quality and semantic score of VBench, in [0, 1].
+
+    Total = (4 quality + semantic) / 5, as ``scripts/cal_final_score.py`` has it.
+
+    Args:
+        scores: by dimension, raw, in [0, 1].
+    """
+    quality, semantic = _weighted(scores, QUALITY), _weighted(scores, SEMANTIC)
+    total = None if quality is None or semantic is None else (4 * quality + semantic) / 5
+    return {"total": total, "quality": quality, "semantic": semantic}
+
+
+def vbench_i2v(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Total, quality and I2V score of VBench-I2V, in [0, 1]; the total is their mean."""
+    quality, i2v = _weighted(scores, I2V_QUALITY), _weighted(scores, I2V)
+    total = None if quality is None or i2v is None else (quality + i2v) / 2
+    return {"total": total, "quality": quality, "i2v": i2v}
+
+
+def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]:
+    """GenEval's six tags and their mean, which is the overall score, not that of all images.
+
+    Args:
+        correct: by tag, of each image.
+    """
+    tags: dict[str, Interval | None] = {
+        tag: wilson(sum(correct[tag]), len(correct[tag])) if correct.get(tag) else None
+        for tag in GENEVAL_TAGS
+    }
+    there = [(interval, len(correct[tag])) for tag, interval in tags.items() if interval]
+    if len(there) < len(GENEVAL_TAGS):
+        return {"overall": None, **tags}
+    value = sum(interval.value for interval, _ in there) / len(there)
+    variance = sum(each.value * (1 - each.value) / num for each, num in there)
+    reach = Z * math.sqrt(variance) / len(there)
+    overall = Interval(value, max(0.0, value - reach), min(1.0, value + reach))
+    return {"overall": overall, **tags}

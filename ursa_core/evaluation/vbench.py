@@ -1,0 +1,189 @@
+"""VBench, VBench-I2V and VBench-Long: what is sampled, how it is scored, what the results say.
+
+Layout and commands are those of the official code (Vchitect/VBench). All files lie in one folder,
+``{prompt}-{sample}.mp4``, and nothing else may: the scorer takes its suffix from any name there.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ursa_core.errors import DataError
+from ursa_core.evaluation.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
+
+FLICKERING = "temporal_flickering"
+QUALITY = (
+    "subject_consistency",
+    "background_consistency",
+    FLICKERING,
+    "motion_smoothness",
+    "dynamic_degree",
+    "aesthetic_quality",
+    "imaging_quality",
+)
+SEMANTIC = (
+    "object_class",
+    "multiple_objects",
+    "human_action",
+    "color",
+    "spatial_relationship",
+    "scene",
+    "appearance_style",
+    "temporal_style",
+    "overall_consistency",
+)
+DIMENSIONS = (*QUALITY, *SEMANTIC)
+I2V = ("camera_motion", "i2v_subject", "i2v_background")
+I2V_QUALITY = (
+    "subject_consistency",
+    "background_consistency",
+    "motion_smoothness",
+    "dynamic_degree",
+    "aesthetic_quality",
+    "imaging_quality",
+)
+I2V_DIMENSIONS = (*I2V, *I2V_QUALITY)
+NEED_DETECTRON2 = ("object_class", "multiple_objects", "color", "spatial_relationship")
+RATIOS = ("1-1", "8-5", "7-4", "16-9")
+
+_SAMPLES = 5
+_FLICKERING_SAMPLES = 25
+"""The official filter looks for five still ones among them."""
+
+
+def plan(prompts: Prompts = "raw", limit: int | None = None, *, long: bool = False) -> Suite:
+    """VBench, or VBench-Long: 944 prompts, five samples each, of flickering 25; 6,220 files.
+
+    Args:
+        prompts: what the model is given; files are named by the raw ones.
+        limit: prompts of a trial.
+        long: for the scorer of clips of five seconds and more.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for row in read_rows(LISTS / "vbench.jsonl", ("prompt", "rewritten", "dimensions")):
+        entry = entries.setdefault(row["prompt"], {**row, "dimensions": []})
+        entry["dimensions"] += row["dimensions"]
+    every = list(entries.values())
+
+    def files(of: Sequence[dict[str, Any]]) -> list[PlannedFile]:
+        return [
+            PlannedFile(
+                f"{entry['prompt']}-{sample}.mp4",
+                entry["prompt"],
+                entry["prompt" if prompts == "raw" else "rewritten"],
+                sample,
+                groups=tuple(entry["dimensions"]),
+            )
+            for entry in of
+            for sample in range(num_samples(entry["dimensions"]))
+        ]
+
+    chosen = [every[place] for place in thinned(len(every), limit)]
+    # The long scorer cuts its clips into the folder that it reads.
+    scratch = ("split_clip", "split_scene", "temporal_filtered_cilps") if long else ()
+    name = "vbench-long" if long else "vbench"
+    return Suite(name, files(chosen), len(files(every)), scratch=scratch)
+
+
+def num_samples(dimensions: Sequence[str]) -> int:
+    """Samples of a prompt that is for these dimensions."""
+    return _FLICKERING_SAMPLES if FLICKERING in dimensions else _SAMPLES
+
+
+def plan_i2v(images: Path, limit: int | None = None) -> Suite:
+    """VBench-I2V: 1,118 prompts over 355 images, five samples each; 5,590 files.
+
+    Args:
+        images: folder of the official cropped images of one ratio.
+        limit: prompts of a trial.
+
+    Raises:
+        DataError: images are missing.
+    """
+    rows = read_rows(LISTS / "vbench_i2v.jsonl", ("prompt", "dimensions", "image"))
+    chosen = [rows[place] for place in thinned(len(rows), limit)]
+    missing = sorted({row["image"] for row in chosen if not (images / row["image"]).is_file()})
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the suite's images aren't in {images}, as {missing[0]}",
+            "run vbench2_beta_i2v/download_data.sh in the checkout of VBench, or give --images",
+        )
+    files = [
+        PlannedFile(
+            f"{row['prompt']}-{sample}.mp4",
+            row["prompt"],
+            row["prompt"],
+            sample,
+            images / row["image"],
+            tuple(row["dimensions"]),
+        )
+        for row in chosen
+        for sample in range(_SAMPLES)
+    ]
+    return Suite("vbench-i2v", files, _SAMPLES * len(rows))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the scorer found for a dimension.
+
+    Attributes:
+        score: in [0, 1].
+        videos: by the name of the file, where the scorer tells.
+        file: that says so.
+    """
+
+    score: float
+    videos: Mapping[str, float | bool]
+    file: Path
+
+
+def read_results(folder: Path, dimensions: Sequence[str]) -> dict[str, Result]:
+    """Results of all dimensions that were scored; of several, the latest.
+
+    Args:
+        folder: with ``*_eval_results.json`` anywhere in it.
+        dimensions: of the suite.
+
+    Raises:
+        DataError: a file is damaged, or of another form than the official one.
+    """
+    found: dict[str, Result] = {}
+    files = sorted(folder.rglob("*_eval_results.json"), key=lambda path: path.name)
+    for file in files:
+        hint = "move it away, and run --only score"
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} can't be read: {error}", hint) from error
+        if not isinstance(content, dict):
+            continue  # the official script reads only objects
+        for name, value in content.items():
+            if name not in dimensions:
+                continue
+            if not isinstance(value, list) or not value or not _is_score(value[0]):
+                raise DataError(
+                    f"{file} gives no [score, videos] for {name}: it is of another version", hint
+                )
+            videos = _videos(value[1]) if len(value) > 1 else {}
+            found[name] = Result(float(value[0]), videos, file)
+    return found
+
+
+def _is_score(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(float(str(value)))
+
+
+def _videos(rows: object) -> dict[str, float | bool]:
+    found: dict[str, float | bool] = {}
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, dict):
+            continue
+        path, value = row.get("video_path"), row.get("video_results")
+        if isinstance(path, str) and isinstance(value, int | float) and math.isfinite(value):
+            found[Path(path).name] = value
+    return found

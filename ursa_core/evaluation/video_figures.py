@@ -1,0 +1,196 @@
+"""Figures of any videos that need neither weights nor references: flicker, motion, drift."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ursa_core.errors import UrsaError
+from ursa_core.evaluation.image_metrics import psnr
+from ursa_core.media import Frames, read_media, resize_and_crop
+from ursa_core.tasks.given_media import digest_of
+
+Array = NDArray[np.float64]
+
+BLOCK_PX = 8
+_REACH = 7
+"""Largest displacement of a block, in pixels of a frame scaled to ``_SIDE_PX``."""
+_SIDE_PX = 128
+_FLOW_FPS = 8.0
+_MIN_TEXTURE = 3.0
+"""Standard deviation below which a block is too plain to be followed, in levels."""
+_TOP_SHARE = 0.05
+_DYNAMIC = 6 / 256
+"""Displacement a frame, in shares of the shorter side, from which VBench counts it as motion."""
+
+
+@dataclass(frozen=True)
+class VideoFigures:
+    """What a video is like.
+
+    Attributes:
+        frames: number of them.
+        height: in pixels.
+        width: in pixels.
+        flicker: mean change of a pixel from frame to frame, in levels, 0 to 255; VBench's temporal
+            flickering is (255 − it) / 255.
+        motion: mean displacement of the 5 % fastest blocks in an eighth of a second, in per cent
+            of the shorter side.
+        dynamic: whether enough frames move, by VBench's rule of dynamic degree.
+        colour_drift: distance of the last eighth's mean colour from the first eighth's, in RGB
+            levels, 0 to 442.
+        kept_psnr: of the frames that it was given, in dB; None where it was given none.
+    """
+
+    frames: int
+    height: int
+    width: int
+    flicker: float
+    motion: float
+    dynamic: bool
+    colour_drift: float
+    kept_psnr: float | None
+
+
+def measure(path: Path) -> VideoFigures:
+    """Figures of a video file, animation or folder of frames.
+
+    Frames that it was given are those that its own metadata tell of, where their file is still
+    there and unchanged.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    clip = read_media(path)
+    frames, fps = clip.frames, clip.fps or _FLOW_FPS
+    speeds = speeds_of(frames, fps)
+    num, height, width = frames.shape[:3]
+    return VideoFigures(
+        num,
+        height,
+        width,
+        flicker(frames),
+        100 * float(speeds.mean()) if len(speeds) else 0.0,
+        is_dynamic(speeds),
+        colour_drift(frames),
+        kept_psnr(frames, clip.metadata),
+    )
+
+
+def flicker(frames: Frames) -> float:
+    """Mean absolute change of a pixel from frame to frame, in levels."""
+    if len(frames) < 2:
+        return 0.0
+    steps = [
+        float(np.abs(after.astype(np.int16) - before).mean())
+        for before, after in itertools.pairwise(frames)
+    ]
+    return float(np.mean(steps))
+
+
+def colour_drift(frames: Frames) -> float:
+    """Distance of the mean colour of the last eighth of the frames from that of the first."""
+    part = max(1, len(frames) // 8)
+    first, last = frames[:part].mean((0, 1, 2)), frames[-part:].mean((0, 1, 2))
+    return float(np.linalg.norm(last - first))
+
+
+def speeds_of(frames: Frames, fps: float) -> Array:
+    """Displacement of the fastest 5 % of blocks between frames an eighth of a second apart.
+
+    Returns:
+        float (n,), in shares of the shorter side.
+    """
+    interval = max(1, round(fps / _FLOW_FPS))
+    chosen = frames[::interval]
+    height, width = chosen.shape[1:3]
+    scale = min(1.0, _SIDE_PX / min(height, width))
+    size = (max(BLOCK_PX, round(height * scale)), max(BLOCK_PX, round(width * scale)))
+    if size != (height, width):
+        chosen = resize_and_crop(chosen, *size)
+    # BT.709 luma, as the films are tagged.
+    luma = chosen @ np.array([0.2126, 0.7152, 0.0722])
+    lengths = [
+        np.sort(np.hypot(*displacements(before, after)).ravel())
+        for before, after in itertools.pairwise(luma)
+    ]
+    top = [each[-max(1, round(_TOP_SHARE * each.size)) :].mean() for each in lengths]
+    return np.array(top) / min(size)
+
+
+def is_dynamic(speeds: Array) -> bool:
+    """VBench's rule: a quarter of the frames move by more than 6 pixels of 256."""
+    needed = round(4 * ((len(speeds) + 1) / 16))
+    return bool(len(speeds) and (speeds > _DYNAMIC).sum() >= max(needed, 1))
+
+
+def displacements(before: Array, after: Array) -> tuple[Array, Array]:
+    """Where each block of a frame goes to, by full search over whole pixels.
+
+    Of equally good places the nearest is taken, and plain blocks stay, so that noise on a flat
+    ground is no motion.
+
+    Args:
+        before: luma (H, W), in levels.
+        after: the frame that follows, of the same shape.
+
+    Returns:
+        Displacements down and to the right, each float (H // 8, W // 8), in pixels.
+    """
+    rows, columns = before.shape[0] // BLOCK_PX, before.shape[1] // BLOCK_PX
+    inner = (slice(rows * BLOCK_PX), slice(columns * BLOCK_PX))
+    tiles = (rows, BLOCK_PX, columns, BLOCK_PX)
+    blocks = before[inner]
+    padded = np.pad(after, _REACH, mode="edge")
+    reach = range(-_REACH, _REACH + 1)
+    steps = sorted(itertools.product(reach, reach), key=lambda step: step[0] ** 2 + step[1] ** 2)
+    best = np.full((rows, columns), np.inf)
+    found = np.zeros((2, rows, columns))
+    for down, right in steps:
+        moved = padded[_REACH + down :, _REACH + right :][: before.shape[0], : before.shape[1]]
+        error = np.abs(moved[inner] - blocks).reshape(tiles).mean((1, 3))
+        better = error < best - 1e-9
+        best = np.where(better, error, best)
+        found[:, better] = np.array([[down], [right]])
+    found[:, blocks.reshape(tiles).std((1, 3)) < _MIN_TEXTURE] = 0
+    return found[0], found[1]
+
+
+def kept_psnr(frames: Frames, metadata: Mapping[str, Any]) -> float | None:
+    """PSNR of the frames that a video was given, in dB, None where that can't be told.
+
+    Args:
+        frames: uint8 (F, H, W, 3).
+        metadata: that `ursa sample`, `extend` and `interpolate` write into their files.
+    """
+    found = []
+    for path, sha256, at in _given(metadata):
+        try:
+            if not path.is_file() or digest_of(path) != sha256:
+                continue
+            own = read_media(path).frames
+        except (UrsaError, OSError):
+            continue
+        part = frames[at : at + len(own)]
+        if len(part):
+            fitted = resize_and_crop(own[: len(part)], *part.shape[1:3])
+            found.append((len(part), psnr(part, fitted)))
+    total = sum(num for num, _ in found)
+    return sum(num * value for num, value in found) / total if total else None
+
+
+def _given(metadata: Mapping[str, Any]) -> list[tuple[Path, str, int]]:
+    """File, digest and first frame of what a video was given."""
+    given = metadata.get("given")
+    if not isinstance(given, dict):
+        return []
+    if "files" in given:
+        rows = [(row, row.get("frame", 0)) for row in given["files"] if isinstance(row, dict)]
+    else:  # a clip that was made longer
+        longer = metadata.get("frames", 0) - metadata.get("own_frames", 0)
+        rows = [(given, longer if metadata.get("before") else 0)]
+    return [(Path(str(row.get("file"))), str(row.get("sha256")), int(at)) for row, at in rows]
