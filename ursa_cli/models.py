@@ -294,6 +294,7 @@ def _payload(name: str, found: "Summary") -> dict[str, Any]:
         "alpha": found.alpha,
         "c": found.c,
         "shift": found.settings.shift,
+        "temperature": found.settings.temperature,
         "grid": [found.grid.frames, found.grid.rows, found.grid.columns],
         "licence": found.licence,
         "memory_bytes": memory.total,

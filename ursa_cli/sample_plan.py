@@ -267,7 +267,7 @@ def make_plan(
         frames=settings.frames,
         height=settings.height,
         width=settings.width,
-        temperature=sampling.temperature,
+        temperature=settings.temperature,
         top_p=None if sampling.top_p == 1 else sampling.top_p,
         motion=sampling.motion,
     )

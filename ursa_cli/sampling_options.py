@@ -170,11 +170,14 @@ class ClipOptions:
         ),
     ] = None
     temperature: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="T", help="Randomness of the draws, above 0.", rich_help_panel=SAMPLING_PANEL
+            metavar="T",
+            help="Randomness of the draws, above 0; below 1 favours likelier codes.",
+            show_default=MODELS,
+            rich_help_panel=SAMPLING_PANEL,
         ),
-    ] = 1.0
+    ] = None
     top_p: Annotated[
         float,
         typer.Option(
@@ -205,7 +208,8 @@ class ClipOptions:
             require(value is None or low <= value <= high, f"--{name}", value, words)
         motion = self.motion
         require(motion is None or 0 <= motion < inf, "--motion", motion, "0 or more, as 9")
-        require(0 < self.temperature < inf, "--temperature", self.temperature, "a number above 0")
+        warmth = self.temperature
+        require(warmth is None or 0 < warmth < inf, "--temperature", warmth, "a number above 0")
         require(0 < self.top_p <= 1, "--top-p", self.top_p, "above 0 to 1 (all)")
         options.require_text("negative prompt", self.negative, may_be_empty=True)
         self.settings()
@@ -216,7 +220,7 @@ class ClipOptions:
         Raises:
             UsageError: size or interval have another form.
         """
-        names = ("negative", "frames", "fps", "steps", "guidance", "shift")
+        names = ("negative", "frames", "fps", "steps", "guidance", "shift", "temperature")
         given = {name: getattr(self, name) for name in names}
         if self.size is not None:
             given["height"], given["width"] = options.parse_size(self.size)

@@ -23,6 +23,7 @@ class BundleSettings:
         guidance: scale of classifier-free guidance; 1 is off.
         guidance_interval: times between which guidance acts.
         shift: time shift of the steps.
+        temperature: of the draws of x_1.
         motion_prefix: prompts are prefixed ``motion=9.0, ``.
         negative: prompt of the unconditional half.
         chain: how ``ursa extend`` chains its rounds, ``tokens`` or ``pixels``.
@@ -38,6 +39,7 @@ class BundleSettings:
     guidance: float = 7.0
     guidance_interval: tuple[float, float] = (0.0, 0.9)
     shift: float = 3.0
+    temperature: float = 1.0
     motion_prefix: bool = True
     negative: str = ""
     chain: str = "pixels"

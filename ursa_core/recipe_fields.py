@@ -237,6 +237,8 @@ class SamplingSettings(Section):
     """Times between which guidance acts; 0 is noise and 1 is data."""
     shift: Above0 = 1.0
     """Time shift of the steps."""
+    temperature: Above0 = 1.0
+    """Of the draws of x_1; below 1 favours likelier codes."""
     fps: Above0 = 8.0
     """Frames a second of the file written."""
 

@@ -54,7 +54,7 @@ class GenerateOptions:
     frames: int | None = None
     height: int | None = None
     width: int | None = None
-    temperature: float = 1.0
+    temperature: float | None = None
     top_p: float | None = None
     motion: float | None = None
 
@@ -235,7 +235,7 @@ class Pass:
             start.times,
             generators,
             guidance=self.guidance,
-            temperature=one.temperature,
+            temperature=_given(one.temperature, self.bundle.settings.temperature),
             top_p=one.top_p,
             solver=one.solver,
             given=start.given,

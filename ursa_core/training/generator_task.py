@@ -107,6 +107,7 @@ class GeneratorTask:
             guidance=sampling.guidance,
             guidance_interval=sampling.guidance_interval,
             shift=sampling.shift,
+            temperature=sampling.temperature,
             motion_prefix=False,
             chain="tokens" if self.batches.has_middles else "pixels",
         )
