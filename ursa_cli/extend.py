@@ -192,7 +192,7 @@ def _make(
     tell_seed: bool,
 ) -> None:
     """Make the rounds that are missing, write the video, and delete what was kept for it."""
-    from ursa_cli.sample_plan import prompt_warnings
+    from ursa_cli.prompt_warnings import prompt_warnings
     from ursa_core.bundle import tokenizer_identity
     from ursa_core.media import write_media
     from ursa_core.tasks.extend import extend as extended

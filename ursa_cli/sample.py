@@ -294,7 +294,7 @@ def run(
 
 def _make(plan: "Plan", given: "Given | None", tell_seed: bool, drop: int, preview: int) -> None:
     """Generate, decode and write, one video after the other."""
-    from ursa_cli.sample_plan import prompt_warnings
+    from ursa_cli.prompt_warnings import prompt_warnings
     from ursa_core.bundle import tokenizer_identity
     from ursa_core.data.token_files import save_tokens
     from ursa_core.media import write_media

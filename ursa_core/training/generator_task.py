@@ -23,6 +23,7 @@ from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.sampling.time_grid import frame_times, shift_time
 from ursa_core.seeding import stream
+from ursa_core.subjects import load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
 
@@ -57,6 +58,7 @@ class GeneratorTask:
         self.rows = torch.from_numpy(self.table.rows(self.grid))
         self.codes = self.table.codes(self.rows).to(torch.int32)
         self.captions = [self.table.captions(int(row)) for row in self.rows]
+        self.subjects = load_subjects(Path(recipe.data.shards))
         self.text_tokenizer = self._text_tokenizer()
         codebook = self.video_tokenizer.codebook
         path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
@@ -157,6 +159,7 @@ class GeneratorTask:
             self.text_tokenizer,
             self.tokenizer_folder,
             self.settings(),
+            self.subjects,
         )
 
     def write_sheet(self, file: Path) -> None:
