@@ -5,7 +5,10 @@ Hardware: one CPU core; `packs` also needs npm, pip and a network.
 Time: `packs` fetches about 900 MB; `pixels` takes a minute for 120 subjects.
 Command: python recipes/emoji_data.py packs data/packs
          python recipes/emoji_data.py pixels data/packs data/emoji --subjects 120
-Result: data/packs/emoji (734 animations, 68 MB) and data/packs/film (five films, 14 MB); then
+         To carry pixels to another machine, and there back from 20 MB of films:
+         python recipes/emoji_data.py shrink data/emoji data/emoji_small
+         python recipes/emoji_data.py restore data/emoji_small data/emoji
+Result: data/packs/emoji (734 animations, about 90 MB) and data/packs/film (five films, 14 MB); then
         data/emoji (sprites.npy, film.npy and their tables).
 
 Nothing of this is in the repository. The emoji are Microsoft's Fluent Emoji from the npm packages
@@ -28,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 from ursa_core.data.packs import prepare_film, prepare_sprites
+from ursa_core.data.pixel_films import restore_pixels, shrink_pixels
 from ursa_core.errors import UrsaError
 from ursa_core.media import iter_frames, resize_and_crop, write_media
 
@@ -136,7 +140,7 @@ def reduce_emoji(file: Path, entry: dict[str, object], out: Path) -> dict[str, o
         "name": label,
         "tags": entry.get("tags", []),
         "group": GROUPS.get(entry.get("group"), "other"),  # type: ignore[call-overload]
-        "codepoints": file.stem.lower(),
+        "codepoints": file.stem.lower().replace("-fe0f", ""),
         "frames": len(frames),
         "fps": EMOJI_FPS,
     }
@@ -173,8 +177,25 @@ def main() -> int:
     pixels.add_argument("out", type=Path, help="folder to write")
     pixels.add_argument("--subjects", type=int, help="the most distinct ones; all unless given")
     pixels.add_argument("--side", type=int, default=96, help="pixels of emoji, and film's height")
+    for name, help_text in (
+        ("shrink", "write pixels as small films, to carry them to another machine"),
+        ("restore", "make pixels of such films"),
+    ):
+        carry = kinds.add_parser(name, help=help_text)
+        carry.add_argument("source", type=Path, help="folder to read")
+        carry.add_argument("out", type=Path, help="folder to write")
     args = parser.parse_args()
+    if args.kind == "pixels" and args.side < 16:
+        parser.error(f"--side {args.side} is too small; give 16 or more")
+    if args.kind == "pixels" and args.subjects is not None and args.subjects < 1:
+        parser.error(f"--subjects {args.subjects} leaves none; give 1 or more")
     try:
+        if args.kind == "shrink":
+            print(f"{shrink_pixels(args.source, args.out) / 1e6:.1f} MB in {args.out}")
+            return 0
+        if args.kind == "restore":
+            restore_pixels(args.source, args.out)
+            return 0
         if args.kind == "pixels":
             film = prepare_film(args.packs / "film", args.out, args.side)
             print(f"{len(film.frames)} frames of film in {len(film.shots)} shots", flush=True)

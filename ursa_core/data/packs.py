@@ -121,7 +121,7 @@ def prepare_sprites(
         loops.append(_rgba_frames(file, side))
         on_done(number, len(chosen))
     starts = [0, *np.cumsum([len(loop) for loop in loops]).tolist()]
-    _write_array(out / SPRITES, np.concatenate(loops))
+    write_array(out / SPRITES, np.concatenate(loops))
     save_subjects(out, [subject for _, subject in chosen])
     write_json(out / SPRITE_TABLE, {"starts": starts})
     return load_sprites(out)
@@ -143,7 +143,7 @@ def prepare_film(pack: Path, out: Path, height: int) -> Film:
     from ursa_core.media import read_media, resize_and_crop
 
     table = read_json(pack / "shots.json") if (pack / "shots.json").is_file() else {}
-    width = round(height * 16 / 9)
+    width = 2 * round(height * 8 / 9)
     parts: list[NDArray[np.uint8]] = []
     shots: list[dict[str, Any]] = []
     done = 0
@@ -165,7 +165,7 @@ def prepare_film(pack: Path, out: Path, height: int) -> Film:
         done += len(frames)
     if not parts:
         raise DataError(f"no mp4 film in {pack}", "rebuild the pack")
-    _write_array(out / FILM, np.concatenate(parts))
+    write_array(out / FILM, np.concatenate(parts))
     write_json(out / FILM_TABLE, {"shots": shots})
     return load_film(out)
 
@@ -247,7 +247,12 @@ def _frames_of(file: Path, side: int) -> Iterator[NDArray[np.uint8]]:
         raise DataError(f"{file} can't be read: {error}", "rebuild the pack") from error
 
 
-def _write_array(file: Path, array: NDArray[np.uint8]) -> None:
+def write_array(file: Path, array: NDArray[np.uint8]) -> None:
+    """Write an array that training maps, whole or not at all.
+
+    Raises:
+        DataError: the file can't be written.
+    """
     partial = file.with_name(file.name + ".partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,10 @@
 """Clips to codes and back: the work of ``ursa tokenize``, one result per clip."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -303,6 +307,26 @@ def tokenize_clip(
     return ItemResult(item.name, "done", quality=quality)
 
 
+def _load_ahead(
+    items: Iterable[Item], load: Callable[[Item], LoadedClip], done: Container[str], count: int
+) -> Generator[tuple[Item, Future[LoadedClip] | None], None, None]:
+    """Items in order with their clips, ``count`` of them loaded ahead by threads.
+
+    An item that is done already comes without a clip.
+    """
+    waiting: deque[tuple[Item, Future[LoadedClip] | None]] = deque()
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for item in items:
+            waiting.append((item, None if item.name in done else pool.submit(load, item)))
+            if len(waiting) > count:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def tokenize_items(
     items: Iterable[Item],
     tokenizer: VisualTokenizer,
@@ -351,13 +375,16 @@ def tokenize_items(
             yield ItemResult(item.name, "done", quality=quality)
         waiting.clear()
 
-    with writer:
-        for item in items:
-            if item.name in writer.done:
+    def load(item: Item) -> LoadedClip:
+        return item.load(cut, tokenizer.strides.temporal)
+
+    with writer, closing(_load_ahead(items, load, writer.done, batch_size)) as loading:
+        for item, loaded in loading:
+            if loaded is None:
                 yield ItemResult(item.name, "kept")
                 continue
             try:
-                clip = item.load(cut, tokenizer.strides.temporal)
+                clip = loaded.result()
             except UrsaError as error:
                 reason = f"{error.message} ({error.hint})" if error.hint else error.message
                 yield ItemResult(item.name, "skipped", reason)
