@@ -1,4 +1,4 @@
-"""What a model can't take of a prompt, said before it is sampled."""
+"""What a model can't take of a prompt, or was not trained for, said before it is sampled."""
 
 import re
 from typing import TYPE_CHECKING
@@ -14,8 +14,8 @@ MAX_WORDS = 8
 
 
 def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
-    """What the model can't take of the prompts."""
-    from ursa_core.sampling.generate import full_negative, full_prompt
+    """What the model can't take of the prompts, and a size that it doesn't know."""
+    from ursa_core.sampling.generate import full_negative, full_prompt, pixel_shape
 
     texts = {"prompt": full_prompt(bundle, wanted)}
     if wanted.negative:
@@ -29,6 +29,12 @@ def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
         if lost:
             lost = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
             warnings.append(f"the {name} is too long for the model, this is cut off: {lost}")
+    trained, shape = bundle.settings, pixel_shape(bundle, wanted)
+    if bundle.subjects and (shape.height, shape.width) != (trained.height, trained.width):
+        warnings.append(
+            f"the model was trained at {trained.height}x{trained.width} pixels alone, so figures "
+            f"may come out wrong at {shape.height}x{shape.width}"
+        )
     return warnings
 
 
