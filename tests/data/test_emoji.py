@@ -212,6 +212,9 @@ def test_damaged_folders_are_told(packs, folder, tmp_path):
         prepare_sprites(tmp_path, tmp_path / "out", 16)
     with pytest.raises(DataError, match="no mp4 film"):
         prepare_film(tmp_path, tmp_path / "out", 16)
+    (tmp_path / "shots.json").write_text('{"file": "long.mp4"}')
+    with pytest.raises(DataError, match="no table of shots"):
+        prepare_film(tmp_path, tmp_path / "out", 16)
     (tmp_path / "metadata.jsonl").write_text('{"file": "a.webp"}\n')
     with pytest.raises(DataError, match="no table of emoji"):
         prepare_sprites(tmp_path, tmp_path / "out", 16)

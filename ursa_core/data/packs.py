@@ -142,17 +142,16 @@ def prepare_film(pack: Path, out: Path, height: int) -> Film:
     """
     from ursa_core.media import read_media, resize_and_crop
 
-    table = read_json(pack / "shots.json") if (pack / "shots.json").is_file() else {}
+    cut_file, given_starts, cut_fps = _read_shots(pack / "shots.json")
     width = 2 * round(height * 8 / 9)
     parts: list[NDArray[np.uint8]] = []
     shots: list[dict[str, Any]] = []
     done = 0
     for file in sorted(pack.glob("*.mp4")):
         frames = resize_and_crop(read_media(file, fps=FPS).frames, height, width)
-        given = table["shot_starts"] if table.get("file") == file.name else [0]
-        rate = FPS / table["fps"] if table.get("file") == file.name else 1.0
         # A sampled frame may lie just before a cut, so a shot begins at the next one.
-        starts = [int(np.ceil(start * rate)) for start in given]
+        cuts = [int(np.ceil(start * FPS / cut_fps)) for start in given_starts]
+        starts = [cut for cut in cuts if cut < len(frames)] if file.name == cut_file else [0]
         for number, (start, stop) in enumerate(
             zip(starts, [*starts[1:], len(frames)], strict=True)
         ):
@@ -168,6 +167,17 @@ def prepare_film(pack: Path, out: Path, height: int) -> Film:
     write_array(out / FILM, np.concatenate(parts))
     write_json(out / FILM_TABLE, {"shots": shots})
     return load_film(out)
+
+
+def _read_shots(table: Path) -> tuple[str, list[int], float]:
+    """File, first frames of its shots, and its rate; no file where there is no table."""
+    if not table.is_file():
+        return "", [], FPS
+    try:
+        content = read_json(table)
+        return str(content["file"]), [int(s) for s in content["shot_starts"]], content["fps"]
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{table} is no table of shots", "rebuild the pack") from error
 
 
 def load_sprites(folder: Path) -> Sprites:
