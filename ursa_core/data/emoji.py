@@ -154,20 +154,16 @@ def render(
         uint8 (F, height, width, 3); the figure stands on whole pixels.
     """
     side = max(round(spec.scale * min(height, width)), 1)
-    ground = np.array(BACKGROUNDS[spec.background], np.float32)
-    # A margin around the frame takes what a figure has beyond it.
-    clip = np.empty((len(times), height + 2 * side, width + 2 * side, 3), np.uint8)
-    clip[:] = BACKGROUNDS[spec.background]
-    for frame, time in zip(clip, times.tolist(), strict=True):
+    clip = np.empty((len(times), height, width, 3), np.uint8)
+    for number, time in enumerate(times.tolist()):
         x, y = _centre(spec, time / max(full_frames - 1, 1), time)
-        top = side + round(y * height - side / 2)
-        left = side + round(x * width - side / 2)
+        place = (round(x * width - side / 2), round(y * height - side / 2))
         rgba = Image.fromarray(loop[(spec.phase + time) % len(loop)])
-        figure = np.asarray(rgba.resize((side, side), Image.Resampling.LANCZOS), np.float32)
-        cover = figure[..., 3:] / 255
-        mixed = ground + (figure[..., :3] - ground) * cover
-        frame[top : top + side, left : left + side] = mixed + 0.5
-    return clip[:, side : side + height, side : side + width]
+        figure = rgba.resize((side, side), Image.Resampling.LANCZOS)
+        frame = Image.new("RGB", (width, height), BACKGROUNDS[spec.background])
+        frame.paste(figure, place, figure)
+        clip[number] = np.asarray(frame)
+    return clip
 
 
 def _centre(spec: ClipSpec, progress: float, time: int) -> tuple[float, float]:
