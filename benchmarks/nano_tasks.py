@@ -4,9 +4,9 @@
     .venv/bin/python benchmarks/nano_tasks.py extend         # 60 seconds from 2, 30 cases
     .venv/bin/python benchmarks/nano_tasks.py interpolate    # between two frames, 50 moving cases
 
-Given frames are drawn by the procedural world from held-out prompts. ``--cond`` and
-``--cond-noise`` compare the ways of conditioning. Prints a table, then one JSON object; the clips
-and a line a case (cases.jsonl) stay in the folder of --out.
+Given frames are drawn by the procedural world from held-out prompts. ``--cond``, ``--cond-noise``,
+``--chain`` and ``--schedule`` compare the ways to condition. Prints a table, then one JSON object;
+the clips and a line a case (cases.jsonl) stay in the folder of --out.
 """
 
 import argparse
@@ -32,7 +32,8 @@ from ursa_core.evaluation.shapes_judge import judge
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
-from ursa_core.tasks.extend import Extension, default_overlap, extend
+from ursa_core.tasks.extend import extend
+from ursa_core.tasks.extension import Extension, default_overlap
 from ursa_core.tasks.given_media import Given, GivenMedia
 from ursa_core.tasks.round_store import RoundStore
 
@@ -77,7 +78,7 @@ def conditioned(bundle: Bundle, want: Wanted, places: dict[int, Frames], args: A
     (made,) = generate(
         bundle, GenerateOptions(want.prompt, seed=args.seed), conditioning=conditioning
     )
-    return decode(bundle, made.codes)
+    return given.shown(decode(bundle, made.codes))
 
 
 def written(frames: Frames, bundle: Bundle, folder: Path, want: Wanted) -> Frames:
@@ -91,8 +92,8 @@ def image_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
     """Image to video: the first frame's PSNR, and whether the prompt's motion is seen."""
     for want in chosen(shapes.MOTIONS, args.limit):
         first = rendered(bundle, want, args.seed)[:1]
-        made = conditioned(bundle, want, {0: first}, args)
-        seen = judge(written(made, bundle, folder, want)).motion
+        made = written(conditioned(bundle, want, {0: first}, args), bundle, folder, want)
+        seen = judge(made).motion
         yield {
             "prompt": want.prompt,
             "first_psnr_db": psnr(made[:1], first),
@@ -110,8 +111,9 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         clip = rendered(bundle, want, args.seed)
         overlap = default_overlap(settings.frames, stride)
         plan = Extension(
-            len(clip), frames, settings.frames, overlap, (), False, args.cond, args.cond_noise
-        )
+            len(clip), frames, settings.frames, overlap, (), False,
+            args.chain or settings.chain, args.schedule, stride, args.cond, args.cond_noise,
+        )  # fmt: skip
         turned = BACK.get(want.motion, want.motion)
         turns = [
             shapes.caption(want.colour, want.shape, motion, want.background)
@@ -120,11 +122,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         plan = replace(plan, prompts=tuple(turns[i % 2] for i in range(plan.num_rounds)))
         store = RoundStore(str(folder / "case"))
         store.open({"tokenizer": "", "fps": settings.fps}, fresh=True)
-        made, rounds = clip, []
-        options = GenerateOptions("", seed=args.seed)
-        for each, longer in extend(bundle, clip, plan, options, store):
-            made = longer
-            rounds.append(each)
+        rounds, made = extend(bundle, clip, plan, GenerateOptions("", seed=args.seed), store)
         store.remove()
         seen = judge(written(made, bundle, folder, want)[-last:])
         parts = ("colour", "shape", "background")
@@ -146,8 +144,9 @@ def interpolate_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]
     for want in chosen(tuple(BACK), args.limit):
         clip = rendered(bundle, want, args.seed)
         end = len(clip) - 1
-        made = conditioned(bundle, want, {0: clip[:1], end: clip[end:]}, args)
-        way = centres(written(made, bundle, folder, want))
+        places = {0: clip[:1], end: clip[end:]}
+        made = written(conditioned(bundle, want, places, args), bundle, folder, want)
+        way = centres(made)
         start, goal = centres(clip[[0, end]])
         length = np.linalg.norm(goal - start)
         along = (way - start) @ (goal - start) / length
@@ -194,6 +193,8 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="measure so many cases instead of all")
     parser.add_argument("--seed", type=int, default=0, help="of every clip")
     parser.add_argument("--cond", choices=["soft", "lock"], default="lock")
+    parser.add_argument("--chain", choices=["tokens", "pixels"], help="default: the model's own")
+    parser.add_argument("--schedule", choices=["together", "diagonal"], default="together")
     parser.add_argument("--cond-noise", type=float, default=0.0)
     parser.add_argument("--out", type=Path, default=Path("out_nano_tasks"), help="for the clips")
     args = parser.parse_args()

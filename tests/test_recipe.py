@@ -140,6 +140,11 @@ def test_all_faults_at_once(write: Write) -> None:
         ("sampling.guidance_interval=[0.9, 0.1]", "sampling.guidance_interval: should start"),
         ("sampling.guidance_interval=[0, 2]", "sampling.guidance_interval[1]: should be less"),
         ("objective.async_probability=1.1", "objective.async_probability: should be less than"),
+        (
+            "objective.async_probability=0.6 objective.extension_probability=0.5",
+            "objective.async_probability, objective.image_to_video_probability, objective.exten",
+        ),
+        ("data.shards=[]", "data.shards: List should have at least 1 item"),
         ("train.keep=1", "train.keep: unknown key"),
         (
             "model.num_attention_heads=6 model.num_key_value_heads=4",

@@ -1,6 +1,7 @@
 """`ursa extend`: a video made longer, in rounds that are kept."""
 
 from dataclasses import asdict, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,11 +14,27 @@ from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import Plan
-    from ursa_core.tasks.extend import Extension, Round
+    from ursa_core.tasks.extend import Round
+    from ursa_core.tasks.extension import Chain as ChainName
+    from ursa_core.tasks.extension import Extension
     from ursa_core.tasks.given_media import GivenMedia
     from ursa_core.tasks.round_store import RoundStore
 
 _TOKENS = ".safetensors"
+
+
+class Chain(StrEnum):
+    """How rounds chain."""
+
+    TOKENS = "tokens"
+    PIXELS = "pixels"
+
+
+class Schedule(StrEnum):
+    """How the new frames of a round go through time."""
+
+    TOGETHER = "together"
+    DIAGONAL = "diagonal"
 
 
 @shared.spread
@@ -72,6 +89,23 @@ def extend(
             rich_help_panel=GIVEN_PANEL,
         ),
     ] = None,
+    chain: Annotated[
+        Chain | None,
+        typer.Option(
+            help="How rounds chain: as tokens, decoded once in one piece, or as pixels, encoded "
+            "anew.",
+            show_default="the model's, pixels with --before",
+            rich_help_panel=GIVEN_PANEL,
+        ),
+    ] = None,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(
+            help="New frames of a round are refined together, or on a rolling diagonal: earlier "
+            "ones ahead in time, one latent frame done in each round, in tokens alone.",
+            rich_help_panel=GIVEN_PANEL,
+        ),
+    ] = Schedule.TOGETHER,
     cond: shared.Conditions = None,
     cond_noise: shared.CondNoise = None,
     fit: shared.Fit = False,
@@ -125,7 +159,7 @@ def extend(
     prompts = prompts or [str(given.metadata.get("prompt", ""))]
 
     from ursa_core.grids import PixelShape
-    from ursa_core.tasks.extend import Extension, default_overlap
+    from ursa_core.tasks.extension import Extension, default_overlap
     from ursa_core.tasks.round_store import RoundStore
 
     shape, strides = plan.settings.shape, model.found.strides
@@ -136,9 +170,12 @@ def extend(
         default_overlap(shape.frames, strides.temporal) if overlap is None else overlap,
         tuple(prompts),
         before,
+        _chain(chain, before, plan),
+        schedule.value,
+        strides.temporal,
         *way,
     )
-    extension.check(strides)
+    extension.check()
     result = PixelShape(extension.frames, shape.height, shape.width)
     check_output(out, sampling.force, result, fps)
     store = RoundStore(out)
@@ -157,6 +194,13 @@ def extend(
         output.data(payload, lines=lines, paths=[out])
         return
     _make(plan, extension, given, store, provenance, out, fresh, sampling.seed is None)
+
+
+def _chain(chain: Chain | None, before: bool, plan: "Plan") -> "ChainName":
+    """How rounds chain: as asked for, else as the model does best."""
+    if chain is not None:
+        return chain.value
+    return "tokens" if plan.settings.chain == "tokens" and not before else "pixels"
 
 
 def _read(clip: str, plan: "Plan", fit: bool) -> "GivenMedia":
@@ -204,21 +248,29 @@ def _make(
     store.open({**provenance, "tokenizer": tokenizer_identity(bundle.folder)}, fresh)
     if tell_seed:
         output.note(f"seed {plan.wanted.seed}")
-    rounds: list[Round] = []
-    frames = given.frames
-    steps, total = plan.num_steps, extension.num_rounds
+    steps = [extension.steps_of(index, plan.num_steps) for index in range(extension.num_rounds)]
+    done = 0
     try:
-        with output.progress(steps * total, "extend") as advance:
-            made = extended(
-                bundle, given.frames, extension, plan.wanted, store, lambda *_: advance()
+        with output.progress(sum(steps), "extend") as advance:
+
+            def on_round(resumed: bool) -> None:
+                nonlocal done
+                if resumed:
+                    advance(steps[done], earlier=True)
+                done += 1
+
+            rounds, frames = extended(
+                bundle,
+                given.frames,
+                extension,
+                plan.wanted,
+                store,
+                on_step=lambda *_: advance(),
+                on_round=on_round,
+                codes=given.codes,
             )
-            for each, longer in made:
-                frames = longer
-                rounds.append(each)
-                if each.resumed:
-                    advance(steps, earlier=True)
     except KeyboardInterrupt:
-        output.note(f"{len(rounds)} of {total} rounds are in {store.folder}")
+        output.note(f"{done} of {len(steps)} rounds are in {store.folder}")
         raise
     write_media(out, frames, plan.settings.fps, provenance, plan.crf)
     store.remove()

@@ -25,6 +25,7 @@ class BundleSettings:
         shift: time shift of the steps.
         motion_prefix: prompts are prefixed ``motion=9.0, ``.
         negative: prompt of the unconditional half.
+        chain: how ``ursa extend`` chains its rounds, ``tokens`` or ``pixels``.
         licence: of the weights.
     """
 
@@ -39,6 +40,7 @@ class BundleSettings:
     shift: float = 3.0
     motion_prefix: bool = True
     negative: str = ""
+    chain: str = "pixels"
     licence: str = "Apache-2.0"
 
     @property

@@ -259,11 +259,12 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (["optimizer.warmup_steps", "train.steps"], _warmup_fault),
         (["model.block_out_channels", "model.spatial_stride"], _stages_fault),
         (["data.frames", "model.temporal_stride"], _frames_fault),
-        (["data.source", *_SHARES, "data.folder"], _source_fault),
+        (["data.source", *_SOURCE_SHARES, "data.folder"], _source_fault),
         (["data.height", "model.spatial_stride"], _size_fault("height")),
         (["data.width", "model.spatial_stride"], _size_fault("width")),
         (["loss.mse", "loss.l1", "loss.log_mse"], _loss_fault),
         (["model.num_attention_heads", "model.num_key_value_heads"], _heads_fault),
+        (_SHARES, _shares_fault),
         (["path.kind", "path.alpha"], _path_fault("alpha")),
         (["path.kind", "path.c"], _path_fault("c")),
     ]
@@ -298,7 +299,7 @@ def _frames_fault(frames: int, temporal_stride: int) -> str | None:
     return None
 
 
-_SHARES = ("data.shares.emoji", "data.shares.film", "data.shares.shapes")
+_SOURCE_SHARES = ("data.shares.emoji", "data.shares.film", "data.shares.shapes")
 
 
 def _source_fault(
@@ -337,6 +338,18 @@ def _heads_fault(heads: int | None, key_value_heads: int | None) -> str | None:
         f"model.num_attention_heads: {heads} should be a multiple of"
         f" model.num_key_value_heads, {key_value_heads}"
     )
+
+
+_SHARES = [
+    f"objective.{name}_probability"
+    for name in ("async", "image_to_video", "extension", "interpolation")
+]
+
+
+def _shares_fault(*shares: float) -> str | None:
+    if sum(shares) <= 1:
+        return None
+    return f"{', '.join(_SHARES)}: {sum(shares):g} together, should be 1 at most"
 
 
 def _path_fault(name: str) -> Callable[[str, float | None], str | None]:

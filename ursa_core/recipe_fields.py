@@ -6,7 +6,7 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_CODES = 1 << 20
 
@@ -31,6 +31,11 @@ def _codebook(levels: list[int]) -> list[int]:
     return levels
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+OneOrMore = Annotated[list[Name], Field(min_length=1), BeforeValidator(_listed)]
 # YAML has lists only, so the pair is read leniently; its two numbers stay strict.
 Interval = Annotated[tuple[Share, Share], Field(strict=False), AfterValidator(_ordered)]
 Levels = Annotated[
@@ -189,10 +194,11 @@ class GeneratorModel(Section):
 class GeneratorData(Section):
     """Token shards to train a generator on."""
 
-    shards: Name
-    """Folder of token shards, as ``ursa tokenize`` writes it."""
+    shards: OneOrMore
+    """Folders of token shards, as ``ursa tokenize`` writes them; one may stand without brackets."""
     frames: Count | None = None
-    """Train on windows of so many latent frames; null takes each clip whole."""
+    """Latent frames of a training clip; longer token clips give windows from anywhere in them. Null
+    takes whole clips of the most frequent length."""
 
 
 class PathSettings(Section):
@@ -225,6 +231,12 @@ class ObjectiveSettings(Section):
     """Time shift of the training times; above 1 means more noise."""
     async_probability: Share = 0.5
     """Share of clips whose frames have times of their own."""
+    image_to_video_probability: Share = 0.0
+    """Share of clips whose first frame is given: shown as data while the rest is noisy."""
+    extension_probability: Share = 0.0
+    """Share of clips whose first frames are given, from one to all but one."""
+    interpolation_probability: Share = 0.0
+    """Share of clips whose first and last frames are given."""
     image_probability: Share = 0.0
     """Share of clips of which only the first frame is shown."""
 

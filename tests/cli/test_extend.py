@@ -1,18 +1,29 @@
 """`ursa extend` on a tiny random model: own frames, rounds that are kept, joins and refusals."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ursa_cli.main import main
+from ursa_core.bundle import load_bundle, tokenizer_identity
+from ursa_core.bundle_settings import load_settings, save_settings
 from ursa_core.data.shapes import training_clip
 from ursa_core.media import read_media, write_media
-from ursa_core.tasks import extend as extending
+from ursa_core.sampling.generate import GenerateOptions, decode
+from ursa_core.seeding import stream
+from ursa_core.tasks import chains as extending
+from ursa_core.tasks.extend import extend as extend_clip
+from ursa_core.tasks.extension import Extension
+from ursa_core.tasks.joins import following
+from ursa_core.tasks.round_store import RoundStore
 
 PROMPTS = ("a red circle moves right", "a red circle moves left")
 
@@ -39,8 +50,12 @@ def extend(tmp_path, film, tiny_model):
     return run
 
 
-def test_own_frames_come_out_unchanged_and_new_ones_follow(extend, tmp_path, clip, capsys):
-    assert extend("--frames", 24, "--json") == 0
+CHAINS = pytest.mark.parametrize("chain", ["tokens", "pixels", "tokens --schedule diagonal"])
+
+
+@CHAINS
+def test_own_frames_come_out_unchanged_and_new_ones_follow(chain, extend, tmp_path, clip, capsys):
+    assert extend("--frames", 24, "--chain", *chain.split(), "--json") == 0
     made = read_media(tmp_path / "long.mkv")
     assert made.frames.shape == (24, 16, 16, 3)
     assert made.fps == 8.0
@@ -54,6 +69,7 @@ def test_own_frames_come_out_unchanged_and_new_ones_follow(extend, tmp_path, cli
     assert recorded["prompts"] == [PROMPTS[0]]  # of the clip's own metadata
     assert recorded["given"] == told["given"]
     assert (recorded["overlap"], recorded["cond"], recorded["before"]) == (5, "lock", False)
+    assert recorded["chain"] == chain.split()[0]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mkv", "long.mkv"]
 
 
@@ -79,9 +95,12 @@ def test_a_seed_decides_and_prompts_take_turns(extend, tmp_path, clip):
     assert a.metadata["prompts"] == list(PROMPTS)
 
 
-def test_a_stopped_run_goes_on_where_it_was(extend, tmp_path, monkeypatch, capsys):
-    assert extend("--frames", 23, out="whole.mkv") == 0
-    real, calls = extending.generate, []
+@CHAINS
+def test_a_stopped_run_goes_on_where_it_was(chain, extend, tmp_path, monkeypatch, capsys):
+    chained = ("--frames", 23, "--chain", *chain.split())
+    assert extend(*chained, out="whole.mkv") == 0
+    sampler = "roll_on" if "diagonal" in chain else "generate"
+    real, calls = getattr(extending, sampler), []
 
     def stop_at_third(*arguments, **named):
         calls.append(arguments)
@@ -89,18 +108,18 @@ def test_a_stopped_run_goes_on_where_it_was(extend, tmp_path, monkeypatch, capsy
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(extending, "generate", stop_at_third)
-    assert extend("--frames", 23) == 130
+    monkeypatch.setattr(extending, sampler, stop_at_third)
+    assert extend(*chained) == 130
     rounds = tmp_path / "long.mkv.rounds"
     kept = ["plan.json", "round-0000.safetensors", "round-0001.safetensors"]
     assert sorted(p.name for p in rounds.iterdir()) == kept
     assert not (tmp_path / "long.mkv").exists()
     assert f"2 of 3 rounds are in {rounds}" in capsys.readouterr().err
 
-    assert extend("--frames", 23, "--steps", 3) == 2
+    assert extend(*chained, "--steps", 3) == 2
     assert "another steps" in capsys.readouterr().err
     calls.clear()
-    assert extend("--frames", 23, "--json", seed=None) == 0  # the seed is that of the rounds
+    assert extend(*chained, "--json", seed=None) == 0  # the seed is that of the rounds
     assert len(calls) == 1
     told = json.loads(capsys.readouterr().out)
     assert [each["resumed"] for each in told["rounds"]] == [True, True, False]
@@ -156,11 +175,38 @@ def test_a_token_file_is_extended_as_its_video_is(extend, tmp_path, film, tiny_m
     np.testing.assert_array_equal(*frames)
 
 
-def test_the_difference_at_a_join_fades_out():
-    frames = np.full((3, 2, 2, 3), 100, np.uint8)
-    window = np.full((12, 2, 2, 3), 82, np.uint8)
-    new = extending.following(frames, window, 5)[:, 0, 0, 0].astype(int)
-    assert list(new) == [98, 96, 94, 92, 90, 88, 86]
+def test_a_chain_of_tokens_is_decoded_in_one_piece(tmp_path, tiny_model):
+    bundle = load_bundle(tiny_model)
+    codes = torch.randint(0, bundle.path.num_codes, (3, 2, 2), generator=stream(0, "codes"))
+    clip = decode(bundle, codes)
+    plan = Extension(9, 21, 9, 5, PROMPTS, False, "tokens", "together", 4, "lock", 0.0)
+    store = RoundStore(str(tmp_path / "out"))
+    store.open({"tokenizer": tokenizer_identity(bundle.folder), "fps": 8.0}, fresh=False)
+    rounds, frames = extend_clip(bundle, clip, plan, GenerateOptions(""), store, codes=codes)
+    assert [each.prompt for each in rounds] == [PROMPTS[0], PROMPTS[0], PROMPTS[1]]
+    chain = codes
+    for index in range(3):
+        window = store.load(index)
+        assert torch.equal(window[:2], chain[-2:])  # locked
+        chain = torch.cat([chain, window[2:]])
+    whole = decode(bundle, chain)
+    np.testing.assert_array_equal(frames, np.concatenate([clip, following(clip, whole, 9)]))
+
+
+def test_the_model_decides_how_rounds_chain(extend, tmp_path, tiny_model, capsys):
+    assert extend("--frames", 15, "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["chain"] == "pixels"
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    save_settings(model, replace(load_settings(model), chain="tokens"))
+    for more, chain in (
+        ([], "tokens"),
+        (["--before"], "pixels"),
+        (["--chain", "pixels"], "pixels"),
+    ):
+        options = ["--frames", 15, "--dry-run", "--json", "--model", model, *more]
+        assert extend(*options) == 0
+        assert json.loads(capsys.readouterr().out)["chain"] == chain
 
 
 @pytest.mark.parametrize(
@@ -177,6 +223,8 @@ def test_the_difference_at_a_join_fades_out():
         (["--frames", 15, "--overlap", 1, "--before"], 2, "overlap of 1", "5 or more"),
         ([*PROMPTS, "--frames", 15], 2, "2 prompts can't share 1 rounds", "longer"),
         (["--frames", 15, "--size", "24x16"], 2, "is 16x16 pixels, the clip 24x16", "--fit"),
+        (["--frames", 15, "--before", "--chain", "tokens"], 2, "in tokens", "--chain pixels"),
+        (["--frames", 15, "--schedule", "diagonal"], 2, "in pixels", "--chain tokens"),
         (["--frames", 15, "--cond", "none"], 2, "--cond can't be none", "soft or lock"),
     ],
 )

@@ -160,7 +160,7 @@ def test_steps_are_counted_from_one(path: Path) -> None:
 
 def test_what_cannot_be_sampled_is_refused(path: Path) -> None:
     for times in (
-        torch.tensor([0.0, 0.5]),
+        torch.tensor([0.0, 0.5, 1.5]),
         torch.tensor([0.0, 0.6, 0.5, 1.0]),
         torch.tensor([1.0]),
         torch.zeros(3, 5),

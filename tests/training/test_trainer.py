@@ -121,7 +121,7 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator_recipe, tmp_path):
 def test_every_epoch_shows_every_clip_once(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path)
     task = build_task(recipe, torch.device("cpu"))
-    epochs = [[task._row(epoch * 24 + i) for i in range(24)] for epoch in range(2)]
+    epochs = [[task.batches.row(epoch * 24 + i) for i in range(24)] for epoch in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
     assert epochs[0] != epochs[1]
 

@@ -54,30 +54,35 @@ class TokenIdentity:
     spatial_stride: int
 
 
-def read_shards(folder: Path | str) -> "TokenTable":
-    """The clips of a folder of shards.
+def read_shards(*folders: Path | str) -> "TokenTable":
+    """The clips of one or more folders of shards.
 
     Captions and grids are read now; the codes of a shard when they are first asked for, and kept.
 
     Raises:
-        DataError: there is no shard, one is damaged, or they belong to different tokenizers.
+        DataError: a folder has no shard, one is damaged, or they belong to different tokenizers.
     """
-    folder = Path(folder)
-    paths = shard_paths(folder)
-    if not paths:
-        raise DataError(f"there is no token shard in {folder}", "make some with `ursa tokenize`")
+    paths: list[Path] = []
+    for folder in map(Path, folders):
+        found = shard_paths(folder)
+        if not found:
+            raise DataError(
+                f"there is no token shard in {folder}", "make some with `ursa tokenize`"
+            )
+        paths += found
     identities: list[TokenIdentity] = []
     for path in paths:
         identity = _identity(path)
         if identities and identity != identities[0]:
             raise DataError(
-                f"{paths[0].name} and {path.name} in {folder} belong to different tokenizers",
-                "keep the shards of one tokenizer in the folder",
+                f"{paths[0]} and {path} belong to different tokenizers",
+                "train on the shards of one tokenizer",
             )
         identities.append(identity)
     table = TokenTable(paths, identities[0])
     if not len(table):
-        raise DataError(f"the shards in {folder} hold no clip", "run `ursa tokenize` again")
+        named = ", ".join(map(str, folders))
+        raise DataError(f"the shards in {named} hold no clip", "run `ursa tokenize` again")
     return table
 
 

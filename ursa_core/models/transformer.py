@@ -18,6 +18,7 @@ from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
 from ursa_core.memory import MLP_ROWS
 from ursa_core.model_folder import TRANSFORMER_CLASS
+from ursa_core.models.cpu_products import attend, rms_norm
 from ursa_core.models.presets import Size
 from ursa_core.models.rope import positions, rotate, rotations
 
@@ -132,7 +133,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -148,7 +149,6 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(head, config.rms_norm_eps)
         self.k_norm = RMSNorm(head, config.rms_norm_eps)
         self.head_dim = head
-        self.grouped = config.num_key_value_heads != config.num_attention_heads
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         q, k, v = (
@@ -156,8 +156,7 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
-        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.grouped)
-        return self.o_proj(y.transpose(1, 2).flatten(2))
+        return self.o_proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):

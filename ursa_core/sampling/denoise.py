@@ -49,8 +49,8 @@ def denoise(
         x_0: (B, L) int64 codes at the first time, `path.initial` when that is 0.
         prompt_ids: (B, S) int64.
         negative_ids: (B, S) int64 for guidance, or None without it.
-        times: (N + 1,), or (N + 1, L) where positions have times of their own; never falling, the
-            last 1.
+        times: (N + 1,), or (N + 1, L) where positions have times of their own; never falling. Where
+            the last is below 1, the codes are those of that time.
         generators: one an item; or one for all, which ties the items together.
         guidance: None is off.
         temperature: of the draws of x_1.
@@ -121,14 +121,14 @@ def _checked_times(times: Tensor, x_0: Tensor) -> Tensor:
     """The times on the device of the codes.
 
     Raises:
-        UsageError: they aren't a rising grid that ends at 1, of the clip or of each position.
+        UsageError: they aren't a rising grid within [0, 1], of the clip or of each position.
     """
     if times.shape[0] < 2 or times.shape[1:] not in ((), x_0.shape[1:]):
         raise UsageError(
             f"times of shape {tuple(times.shape)} don't fit {x_0.shape[1]} positions",
             f"give (steps + 1,) or (steps + 1, {x_0.shape[1]})",
         )
-    rising = (times[:-1] <= times[1:]).all() & (times[0] >= 0).all() & (times[-1] == 1).all()
+    rising = (times[:-1] <= times[1:]).all() & (times[0] >= 0).all() & (times[-1] <= 1).all()
     if not bool(rising):  # NaN doesn't rise either
-        raise UsageError("the times don't rise to 1 within [0, 1]", "make them with time_grid")
+        raise UsageError("the times don't rise within [0, 1]", "make them with time_grid")
     return times.to(x_0.device)

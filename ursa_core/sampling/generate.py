@@ -147,8 +147,8 @@ class Pass:
 
     def __init__(self, bundle: Bundle, options: Sequence[GenerateOptions]) -> None:
         settings, one = bundle.settings, options[0]
-        self._bundle, self._options = bundle, options
-        self._device = bundle.device
+        self.bundle, self._options = bundle, options
+        self.device = bundle.device
         self.grid = bundle.grid(pixel_shape(bundle, one))
         self.guidance = Guidance(
             _given(one.guidance, settings.guidance),
@@ -157,7 +157,7 @@ class Pass:
         self.times = time_grid(_given(one.steps, settings.steps), _given(one.shift, settings.shift))
         negatives = [full_negative(bundle, each) for each in options]
         prompts = [full_prompt(bundle, each) for each in options]
-        ids = bundle.text_tokenizer.encode([*prompts, *negatives]).to(self._device)
+        ids = bundle.text_tokenizer.encode([*prompts, *negatives]).to(self.device)
         self.prompt_ids, self.negative_ids = ids.chunk(2)
         self.is_unguided = (self.prompt_ids == self.negative_ids).all(1).tolist()
         if all(self.is_unguided):
@@ -169,18 +169,18 @@ class Pass:
 
     def network(self, prompt_ids: Tensor, x_t: Tensor) -> Tensor:
         """Hidden states (B, L, D) of prompts (B, S) and codes (B, L)."""
-        self._bundle.take_turn(self._bundle.transformer)
-        rows = 1 if self._bundle.offload else len(x_t)
+        self.bundle.take_turn(self.bundle.transformer)
+        rows = 1 if self.bundle.offload else len(x_t)
         parts = zip(prompt_ids.split(rows), x_t.split(rows), strict=True)
-        return torch.cat([self._bundle.transformer(ids, x, self.grid) for ids, x in parts])
+        return torch.cat([self.bundle.transformer(ids, x, self.grid) for ids, x in parts])
 
     def _head(self, hidden: Tensor) -> Tensor:
         # A path with a mask state has one embedding more than there are codes to predict.
-        return self._bundle.transformer.head(hidden)[..., : self._bundle.path.num_codes]
+        return self.bundle.transformer.head(hidden)[..., : self.bundle.path.num_codes]
 
     def _generators(self, name: str, indices: Sequence[int]) -> list[torch.Generator]:
         pairs = zip(self._options, indices, strict=True)
-        return [stream(each.seed, name, index, self._device) for each, index in pairs]
+        return [stream(each.seed, name, index, self.device) for each, index in pairs]
 
     @torch.inference_mode()
     def sample(
@@ -202,9 +202,9 @@ class Pass:
             ShapeError: they don't fit the grid.
             UsageError: their noise is out of range, or nothing is left to sample.
         """
-        path, grid, one = self._bundle.path, self.grid, self._options[0]
+        path, grid = self.bundle.path, self.grid
         generators = self._generators("sample", indices)
-        x_0 = path.initial((len(generators), grid.num_codes), generators, self._device)
+        x_0 = path.initial((len(generators), grid.num_codes), generators, self.device)
         start = Start(x_0, self.times)
         if conditioning is not None:
             noise = self._generators("given", indices)
@@ -213,10 +213,27 @@ class Pass:
         def finished(x_1: Tensor) -> Tensor:
             return x_1 if conditioning is None else conditioning.finish(x_1)
 
-        x_1 = denoise(
+        told = on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1)))
+        x_1 = self._denoise(start, generators, on_step, told)
+        return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
+
+    @torch.inference_mode()
+    def run(self, start: Start, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
+        """Codes int64 (B, L) at the last of a start's times, which needn't be 1."""
+        return self._denoise(start, self._generators("sample", indices), on_step)
+
+    def _denoise(
+        self,
+        start: Start,
+        generators: Sequence[torch.Generator],
+        on_step: OnStep | None,
+        on_estimate: OnStep | None = None,
+    ) -> Tensor:
+        one = self._options[0]
+        return denoise(
             self.network,
             self._head,
-            path,
+            self.bundle.path,
             start.x_0,
             self.prompt_ids,
             self.negative_ids,
@@ -228,9 +245,8 @@ class Pass:
             solver=one.solver,
             given=start.given,
             on_step=on_step,
-            on_estimate=on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1))),
+            on_estimate=on_estimate,
         )
-        return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
 
 
 @torch.inference_mode()

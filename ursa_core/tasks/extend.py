@@ -1,107 +1,19 @@
-"""A clip made longer in rounds: each is given the end of what there is and makes what follows.
+"""A clip made longer in rounds: each is given the end of what there is and makes what follows."""
 
-Rounds chain in pixels: the last frames are encoded anew, as the beginning of a clip, since the
-first latent frame of a clip stands for one frame and the others for a stride of frames.
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ursa_core.bundle import Bundle
-from ursa_core.errors import DataError, ShapeError, UsageError
-from ursa_core.grids import Strides
 from ursa_core.media import Frames
-from ursa_core.sampling.conditioning import Cond
 from ursa_core.sampling.denoise import OnStep
-from ursa_core.sampling.generate import GenerateOptions, decode, generate, pixel_shape
-from ursa_core.seeding import stream_seed
-from ursa_core.tasks.given_media import condition
+from ursa_core.sampling.generate import GenerateOptions
+from ursa_core.tasks.chains import Rounds, in_pixels, in_tokens
+from ursa_core.tasks.extension import Extension
 from ursa_core.tasks.round_store import RoundStore
-
-FADE_FRAMES = 8
-"""Frames over which the difference at a join fades out."""
-
-
-@dataclass(frozen=True)
-class Extension:
-    """How a clip is made longer.
-
-    Attributes:
-        own_frames: of the clip.
-        frames: of the result.
-        window: frames that a round makes, those that it is given among them.
-        overlap: frames that a round is given, 1 + a multiple of the temporal stride.
-        prompts: one a segment; segments take even shares of the rounds.
-        before: make what comes before the clip instead of what follows.
-        cond: ``soft`` or ``lock``.
-        cond_noise: in [0, 1].
-    """
-
-    own_frames: int
-    frames: int
-    window: int
-    overlap: int
-    prompts: tuple[str, ...]
-    before: bool
-    cond: Cond
-    cond_noise: float
-
-    def check(self, strides: Strides) -> None:
-        """Refuse what can't be made.
-
-        Raises:
-            UsageError: the result isn't longer than the clip, or the prompts outnumber the rounds.
-            ShapeError: the overlap doesn't fit the stride or leaves nothing to make.
-            DataError: the clip is shorter than the overlap.
-        """
-        if (self.overlap - 1) % strides.temporal or not 1 <= self.overlap < self.window:
-            fitting = range(1, self.window, strides.temporal)
-            raise ShapeError(
-                f"an overlap of {self.overlap} frames can't be used",
-                f"use one of {', '.join(map(str, fitting))}" if fitting else "use a video model",
-            )
-        if self.before and self.overlap == 1:
-            raise ShapeError(
-                "an overlap of 1 frame gives nothing to make what comes before it",
-                f"use {1 + strides.temporal} or more",
-            )
-        if self.own_frames < self.overlap:
-            raise DataError(
-                f"the clip has {self.own_frames} frames, fewer than the overlap of {self.overlap}",
-                "give a longer clip or a smaller --overlap",
-            )
-        if self.frames <= self.own_frames:
-            raise UsageError(
-                f"the clip has {self.own_frames} frames, so {self.frames} don't extend it",
-                "ask for more frames or seconds; they count the clip's own",
-            )
-        if len(self.prompts) > self.num_rounds:
-            raise UsageError(
-                f"{len(self.prompts)} prompts can't share {self.num_rounds} rounds",
-                "give fewer prompts, or make the video longer",
-            )
-
-    @property
-    def frames_per_round(self) -> int:
-        """New frames of a round."""
-        return self.window - self.overlap
-
-    @property
-    def num_rounds(self) -> int:
-        """Rounds that the result takes; the last one's surplus is cut off."""
-        return -(-(self.frames - self.own_frames) // self.frames_per_round)
-
-    def prompt_of(self, index: int) -> str:
-        """What round ``index`` shows."""
-        return self.prompts[index * len(self.prompts) // self.num_rounds]
-
-
-def default_overlap(window: int, stride: int) -> int:
-    """About a quarter of the window, as the paper's 13 of 49; at least one stride of frames."""
-    return 1 + stride * max(1, round((window * 13 / 49 - 1) / stride))
 
 
 @dataclass(frozen=True)
@@ -135,7 +47,9 @@ def extend(
     options: GenerateOptions,
     store: RoundStore,
     on_step: OnStep | None = None,
-) -> Iterator[tuple[Round, Frames]]:
+    on_round: Callable[[bool], None] | None = None,
+    codes: Tensor | None = None,
+) -> tuple[list[Round], Frames]:
     """Make a clip longer, round by round.
 
     Args:
@@ -145,58 +59,31 @@ def extend(
         options: of sampling; prompt, number and frames are those of the extension.
         store: keeps the rounds; those it holds already aren't made again.
         on_step: called after each step of a round that is made.
+        on_round: called after each round, with whether it was there already.
+        codes: int64 (F, H, W) of the clip, where it came as codes; else they are encoded.
 
-    Yields:
-        Each round and the frames until then, cut to the length that was asked for.
+    Returns:
+        The rounds, and all frames, cut to the length that was asked for.
 
     Raises:
         UrsaError: as ``generate`` and the store do.
     """
-    overlap = extension.overlap
-    options = replace(options, frames=extension.window, num=1)
-    grid = bundle.grid(pixel_shape(bundle, options))
+    rounds = Rounds(bundle, extension, options, store, on_step, on_round)
+    in_pieces = extension.chain == "pixels"
+    new = in_pixels(rounds, clip) if in_pieces else in_tokens(rounds, clip, codes)
     # Everything grows at its end here; what comes before the clip is turned round.
     turn = slice(None, None, -1 if extension.before else 1)
-    frames = clip[turn]
-    for index in range(extension.num_rounds):
+    frames = np.concatenate([clip[turn], new])[: extension.frames]
+    each, own = extension.frames_per_round, extension.own_frames
+    told = []
+    for index, resumed in enumerate(rounds.resumed):
+        part = frames[own + index * each : own + (index + 1) * each]
+        join, median = _changes(frames[own + index * each - 1], part)
+        drift = float(np.linalg.norm(_mean_colour(part) - _mean_colour(clip)))
+        sharpness = _sharpness(part) / max(_sharpness(clip), 1e-6)
         prompt = extension.prompt_of(index)
-        codes = store.load(index)
-        resumed = codes is not None
-        if codes is None:
-            # At the window's end all of the piece but its first frame is given.
-            piece = frames[-overlap:][turn]
-            num_given = (overlap - 1) // bundle.video_tokenizer.strides.temporal
-            place = grid.frames - num_given if extension.before else 0
-            given = condition(bundle, grid, {place: piece}, extension.cond, extension.cond_noise)
-            seed = stream_seed(options.seed, "round", index)
-            of_round = replace(options, prompt=prompt, seed=seed)
-            (made,) = generate(bundle, of_round, on_step, conditioning=given)
-            codes = made.codes
-            store.save(index, codes)
-        new = following(frames, decode(bundle, codes)[turn], overlap)
-        join, median = _changes(frames[-1], new)
-        drift = float(np.linalg.norm(_mean_colour(new) - _mean_colour(clip)))
-        sharpness = _sharpness(new) / max(_sharpness(clip), 1e-6)
-        frames = np.concatenate([frames, new])[: extension.frames]
-        yield Round(index, prompt, drift, sharpness, join, median, resumed), frames[turn]
-
-
-def following(frames: Frames, window: Frames, overlap: int) -> Frames:
-    """The window's frames behind the overlap, joined to the last of ``frames`` without a seam.
-
-    The window shows the last frame anew, and differs from it as the tokenizer's codes do from
-    pixels. That difference goes on over the join and fades out.
-
-    Args:
-        frames: uint8 (F, H, W, 3), what there is.
-        window: uint8 (N, H, W, 3), whose frame ``overlap − 1`` shows the last of them.
-        overlap: frames that both show.
-    """
-    difference = frames[-1].astype(np.float32) - window[overlap - 1]
-    new = window[overlap:].astype(np.float32)
-    weights = np.clip(1 - np.arange(1, len(new) + 1) / (FADE_FRAMES + 1), 0, 1)
-    faded = new + weights[:, None, None, None].astype(np.float32) * difference
-    return np.asarray(faded.round().clip(0, 255), np.uint8)
+        told.append(Round(index, prompt, drift, sharpness, join, median, resumed))
+    return told, frames[turn]
 
 
 def _changes(last: Frames, new: Frames) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ursa_core.bundle import Bundle, load_tokenizer
 from ursa_core.data.token_files import load_tokens_of
@@ -17,6 +18,7 @@ from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
+from ursa_core.tasks.joins import with_frames
 from ursa_core.tokenizers.visual import decode_frames
 
 
@@ -30,6 +32,7 @@ class GivenMedia:
         frames: uint8 (F, H, W, 3), of the clip's size.
         fps: frames a second; None of an image.
         metadata: what the file says about itself.
+        codes: int64 (F, H, W), where the file holds codes.
     """
 
     file: str
@@ -37,6 +40,7 @@ class GivenMedia:
     frames: Frames
     fps: float | None
     metadata: dict[str, Any]
+    codes: Tensor | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -111,7 +115,8 @@ def read_tokens(
         raise ShapeError(
             f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add --size {size}"
         )
-    return GivenMedia(file, digest_of(Path(file)), frames, tokens.fps, tokens.metadata)
+    digest = digest_of(Path(file))
+    return GivenMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
 
 
 def _given(
@@ -169,6 +174,12 @@ class Given:
             repeats = 1 if frame == 0 else 1 + stride
             pieces[latent_frame_of(frame, stride)] = np.repeat(given.frames, repeats, axis=0)
         return condition(bundle, grid, pieces, self.cond, self.cond_noise)
+
+    def shown(self, made: Frames) -> Frames:
+        """A decoded clip (F, H, W, 3) with the frames given as they are, where they are locked."""
+        if self.cond == "soft":
+            return made
+        return with_frames(made, {at: each.frames for at, each in self.media.items()})
 
     def kept(self, made: Frames) -> list[dict[str, Any]]:
         """How near a clip (F, H, W, 3) is to what was given: file, frame, frames, PSNR in dB."""

@@ -4,6 +4,7 @@ Source: Sec. 3.2 of the paper. Each clip draws one time for all its frames, or o
 (asynchronous), and with some probability loses its caption, for guidance.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,11 +22,11 @@ from ursa_core.path.base import Path as ProbabilityPath
 from ursa_core.path_files import build_path
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
-from ursa_core.sampling.time_grid import frame_times, shift_time
 from ursa_core.seeding import stream
-from ursa_core.subjects import load_subjects
+from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
+from ursa_core.training.token_batches import TokenBatches
 
 TIME_BINS = 4
 
@@ -48,17 +49,14 @@ class GeneratorTask:
         self.start = find_start(recipe.init) if recipe.init else None
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
-        self.table = read_shards(Path(recipe.data.shards))
+        self.table = read_shards(*recipe.data.shards)
         if self.table.identity.tokenizer != identity:
             raise DataError(
-                f"the shards in {recipe.data.shards} were made by another tokenizer",
+                f"the shards in {', '.join(recipe.data.shards)} were made by another tokenizer",
                 f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
             )
-        self.grid = self.table.grids[0]
-        self.rows = torch.from_numpy(self.table.rows(self.grid))
-        self.codes = self.table.codes(self.rows).to(torch.int32)
-        self.captions = [self.table.captions(int(row)) for row in self.rows]
-        self.subjects = load_subjects(Path(recipe.data.shards))
+        self.batches = TokenBatches(recipe, self.table)
+        self.subjects = _subjects(recipe.data.shards)
         self.text_tokenizer = self._text_tokenizer()
         codebook = self.video_tokenizer.codebook
         path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
@@ -74,47 +72,14 @@ class GeneratorTask:
             return start_tokenizer(self.start, length)
         if self.recipe.text_tokenizer != "words":
             return TextTokenizer.load(Path(self.recipe.text_tokenizer), length)
-        captions = {caption for several in self.captions for caption in several}
+        captions = {caption for several in self.batches.captions for caption in several}
         return TextTokenizer.from_words(sorted(captions), length)
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
-        recipe, objective = self.recipe, self.recipe.objective
-        size = recipe.train.batch_size
-        generator = stream(recipe.seed, "batch", index)
-        chosen = torch.tensor([self._row(index * size + i) for i in range(size)])
-        prompts = []
-        for row, drop, pick in zip(
-            chosen.tolist(),
-            (torch.rand(size, generator=generator) < objective.caption_dropout).tolist(),
-            torch.rand(size, generator=generator).tolist(),
-            strict=True,
-        ):
-            several = self.captions[row]
-            prompts.append("" if drop or not several else several[int(pick * len(several))])
-        grid, codes = self.grid, self.codes[chosen].long()
-        if float(torch.rand((), generator=generator)) < objective.image_probability:
-            grid = LatentGrid(1, grid.rows, grid.columns)
-            codes = codes[:, : grid.num_codes]
-        own = torch.rand(size, grid.frames, generator=generator)
-        shared = torch.rand(size, 1, generator=generator).expand_as(own)
-        apart = torch.rand(size, 1, generator=generator) < objective.async_probability
-        times = shift_time(0.999 * torch.where(apart, own, shared), objective.shift)
-        ids = self.text_tokenizer.encode(prompts)
-        to = self.device
-        return codes.to(to), ids.to(to), frame_times(times, grid).to(to), grid
-
-    def _row(self, sample: int) -> int:
-        """Row of the endless stream's item ``sample``: each epoch is a permutation of its own."""
-        epoch, place = divmod(sample, len(self.rows))
-        if self._epoch != epoch:
-            order = stream(self.recipe.seed, "order", epoch)
-            self._order = torch.randperm(len(self.rows), generator=order).tolist()
-            self._epoch = epoch
-        return int(self._order[place])
-
-    _epoch = -1
-    _order: list[int]
+        made, to = self.batches.batch(index), self.device
+        ids = self.text_tokenizer.encode(made.prompts)
+        return made.codes.to(to), ids.to(to), made.times.to(to), made.grid
 
     def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
         """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin."""
@@ -133,7 +98,7 @@ class GeneratorTask:
 
     def settings(self) -> BundleSettings:
         """Defaults of the bundle that this run makes."""
-        shape = self.video_tokenizer.strides.pixels(self.grid)
+        shape = self.video_tokenizer.strides.pixels(self.batches.grid)
         sampling = self.recipe.sampling
         return BundleSettings(
             max_prompt_length=self.recipe.model.max_prompt_length,
@@ -146,6 +111,7 @@ class GeneratorTask:
             guidance_interval=sampling.guidance_interval,
             shift=sampling.shift,
             motion_prefix=False,
+            chain="tokens" if self.batches.has_middles else "pixels",
         )
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
@@ -190,3 +156,9 @@ def _tokenizer_folder(tokenizer: str) -> Path:
     except CheckpointError as error:
         error.hint += "; or train it first, as recipes/nano_tokenizer.yaml"
         raise
+
+
+def _subjects(shards: Sequence[str]) -> tuple[Subject, ...]:
+    """The subjects that folders of shards list, each once."""
+    listed = [subject for folder in shards for subject in load_subjects(Path(folder))]
+    return tuple(dict.fromkeys(listed))

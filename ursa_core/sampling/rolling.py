@@ -1,0 +1,84 @@
+"""A rolling diagonal: frames in a row of times, earlier ones ahead, one done at each stage.
+
+Source: Rolling Diffusion Models (arXiv 2402.09470), on a path of discrete codes: with N new frames
+in the window each goes through N stages, in each of them a share of the steps.
+"""
+
+import torch
+from torch import Tensor
+
+from ursa_core.sampling.conditioning import Start
+from ursa_core.sampling.denoise import OnStep
+from ursa_core.sampling.generate import Pass
+from ursa_core.sampling.time_grid import frame_times
+
+
+def stage_steps(steps: int, num_frames: int) -> int:
+    """Steps of a stage, where every frame goes through ``steps`` in ``num_frames`` stages."""
+    return -(-steps // num_frames)
+
+
+def stage_times(times: Tensor, num_frames: int, stage: int) -> Tensor:
+    """Times (M + 1, num_frames) of the frames of a window in one stage.
+
+    Frame j is in stage ``stage`` − j of its own: before the first it is noise. Where a share of the
+    steps is shorter than another's, its last time is repeated.
+
+    Args:
+        times: (N + 1,) rising from 0 to 1, that every frame goes through.
+        num_frames: of the window, and stages that a frame takes.
+        stage: from 0; from num_frames − 1 on the first frame is done at its end.
+    """
+    steps = len(times) - 1
+    bounds = [k * steps // num_frames for k in range(num_frames + 1)]
+    most = stage_steps(steps, num_frames)
+    columns = []
+    for frame in range(num_frames):
+        own = min(stage, num_frames - 1) - frame
+        part = times[:1] if own < 0 else times[bounds[own] : bounds[own + 1] + 1]
+        columns.append(torch.cat([part, part[-1:].expand(most + 1 - len(part))]))
+    return torch.stack(columns, 1)
+
+
+def roll_on(
+    clip: Pass,
+    codes: Tensor,
+    num_given: int,
+    cond_noise: float,
+    first: bool,
+    noise: torch.Generator,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Codes int64 (F, H, W) of a window after a stage: its first new frame done, the rest noisy.
+
+    Args:
+        clip: of one clip.
+        codes: int64 (F, H, W) at the start: frames given, then those on their way; the last is
+            noise, drawn here.
+        num_given: first frames that stay as they are.
+        cond_noise: in [0, 1], of the given frames as the network sees them.
+        first: nothing is on its way yet: all new frames are noise, and go through stages until the
+            first is done.
+        noise: draws it.
+        on_step: called after each step.
+    """
+    path, grid = clip.bundle.path, clip.grid
+    num_new = grid.frames - num_given
+    stages = range(num_new) if first else [num_new - 1]
+    mask = torch.arange(grid.frames, device=clip.device) < num_given
+    given = codes.to(clip.device).view(1, -1)
+    fresh = path.initial(given.shape, [noise], clip.device)
+    from_noise = num_given if first else grid.frames - 1
+    is_noise = torch.arange(grid.frames, device=clip.device) >= from_noise
+    per_frame = grid.codes_per_frame
+    x_t = torch.where(is_noise.repeat_interleave(per_frame)[None], fresh, given)
+    seen = given
+    if cond_noise > 0:
+        seen = path.corrupt(given, torch.tensor(1 - cond_noise, device=clip.device), [noise])
+    held = mask.repeat_interleave(per_frame)[None]
+    for stage in stages:
+        moving = stage_times(clip.times, num_new, stage)
+        still = moving.new_full((len(moving), num_given), 1 - cond_noise)
+        times = frame_times(torch.cat([still, moving], 1), grid)
+        x_t = clip.run(Start(x_t, times, (held, seen)), [stage], on_step)
+    return torch.where(held, given, x_t).view(grid.frames, grid.rows, grid.columns)
