@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli import output
-from ursa_cli.sample_plan import prompt_warnings
+from ursa_cli.prompt_warnings import prompt_warnings
 from ursa_core.errors import DataError
 
 if TYPE_CHECKING:

@@ -111,7 +111,7 @@ def run(clip: Clip, sampling: "SamplingOptions", preview: int = 0) -> None:
 
 def _make(clip: Clip, tell_seed: bool, preview: int) -> None:
     """Generate, decode and write, one video after the other."""
-    from ursa_cli.sample_plan import prompt_warnings
+    from ursa_cli.prompt_warnings import prompt_warnings
     from ursa_core.bundle import tokenizer_identity
     from ursa_core.data.token_files import save_tokens
     from ursa_core.sampling.generate import generate, pixel_shape

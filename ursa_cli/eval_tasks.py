@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ursa_cli import output, sample_plan
 from ursa_cli.clip_batch import ClipTask
 from ursa_cli.clips import Clip
+from ursa_cli.prompt_warnings import prompt_warnings
 from ursa_cli.sampling_options import SamplingOptions
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class EvalTask(ClipTask):
 
     def _warn(self, item: "Item") -> None:
         """Tell of what the model can't take of the first such prompt; suites have hundreds."""
-        warnings = sample_plan.prompt_warnings(self._bundle, self._wanted(item))
+        warnings = prompt_warnings(self._bundle, self._wanted(item))
         if warnings and not self._has_warned:
             self._has_warned = True
             output.warn(f"{item.path.name}: {warnings[0]}; other prompts aren't told of")

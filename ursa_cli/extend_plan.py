@@ -107,7 +107,7 @@ class ExtendPlan:
 
     def prompt_warnings(self, bundle: "Bundle") -> list[str]:
         """What the model can't take of the prompts."""
-        from ursa_cli.sample_plan import prompt_warnings
+        from ursa_cli.prompt_warnings import prompt_warnings
 
         return [
             warning

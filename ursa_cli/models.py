@@ -67,6 +67,12 @@ def show_model(
             "one.",
         ),
     ],
+    prompts: Annotated[
+        bool,
+        typer.Option(
+            "--prompts", help="List the subjects that it draws by name, by group, instead."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show a model's sizes, path, grid, defaults, licence and need for memory.
@@ -85,7 +91,27 @@ def show_model(
     folder = resolve_model(model, may_download=False)
     check_model(folder)
     found = summary(folder)
+    if prompts:
+        _show_subjects(found)
+        return
     output.data(_payload(found.name, found), lines=_description(found))
+
+
+def _show_subjects(found: "Summary") -> None:
+    """Print what a model draws by name."""
+    from ursa_core.errors import UsageError
+    from ursa_core.subjects import load_subjects
+
+    groups: dict[str, list[str]] = {}
+    for subject in load_subjects(found.folder):
+        groups.setdefault(subject.group, []).append(f"{subject.name} {subject.emoji}")
+    if not groups:
+        raise UsageError(
+            f"the model {found.name} has no list of subjects",
+            "its model card says what it knows; leave out --prompts",
+        )
+    lines = [f"{group}: {', '.join(sorted(names))}" for group, names in groups.items()]
+    output.data({"name": found.name, "subjects": groups}, lines=lines)
 
 
 @models.command("pull")

@@ -298,21 +298,3 @@ def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
         Target(numbered(out, k) + slash, save_tokens and numbered(save_tokens, k))
         for k in range(num)
     ]
-
-
-def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
-    """What the model can't take of the prompts."""
-    from ursa_core.sampling.generate import full_prompt
-
-    negative = wanted.negative or ""
-    warnings = []
-    for name, text in (("prompt", full_prompt(bundle, wanted)), ("negative prompt", negative)):
-        unknown = bundle.text_tokenizer.unknown_words(text)
-        if unknown:
-            warnings.append(
-                f"the model doesn't know these words of the {name}: {', '.join(unknown)}"
-            )
-        lost = bundle.text_tokenizer.cut(text)
-        if lost:
-            warnings.append(f"the {name} is too long for the model, this is cut off: {lost}")
-    return warnings

@@ -12,6 +12,7 @@ from ursa_cli import options, output
 from ursa_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from ursa_core.data.packs import Sprites
     from ursa_core.data.tokenizing import Cut, ItemResult
     from ursa_core.tokenizers.visual import VisualTokenizer
 
@@ -19,7 +20,7 @@ CLIP_SUFFIX = ".safetensors"
 NUM_SHAPES = 1000
 NUM_SHAPES_CHECKED = 16
 _CUTTING = "Cutting clips"
-_SHAPES = "Procedural clips"
+_DRAWN = "Drawn clips"
 
 
 def tokenize_media(
@@ -27,7 +28,8 @@ def tokenize_media(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="Videos, images, folders of them, or shapes:train / shapes:heldout.",
+            help="Videos, images, folders of them, or shapes:train / shapes:heldout, or "
+            "emoji:train / emoji:heldout with --data.",
             show_default=False,
         ),
     ] = None,
@@ -79,12 +81,21 @@ def tokenize_media(
     ] = None,
     num: Annotated[
         int,
-        typer.Option(metavar="N", help="Clips, 1 or more.", rich_help_panel=_SHAPES),
+        typer.Option(metavar="N", help="Clips, 1 or more.", rich_help_panel=_DRAWN),
     ] = NUM_SHAPES,
     seed: Annotated[
         int,
-        typer.Option(metavar="N", help="Seed, 0 or more.", rich_help_panel=_SHAPES),
+        typer.Option(metavar="N", help="Seed, 0 or more.", rich_help_panel=_DRAWN),
     ] = 0,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Figures of emoji:train, as recipes/emoji_data.py prepares them.",
+            show_default=False,
+            rich_help_panel=_DRAWN,
+        ),
+    ] = None,
     check: Annotated[
         int | None,
         typer.Option(
@@ -148,11 +159,12 @@ def tokenize_media(
     if not inputs:
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
     _check_output(out, inputs, force)
+    sprites = _sprites(inputs, data)
     encoder = _load(model, device, fps, frames, height_width)
     if out.suffix == CLIP_SUFFIX:
-        _encode_clip(inputs[0], out, encoder, seed, check)
+        _encode_clip(inputs[0], out, encoder, seed, check, sprites)
     else:
-        _encode_shards(inputs, out, encoder, num, seed, check, fresh)
+        _encode_shards(inputs, out, encoder, num, seed, check, fresh, sprites)
 
 
 @dataclass(frozen=True)
@@ -209,10 +221,28 @@ def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
     check_folder_of(out)
 
 
-def _encode_clip(given: str, out: Path, encoder: _Encoder, seed: int, check: int | None) -> None:
+def _sprites(inputs: Sequence[str], data: Path | None) -> "Sprites | None":
+    """The figures of ``--data``, where an input draws them."""
+    if data is None:
+        return None
+    if not any(given.startswith("emoji:") for given in inputs):
+        raise UsageError("--data is for the emoji", "add the input emoji:train, or leave it out")
+    from ursa_core.data.packs import load_sprites
+
+    return load_sprites(data)
+
+
+def _encode_clip(
+    given: str,
+    out: Path,
+    encoder: _Encoder,
+    seed: int,
+    check: int | None,
+    sprites: "Sprites | None",
+) -> None:
     from ursa_core.data.tokenizing import find_clip, tokenize_clip
 
-    item = find_clip(given, seed, encoder.cut.fps)
+    item = find_clip(given, seed, encoder.cut.fps, sprites)
     result = tokenize_clip(
         item, encoder.tokenizer, encoder.digest, encoder.cut, out, check is None or check > 0
     )
@@ -227,16 +257,18 @@ def _encode_shards(
     seed: int,
     check: int | None,
     fresh: bool,
+    sprites: "Sprites | None",
 ) -> None:
     from ursa_core.data import tokenizing as work
     from ursa_core.data.shard_writer import ShardWriter, remove_shards
+    from ursa_core.subjects import save_subjects
 
     cut = encoder.cut
     repeats: list[Path] = []
-    items = work.find_items(inputs, num, seed, cut.fps, repeats.append)
+    items = work.find_items(inputs, num, seed, cut.fps, repeats.append, sprites)
     if repeats:
         output.note(f"given twice, taken once: {', '.join(map(str, repeats))}")
-    if check is None and any(given.startswith(work.SHAPES_PREFIX) for given in inputs):
+    if check is None and any(given.startswith(work.PROCEDURAL) for given in inputs):
         check = NUM_SHAPES_CHECKED
     if fresh:
         remove_shards(out)
@@ -255,6 +287,8 @@ def _encode_shards(
     except KeyboardInterrupt:
         output.note(f"stopped; {len(writer.done)} clips are in {out}, the same command goes on")
         raise
+    if sprites is not None:
+        save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
     _report(results, out, writer.shards, encoder)
 
 

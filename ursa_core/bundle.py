@@ -32,6 +32,7 @@ from ursa_core.model_folder import (
     write_json,
 )
 from ursa_core.path_files import build_path, save_path, stored_codebook
+from ursa_core.subjects import Subject, load_subjects, save_subjects
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
 from ursa_core.weights import load_weights, save_weights
@@ -59,6 +60,7 @@ class Bundle:
         device: where sampling runs.
         offload: transformer and tokenizer take turns on it, and guidance's halves run one after
             the other.
+        subjects: figures that it draws by name, where it lists any.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Bundle:
     settings: BundleSettings
     device: torch.device
     offload: bool = False
+    subjects: tuple[Subject, ...] = ()
 
     def take_turn(self, part: "Transformer | VisualTokenizer") -> None:
         """Have a network on the device, and where they take turns the other one off it."""
@@ -168,6 +171,7 @@ def save_bundle(
     text_tokenizer: "TextTokenizer",
     tokenizer_folder: Path,
     settings: BundleSettings,
+    subjects: Sequence[Subject] = (),
 ) -> None:
     """Write a whole bundle, its transformer in float16.
 
@@ -180,6 +184,7 @@ def save_bundle(
         text_tokenizer: of its prompts.
         tokenizer_folder: bundle whose ``vae/`` is taken over.
         settings: defaults of sampling.
+        subjects: figures that it draws by name.
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
     save_path(folder / "scheduler", path, codebook, settings.shift)
@@ -189,6 +194,8 @@ def save_bundle(
         for file in (tokenizer_folder / "vae").iterdir():
             shutil.copyfile(file, folder / "vae" / file.name)
     save_settings(folder, settings)
+    if subjects:
+        save_subjects(folder, subjects)
     tokenizer_class = read_json(folder / "vae" / "config.json")["_class_name"]
     write_json(
         folder / "model_index.json",
@@ -262,4 +269,5 @@ def load_bundle(
         settings,
         torch.device(device),
         offload,
+        load_subjects(folder),
     )

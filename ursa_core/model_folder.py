@@ -286,7 +286,7 @@ URSA_MODEL = Layout(
     example="BAAI/URSA-1.7B-FSQ320",
     mark="model_index.json",
     descriptions=(
-        *("model_index.json", "ursa.json", "README.md", "LICENSE*", "NOTICE*"),
+        *("model_index.json", "ursa.json", "subjects.json", "README.md", "LICENSE*", "NOTICE*"),
         *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")),
     ),
     weights=(*(f"{part}/*.safetensors" for part in PARTS), "scheduler/scheduler_model.pth"),

@@ -259,6 +259,7 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (["optimizer.warmup_steps", "train.steps"], _warmup_fault),
         (["model.block_out_channels", "model.spatial_stride"], _stages_fault),
         (["data.frames", "model.temporal_stride"], _frames_fault),
+        (["data.source", *_SOURCE_SHARES, "data.folder"], _source_fault),
         (["data.height", "model.spatial_stride"], _size_fault("height")),
         (["data.width", "model.spatial_stride"], _size_fault("width")),
         (["loss.mse", "loss.l1", "loss.log_mse"], _loss_fault),
@@ -295,6 +296,22 @@ def _frames_fault(frames: int, temporal_stride: int) -> str | None:
         Strides(temporal_stride, 1).grid(PixelShape(frames, 1, 1))
     except ShapeError as error:
         return f"data.frames: {error.message}, {error.hint}"
+    return None
+
+
+_SOURCE_SHARES = ("data.shares.emoji", "data.shares.film", "data.shares.shapes")
+
+
+def _source_fault(
+    source: str, emoji: float, film: float, shapes: float, folder: str | None
+) -> str | None:
+    if source != "mixture":
+        given = "shares" if emoji or film or shapes else "folder" if folder is not None else None
+        return given and f"data.{given}: has no meaning for data.source {source}, leave it out"
+    if not (emoji or film or shapes):
+        return "data.shares: a mixture needs at least one share above 0"
+    if folder is None and (emoji or film):
+        return "data.folder: is required for emoji and film"
     return None
 
 

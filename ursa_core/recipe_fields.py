@@ -127,13 +127,28 @@ class TokenizerModel(Section):
     """Codes never depend on later frames."""
 
 
+class SourceShares(Section):
+    """How much of a mixture comes from each source; the sum need not be 1."""
+
+    emoji: Weight = 0.0
+    """Animated emoji over flat backgrounds."""
+    film: Weight = 0.0
+    """Windows of real film."""
+    shapes: Weight = 0.0
+    """Procedural clips."""
+
+
 class TokenizerData(Section):
     """Clips to train a tokenizer on."""
 
-    source: Literal["shapes"]
-    """``shapes``: procedural clips, drawn as they are needed."""
+    source: Literal["shapes", "mixture"]
+    """``shapes``: procedural clips, drawn as they are needed; ``mixture``: those of ``shares``."""
+    shares: SourceShares = SourceShares()
+    """Of a mixture; at least one is above 0."""
+    folder: Name | None = None
+    """Emoji and film of a mixture, as ``recipes/emoji_data.py`` prepares them."""
     split: Name = "train"
-    """Part of the source; the shapes have train, heldout and all."""
+    """Part of the source: train or heldout; the shapes alone have all, too."""
     frames: Count
     """Frames of a clip: 1 + a multiple of the temporal stride."""
     height: Count

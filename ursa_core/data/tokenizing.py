@@ -1,6 +1,10 @@
 """Clips to codes and back: the work of ``ursa tokenize``, one result per clip."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -10,6 +14,8 @@ from torch import Tensor
 
 import ursa_core
 from ursa_core.data.captions import read_caption_file
+from ursa_core.data.emoji import EmojiClips
+from ursa_core.data.packs import Sprites
 from ursa_core.data.shapes import FPS, SPLITS, training_clip
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of
 from ursa_core.data.shards import TokenIdentity
@@ -21,7 +27,8 @@ from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, resize_and_crop, to_video
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
-SHAPES_PREFIX = "shapes:"
+SHAPES_PREFIX, EMOJI_PREFIX = "shapes:", "emoji:"
+PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)
 BATCH_SIZE = 16
 BATCH_PIXELS = 16 * 17 * 128 * 128
 """Pixels encoded at once at most, so that large clips don't need sixteen times their memory."""
@@ -123,6 +130,29 @@ class ShapesItem:
 
 
 @dataclass(frozen=True)
+class EmojiItem:
+    """A clip of animated emoji."""
+
+    clips: EmojiClips
+    split: str
+    seed: int
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Split, seed and number."""
+        return f"{EMOJI_PREFIX}{self.split}/{self.seed}/{self.index}"
+
+    def load(self, cut: Cut, temporal_stride: int) -> LoadedClip:
+        """The clip, drawn at the size of the cut."""
+        shape = cut.shape
+        frames, caption = self.clips.training_clip(
+            self.seed, self.index, self.split, shape.frames, shape.height, shape.width
+        )
+        return LoadedClip(frames, (caption,))
+
+
+@dataclass(frozen=True)
 class Quality:
     """How close a decoded clip is to the one that was encoded."""
 
@@ -153,15 +183,17 @@ def find_items(
     seed: int,
     fps: float,
     on_repeat: Callable[[Path], None] = lambda _: None,
+    sprites: Sprites | None = None,
 ) -> list[Item]:
     """The clips that the inputs stand for.
 
     Args:
-        inputs: files, folders, ``shapes:train`` or ``shapes:heldout``.
+        inputs: files, folders, or a procedural input as ``shapes:train`` or ``emoji:heldout``.
         num: clips of each procedural input.
         seed: of the procedural inputs.
         fps: frames that will be sampled a second.
         on_repeat: told of each file or procedural input that is found again; it counts once.
+        sprites: figures of the emoji.
 
     Raises:
         DataError: an input doesn't exist or has two caption tables.
@@ -169,28 +201,36 @@ def find_items(
     """
     items: list[Item] = []
     for k, given in enumerate(inputs):
-        if not given.startswith(SHAPES_PREFIX):
+        if not given.startswith(PROCEDURAL):
             continue
         if given in inputs[:k]:
             on_repeat(Path(given))
             continue
-        split = given.removeprefix(SHAPES_PREFIX)
+        prefix, _, split = given.partition(":")
         if split not in SPLITS:
             raise UsageError(
                 f"there is no procedural input {given!r}",
-                f"use {' or '.join(SHAPES_PREFIX + name for name in SPLITS)}",
+                f"use {' or '.join(f'{prefix}:{name}' for name in SPLITS)}",
             )
         if fps != FPS:
             raise UsageError(
                 f"{given} has {FPS:g} frames a second, not {fps:g}", f"use --fps {FPS:g}"
             )
-        items += [ShapesItem(split, seed, index) for index in range(num)]
-    paths = [Path(given) for given in inputs if not given.startswith(SHAPES_PREFIX)]
+        if given.startswith(SHAPES_PREFIX):
+            items += [ShapesItem(split, seed, index) for index in range(num)]
+            continue
+        if sprites is None:
+            raise UsageError(
+                f"{given} needs the emoji", "add --data FOLDER, as recipes/emoji_data.py makes it"
+            )
+        clips = EmojiClips(sprites)
+        items += [EmojiItem(clips, split, seed, index) for index in range(num)]
+    paths = [Path(given) for given in inputs if not given.startswith(PROCEDURAL)]
     items += [FileItem(source) for source in find_sources(paths, on_repeat)]
     return items
 
 
-def find_clip(given: str, seed: int, fps: float) -> Item:
+def find_clip(given: str, seed: int, fps: float, sprites: Sprites | None = None) -> Item:
     """The one clip of an input: a file, a folder of PNG frames, or a procedural input's first.
 
     Raises:
@@ -203,7 +243,7 @@ def find_clip(given: str, seed: int, fps: float) -> Item:
         if len(suffixes) > 1 and set(suffixes) != {".png"}:
             raise UsageError(f"{given} holds several clips", "give a folder as OUT")
         return FileItem(Source(path.resolve().name, path, read_caption_file(path)))
-    (item,) = find_items([given], 1, seed, fps)
+    (item,) = find_items([given], 1, seed, fps, sprites=sprites)
     return item
 
 
@@ -267,6 +307,26 @@ def tokenize_clip(
     return ItemResult(item.name, "done", quality=quality)
 
 
+def _load_ahead(
+    items: Iterable[Item], load: Callable[[Item], LoadedClip], done: Container[str], count: int
+) -> Generator[tuple[Item, Future[LoadedClip] | None], None, None]:
+    """Items in order with their clips, ``count`` of them loaded ahead by threads.
+
+    An item that is done already comes without a clip.
+    """
+    waiting: deque[tuple[Item, Future[LoadedClip] | None]] = deque()
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for item in items:
+            waiting.append((item, None if item.name in done else pool.submit(load, item)))
+            if len(waiting) > count:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def tokenize_items(
     items: Iterable[Item],
     tokenizer: VisualTokenizer,
@@ -315,13 +375,16 @@ def tokenize_items(
             yield ItemResult(item.name, "done", quality=quality)
         waiting.clear()
 
-    with writer:
-        for item in items:
-            if item.name in writer.done:
+    def load(item: Item) -> LoadedClip:
+        return item.load(cut, tokenizer.strides.temporal)
+
+    with writer, closing(_load_ahead(items, load, writer.done, batch_size)) as loading:
+        for item, loaded in loading:
+            if loaded is None:
                 yield ItemResult(item.name, "kept")
                 continue
             try:
-                clip = item.load(cut, tokenizer.strides.temporal)
+                clip = loaded.result()
             except UrsaError as error:
                 reason = f"{error.message} ({error.hint})" if error.hint else error.message
                 yield ItemResult(item.name, "skipped", reason)

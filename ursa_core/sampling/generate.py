@@ -15,6 +15,7 @@ from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
+from ursa_core.subjects import name_emoji
 from ursa_core.tokenizers.visual import decode_frames
 
 T = TypeVar("T")
@@ -70,11 +71,21 @@ class Generated:
 
 
 def full_prompt(bundle: Bundle, options: GenerateOptions) -> str:
-    """The prompt as the model reads it, with a motion prefix where it was trained with one."""
-    if not bundle.settings.motion_prefix or not options.prompt:
-        return options.prompt
+    """The prompt as the model reads it.
+
+    Emoji of subjects become their names, and a motion prefix stands before the prompt where the
+    model was trained with one.
+    """
+    prompt = name_emoji(options.prompt, bundle.subjects)
+    if not bundle.settings.motion_prefix or not prompt:
+        return prompt
     motion = 9.0 if options.motion is None else options.motion
-    return f"motion={motion:.1f}, {options.prompt}"
+    return f"motion={motion:.1f}, {prompt}"
+
+
+def full_negative(bundle: Bundle, options: GenerateOptions) -> str:
+    """The prompt of guidance's other half as the model reads it."""
+    return name_emoji(_given(options.negative, bundle.settings.negative), bundle.subjects)
 
 
 def pixel_shape(bundle: Bundle, options: GenerateOptions) -> PixelShape:
@@ -145,7 +156,7 @@ class Pass:
             _given(one.guidance_interval, settings.guidance_interval),
         )
         self.times = time_grid(_given(one.steps, settings.steps), _given(one.shift, settings.shift))
-        negatives = [_given(each.negative, settings.negative) for each in options]
+        negatives = [full_negative(bundle, each) for each in options]
         prompts = [full_prompt(bundle, each) for each in options]
         ids = bundle.text_tokenizer.encode([*prompts, *negatives]).to(self.device)
         self.prompt_ids, self.negative_ids = ids.chunk(2)

@@ -4,6 +4,7 @@ Source: Sec. 3.2 of the paper. Each clip draws one time for all its frames, or o
 (asynchronous), and with some probability loses its caption, for guidance.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from ursa_core.path_files import build_path
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream
+from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
 from ursa_core.training.token_batches import TokenBatches
@@ -54,6 +56,7 @@ class GeneratorTask:
                 f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
             )
         self.batches = TokenBatches(recipe, self.table)
+        self.subjects = _subjects(recipe.data.shards)
         self.text_tokenizer = self._text_tokenizer()
         codebook = self.video_tokenizer.codebook
         path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
@@ -123,6 +126,7 @@ class GeneratorTask:
             self.text_tokenizer,
             self.tokenizer_folder,
             self.settings(),
+            self.subjects,
         )
 
     def write_sheet(self, file: Path) -> None:
@@ -153,3 +157,9 @@ def _tokenizer_folder(tokenizer: str) -> Path:
     except CheckpointError as error:
         error.hint += "; or train it first, as recipes/nano_tokenizer.yaml"
         raise
+
+
+def _subjects(shards: Sequence[str]) -> tuple[Subject, ...]:
+    """The subjects that folders of shards list, each once."""
+    listed = [subject for folder in shards for subject in load_subjects(Path(folder))]
+    return tuple(dict.fromkeys(listed))

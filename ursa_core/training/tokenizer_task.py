@@ -1,29 +1,39 @@
 """Trains a video tokenizer to give back what it was shown."""
 
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle_settings import BundleSettings, save_settings
-from ursa_core.data.shapes import FPS, training_clip
+from ursa_core.data.mixture import ClipMixture
+from ursa_core.data.shapes import FPS
 from ursa_core.errors import RecipeError
 from ursa_core.media import contact_sheet, write_media
 from ursa_core.recipe import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
+Drawn = tuple[NDArray[np.uint8], str]
+"""A clip, and the kind of its source."""
+
 
 class TokenizerTask:
-    """Reconstruction of procedural clips.
+    """Reconstruction of clips.
 
     Args:
         recipe: model, data and loss.
         device: to train on.
 
     Raises:
-        RecipeError: the tokenizer to start from has another configuration.
+        DataError: the emoji or film to train on can't be read.
+        RecipeError: the tokenizer to start from has another configuration, its levels apart.
     """
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
@@ -37,40 +47,60 @@ class TokenizerTask:
             temporal_stride=recipe.model.temporal_stride,
             causal=recipe.model.causal,
         )
+        data = recipe.data
+        shares = data.shares.model_dump() if data.source == "mixture" else {"shapes": 1.0}
+        self.mixture = ClipMixture(shares, Path(data.folder or "."))
+        self.mixture.require(data.split, data.frames)
+        self.mixture.require("heldout", FULL_FRAMES)
+        # On the CPU the network needs every core itself.
+        self.draws_ahead = device.type != "cpu"
+        self._pool = ThreadPoolExecutor(os.cpu_count() if self.draws_ahead else 1)
+        self._ahead: dict[tuple[int, int, str, int], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         if recipe.init:
             start, _, _ = load_tokenizer(recipe.init, device)
-            if start.config != self.config:
+            fits = isinstance(start, VideoTokenizer) and (
+                replace(start.config, levels=self.config.levels) == self.config
+            )
+            if not fits:
                 raise RecipeError(
                     f"the tokenizer of {recipe.init} that training starts from is of another kind",
                     f"give the recipe's model its settings: {start.config}",
                 )
-            self.model.load_state_dict(start.state_dict())
+            copy_weights_(self.model, start.state_dict())
         self._forward = torch.compile(self.model) if recipe.train.compile else self.model
 
-    def clips(self, first: int, count: int, split: str, frames: int) -> Tensor:
-        """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1]."""
-        data = self.recipe.data
-        batch = [
-            training_clip(
-                self.recipe.seed,
-                first + i,
-                split,
-                frames,
-                data.height,
-                data.width,
-                max(frames, FULL_FRAMES),
-            )[0]
-            for i in range(count)
-        ]
-        stacked = torch.stack([torch.from_numpy(clip) for clip in batch])
-        return stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    def clips(self, first: int, count: int, split: str, frames: int) -> tuple[Tensor, list[str]]:
+        """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources."""
+        drawn = [clip.result() for clip in self._begin(first, count, split, frames)]
+        stacked = torch.from_numpy(np.stack([pixels for pixels, _ in drawn]))
+        video = stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return video, [kind for _, kind in drawn]
+
+    def _begin(self, first: int, count: int, split: str, frames: int) -> list[Future[Drawn]]:
+        """Have clips drawn, and where another device trains meanwhile, the next ones too."""
+        data, full = self.recipe.data, max(frames, FULL_FRAMES)
+
+        def begin(index: int) -> Future[Drawn]:
+            size = (data.height, data.width)
+            return self._pool.submit(
+                self.mixture.clip, self.recipe.seed, index, split, frames, *size, full
+            )
+
+        wanted = (first, count, split, frames)
+        clips = self._ahead.pop(wanted, None) or [begin(first + i) for i in range(count)]
+        if self.draws_ahead and split == data.split:
+            self._ahead = {
+                (first + count, *wanted[1:]): [begin(first + count + i) for i in range(count)]
+            }
+        return clips
 
     def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
         """Weighted pixel losses of micro-batch ``index``, and the PSNR of its clips in dB."""
         size = self.recipe.train.batch_size
-        video = self.clips(index * size, size, self.recipe.data.split, self.recipe.data.frames)
+        data = self.recipe.data
+        video, kinds = self.clips(index * size, size, data.split, data.frames)
         back, latents = self._forward(video)
         error = back.float() - video
         by_clip = error.square().flatten(1).mean(1)
@@ -84,10 +114,14 @@ class TokenizerTask:
             loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
         with torch.no_grad():
             codes = self.model.quantizer.quantize(latents)
+            psnr = 10 * torch.log10(4 / by_clip)
             figures = {
-                "psnr": (10 * torch.log10(4 / by_clip)).mean().item(),
+                "psnr": psnr.mean().item(),
                 "codes_used": float(codes.unique().numel()) / self.model.quantizer.num_codes,
             }
+            for kind in sorted(set(kinds)) if data.source == "mixture" else []:
+                chosen = torch.tensor([k == kind for k in kinds])
+                figures[f"psnr_{kind}"] = psnr.cpu()[chosen].mean().item()
         return loss, figures
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
@@ -101,12 +135,26 @@ class TokenizerTask:
 
     def write_sheet(self, file: Path) -> None:
         """Held-out clips above their reconstructions."""
-        video = self.clips(0, 6, "heldout", FULL_FRAMES)
+        video, _ = self.clips(0, 6, "heldout", FULL_FRAMES)
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
         pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
         file.parent.mkdir(parents=True, exist_ok=True)
         write_media(file, contact_sheet(list(pixels), columns=2)[None], 1.0, {})
+
+
+def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
+    """Take over another tokenizer's weights; where shapes differ, the corner that both have.
+
+    Shapes differ around the quantizer alone, where codes have more or fewer dimensions.
+    """
+    with torch.no_grad():
+        for name, parameter in model.state_dict().items():
+            given = weights[name]
+            corner = tuple(
+                slice(0, min(a, b)) for a, b in zip(parameter.shape, given.shape, strict=True)
+            )
+            parameter[corner] = given[corner]
 
 
 FULL_FRAMES = 17

@@ -1,0 +1,239 @@
+"""How often a model's clips show the emoji and the background of the prompt, and move as they do.
+
+Held-out (subject, background) pairs are sampled with one seed and the model's default settings, by
+the functions behind ``ursa sample``, and matched against all reference loops. DATA is the folder
+that recipes/emoji_data.py prepares:
+
+    .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model runs/emoji
+
+The matcher itself on reference clips, shifted and through a tokenizer, and that tokenizer alone on
+held-out emoji, film and shapes:
+
+    .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model nano --check-matcher
+    .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model nano --tokenizer
+
+Prints a table, then one JSON object; the clips and their matches stay in the folder of --out.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nano_quality import hardware, shuffle_weights_
+
+import ursa_core
+from ursa_core.bundle import load_bundle, load_tokenizer, resolve_model
+from ursa_core.bundle_settings import load_settings
+from ursa_core.data import emoji, shapes
+from ursa_core.data.film import FilmClips
+from ursa_core.data.packs import Film, Sprites, load_film, load_sprites
+from ursa_core.devices import pick_device, pick_dtype
+from ursa_core.errors import UrsaError
+from ursa_core.evaluation.emoji_matcher import EmojiMatcher, Match
+from ursa_core.evaluation.image_metrics import psnr
+from ursa_core.grids import PixelShape
+from ursa_core.media import Frames, read_media, to_frames, to_video, write_media
+from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.seeding import stream_seed
+
+NUM_PAIRS = 200
+NUM_TOKENIZER_CLIPS = 64
+MAX_SHIFT = 3
+"""Pixels by which the matcher's own check shifts clips."""
+
+Pair = tuple[str, str]
+
+
+def held_out_pairs(sprites: Sprites, limit: int) -> list[Pair]:
+    """A fixed random part of the held-out (subject, background) pairs."""
+    pairs = [
+        (subject.name, background)
+        for subject in sprites.subjects
+        for background in emoji.backgrounds_of(subject.name, "heldout")
+    ]
+    order = np.random.default_rng(0).permutation(len(pairs))[:limit]
+    return [pairs[place] for place in sorted(order)]
+
+
+def rendered(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int) -> Frames:
+    """A reference clip of a pair, moved by a few pixels."""
+    name, background = pair
+    rng = np.random.default_rng(stream_seed(seed, f"{name}/{background}"))
+    number = [subject.name for subject in sprites.subjects].index(name)
+    loop = sprites.loop(number)
+    spec = emoji.sample_spec(rng, number, background, "plain", len(loop))
+    times = np.arange(shape.frames)
+    clip = emoji.render(loop, spec, shape.height, shape.width, times, shape.frames)
+    down, right = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2)
+    pad = ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0))
+    padded = np.pad(clip, pad, mode="edge")
+    top, left = MAX_SHIFT + down, MAX_SHIFT + right
+    return padded[:, top : top + shape.height, left : left + shape.width]
+
+
+def matcher_check(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
+    """Shares of reference clips that the matcher names rightly, shifted and then reconstructed."""
+    tokenizer, settings, identity = load_tokenizer(args.model)
+    matcher = matcher_of(sprites)
+    names = [subject.name for subject in sprites.subjects]
+    pairs = [(name, b) for name in names for b in emoji.BACKGROUNDS]
+    order = np.random.default_rng(0).permutation(len(pairs))[: args.limit or len(names) * 2]
+    right: dict[str, list[bool]] = {"shifted": [], "reconstructed": [], "background": []}
+    wrong = []
+    for pair in (pairs[place] for place in order):
+        clip = rendered(sprites, settings.shape, pair, args.seed)
+        with torch.inference_mode():
+            back = to_frames(tokenizer.decode(tokenizer.encode(to_video(clip))))
+        for kind, frames in (("shifted", clip), ("reconstructed", back)):
+            found = matcher.match(frames)
+            right[kind].append(found.subject == pair[0])
+            if found.subject != pair[0]:
+                wrong.append(f"{kind}: {pair[0]} on {pair[1]} seen as {found.subject}")
+        right["background"].append(found.background == pair[1])
+    shares = {kind: float(np.mean(hits)) for kind, hits in right.items()}
+    for kind, share in shares.items():
+        print(f"{kind:14}{share:7.1%}")
+    return {"clips": len(order), "tokenizer": identity, **shares, "wrong": wrong}
+
+
+def tokenizer_quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
+    """PSNR in dB of held-out clips by source, and the codes that they use."""
+    tokenizer, settings, identity = load_tokenizer(args.model)
+    shape = settings.shape
+    size = (shape.frames, shape.height, shape.width)
+    film = load_film(args.data)
+    clips = emoji.EmojiClips(sprites)
+    in_film, live = (
+        FilmClips(Film(film.frames, tuple(s for s in film.shots if (s.clip in LIVE) == is_live)))
+        for is_live in (False, True)
+    )
+    sources: dict[str, Callable[[int], Frames]] = {
+        "emoji": lambda k: clips.training_clip(args.seed, k, "heldout", *size)[0],
+        "shapes": lambda k: shapes.training_clip(args.seed, k, "heldout", *size)[0],
+        "film": lambda k: in_film.training_clip(args.seed, k, "heldout", *size),
+        "live": lambda k: live.training_clip(args.seed, k, "heldout", *size),
+    }
+    used = torch.zeros(len(tokenizer.codebook), dtype=torch.int64)
+    result: dict[str, Any] = {}
+    for name, draw in sources.items():
+        decibels = []
+        for index in range(args.limit or NUM_TOKENIZER_CLIPS):
+            frames = np.ascontiguousarray(draw(index))
+            with torch.inference_mode():
+                codes = tokenizer.encode(to_video(frames))
+                decibels.append(psnr(frames, to_frames(tokenizer.decode(codes))))
+            used += torch.bincount(codes.flatten(), minlength=len(used))
+        result[f"psnr_{name}"] = float(np.mean(decibels))
+        print(f"{name:14}{np.mean(decibels):7.2f} dB, lowest {np.min(decibels):.2f} dB")
+    share = float((used > 0).double().mean())
+    print(f"codes used    {share:7.1%} of {len(used)}")
+    return {"tokenizer": identity, **result, "num_codes": len(used), "codes_used": share}
+
+
+LIVE = ("bikes",)
+
+
+def matcher_of(sprites: Sprites) -> EmojiMatcher:
+    """The matcher of all subjects."""
+    loops = [sprites.loop(number) for number in range(len(sprites.subjects))]
+    return EmojiMatcher([subject.name for subject in sprites.subjects], loops)
+
+
+def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
+    """Scores of sampled clips, written as mp4 and read back; every match stays beside them."""
+    settings = load_settings(resolve_model(args.model))
+    pairs = held_out_pairs(sprites, args.limit or NUM_PAIRS)
+    device = pick_device("auto")
+    bundle = load_bundle(args.model, device, pick_dtype("auto", device))
+    if args.shuffle_weights:
+        shuffle_weights_(bundle.transformer, args.seed)
+    folder: Path = args.out
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def clips() -> Iterator[Frames]:
+        for pair in pairs:
+            options = GenerateOptions(prompt=emoji.caption(*pair), seed=args.seed)
+            (made,) = generate(bundle, options)
+            yield decode(bundle, made.codes)
+
+    matcher = matcher_of(sprites)
+    matches: list[Match] = []
+    with (folder / "matches.jsonl").open("w", encoding="utf-8") as lines:
+        for number, (pair, frames) in enumerate(zip(pairs, clips(), strict=True), 1):
+            file = folder / f"{'_'.join(pair).replace(' ', '_')}.mp4"
+            write_media(file, frames, settings.fps, {"prompt": emoji.caption(*pair)})
+            matches.append(matcher.match(read_media(file).frames))
+            line = {"wanted": pair, "seen": asdict(matches[-1])}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            if number % 20 == 0:
+                print(f"{number}/{len(pairs)} clips", file=sys.stderr, flush=True)
+    moved = np.array([match.motion for match in matches])
+    wanted = np.array([matcher.motion_of(*pair) for pair in pairs])
+    pairs_seen = list(zip(pairs, matches, strict=True))
+    shares = {
+        "subject": float(np.mean([match.subject == name for (name, _), match in pairs_seen])),
+        "background": float(np.mean([match.background == b for (_, b), match in pairs_seen])),
+        "motion": float(np.mean((moved >= wanted / 2) & (moved <= wanted * 2))),
+    }
+    for name, share in shares.items():
+        print(f"{name:14}{share:7.1%}")
+    return {"clips": len(pairs), "device": str(device), **shares}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="prepared emoji and film")
+    parser.add_argument("--model", required=True, help="shipped name or folder of a bundle")
+    parser.add_argument("--limit", type=int, help="so many clips (of each source)")
+    parser.add_argument("--seed", type=int, default=0, help="of every clip")
+    parser.add_argument("--out", type=Path, default=Path("out_emoji_quality"), help="for the clips")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check-matcher", action="store_true", help="match reference clips instead")
+    mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")
+    mode.add_argument("--tokenizer", action="store_true", help="PSNR and codebook use instead")
+    args = parser.parse_args()
+    if args.limit is not None and args.limit < 1:
+        parser.error(f"--limit {args.limit} leaves no clips; give 1 or more")
+    return args
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    args = parse_arguments()
+    start = time.perf_counter()
+    try:
+        sprites = load_sprites(args.data)
+        measure = (
+            matcher_check
+            if args.check_matcher
+            else tokenizer_quality
+            if args.tokenizer
+            else quality
+        )
+        result = measure(args, sprites)
+    except UrsaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    provenance = {
+        "command": " ".join(["python", *sys.argv]),
+        "subjects": len(sprites.subjects),
+        "version": f"ursa {ursa_core.__version__}, torch {torch.__version__}",
+        "hardware": hardware(),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    for name, value in provenance.items():
+        print(f"{name:14}{value}")
+    print(json.dumps({**provenance, **result}, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

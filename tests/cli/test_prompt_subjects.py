@@ -1,0 +1,108 @@
+"""Emoji, unknown words, long prompts and other languages, on a bundle that lists its subjects."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ursa_cli.main import main
+from ursa_core.bundle import load_bundle, resolve_model
+from ursa_core.sampling.generate import GenerateOptions, Pass, full_prompt
+from ursa_core.subjects import SUBJECTS_FILE, Subject, save_subjects
+
+# nano knows these words; figures named by them stand in for emoji that a model was trained on.
+CIRCLE = Subject("red circle", ("ball",), "shapes", "\N{LARGE RED CIRCLE}")
+STAR = Subject("yellow star", ("night",), "sky", "\N{WHITE MEDIUM STAR}")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("subjects") / "model"
+    shutil.copytree(resolve_model("nano"), folder)
+    save_subjects(folder, [CIRCLE, STAR])
+    return folder
+
+
+def sample(model: Path, prompt: str, out: Path) -> int:
+    size = ["--size", "32x32", "--frames", "5", "--steps", "2"]
+    return main(["sample", prompt, "--model", str(model), *size, "-o", str(out), "--force"])
+
+
+def test_an_emoji_reads_as_its_name(model: Path) -> None:
+    bundle = load_bundle(model)
+    options = [
+        GenerateOptions(prompt, negative=negative, frames=1)
+        for prompt, negative in (("a red circle", "yellow star"), (f"a {CIRCLE.emoji}", STAR.emoji))
+    ]
+    assert full_prompt(bundle, options[1]) == "a red circle"
+    ids = Pass(bundle, options)
+    assert (ids.prompt_ids[0] == ids.prompt_ids[1]).all()
+    assert (ids.negative_ids[0] == ids.negative_ids[1]).all()
+
+
+def test_an_emoji_alone_is_a_prompt(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(model, CIRCLE.emoji, tmp_path / "a.mp4") == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "doesn't know" not in err
+    assert "trained at 64x64 pixels alone, so figures may come out wrong at 32x32" in err
+
+
+def test_unknown_words_name_the_nearest_subjects(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(model, "a stars, a ball and a qqq", tmp_path / "a.mp4") == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "stars (nearest: yellow star), ball (nearest: red circle)" in err
+    assert "qqq (ursa models show" in err
+    assert "reads English" not in err
+
+
+def test_another_language_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(model, "un renard à côté", tmp_path / "a.mp4") == 0
+    assert "it knows none, and reads English" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_hundred_words_are_told_in_short(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "a red circle " * 66 + " ".join(f"word{k}" for k in range(20))
+    assert sample(model, prompt, tmp_path / "a.mp4") == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "too long for the model, this is cut off: " in err
+    assert "word7 and 12 more" in err
+    assert len(err) < 800
+
+
+def test_the_list_of_subjects_goes_by_group(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "show", str(model), "--prompts"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"shapes: red circle {CIRCLE.emoji}",
+        f"sky: yellow star {STAR.emoji}",
+    ]
+    assert main(["models", "show", str(model), "--prompts", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["subjects"] == {
+        "shapes": [f"red circle {CIRCLE.emoji}"],
+        "sky": [f"yellow star {STAR.emoji}"],
+    }
+
+
+def test_a_model_without_subjects_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", "nano", "--prompts"]) == 2
+    assert "nano has no list of subjects" in capsys.readouterr().err
+
+
+def test_damaged_subjects_are_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = shutil.copytree(model, tmp_path / "model")
+    (broken / SUBJECTS_FILE).write_text("{")
+    assert main(["models", "show", str(broken), "--prompts"]) == 1
+    assert "can't be read" in capsys.readouterr().err

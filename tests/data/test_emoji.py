@@ -1,0 +1,228 @@
+"""Clips of emoji and film: decided by their number, true to their captions, apart by split."""
+
+import numpy as np
+import pytest
+from tiny_packs import NUM_FRAMES, SUBJECTS, write_packs
+
+from ursa_core.data.emoji import (
+    BACKGROUNDS,
+    KINDS,
+    EmojiClips,
+    backgrounds_of,
+    caption,
+    is_held_out,
+    render,
+    sample_spec,
+)
+from ursa_core.data.film import FilmClips
+from ursa_core.data.mixture import ClipMixture
+from ursa_core.data.packs import load_film, load_sprites, prepare_film, prepare_sprites
+from ursa_core.data.pixel_films import restore_pixels, shrink_pixels
+from ursa_core.errors import DataError, UsageError
+
+NAMES = [name for name, *_ in SUBJECTS]
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory):
+    return write_packs(tmp_path_factory.mktemp("packs"))
+
+
+@pytest.fixture(scope="module")
+def folder(packs):
+    out = packs / "pixels"
+    prepare_film(packs / "film", out, 36)
+    prepare_sprites(packs / "emoji", out, 48)
+    return out
+
+
+@pytest.fixture(scope="module")
+def clips(folder):
+    return EmojiClips(load_sprites(folder))
+
+
+def ground(clip, name):
+    return (np.abs(clip.astype(int) - BACKGROUNDS[name]) <= 1).all(-1)
+
+
+def test_animals_and_smileys_come_first_and_keep_all_frames(folder, packs):
+    sprites = load_sprites(folder)
+    assert sorted(s.name for s in sprites.subjects) == sorted(NAMES)
+    assert sprites.subjects[-1].name == "airplane"
+    assert all(len(sprites.loop(k)) == NUM_FRAMES for k in range(len(NAMES)))
+    black_cat = next(s for s in sprites.subjects if s.name == "black cat")
+    assert black_cat.emoji == "\N{CAT}\N{ZERO WIDTH JOINER}\N{BLACK LARGE SQUARE}"
+    few = prepare_sprites(packs / "emoji", packs / "few", 16, 2)
+    assert few.subjects == sprites.subjects[:2]
+    assert few.frames.shape == (2 * NUM_FRAMES, 16, 16, 4)
+
+
+def test_a_clip_depends_on_its_place_alone(clips):
+    frames, text = clips.training_clip(3, 7, "train", 9, 32, 48)
+    again, same = clips.training_clip(3, 7, "train", 9, 32, 48)
+    assert frames.shape == (9, 32, 48, 3)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, again)
+    assert text == same
+    others = [
+        clips.training_clip(*place, 9, 32, 48)[0] for place in ((3, 8, "train"), (4, 7, "all"))
+    ]
+    assert not any(np.array_equal(frames, other) for other in others)
+
+
+def test_one_pair_in_ten_is_held_out_and_splits_share_none(clips):
+    for name in (*NAMES, *map(str, range(100))):
+        held_out = backgrounds_of(name, "heldout")
+        assert 1 <= len(held_out) <= 2
+        assert not set(held_out) & set(backgrounds_of(name, "train"))
+        assert backgrounds_of(name, "all") == list(BACKGROUNDS)
+    shares = [is_held_out(str(k), name) for k in range(500) for name in BACKGROUNDS]
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.02)
+    for split in ("train", "heldout"):
+        for index in range(40):
+            _, text = clips.training_clip(0, index, split, 1, 8, 8)
+            name = next((n for n in sorted(NAMES, key=len)[::-1] if n in text), None)
+            background = text.split()[-2] if text.endswith("background") else None
+            if name and background:
+                assert is_held_out(name, background) == (split == "heldout"), text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_keep_to_their_words(clips, kind):
+    rng = np.random.default_rng(0)
+    for number in range(len(NAMES)):
+        loop = np.zeros((2, 48, 48, 4), np.uint8) + np.uint8(255)  # a full square, to measure
+        for background in ("black", "navy"):
+            spec = sample_spec(rng, number, background, kind, len(loop))
+            clip = render(loop, spec, 64, 64, np.arange(17), 17)
+            spans = []
+            for inside in ~ground(clip, background):
+                rows, columns = np.nonzero(inside)
+                spans.append((rows.min(), rows.max() + 1, columns.min(), columns.max() + 1))
+            top, bottom, left, right = np.array(spans).T
+            side = (bottom - top)[0]
+            assert side <= 32 if kind in ("small", "aside") else side >= 32
+            x, y = (left + right) / 2, (top + bottom) / 2
+            sign = 1 if spec.side == "right" else -1
+            assert (np.ptp(y) >= 10) == (kind == "bouncing")
+            if kind == "sliding":
+                assert sign * (x[-1] - x[0]) >= 19
+                assert (np.diff(sign * x) >= 0).all()
+            else:
+                assert np.ptp(x) <= 1
+            if kind == "aside":
+                assert (sign * (x - 32) >= 9).all()
+            assert (bottom - top == side).all(), "no figure leaves the frame"
+            assert (right - left == side).all(), "no figure leaves the frame"
+
+
+def test_captions_follow_the_template():
+    assert caption("fox", "purple") == "a fox on a purple background"
+    assert caption("ant", "orange", "small") == "a small ant on an orange background"
+    assert caption("owl", "red", "sliding", "left") == "an owl sliding left on a red background"
+    words = "a small fox on the right on a teal background"
+    assert caption("fox", "teal", "aside", "right") == words
+    assert caption("fox", "teal", "bouncing") == "a fox bouncing on a teal background"
+
+
+def test_loops_begin_anywhere_and_wrap(clips):
+    rng = np.random.default_rng(0)
+    specs = [sample_spec(rng, 0, "black", "plain", NUM_FRAMES) for _ in range(40)]
+    assert {spec.phase for spec in specs} == set(range(NUM_FRAMES))
+    loop = clips.sprites.loop(0)
+    clip = render(loop, specs[0], 32, 32, np.arange(NUM_FRAMES + 2), NUM_FRAMES + 2)
+    assert np.array_equal(clip[0], clip[NUM_FRAMES])
+    assert not np.array_equal(clip[0], clip[1])
+
+
+def test_windows_are_cut_from_the_whole_clip(clips):
+    for index in range(6):
+        whole, _ = clips.training_clip(0, index, "train", 17, 16, 16)
+        window, _ = clips.training_clip(0, index, "train", 17, 16, 16, full_frames=17)
+        assert np.array_equal(whole, window)
+    with pytest.raises(UsageError, match="no split 'test'"):
+        clips.training_clip(0, 0, "test", 5, 16, 16)
+
+
+def test_film_is_cut_within_its_shots_and_by_split(folder):
+    film = load_film(folder)
+    assert [shot.clip for shot in film.shots] == ["bikes"] + ["long"] * 8
+    assert [s.held_out for s in film.shots] == [True, *(k == 4 for k in range(8))]
+    assert film.frames.shape == (20 + 32, 36, 64, 3)
+    clips = FilmClips(film)
+    for split in ("train", "heldout"):
+        for index in range(10):
+            window = clips.training_clip(0, index, split, 3, 24, 24)
+            assert window.shape == (3, 24, 24, 3)
+            levels = window.mean((1, 2, 3))
+            # Levels fall by 6 a sampled frame within a shot of four, 24 from shot to shot;
+            # the film that is held out whole is flat.
+            shots = {round((250 - level) / 6) // 4 for level in levels}
+            is_flat = np.ptp(levels) < 1
+            assert len(shots) == 1
+            assert (is_flat or shots == {4}) == (split == "heldout")
+    with pytest.raises(DataError, match="no train shot of the film has 9 frames"):
+        clips.training_clip(0, 0, "train", 9, 24, 24)
+    with pytest.raises(UsageError, match="no split 'all'"):
+        clips.training_clip(0, 0, "all", 3, 24, 24)
+
+
+def test_a_mixture_draws_what_its_sources_draw(folder, clips):
+    mixture = ClipMixture({"emoji": 1, "film": 1, "shapes": 2}, folder)
+    drawn = [mixture.clip(0, k, "train", 3, 16, 16, 3) for k in range(60)]
+    counts = {kind: sum(k == kind for _, k in drawn) for kind in ("emoji", "film", "shapes")}
+    assert counts["emoji"] >= 5
+    assert counts["film"] >= 5
+    assert counts["shapes"] >= 19
+    place = next(k for k, (_, kind) in enumerate(drawn) if kind == "emoji")
+    alone, _ = clips.training_clip(0, place, "train", 3, 16, 16)
+    assert np.array_equal(drawn[place][0], alone)
+    assert {
+        kind
+        for _, kind in (
+            ClipMixture({"emoji": 1}, folder).clip(0, k, "train", 1, 8, 8, 1) for k in range(9)
+        )
+    } == {"emoji"}
+
+
+def test_small_films_give_back_what_was_prepared(packs, folder, tmp_path):
+    size = shrink_pixels(folder, tmp_path / "small")
+    assert size == sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
+    restore_pixels(tmp_path / "small", tmp_path / "again")
+    sprites, again = load_sprites(folder), load_sprites(tmp_path / "again")
+    assert again.subjects == sprites.subjects
+    assert again.starts == sprites.starts
+    over = [
+        frames[..., :3] * (frames[..., 3:] / 255) + 100 * (1 - frames[..., 3:] / 255)
+        for frames in (sprites.frames, again.frames)
+    ]
+    assert np.abs(over[0] - over[1]).mean() < 3
+    assert load_film(tmp_path / "again").shots == load_film(folder).shots
+    (tmp_path / "small" / "film.json").unlink()
+    with pytest.raises(DataError, match=r"lacks film.json"):
+        restore_pixels(tmp_path / "small", tmp_path / "third")
+
+
+def test_damaged_folders_are_told(packs, folder, tmp_path):
+    with pytest.raises(DataError, match="no prepared emoji"):
+        load_sprites(tmp_path)
+    with pytest.raises(DataError, match="no prepared film"):
+        load_film(tmp_path)
+    with pytest.raises(DataError, match=r"metadata.jsonl can't be read"):
+        prepare_sprites(tmp_path, tmp_path / "out", 16)
+    with pytest.raises(DataError, match="no mp4 film"):
+        prepare_film(tmp_path, tmp_path / "out", 16)
+    (tmp_path / "shots.json").write_text('{"file": "long.mp4"}')
+    with pytest.raises(DataError, match="no table of shots"):
+        prepare_film(tmp_path, tmp_path / "out", 16)
+    (tmp_path / "metadata.jsonl").write_text('{"file": "a.webp"}\n')
+    with pytest.raises(DataError, match="no table of emoji"):
+        prepare_sprites(tmp_path, tmp_path / "out", 16)
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "sprites.json").write_text('{"starts": [0, 3]}')
+    with pytest.raises(DataError, match="don't fit one another"):
+        load_sprites(tmp_path)
+    (tmp_path / "sprites.npy").write_bytes(b"no array")
+    with pytest.raises(DataError, match="is damaged"):
+        load_sprites(tmp_path)

@@ -1,0 +1,110 @@
+"""From packs to a bundle that lists its subjects: tokenizer on a mixture, tokens, generator."""
+
+import json
+
+import pytest
+import torch
+from tiny_packs import SUBJECTS, write_packs
+from tiny_runs import GENERATOR, TOKENIZER, recipe_of, train
+
+from ursa_cli.main import main
+from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.data.packs import prepare_film, prepare_sprites
+from ursa_core.data.shards import read_shards
+from ursa_core.errors import DataError, RecipeError
+from ursa_core.training.run import build_task
+
+CPU = torch.device("cpu")
+MIXTURE = TOKENIZER.replace(
+    "source: shapes", "source: mixture, shares: {emoji: 2, film: 1, shapes: 1}, folder: FOLDER"
+).replace("frames: 5", "frames: 1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    packs = write_packs(tmp_path_factory.mktemp("packs"))
+    prepare_film(packs / "film", packs / "pixels", 36)
+    prepare_sprites(packs / "emoji", packs / "pixels", 32)
+    return packs / "pixels"
+
+
+@pytest.fixture(scope="module")
+def mixture(folder):
+    return MIXTURE.replace("FOLDER", str(folder))
+
+
+def test_a_mixture_trains_and_tells_the_quality_of_each_source(mixture, tmp_path):
+    train(mixture, tmp_path, "run", "train.batch_size=4", "train.sample_every=6")
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
+    seen = {key for line in lines for key in line if key.startswith("psnr_")}
+    assert seen == {"psnr_emoji", "psnr_film", "psnr_shapes"}
+    for line in lines:
+        kinds = [line[key] for key in seen if key in line]
+        assert min(kinds) - 1e-4 <= line["psnr"] <= max(kinds) + 1e-4
+    assert (tmp_path / "run/samples/step-0000006.png").is_file()
+
+
+def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
+    recipe = recipe_of(mixture, tmp_path)
+    task, ahead = (build_task(recipe, CPU) for _ in range(2))
+    ahead.draws_ahead = True
+    for index in (0, 1, 4):
+        first, kinds = task.clips(index * 2, 2, "train", 1)
+        second, same = ahead.clips(index * 2, 2, "train", 1)
+        assert torch.equal(first, second)
+        assert kinds == same
+
+
+def test_more_code_dimensions_keep_what_the_start_knew(mixture, tmp_path):
+    train(TOKENIZER, tmp_path, "start", "train.steps=1")
+    init = f"init={tmp_path / 'start'}"
+    task = build_task(recipe_of(mixture, tmp_path, init, "model.levels=[3, 3, 3]"), CPU)
+    start, _, _ = load_tokenizer(tmp_path / "start")
+    theirs, ours = start.state_dict(), task.model.state_dict()
+    different = {name for name in ours if ours[name].shape != theirs[name].shape}
+    assert different == {"quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight"}
+    for name in set(ours) - different:
+        assert torch.equal(ours[name], theirs[name])
+    assert torch.equal(ours["quant_conv.weight"][:2], theirs["quant_conv.weight"])
+    assert torch.equal(ours["post_quant_conv.weight"][:, :2], theirs["post_quant_conv.weight"])
+    with pytest.raises(RecipeError, match="of another kind"):
+        build_task(recipe_of(mixture, tmp_path, init, "model.latent_channels=8"), CPU)
+
+
+def test_tokens_of_emoji_make_a_bundle_with_subjects(folder, mixture, tmp_path, capsys):
+    train(mixture, tmp_path, "tokenizer", "train.steps=1")
+    shards = tmp_path / "shards"
+    tokenize = ["tokenize", "emoji:train", "--model", str(tmp_path / "tokenizer"), "--frames", "5"]
+    tokenize += ["--num", "16", "-o", str(shards), "--quiet"]
+    assert main(tokenize) == 2
+    assert "add --data FOLDER" in capsys.readouterr().err
+    assert main([*tokenize, "--data", str(tmp_path)]) == 1
+    assert "no prepared emoji" in capsys.readouterr().err
+    assert main([*tokenize, "--data", str(folder)]) == 0
+    table = read_shards(shards)
+    assert [table.source(k) for k in range(2)] == ["emoji:train/0/0", "emoji:train/0/1"]
+    text = GENERATOR.replace("TOKENIZER", str(tmp_path / "tokenizer"))
+    text = text.replace("SHARDS", str(shards)).replace("red circle grows", "fox")
+    train(text, tmp_path, "generator", "train.steps=2")
+    bundle = load_bundle(tmp_path / "generator")
+    assert {s.name for s in bundle.subjects} == {name for name, *_ in SUBJECTS}
+    capsys.readouterr()
+    assert main(["models", "show", str(tmp_path / "generator"), "--prompts"]) == 0
+    assert "travel: airplane" in capsys.readouterr().out
+
+
+def test_data_that_cannot_be_is_told(folder, mixture, tmp_path, capsys):
+    for overrides, message in (
+        (["data.folder=null"], "data.folder: is required for emoji and film"),
+        (["data.shares={shapes: 0}"], "a mixture needs at least one share above 0"),
+        (["data.shares.flim=1"], "did you mean data.shares.film"),
+        (["data.source=shapes"], "data.shares: has no meaning for data.source shapes"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            recipe_of(mixture, tmp_path, *overrides)
+    with pytest.raises(DataError, match="no prepared emoji"):
+        build_task(recipe_of(mixture, tmp_path, f"data.folder={tmp_path}"), CPU)
+    with pytest.raises(DataError, match="no train shot of the film has 21 frames"):
+        build_task(recipe_of(mixture, tmp_path, "data.frames=21"), CPU)
+    assert main(["tokenize", "shapes:train", "--data", str(folder), "-o", str(tmp_path / "x")]) == 2
+    assert "--data is for the emoji" in capsys.readouterr().err

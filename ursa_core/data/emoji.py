@@ -1,0 +1,241 @@
+"""Captioned clips of animated emoji over flat backgrounds, 8 frames a second.
+
+``a {name} on a {colour} background``; some figures are small, stand aside, slide or bounce, and the
+caption says so. Every clip is determined by (seed, index, split), so a data set is a range of
+indices. One (subject, background) pair in ten is held out of training.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ursa_core.data.packs import Sprites
+from ursa_core.errors import UsageError
+from ursa_core.subjects import synonyms
+
+BACKGROUNDS = {
+    "black": (20, 20, 24),
+    "white": (245, 245, 245),
+    "gray": (140, 144, 150),
+    "red": (205, 55, 55),
+    "orange": (242, 140, 50),
+    "yellow": (250, 220, 90),
+    "green": (84, 170, 98),
+    "teal": (30, 145, 150),
+    "blue": (66, 120, 220),
+    "navy": (28, 38, 92),
+    "purple": (124, 77, 196),
+    "pink": (245, 160, 195),
+}
+SPLITS = ("train", "heldout", "all")
+KINDS = {
+    "plain": 0.6,
+    "small": 0.1,
+    "aside": 0.1,
+    "sliding": 0.1,
+    "bouncing": 0.1,
+}
+"""What the whole figure does, with its share of the clips."""
+SCALES = {
+    "plain": (0.84, 0.94),
+    "small": (0.42, 0.5),
+    "aside": (0.42, 0.5),
+    "sliding": (0.5, 0.6),
+    "bouncing": (0.6, 0.7),
+}
+"""Side of the figure's square as a share of the frame's shorter side."""
+ASIDE = 0.2
+"""Distance of a figure on the left or right from the middle, as a share of the width."""
+SLIDE = 0.32
+"""Way of a sliding figure over the whole clip, as a share of the width."""
+BOUNCE_HEIGHT = 0.22
+BOUNCE_FRAMES = 8
+"""Height as a share of the frame's, and frames from the ground to the ground."""
+NAME_ONLY = 0.08
+SYNONYM = 0.06
+"""Shares of the captions that are the name alone, and that use another word for the figure."""
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """Everything that decides a clip; lengths are shares of the shorter side, places of the frame.
+
+    Attributes:
+        subject: number of the figure.
+        background: name of the colour.
+        kind: what the whole figure does, see ``KINDS``.
+        side: ``left`` or ``right`` of a figure that stands aside or slides.
+        scale: side of the figure's square.
+        centre: of the figure in the first frame, without its bounce.
+        phase: frame of the loop that the clip begins with.
+    """
+
+    subject: int
+    background: str
+    kind: str
+    side: str
+    scale: float
+    centre: tuple[float, float]
+    phase: int
+
+
+def caption(name: str, background: str, kind: str = "plain", side: str = "right") -> str:
+    """The sentence that describes a clip."""
+    words = {
+        "plain": name,
+        "small": f"small {name}",
+        "aside": f"small {name} on the {side}",
+        "sliding": f"{name} sliding {side}",
+        "bouncing": f"{name} bouncing",
+    }[kind]
+    article = "an" if words[0].lower() in "aeiou" else "a"
+    return f"{article} {words} on {_ARTICLE[background]} {background} background"
+
+
+_ARTICLE = {name: "an" if name[0] in "aeiou" else "a" for name in BACKGROUNDS}
+
+
+def is_held_out(name: str, background: str) -> bool:
+    """Whether a pair is kept out of training: one or two backgrounds of each subject."""
+    place = zlib.crc32(name.encode()) + 3 * list(BACKGROUNDS).index(background)
+    return place % 10 == 0
+
+
+def backgrounds_of(name: str, split: str) -> list[str]:
+    """The backgrounds that a subject has in a split."""
+    return [
+        background
+        for background in BACKGROUNDS
+        if split == "all" or is_held_out(name, background) == (split == "heldout")
+    ]
+
+
+def sample_spec(
+    rng: np.random.Generator, subject: int, background: str, kind: str, loop_frames: int
+) -> ClipSpec:
+    """Draw size, place and phase of a clip of that kind."""
+    scale = float(rng.uniform(*SCALES[kind]))
+    side = ("left", "right")[int(rng.integers(2))]
+    sign = 1 if side == "right" else -1
+    room = (1 - scale) / 2
+    x, y = 0.5 + rng.uniform(-1, 1, 2) * min(room, 0.03)
+    if kind == "aside":
+        x += sign * ASIDE
+    elif kind == "sliding":
+        x -= sign * SLIDE / 2
+    elif kind == "bouncing":
+        y += BOUNCE_HEIGHT / 2
+    phase = int(rng.integers(loop_frames))
+    return ClipSpec(subject, background, kind, side, scale, (float(x), float(y)), phase)
+
+
+def render(
+    loop: NDArray[np.uint8],
+    spec: ClipSpec,
+    height: int,
+    width: int,
+    times: NDArray[np.int64],
+    full_frames: int,
+) -> NDArray[np.uint8]:
+    """Draw a clip.
+
+    Args:
+        loop: RGBA frames of the figure, uint8 (n, S, S, 4).
+        spec: what to draw.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        times: numbers of the frames in the whole clip, (F,).
+        full_frames: length of the whole clip, over which a slide goes.
+
+    Returns:
+        uint8 (F, height, width, 3); the figure stands on whole pixels.
+    """
+    side = max(round(spec.scale * min(height, width)), 1)
+    clip = np.empty((len(times), height, width, 3), np.uint8)
+    for number, time in enumerate(times.tolist()):
+        x, y = _centre(spec, time / max(full_frames - 1, 1), time)
+        place = (round(x * width - side / 2), round(y * height - side / 2))
+        rgba = Image.fromarray(loop[(spec.phase + time) % len(loop)])
+        figure = rgba.resize((side, side), Image.Resampling.LANCZOS)
+        frame = Image.new("RGB", (width, height), BACKGROUNDS[spec.background])
+        frame.paste(figure, place, figure)
+        clip[number] = np.asarray(frame)
+    return clip
+
+
+def _centre(spec: ClipSpec, progress: float, time: int) -> tuple[float, float]:
+    """Centre of the figure as shares of width and height."""
+    x, y = spec.centre
+    if spec.kind == "sliding":
+        x += (SLIDE if spec.side == "right" else -SLIDE) * progress
+    elif spec.kind == "bouncing":
+        y -= BOUNCE_HEIGHT * abs(np.sin(np.pi * time / BOUNCE_FRAMES))
+    return x, y
+
+
+class EmojiClips:
+    """An endless data set of captioned clips.
+
+    Args:
+        sprites: the figures.
+    """
+
+    def __init__(self, sprites: Sprites) -> None:
+        self.sprites = sprites
+        self._synonyms = synonyms(sprites.subjects)
+
+    def training_clip(
+        self,
+        seed: int,
+        index: int,
+        split: str,
+        frames: int,
+        height: int,
+        width: int,
+        full_frames: int | None = None,
+    ) -> tuple[NDArray[np.uint8], str]:
+        """Clip ``index`` and its caption.
+
+        Args:
+            seed: of the data set.
+            index: of the clip.
+            split: ``train``, ``heldout`` or ``all``.
+            frames: how many to return.
+            height: of the frames, in pixels.
+            width: of the frames, in pixels.
+            full_frames: length of the whole clip, from which a window is cut at random; the
+                default is ``frames``.
+
+        Returns:
+            uint8 (frames, height, width, 3), and the caption.
+
+        Raises:
+            UsageError: there is no such split, or it has no pair of these figures.
+        """
+        if split not in SPLITS:
+            raise UsageError(
+                f"there is no split {split!r} of the emoji", f"use one of {', '.join(SPLITS)}"
+            )
+        rng = np.random.default_rng([seed, SPLITS.index(split), index])
+        number = int(rng.integers(len(self.sprites.subjects)))
+        name = self.sprites.subjects[number].name
+        choices = backgrounds_of(name, split)
+        background = choices[int(rng.integers(len(choices)))]
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+        loop = self.sprites.loop(number)
+        spec = sample_spec(rng, number, background, kind, len(loop))
+        full = full_frames or frames
+        times = int(rng.integers(full - frames + 1)) + np.arange(frames)
+        clip = render(loop, spec, height, width, times, full)
+        return clip, self._caption(rng, name, spec)
+
+    def _caption(self, rng: np.random.Generator, name: str, spec: ClipSpec) -> str:
+        draw, others = rng.random(), self._synonyms[name]
+        if spec.kind == "plain" and draw < NAME_ONLY / KINDS["plain"]:
+            return name
+        if others and draw > 1 - SYNONYM:
+            name = others[int(rng.integers(len(others)))]
+        return caption(name, spec.background, spec.kind, spec.side)

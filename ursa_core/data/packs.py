@@ -1,0 +1,286 @@
+"""The emoji and film packs as plain pixels, decoded once and then mapped into memory.
+
+``prepare_sprites`` and ``prepare_film`` read a pack and write arrays beside a JSON table into one
+folder; ``load_sprites`` and ``load_film`` map them. ``recipes/emoji_data.py`` makes both.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ursa_core.errors import CheckpointError, DataError, unwritable
+from ursa_core.model_folder import read_json, write_json
+from ursa_core.subjects import Subject, load_subjects, save_subjects
+
+FPS = 8.0
+SPRITES, SPRITE_TABLE = "sprites.npy", "sprites.json"
+FILM, FILM_TABLE = "film.npy", "film.json"
+FIRST_GROUPS = ("animals", "smileys")
+"""Groups whose subjects come first."""
+HELD_OUT_CLIPS = ("bikes",)
+HELD_OUT_SHOTS = 8
+"""One shot of a film in so many is kept for evaluation."""
+_REMAKE = "make the folder anew with recipes/emoji_data.py"
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """Animated figures on transparency, 8 frames a second, most of them loops.
+
+    Attributes:
+        subjects: in the order of ``frames``, the most distinct ones first.
+        frames: uint8 (N, S, S, 4), RGBA, all frames of all subjects.
+        starts: int (subjects + 1,), where each one's frames begin.
+    """
+
+    subjects: tuple[Subject, ...]
+    frames: NDArray[np.uint8]
+    starts: tuple[int, ...]
+
+    def loop(self, number: int) -> NDArray[np.uint8]:
+        """Frames of a subject: uint8 (F, S, S, 4)."""
+        return self.frames[self.starts[number] : self.starts[number + 1]]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames ``start`` to ``stop`` of an uncut piece of film, and whether it is held out."""
+
+    start: int
+    stop: int
+    held_out: bool
+    clip: str
+
+
+@dataclass(frozen=True)
+class Film:
+    """Real film, 8 frames a second, by shot.
+
+    Attributes:
+        frames: uint8 (N, H, W, 3).
+        shots: its parts.
+    """
+
+    frames: NDArray[np.uint8]
+    shots: tuple[Shot, ...]
+
+
+def read_emoji_pack(pack: Path) -> list[tuple[Path, Subject]]:
+    """Files and subjects that the ``metadata.jsonl`` of an emoji pack lists.
+
+    Raises:
+        DataError: the table is missing or damaged, or lists no subject.
+    """
+    table = pack / "metadata.jsonl"
+    try:
+        rows = [json.loads(line) for line in table.read_text(encoding="utf-8").split("\n") if line]
+        found = [
+            (pack / row["file"], Subject(row["name"], tuple(row["tags"]), row["group"], text))
+            for row in rows
+            for text in ["".join(chr(int(code, 16)) for code in row["codepoints"].split("-"))]
+        ]
+    except OSError as error:
+        reason = (error.strerror or "unreadable").lower()
+        raise DataError(f"{table} can't be read: {reason}", "give a folder of emoji") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{table} is no table of emoji: {error}", "rebuild the pack") from error
+    if not found:
+        raise DataError(f"{table} lists no emoji", "rebuild the pack")
+    return found
+
+
+def prepare_sprites(
+    pack: Path,
+    out: Path,
+    side: int,
+    limit: int | None = None,
+    on_done: Callable[[int, int], None] = lambda *_: None,
+) -> Sprites:
+    """Decode the most distinct subjects of an emoji pack into ``out``.
+
+    Args:
+        pack: folder with ``metadata.jsonl`` and its animations.
+        out: folder to write to.
+        side: of the sprites, in pixels.
+        limit: how many subjects; None takes all.
+        on_done: told how many of how many are decoded.
+
+    Raises:
+        DataError: the pack can't be read, or the folder can't be written.
+    """
+    found = read_emoji_pack(pack)
+    chosen = _most_distinct(found, limit or len(found))
+    loops = []
+    for number, (file, _) in enumerate(chosen, 1):
+        loops.append(_rgba_frames(file, side))
+        on_done(number, len(chosen))
+    starts = [0, *np.cumsum([len(loop) for loop in loops]).tolist()]
+    write_array(out / SPRITES, np.concatenate(loops))
+    save_subjects(out, [subject for _, subject in chosen])
+    write_json(out / SPRITE_TABLE, {"starts": starts})
+    return load_sprites(out)
+
+
+def prepare_film(pack: Path, out: Path, height: int) -> Film:
+    """Decode a film pack into ``out``, 8 frames a second.
+
+    ``shots.json`` lists where the shots of one file begin; other films are one shot each.
+
+    Args:
+        pack: folder of films and ``shots.json``.
+        out: folder to write to.
+        height: of the frames, in pixels; all are cropped to 16:9.
+
+    Raises:
+        DataError: a film can't be read, or the folder can't be written.
+    """
+    from ursa_core.media import read_media, resize_and_crop
+
+    cut_file, given_starts, cut_fps = _read_shots(pack / "shots.json")
+    width = 2 * round(height * 8 / 9)
+    parts: list[NDArray[np.uint8]] = []
+    shots: list[dict[str, Any]] = []
+    done = 0
+    for file in sorted(pack.glob("*.mp4")):
+        frames = resize_and_crop(read_media(file, fps=FPS).frames, height, width)
+        # A sampled frame may lie just before a cut, so a shot begins at the next one.
+        cuts = [int(np.ceil(start * FPS / cut_fps)) for start in given_starts]
+        starts = [cut for cut in cuts if cut < len(frames)] if file.name == cut_file else [0]
+        for number, (start, stop) in enumerate(
+            zip(starts, [*starts[1:], len(frames)], strict=True)
+        ):
+            held_out = file.stem in HELD_OUT_CLIPS or (
+                len(starts) > 1 and number % HELD_OUT_SHOTS == HELD_OUT_SHOTS // 2
+            )
+            span = {"start": done + start, "stop": done + stop}
+            shots.append({**span, "held_out": held_out, "clip": file.stem})
+        parts.append(frames)
+        done += len(frames)
+    if not parts:
+        raise DataError(f"no mp4 film in {pack}", "rebuild the pack")
+    write_array(out / FILM, np.concatenate(parts))
+    write_json(out / FILM_TABLE, {"shots": shots})
+    return load_film(out)
+
+
+def _read_shots(table: Path) -> tuple[str, list[int], float]:
+    """File, first frames of its shots, and its rate; no file where there is no table."""
+    if not table.is_file():
+        return "", [], FPS
+    try:
+        content = read_json(table)
+        return str(content["file"]), [int(s) for s in content["shot_starts"]], content["fps"]
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{table} is no table of shots", "rebuild the pack") from error
+
+
+def load_sprites(folder: Path) -> Sprites:
+    """Map the sprites of a prepared folder.
+
+    Raises:
+        DataError: it holds none, or they are damaged.
+    """
+    frames = _map_array(folder / SPRITES, "emoji", 4)
+    try:
+        subjects = load_subjects(folder)
+        starts = tuple(int(start) for start in read_json(folder / SPRITE_TABLE)["starts"])
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the tables of emoji in {folder} are damaged", _REMAKE) from error
+    if not subjects or len(starts) != len(subjects) + 1 or starts[-1] != len(frames):
+        raise DataError(f"the tables of emoji in {folder} don't fit one another", _REMAKE)
+    return Sprites(subjects, frames, starts)
+
+
+def load_film(folder: Path) -> Film:
+    """Map the film of a prepared folder.
+
+    Raises:
+        DataError: it holds none, or it is damaged.
+    """
+    frames = _map_array(folder / FILM, "film", 3)
+    try:
+        shots = tuple(Shot(**shot) for shot in read_json(folder / FILM_TABLE)["shots"])
+    except (CheckpointError, KeyError, TypeError) as error:
+        raise DataError(f"the table of shots in {folder} is damaged", _REMAKE) from error
+    if not shots or any(not 0 <= s.start <= s.stop <= len(frames) for s in shots):
+        raise DataError(f"the table of shots in {folder} doesn't fit the film", _REMAKE)
+    return Film(frames, shots)
+
+
+def _most_distinct(found: Sequence[tuple[Path, Subject]], count: int) -> list[tuple[Path, Subject]]:
+    """``count`` entries, each unlike all before it; some groups, and short names, come first."""
+    first = [number for number, (_, s) in enumerate(found) if s.group in FIRST_GROUPS]
+    rest = [number for number, (_, s) in enumerate(found) if s.group not in FIRST_GROUPS]
+    looks = np.stack([_look(file) for file, _ in found])
+    # What people ask for has a short name: of two as distinct, the fox before the fox with a hat.
+    ease = np.array([len(subject.name.split()) ** -0.25 for _, subject in found])
+    nearest = np.linalg.norm(looks - looks.mean(0), axis=1)
+    order: list[int] = []
+    for group in (first, rest):
+        left = list(group)
+        while left and len(order) < count:
+            pick = max(left, key=lambda number: nearest[number] * ease[number])
+            distance = np.linalg.norm(looks - looks[pick], axis=1)
+            nearest = np.minimum(nearest, distance) if order else distance
+            order.append(pick)
+            left.remove(pick)
+    return [found[number] for number in order]
+
+
+def _look(file: Path) -> NDArray[np.float64]:
+    """First frame as 16×16 premultiplied RGBA, flat."""
+    pixels = next(_frames_of(file, 16)).astype(np.float64)
+    return np.asarray(
+        np.concatenate([pixels[..., :3] * pixels[..., 3:] / 255, pixels[..., 3:]], 2).ravel()
+    )
+
+
+def _rgba_frames(file: Path, side: int) -> NDArray[np.uint8]:
+    return np.stack(list(_frames_of(file, side)))
+
+
+def _frames_of(file: Path, side: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames uint8 (side, side, 4) of an animation."""
+    try:
+        with Image.open(file) as image:
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                rgba = image.convert("RGBA")
+                yield np.asarray(rgba.resize((side, side), Image.Resampling.LANCZOS))
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(f"{file} can't be read: {error}", "rebuild the pack") from error
+
+
+def write_array(file: Path, array: NDArray[np.uint8]) -> None:
+    """Write an array that training maps, whole or not at all.
+
+    Raises:
+        DataError: the file can't be written.
+    """
+    partial = file.with_name(file.name + ".partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as opened:
+            np.save(opened, array)
+        partial.replace(file)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise unwritable(file, error) from error
+
+
+def _map_array(file: Path, what: str, channels: int) -> NDArray[np.uint8]:
+    if not file.is_file():
+        raise DataError(f"{file.parent} holds no prepared {what}", _REMAKE)
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} is damaged: {error}", _REMAKE) from error
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != channels or not array.size:
+        raise DataError(f"{file} holds no {what}", _REMAKE)
+    return array
