@@ -67,6 +67,13 @@ def test_without_gradients_none_are_computed():
     assert hidden.grad is not None
 
 
+def test_where_no_position_counts_nothing_moves():
+    hidden, head, x_1 = parts()
+    loss, _ = chunked_cross_entropy(hidden, head, x_1, torch.zeros(N, dtype=torch.float64))
+    loss.backward()
+    assert loss.item() == hidden.grad.abs().sum() == head.grad.abs().sum() == 0
+
+
 def test_logits_of_all_positions_are_never_held():
     hidden, head, x_1 = parts()
     with torch.profiler.profile(profile_memory=True) as profile:

@@ -31,7 +31,8 @@ def chunked_cross_entropy(
         hidden: float (N, D).
         head: float (K, D).
         x_1: int64 (N,), the codes to predict.
-        weights: float (N,), of the positions in the mean, not all 0; None weighs them alike.
+        weights: float (N,), of the positions in the mean; None weighs them alike. Where all are 0,
+            so are loss and gradients.
         chunk_bytes: of the logits held at a time.
 
     Returns:
@@ -44,7 +45,8 @@ def chunked_cross_entropy(
     budget = chunk_bytes or CHUNK_BYTES["cpu" if device == "cpu" else "other"]
     chunks = -(-len(hidden) // max(budget // (4 * len(head)), 1))
     rows = -(-len(hidden) // chunks)
-    loss, each = _ChunkedCrossEntropy.apply(hidden, head, x_1, weights, rows, dtype)
+    apply: Any = _ChunkedCrossEntropy.apply
+    loss, each = apply(hidden, head, x_1, weights, rows, dtype)
     return loss, each
 
 
@@ -84,7 +86,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     head_gradient.addmm_(slope.T, states)
                 elif head_gradient is not None:
                     head_gradient += slope.T @ states
-        total = weights.sum() if weights is not None else each.new_tensor(len(each))
+        total = each.new_tensor(len(each))
+        if weights is not None:
+            total = weights.sum()
+            total = total.masked_fill(total == 0, 1.0)
         ctx.gradients, ctx.total, ctx.head_dtype = (
             (hidden_gradient, head_gradient),
             total,

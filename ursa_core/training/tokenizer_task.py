@@ -4,15 +4,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
 from ursa_core.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle_settings import BundleSettings, save_settings
 from ursa_core.data.shapes import FPS, training_clip
 from ursa_core.errors import RecipeError
-from ursa_core.media import contact_sheet, write_media
+from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.recipe import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.training.figures import Figures, weighed
 
 
 class TokenizerTask:
@@ -47,7 +48,10 @@ class TokenizerTask:
                     f"give the recipe's model its settings: {start.config}",
                 )
             self.model.load_state_dict(start.state_dict())
-        self._forward = torch.compile(self.model) if recipe.train.compile else self.model
+        if recipe.train.compile:
+            self.model.compile()
+        self.objective = self.model
+        self.blocks: list[nn.Module] = []
 
     def clips(self, first: int, count: int, split: str, frames: int) -> Tensor:
         """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1]."""
@@ -67,11 +71,11 @@ class TokenizerTask:
         stacked = torch.stack([torch.from_numpy(clip) for clip in batch])
         return stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
-    def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Figures]:
         """Weighted pixel losses of micro-batch ``index``, and the PSNR of its clips in dB."""
         size = self.recipe.train.batch_size
         video = self.clips(index * size, size, self.recipe.data.split, self.recipe.data.frames)
-        back, latents = self._forward(video)
+        back, latents = objective(video)
         error = back.float() - video
         by_clip = error.square().flatten(1).mean(1)
         weights = self.recipe.loss
@@ -84,11 +88,15 @@ class TokenizerTask:
             loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
         with torch.no_grad():
             codes = self.model.quantizer.quantize(latents)
+            used = codes.unique().numel() / self.model.quantizer.num_codes
             figures = {
-                "psnr": (10 * torch.log10(4 / by_clip)).mean().item(),
-                "codes_used": float(codes.unique().numel()) / self.model.quantizer.num_codes,
+                "psnr": weighed(10 * torch.log10(4 / by_clip)),
+                "codes_used": weighed(loss.new_tensor(used)),
             }
         return loss, figures
+
+    def validation_loss(self, index: int, objective: nn.Module) -> None:
+        """None: clips are drawn as they are needed, and hardly any twice."""
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
@@ -99,14 +107,13 @@ class TokenizerTask:
         )
         save_settings(folder, settings)
 
-    def write_sheet(self, file: Path) -> None:
+    def draw_sheet(self) -> Frames:
         """Held-out clips above their reconstructions."""
         video = self.clips(0, 6, "heldout", FULL_FRAMES)
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
         pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_media(file, contact_sheet(list(pixels), columns=2)[None], 1.0, {})
+        return contact_sheet(list(pixels), columns=2)
 
 
 FULL_FRAMES = 17
