@@ -42,6 +42,7 @@ BOOKKEEPING = {
             "max_hours",
             "distributed",
             "recompute",
+            "track",
             "on_fault",
             "spike",
             "log_every",

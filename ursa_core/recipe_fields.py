@@ -113,6 +113,8 @@ class TrainSettings(Section):
     """Steps between two losses on data.validation_shards, where a recipe has them."""
     validation_passes: Count = 8
     """Passes that make such a loss, always the same ones; each rank makes its share, rounded up."""
+    track: list[Literal["tensorboard", "wandb"]] = []
+    """Show the metrics in these too; both come with ``pip install 'ursa-video[track]'``."""
     on_fault: Literal["stop", "skip"] = "stop"
     """At a loss or gradient that isn't finite, or a spike: stop, or leave that step out and say so;
     ten in a row stop the run."""

@@ -163,13 +163,17 @@ def _tell(error: Exception, ranks: Ranks, store: Any) -> Exception:
             store.compare_set(_FAILURE, "", json.dumps(words))
             _hang_up(ranks, store)
             return error
-        store.wait([_FAILURE], timedelta(seconds=_LAST_WORDS_SECONDS))
-        found = json.loads(store.get(_FAILURE))
-        store.add(_HEARD, 1)
-        return UrsaError(f"rank {found['rank']} failed: {found['message']}", found["hint"])
+        end = time.monotonic() + _LAST_WORDS_SECONDS
+        while time.monotonic() < end:
+            if store.check([_FAILURE]):
+                found = json.loads(store.get(_FAILURE))
+                store.add(_HEARD, 1)
+                message = f"rank {found['rank']} failed: {found['message']}"
+                return UrsaError(message, found["hint"])
+            time.sleep(0.05)
     return UrsaError(
-        f"another rank of the run is gone: {str(error).splitlines()[0]}",
-        "see what it said; the same command continues from the last checkpoint",
+        "another rank of the run is gone, without a word",
+        "see what its machine says; the same command continues from the last checkpoint",
     )
 
 

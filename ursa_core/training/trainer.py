@@ -39,6 +39,7 @@ from ursa_core.training.sharding import (
     whole,
 )
 from ursa_core.training.task import Progress, Task
+from ursa_core.training.tracking import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Trainer:
             run, ranks, plan.keep_checkpoints, plan.keep_every, self.device.type == "cuda"
         )
         self.guard = Guard(plan.on_fault, plan.spike)
+        self.trackers: list[Tracker] = []
         self._fault: str | None = None
         self._stop = False
 
@@ -143,8 +145,17 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the run is saved.
-            UrsaError: a step is at fault and the recipe says stop.
+            UrsaError: a step is at fault and the recipe says stop, or a tracker isn't there.
         """
+        if self.ranks.is_first:
+            self.trackers = open_trackers(self.recipe, self.run_folder, self.step)
+        try:
+            self._train(on_step)
+        finally:
+            for tracker in self.trackers:
+                tracker.close()
+
+    def _train(self, on_step: Callable[[Progress], None]) -> None:
         plan = self.recipe.train
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
         with self._catching_signals():
@@ -221,6 +232,8 @@ class Trainer:
     def _log(self, figures: dict[str, float], now: Progress | None = None) -> None:
         if self.ranks.is_first:
             log_figures(self.run_folder, self.step, self.seconds, figures, now)
+            for tracker in self.trackers:
+                tracker.log(self.step, figures)
 
     @torch.no_grad()
     def _validate(self) -> None:
