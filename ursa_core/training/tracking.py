@@ -1,5 +1,6 @@
 """Metrics shown by TensorBoard or Weights & Biases while a run goes on, where a recipe asks."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,7 +85,10 @@ class _WeightsAndBiases:
         self._run.finish()
 
 
-_KINDS: dict[str, type[Tracker]] = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}
+_KINDS: dict[str, Callable[[Recipe, Path, int], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+}
 
 
 def _missing(name: str) -> UrsaError:
