@@ -1,12 +1,17 @@
 """`ursa train`: a tokenizer or a generator from one recipe."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ursa_cli import options, output
+
+if TYPE_CHECKING:
+    from ursa_core.training.run import TrainingPlan
+    from ursa_core.training.task import Progress
 
 
 def train(
@@ -48,7 +53,11 @@ def train(
 
       ursa train recipes/nano.yaml train.steps=500 -o runs/short --dry-run
     """
-    output.configure(as_json=as_json, quiet=quiet)
+    from ursa_core.batches.shards import launched_shard
+
+    rank = launched_shard(os.environ)
+    is_first = rank is None or rank.number == 1
+    output.configure(as_json=as_json, quiet=quiet or not is_first)
     from ursa_core.recipe import load_recipe
     from ursa_core.training.run import plan_training, train_recipe
 
@@ -56,17 +65,8 @@ def train(
     run = out or Path("runs") / settings.name
     if dry_run:
         plan = plan_training(settings, run)
-        rows = [
-            ("recipe", f"{recipe}, a {settings.kind}"),
-            ("run", run),
-            ("parameters", f"{plan.parameters:,}"),
-            ("steps", f"{plan.steps}, {plan.steps_done} done"),
-            ("clips", f"{plan.items_per_step} a step, {plan.items_per_step * plan.steps:,} in all"),
-            ("memory", f"{plan.state_bytes / 1e6:.0f} MB of weights and state, plus activations"),
-            ("device", plan.device),
-        ]
-        lines = [f"{name:<12}{value}" for name, value in rows]
-        output.data({"run": str(run), **asdict(plan)}, lines=lines, paths=[run])
+        if is_first:
+            _show(plan, f"{recipe}, a {settings.kind}", run)
         return
     done = 0
     with output.progress(settings.train.steps, "training") as advance:
@@ -78,15 +78,52 @@ def train(
                 output.note(f"continuing after step {done}")
                 advance(done, earlier=True)
 
-        trainer = train_recipe(
-            settings,
-            run,
-            fresh,
-            start,
-            lambda now: advance(1, f"loss {now.loss:.4f}, {now.items_per_second:.1f} clips/s"),
-        )
+        def step(now: "Progress") -> None:
+            rates = [f"{now.items_per_second:.1f} clips/s"]
+            if now.tokens_per_second is not None:
+                rates.append(f"{now.tokens_per_second:,.0f} tokens/s")
+            advance(1, ", ".join([f"loss {now.loss:.4f}", *rates]))
+            if now.fault and is_first:
+                output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")
+
+        trainer = train_recipe(settings, run, fresh, start, step)
+    if not is_first:
+        return
     output.data(
         {"run": str(run), "steps": trainer.step, "seconds": round(trainer.seconds, 1)},
         lines=[f"{run}: {trainer.step} steps in {trainer.seconds / 60:.1f} minutes"],
         paths=[run],
     )
+
+
+def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
+    """Print what a run would do, and warn where it can't."""
+    need, there = plan.memory["total"], plan.device_bytes
+    parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
+    left = plan.steps - plan.steps_done
+    tokens = "" if plan.tokens_per_step is None else f", {plan.tokens_per_step:,} tokens"
+    rows = [
+        ("recipe", recipe),
+        ("run", run),
+        ("parameters", f"{plan.parameters:,}"),
+        ("steps", f"{plan.steps}, {plan.steps_done} done"),
+        ("clips", f"{plan.items_per_step} a step{tokens}"),
+        ("device", f"{plan.device}, {plan.precision}, shared by {plan.ranks} ranks"),
+        ("memory", f"{output.size(need)}, of {output.size(there) if there else 'unknown'}"),
+    ]
+    if plan.seconds_per_step is None:
+        rows[-1] = ("memory", f"{output.size(need)} of weights and state, plus activations")
+    else:
+        hours = plan.seconds_per_step * left / 3600
+        rows.append(("", ", ".join(parts[:-1])))
+        rows.append(("time", f"{plan.seconds_per_step:.3g} s a step, {hours:.3g} hours, about"))
+    lines = [f"{name:<12}{value}" for name, value in rows]
+    output.data({"run": str(run), **asdict(plan)}, lines=lines, paths=[run])
+    if there and need > there:
+        output.warn(
+            f"{output.size(need)} are more than the {output.size(there)} that {plan.device} has"
+        )
+        output.hint(
+            "lower train.batch_size and raise train.accumulate, set train.recompute=true, or share"
+            " the weights by torchrun with train.distributed=fsdp"
+        )

@@ -3,9 +3,8 @@
 A recipe with faults is refused with all of them at once. The keys are in ``recipe_fields``.
 """
 
+import contextlib
 import difflib
-import hashlib
-import json
 import re
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -18,7 +17,14 @@ from ursa_core.errors import RecipeError, ShapeError
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.recipe_fields import GeneratorRecipe, Recipe, TokenizerRecipe
 
-__all__ = ["GeneratorRecipe", "Recipe", "TokenizerRecipe", "fingerprint", "load_recipe", "to_yaml"]
+__all__ = [
+    "GeneratorRecipe",
+    "Recipe",
+    "TokenizerRecipe",
+    "differing_keys",
+    "load_recipe",
+    "to_yaml",
+]
 
 KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
     "tokenizer": TokenizerRecipe,
@@ -27,12 +33,27 @@ KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
 
 # What may change between two parts of one run.
 BOOKKEEPING = {
-    "steps",
-    "max_hours",
-    "log_every",
-    "sample_every",
-    "checkpoint_every",
-    "keep_checkpoints",
+    "samples.prompts",
+    "data.validation_shards",
+    *(
+        f"train.{key}"
+        for key in (
+            "steps",
+            "max_hours",
+            "distributed",
+            "recompute",
+            "track",
+            "on_fault",
+            "spike",
+            "log_every",
+            "sample_every",
+            "validate_every",
+            "validation_passes",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "keep_every",
+        )
+    ),
 }
 
 
@@ -74,15 +95,34 @@ def to_yaml(recipe: Recipe) -> str:
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """Sixteen hex digits that stay the same while a run may be continued.
+def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
+    """What keeps a recipe from continuing a run: each key with its value now and then.
 
-    Left out are the length of the run, the sample prompts, and how often it logs, samples and
-    saves: these may change from one part of a run to the next.
+    Left out are the length of the run, the sample prompts, how ranks share the work, and how often
+    it logs, samples and saves: these may change from one part of a run to the next.
+
+    Args:
+        recipe: to continue with.
+        earlier: values of the run's recipe, as ``model_dump`` gave them; keys that there weren't
+            yet count as their defaults.
     """
-    values = recipe.model_dump(mode="json", exclude={"train": BOOKKEEPING, "samples": True})
-    canonical = json.dumps(values, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    with contextlib.suppress(ValidationError):
+        earlier = type(recipe).model_validate(earlier).model_dump(mode="json")
+    now, then = dict(_leaves(recipe.model_dump(mode="json"))), dict(_leaves(earlier))
+    return [
+        f"{key} is {now.get(key)}, was {then.get(key)}"
+        for key in [*now, *(then.keys() - now.keys())]
+        if now.get(key) != then.get(key) and key not in BOOKKEEPING
+    ]
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values by dotted key."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 class _Loader(yaml.SafeLoader):

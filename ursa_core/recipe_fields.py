@@ -87,7 +87,10 @@ class TrainSettings(Section):
     batch_size: Count
     """Clips in one pass."""
     accumulate: Count = 1
-    """Passes that make one optimizer step."""
+    """Passes that make one optimizer step; several ranks share them, so it is a multiple of their
+    number."""
+    distributed: Literal["ddp", "fsdp"] = "ddp"
+    """How several ranks hold the weights: all of them each, or with FSDP2 a shard each."""
     ema_decay: Momentum = 0.999
     """Decay of the moving average of the weights, which is what a run ships."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -102,8 +105,24 @@ class TrainSettings(Section):
     """Steps between two checkpoints."""
     keep_checkpoints: Count = 2
     """How many of the latest checkpoints stay."""
+    keep_every: Count | None = None
+    """Checkpoints after a multiple of so many steps stay too."""
     sample_every: Count = 500
     """Steps between two sample sheets."""
+    validate_every: Count = 500
+    """Steps between two losses on data.validation_shards, where a recipe has them."""
+    validation_passes: Count = 8
+    """Passes that make such a loss, always the same ones; each rank makes its share, rounded up."""
+    track: list[Literal["tensorboard", "wandb"]] = []
+    """Show the metrics in these too; both come with ``pip install 'ursa-video[track]'``."""
+    on_fault: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that isn't finite, or a spike: stop, or leave that step out and say so;
+    ten in a row stop the run."""
+    spike: Annotated[float, Field(gt=1)] | None = None
+    """A loss more than so many times its recent mean is a spike; null knows none."""
+    recompute: bool = False
+    """Keep only what goes into each layer and compute the rest again for the gradient: far less
+    memory, a third more time."""
     max_hours: Above0 | None = None
     """Stop, with a checkpoint, after so many hours."""
 
@@ -196,6 +215,8 @@ class GeneratorData(Section):
 
     shards: OneOrMore
     """Folders of token shards, as ``ursa tokenize`` writes them; one may stand without brackets."""
+    validation_shards: OneOrMore | None = None
+    """Folders of token shards that are never trained on; the loss on them is logged."""
     frames: Count | None = None
     """Latent frames of a training clip; longer token clips give windows from anywhere in them. Null
     takes whole clips of the most frequent length."""

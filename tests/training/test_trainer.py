@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from tiny_runs import TOKENIZER, recipe_of, train
+from tiny_runs import TOKENIZER, recipe_of, stored, train
 
 from ursa_core.bundle import load_bundle, load_tokenizer
 from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
@@ -13,9 +13,9 @@ from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import LinearSchedule
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
-from ursa_core.training.checkpoints import checkpoint_files, load_checkpoint, save_checkpoint
+from ursa_core.training.checkpoints import checkpoints
+from ursa_core.training.distributed import Interrupted
 from ursa_core.training.run import build_task, plan_training
-from ursa_core.training.trainer import Interrupted
 
 
 @pytest.fixture(params=["tokenizer", "generator"])
@@ -39,13 +39,12 @@ def test_a_stopped_run_continues_bit_for_bit(kind, recipe_text, tmp_path):
     assert caught.value.exit_code == 130
     parts = train(recipe_text, tmp_path, "parts", kind)
     assert parts.step == whole.step == 6
-    states = [load_checkpoint(checkpoint_files(tmp_path / run)[-1]) for run in ("whole", "parts")]
-    for part in ("model", "ema"):
-        for name, value in states[0][part].items():
-            assert torch.equal(value, states[1][part][name]), name
-    for slot in states[0]["optimizer"]["state"]:
-        for name, value in states[0]["optimizer"]["state"][slot].items():
-            assert torch.equal(value, states[1]["optimizer"]["state"][slot][name])
+    states = [stored(checkpoints(tmp_path / run)[-1]) for run in ("whole", "parts")]
+    parts_of_state = {name.partition(".")[0] for name in states[0]}
+    assert parts_of_state == {"model", "ema", "optimizer"}
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
     logs = [
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("whole", "parts")
@@ -130,6 +129,7 @@ def test_dry_run_reads_everything_and_writes_nothing(recipe_text, tmp_path):
     plan = plan_training(recipe_of(recipe_text, tmp_path), tmp_path / "run")
     assert plan.steps == 6
     assert plan.parameters > 1000
+    assert plan.memory["total"] >= plan.parameters * 20
     assert not (tmp_path / "run").exists()
 
 
@@ -142,8 +142,11 @@ def test_shards_of_another_tokenizer_are_refused(generator_recipe, tmp_path):
 
 def test_another_recipe_does_not_continue_a_run(tmp_path):
     train(TOKENIZER, tmp_path, "run", "train.steps=1")
-    with pytest.raises(CheckpointError, match="another recipe"):
-        train(TOKENIZER, tmp_path, "run", "optimizer.learning_rate=1e-4")
+    other = ("optimizer.learning_rate=1e-4", "loss.l1=0.5")
+    with pytest.raises(CheckpointError, match="another recipe") as caught:
+        train(TOKENIZER, tmp_path, "run", *other)
+    assert "optimizer.learning_rate is 0.0001, was 0.001" in caught.value.message
+    assert "loss.l1 is 0.5, was 0.0" in caught.value.message
     assert train(TOKENIZER, tmp_path, "run", "train.steps=2").step == 2
     fresh = train(
         TOKENIZER, tmp_path, "run", "optimizer.learning_rate=1e-4", "train.steps=1", fresh=True
@@ -159,32 +162,35 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     assert (tmp_path / "run" / "thesis.tex").exists()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    train(TOKENIZER, tmp_path, "run", "train.steps=1")
-    (file,) = checkpoint_files(tmp_path / "run")
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="can't be read") as caught:
-        train(TOKENIZER, tmp_path, "run", "train.steps=2")
-    assert "--fresh" in caught.value.hint
+def test_the_loss_on_other_data_is_logged_by_time(generator_recipe, tmp_path):
+    shards = recipe_of(generator_recipe, tmp_path).data.shards
+    words = (
+        f"data.validation_shards={shards}",
+        "train.validate_every=3",
+        "train.validation_passes=2",
+    )
+    with_it = train(generator_recipe, tmp_path, "validated", *words)
+    without = train(generator_recipe, tmp_path, "plain")
+    for name, value in without.ema.average.items():
+        assert torch.equal(value, with_it.ema.average[name]), name
+    lines = [json.loads(line) for line in (tmp_path / "validated" / "metrics.jsonl").open()]
+    told = [line for line in lines if "validation_loss" in line]
+    assert [line["step"] for line in told] == [3, 6]
+    assert any("validation_loss_time" in name for name in told[0])
+    again = with_it.task.validation_loss(0, with_it.objective)
+    assert torch.equal(again["loss"], with_it.task.validation_loss(0, with_it.objective)["loss"])
+    _, ids, _, _ = with_it.task._on_device(with_it.task.validation.batch(0))
+    assert (ids != with_it.task.text_tokenizer.pad_id).any(1).all()  # no caption is dropped
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, 1, {"step": 1}, keep=2)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match="disk is full"):
-        save_checkpoint(tmp_path, 2, {"step": 2}, keep=2)
-    assert [load_checkpoint(f)["step"] for f in checkpoint_files(tmp_path)] == [1]
-    assert not list(tmp_path.rglob("*.partial"))
-
-
-def test_old_checkpoints_go(tmp_path):
-    for step in range(1, 6):
-        save_checkpoint(tmp_path, step, {"step": step}, keep=2)
-    assert [load_checkpoint(f)["step"] for f in checkpoint_files(tmp_path)] == [4, 5]
+def test_steps_after_the_last_checkpoint_are_logged_once(tmp_path):
+    train(TOKENIZER, tmp_path, "run", "train.steps=2")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    lost = metrics.read_text() + '{"step": 3, "loss": 1}\n{"step": 4, "lo'
+    metrics.write_text(lost)  # as a killed run leaves it
+    train(TOKENIZER, tmp_path, "run", "train.steps=4")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("kind", ["mixture", "masked"])
@@ -212,5 +218,5 @@ def test_images_are_first_frames(generator_recipe, tmp_path):
     codes, _, times, grid = task.batch(0)
     assert grid.frames == 1
     assert codes.shape == times.shape == (4, grid.codes_per_frame)
-    loss, _ = task.loss(0)
+    loss, _ = task.loss(0, task.objective)
     assert torch.isfinite(loss)

@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
+import torch
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+
 from ursa_core.recipe import load_recipe
+from ursa_core.training.checkpoints import load_checkpoint_
+from ursa_core.training.distributed import Ranks
 from ursa_core.training.run import train_recipe
 
 TOKENIZER = """
@@ -53,3 +58,11 @@ def recipe_of(text: str, folder: Path, *overrides: str):
 
 def train(text: str, folder: Path, name: str, *overrides: str, fresh: bool = False, on_step=silent):
     return train_recipe(recipe_of(text, folder, *overrides), folder / name, fresh, silent, on_step)
+
+
+def stored(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint, whole."""
+    found = HuggingFaceStorageReader(str(checkpoint)).read_metadata().state_dict_metadata
+    tensors = {n: torch.empty(m.size, dtype=m.properties.dtype) for n, m in found.items()}
+    load_checkpoint_(checkpoint, tensors, Ranks())
+    return tensors

@@ -72,6 +72,10 @@ class Path(ABC):
         """Codes at t = 1, given x_t and a draw x_1 from the posterior: the draw."""
         return x_1
 
+    def is_open(self, x_t: Tensor) -> Tensor | None:
+        """Which codes of x_t may differ from x_1: bool, the shape of ``x_t``; None for all."""
+        return None
+
     def to(self, device: torch.device | str) -> "Path":
         """The same path with its tensors on a device."""
         return self

@@ -81,3 +81,7 @@ class MaskedPath(Path):
     def finish(self, x_t: Tensor, x_1: Tensor) -> Tensor:
         """Codes at t = 1: revealed codes stay, masks become the draw from the posterior."""
         return torch.where(x_t == self.mask_id, x_1, x_t)
+
+    def is_open(self, x_t: Tensor) -> Tensor:
+        """Which codes are masked: bool, the shape of ``x_t``."""
+        return x_t == self.mask_id

@@ -4,11 +4,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ursa_core.bundle import load_bundle, resolve_model
 from ursa_core.errors import RecipeError
-from ursa_core.model_folder import URSA_MODEL
+from ursa_core.model_folder import URSA_MODEL, read_json
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.qwen3_start import (
     QWEN3_MODEL,
@@ -49,6 +50,8 @@ def build_network(
     text_tokenizer: TextTokenizer,
     num_states: int,
     codebook: Tensor,
+    *,
+    empty: bool = False,
 ) -> Transformer:
     """The network that a recipe describes, with the weights that training starts from.
 
@@ -60,30 +63,47 @@ def build_network(
         text_tokenizer: of the prompts.
         num_states: codes, and the mask where the path has one.
         codebook: float (K, C) vectors of the codes.
+        empty: build it on the meta device, where it takes no memory, and read no weights.
 
     Raises:
         RecipeError: the text tokenizer has no begin of video, or the model to start from isn't of
             the recipe's size.
         CheckpointError: the model to start from is damaged.
     """
+    config = _network_config(recipe, start, text_tokenizer, num_states)
+    generator = stream(recipe.seed, "weights")
+    if empty:
+        with torch.device("meta"):
+            return Transformer(config)
+    if start is not None and not _is_language_model(start):
+        return load_bundle(start).transformer
+    model = Transformer(config)
+    if start is None:
+        model.initialise_(codebook, generator)
+    else:
+        initialise_from_qwen3_(model, start, codebook, generator)
+    return model
+
+
+def _network_config(
+    recipe: GeneratorRecipe, start: Path | None, text_tokenizer: TextTokenizer, num_states: int
+) -> TransformerConfig:
+    """The recipe's configuration, which has to be that of the model that training starts from."""
     settings = recipe.model
     given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
     size = replace(PRESETS[settings.preset], **given)
     bov = _bov_id(text_tokenizer, recipe.init or recipe.text_tokenizer)
     config = TransformerConfig.from_size(size, text_tokenizer.max_id + 1, num_states, bov)
-    generator = stream(recipe.seed, "weights")
     if start is None:
-        model = Transformer(config)
-        model.initialise_(codebook, generator)
-    elif _is_language_model(start):
-        theirs = read_qwen3(start)
-        _require_equal(asdict(theirs.size), asdict(size), recipe)
-        model = Transformer(_adopt(config, theirs))
-        initialise_from_qwen3_(model, start, codebook, generator)
-    else:
-        model = load_bundle(start).transformer
-        _require_equal(asdict(model.config), asdict(_adopt(config, model.config)), recipe)
-    return model
+        return config
+    if _is_language_model(start):
+        language_model = read_qwen3(start)
+        _require_equal(asdict(language_model.size), asdict(size), recipe)
+        return _adopt(config, language_model)
+    theirs = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
+    config = _adopt(config, theirs)
+    _require_equal(asdict(theirs), asdict(config), recipe)
+    return config
 
 
 def _adopt(config: TransformerConfig, theirs: Qwen3Config | TransformerConfig) -> TransformerConfig:

@@ -8,27 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
 from ursa_core.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
 from ursa_core.bundle_settings import BundleSettings
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError
 from ursa_core.grids import LatentGrid
-from ursa_core.media import write_media
-from ursa_core.media.frames import contact_sheet
+from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.path.base import Path as ProbabilityPath
 from ursa_core.path_files import build_path
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
-from ursa_core.seeding import stream
+from ursa_core.seeding import stream, stream_seed
 from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.training.figures import TOKENS, Figures, weighed
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
-from ursa_core.training.token_batches import TokenBatches
-
-TIME_BINS = 4
+from ursa_core.training.objective import Denoising, by_time_bin
+from ursa_core.training.token_batches import TokenBatch, TokenBatches
 
 
 class GeneratorTask:
@@ -37,6 +35,7 @@ class GeneratorTask:
     Args:
         recipe: model, data, path and objective.
         device: to train on.
+        empty: the network takes no memory and has no weights, for a plan.
 
     Raises:
         CheckpointError: the tokenizer or the model to start from can't be had or used.
@@ -44,27 +43,37 @@ class GeneratorTask:
         RecipeError: the parts don't fit together.
     """
 
-    def __init__(self, recipe: GeneratorRecipe, device: torch.device) -> None:
+    def __init__(
+        self, recipe: GeneratorRecipe, device: torch.device, *, empty: bool = False
+    ) -> None:
         self.recipe, self.device = recipe, device
         self.start = find_start(recipe.init) if recipe.init else None
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
-        self.table = read_shards(*recipe.data.shards)
-        if self.table.identity.tokenizer != identity:
-            raise DataError(
-                f"the shards in {', '.join(recipe.data.shards)} were made by another tokenizer",
-                f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
-            )
-        self.batches = TokenBatches(recipe, self.table)
+        self.batches = _batches(recipe, recipe.data.shards, identity)
+        self.validation = (
+            _batches(_for_validation(recipe), recipe.data.validation_shards, identity)
+            if recipe.data.validation_shards
+            else None
+        )
         self.subjects = _subjects(recipe.data.shards)
         self.text_tokenizer = self._text_tokenizer()
         codebook = self.video_tokenizer.codebook
         path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
         self.path: ProbabilityPath = build_path(path, codebook).to(device)
         self.model = build_network(
-            recipe, self.start, self.text_tokenizer, self.path.num_states, codebook
-        ).to(device)
-        self._forward = torch.compile(self.model) if recipe.train.compile else self.model
+            recipe,
+            self.start,
+            self.text_tokenizer,
+            self.path.num_states,
+            codebook,
+            empty=empty,
+        )
+        if not empty:
+            self.model.to(device)
+        if recipe.train.compile:
+            self.model.model.compile()
+        self.objective = Denoising(self.model)
 
     def _text_tokenizer(self) -> TextTokenizer:
         length = self.recipe.model.max_prompt_length
@@ -77,24 +86,46 @@ class GeneratorTask:
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
-        made, to = self.batches.batch(index), self.device
-        ids = self.text_tokenizer.encode(made.prompts)
+        return self._on_device(self.batches.batch(index))
+
+    def _on_device(self, made: TokenBatch) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
+        ids, to = self.text_tokenizer.encode(made.prompts), self.device
         return made.codes.to(to), ids.to(to), made.times.to(to), made.grid
 
-    def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin."""
-        x_1, prompt_ids, times, grid = self.batch(index)
+    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin.
+
+        On the masked path over the codes that it hasn't revealed.
+        """
         noise = stream(self.recipe.seed, "corruption", index, self.device)
+        return self._loss(self.batch(index), noise, objective)
+
+    def validation_loss(self, index: int, objective: nn.Module) -> Figures | None:
+        """Likewise of pass ``index`` over the validation shards; None without them."""
+        if self.validation is None:
+            return None
+        noise = stream(self.recipe.seed, "validation corruption", index, self.device)
+        batch = self._on_device(self.validation.batch(index))
+        loss, figures = self._loss(batch, noise, objective)
+        return {"loss": weighed(loss), **figures}
+
+    def _loss(
+        self,
+        batch: tuple[Tensor, Tensor, Tensor, LatentGrid],
+        noise: torch.Generator,
+        objective: nn.Module,
+    ) -> tuple[Tensor, Figures]:
+        x_1, prompt_ids, times, grid = batch
         x_t = self.path.corrupt(x_1, times, noise)
-        logits = self.model.head(self._forward(prompt_ids, x_t, grid))
-        each = F.cross_entropy(logits.flatten(0, 1).float(), x_1.flatten(), reduction="none")
-        figures = {}
-        bins = (times.flatten() * TIME_BINS).long().clamp_max(TIME_BINS - 1)
-        for number in range(TIME_BINS):
-            inside = each.detach()[bins == number]
-            if len(inside):
-                figures[f"loss_time_{number + 1}_of_{TIME_BINS}"] = float(inside.mean())
-        return each.mean(), figures
+        is_open = self.path.is_open(x_t)
+        loss, each = objective(prompt_ids, x_t, x_1, grid, is_open)
+        tokens = weighed(loss.new_tensor(prompt_ids.numel() + x_1.numel()))
+        return loss, {TOKENS: tokens, **by_time_bin(each, times, is_open)}
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers."""
+        return list(self.model.model.layers)
 
     def settings(self) -> BundleSettings:
         """Defaults of the bundle that this run makes."""
@@ -129,10 +160,10 @@ class GeneratorTask:
             self.subjects,
         )
 
-    def write_sheet(self, file: Path) -> None:
-        """A clip for each sample prompt, seed 0."""
+    def draw_sheet(self) -> Frames | None:
+        """A clip for each sample prompt, seed 0; None without prompts."""
         bundle = Bundle(
-            file.parent,
+            Path(),
             self.model,
             self.video_tokenizer,
             self.text_tokenizer,
@@ -145,9 +176,25 @@ class GeneratorTask:
             for prompt in self.recipe.samples.prompts
             for made in generate(bundle, GenerateOptions(prompt))
         ]
-        if clips:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_media(file, contact_sheet(clips, columns=2)[None], 1.0)
+        return contact_sheet(clips, columns=2) if clips else None
+
+
+def _batches(recipe: GeneratorRecipe, shards: list[str], identity: str) -> TokenBatches:
+    """The batches of token shards, which have to be of the tokenizer of that identity."""
+    table = read_shards(*shards)
+    if table.identity.tokenizer != identity:
+        raise DataError(
+            f"the shards in {', '.join(shards)} were made by another tokenizer",
+            f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
+        )
+    return TokenBatches(recipe, table)
+
+
+def _for_validation(recipe: GeneratorRecipe) -> GeneratorRecipe:
+    """The recipe with draws of its own and no caption dropped."""
+    objective = recipe.objective.model_copy(update={"caption_dropout": 0.0})
+    seed = stream_seed(recipe.seed, "validation")
+    return recipe.model_copy(update={"objective": objective, "seed": seed})
 
 
 def _tokenizer_folder(tokenizer: str) -> Path:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.recipe_fields import OptimizerSettings
+from ursa_core.training.sharding import sharded_like, whole
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
@@ -39,10 +40,26 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
         {"params": hidden, "weight_decay": settings.weight_decay},
     ]
     betas = (settings.beta1, settings.beta2)
+    kind = torch.optim.AdamW
     if settings.kind == "muon":
         groups[-1]["momentum"] = settings.momentum
-        return Muon(groups, lr=settings.learning_rate, betas=betas, fused=True)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, fused=True)
+        kind = Muon
+    optimizer = kind(groups, lr=settings.learning_rate, betas=betas, fused=True)
+    for group in optimizer.param_groups:
+        names = ("momentum",) if "momentum" in group else ("exp_avg", "exp_avg_sq")
+        for p in group["params"]:  # as AdamW would at its first step; here for checkpoints to fill
+            optimizer.state[p]["step"] = torch.zeros((), device=p.device)
+            optimizer.state[p].update({name: torch.zeros_like(p) for name in names})
+    return optimizer
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state by names of parameters, as ``layer.weight.exp_avg``; not copied."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 class Muon(torch.optim.AdamW):
@@ -52,7 +69,8 @@ class Muon(torch.optim.AdamW):
     singular values to its Nesterov momentum, scaled to the size of an AdamW update, so that one
     learning rate serves all groups. Where PyTorch's own ``torch.optim.Muon`` takes each matrix by
     itself in bfloat16, this one stacks equal shapes and stays in float32 on a CPU: on processors
-    without bfloat16 units that is a hundred times faster.
+    without bfloat16 units that is a hundred times faster. Of sharded matrices each rank gathers the
+    update, computes it whole and keeps its shard.
 
     Source: Jordan et al. 2024, "Muon"; the scale from Liu et al. 2025, arXiv:2502.16982.
     """
@@ -74,19 +92,19 @@ class Muon(torch.optim.AdamW):
         by_shape: dict[tuple[int, int], list[Tensor]] = {}
         for p in group["params"]:
             if p.grad is not None:
-                by_shape.setdefault((p.shape[0], p[0].numel()), []).append(p)
+                by_shape.setdefault((p.shape[0], p.numel() // p.shape[0]), []).append(p)
         for shape, parameters in by_shape.items():
             updates = []
             for p in parameters:
-                state, gradient = self.state[p], cast(Tensor, p.grad)
-                if not state:  # AdamW can't load a state without a step
-                    state.update(step=torch.zeros(()), momentum=torch.zeros_like(p))
-                state["momentum"].lerp_(gradient, 1 - group["momentum"])
-                updates.append(gradient.lerp(state["momentum"], group["momentum"]).flatten(1))
+                momentum, gradient = self.state[p]["momentum"], cast(Tensor, p.grad)
+                momentum.lerp_(gradient, 1 - group["momentum"])
+                update = gradient.lerp(momentum, group["momentum"])
+                updates.append(whole(update).flatten(1))
             rate = group["lr"]
             scale = rate * ADAM_UPDATE_RMS * max(shape) ** 0.5
             for p, update in zip(parameters, orthogonalize(torch.stack(updates)), strict=True):
-                p.mul_(1 - rate * group["weight_decay"]).add_(update.view_as(p), alpha=-scale)
+                step = sharded_like(update.view(p.shape), p)
+                p.mul_(1 - rate * group["weight_decay"]).add_(step, alpha=-scale)
 
 
 ADAM_UPDATE_RMS = 0.2

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import torch
 
-from ursa_core.devices import pick_device
+from ursa_core.batches.shards import launched_shard
+from ursa_core.devices import matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.errors import UsageError
 from ursa_core.recipe import Recipe, to_yaml
 from ursa_core.recipe_fields import TokenizerRecipe
-from ursa_core.training.checkpoints import checkpoint_files, discard_run
+from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
+from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
+from ursa_core.training.estimates import UTILISATION, step_operations, training_memory
 from ursa_core.training.generator_task import GeneratorTask
+from ursa_core.training.task import Progress, Task
 from ursa_core.training.tokenizer_task import TokenizerTask
-from ursa_core.training.trainer import Progress, Task, Trainer
+from ursa_core.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -24,41 +28,91 @@ class TrainingPlan:
     Args:
         parameters: trained.
         items_per_step: clips seen by one optimizer step.
+        tokens_per_step: likewise, prompts among them; None for a tokenizer.
         steps: of the whole run.
         steps_done: by the newest checkpoint.
+        ranks: that share the work.
         device: trained on.
-        state_bytes: of weights, gradients, average and optimizer state; activations come on top.
+        precision: of the products.
+        memory: bytes of a rank's device by part, estimated; for a tokenizer without activations.
+        device_bytes: that there are; None where it can't be told.
+        seconds_per_step: estimated by the device's measured rate; None for a tokenizer.
     """
 
     parameters: int
     items_per_step: int
+    tokens_per_step: int | None
     steps: int
     steps_done: int
+    ranks: int
     device: str
-    state_bytes: int
+    precision: str
+    memory: dict[str, int]
+    device_bytes: int | None
+    seconds_per_step: float | None
 
 
-def build_task(recipe: Recipe, device: torch.device) -> Task:
-    """The model and loss that a recipe describes; reads its data."""
+def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Task:
+    """The model and loss that a recipe describes; reads its data.
+
+    Args:
+        recipe: what to train.
+        device: to train on.
+        empty: a generator's network takes no memory and has no weights, for a plan.
+    """
     if isinstance(recipe, TokenizerRecipe):
         return TokenizerTask(recipe, device)
-    return GeneratorTask(recipe, device)
+    return GeneratorTask(recipe, device, empty=empty)
 
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
-    """Build the model and read the data, as training would, and say what would be done."""
+    """Read the data and lay out the model, as training would, and say what would be done.
+
+    Raises:
+        UsageError: the folder is no run, or the ranks can't share a step.
+        UrsaError: data or models can't be used.
+    """
     check_run_folder(run)
-    device = pick_device(recipe.train.device)
-    task = build_task(recipe, device)
+    plan = recipe.train
+    launched = launched_shard(os.environ)
+    ranks = launched.count if launched else 1
+    Ranks(0, ranks).share(plan.accumulate)
+    device = pick_own_device(plan.device)
+    task = build_task(recipe, device, empty=True)
     parameters = sum(p.numel() for p in task.model.parameters())
-    files = checkpoint_files(run)
+    dtype = pick_dtype(plan.precision, device)
+    precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
+    tokens = seconds = None
+    memory = {"total": parameters * 4 * 5}
+    if isinstance(task, GeneratorTask):
+        config, grid = task.model.config, task.batches.grid
+        length = task.recipe.model.max_prompt_length
+        memory = training_memory(
+            config,
+            grid,
+            length,
+            plan,
+            recipe.optimizer,
+            ranks,
+            dtype == torch.bfloat16,
+            device.type,
+        ).to_json()
+        tokens = plan.batch_size * plan.accumulate * (length + 1 + grid.num_codes)
+        rate = UTILISATION * ranks * matmul_rates(device)[precision]
+        seconds = step_operations(config, grid, length, plan) / rate
+    done = checkpoints(run)
     return TrainingPlan(
         parameters=parameters,
-        items_per_step=recipe.train.batch_size * recipe.train.accumulate,
-        steps=recipe.train.steps,
-        steps_done=int(files[-1].stem.removeprefix("step-")) if files else 0,
+        items_per_step=plan.batch_size * plan.accumulate,
+        tokens_per_step=tokens,
+        steps=plan.steps,
+        steps_done=steps_of(done[-1]) if done else 0,
+        ranks=ranks,
         device=str(device),
-        state_bytes=parameters * 4 * 5,
+        precision=precision,
+        memory=memory,
+        device_bytes=total_memory_bytes(device),
+        seconds_per_step=seconds,
     )
 
 
@@ -86,6 +140,8 @@ def train_recipe(
 ) -> Trainer:
     """Train until the recipe's last step, continuing a run that stopped.
 
+    Under ``torchrun``, as one of its ranks.
+
     Args:
         recipe: what to train.
         run: folder of the run; holds the bundle in the end.
@@ -98,11 +154,16 @@ def train_recipe(
         UrsaError: data or checkpoints can't be used, or the run was interrupted.
     """
     check_run_folder(run)
-    trainer = Trainer(recipe, build_task(recipe, pick_device(recipe.train.device)), run)
-    if fresh:
-        discard_run(run)
-    on_start(trainer.resume())
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
-    trainer.train(on_step)
+    device = pick_own_device(recipe.train.device)
+    with joined_ranks(device) as ranks:
+        task = build_task(recipe, device)
+        if fresh and ranks.is_first:
+            discard_run(run)
+        ranks.wait()
+        trainer = Trainer(recipe, task, run, ranks)
+        on_start(trainer.resume())
+        if ranks.is_first:
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+        trainer.train(on_step)
     return trainer

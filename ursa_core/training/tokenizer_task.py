@@ -9,16 +9,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ursa_core.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle_settings import BundleSettings, save_settings
-from ursa_core.data.mixture import ClipMixture
+from ursa_core.data.mixture import KINDS, ClipMixture
 from ursa_core.data.shapes import FPS
 from ursa_core.errors import RecipeError
-from ursa_core.media import contact_sheet, write_media
+from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.recipe import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.training.figures import Figures, weighed
 
 Drawn = tuple[NDArray[np.uint8], str]
 """A clip, and the kind of its source."""
@@ -69,7 +70,10 @@ class TokenizerTask:
                     f"give the recipe's model its settings: {start.config}",
                 )
             copy_weights_(self.model, start.state_dict())
-        self._forward = torch.compile(self.model) if recipe.train.compile else self.model
+        if recipe.train.compile:
+            self.model.compile()
+        self.objective = self.model
+        self.blocks: list[nn.Module] = []
 
     def clips(self, first: int, count: int, split: str, frames: int) -> tuple[Tensor, list[str]]:
         """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources."""
@@ -96,12 +100,12 @@ class TokenizerTask:
             }
         return clips
 
-    def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Figures]:
         """Weighted pixel losses of micro-batch ``index``, and the PSNR of its clips in dB."""
         size = self.recipe.train.batch_size
         data = self.recipe.data
         video, kinds = self.clips(index * size, size, data.split, data.frames)
-        back, latents = self._forward(video)
+        back, latents = objective(video)
         error = back.float() - video
         by_clip = error.square().flatten(1).mean(1)
         weights = self.recipe.loss
@@ -114,15 +118,16 @@ class TokenizerTask:
             loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
         with torch.no_grad():
             codes = self.model.quantizer.quantize(latents)
+            used = codes.unique().numel() / self.model.quantizer.num_codes
             psnr = 10 * torch.log10(4 / by_clip)
-            figures = {
-                "psnr": psnr.mean().item(),
-                "codes_used": float(codes.unique().numel()) / self.model.quantizer.num_codes,
-            }
-            for kind in sorted(set(kinds)) if data.source == "mixture" else []:
-                chosen = torch.tensor([k == kind for k in kinds])
-                figures[f"psnr_{kind}"] = psnr.cpu()[chosen].mean().item()
+            figures = {"psnr": weighed(psnr), "codes_used": weighed(loss.new_tensor(used))}
+            for kind in KINDS if data.source == "mixture" else ():
+                of_kind = psnr.new_tensor([float(each == kind) for each in kinds])
+                figures[f"psnr_{kind}"] = weighed(psnr, of_kind)
         return loss, figures
+
+    def validation_loss(self, index: int, objective: nn.Module) -> None:
+        """None: clips are drawn as they are needed, and hardly any twice."""
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
@@ -133,14 +138,13 @@ class TokenizerTask:
         )
         save_settings(folder, settings)
 
-    def write_sheet(self, file: Path) -> None:
+    def draw_sheet(self) -> Frames:
         """Held-out clips above their reconstructions."""
         video, _ = self.clips(0, 6, "heldout", FULL_FRAMES)
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
         pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_media(file, contact_sheet(list(pixels), columns=2)[None], 1.0, {})
+        return contact_sheet(list(pixels), columns=2)
 
 
 def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:

@@ -1,65 +1,47 @@
-"""The training loop: steps, checkpoints, metrics and samples of any task.
+"""The training loop: steps, checkpoints, metrics and samples of any task, on one rank or many.
 
 A step's randomness comes from (seed, name, step) alone, and the learning rate from the step, so
-weights, optimizer, average and the step number are all that an exact continuation needs.
+weights, optimizer, average and the step number are all that an exact continuation needs. A step is
+made of numbered micro-batches, whichever ranks compute them, so a run is the same on any number.
 """
 
 import contextlib
-import json
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ursa_core.devices import pick_dtype
-from ursa_core.errors import CheckpointError, UrsaError
-from ursa_core.recipe import Recipe, fingerprint
-from ursa_core.training.checkpoints import checkpoint_files, load_checkpoint, save_checkpoint
-from ursa_core.training.optimizer import Ema, build_optimizer, learning_rate
+from ursa_core.errors import CheckpointError
+from ursa_core.media import write_media
+from ursa_core.recipe import Recipe, differing_keys
+from ursa_core.training.checkpoints import (
+    CheckpointWriter,
+    checkpoints,
+    load_checkpoint_,
+    read_about,
+)
+from ursa_core.training.distributed import Interrupted, Ranks
+from ursa_core.training.figures import TOKENS, Figures, means, weighed
+from ursa_core.training.guards import Guard
+from ursa_core.training.metrics import cut_figures, log_figures
+from ursa_core.training.optimizer import Ema, build_optimizer, learning_rate, optimizer_tensors
+from ursa_core.training.sharding import (
+    gathered,
+    is_sharded,
+    recompute_,
+    spread,
+    synchronising,
+    whole,
+)
+from ursa_core.training.task import Progress, Task
+from ursa_core.training.tracking import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
-
-
-class Task(Protocol):
-    """What is trained: a model, its loss, and the bundle it makes."""
-
-    device: torch.device
-
-    @property
-    def model(self) -> nn.Module:
-        """The network whose weights are trained."""
-
-    def loss(self, index: int) -> tuple[Tensor, dict[str, float]]:
-        """Loss of micro-batch ``index`` and figures to log."""
-
-    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write ``weights`` as a model folder."""
-
-    def write_sheet(self, file: Path) -> None:
-        """Draw what the model makes now, with fixed seeds, as a picture."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """State of a run after a step, for whoever shows it."""
-
-    step: int
-    steps: int
-    loss: float
-    items_per_second: float
-    seconds_left: float
-
-
-class Interrupted(UrsaError):  # noqa: N818  (not a failure: the run is saved)
-    """Training was stopped from outside and has been saved."""
-
-    exit_code = 130
 
 
 class Trainer:
@@ -69,17 +51,49 @@ class Trainer:
         recipe: the settings.
         task: model and loss.
         run: folder of checkpoints, metrics, samples and the finished bundle.
+        ranks: that train together.
+
+    Raises:
+        UsageError: the ranks can't share a step.
+        CheckpointError: the newest checkpoint of the run is damaged.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, run: Path) -> None:
+    def __init__(self, recipe: Recipe, task: Task, run: Path, ranks: Ranks) -> None:
+        plan = recipe.train
         self.recipe, self.task, self.run_folder, self.device = recipe, task, run, task.device
+        self.ranks, self.micros = ranks, ranks.share(plan.accumulate)
+        self._found = checkpoints(run)
+        self._about = read_about(self._found[-1]) if self._found else {}
+        precision = plan.precision
+        if precision == "auto":  # measured once a run, by one
+            precision = self._about.get("precision", precision)
+        is_half = pick_dtype(precision, self.device) == torch.bfloat16
+        self.is_half = ranks.any(is_half and ranks.is_first)
+        if plan.recompute:
+            recompute_(task.blocks)
+        self.objective = spread(
+            task.objective, task.blocks, plan.distributed, ranks, self.device, self.is_half
+        )
         self.optimizer = build_optimizer(task.model, recipe.optimizer)
-        self.ema = Ema(task.model, recipe.train.ema_decay)
+        self.ema = Ema(task.model, plan.ema_decay)
         self.step = 0
         self.seconds = 0.0
-        precision = recipe.train.precision
-        self.is_half = pick_dtype(precision, self.device) == torch.bfloat16
+        self.checkpoints = CheckpointWriter(
+            run, ranks, plan.keep_checkpoints, plan.keep_every, self.device.type == "cuda"
+        )
+        self.guard = Guard(plan.on_fault, plan.spike)
+        self.trackers: list[Tracker] = []
+        self._fault: str | None = None
         self._stop = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that a continuation needs, by name; not copied."""
+        parts = {
+            "model": self.task.model.state_dict(),
+            "ema": self.ema.average,
+            "optimizer": optimizer_tensors(self.optimizer, self.task.model),
+        }
+        return {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].items()}
 
     def resume(self) -> int:
         """Continue from the newest checkpoint, if any; the number of steps done.
@@ -87,113 +101,184 @@ class Trainer:
         Raises:
             CheckpointError: the checkpoint is damaged or belongs to another recipe.
         """
-        files = checkpoint_files(self.run_folder)
-        if not files:
+        if not self._found:
             return 0
-        state = load_checkpoint(files[-1])
-        if state["fingerprint"] != fingerprint(self.recipe):
+        about = self._about
+        different = differing_keys(self.recipe, about["recipe"])
+        if different:
             raise CheckpointError(
-                f"the run in {self.run_folder} was started with another recipe",
+                f"the run in {self.run_folder} has another recipe: {'; '.join(different)}",
                 "use another -o, or --fresh to start over",
             )
-        self.task.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.ema.average = {k: v.to(self.device) for k, v in state["ema"].items()}
-        self.step, self.seconds = state["step"], state["seconds"]
+        load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
+        self.step, self.seconds = about["step"], about["seconds"]
+        self.guard.state = about["guard"]
+        if self.ranks.is_first:
+            cut_figures(self.run_folder, self.step)
         return self.step
 
     def save(self) -> None:
         """Write a checkpoint and the bundle of averaged weights."""
-        state = {
-            "fingerprint": fingerprint(self.recipe),
+        about = {
             "step": self.step,
             "seconds": self.seconds,
-            "model": self.task.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.average,
+            "precision": "bfloat16" if self.is_half else "float32",
+            "guard": self.guard.state,
+            "recipe": self.recipe.model_dump(mode="json"),
         }
-        save_checkpoint(self.run_folder, self.step, state, self.recipe.train.keep_checkpoints)
-        self.task.write_bundle(self.run_folder, self.averaged())
+        self.checkpoints.save(self.step, self.tensors(), about)
+        averaged = self.averaged()
+        if self.ranks.is_first:
+            self.task.write_bundle(self.run_folder, averaged)
 
     def averaged(self) -> dict[str, Tensor]:
-        """Averaged weights by name."""
-        return dict(self.ema.average)
+        """Averaged weights by name; on ranks other than the first, nothing."""
+        weights = {}
+        for name, tensor in self.ema.average.items():
+            value = whole(tensor)
+            if self.ranks.is_first:
+                weights[name] = value
+        return weights
 
     def train(self, on_step: Callable[[Progress], None]) -> None:
         """Train up to the recipe's number of steps, or hours.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the run is saved.
-            UrsaError: the loss is no longer a finite number.
+            UrsaError: a step is at fault and the recipe says stop, or a tracker isn't there.
         """
+        if self.ranks.is_first:
+            self.trackers = open_trackers(self.recipe, self.run_folder, self.step)
+        try:
+            self._train(on_step)
+        finally:
+            for tracker in self.trackers:
+                tracker.close()
+
+    def _train(self, on_step: Callable[[Progress], None]) -> None:
         plan = self.recipe.train
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        with self._catching_signals(), (self.run_folder / "metrics.jsonl").open("a") as metrics:
+        with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
                 figures = self._train_step()
                 self.step += 1
-                elapsed = time.perf_counter() - started
+                elapsed = self.ranks.mean(time.perf_counter() - started)
                 self.seconds += elapsed
-                items = plan.batch_size * plan.accumulate / elapsed
-                left = (plan.steps - self.step) * elapsed
-                on_step(Progress(self.step, plan.steps, figures["loss"], items, left))
-                if self.step % plan.log_every == 0 or self.step == plan.steps:
-                    line = {"step": self.step, "seconds": round(self.seconds, 2), **figures}
-                    metrics.write(json.dumps({**line, "items_per_second": round(items, 2)}) + "\n")
-                    metrics.flush()
-                done = self.step == plan.steps or self.seconds >= limit
-                if self._stop or done or self.step % plan.checkpoint_every == 0:
+                now = self._progress(figures, elapsed)
+                on_step(now)
+                is_last = self.step == plan.steps
+                if now.fault or is_last or self.step % plan.log_every == 0:
+                    self._log(figures, now)
+                self.checkpoints.poll()
+                done = is_last or self.seconds >= limit
+                stop = self.ranks.any(self._stop)
+                if stop or done or self.step % plan.checkpoint_every == 0:
                     self.save()
+                if done or self.step % plan.validate_every == 0:
+                    self._validate()
                 if done or self.step % plan.sample_every == 0:
                     self._write_sheet()
-                if self._stop:
+                if stop:
+                    self.checkpoints.finish()
                     raise Interrupted(
                         f"stopped after step {self.step} of {plan.steps}; the run is saved",
                         "run the same command again to continue",
                     )
+            self.checkpoints.finish()
 
     def _train_step(self) -> dict[str, float]:
         plan = self.recipe.train
         rate = learning_rate(self.step, plan.steps, self.recipe.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.task.model.train()
-        totals: dict[str, float] = {}
-        for micro in range(plan.accumulate):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_half):
-                loss, figures = self.task.loss(self.step * plan.accumulate + micro)
-            (loss / plan.accumulate).backward()
-            for name, value in {"loss": loss.item(), **figures}.items():
-                totals[name] = totals.get(name, 0.0) + value / plan.accumulate
-        norm = nn.utils.clip_grad_norm_(
-            self.task.model.parameters(), self.recipe.optimizer.clip_norm
-        ).item()
-        if not torch.isfinite(torch.tensor([totals["loss"], norm])).all():
-            raise UrsaError(
-                f"the loss is {totals['loss']} and the gradient norm {norm} at step {self.step}",
-                "lower optimizer.learning_rate and continue from the last checkpoint",
-            )
-        self.optimizer.step()
+        self.objective.train()
+        found: list[Figures] = []
+        for micro in self.micros:
+            is_last = micro == self.micros[-1]
+            with synchronising(self.objective, is_last):
+                with self._autocast():
+                    index = self.step * plan.accumulate + micro
+                    loss, told = self.task.loss(index, self.objective)
+                (loss / len(self.micros)).backward()
+            found.append({"loss": weighed(loss), **told})
+        parameters = self.task.model.parameters()
+        norm = whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm)).item()
+        figures = means(found, self.ranks)
+        self._fault = self.guard.fault(self.step + 1, figures["loss"], norm)
+        if self._fault is None:
+            self.optimizer.step()
+            self.ema.update_(self.task.model.named_parameters(), self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update_(self.task.model.named_parameters(), self.step)
-        return {**totals, "gradient_norm": norm, "learning_rate": rate}
+        return {**figures, "gradient_norm": norm, "learning_rate": rate}
+
+    def _autocast(self) -> torch.autocast:
+        is_on = self.is_half and not is_sharded(self.objective)  # FSDP2 has a way of its own
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
+
+    def _progress(self, figures: dict[str, float], elapsed: float) -> Progress:
+        plan = self.recipe.train
+        tokens = figures.pop(TOKENS, None)
+        return Progress(
+            self.step,
+            plan.steps,
+            figures["loss"],
+            plan.batch_size * plan.accumulate / elapsed,
+            None if tokens is None else tokens * plan.accumulate / elapsed,
+            (plan.steps - self.step) * elapsed,
+            self._fault,
+        )
+
+    def _log(self, figures: dict[str, float], now: Progress | None = None) -> None:
+        if self.ranks.is_first:
+            log_figures(self.run_folder, self.step, self.seconds, figures, now)
+            for tracker in self.trackers:
+                tracker.log(self.step, figures)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Log the averaged weights' loss on data that isn't trained on."""
+        passes = -(-self.recipe.train.validation_passes // self.ranks.count)
+        found: list[Figures] = []
+        with self._averaged_weights(), gathered(self.objective), self._autocast():
+            for turn in range(passes):
+                index = turn * self.ranks.count + self.ranks.rank
+                figures = self.task.validation_loss(index, self.objective)
+                if figures is None:
+                    return
+                found.append(figures)
+        told = means(found, self.ranks)
+        told.pop(TOKENS, None)
+        self._log({f"validation_{name}": value for name, value in told.items()})
 
     def _write_sheet(self) -> None:
-        weights = {n: p.detach().clone() for n, p in self.task.model.named_parameters()}
+        """Draw with the averaged weights; where no rank holds all weights, all draw alike."""
+        if not (self.ranks.is_first or is_sharded(self.objective)):
+            return
+        with self._averaged_weights(), gathered(self.objective), torch.no_grad():
+            sheet = self.task.draw_sheet()
+        if sheet is not None and self.ranks.is_first:
+            file = self.run_folder / "samples" / f"step-{self.step:07d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_media(file, sheet[None], 1.0)
+
+    @contextlib.contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """The model has the averaged weights meanwhile, and is in evaluation mode."""
+        parameters = dict(self.task.model.named_parameters())
+        trained = {name: p.detach().clone() for name, p in parameters.items()}
         try:
-            self.task.model.load_state_dict(self.averaged(), strict=False)
-            self.task.model.eval()
-            with torch.inference_mode():
-                self.task.write_sheet(self.run_folder / "samples" / f"step-{self.step:07d}.png")
+            _set_(parameters, self.ema.average)
+            self.objective.eval()
+            yield
         finally:
-            self.task.model.load_state_dict(weights, strict=False)
+            _set_(parameters, trained)
 
     @contextlib.contextmanager
     def _catching_signals(self) -> Iterator[None]:
         def stop(number: int, frame: object) -> None:
-            if self._stop:
+            # A launcher hands on what the terminal has already sent to all of its ranks.
+            if self._stop and self.ranks.count == 1:
                 raise KeyboardInterrupt
             self._stop = True
             log.info("stopping after this step; once more to stop at once")
@@ -204,3 +289,10 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+@torch.no_grad()
+def _set_(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
+    """Give parameters other values."""
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])

@@ -1,0 +1,121 @@
+"""Checkpoints: whole or not there, the right ones kept, faults told."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import stored
+from torch.distributed.checkpoint import filesystem
+
+from ursa_core.errors import CheckpointError
+from ursa_core.training import checkpoints as module
+from ursa_core.training.checkpoints import (
+    CheckpointWriter,
+    checkpoints,
+    load_checkpoint_,
+    read_about,
+    steps_of,
+)
+from ursa_core.training.distributed import Ranks
+
+
+def tensors(value: float = 1.0):
+    return {"model.a": torch.full((3, 2), value), "optimizer.a.step": torch.tensor(value)}
+
+
+def writer(run: Path, keep: int = 2, keep_every: int | None = None, is_async: bool = False):
+    return CheckpointWriter(run, Ranks(), keep, keep_every, is_async)
+
+
+def kept(run: Path):
+    return [steps_of(folder) for folder in checkpoints(run)]
+
+
+def entries(run: Path):
+    return sorted(entry.name for entry in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_written_is_read(is_async, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_FILE_BYTES", 8)
+    to_save = tensors(2.5)
+    target = writer(tmp_path, is_async=is_async)
+    target.save(7, to_save, {"step": 7})
+    for tensor in to_save.values():  # training goes on
+        tensor.zero_()
+    target.finish()
+    (folder,) = checkpoints(tmp_path)
+    assert read_about(folder) == {"step": 7}
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    found = tensors(0.0)
+    load_checkpoint_(folder, found, Ranks())
+    assert torch.equal(found["model.a"], torch.full((3, 2), 2.5))
+    assert found["optimizer.a.step"].item() == 2.5
+    assert stored(folder).keys() == found.keys()
+
+
+def test_the_latest_stay_and_every_so_many(tmp_path):
+    target = writer(tmp_path, keep=2, keep_every=4)
+    for step in range(1, 11):
+        target.save(step, tensors(), {"step": step})
+    assert kept(tmp_path) == [4, 8, 9, 10]
+    assert entries(tmp_path) == [f"step-{n:07d}" for n in (4, 8, 9, 10)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_full_disk_keeps_the_last_one(is_async, tmp_path, monkeypatch):
+    target = writer(tmp_path, is_async=is_async)
+
+    def save(step: int):
+        target.save(step, tensors(step), {"step": step})
+        target.finish()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem.os, "fsync", full)
+        with pytest.raises(CheckpointError, match="disk is full") as caught:
+            save(2)
+    assert "continues from the last checkpoint" in caught.value.hint
+    assert kept(tmp_path) == [1]
+    assert entries(tmp_path) == ["step-0000001"]
+    save(3)
+    assert kept(tmp_path) == [1, 3]
+
+
+def test_what_a_killed_run_left_goes_with_the_next(tmp_path):
+    left = tmp_path / "checkpoints" / "step-0000009.partial"
+    left.mkdir(parents=True)
+    (left / "shard").write_bytes(b"half")
+    assert kept(tmp_path) == []
+    writer(tmp_path).save(2, tensors(), {"step": 2})
+    assert entries(tmp_path) == ["step-0000002"]
+
+
+def test_a_damaged_one_is_named(tmp_path):
+    writer(tmp_path).save(1, tensors(), {"step": 1})
+    (folder,) = checkpoints(tmp_path)
+    (file,) = folder.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match=f"{folder} can't be read") as caught:
+        load_checkpoint_(folder, tensors(), Ranks())
+    assert "--fresh" in caught.value.hint
+    (folder / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match="can't be read"):
+        read_about(folder)
+
+
+def test_other_tensors_are_refused(tmp_path):
+    writer(tmp_path).save(1, tensors(), {"step": 1})
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_checkpoint_(checkpoints(tmp_path)[0], {"model.b": torch.zeros(2)}, Ranks())
+
+
+def test_one_of_an_earlier_version_is_not_passed_over(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-0000005.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="earlier version"):
+        checkpoints(tmp_path)

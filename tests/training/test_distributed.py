@@ -1,0 +1,169 @@
+"""Two ranks over gloo: the same training as one process, stopped, resumed and failing together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import stored, train
+
+from ursa_core.errors import UsageError
+from ursa_core.recipe import load_recipe
+from ursa_core.training.checkpoints import checkpoints, steps_of
+from ursa_core.training.distributed import Ranks, joined_ranks
+
+STEPS = "train.steps=20"
+SHARED = (
+    "train.accumulate=4",
+    "train.batch_size=2",
+    "train.keep_every=10",
+    "train.precision=float32",
+    "optimizer.warmup_steps=5",
+)
+CPU = torch.device("cpu")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def environment(rank: int, port: int, count: int = 2) -> dict[str, str]:
+    return {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(generator_recipe, tmp_path_factory):
+    """Runs of two ranks, how they ended, and the run of one process that they should equal."""
+    folder = tmp_path_factory.mktemp("ranks")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(generator_recipe)
+
+    def job(run, *overrides, **at):
+        words = [STEPS, *SHARED, *overrides]
+        return {"recipe": str(recipe), "overrides": words, "run": str(folder / run), **at}
+
+    fsdp, muon = "train.distributed=fsdp", "optimizer.kind=muon"
+    shards = load_recipe(recipe, []).data.shards
+    validated = (f"data.validation_shards={shards}", "train.validate_every=4")
+    jobs = [
+        job("ddp"),
+        job("ddp_parts", stop_at=5),
+        job("ddp_parts"),
+        job("fsdp", fsdp),
+        job("fsdp_parts", fsdp, *validated, stop_at=5),
+        job("fsdp_parts", fsdp, *validated),
+        job("fewer", fsdp, stop_at=5),
+        job("muon", fsdp, muon),
+        job("failing", fail_at=2),
+    ]
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    port = free_port()
+    script = str(Path(__file__).parent / "rank_runs.py")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, script, str(file)],
+            env=environment(rank, port),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for name, overrides in (("one", ()), ("one_muon", (muon,))):
+        train(generator_recipe, folder, name, STEPS, *SHARED, *overrides)
+    ends = [json.loads(p.communicate(timeout=1800)[0].splitlines()[-1])["ends"] for p in processes]
+    return folder, ends
+
+
+def last(run: Path):
+    return stored(checkpoints(run)[-1])
+
+
+def largest_difference(run: Path, other: Path) -> float:
+    ours, theirs = last(run), last(other)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+def losses(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_stopped_run_of_two_ranks_continues_bit_for_bit(kind, runs):
+    folder, (first, second) = runs
+    assert first[:-1] == second[:-1]
+    assert first.count("stopped after step 5 of 20; the run is saved") == 3
+    assert largest_difference(folder / kind, folder / f"{kind}_parts") == 0
+    assert losses(folder / kind) == losses(folder / f"{kind}_parts")
+    assert len(losses(folder / kind)) == 20
+
+
+@pytest.mark.parametrize(("kind", "one"), [("ddp", "one"), ("fsdp", "one"), ("muon", "one_muon")])
+def test_two_ranks_equal_one_process(kind, one, runs):
+    folder, _ = runs
+    assert largest_difference(folder / kind, folder / one) < 1e-5
+    for ours, theirs in zip(losses(folder / kind), losses(folder / one), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_a_sharded_run_goes_on_alone(runs, generator_recipe):
+    folder, _ = runs
+    assert [steps_of(found) for found in checkpoints(folder / "fewer")] == [5]
+    train(generator_recipe, folder, "fewer", STEPS, *SHARED)
+    assert largest_difference(folder / "fewer", folder / "one") < 1e-5
+
+
+def test_all_ranks_end_with_the_error_of_one(runs):
+    _, (first, second) = runs
+    assert second[-1] == "the shard is torn\nhint: make it anew"
+    assert first[-1] == "rank 1 failed: the shard is torn\nhint: make it anew"
+
+
+def test_ranks_validate_together(runs):
+    folder, _ = runs
+    lines = map(json.loads, (folder / "fsdp_parts" / "metrics.jsonl").open())
+    told = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
+    assert list(told) == [4, 8, 12, 16, 20]
+    assert told[20] < told[4]
+
+
+def test_the_sheet_is_drawn_and_the_bundle_whole(runs):
+    folder, _ = runs
+    assert (folder / "fsdp" / "samples" / "step-0000020.png").stat().st_size > 0
+    names = [Path("transformer") / "config.json", Path("model_index.json")]
+    assert all((folder / "fsdp" / name).is_file() for name in names)
+
+
+def test_a_port_in_use_is_told(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for name, value in environment(0, port).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match=f"port {port} .* in use") as caught:
+            joined_ranks(CPU).__enter__()
+    assert "--master-port" in caught.value.hint
+
+
+def test_micro_batches_that_ranks_cannot_share_are_refused():
+    assert list(Ranks(1, 2).share(4)) == [1, 3]
+    with pytest.raises(UsageError, match="accumulate 3 can't be shared by 2 ranks") as caught:
+        Ranks(0, 2).share(3)
+    assert "train.accumulate=4" in caught.value.hint

@@ -1,0 +1,86 @@
+"""Estimates of training's memory and time beside what a small network really has."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ursa_core.grids import LatentGrid
+from ursa_core.models.presets import PRESETS
+from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.recipe_fields import OptimizerSettings, TrainSettings
+from ursa_core.training.estimates import num_parameters, step_operations, training_memory
+from ursa_core.training.objective import Denoising
+
+GRID, PROMPT = LatentGrid(3, 4, 4), 15
+ADAMW = OptimizerSettings(learning_rate=1e-3, warmup_steps=0)
+
+
+def config(name="nano", layers=3):
+    size = replace(PRESETS[name], num_hidden_layers=layers)
+    return TransformerConfig.from_size(size, 40, 500, 1)
+
+
+def settings(**values):
+    return TrainSettings(steps=1, batch_size=2, **values)
+
+
+def estimate(train, optimizer=ADAMW, **values):
+    return training_memory(config(), GRID, PROMPT, train, optimizer, **values)
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = Transformer(config())
+    model.initialise_(torch.randn(500, 3), torch.Generator().manual_seed(0))
+    return model
+
+
+def inputs():
+    codes = torch.randint(500, (2, GRID.num_codes))
+    return torch.zeros(2, PROMPT, dtype=torch.int64), codes, codes, GRID
+
+
+def test_parameters_are_counted():
+    for name in PRESETS:
+        with torch.device("meta"):
+            model = Transformer(config(name, layers=2))
+        assert num_parameters(config(name, layers=2)) == sum(p.numel() for p in model.parameters())
+
+
+def test_activations_are_about_those_that_autograd_keeps(network):
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        Denoising(network)(*inputs())
+    real = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
+    assert estimate(settings()).activations == pytest.approx(real, rel=0.25)
+    saved = estimate(settings(recompute=True)).activations
+    assert saved < estimate(settings()).activations / 2
+
+
+def test_operations_are_those_of_a_step(network):
+    with FlopCounterMode(display=False) as counter:
+        Denoising(network)(*inputs())[0].backward()
+    ours = step_operations(config(), GRID, PROMPT, settings())
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)
+    more = step_operations(config(), GRID, PROMPT, settings(accumulate=3))
+    assert more == 3 * ours
+
+
+def test_shards_divide_what_stays():
+    alone, sharded = settings(), settings(distributed="fsdp", accumulate=8)
+    for part in ("average", "optimizer"):
+        whole = getattr(estimate(alone), part)
+        assert getattr(estimate(sharded, ranks=8), part) == pytest.approx(whole / 8, rel=1e-3)
+    muon = ADAMW.model_copy(update={"kind": "muon"})
+    assert estimate(alone, muon).optimizer < estimate(alone).optimizer
+    assert estimate(alone, is_half=True).activations < estimate(alone).activations
+    found = estimate(alone).to_json()
+    assert found["total"] == sum(value for name, value in found.items() if name != "total")

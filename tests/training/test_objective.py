@@ -1,0 +1,35 @@
+"""What counts in the loss of a generator, and how it is told by time."""
+
+import pytest
+import torch
+from tiny_runs import recipe_of
+
+from ursa_core.path.masked import MaskedPath
+from ursa_core.training.distributed import Ranks
+from ursa_core.training.figures import means
+from ursa_core.training.objective import by_time_bin
+from ursa_core.training.run import build_task
+
+CPU = torch.device("cpu")
+
+
+def test_losses_are_told_by_quarters_of_time():
+    each, times = torch.tensor([[1.0, 2.0, 3.0, 6.0]]), torch.tensor([[0.1, 0.2, 0.9, 1.0]])
+    expected = {"loss_time_1_of_4": 1.5, "loss_time_4_of_4": 4.5}
+    assert means([by_time_bin(each, times)], Ranks()) == expected
+    later = by_time_bin(torch.tensor([[5.0]]), torch.tensor([[0.0]]))
+    both = means([by_time_bin(each, times), later], Ranks())
+    assert both["loss_time_1_of_4"] == pytest.approx((1 + 2 + 5) / 3)
+    is_open = torch.tensor([[True, False, True, True]])
+    assert means([by_time_bin(each, times, is_open)], Ranks())["loss_time_1_of_4"] == 1
+
+
+def test_revealed_codes_of_the_masked_path_do_not_count(generator_recipe, tmp_path):
+    x_t = torch.tensor([[0, 3, 2, 3]])
+    assert MaskedPath(3).is_open(x_t).tolist() == [[False, True, False, True]]
+    task = build_task(recipe_of(generator_recipe, tmp_path, "path.kind=masked"), CPU)
+    x_1, prompt_ids, _, grid = task.batch(0)
+    x_t = torch.where(torch.arange(x_1.shape[1]) % 2 == 0, x_1, task.path.mask_id)
+    is_open = task.path.is_open(x_t)
+    loss, each = task.objective(prompt_ids, x_t, x_1, grid, is_open)
+    assert loss.item() == pytest.approx(each[is_open].mean().item(), rel=1e-5)

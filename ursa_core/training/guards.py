@@ -1,0 +1,64 @@
+"""What happens at a step whose loss can't be right: the run stops, or leaves the step out."""
+
+import math
+
+from ursa_core.errors import UrsaError
+
+MOST_IN_A_ROW = 10
+_MEMORY = 0.98
+_LEARNING_STEPS = 20
+
+
+class Guard:
+    """Judges each step by its loss and its gradient, before the weights change.
+
+    Args:
+        on_fault: ``stop`` or ``skip``.
+        spike: a loss more than so many times the recent mean is a fault; None lets it pass.
+    """
+
+    def __init__(self, on_fault: str, spike: float | None) -> None:
+        self.on_fault, self.spike = on_fault, spike
+        self.state = {"seen": 0.0, "mean": 0.0, "in_a_row": 0.0}
+        """Numbers that a continuation needs: sound steps, their mean loss, faults in a row."""
+
+    def fault(self, step: int, loss: float, norm: float) -> str | None:
+        """Why a step is to be left out; None where it is sound.
+
+        Args:
+            step: from 1.
+            loss: of the step, over all ranks.
+            norm: of its gradient.
+
+        Raises:
+            UrsaError: the step is at fault and the run is to stop, or too many were in a row.
+        """
+        reason = self._reason(loss, norm)
+        if reason is None:
+            seen = self.state["seen"]
+            memory = min(_MEMORY, seen / (1 + seen))
+            mean = memory * self.state["mean"] + (1 - memory) * loss
+            self.state = {"seen": seen + 1, "mean": mean, "in_a_row": 0.0}
+            return None
+        self.state["in_a_row"] += 1
+        if self.on_fault == "stop":
+            raise UrsaError(
+                f"{reason} at step {step}",
+                "continue from the last checkpoint with train.on_fault=skip, or start another run"
+                " with a lower optimizer.learning_rate",
+            )
+        if self.state["in_a_row"] >= MOST_IN_A_ROW:
+            raise UrsaError(
+                f"{reason} at step {step}, the last of {MOST_IN_A_ROW} such steps in a row",
+                "start another run with a lower optimizer.learning_rate",
+            )
+        return reason
+
+    def _reason(self, loss: float, norm: float) -> str | None:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return f"the loss is {loss} and the gradient norm {norm}"
+        mean = self.state["mean"]
+        is_used_to_it = self.state["seen"] >= _LEARNING_STEPS
+        if self.spike is not None and is_used_to_it and loss > self.spike * mean > 0:
+            return f"the loss is {loss:.4g}, {loss / mean:.3g} times its recent mean,"
+        return None

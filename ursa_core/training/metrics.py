@@ -1,0 +1,46 @@
+"""The figures of a run over its steps: ``metrics.jsonl``, a JSON object a line."""
+
+import contextlib
+import json
+from pathlib import Path
+
+from ursa_core.training.task import Progress
+
+METRICS = "metrics.jsonl"
+
+
+def log_figures(
+    run: Path, step: int, seconds: float, figures: dict[str, float], now: Progress | None = None
+) -> None:
+    """Add a line.
+
+    Args:
+        run: folder of the run.
+        step: after which.
+        seconds: of training until then.
+        figures: by name.
+        now: rates, and why the step was left out, if it was.
+    """
+    line: dict[str, float | str] = {"step": step, "seconds": round(seconds, 2), **figures}
+    if now is not None:
+        line["items_per_second"] = round(now.items_per_second, 2)
+        if now.tokens_per_second is not None:
+            line["tokens_per_second"] = round(now.tokens_per_second, 1)
+        if now.fault is not None:
+            line["skipped"] = now.fault
+    with (run / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def cut_figures(run: Path, steps: int) -> None:
+    """Leave out what a killed run wrote after its last checkpoint: these steps come again."""
+    file = run / METRICS
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last one may be cut short
+            kept += [line + "\n"] if json.loads(line)["step"] <= steps else []
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    partial.replace(file)
