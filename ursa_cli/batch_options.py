@@ -22,8 +22,9 @@ FromFile = Annotated[
     typer.Option(
         "--from-file",
         metavar="LIST",
-        help="Make each line of LIST: a .txt, a .jsonl or .csv whose lines may give options and "
-        "a name, or - for stdin. OUT is a folder then; running again goes on.",
+        help="Make each line of LIST: a .jsonl or .csv whose lines may give options and a name, "
+        "a .txt of prompts (of clips to extend), or - for stdin. OUT is a folder then; running "
+        "again goes on.",
         show_default=False,
         rich_help_panel=_PANEL,
     ),
@@ -33,7 +34,7 @@ NameTemplate = Annotated[
     typer.Option(
         "--name-template",
         metavar="T",
-        help="Names in OUT, of {index}, {slug} (from the prompt) and {seed}.",
+        help="Names in OUT, of {index}, {slug} (from the prompt, or the files given) and {seed}.",
         show_default=names.DEFAULT_TEMPLATE,
         rich_help_panel=_PANEL,
     ),

@@ -30,8 +30,9 @@ def compare(
 ) -> None:
     """Show what differs between two reports of one suite: B minus A, with 95 % intervals.
 
-    Over the samples that both have: Newcombe's interval and McNemar's exact test where
-    samples are right or wrong, else the paired bootstrap. Names samples that changed.
+    Over the samples that both have: Newcombe's interval and McNemar's exact
+    test where samples are right or wrong, else the paired bootstrap. Names
+    samples that changed.
 
     Examples:
       ursa eval compare shapes-before shapes-after

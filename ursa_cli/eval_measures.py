@@ -17,7 +17,7 @@ Num = Annotated[
     typer.Option(
         "--limit",
         metavar="N",
-        help="Clips at most, 1 to 1000000; of shapes: so many.",
+        help="Clips at most, 1 to 1000000.",
         rich_help_panel=CLIPS_PANEL,
     ),
 ]

@@ -69,6 +69,10 @@ class Between:
 
         stride = model.found.strides.temporal
         plan = make_plan(model, sampling, self.prompt, [target])
+        if plan.settings.frames == 1:
+            raise UsageError(
+                "a clip of one frame has nothing between its ends", "ask for more --frames"
+            )
         if self.loop and sampling.frames is not None:
             # A loop's end, which shows the first frame again, is made and left out of the file.
             longer = replace(sampling, frames=sampling.frames + stride)

@@ -45,8 +45,8 @@ def train(
 ) -> None:
     """Train a tokenizer or a generator, continuing a run that stopped.
 
-    Ctrl-C saves after the step in progress; the same command goes on from there. RUN is a model
-    for `ursa sample --model RUN` as soon as the first checkpoint is written.
+    Ctrl-C saves after the step in progress; the same command goes on from
+    there. From the first checkpoint on, RUN is a model for `ursa sample`.
 
     Examples:
       ursa train recipes/nano_tokenizer.yaml -o runs/nano_tokenizer

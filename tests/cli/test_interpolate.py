@@ -103,7 +103,7 @@ AB = ("--first", "a.png", "--last", "b.png")
         ((*AB, "--loop"), 2, "--loop", "no --last"),
         (("--first", "a.png", "--last", "wide.png"), 2, "wide.png is 16x32 pixels", "--fit"),
         ((*AB, "--frames", "8"), 2, "8 frames", "5 or 9"),
-        ((*AB, "--frames", "1"), 2, "frame 0 is given twice", "give one"),
+        ((*AB, "--frames", "1"), 2, "nothing between its ends", "more --frames"),
         ((*AB, "--keyframe", "c.png"), 2, "c.png is no keyframe", "@8"),
         ((*AB, "--keyframe", "c.png@-1"), 2, "c.png@-1 is no keyframe", "@8"),
         ((*AB, "--keyframe", "c.png@9"), 2, "c.png@9 isn't in a clip of 9", "0 to 8"),

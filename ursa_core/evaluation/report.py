@@ -149,6 +149,9 @@ def write_report(folder: Path, report: Report) -> Path:
     return path
 
 
+_FOLDER_HINT = "give the -o folder of ursa eval"
+
+
 def read_report(path: Path) -> Report:
     """A report from its file, or from the folder that holds it.
 
@@ -160,11 +163,13 @@ def read_report(path: Path) -> Report:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"there is no report {file}", "give the -o folder of ursa eval") from error
+        raise DataError(f"there is no report {file}", _FOLDER_HINT) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no report of ursa eval", _FOLDER_HINT) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{file} can't be read: {error}", again) from error
     if not isinstance(content, dict) or "format" not in content:
-        raise DataError(f"{file} is no report of ursa eval", "give the -o folder of ursa eval")
+        raise DataError(f"{file} is no report of ursa eval", _FOLDER_HINT)
     if content["format"] != FORMAT:
         raise DataError(
             f"{file} has format {content['format']}, this version reads {FORMAT}", again
