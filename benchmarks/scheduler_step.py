@@ -90,7 +90,7 @@ def workloads(positions: int, part: str) -> tuple[Callable[[], object], Callable
     def own_step() -> Tensor:
         # The head is what turns a row's number into its logits here.
         rows = torch.arange(positions, dtype=torch.float32).view(1, -1, 1)
-        drawn, _ = draw_codes(lambda h: logits[h[:, 0].long()], rows, len(codebook), draws)
+        drawn = draw_codes(lambda h: logits[h[:, 0].long()], rows, len(codebook), draws)
         return path.step(x_t, drawn, T, T_NEXT, draws, "euler")
 
     return lambda: direct.step(x_t[0], logits), own_step
@@ -137,7 +137,7 @@ def print_full_grid(width: int) -> None:
         _ = hidden[0, :64] @ head.T  # what the matrix library sets up
         before = peak_memory(since_now=True)
         start = time.perf_counter()
-        drawn, _ = draw_codes(lambda h: h @ head.T, hidden, len(codebook), draws)
+        drawn = draw_codes(lambda h: h @ head.T, hidden, len(codebook), draws)
         middle = time.perf_counter()
         path.step(x_t, drawn, T, T_NEXT, draws)
         table = time.perf_counter()

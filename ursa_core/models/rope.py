@@ -22,7 +22,9 @@ def positions(prompt_length: int, grid: LatentGrid) -> Tensor:
 
 
 def rotations(coordinates: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, each float32 (S, head_dim).
+    """Cosines and sines of the rotary angles, each float32 (S, head_dim), as ``rotate`` takes them.
+
+    The sines are negative in the first half.
 
     Frequency i turns with coordinate i mod 3 for the first 3·(head_dim // 8) frequencies, then
     with row and column in turn. Source: Sec. 4.1 of the paper; order of the published models.
@@ -38,11 +40,11 @@ def rotations(coordinates: Tensor, head_dim: int, theta: float) -> tuple[Tensor,
     axis = torch.where(index < interleaved, index % 3, 1 + (index - interleaved) % 2)
     frequency = 1.0 / theta ** (index.float() / half)
     angles = coordinates.float()[:, axis] * frequency.to(coordinates.device)
-    angles = torch.cat([angles, angles], -1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn queries or keys (..., S, head_dim) by their angles, first half against second."""
-    first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+    """Turn the heads (B, S, N, head_dim) by their positions' angles, first half against second."""
+    half = x.shape[-1] // 2
+    return torch.addcmul(x * cos[:, None], x.roll(half, -1), sin[:, None])

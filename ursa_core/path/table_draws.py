@@ -70,28 +70,23 @@ class TableDraws:
             entries = _entries(distance, row)
             nearer = bisect(entries, table.num_levels, reach, or_equal=True)
             last = (nearer - 1).clamp(min=0)
-            sums = []
-            shares = []
-            for beta, measure in zip(nodes, measures, strict=True):
-                weights = _boltzmann(distance, beta).mul_(count)
-                mass = weights.cumsum(-1)
-                moment = weights.mul_(distance).cumsum(-1)
-                sums.append((mass, moment))
-                flow = torch.where(nearer > 0, _flow(mass, moment, row, reach)(last), 0.0)
-                shares.append(flow.clamp_(min=0) / mass[row, -1] * measure[row])
-            share = torch.stack(shares, dim=1)
+            weights = torch.exp(distance * -nodes.to(distance.dtype)[..., None]).mul_(count)
+            mass = weights.cumsum(-1).flatten(0, 1)
+            moment = weights.mul_(distance).cumsum(-1).flatten(0, 1)
+            # The sums of node i over the pair in row r are in row i·U + r.
+            each = row + len(classes) * torch.arange(len(nodes), device=row.device)[:, None]
+            flow = torch.where(nearer > 0, _flow(mass, moment, each, reach)(last), 0.0)
+            share = (flow.clamp_(min=0) / mass[each, -1] * measures[:, row]).T
             jumps = (noise[at, 0] < -torch.expm1(-share.sum(1))).nonzero().squeeze(1)
             node = pick(share[jumps], noise[at[jumps], 1])
-            for index, (mass, moment) in enumerate(sums):
-                here = jumps[node == index]
-                where = at[here]
-                flow_to = _flow(mass, moment, row[here], reach[here])
-                total = flow_to(last[here])
-                target = _below(noise[where, 2] * total, total)
-                level = bisect(flow_to, last[here] + 1, target)
-                before = torch.where(level > 0, flow_to((level - 1).clamp(min=0)), 0.0)
-                within = (target - before) / (flow_to(level) - before)
-                moved[where] = table.member(x_1[where], level, within)
+            where = at[jumps]
+            flow_to = _flow(mass, moment, each[node, jumps], reach[jumps])
+            total = flow_to(last[jumps])
+            target = _below(noise[where, 2] * total, total)
+            level = bisect(flow_to, last[jumps] + 1, target)
+            before = torch.where(level > 0, flow_to((level - 1).clamp(min=0)), 0.0)
+            within = (target - before) / (flow_to(level) - before)
+            moved[where] = table.member(x_1[where], level, within)
         return moved
 
     def _groups(
@@ -152,7 +147,7 @@ def _entries(table: Tensor, row: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _flow(mass: Tensor, moment: Tensor, row: Tensor, reach: Tensor) -> Callable[[Tensor], Tensor]:
-    """Sum of p(x)·(reach − d(x)) over the levels up to an index (n,), from running sums (U, J)."""
+    """Sum of p(x)·(reach − d(x)) over the levels up to an index, from rows of running sums."""
     return lambda index: reach * mass[row, index] - moment[row, index]
 
 

@@ -80,7 +80,7 @@ def denoise(
             )  # fmt: skip
         for step, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
             hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
-            x_1, _ = draw_codes(
+            x_1 = draw_codes(
                 head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p
             )
             ends = (t_next == 1) & (t < 1)

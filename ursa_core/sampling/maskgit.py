@@ -11,7 +11,7 @@ from ursa_core.errors import UsageError
 from ursa_core.path.draws import Randomness, uniforms
 from ursa_core.path.masked import MaskedPath
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
-from ursa_core.sampling.posterior import Head, draw_codes
+from ursa_core.sampling.posterior import Head, draw_scored_codes
 
 
 def maskgit(
@@ -67,7 +67,7 @@ def maskgit(
         if not bool(masked.any()):
             break
         hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
-        codes, log_probs = draw_codes(
+        codes, log_probs = draw_scored_codes(
             head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p
         )
         noise = uniforms(x_t.shape, generators, x_t.device).clamp(min=1e-12)

@@ -1,7 +1,7 @@
 """Draws of x_1 from the network's posterior, in chunks of positions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ def draw_codes(
     *,
     temperature: float = 1.0,
     top_p: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Codes drawn from the posterior and their log-probabilities.
+) -> Tensor:
+    """Codes (B, L) int64 drawn from the posterior.
 
     The logits of all positions never exist at once: head and draw run over chunks. Where each item
     has a generator a chunk is of one item, whose products then have the same shapes in any batch.
@@ -39,19 +39,52 @@ def draw_codes(
         temperature: divides the logits; 0 takes the likeliest code.
         top_p: keep only the likeliest codes that together reach this probability.
 
-    Returns:
-        codes (B, L) int64 and their log-probabilities (B, L) float32 under the posterior itself,
-        before temperature and top_p.
-
     Raises:
         UsageError: temperature or top_p out of range.
         CheckpointError: the logits aren't finite.
     """
+    codes = hidden.new_empty(hidden.shape[:2], dtype=torch.int64)
+    flat = codes.view(-1)
+    for rows, _, drawn in _draws(head, hidden, num_codes, generator, temperature, top_p):
+        flat[rows] = drawn
+    return codes
+
+
+def draw_scored_codes(
+    head: Head,
+    hidden: Tensor,
+    num_codes: int,
+    generator: Randomness,
+    *,
+    temperature: float = 1.0,
+    top_p: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`draw_codes`, with the codes' log-probabilities (B, L) float32.
+
+    They are those of the posterior itself, before temperature and top_p.
+    """
+    codes = hidden.new_empty(hidden.shape[:2], dtype=torch.int64)
+    log_probs = hidden.new_empty(hidden.shape[:2], dtype=torch.float32)
+    flat_codes, flat_log_probs = codes.view(-1), log_probs.view(-1)
+    for rows, logits, drawn in _draws(head, hidden, num_codes, generator, temperature, top_p):
+        weights = posterior_weights(logits)
+        chosen = weights.gather(1, drawn[:, None])[:, 0]
+        flat_codes[rows], flat_log_probs[rows] = drawn, (chosen / weights.sum(-1)).log()
+    return codes, log_probs
+
+
+def _draws(
+    head: Head,
+    hidden: Tensor,
+    num_codes: int,
+    generator: Randomness,
+    temperature: float,
+    top_p: float | None,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Chunks of the positions, flat, with their logits (n, K) and the codes drawn (n,)."""
     shape = hidden.shape[:2]
     noise = uniforms(shape, generator, hidden.device).reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])
-    codes = torch.empty(states.shape[0], dtype=torch.int64, device=hidden.device)
-    log_probs = torch.empty(states.shape[0], dtype=torch.float32, device=hidden.device)
     chunk_bytes = _CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "other"]
     head_bytes = max(chunk_bytes, 4 * num_codes * _HEAD_ROWS)
     together = states.shape[0] if isinstance(generator, torch.Generator) else shape[1]
@@ -62,13 +95,7 @@ def draw_codes(
             for inner in chunks(head_logits.shape[0], num_codes, chunk_bytes):
                 logits = head_logits[inner]
                 rows = slice(start + inner.start, start + inner.stop)
-                weights = posterior_weights(logits, temperature, top_p)
-                codes[rows] = drawn = pick(weights, noise[rows])
-                if temperature != 1 or top_p is not None:
-                    weights = posterior_weights(logits)
-                chosen = weights.gather(1, drawn[:, None])[:, 0]
-                log_probs[rows] = (chosen / weights.sum(-1)).log()
-    return codes.view(shape), log_probs.view(shape)
+                yield rows, logits, pick(posterior_weights(logits, temperature, top_p), noise[rows])
 
 
 def posterior_weights(
