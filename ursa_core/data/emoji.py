@@ -32,11 +32,11 @@ BACKGROUNDS = {
 }
 SPLITS = ("train", "heldout", "all")
 KINDS = {
-    "plain": 0.6,
-    "small": 0.1,
-    "aside": 0.1,
-    "sliding": 0.1,
-    "bouncing": 0.1,
+    "plain": 0.8,
+    "small": 0.05,
+    "aside": 0.05,
+    "sliding": 0.05,
+    "bouncing": 0.05,
 }
 """What the whole figure does, with its share of the clips."""
 SCALES = {
