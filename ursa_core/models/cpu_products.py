@@ -37,12 +37,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Normalise x (..., D): over its root mean square, summed in float32, times the gain (D,)."""
+    """Normalise x (..., D): over its root mean square, computed in float32, times the gain (D,)."""
     if not _plain_cpu(x):
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (x * scale.to(x.dtype)).mul_(weight)
+    wide = x.to(torch.float32, copy=True)
+    mean = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    return wide.mul_(mean.add_(eps).rsqrt_()).mul_(weight.float()).to(x.dtype)
 
 
 def _plain_cpu(x: Tensor) -> bool:

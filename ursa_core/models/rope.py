@@ -47,4 +47,4 @@ def rotations(coordinates: Tensor, head_dim: int, theta: float) -> tuple[Tensor,
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the heads (B, S, N, head_dim) by their positions' angles, first half against second."""
     half = x.shape[-1] // 2
-    return torch.addcmul(x * cos[:, None], x.roll(half, -1), sin[:, None])
+    return (x * cos[:, None]).add_(x.roll(half, -1).mul_(sin[:, None]))
