@@ -10,6 +10,7 @@ import typer
 from ursa_cli import options, output
 
 if TYPE_CHECKING:
+    from ursa_core.training.data_plan import DataPlan
     from ursa_core.training.run import TrainingPlan
     from ursa_core.training.task import Progress
 
@@ -96,6 +97,22 @@ def train(
     )
 
 
+def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
+    """Lines on the shapes of a generator's batches."""
+    if data is None:
+        return []
+    lines = [
+        f"{each.clips:,} clips of {each.grid} codes, {each.batch_size} a pass:"
+        f" {each.tokens:,} tokens, {each.share:.0%} of all passes"
+        for each in data.grids
+    ]
+    if data.num_left_out:
+        lines.append(f"{data.num_left_out:,} clips shorter than data.frames are left out")
+    if data.num_uncaptioned:
+        lines.append(f"{data.num_uncaptioned:,} clips have no caption")
+    return [("data" if k == 0 else "", line) for k, line in enumerate(lines)]
+
+
 def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
     """Print what a run would do, and warn where it can't."""
     need, there = plan.memory["total"], plan.device_bytes
@@ -108,6 +125,7 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
         ("parameters", f"{plan.parameters:,}"),
         ("steps", f"{plan.steps}, {plan.steps_done} done"),
         ("clips", f"{plan.items_per_step} a step{tokens}"),
+        *_batches(plan.data),
         ("device", f"{plan.device}, {plan.precision}, shared by {plan.ranks} ranks"),
         ("memory", f"{output.size(need)}, of {output.size(there) if there else 'unknown'}"),
     ]

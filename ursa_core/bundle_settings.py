@@ -25,6 +25,7 @@ class BundleSettings:
         shift: time shift of the steps.
         temperature: of the draws of x_1.
         motion_prefix: prompts are prefixed ``motion=9.0, ``.
+        motion: score of that prefix unless another is asked for.
         negative: prompt of the unconditional half.
         chain: how ``ursa extend`` chains its rounds, ``tokens`` or ``pixels``.
         licence: of the weights.
@@ -41,6 +42,7 @@ class BundleSettings:
     shift: float = 3.0
     temperature: float = 1.0
     motion_prefix: bool = True
+    motion: float = 9.0
     negative: str = ""
     chain: str = "pixels"
     licence: str = "Apache-2.0"
@@ -49,6 +51,11 @@ class BundleSettings:
     def shape(self) -> PixelShape:
         """Pixel shape made by default."""
         return PixelShape(self.frames, self.height, self.width)
+
+
+def motion_prompt(motion: float, prompt: str) -> str:
+    """The prompt behind a motion score, as the published video models read it."""
+    return f"motion={motion:.1f}, {prompt}"
 
 
 IMAGE_SETTINGS = BundleSettings(frames=1, height=1024, width=1024, steps=25, motion_prefix=False)

@@ -35,6 +35,7 @@ KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
 BOOKKEEPING = {
     "samples.prompts",
     "data.validation_shards",
+    "data.workers",
     *(
         f"train.{key}"
         for key in (

@@ -218,8 +218,20 @@ class GeneratorData(Section):
     validation_shards: OneOrMore | None = None
     """Folders of token shards that are never trained on; the loss on them is logged."""
     frames: Count | None = None
-    """Latent frames of a training clip; longer token clips give windows from anywhere in them. Null
-    takes whole clips of the most frequent length."""
+    """Latent frames of a training clip; longer token clips give windows from anywhere in them, and
+    shorter ones are left out. Null takes whole clips of any length."""
+    batch_tokens: Count | None = None
+    """Most tokens of a pass, prompts among them: clips of each grid make passes of their own, of as
+    many as fit, up to train.batch_size. Null takes so many of any grid."""
+    motion_prefix: bool = False
+    """Put ``motion=…, `` before each prompt, as the published video models have it."""
+    motion_scale: Above0 = 100.0
+    """The score there is so many times the stored motion, which is in [0, 1]."""
+    shuffle_mb: Count = 256
+    """Codes among which clips are shuffled, in MB, all of a smaller data set; reading takes up to
+    twice as much memory."""
+    workers: Steps = 1
+    """Threads that make the next passes' batches meanwhile; 0 makes each when it is needed."""
 
 
 class PathSettings(Section):

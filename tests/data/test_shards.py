@@ -1,5 +1,6 @@
 """Token shards: rows come back as written, runs continue, damage is noticed."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ursa_core.data import shard_writer
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of, remove_shards
 from ursa_core.data.shards import TokenIdentity, read_shards, shard_paths
 from ursa_core.errors import DataError
@@ -56,6 +58,43 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
         table.codes([0, 2])
     with pytest.raises(IndexError):
         table.codes([8])
+
+
+def test_only_some_groups_of_rows_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_writer, "GROUP_CODES", 100)  # two rows
+    rows = [row(k) for k in range(24)]
+    with ShardWriter(tmp_path, IDENTITY, rows_per_shard=6) as writer:
+        for one in rows:
+            writer.add(one)
+    assert [pq.read_metadata(path).num_row_groups for path in shard_paths(tmp_path)] == [3] * 4
+    table = read_shards(tmp_path)
+    assert table.group_starts.tolist() == list(range(0, 25, 2))
+    assert table.num_uncaptioned == 8
+    assert not table._decoded  # nothing was read but grids and motions
+    table.row_codes(0)
+    one_group = table._decoded_bytes
+    table.cache_bytes = 3 * one_group + 100
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0)).tolist()
+    most = 0
+    for k in order * 2:
+        assert np.array_equal(table.row_codes(k), rows[k].codes.flatten())
+        assert table.captions(k) == list(rows[k].captions)
+        most = max(most, table._decoded_bytes)
+    assert 2 * one_group < most <= table.cache_bytes
+    assert sum(group.num_bytes for group in table._decoded.values()) == table._decoded_bytes
+    assert sorted(table.all_captions()) == sorted(c for one in rows for c in one.captions)
+
+
+def test_several_threads_read_the_same_rows(tmp_path: Path) -> None:
+    write(tmp_path, [row(k) for k in range(12)])
+    table = read_shards(tmp_path)
+    table.cache_bytes = 1  # of one group, whichever was read last
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: (k, table.row_codes(k)), [*range(12)] * 10))
+    assert all(np.array_equal(codes, row(k).codes.flatten()) for k, codes in found)
+    assert len(table._decoded) == 1
 
 
 def test_a_stopped_run_continues_after_its_last_shard(tmp_path: Path) -> None:

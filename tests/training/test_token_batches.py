@@ -8,7 +8,8 @@ from tiny_runs import GENERATOR, recipe_of
 
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
 from ursa_core.data.shards import TokenIdentity, read_shards
-from ursa_core.errors import RecipeError
+from ursa_core.errors import DataError, RecipeError
+from ursa_core.training.data_plan import plan_data
 from ursa_core.training.token_batches import LAST_TIME, TokenBatches
 
 IDENTITY = TokenIdentity("ab12", 100, (10, 10), 4, 8)
@@ -17,14 +18,20 @@ LENGTHS = (FRAMES, FRAMES, FRAMES, 7, 9)
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def folders(tmp_path_factory):
     """Clips of several lengths; each code tells its clip (tens) and its latent frame (ones)."""
     folders = [tmp_path_factory.mktemp("shards") for _ in range(2)]
     for folder, clips in zip(folders, (range(3), range(3, 5)), strict=True):
         with ShardWriter(folder, IDENTITY) as writer:
             for clip in clips:
                 codes = (10 * clip + torch.arange(LENGTHS[clip]))[:, None, None].expand(-1, 2, 1)
-                writer.add(TokenRow(codes.contiguous(), (f"caption {clip}",), 8.0, 0.0, str(clip)))
+                captions, motion = (f"caption {clip}",), clip / 10
+                writer.add(TokenRow(codes.contiguous(), captions, 8.0, motion, str(clip)))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def table(folders):
     return read_shards(*folders)
 
 
@@ -35,11 +42,75 @@ def batch_of(table, folder, *overrides):
     return made, made.codes.view(shape)[..., 0], made.times.view(shape)[..., 0]
 
 
-def test_without_a_length_the_most_frequent_clips_are_taken_whole(table, tmp_path):
-    made, codes, _ = batch_of(table, tmp_path)
-    assert made.grid.frames == FRAMES
-    assert set(codes[:, 0].tolist()) == {0, 10, 20}
-    assert not TokenBatches(recipe_of(GENERATOR, tmp_path), table).has_middles
+def test_without_a_length_each_grid_makes_batches_of_whole_clips(table, tmp_path):
+    batches = TokenBatches(recipe_of(GENERATOR, tmp_path), table)
+    assert batches.grid.frames == FRAMES  # most clips
+    assert not batches.has_middles
+    seen = set()
+    for index in range(12):
+        made = batches.batch(index)
+        codes = made.codes.view(4, made.grid.frames, 2)[..., 0]
+        assert torch.equal(codes - codes[:, :1], torch.arange(made.grid.frames).expand(4, -1))
+        assert all(LENGTHS[first // 10] == made.grid.frames for first in codes[:, 0].tolist())
+        seen |= set(codes[:, 0].tolist())
+    assert seen == {0, 10, 20, 30, 40}
+
+
+def test_a_number_of_tokens_sets_each_grids_batch(table, tmp_path):
+    """A prompt of 12, begin of video, and two codes a frame: 21, 27 and 31 tokens a clip."""
+    recipe = recipe_of(GENERATOR, tmp_path, "data.batch_tokens=70", "train.batch_size=8")
+    batches = TokenBatches(recipe, table)
+    sizes = {b.grid.frames: b.batch_size for b in batches.order.buckets}
+    assert sizes == {4: 3, 7: 2, 9: 2}
+    for index in range(10):
+        made = batches.batch(index)
+        assert len(made.codes) * batches.tokens(made.grid) <= 70
+        assert len(made.codes) == len(made.prompts) == len(made.times) == sizes[made.grid.frames]
+    plan = plan_data(batches)
+    assert plan.largest.grid.frames in (4, 9)
+    assert plan.largest.tokens == 63
+    assert sum(each.share for each in plan.grids) == pytest.approx(1)
+    few = recipe_of(GENERATOR, tmp_path, "data.batch_tokens=30")
+    with pytest.raises(RecipeError, match="30 are fewer than the 31 of one clip of 9×2×1"):
+        TokenBatches(few, table)
+
+
+def test_clips_shorter_than_a_window_are_counted(table, tmp_path):
+    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, "data.frames=7"), table)
+    assert batches.num_left_out == 3
+    assert [b.rows.tolist() for b in batches.order.buckets] == [[3, 4]]
+
+
+def test_motion_stands_before_prompts_where_asked_for(table, tmp_path):
+    asked = ("data.motion_prefix=true", "data.motion_scale=50", "objective.caption_dropout=0.5")
+    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, *asked, "data.frames=4"), table)
+    prompts = {prompt for index in range(20) for prompt in batches.batch(index).prompts}
+    assert prompts == {"", *(f"motion={5 * clip:.1f}, caption {clip}" for clip in range(5))}
+    assert batches.motion == pytest.approx(10)
+
+
+def test_one_of_several_captions_is_drawn_each_time(tmp_path):
+    captions = ("short", "a rather longer one")
+    with ShardWriter(tmp_path, IDENTITY) as writer:
+        writer.add(TokenRow(torch.zeros(1, 2, 2, dtype=torch.int64), captions, 8.0, 0.0, "a"))
+        writer.add(TokenRow(torch.zeros(1, 2, 2, dtype=torch.int64), (), 8.0, 0.0, "b"))
+    asked = ("train.batch_size=400", "objective.caption_dropout=0")
+    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, *asked), read_shards(tmp_path))
+    counts = Counter(batches.batch(0).prompts)
+    assert counts[""] == 200  # the clip without a caption
+    assert set(counts) == {"", *captions}
+    assert all(70 < counts[caption] < 130 for caption in captions)
+
+
+def test_data_without_any_caption_is_refused_unless_all_are_dropped(tmp_path):
+    with ShardWriter(tmp_path, IDENTITY) as writer:
+        writer.add(TokenRow(torch.zeros(1, 2, 2, dtype=torch.int64), (), 8.0, 0.0, "a"))
+    table = read_shards(tmp_path)
+    with pytest.raises(DataError, match="has a caption") as caught:
+        TokenBatches(recipe_of(GENERATOR, tmp_path), table)
+    assert "caption_dropout=1" in caught.value.hint
+    without = TokenBatches(recipe_of(GENERATOR, tmp_path, "objective.caption_dropout=1"), table)
+    assert set(without.batch(0).prompts) == {""}
 
 
 def test_longer_clips_give_windows_from_anywhere(table, tmp_path):
@@ -72,9 +143,9 @@ def test_windows_from_behind_the_start_are_given_their_first_frames(table, tmp_p
         ("interpolation", {(1, 0, 0, 1)}),
     ],
 )
-def test_each_task_gives_its_frames_as_often_as_asked(task, patterns, table, tmp_path):
-    asked = f"objective.{task}_probability=0.3"
-    _, _, times = batch_of(table, tmp_path, asked, "objective.async_probability=0")
+def test_each_task_gives_its_frames_as_often_as_asked(task, patterns, folders, tmp_path):
+    asked = (f"objective.{task}_probability=0.3", "objective.async_probability=0")
+    _, _, times = batch_of(read_shards(folders[0]), tmp_path, *asked)
     found = Counter(tuple(row.int().tolist()) for row in times == LAST_TIME)
     assert set(found) == patterns | {(0, 0, 0, 0)}
     assert 0.2 < 1 - found[0, 0, 0, 0] / 400 < 0.4

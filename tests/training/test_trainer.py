@@ -1,13 +1,17 @@
 """Training: exact continuation, checkpoints that survive, bundles that load, faults told."""
 
 import json
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import TOKENIZER, recipe_of, stored, train
 
 from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.data.shard_writer import ShardWriter, TokenRow
+from ursa_core.data.shards import read_shards, shard_paths
 from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
@@ -120,7 +124,8 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator_recipe, tmp_path):
 def test_every_epoch_shows_every_clip_once(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path)
     task = build_task(recipe, torch.device("cpu"))
-    epochs = [[task.batches.row(epoch * 24 + i) for i in range(24)] for epoch in range(2)]
+    passes = [[task.batches.order.batch(6 * epoch + i)[1] for i in range(6)] for epoch in range(2)]
+    epochs = [[row for rows in epoch for row in rows] for epoch in passes]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
     assert epochs[0] != epochs[1]
 
@@ -131,6 +136,78 @@ def test_dry_run_reads_everything_and_writes_nothing(recipe_text, tmp_path):
     assert plan.parameters > 1000
     assert plan.memory["total"] >= plan.parameters * 20
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_tries_every_shape_of_the_data(generator_recipe, tmp_path):
+    """Clips of three latent frames and some of one, which a pass of 40 tokens holds more of."""
+    recipe = recipe_of(generator_recipe, tmp_path)
+    table = read_shards(*recipe.data.shards)
+    stills = tmp_path / "stills"
+    with ShardWriter(stills, table.identity) as writer:
+        for k in range(6):
+            codes = table.codes([k])[0, :4].view(1, 2, 2)
+            writer.add(TokenRow(codes, (), 8.0, 0.0, f"still {k}"))
+    both = f"data.shards=[{recipe.data.shards[0]}, {stills}]"
+    asked = (both, "data.batch_tokens=55", "train.batch_size=3")
+    plan = plan_training(recipe_of(generator_recipe, tmp_path, *asked), tmp_path / "run")
+    found = [(str(g.grid), g.clips, g.batch_size, g.tokens) for g in plan.data.grids]
+    assert found == [("3×2×2", 24, 2, 50), ("1×2×2", 6, 3, 51)]
+    assert plan.data.num_uncaptioned == 6
+    assert plan.items_per_step == round(2 * (12 * 2 + 2 * 3) / 14)
+    run = train(generator_recipe, tmp_path, "run", *asked, "train.steps=8")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert all(0 <= line["data_wait"] < 1 for line in lines)
+    assert not any("a_pass" in name for line in lines for name in line)
+    assert {run.task.batch(index)[0].shape for index in range(16)} == {(2, 12), (3, 4)}
+    path = shard_paths(stills)[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(60) + content[260:])
+    with pytest.raises(DataError, match="damaged"):
+        plan_training(recipe_of(generator_recipe, tmp_path, *asked), tmp_path / "other")
+
+
+def test_data_of_several_grids_continues_bit_for_bit(generator_recipe, tmp_path):
+    """With threads that read ahead in one run and none in the other."""
+    table = read_shards(*recipe_of(generator_recipe, tmp_path).data.shards)
+    with ShardWriter(tmp_path / "mixed", table.identity) as writer:
+        for k in range(20):
+            frames = 1 + k % 3
+            codes = table.codes([k])[0, : 4 * frames].view(frames, 2, 2)
+            writer.add(TokenRow(codes, (f"clip {k}",), 8.0, 0.0, str(k)))
+    asked = (f"data.shards={tmp_path / 'mixed'}", "train.accumulate=4", "data.shuffle_mb=1")
+    precise = (*asked, "train.precision=float32")
+    whole = train(generator_recipe, tmp_path, "whole", *precise, "data.workers=0")
+
+    def stop_after_three(progress):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(
+            generator_recipe,
+            tmp_path,
+            "parts",
+            *precise,
+            "data.workers=2",
+            on_step=stop_after_three,
+        )
+    parts = train(generator_recipe, tmp_path, "parts", *precise, "data.workers=3")
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, parts.tensors()[name]), name
+
+
+def test_a_motion_prefix_needs_a_text_tokenizer_with_numbers(generator_recipe, tmp_path):
+    asked = recipe_of(generator_recipe, tmp_path, "data.motion_prefix=true")
+    with pytest.raises(RecipeError, match="knows no numbers"):
+        build_task(asked, torch.device("cpu"))
+    texts = Path(__file__).parents[1] / "golden" / "published_text" / "tokenizer"
+    words = ("data.motion_prefix=true", f"text_tokenizer={texts}")
+    task = build_task(recipe_of(generator_recipe, tmp_path, *words), torch.device("cpu"))
+    settings = task.settings()
+    assert settings.motion_prefix
+    assert settings.motion == round(100 * float(task.batches._table.motions.mean()), 1) > 0
+    prompts = [p for index in range(5) for p in task.batches.batch(index).prompts if p]
+    assert all(re.match(r"motion=\d+\.\d, a ", prompt) for prompt in prompts)
 
 
 def test_shards_of_another_tokenizer_are_refused(generator_recipe, tmp_path):
@@ -179,7 +256,7 @@ def test_the_loss_on_other_data_is_logged_by_time(generator_recipe, tmp_path):
     assert any("validation_loss_time" in name for name in told[0])
     again = with_it.task.validation_loss(0, with_it.objective)
     assert torch.equal(again["loss"], with_it.task.validation_loss(0, with_it.objective)["loss"])
-    _, ids, _, _ = with_it.task._on_device(with_it.task.validation.batch(0))
+    _, ids, _, _ = with_it.task._on_device(*with_it.task._encoded(with_it.task.validation.batch(0)))
     assert (ids != with_it.task.text_tokenizer.pad_id).any(1).all()  # no caption is dropped
 
 

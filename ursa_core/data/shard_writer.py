@@ -21,12 +21,14 @@ from ursa_core.data.shards import (
     SCHEMA,
     TokenIdentity,
     open_shard,
-    read_columns,
+    read_sources,
     shard_paths,
 )
 from ursa_core.errors import DataError, unwritable
 
 ROWS_PER_SHARD = 512
+GROUP_CODES = 1 << 18
+"""Of a group of rows, about: what is read and decoded at once, a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class ShardWriter:
                         f"{path} was made with another {_difference(found.get(what), given)}",
                         "use the same settings, another folder, or --fresh to start over",
                     )
-            self.done |= set(read_columns(path, ["source"])["source"].to_pylist())
+            self.done |= set(read_sources(path))
             self.shards.append(path)
 
     def __enter__(self) -> Self:
@@ -162,6 +164,7 @@ class ShardWriter:
         number = int(self.shards[-1].stem.removeprefix("shard-")) + 1 if self.shards else 0
         path = self.folder / f"shard-{number:05d}.parquet"
         rows = self._rows
+        group = GROUP_CODES * len(rows) // sum(row.codes.numel() for row in rows)
         columns = {
             "codes": [row.codes.flatten().numpy().astype(np.int32) for row in rows],
             "grid": [list(row.codes.shape) for row in rows],
@@ -173,7 +176,13 @@ class ShardWriter:
         temporary = path.with_name(f".{path.name}.part")
         try:
             table = pa.Table.from_pydict(columns, schema=self._schema)
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+            pq.write_table(
+                table,
+                temporary,
+                row_group_size=max(1, group),
+                compression="zstd",
+                write_page_checksum=True,
+            )
             temporary.replace(path)
         except (OSError, pa.ArrowException) as error:
             temporary.unlink(missing_ok=True)

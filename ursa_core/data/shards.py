@@ -2,18 +2,22 @@
 
 One row a clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
 frames, rows, columns), ``captions``, ``fps``, ``motion`` and ``source``. Every shard names the
-video tokenizer that its codes belong to.
+video tokenizer that its codes belong to. Rows lie in groups of a megabyte or so, which are read
+alone: of a set of any size only some groups are in memory.
 """
 
-import bisect
 import json
-from collections.abc import Sequence
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -23,6 +27,7 @@ from ursa_core.errors import DataError
 from ursa_core.grids import LatentGrid
 
 RECORD_KEY = b"ursa"
+CACHE_BYTES = 256 << 20
 SCHEMA = pa.schema(
     [
         pa.field("codes", pa.list_(pa.int32()), nullable=False),
@@ -33,6 +38,8 @@ SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
     ]
 )
+_NAME = re.compile(r"shard-(\d+-of-\d+-)?\d{5,}\.parquet")
+_SIDE_BITS = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class TokenIdentity:
 def read_shards(*folders: Path | str) -> "TokenTable":
     """The clips of one or more folders of shards.
 
-    Captions and grids are read now; the codes of a shard when they are first asked for, and kept.
+    Grids and motions are read now, all else of a group of rows when one of them is asked for.
 
     Raises:
         DataError: a folder has no shard, one is damaged, or they belong to different tokenizers.
@@ -86,32 +93,69 @@ def read_shards(*folders: Path | str) -> "TokenTable":
     return table
 
 
+@dataclass(frozen=True)
+class _Group:
+    """A decoded group of rows: their codes, flat, where each row's begin, and the rest."""
+
+    codes: NDArray[np.int32]
+    begins: NDArray[np.int64]
+    rest: pa.Table
+
+    @property
+    def num_bytes(self) -> int:
+        return self.codes.nbytes + self.begins.nbytes + int(self.rest.nbytes)
+
+
 class TokenTable:
     """Clips of one or more shards, by row number; made by :func:`read_shards`.
+
+    Safe to be asked by several threads. The groups of rows asked for last stay decoded.
 
     Attributes:
         identity: the tokenizer of all codes.
         grids: the latent grids that occur, most frequent first.
+        num_uncaptioned: rows without a caption.
+        motions: float32 (rows,), how much each row moves.
+        cache_bytes: of decoded groups that stay.
     """
 
     def __init__(self, paths: Sequence[Path], identity: TokenIdentity) -> None:
         self.identity = identity
         self._paths = list(paths)
-        names = [name for name in SCHEMA.names if name != "codes"]
-        parts = [read_columns(path, names) for path in paths]
-        self._starts = list(np.cumsum([0] + [len(part) for part in parts]))
-        self._table = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
-        self._shapes = _int_rows(self._table["grid"], 3)
-        found, self._grid_of, counts = np.unique(
-            self._shapes, axis=0, return_inverse=True, return_counts=True
+        self.num_uncaptioned = 0
+        self.cache_bytes = CACHE_BYTES
+        places: list[tuple[int, int]] = []
+        sizes: list[int] = []
+        shapes: list[NDArray[np.int64]] = []
+        motions: list[NDArray[np.float32]] = []
+        for shard, path in enumerate(self._paths):
+            with _Opened(path) as file:
+                about = file.metadata
+                for group in range(about.num_row_groups):
+                    places.append((shard, group))
+                    sizes.append(about.row_group(group).num_rows)
+                    self.num_uncaptioned += _num_uncaptioned(file, group)
+                columns = file.read(["grid", "motion"], use_threads=False)
+                shapes.append(_int_rows(columns["grid"], 3))
+                motions.append(columns["motion"].to_numpy())
+        self._places = np.array(places, np.int64).reshape(-1, 2)
+        self.group_starts = np.cumsum([0, *sizes])
+        self.motions = np.concatenate(motions)
+        sides = np.concatenate(shapes)
+        # One number a grid: sorting numbers is far faster than sorting rows.
+        keys = (sides[:, 0] << 2 * _SIDE_BITS) | (sides[:, 1] << _SIDE_BITS) | sides[:, 2]
+        found, first, kinds, counts = np.unique(
+            keys, return_index=True, return_inverse=True, return_counts=True
         )
-        self._grid_of = self._grid_of.reshape(-1)
-        self._grid_kinds = [LatentGrid(*map(int, shape)) for shape in found]
+        self._grid_kinds = [LatentGrid(*map(int, sides[row])) for row in first]
+        self._grid_of = kinds.astype(np.uint16 if len(found) < 1 << 16 else np.int64)
         self.grids = [self._grid_kinds[kind] for kind in np.argsort(-counts, kind="stable")]
-        self._codes: dict[int, tuple[NDArray[np.int32], NDArray[np.int64]]] = {}
+        self._decoded: OrderedDict[int, _Group] = OrderedDict()
+        self._decoded_bytes = 0
+        self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._table)
+        return int(self.group_starts[-1])
 
     def rows(self, grid: LatentGrid) -> NDArray[np.int64]:
         """Numbers of the rows with this grid, ascending: int64 (n,)."""
@@ -132,54 +176,89 @@ class TokenTable:
         numbers = [int(index) for index in indices]
         if any(not 0 <= number < len(self) for number in numbers):
             raise IndexError(f"row numbers go from 0 to {len(self) - 1}")
-        kinds = {int(self._grid_of[number]) for number in numbers}
-        if len(kinds) != 1:
-            raise ValueError(f"rows of {len(kinds)} grids can't be stacked; ask for one grid")
-        length = self._grid_kinds[kinds.pop()].num_codes
-        out = np.empty((len(numbers), length), np.int64)
-        for place, number in enumerate(numbers):
-            shard = bisect.bisect_right(self._starts, number) - 1
-            values, offsets = self._shard_codes(shard)
-            first = offsets[number - self._starts[shard]]
-            out[place] = values[first : first + length]
-        return torch.from_numpy(out)
+        grids = {self.grid(number) for number in numbers}
+        if len(grids) != 1:
+            raise ValueError(f"rows of {len(grids)} grids can't be stacked; ask for one grid")
+        return torch.from_numpy(np.stack([self.row_codes(number) for number in numbers])).long()
+
+    def row_codes(self, index: int) -> NDArray[np.int32]:
+        """Codes of a row, flat and not to be written to: int32 (L,).
+
+        Raises:
+            DataError: the shard that holds it is damaged.
+        """
+        group, place = self._group_of(index)
+        begin = group.begins[place]
+        return group.codes[begin : begin + self.grid(index).num_codes]
 
     def captions(self, index: int) -> list[str]:
         """Captions of a row; may be empty."""
-        captions: list[str] = self._table["captions"][index].as_py()
+        captions: list[str] = self._field("captions", index)
         return captions
 
     def fps(self, index: int) -> float:
         """Frames a second at which a row was sampled."""
-        return float(self._table["fps"][index].as_py())
+        return float(self._field("fps", index))
 
     def motion(self, index: int) -> float:
         """How much a row moves, in [0, 1]."""
-        return float(self._table["motion"][index].as_py())
+        return float(self.motions[index])
 
     def source(self, index: int) -> str:
         """Name of the clip that a row was made of."""
-        return str(self._table["source"][index].as_py())
+        return str(self._field("source", index))
 
-    def _shard_codes(self, shard: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """All codes of a shard, flat, and where each row begins."""
-        if shard not in self._codes:
-            path = self._paths[shard]
-            column = read_columns(path, ["codes"])["codes"].combine_chunks()
-            lengths = column.value_lengths().to_numpy()
-            values = column.flatten().to_numpy()
-            here = slice(self._starts[shard], self._starts[shard + 1])
-            if not np.array_equal(lengths, self._shapes[here].prod(axis=1)):
-                raise _damaged(path, ValueError("codes and grids don't match"))
-            if values.size and not 0 <= values.min() <= values.max() < self.identity.num_codes:
-                raise _damaged(path, ValueError("codes are out of range"))
-            self._codes[shard] = (values, np.cumsum(lengths) - lengths)
-        return self._codes[shard]
+    def all_captions(self) -> Iterator[str]:
+        """The captions of all rows, read group by group."""
+        for shard, number in self._places:
+            with _Opened(self._paths[shard]) as file:
+                column = file.read_row_group(int(number), ["captions"], use_threads=False)[0]
+            yield from pc.list_flatten(column).to_pylist()
+
+    def _field(self, name: str, index: int) -> Any:
+        group, place = self._group_of(index)
+        return group.rest[name][place].as_py()
+
+    def _group_of(self, index: int) -> tuple[_Group, int]:
+        """The decoded group of a row, and the row's place in it."""
+        number = int(np.searchsorted(self.group_starts, index, side="right")) - 1
+        with self._lock:
+            found = self._decoded.get(number)
+            if found is not None:
+                self._decoded.move_to_end(number)
+        if found is None:
+            found = self._decode(number)
+            self._keep(number, found)
+        return found, int(index - self.group_starts[number])
+
+    def _keep(self, number: int, group: _Group) -> None:
+        with self._lock:
+            if number not in self._decoded:
+                self._decoded[number] = group
+                self._decoded_bytes += group.num_bytes
+            while self._decoded_bytes > self.cache_bytes and len(self._decoded) > 1:
+                _, oldest = self._decoded.popitem(last=False)
+                self._decoded_bytes -= oldest.num_bytes
+
+    def _decode(self, number: int) -> _Group:
+        shard, group = map(int, self._places[number])
+        path = self._paths[shard]
+        with _Opened(path) as file:
+            table = file.read_row_group(group, use_threads=False)
+        column = table["codes"].combine_chunks()
+        lengths = column.value_lengths().to_numpy()
+        values = column.flatten().to_numpy()
+        kinds = self._grid_of[self.group_starts[number] : self.group_starts[number + 1]]
+        if not np.array_equal(lengths, [self._grid_kinds[kind].num_codes for kind in kinds]):
+            raise _damaged(path, ValueError("codes and grids don't match"))
+        if values.size and not 0 <= values.min() <= values.max() < self.identity.num_codes:
+            raise _damaged(path, ValueError("codes are out of range"))
+        return _Group(values, np.cumsum(lengths) - lengths, table.drop_columns(["codes", "grid"]))
 
 
 def shard_paths(folder: Path) -> list[Path]:
     """The finished shards of a folder, in order."""
-    return sorted(folder.glob("shard-[0-9][0-9][0-9][0-9][0-9].parquet"))
+    return sorted(path for path in folder.glob("shard-*.parquet") if _NAME.fullmatch(path.name))
 
 
 def open_shard(path: Path) -> dict[str, Any]:
@@ -188,10 +267,8 @@ def open_shard(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is damaged or no token shard.
     """
-    try:
-        schema = pq.read_schema(path, memory_map=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+    with _Opened(path) as file:
+        schema = file.schema_arrow
     if not schema.equals(SCHEMA) or RECORD_KEY not in (schema.metadata or {}):
         raise DataError(f"{path} isn't a token shard", "give a folder that `ursa tokenize` wrote")
     try:
@@ -201,22 +278,54 @@ def open_shard(path: Path) -> dict[str, Any]:
     return record
 
 
-def read_columns(path: Path, columns: list[str]) -> pa.Table:
-    """Some columns of a shard.
+def read_sources(path: Path) -> list[str]:
+    """Names of the clips in a shard.
 
     Raises:
         DataError: the file is damaged.
     """
-    try:
-        # The file itself, never a data set: a folder's other files don't matter here.
-        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
-            return file.read(columns)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+    with _Opened(path) as file:
+        names: list[str] = file.read(["source"])["source"].to_pylist()
+    return names
+
+
+class _Opened:
+    """A Parquet file in a ``with`` block that tells of damage as a DataError.
+
+    The file itself, never a data set: a folder's other files don't matter here.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> pq.ParquetFile:
+        try:
+            self._file = pq.ParquetFile(
+                self._path, memory_map=True, page_checksum_verification=True
+            )
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise _damaged(self._path, error) from error
+        return self._file
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._file.close()
+        if isinstance(error, OSError | ValueError | pa.ArrowException):
+            raise _damaged(self._path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is damaged: {error}", "delete it and run `ursa tokenize` again")
+
+
+def _num_uncaptioned(file: pq.ParquetFile, group: int) -> int:
+    """Rows of a group without a caption; an empty list counts as a null in its statistics."""
+    about = file.metadata.row_group(group)
+    columns = [about.column(k) for k in range(about.num_columns)]
+    (captions,) = (c for c in columns if c.path_in_schema.split(".")[0] == "captions")
+    if captions.statistics is not None and captions.statistics.has_null_count:
+        return int(captions.statistics.null_count)
+    lists = file.read_row_group(group, ["captions"], use_threads=False)["captions"]
+    return int(pc.sum(pc.equal(pc.list_value_length(lists), 0)).as_py() or 0)
 
 
 def _int_rows(column: pa.ChunkedArray, width: int) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle import Bundle
+from ursa_core.bundle_settings import motion_prompt
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, to_video
 from ursa_core.sampling.conditioning import Conditioning, Start, joined
@@ -79,8 +80,7 @@ def full_prompt(bundle: Bundle, options: GenerateOptions) -> str:
     prompt = name_emoji(options.prompt, bundle.subjects)
     if not bundle.settings.motion_prefix or not prompt:
         return prompt
-    motion = 9.0 if options.motion is None else options.motion
-    return f"motion={motion:.1f}, {prompt}"
+    return motion_prompt(_given(options.motion, bundle.settings.motion), prompt)
 
 
 def full_negative(bundle: Bundle, options: GenerateOptions) -> str:

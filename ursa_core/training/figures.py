@@ -10,6 +10,12 @@ Figures = dict[str, Tensor]
 
 TOKENS = "tokens_a_pass"
 """Figure of a micro-batch: tokens that go through the network, prompts among them."""
+CLIPS = "clips_a_pass"
+"""Figure of a micro-batch: its clips, where it may have others than train.batch_size."""
+WAITED = "seconds_waited_a_pass"
+"""Figure of a micro-batch: seconds that training waited for its data."""
+OF_A_PASS = (TOKENS, CLIPS, WAITED)
+"""Figures that are told as rates of a step, if at all."""
 
 
 def weighed(values: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
-from ursa_core.bundle_settings import BundleSettings
+from ursa_core.bundle_settings import BundleSettings, motion_prompt
 from ursa_core.data.shards import read_shards
-from ursa_core.errors import CheckpointError, DataError
+from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.path.base import Path as ProbabilityPath
@@ -23,7 +23,8 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
-from ursa_core.training.figures import TOKENS, Figures, weighed
+from ursa_core.training.ahead import Ahead
+from ursa_core.training.figures import CLIPS, TOKENS, WAITED, Figures, weighed
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
 from ursa_core.training.objective import Denoising, by_time_bin
 from ursa_core.training.token_batches import TokenBatch, TokenBatches
@@ -50,7 +51,7 @@ class GeneratorTask:
         self.start = find_start(recipe.init) if recipe.init else None
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
-        self.batches = _batches(recipe, recipe.data.shards, identity)
+        self.batches = _batches(recipe, recipe.data.shards, identity, recipe.train.accumulate)
         self.validation = (
             _batches(_for_validation(recipe), recipe.data.validation_shards, identity)
             if recipe.data.validation_shards
@@ -58,6 +59,12 @@ class GeneratorTask:
         )
         self.subjects = _subjects(recipe.data.shards)
         self.text_tokenizer = self._text_tokenizer()
+        if recipe.data.motion_prefix and self.text_tokenizer.unknown_words(motion_prompt(9.5, "")):
+            raise RecipeError(
+                "data.motion_prefix: the recipe's text tokenizer knows no numbers",
+                "start from a language model, or name a text_tokenizer that does",
+            )
+        self._ahead = Ahead(lambda k: self._encoded(self.batches.batch(k)), recipe.data.workers)
         codebook = self.video_tokenizer.codebook
         path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
         self.path: ProbabilityPath = build_path(path, codebook).to(device)
@@ -71,7 +78,7 @@ class GeneratorTask:
         )
         if not empty:
             self.model.to(device)
-        if recipe.train.compile:
+        if recipe.train.compile and not empty:
             self.model.model.compile()
         self.objective = Denoising(self.model)
 
@@ -81,16 +88,32 @@ class GeneratorTask:
             return start_tokenizer(self.start, length)
         if self.recipe.text_tokenizer != "words":
             return TextTokenizer.load(Path(self.recipe.text_tokenizer), length)
-        captions = {caption for several in self.batches.captions for caption in several}
-        return TextTokenizer.from_words(sorted(captions), length)
+        return TextTokenizer.from_words(sorted(set(self.batches.captions())), length)
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
-        return self._on_device(self.batches.batch(index))
+        return self._on_device(*self._ahead.take(index))
 
-    def _on_device(self, made: TokenBatch) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
-        ids, to = self.text_tokenizer.encode(made.prompts), self.device
-        return made.codes.to(to), ids.to(to), made.times.to(to), made.grid
+    def _encoded(self, made: TokenBatch) -> tuple[TokenBatch, Tensor]:
+        return made, self.text_tokenizer.encode(made.prompts)
+
+    def check_shapes(self) -> None:
+        """Read a batch of each grid and send its shape through the network of a plan.
+
+        Raises:
+            DataError: a shard is damaged.
+            ShapeError: codes and network don't fit together.
+        """
+        for bucket in self.batches.order.buckets:
+            made = self.batches.example(bucket)
+            codes, prompt_ids = made.codes, self.text_tokenizer.encode(made.prompts)
+            self.model(prompt_ids.to("meta"), codes.to("meta"), made.grid)
+
+    def _on_device(
+        self, made: TokenBatch, prompt_ids: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
+        to = self.device
+        return made.codes.to(to), prompt_ids.to(to), made.times.to(to), made.grid
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Figures]:
         """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin.
@@ -98,14 +121,16 @@ class GeneratorTask:
         On the masked path over the codes that it hasn't revealed.
         """
         noise = stream(self.recipe.seed, "corruption", index, self.device)
-        return self._loss(self.batch(index), noise, objective)
+        loss, figures = self._loss(self.batch(index), noise, objective)
+        waited = weighed(loss.new_tensor(self._ahead.seconds_waited))
+        return loss, {**figures, WAITED: waited}
 
     def validation_loss(self, index: int, objective: nn.Module) -> Figures | None:
         """Likewise of pass ``index`` over the validation shards; None without them."""
         if self.validation is None:
             return None
         noise = stream(self.recipe.seed, "validation corruption", index, self.device)
-        batch = self._on_device(self.validation.batch(index))
+        batch = self._on_device(*self._encoded(self.validation.batch(index)))
         loss, figures = self._loss(batch, noise, objective)
         return {"loss": weighed(loss), **figures}
 
@@ -120,7 +145,8 @@ class GeneratorTask:
         is_open = self.path.is_open(x_t)
         loss, each = objective(prompt_ids, x_t, x_1, grid, is_open)
         tokens = weighed(loss.new_tensor(prompt_ids.numel() + x_1.numel()))
-        return loss, {TOKENS: tokens, **by_time_bin(each, times, is_open)}
+        clips = weighed(loss.new_tensor(len(x_1)))
+        return loss, {TOKENS: tokens, CLIPS: clips, **by_time_bin(each, times, is_open)}
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -142,7 +168,8 @@ class GeneratorTask:
             guidance_interval=sampling.guidance_interval,
             shift=sampling.shift,
             temperature=sampling.temperature,
-            motion_prefix=False,
+            motion_prefix=self.recipe.data.motion_prefix,
+            motion=round(self.batches.motion, 1),
             chain="tokens" if self.batches.has_middles else "pixels",
         )
 
@@ -179,7 +206,9 @@ class GeneratorTask:
         return contact_sheet(clips, columns=2) if clips else None
 
 
-def _batches(recipe: GeneratorRecipe, shards: list[str], identity: str) -> TokenBatches:
+def _batches(
+    recipe: GeneratorRecipe, shards: list[str], identity: str, lanes: int = 1
+) -> TokenBatches:
     """The batches of token shards, which have to be of the tokenizer of that identity."""
     table = read_shards(*shards)
     if table.identity.tokenizer != identity:
@@ -187,7 +216,7 @@ def _batches(recipe: GeneratorRecipe, shards: list[str], identity: str) -> Token
             f"the shards in {', '.join(shards)} were made by another tokenizer",
             f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
         )
-    return TokenBatches(recipe, table)
+    return TokenBatches(recipe, table, lanes)
 
 
 def _for_validation(recipe: GeneratorRecipe) -> GeneratorRecipe:

@@ -26,6 +26,8 @@ def log_figures(
         line["items_per_second"] = round(now.items_per_second, 2)
         if now.tokens_per_second is not None:
             line["tokens_per_second"] = round(now.tokens_per_second, 1)
+        if now.data_wait is not None:
+            line["data_wait"] = round(now.data_wait, 5)
         if now.fault is not None:
             line["skipped"] = now.fault
     with (run / METRICS).open("a", encoding="utf-8") as file:

@@ -13,6 +13,7 @@ from ursa_core.errors import UsageError
 from ursa_core.recipe import Recipe, to_yaml
 from ursa_core.recipe_fields import TokenizerRecipe
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
+from ursa_core.training.data_plan import DataPlan, plan_data
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
 from ursa_core.training.estimates import UTILISATION, step_operations, training_memory
 from ursa_core.training.generator_task import GeneratorTask
@@ -27,7 +28,7 @@ class TrainingPlan:
 
     Args:
         parameters: trained.
-        items_per_step: clips seen by one optimizer step.
+        items_per_step: clips seen by one optimizer step, in the mean.
         tokens_per_step: likewise, prompts among them; None for a tokenizer.
         steps: of the whole run.
         steps_done: by the newest checkpoint.
@@ -37,6 +38,7 @@ class TrainingPlan:
         memory: bytes of a rank's device by part, estimated; for a tokenizer without activations.
         device_bytes: that there are; None where it can't be told.
         seconds_per_step: estimated by the device's measured rate; None for a tokenizer.
+        data: the batches of a generator's run; None for a tokenizer.
     """
 
     parameters: int
@@ -50,6 +52,7 @@ class TrainingPlan:
     memory: dict[str, int]
     device_bytes: int | None
     seconds_per_step: float | None
+    data: DataPlan | None
 
 
 def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Task:
@@ -66,7 +69,7 @@ def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> 
 
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
-    """Read the data and lay out the model, as training would, and say what would be done.
+    """Lay out data and model as training would, try each shape of a batch, and say what is to do.
 
     Raises:
         UsageError: the folder is no run, or the ranks can't share a step.
@@ -82,28 +85,36 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     parameters = sum(p.numel() for p in task.model.parameters())
     dtype = pick_dtype(plan.precision, device)
     precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
-    tokens = seconds = None
+    tokens = seconds = data = None
+    items: float = plan.batch_size
     memory = {"total": parameters * 4 * 5}
     if isinstance(task, GeneratorTask):
-        config, grid = task.model.config, task.batches.grid
-        length = task.recipe.model.max_prompt_length
+        task.check_shapes()
+        data = plan_data(task.batches)
+        config, length = task.model.config, task.recipe.model.max_prompt_length
+        # The settings that each grid's passes amount to.
+        plans = [plan.model_copy(update={"batch_size": each.batch_size}) for each in data.grids]
         memory = training_memory(
             config,
-            grid,
+            data.largest.grid,
             length,
-            plan,
+            plans[data.grids.index(data.largest)],
             recipe.optimizer,
             ranks,
             dtype == torch.bfloat16,
             device.type,
         ).to_json()
-        tokens = plan.batch_size * plan.accumulate * (length + 1 + grid.num_codes)
+        items, tokens = data.clips_a_pass, round(data.tokens_a_pass * plan.accumulate)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
-        seconds = step_operations(config, grid, length, plan) / rate
+        operations = [
+            each.share * step_operations(config, each.grid, length, of_grid)
+            for each, of_grid in zip(data.grids, plans, strict=True)
+        ]
+        seconds = sum(operations) / rate
     done = checkpoints(run)
     return TrainingPlan(
         parameters=parameters,
-        items_per_step=plan.batch_size * plan.accumulate,
+        items_per_step=round(items * plan.accumulate),
         tokens_per_step=tokens,
         steps=plan.steps,
         steps_done=steps_of(done[-1]) if done else 0,
@@ -113,6 +124,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         memory=memory,
         device_bytes=total_memory_bytes(device),
         seconds_per_step=seconds,
+        data=data,
     )
 
 

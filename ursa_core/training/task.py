@@ -53,6 +53,7 @@ class Progress:
         items_per_second: clips, by this step's time.
         tokens_per_second: likewise, prompts among them; None where there are none.
         seconds_left: likewise.
+        data_wait: share of the step in which it waited for data; None where it isn't measured.
         fault: why the step was left out.
     """
 
@@ -62,4 +63,5 @@ class Progress:
     items_per_second: float
     tokens_per_second: float | None
     seconds_left: float
+    data_wait: float | None = None
     fault: str | None = None

@@ -1,13 +1,16 @@
 """Batches of token clips for a generator: windows, prompts, and the times of their frames."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ursa_core.bundle_settings import motion_prompt
+from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shards import TokenTable
-from ursa_core.errors import RecipeError
+from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.recipe_fields import ObjectiveSettings
@@ -16,6 +19,7 @@ from ursa_core.seeding import stream
 
 LAST_TIME = 0.999
 """Of what is given: nearly data, where the sharpness of a path is still finite."""
+CODE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -29,94 +33,145 @@ class TokenBatch:
 
 
 class TokenBatches:
-    """The batches of a run; each is drawn from (seed, index) alone.
+    """The batches of a run; each is drawn from (seed, index) alone, and has clips of one grid.
 
-    A clip is a window of ``data.frames`` latent frames, or of as many as most clips of the table
-    have. A longer clip gives windows from anywhere; one from behind the start is always given its
-    first frames, since its first latent frame stands for more frames than that of a clip.
+    A clip is a window of ``data.frames`` latent frames, or whole. A longer clip gives windows from
+    anywhere; one from behind the start is always given its first frames, since its first latent
+    frame stands for more frames than that of a clip.
 
     Args:
         recipe: data, objective, batch size and seed.
         table: the token clips.
+        lanes: batches of a step; processes that share them read different parts of the data.
+
+    Attributes:
+        order: which clips make which batch.
+        grid: that most clips have.
+        num_uncaptioned: clips without a caption.
+        num_left_out: clips shorter than a window.
+        has_middles: windows come from behind the start of clips too.
 
     Raises:
-        RecipeError: no clip is that long.
+        RecipeError: no clip is that long, or one alone has more tokens than a batch may have.
+        DataError: no clip has a caption, and the recipe doesn't drop all of them.
     """
 
-    def __init__(self, recipe: GeneratorRecipe, table: TokenTable) -> None:
-        self._recipe = recipe
-        most = table.grids[0]
-        self.grid = LatentGrid(recipe.data.frames or most.frames, most.rows, most.columns)
-        fitting = [g for g in table.grids if _holds(g, self.grid, recipe.data.frames is not None)]
-        if not fitting:
+    def __init__(self, recipe: GeneratorRecipe, table: TokenTable, lanes: int = 1) -> None:
+        self._recipe, self._table = recipe, table
+        data = recipe.data
+        windows: dict[LatentGrid, list[LatentGrid]] = {}
+        for grid in table.grids:
+            window = LatentGrid(data.frames or grid.frames, grid.rows, grid.columns)
+            if grid.frames >= window.frames:
+                windows.setdefault(window, []).append(grid)
+        if not windows:
             raise RecipeError(
-                f"data.frames: no clip in {', '.join(recipe.data.shards)} has"
-                f" {self.grid.frames} latent frames, most have {most.frames}",
+                f"data.frames: no clip in {', '.join(data.shards)} has {data.frames} latent frames,"
+                f" most have {table.grids[0].frames}",
                 "ask for fewer, or tokenize longer clips",
             )
-        rows = np.concatenate([table.rows(grid) for grid in fitting])
-        parts = [table.codes(table.rows(grid)).to(torch.int32).flatten() for grid in fitting]
-        lengths = np.concatenate([np.full(len(table.rows(g)), g.num_codes) for g in fitting])
-        order = np.argsort(rows, kind="stable")
-        self._codes = torch.cat(parts)
-        self._starts = (np.cumsum(lengths) - lengths)[order]
-        self._frames = (lengths // self.grid.codes_per_frame)[order]
-        self.captions = [table.captions(int(row)) for row in rows[order]]
-        self._epoch, self._order = -1, [0]
+        if table.num_uncaptioned == len(table) and recipe.objective.caption_dropout < 1:
+            raise DataError(
+                f"no clip in {', '.join(data.shards)} has a caption",
+                "put a .txt beside each file, or name captions in a metadata.jsonl, and tokenize"
+                " again; objective.caption_dropout=1 trains without",
+            )
+        buckets = [self._bucket(window, windows[window]) for window in windows]
+        shuffled = data.shuffle_mb << 20
+        # Codes in the order's use, captions, and the groups that come next.
+        table.cache_bytes = 2 * shuffled
+        self.order = ClipOrder(buckets, recipe.seed, lanes, shuffled // CODE_BYTES)
+        self.grid = max(buckets, key=lambda bucket: len(bucket.rows)).grid
+        self.num_uncaptioned = table.num_uncaptioned
+        self.num_left_out = len(table) - sum(len(bucket.rows) for bucket in buckets)
+        self.has_middles = any(
+            grid.frames > window.frames for window, grids in windows.items() for grid in grids
+        )
+
+    def _bucket(self, window: LatentGrid, grids: list[LatentGrid]) -> Bucket:
+        recipe, table = self._recipe, self._table
+        rows = np.sort(np.concatenate([table.rows(grid) for grid in grids]))
+        num_codes = sum(len(table.rows(grid)) * grid.num_codes for grid in grids)
+        size, limit = recipe.train.batch_size, recipe.data.batch_tokens
+        if limit is not None:
+            tokens = self.tokens(window)
+            if tokens > limit:
+                raise RecipeError(
+                    f"data.batch_tokens: {limit} are fewer than the {tokens} of one clip of"
+                    f" {window} codes with its prompt",
+                    "allow more, or take fewer frames with data.frames",
+                )
+            size = min(size, limit // tokens)
+        return Bucket.of(window, size, rows, num_codes, table.group_starts)
+
+    def tokens(self, grid: LatentGrid) -> int:
+        """Tokens of a clip of that grid, prompt among them."""
+        return self._recipe.model.max_prompt_length + 1 + grid.num_codes
+
+    def captions(self) -> Iterator[str]:
+        """All captions, as prompts have them."""
+        return self._table.all_captions()
 
     @property
-    def has_middles(self) -> bool:
-        """Whether windows come from behind the start of clips too."""
-        return bool((self._frames > self.grid.frames).any())
+    def motion(self) -> float:
+        """Mean score that the prompts' motion prefix has."""
+        return float(self._table.motions.mean()) * self._recipe.data.motion_scale
 
     def batch(self, index: int) -> TokenBatch:
-        """Micro-batch ``index`` of the run."""
+        """Micro-batch ``index`` of the run.
+
+        Raises:
+            DataError: a shard is damaged.
+        """
+        bucket, chosen = self.order.batch(index)
+        return self._batch(index, bucket, chosen)
+
+    def example(self, bucket: Bucket) -> TokenBatch:
+        """A batch of the first clips of a bucket, as large as all of it."""
+        return self._batch(0, bucket, np.resize(bucket.rows, bucket.batch_size).tolist())
+
+    def _batch(self, index: int, bucket: Bucket, chosen: list[int]) -> TokenBatch:
         recipe, objective = self._recipe, self._recipe.objective
-        size = recipe.train.batch_size
         generator = stream(recipe.seed, "batch", index)
-        chosen = [self.row(index * size + i) for i in range(size)]
+        size = len(chosen)
         drops = torch.rand(size, generator=generator) < objective.caption_dropout
         picks = torch.rand(size, generator=generator)
         prompts = [
-            "" if drop or not self.captions[row] else _pick(self.captions[row], pick)
+            "" if drop else self._prompt(row, pick)
             for row, drop, pick in zip(chosen, drops.tolist(), picks.tolist(), strict=True)
         ]
         is_image = float(torch.rand((), generator=generator)) < objective.image_probability
-        grid = LatentGrid(1, self.grid.rows, self.grid.columns) if is_image else self.grid
+        grid = LatentGrid(1, bucket.grid.rows, bucket.grid.columns) if is_image else bucket.grid
         own = torch.rand(size, grid.frames, generator=generator)
         shared = torch.rand(size, 1, generator=generator).expand_as(own)
         kinds = torch.rand(size, generator=generator)
         places = stream(recipe.seed, "windows", index)
         first = np.zeros(size, np.int64)
         if not is_image:
-            spare = self._frames[chosen] - grid.frames + 1
-            first = (torch.rand(size, generator=places).numpy() * spare).astype(np.int64)
+            frames = np.array([self._table.grid(row).frames for row in chosen])
+            share = torch.rand(size, generator=places).numpy()
+            first = (share * (frames - grid.frames + 1)).astype(np.int64)
         given, apart = _given_frames(kinds, grid.frames, objective, first > 0, places)
         times = torch.where(apart[:, None], own, shared).masked_fill(given, 1.0)
         times = shift_time(LAST_TIME * times, objective.shift)
-        begin = self._starts[chosen] + first * grid.codes_per_frame
-        codes = torch.stack([self._codes[at : at + grid.num_codes] for at in begin])
-        return TokenBatch(codes.long(), prompts, frame_times(times, grid), grid)
+        begins = first * grid.codes_per_frame
+        codes = [
+            self._table.row_codes(row)[begin : begin + grid.num_codes]
+            for row, begin in zip(chosen, begins, strict=True)
+        ]
+        x_1 = torch.from_numpy(np.stack(codes)).long()
+        return TokenBatch(x_1, prompts, frame_times(times, grid), grid)
 
-    def row(self, sample: int) -> int:
-        """Clip of the endless stream's item ``sample``: each epoch is a permutation of its own."""
-        epoch, place = divmod(sample, len(self.captions))
-        if self._epoch != epoch:
-            order = stream(self._recipe.seed, "order", epoch)
-            self._order = torch.randperm(len(self.captions), generator=order).tolist()
-            self._epoch = epoch
-        return int(self._order[place])
-
-
-def _holds(grid: LatentGrid, window: LatentGrid, longer: bool) -> bool:
-    """Whether a window can be cut from clips of a grid."""
-    if (grid.rows, grid.columns) != (window.rows, window.columns):
-        return False
-    return grid.frames >= window.frames if longer else grid.frames == window.frames
-
-
-def _pick(several: list[str], share: float) -> str:
-    return several[int(share * len(several))]
+    def _prompt(self, row: int, share: float) -> str:
+        """One of a row's captions, with its motion where the recipe says so."""
+        several = self._table.captions(row)
+        if not several:
+            return ""
+        caption = several[int(share * len(several))]
+        data = self._recipe.data
+        if not data.motion_prefix:
+            return caption
+        return motion_prompt(data.motion_scale * self._table.motion(row), caption)
 
 
 def _given_frames(

@@ -26,7 +26,15 @@ from ursa_core.training.checkpoints import (
     read_about,
 )
 from ursa_core.training.distributed import Interrupted, Ranks
-from ursa_core.training.figures import TOKENS, Figures, means, weighed
+from ursa_core.training.figures import (
+    CLIPS,
+    OF_A_PASS,
+    TOKENS,
+    WAITED,
+    Figures,
+    means,
+    weighed,
+)
 from ursa_core.training.guards import Guard
 from ursa_core.training.metrics import cut_figures, log_figures
 from ursa_core.training.optimizer import Ema, build_optimizer, learning_rate, optimizer_tensors
@@ -218,14 +226,16 @@ class Trainer:
 
     def _progress(self, figures: dict[str, float], elapsed: float) -> Progress:
         plan = self.recipe.train
-        tokens = figures.pop(TOKENS, None)
+        of_a_pass = {name: figures.pop(name) for name in OF_A_PASS if name in figures}
+        tokens, waited = of_a_pass.get(TOKENS), of_a_pass.get(WAITED)
         return Progress(
             self.step,
             plan.steps,
             figures["loss"],
-            plan.batch_size * plan.accumulate / elapsed,
+            of_a_pass.get(CLIPS, plan.batch_size) * plan.accumulate / elapsed,
             None if tokens is None else tokens * plan.accumulate / elapsed,
             (plan.steps - self.step) * elapsed,
+            None if waited is None else waited * len(self.micros) / elapsed,
             self._fault,
         )
 
@@ -248,8 +258,7 @@ class Trainer:
                     return
                 found.append(figures)
         told = means(found, self.ranks)
-        told.pop(TOKENS, None)
-        self._log({f"validation_{name}": value for name, value in told.items()})
+        self._log({f"validation_{n}": value for n, value in told.items() if n not in OF_A_PASS})
 
     def _write_sheet(self) -> None:
         """Draw with the averaged weights; where no rank holds all weights, all draw alike."""

@@ -1,0 +1,150 @@
+"""Which clips make which batch of a run: shuffled, by grid, and from (seed, batch number) alone.
+
+Batch ``i`` is batch ``i // lanes`` of lane ``i % lanes``. Each epoch's order of a bucket is cut
+into as many equal stretches as there are lanes, so that processes which make the batches of
+different lanes read different parts of the data. An order puts groups of rows at random, and then
+the rows of a pool, which is as many groups in a row as memory is meant to hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ursa_core.grids import LatentGrid
+from ursa_core.seeding import stream
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Rows whose clips make batches of one shape.
+
+    Attributes:
+        grid: of the clips.
+        batch_size: clips of a batch.
+        rows: numbers of the rows, ascending: int64 (n,).
+        num_codes: of all its rows, as they are stored.
+        starts: where the rows of each group begin, and the end: (groups + 1,).
+    """
+
+    grid: LatentGrid
+    batch_size: int
+    rows: NDArray[np.int64]
+    num_codes: int
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        grid: LatentGrid,
+        batch_size: int,
+        rows: NDArray[np.int64],
+        num_codes: int,
+        group_starts: NDArray[np.int64],
+    ) -> "Bucket":
+        """A bucket of rows that lie in groups, all of which begin at ``group_starts``."""
+        starts = np.unique(np.searchsorted(rows, group_starts))
+        return cls(grid, batch_size, rows, num_codes, starts)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """An epoch of a bucket: its groups in turn, where each begins, and each one's pool."""
+
+    groups: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    pools: NDArray[np.int64]
+
+
+class ClipOrder:
+    """The clips of each batch.
+
+    Args:
+        buckets: of rows; a batch is from one of them.
+        seed: of the run.
+        lanes: equal parts of a step, which processes share.
+        pool_codes: codes of all buckets and lanes among which clips are shuffled; where the data
+            is no more than that, among all.
+    """
+
+    def __init__(
+        self, buckets: Sequence[Bucket], seed: int, lanes: int = 1, pool_codes: int = 1 << 26
+    ) -> None:
+        self.buckets, self._seed, self._lanes = list(buckets), seed, lanes
+        total = sum(bucket.num_codes for bucket in buckets)
+        # A bucket's share of the pool, by lane; None for all of it.
+        self._share = None if total <= pool_codes else pool_codes / total / lanes
+        self._lane_rows = [-(-len(bucket.rows) // lanes) for bucket in buckets]
+        batches = [
+            -(-rows // bucket.batch_size)
+            for rows, bucket in zip(self._lane_rows, buckets, strict=True)
+        ]
+        self._turns = np.repeat(np.arange(len(buckets)), batches)
+        self._batches = batches
+        pools = 1 if self._share is None else lanes
+        self._order = lru_cache(2 * len(buckets))(self._make_order)
+        self._pool = lru_cache(2 * len(buckets) * pools)(self._make_pool)
+        self._schedule = lru_cache(lanes + 1)(self._make_schedule)
+
+    def batch(self, index: int) -> tuple[Bucket, list[int]]:
+        """The bucket of batch ``index``, and the numbers of its rows."""
+        turn, lane = divmod(index, self._lanes)
+        number, count = self._turn(turn, lane)
+        bucket, rows = self.buckets[number], self._lane_rows[number]
+        chosen = []
+        for place in range(count * bucket.batch_size, (count + 1) * bucket.batch_size):
+            epoch, at = divmod(place, rows)
+            # Lanes are equally long: the last one takes some rows of the first, if need be.
+            chosen.append(self._row(number, epoch, (lane * rows + at) % len(bucket.rows)))
+        return bucket, chosen
+
+    def _turn(self, turn: int, lane: int) -> tuple[int, int]:
+        """The bucket of a lane's batch, and how many batches the lane had of it before."""
+        if len(self.buckets) == 1:
+            return 0, turn
+        epoch, at = divmod(turn, len(self._turns))
+        schedule = self._schedule(epoch, lane)
+        number = int(schedule[at])
+        before = int(np.count_nonzero(schedule[:at] == number))
+        return number, epoch * self._batches[number] + before
+
+    def _make_schedule(self, epoch: int, lane: int) -> NDArray[np.int64]:
+        return self._turns[self._shuffled(len(self._turns), "buckets", epoch * self._lanes + lane)]
+
+    def _row(self, number: int, epoch: int, place: int) -> int:
+        order = self._order(number, epoch)
+        group = int(np.searchsorted(order.begins, place, side="right")) - 1
+        begin, rows = self._pool(number, epoch, int(order.pools[group]))
+        return int(rows[place - begin])
+
+    def _make_order(self, number: int, epoch: int) -> _Order:
+        bucket = self.buckets[number]
+        groups = self._shuffled(len(bucket.starts) - 1, f"groups of {bucket.grid}", epoch)
+        sizes = np.diff(bucket.starts)[groups]
+        begins = np.cumsum(sizes) - sizes
+        pools = np.zeros_like(groups)
+        if self._share is not None:
+            rows = max(1, int(self._share * len(bucket.rows)))
+            pools = begins // rows
+        return _Order(groups, begins, pools)
+
+    def _make_pool(self, number: int, epoch: int, pool: int) -> tuple[int, NDArray[np.int64]]:
+        """Where a pool begins in the epoch's order, and its rows."""
+        bucket, order = self.buckets[number], self._order(number, epoch)
+        first, end = np.searchsorted(order.pools, [pool, pool + 1])
+        starts = bucket.starts
+        parts = [bucket.rows[starts[g] : starts[g + 1]] for g in order.groups[first:end]]
+        rows = np.concatenate(parts)
+        begin = int(order.begins[first])
+        # An epoch has fewer pools than rows, so no two pools of a bucket share a stream.
+        index = epoch * len(bucket.rows) + pool
+        return begin, rows[self._shuffled(len(rows), f"rows of {bucket.grid}", index)]
+
+    def _shuffled(self, count: int, name: str, index: int) -> NDArray[np.int64]:
+        permutation: NDArray[np.int64] = torch.randperm(
+            count, generator=stream(self._seed, name, index)
+        ).numpy()
+        return permutation
