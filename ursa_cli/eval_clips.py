@@ -12,7 +12,7 @@ from ursa_core.errors import DataError, UrsaError
 
 if TYPE_CHECKING:
     from ursa_core.bundle_settings import BundleSettings
-    from ursa_core.data.tokenizing import Item
+    from ursa_core.data.items import Item
     from ursa_core.media import Frames
     from ursa_core.tokenizers.visual import VisualTokenizer
 
@@ -57,7 +57,8 @@ def _clips(
     size: str | None,
 ) -> "Iterator[tuple[str, Frames]]":
     """Name and frames of each clip that can be read; others are told of and left out."""
-    from ursa_core.data.tokenizing import Cut, find_items
+    from ursa_core.data.cuts import Cut
+    from ursa_core.data.items import Dropped, find_items
     from ursa_core.grids import PixelShape
 
     in_range = frames is None or 1 <= frames <= 1_000_000
@@ -73,14 +74,15 @@ def _clips(
     with output.progress(len(chosen), "measure") as advance:
         for item in chosen:
             try:
-                clip = item.load(Cut(settings.fps, shape), tokenizer.strides.temporal)
+                clip = next(item.clips(Cut(settings.fps, shape), tokenizer.strides.temporal))
             except UrsaError as error:
                 left_out += 1
                 output.warn(f"left out: {error.message}")
                 continue
             finally:
                 advance()
-            yield item.name, clip.frames
+            if not isinstance(clip, Dropped):  # which nothing is without filters
+                yield item.name, clip.frames
     if left_out == len(chosen):
         raise DataError("no clip could be used", "the warnings say why")
 

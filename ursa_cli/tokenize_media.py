@@ -1,25 +1,22 @@
 """`ursa tokenize`: media to codes, and a clip's codes back to media."""
 
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ursa_cli import options, output
-from ursa_core.errors import DataError, UsageError
+from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from ursa_core.data.cuts import Filters
     from ursa_core.data.packs import Sprites
-    from ursa_core.data.tokenizing import Cut, ItemResult
-    from ursa_core.tokenizers.visual import VisualTokenizer
 
 CLIP_SUFFIX = ".safetensors"
 NUM_SHAPES = 1000
-NUM_SHAPES_CHECKED = 16
 _CUTTING = "Cutting clips"
+_FILTERS = "Leaving clips out"
 _DRAWN = "Drawn clips"
 
 
@@ -28,8 +25,8 @@ def tokenize_media(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="Videos, images, folders of them, or shapes:train / shapes:heldout, or "
-            "emoji:train / emoji:heldout with --data.",
+            help="Videos, images, folders of them, a .jsonl or .csv that lists them, or "
+            "shapes:train / shapes:heldout, or emoji:train / emoji:heldout with --data.",
             show_default=False,
         ),
     ] = None,
@@ -65,7 +62,7 @@ def tokenize_media(
         int | None,
         typer.Option(
             metavar="N",
-            help="Frames taken from the start; 1 + a multiple of the model's temporal stride.",
+            help="Frames of a clip; 1 + a multiple of the model's temporal stride.",
             show_default="the model's",
             rich_help_panel=_CUTTING,
         ),
@@ -74,9 +71,82 @@ def tokenize_media(
         str | None,
         typer.Option(
             metavar="HxW",
-            help="Pixels that frames are scaled and cropped to.",
+            help="Pixels that frames are scaled and cropped to; of several, with commas between, "
+            "each file gets the one nearest in aspect ratio.",
             show_default="the model's",
             rich_help_panel=_CUTTING,
+        ),
+    ] = None,
+    clips: Annotated[
+        Literal["head", "chunk", "slide", "uniform", "full"],
+        typer.Option(
+            help="Of each file: its first frames, clip after clip, a clip from every --stride-th "
+            "frame on, --clips-per-file spread evenly, or all frames as one.",
+            rich_help_panel=_CUTTING,
+        ),
+    ] = "head",
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Sampled frames between the starts of --clips slide, 1 or more.",
+            show_default=False,
+            rich_help_panel=_CUTTING,
+        ),
+    ] = None,
+    clips_per_file: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of --clips uniform, 1 or more.",
+            show_default=False,
+            rich_help_panel=_CUTTING,
+        ),
+    ] = None,
+    min_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Leave out files whose shorter side has fewer pixels.",
+            show_default=False,
+            rich_help_panel=_FILTERS,
+        ),
+    ] = None,
+    min_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Leave out shorter films.",
+            show_default=False,
+            rich_help_panel=_FILTERS,
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Leave out longer films.",
+            show_default=False,
+            rich_help_panel=_FILTERS,
+        ),
+    ] = None,
+    min_motion: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Leave out clips that move less, 0 to 1: the mean change of a pixel from frame "
+            "to frame, as a share of its range.",
+            show_default=False,
+            rich_help_panel=_FILTERS,
+        ),
+    ] = None,
+    max_motion: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Leave out clips that move more, 0 to 1.",
+            show_default=False,
+            rich_help_panel=_FILTERS,
         ),
     ] = None,
     num: Annotated[
@@ -100,8 +170,8 @@ def tokenize_media(
         int | None,
         typer.Option(
             metavar="N",
-            help="Clips decoded again for PSNR (dB) and SSIM, from the first on.",
-            show_default=f"all files, {NUM_SHAPES_CHECKED} procedural clips",
+            help="Clips decoded again for PSNR (dB) and SSIM, from the first on, by each process.",
+            show_default="all of files, 16 procedural ones",
             rich_help_panel=options.RUN_PANEL,
         ),
     ] = None,
@@ -113,6 +183,15 @@ def tokenize_media(
             rich_help_panel=options.RUN_PANEL,
         ),
     ] = 18,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Take part I, 1 to N, of the files; all parts go into the same folder.",
+            show_default="by torchrun",
+            rich_help_panel=options.RUN_PANEL,
+        ),
+    ] = None,
     device: options.Device = "auto",
     fresh: Annotated[
         bool,
@@ -147,9 +226,9 @@ def tokenize_media(
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
     options.require(fps is None or 0.1 <= fps <= 1000, "--fps", fps, "0.1 to 1000")
     options.require(frames is None or frames >= 1, "--frames", frames, "1 or more")
-    height_width = None if size is None else options.parse_size(size)
+    sizes = [] if size is None else [options.parse_size(part) for part in size.split(",")]
     if decode is not None:
-        if inputs or frames is not None or height_width is not None:
+        if inputs or frames is not None or sizes:
             raise UsageError(
                 "--decode takes a token file and no INPUT, --frames or --size",
                 "as in: ursa tokenize --decode clip.safetensors -o back.mp4",
@@ -158,44 +237,87 @@ def tokenize_media(
         return
     if not inputs:
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
+    from ursa_cli import tokenize_run as run
+
+    filters = _filters(min_size, min_seconds, max_seconds, min_motion, max_motion)
+    _check_clips(clips, frames, stride, clips_per_file)
+    _check_procedural(inputs, clips, sizes, filters)
     _check_output(out, inputs, force)
     sprites = _sprites(inputs, data)
-    encoder = _load(model, device, fps, frames, height_width)
     if out.suffix == CLIP_SUFFIX:
-        _encode_clip(inputs[0], out, encoder, seed, check, sprites)
-    else:
-        _encode_shards(inputs, out, encoder, num, seed, check, fresh, sprites)
+        if shard is not None or clips not in ("head", "full"):
+            raise UsageError(f"{out} holds one clip", "give a folder as OUT")
+        encoder = run.load(model, device, fps, frames, sizes, clips, 1, 1, filters)
+        run.encode_clip(inputs[0], out, encoder, seed, check, sprites)
+        return
+    part = run.part_of(shard)
+    if fresh and part.count > 1:
+        raise UsageError(
+            "--fresh would delete what the other processes make",
+            f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
+        )
+    encoder = run.load(
+        model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters
+    )
+    run.encode_shards(inputs, out, encoder, num, seed, check, fresh, sprites, part)
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """A loaded video tokenizer, its identity, and how it wants clips cut."""
+def _filters(
+    min_size: int | None,
+    min_seconds: float | None,
+    max_seconds: float | None,
+    min_motion: float | None,
+    max_motion: float | None,
+) -> "Filters":
+    """What is wanted of clips, each bound checked."""
+    from ursa_core.data.cuts import Filters
 
-    model: str
-    tokenizer: "VisualTokenizer"
-    digest: str
-    cut: "Cut"
+    options.require(min_size is None or min_size >= 1, "--min-size", min_size, "1 or more")
+    for low, high, name, most in (
+        (min_seconds, max_seconds, "seconds", float("inf")),
+        (min_motion, max_motion, "motion", 1.0),
+    ):
+        range_text = "0 or more" if most > 1 else "0 to 1"
+        for bound, value in (("min", low), ("max", high)):
+            is_possible = value is None or 0 <= value <= most
+            options.require(is_possible, f"--{bound}-{name}", value, range_text)
+        if low is not None and high is not None and low > high:
+            raise UsageError(
+                f"nothing has {low:g} to {high:g} of {name}", f"swap the two --m…-{name}"
+            )
+    return Filters(min_size, min_seconds, max_seconds, min_motion, max_motion)
 
 
-def _load(
-    model: str,
-    device: str,
-    fps: float | None,
-    frames: int | None,
-    height_width: tuple[int, int] | None,
-) -> _Encoder:
-    from ursa_core.bundle import load_tokenizer
-    from ursa_core.data.tokenizing import Cut
-    from ursa_core.devices import pick_device
-    from ursa_core.grids import PixelShape
-    from ursa_core.hub import name_of
+def _check_clips(
+    clips: str, frames: int | None, stride: int | None, clips_per_file: int | None
+) -> None:
+    """Refuse numbers that the way of cutting doesn't take, or lacks."""
+    if clips == "full" and frames is not None:
+        raise UsageError("--clips full takes all frames, and no --frames", "leave one of them out")
+    for option, value, of in (
+        ("--stride", stride, "slide"),
+        ("--clips-per-file", clips_per_file, "uniform"),
+    ):
+        options.require(value is None or value >= 1, option, value, "1 or more")
+        if value is None and clips == of:
+            raise UsageError(f"--clips {of} needs {option}", f"add {option} N")
+        if value is not None and clips != of:
+            raise UsageError(f"{option} is for --clips {of}", f"leave it out, or add --clips {of}")
 
-    folder = options.model_folder(model)
-    tokenizer, settings, digest = load_tokenizer(folder, pick_device(device))
-    height, width = height_width or (settings.height, settings.width)
-    shape = PixelShape(frames or settings.frames, height, width)
-    tokenizer.strides.grid(shape)  # refuses what doesn't fit
-    return _Encoder(name_of(folder, exact=True), tokenizer, digest, Cut(fps or settings.fps, shape))
+
+def _check_procedural(
+    inputs: Sequence[str], clips: str, sizes: Sequence[tuple[int, int]], filters: "Filters"
+) -> None:
+    """Refuse to cut, size or measure in several ways what is drawn at one length and size."""
+    drawn = next((g for g in inputs if g.startswith(("shapes:", "emoji:"))), None)
+    if drawn is None:
+        return
+    bounds = (filters.min_size, filters.min_seconds, filters.max_seconds)
+    if clips != "head" or len(sizes) > 1 or any(bound is not None for bound in bounds):
+        raise UsageError(
+            f"the clips of {drawn} are drawn at one length and size",
+            "leave out --clips, --min-size, --min-seconds, --max-seconds and further sizes",
+        )
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
@@ -230,120 +352,6 @@ def _sprites(inputs: Sequence[str], data: Path | None) -> "Sprites | None":
     from ursa_core.data.packs import load_sprites
 
     return load_sprites(data)
-
-
-def _encode_clip(
-    given: str,
-    out: Path,
-    encoder: _Encoder,
-    seed: int,
-    check: int | None,
-    sprites: "Sprites | None",
-) -> None:
-    from ursa_core.data.tokenizing import find_clip, tokenize_clip
-
-    item = find_clip(given, seed, encoder.cut.fps, sprites)
-    result = tokenize_clip(
-        item, encoder.tokenizer, encoder.digest, encoder.cut, out, check is None or check > 0
-    )
-    _report([result], out, [out], encoder)
-
-
-def _encode_shards(
-    inputs: Sequence[str],
-    out: Path,
-    encoder: _Encoder,
-    num: int,
-    seed: int,
-    check: int | None,
-    fresh: bool,
-    sprites: "Sprites | None",
-) -> None:
-    from ursa_core.data import tokenizing as work
-    from ursa_core.data.shard_writer import ShardWriter, remove_shards
-    from ursa_core.subjects import save_subjects
-
-    cut = encoder.cut
-    repeats: list[Path] = []
-    items = work.find_items(inputs, num, seed, cut.fps, repeats.append, sprites)
-    if repeats:
-        output.note(f"given twice, taken once: {', '.join(map(str, repeats))}")
-    if check is None and any(given.startswith(work.PROCEDURAL) for given in inputs):
-        check = NUM_SHAPES_CHECKED
-    if fresh:
-        remove_shards(out)
-    size = f"{cut.shape.height}x{cut.shape.width}"
-    cut_options = {"fps": cut.fps, "frames": cut.shape.frames, "size": size}
-    writer = ShardWriter(out, work.token_identity(encoder.tokenizer, encoder.digest), cut_options)
-    results: list[ItemResult] = []
-    iteration = work.tokenize_items(items, encoder.tokenizer, cut, writer, check)
-    try:
-        with closing(iteration), output.progress(len(items), "tokenize") as advance:
-            for result in iteration:
-                results.append(result)
-                if result.status == "skipped":
-                    output.warn(f"skipped: {result.reason}")
-                advance(1)
-    except KeyboardInterrupt:
-        output.note(f"stopped; {len(writer.done)} clips are in {out}, the same command goes on")
-        raise
-    if sprites is not None:
-        save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
-    _report(results, out, writer.shards, encoder)
-
-
-def _report(
-    results: Sequence["ItemResult"], out: Path, files: Sequence[Path], encoder: _Encoder
-) -> None:
-    """Print what became of the clips; a DataError at the end says if some were skipped."""
-    counts = {name: sum(r.status == name for r in results) for name in ("done", "kept", "skipped")}
-    checked = [(r.source, r.quality) for r in results if r.quality is not None]
-    mean_psnr = mean_ssim = None
-    lines = []
-    if checked:
-        mean_psnr = sum(quality.psnr for _, quality in checked) / len(checked)
-        mean_ssim = sum(quality.ssim for _, quality in checked) / len(checked)
-        shown = [(name, quality.psnr, quality.ssim) for name, quality in checked]
-        if len(shown) > 1:
-            shown.append((f"mean of {len(checked)}", mean_psnr, mean_ssim))
-        rows = [(name, f"{psnr:.2f}", f"{ssim:.4f}") for name, psnr, ssim in shown]
-        lines += output.table(("CLIP", "PSNR dB", "SSIM"), rows)
-    if counts["done"] or counts["kept"]:
-        lines.append(str(out))
-    payload: dict[str, Any] = {
-        "output": str(out),
-        "files": [str(file) for file in files],
-        "model": encoder.model,
-        "tokenizer": encoder.digest,
-        "fps": encoder.cut.fps,
-        "grid": _grid(encoder),
-        **{f"num_{name}": count for name, count in counts.items()},
-        "psnr": mean_psnr,
-        "ssim": mean_ssim,
-        "items": [_item(result) for result in results if result.quality or result.reason],
-    }
-    output.data(payload, lines=lines, paths=[out] if files else [])
-    if counts["skipped"]:
-        raise DataError(
-            f"{counts['skipped']} of {len(results)} clips were skipped",
-            "the warnings say why; the same command tries these again",
-        )
-
-
-def _item(result: "ItemResult") -> dict[str, Any]:
-    quality = result.quality
-    return {
-        "source": result.source,
-        "status": result.status,
-        "reason": result.reason,
-        "psnr": quality.psnr if quality else None,
-        "ssim": quality.ssim if quality else None,
-    }
-
-
-def _grid(encoder: _Encoder) -> list[int]:
-    grid = encoder.tokenizer.strides.grid(encoder.cut.shape)
-    return [grid.frames, grid.rows, grid.columns]
 
 
 def _decode(

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ursa_cli.main import main
+from ursa_core.batches.part_files import PartFile
+from ursa_core.batches.shards import Shard
 from ursa_core.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle_settings import BundleSettings, save_settings
 from ursa_core.data import tokenizing as work
@@ -138,6 +140,85 @@ def test_an_interrupted_run_keeps_its_clips_and_goes_on(
     assert (code, out) == (0, f"{tmp_path}\n")
 
 
+def test_parts_make_the_same_clips_in_one_folder(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def clips(folder: Path) -> dict[str, list[int]]:
+        table = read_shards(folder)
+        assert len({table.source(k) for k in range(len(table))}) == len(table)
+        return {table.source(k): table.codes([k])[0].tolist() for k in range(len(table))}
+
+    fixed = ("shapes:train", "--num", 20, "--model", model, "--json", "--check", 1)
+    assert tokenize(capsys, *fixed, "-o", tmp_path / "alone")[0] == 0
+    shared = tmp_path / "shared"
+    for number in (2, 1):
+        code, out, _ = tokenize(capsys, *fixed, "-o", shared, "--shard", f"{number}/3")
+        assert (code, as_json(out)["num_done"]) == (0, 7)
+        assert as_json(out)["report"] == str(shared / f"report-{number}-of-3.jsonl")
+    # The third one never ran: all others go on, and then it's anybody's.
+    for number, found in ((1, 0), (2, 0)):
+        code, out, _ = tokenize(capsys, *fixed, "-o", shared, "--shard", f"{number}/3")
+        assert (code, as_json(out)["num_done"], as_json(out)["num_kept"]) == (0, found, 7)
+    code, out, _ = tokenize(capsys, *fixed, "-o", shared)
+    assert (code, as_json(out)["num_done"], as_json(out)["num_kept"]) == (0, 6, 14)
+    assert clips(shared) == clips(tmp_path / "alone")
+    assert {path.name for path in shared.glob("*.parquet")} == {
+        "shard-00000.parquet",
+        "shard-1-of-3-00000.parquet",
+        "shard-2-of-3-00000.parquet",
+    }
+
+
+def test_parts_that_collide_are_refused(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ("shapes:train", "--num", 4, "--model", model, "-o", tmp_path)
+    code, _, err = tokenize(capsys, *fixed, "--shard", "1/2", "--fresh")
+    assert (code, "--fresh would delete" in err) == (2, True)
+    assert tokenize(capsys, *fixed, "--shard", "1/2")[0] == 0
+    with PartFile(tmp_path, "report", Shard(1, 2)):
+        for taken in ("1/2", "1/3"):
+            code, _, err = tokenize(capsys, *fixed, "--shard", taken)
+            assert (code, "another run is at work" in err) == (2, True)
+        assert tokenize(capsys, *fixed, "--shard", "2/2")[0] == 0
+    code, _, err = tokenize(capsys, *fixed, "--shard", "2/2", "--frames", 1)
+    assert (code, "frames: 5, not 1" in err) == (1, True)
+    assert len(read_shards(tmp_path)) == 4
+
+
+def test_a_manifest_with_filters_reports_what_was_left_out(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"file": f"media/{k}.mkv", "captions": ["long", "short"]} for k in range(2)]
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text("\n".join(json.dumps(row) for row in rows))
+    fixed = (manifest, "--model", model, "-o", tmp_path / "out", "--json", "--clips", "chunk")
+    code, out, err = tokenize(capsys, *fixed, "--min-seconds", "1")
+    found = as_json(out)
+    assert (code, found["num_done"], found["num_dropped"]) == (0, 1, 1)
+    assert found["dropped"] == {"shorter than 1 s": 1}
+    assert "left out: 1 shorter than 1 s" in err
+    header, *lines = (json.loads(x) for x in (tmp_path / "out" / "report.jsonl").open())
+    assert header["options"]["min_seconds"] == 1
+    told = {line["source"]: (line["status"], line["found"]) for line in lines}
+    name = f"{tmp_path.name}/media"
+    assert told == {f"{name}/0.mkv@0": ("done", ""), f"{name}/1.mkv": ("dropped", "0.75 s")}
+    assert next(line["psnr"] for line in lines if line["status"] == "done") > 0
+    assert read_shards(tmp_path / "out").captions(0) == ["long", "short"]
+
+    # What a filter left out isn't read again: the file may even be gone.
+    (media / "1.mkv").unlink()
+    code, out, _ = tokenize(capsys, *fixed, "--min-seconds", "1")
+    assert (code, as_json(out)["num_kept"], as_json(out)["num_skipped"]) == (0, 2, 0)
+    code, _, err = tokenize(
+        capsys, media, "--model", model, "-o", tmp_path / "none", "--min-motion", "1"
+    )
+    assert (code, "all 1 clips were left out" in err) == (1, True)
+    code, _, err = tokenize(capsys, media, "--model", model, "-o", tmp_path / "none")
+    assert (code, "min_motion: 1.0, not None" in err) == (1, True)
+    assert tokenize(capsys, media, "--model", model, "-o", tmp_path / "none", "--fresh")[0] == 0
+
+
 def test_bad_captions_cost_only_their_clips(
     media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -185,6 +266,21 @@ def test_folders_and_stills_that_are_no_clip_are_told(
         (["shapes:train", "-o", "x", "--num", "0"], "--num can't be 0"),
         (["shapes:test", "-o", "x"], "no procedural input 'shapes:test'"),
         (["shapes:train", "-o", "x", "--fps", "9"], "--fps 8"),
+        (["x.mp4", "-o", "x", "--clips", "slide"], "--clips slide needs --stride"),
+        (["x.mp4", "-o", "x", "--clips", "uniform"], "needs --clips-per-file"),
+        (["x.mp4", "-o", "x", "--stride", "2"], "--stride is for --clips slide"),
+        (["x.mp4", "-o", "x", "--clips", "slide", "--stride", "0"], "--stride can't be 0"),
+        (["x.mp4", "-o", "x", "--clips", "full", "--frames", "5"], "no --frames"),
+        (["x.mp4", "-o", "x.safetensors", "--clips", "chunk"], "holds one clip"),
+        (["x.mp4", "-o", "x.safetensors", "--shard", "1/2"], "holds one clip"),
+        (["x.mp4", "-o", "x", "--shard", "3/2"], "'3/2' is no shard"),
+        (["x.mp4", "-o", "x", "--min-motion", "2"], "--min-motion can't be 2"),
+        (["x.mp4", "-o", "x", "--max-seconds", "-1"], "--max-seconds can't be -1"),
+        (["x.mp4", "-o", "x", "--min-seconds", "3", "--max-seconds", "2"], "3 to 2 of seconds"),
+        (["x.mp4", "-o", "x", "--size", "16x16,20x16"], "height of 20"),
+        (["shapes:train", "-o", "x", "--clips", "chunk"], "drawn at one length and size"),
+        (["shapes:train", "-o", "x", "--min-size", "3"], "drawn at one length and size"),
+        (["list.csv", "-o", "x.safetensors"], "list.csv lists files"),
         (["--decode", "x.safetensors", "a.mp4", "-o", "x"], "no INPUT"),
         (["--decode", "x.safetensors", "-o", "x.mp4", "--crf", "52"], "--crf can't be 52"),
         (["--decode", "x.safetensors", "-o", "x.avi"], "unknown extension"),
@@ -244,6 +340,16 @@ def test_help_names_every_option_and_two_examples(
     code, out, _ = tokenize(capsys, "--help")
     assert code == 0
     assert out.count("ursa tokenize ") >= 2
-    for option in ("--decode", "--fps", "--frames", "--size", "--num", "--seed", "--check"):
+    for option in (
+        "--decode",
+        "--fps",
+        "--frames",
+        "--size",
+        "--num",
+        "--seed",
+        "--check",
+        "--clips",
+        "--shard",
+    ):
         assert option in out
     assert "Encode videos" in out

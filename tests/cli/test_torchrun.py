@@ -1,8 +1,12 @@
-"""A batch under a real torchrun: the ranks share it out, and nothing else changes."""
+"""Batches and tokens under a real torchrun: the ranks share them out, and nothing else changes."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+from ursa_core.data.shapes import training_clip
+from ursa_core.data.shards import read_shards, shard_paths
+from ursa_core.media import write_media
 
 
 def test_ranks_share_a_batch_out(tmp_path: Path, tiny_model: Path) -> None:
@@ -25,3 +29,23 @@ def test_ranks_share_a_batch_out(tmp_path: Path, tiny_model: Path) -> None:
     assert videos["shared"] == videos["alone"]
     parts = {path.name for path in (tmp_path / "shared").glob("manifest-*.jsonl")}
     assert parts == {"manifest-1-of-2.jsonl", "manifest-2-of-2.jsonl"}
+
+
+def test_ranks_share_tokens_out(tmp_path: Path, tiny_model: Path) -> None:
+    for k in range(9):
+        write_media(tmp_path / f"{k}.png", training_clip(0, k, "all", 1, 16, 16)[0], 8.0)
+    fixed = [str(tmp_path), "--frames", "1", "--model", str(tiny_model), "--device", "cpu"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    out = tmp_path / "shards"
+    command = [*launch, "--no-python", sys.executable, "-m", "ursa_cli", "tokenize", *fixed]
+    done = subprocess.run(
+        [sys.executable, *command, "-o", str(out), "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table = read_shards(out)
+    assert len(shard_paths(out)) == 2
+    sources = [table.source(k) for k in range(len(table))]
+    assert sorted(sources) == [f"{tmp_path.name}/{k}.png" for k in range(9)]

@@ -117,6 +117,32 @@ def test_faulty_csv_names_lines(tmp_path: Path) -> None:
     assert found.captions == {tmp_path / "c.mp4": ("fine",)}
 
 
+def test_a_manifest_lists_files_anywhere_in_its_own_order(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    inside, outside = touch(root / "s" / "b.mp4"), touch(tmp_path / "far" / "a.mp4")
+    rows = [
+        {"file": str(outside), "short_caption": "a boat", "long_caption": "a boat on a lake"},
+        {"file": "s/b.mp4", "captions": ["one", "two"]},
+        {"file": "gone.mp4"},
+    ]
+    manifest = touch(root / "list.jsonl", "\n".join(map(json.dumps, rows)))
+    touch(root / "s" / "unlisted.mp4")
+    found = find_sources([manifest])
+    assert [(s.name, s.captions) for s in found] == [
+        (outside.as_posix(), ("a boat", "a boat on a lake")),
+        ("set/s/b.mp4", ("one", "two")),
+        ("set/gone.mp4", ()),
+    ]
+    assert "list.jsonl:3: no caption" in str(found[2].fault)
+    repeats: list[Path] = []
+    assert len(find_sources([manifest, inside], repeats.append)) == 3
+    assert repeats == [inside]
+    table = touch(root / "list.csv", "path,text\n../far/a.mp4,x\n")
+    assert [(s.path.resolve(), s.captions) for s in find_sources([table])] == [(outside, ("x",))]
+    with pytest.raises(DataError, match="lists no file"):
+        find_sources([touch(root / "empty.csv", "path,text\n")])
+
+
 def test_two_tables_and_other_encodings_are_refused(tmp_path: Path) -> None:
     table = touch(tmp_path / "metadata.csv", "file,caption\n")
     touch(tmp_path / "metadata.jsonl")

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from ursa_core.data import tokenizing
+from ursa_core.data.cuts import Cut, Filters
+from ursa_core.data.items import find_clip, find_items
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shard_writer import ShardWriter, motion_of
 from ursa_core.data.shards import read_shards
 from ursa_core.data.token_files import load_tokens_of
+from ursa_core.data.tokenize_report import ItemResult, Quality
 from ursa_core.data.tokenizing import (
-    Cut,
-    ItemResult,
+    Tokenizing,
     encode_clips,
-    find_clip,
-    find_items,
     measure,
     token_identity,
     tokenize_clip,
-    tokenize_items,
 )
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.evaluation.image_metrics import psnr
@@ -65,7 +65,8 @@ def run(
 ) -> list[ItemResult]:
     writer = ShardWriter(out, token_identity(tokenizer, "digest"), rows_per_shard=3)
     items = find_items(inputs, num, 7, cut.fps)
-    return list(tokenize_items(items, tokenizer, cut, writer, num_checked))
+    iteration = Tokenizing(tokenizer, cut, writer, num_checked).run(items)
+    return [result for _, of_item in iteration for result in of_item]
 
 
 def test_files_become_rows_with_captions_motion_and_quality(
@@ -124,7 +125,7 @@ def test_stopped_run_continues_and_equals_an_unbroken_one(
     run(["shapes:heldout"], whole, tokenizer, num=20)
     writer = ShardWriter(broken, token_identity(tokenizer, "digest"), rows_per_shard=3)
     items = find_items(["shapes:heldout"], 20, 7, 8.0)
-    iteration = tokenize_items(items, tokenizer, CUT, writer)
+    iteration = Tokenizing(tokenizer, CUT, writer).run(items)
     next(iteration)
     iteration.close()
     assert len(read_shards(broken)) == 16
@@ -134,6 +135,105 @@ def test_stopped_run_continues_and_equals_an_unbroken_one(
     rows = range(20)
     assert torch.equal(first.codes(rows), second.codes(rows))
     assert [first.captions(k) for k in rows] == [second.captions(k) for k in rows]
+
+
+@pytest.mark.parametrize(
+    ("cut", "starts"),
+    [
+        (Cut(8.0, CUT.shape, "chunk"), [0, 5, 10, 15]),
+        (Cut(8.0, CUT.shape, "slide", stride=7), [0, 7, 14]),
+        (Cut(8.0, CUT.shape, "uniform", count=2), [0, 18]),
+        (Cut(4.0, CUT.shape, "chunk"), [0, 5]),
+    ],
+)
+def test_a_film_gives_several_clips(
+    cut: Cut, starts: list[int], tmp_path: Path, tokenizer: VideoTokenizer
+) -> None:
+    frames, _ = training_clip(0, 1, "all", 23, 32, 40)
+    write_media(tmp_path / "film.mkv", frames, 8.0)
+    writer = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"), cut.to_json())
+    items = find_items([str(tmp_path / "film.mkv")], 1, 0, cut.fps)
+    ((_, results),) = Tokenizing(tokenizer, cut, writer).run(items)
+    names = [f"{tmp_path.name}/film.mkv@{start}" for start in starts]
+    assert [result.source for result in results] == names
+    table = read_shards(tmp_path / "out")
+    assert [table.source(k) for k in range(len(table))] == names
+    read = resize_and_crop(read_media(tmp_path / "film.mkv", cut.fps).frames, 16, 24)
+    for k, start in enumerate(starts):
+        clip = read[start : start + 5]
+        assert torch.equal(table.codes([k])[0], encode_clips(tokenizer, [clip])[0].flatten())
+        assert table.motion(k) == pytest.approx(motion_of(clip))
+    again = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"), cut.to_json())
+    ((_, (kept,)),) = Tokenizing(tokenizer, cut, again).run(items)
+    assert kept.status == "kept"
+
+
+def test_whole_films_of_several_sizes_make_several_grids(
+    tmp_path: Path, tokenizer: VideoTokenizer
+) -> None:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    for name, shape in {"wide": (11, 32, 48), "tall": (7, 48, 32), "still": (1, 24, 32)}.items():
+        suffix = "png" if shape[0] == 1 else "mkv"
+        write_media(folder / f"{name}.{suffix}", training_clip(0, 0, "all", *shape)[0], 8.0)
+    cut = Cut(8.0, CUT.shape, "full", sizes=((24, 16),))
+    results = run([str(folder)], tmp_path / "out", tokenizer, cut)
+    assert [result.status for result in results] == ["done"] * 3
+    table = read_shards(tmp_path / "out")
+    found = {table.source(k): table.grid(k) for k in range(3)}
+    assert found == {
+        "media/wide.mkv": LatentGrid(3, 2, 3),  # 9 of 11 frames fit
+        "media/tall.mkv": LatentGrid(2, 3, 2),
+        "media/still.png": LatentGrid(1, 2, 3),
+    }
+
+
+def test_filters_leave_clips_out_and_say_why(
+    media: Path, tmp_path: Path, tokenizer: VideoTokenizer
+) -> None:
+    write_media(media / "small.mkv", training_clip(0, 0, "all", 9, 16, 40)[0], 8.0)
+    filters = Filters(min_size=20, min_seconds=0.7, min_motion=1e-4)
+    cut = Cut(8.0, CUT.shape, filters=filters)
+    results = {r.source: r for r in run([str(media)], tmp_path / "out", tokenizer, cut)}
+    assert {name: (r.status, r.reason, r.found) for name, r in results.items()} == {
+        "media/0.mkv": ("done", "", ""),
+        "media/1.mkv": ("dropped", "shorter than 0.7 s", "0.625 s"),
+        "media/2.mkv": ("dropped", "motion below 0.0001", "0"),  # it stays still
+        "media/small.mkv": ("dropped", "smaller than 20 pixels", "16x40"),
+    }
+
+
+def test_an_interrupted_film_is_begun_again(
+    tmp_path: Path, tokenizer: VideoTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of its clips were encoded: none of them is in the shards, so that none is missing."""
+    monkeypatch.setattr(tokenizing, "BATCH_SIZE", 2)
+    frames, _ = training_clip(0, 1, "all", 25, 16, 24)
+    for name in "ab":
+        write_media(tmp_path / f"{name}.mkv", frames, 8.0)
+    cut = Cut(8.0, CUT.shape, "chunk")
+    items = find_items([str(tmp_path / f"{name}.mkv") for name in "ab"], 1, 0, 8.0)
+    writer = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"))
+    measured = 0
+
+    def interrupt(*_: object) -> Quality:
+        nonlocal measured
+        measured += 1
+        if measured > 6:  # of 5 clips each, in the second film
+            raise KeyboardInterrupt
+        return Quality(1.0, 1.0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tokenizing, "measure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(Tokenizing(tokenizer, cut, writer).run(items))
+    table = read_shards(tmp_path / "out")
+    assert {cut.item_of(table.source(k)) for k in range(len(table))} == {items[0].name}
+    assert len(table) == 5
+    again = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"))
+    results = list(Tokenizing(tokenizer, cut, again).run(items))
+    assert [of_item[0].status for _, of_item in results] == ["kept", "done"]
+    assert len(read_shards(tmp_path / "out")) == 10
 
 
 def test_only_so_many_clips_are_checked(tmp_path: Path, tokenizer: VideoTokenizer) -> None:
@@ -184,6 +284,6 @@ def test_a_folder_of_frames_is_one_clip(tmp_path: Path, tokenizer: VideoTokenize
     frames, caption = training_clip(0, 3, "all", 5, 16, 24)
     write_media(tmp_path / "frames", frames, 8.0)
     (tmp_path / "frames.txt").write_text(caption)
-    loaded = find_clip(str(tmp_path / "frames"), 0, 8.0).load(CUT, 4)
+    loaded = next(find_clip(str(tmp_path / "frames"), 0, 8.0).clips(CUT, 4))
     assert np.array_equal(loaded.frames, frames)
     assert loaded.captions == (caption,)

@@ -4,8 +4,10 @@ import pytest
 from tiny_runs import GENERATOR, TOKENIZER, train
 
 from ursa_core.bundle import load_tokenizer
+from ursa_core.data.cuts import Cut
+from ursa_core.data.items import find_items
 from ursa_core.data.shard_writer import ShardWriter
-from ursa_core.data.tokenizing import Cut, find_items, token_identity, tokenize_items
+from ursa_core.data.tokenizing import Tokenizing, token_identity
 from ursa_core.grids import PixelShape
 
 
@@ -16,10 +18,10 @@ def generator_recipe(tmp_path_factory):
     train(TOKENIZER, folder, "tokenizer", "train.steps=1")
     tokenizer, _, digest = load_tokenizer(folder / "tokenizer")
     cut = Cut(8.0, PixelShape(9, 32, 32))
-    with ShardWriter(folder / "shards", token_identity(tokenizer, digest)) as writer:
-        items = find_items(["shapes:train"], num=24, seed=3, fps=8.0)
-        for _ in tokenize_items(items, tokenizer, cut, writer, num_checked=0):
-            pass
+    writer = ShardWriter(folder / "shards", token_identity(tokenizer, digest))
+    items = find_items(["shapes:train"], num=24, seed=3, fps=8.0)
+    for _ in Tokenizing(tokenizer, cut, writer, num_checked=0).run(items):
+        pass
     return GENERATOR.replace("TOKENIZER", str(folder / "tokenizer")).replace(
         "SHARDS", str(folder / "shards")
     )

@@ -5,20 +5,17 @@ behind that, one of several shards to a ``manifest-i-of-n.jsonl`` of its own, so
 processes write to one file; a run reads them all. A line that a kill tore off counts for nothing.
 """
 
-import errno
-import fcntl
-import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal
 
+from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, rows_of
 from ursa_core.batches.shards import Shard
-from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.errors import UsageError, unwritable
 
-MANIFEST = "manifest.jsonl"
+STEM = "manifest"
+MANIFEST = f"{STEM}.jsonl"
 
 Status = Literal["started", "done", "failed"]
 
@@ -75,13 +72,13 @@ def read_header(folder: Path) -> Header | None:
     Raises:
         DataError: the manifest is damaged.
     """
-    row = next(_rows(folder / MANIFEST), None)
+    row = next(rows_of(folder / MANIFEST), None)
     if row is None:
         return None
     try:
         return Header(**{field.name: row[field.name] for field in fields(Header)})
     except KeyError as error:
-        raise _damaged(folder / MANIFEST, 1) from error
+        raise damaged_line(folder / MANIFEST, 1) from error
 
 
 def begin(folder: Path, header: Header) -> Header:
@@ -97,7 +94,7 @@ def begin(folder: Path, header: Header) -> Header:
     if not path.exists():
         try:
             with temporary.open("wb") as file:
-                file.write(_line(asdict(header)))
+                file.write(line_of(asdict(header)))
                 file.flush()
                 os.fsync(file.fileno())
             try:
@@ -111,7 +108,7 @@ def begin(folder: Path, header: Header) -> Header:
             temporary.unlink(missing_ok=True)
     found = read_header(folder)
     if found is None:
-        raise _damaged(path, 1)
+        raise damaged_line(path, 1)
     return found
 
 
@@ -142,23 +139,18 @@ def read_records(folder: Path) -> dict[str, Record]:
     """
     known = {field.name for field in fields(Record)}
     records = []
-    for path in manifests(folder):
-        for number, row in enumerate(_rows(path), start=1):
+    for path in part_files(folder, STEM):
+        for number, row in enumerate(rows_of(path), start=1):
             if path.name == MANIFEST and number == 1:
                 continue
             try:
                 records.append(Record(**{k: v for k, v in row.items() if k in known}))
             except TypeError as error:
-                raise _damaged(path, number) from error
+                raise damaged_line(path, number) from error
     return {record.item: record for record in sorted(records, key=lambda record: record.time)}
 
 
-def manifests(folder: Path) -> list[Path]:
-    """The files of the record."""
-    return sorted([*folder.glob(MANIFEST), *folder.glob("manifest-*-of-*.jsonl")])
-
-
-class Writer:
+class Writer(PartFile):
     """Appends records; only one process at a time has that of a shard.
 
     Args:
@@ -171,30 +163,7 @@ class Writer:
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
-        alone = shard.count == 1
-        name = MANIFEST if alone else f"manifest-{shard.number}-of-{shard.count}.jsonl"
-        self.path = folder / name
-        try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        try:
-            self._take(folder, shard)
-            content = self.path.read_bytes()
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    def _take(self, folder: Path, shard: Shard) -> None:
-        """Lock the file, unless a process has it, or one shares the list out otherwise."""
-        of_same = f"manifest-*-of-{shard.count}.jsonl" if shard.count > 1 else MANIFEST
-        others = [path for path in manifests(folder) if not path.match(of_same)]
-        if not _lock(self._file, fcntl.LOCK_EX) or any(map(_is_locked, others)):
-            raise UsageError(
-                f"another run is at work on {folder}",
-                "wait for it, or share the list out with the same n in every --shard i/n",
-            )
+        super().__init__(folder, STEM, shard)
 
     def append(self, *records: Record, sync: bool = True) -> None:
         """Write records, whole or not at all; with ``sync`` they outlast a power cut.
@@ -202,73 +171,4 @@ class Writer:
         Raises:
             DataError: they can't be written.
         """
-        size = os.fstat(self._file).st_size
-        lines = b"".join(_line(asdict(record)) for record in records)
-        try:
-            if os.write(self._file, lines) < len(lines):
-                _fill_up()
-            if sync:
-                os.fsync(self._file)
-        except OSError as error:
-            os.ftruncate(self._file, size)
-            raise unwritable(self.path, error) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._file)
-
-
-def _fill_up() -> NoReturn:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _lock(file: int, kind: int) -> bool:
-    """Take a file for this process; False if another has it."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _is_locked(path: Path) -> bool:
-    with path.open("rb") as file:  # a shared lock, so that two that look don't see one another
-        return not _lock(file.fileno(), fcntl.LOCK_SH)
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file's whole lines."""
-    if not path.exists():
-        return
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise _damaged(path, number) from error
-        if not isinstance(row, dict):
-            raise _damaged(path, number)
-        yield row
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-
-
-def _damaged(path: Path, number: int) -> DataError:
-    return DataError(
-        f"line {number} of {path} is damaged",
-        "mend or delete that line, or give another folder with -o",
-    )
+        self.append_rows(*map(asdict, records), sync=sync)

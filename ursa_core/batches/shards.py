@@ -18,6 +18,11 @@ class Shard:
         """Whether the item is this shard's."""
         return index % self.count == self.number - 1
 
+    @property
+    def suffix(self) -> str:
+        """Of names of files that are this shard's own; empty where there is one shard."""
+        return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
+
     def __str__(self) -> str:
         """As ``number/count``."""
         return f"{self.number}/{self.count}"

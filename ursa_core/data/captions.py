@@ -11,7 +11,8 @@ from ursa_core.errors import DataError
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "path")
-CAPTION_COLUMNS = ("caption", "text", "prompt", "captions")
+CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "short_caption", "long_caption")
+MANIFEST_SUFFIXES = (".jsonl", ".csv")
 MAX_WRONG_ROWS = 5
 """So many wrong rows without a right one are a wrong table, told once and not by row."""
 
@@ -59,10 +60,7 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
 def read_metadata(folder: Path) -> Metadata:
     """Captions by media path (inside ``folder``) from its ``metadata.jsonl`` or ``metadata.csv``.
 
-    A row names its file in the column ``file``, ``file_name`` or ``path``, relative to the folder,
-    and its captions in ``caption``, ``text``, ``prompt`` or ``captions``: a string, or in JSON a
-    list of strings. Further rows of the same file add captions. Faulty rows are left out and
-    named in the result; a folder without metadata gives an empty one.
+    As :func:`read_manifest`; a folder without metadata gives an empty result.
 
     Raises:
         DataError: both tables exist, or the table can't be opened or is wrong throughout.
@@ -74,7 +72,25 @@ def read_metadata(folder: Path) -> Metadata:
         raise DataError(
             f"{folder} has both {' and '.join(METADATA_NAMES)}", "keep the one that is right"
         )
-    (table,) = tables
+    return read_manifest(tables[0], must_be_inside=True)
+
+
+def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
+    """Captions by media path from a ``.jsonl`` or ``.csv`` file, in the order of its rows.
+
+    A row names its file in the column ``file``, ``file_name`` or ``path``, relative to the table's
+    folder, and its captions in ``caption``, ``text``, ``prompt``, ``captions``, ``short_caption``
+    or ``long_caption``, several of them together: a string, or in JSON a list of strings. Further
+    rows of the same file add captions. Faulty rows are left out and named in the result.
+
+    Args:
+        table: the file.
+        must_be_inside: a file outside the table's folder is a fault.
+
+    Raises:
+        DataError: the table can't be opened or is wrong throughout.
+    """
+    folder = table.parent
     captions: dict[Path, tuple[str, ...]] = {}
     faults: dict[Path, DataError] = {}
     stray: Path | None = None
@@ -85,7 +101,7 @@ def read_metadata(folder: Path) -> Metadata:
         reason = row if isinstance(row, str) else ""
         if not isinstance(row, str):
             try:
-                media = folder / _row_file(row)
+                media = folder / _row_file(row, must_be_inside)
                 captions[media] = captions.get(media, ()) + _row_captions(row)
             except ValueError as error:
                 reason = str(error)
@@ -99,12 +115,13 @@ def read_metadata(folder: Path) -> Metadata:
     return Metadata(captions, faults, stray)
 
 
-def _row_file(row: Mapping[str, Any]) -> str:
+def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
     """The file of one row; the ValueError says what is wrong with it."""
     name = next((row[column] for column in FILE_COLUMNS if column in row), None)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file name")
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    is_outside = Path(name).is_absolute() or ".." in Path(name).parts
+    if must_be_inside and is_outside:
         raise ValueError(f"{name!r} lies outside the folder")
     return name
 

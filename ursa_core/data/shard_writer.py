@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ursa_core
+from ursa_core.batches.shards import Shard
 from ursa_core.data.shards import (
     RECORD_KEY,
     SCHEMA,
@@ -69,13 +70,20 @@ class ShardWriter:
     """Appends clips to a folder of shards, each of which appears whole or not at all.
 
     A folder that holds shards already is continued: :attr:`done` names the clips in it. Leaving
-    the ``with`` block, for whatever reason, writes the rows that wait.
+    the ``with`` block, for whatever reason, writes the rows that wait. Several processes may write
+    into one folder, each with names of its own.
 
     Args:
-        folder: made if it doesn't exist, and removed again if no shard comes into it.
+        folder: made if it doesn't exist, and removed again if nothing comes into it.
         identity: the tokenizer of the codes.
         options: how the clips were cut; JSON values, recorded in every shard.
-        rows_per_shard: clips of a full shard, also the most that a killed run loses.
+        rows_per_shard: clips of a full shard, also the most that a killed run loses, about.
+        part: of the work, which this process does.
+
+    Attributes:
+        settings: identity and options as shards record them.
+        shards: that there are; those of other processes as of the beginning.
+        done: names of the clips in them, and of those that wait.
 
     Raises:
         DataError: the shards in the folder are damaged, belong to another tokenizer or were cut
@@ -88,12 +96,14 @@ class ShardWriter:
         identity: TokenIdentity,
         options: Mapping[str, Any] | None = None,
         rows_per_shard: int = ROWS_PER_SHARD,
+        part: Shard = Shard(),  # noqa: B008  (frozen)
     ) -> None:
-        self.folder = folder
+        self.folder, self._prefix = folder, f"shard{part.suffix}"
         self._rows: list[TokenRow] = []
         self._rows_per_shard = rows_per_shard
         self._num_codes = identity.num_codes
         settings = {"identity": asdict(identity), "options": dict(options or {})}
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         record = json.dumps({**settings, "version": ursa_core.__version__})
         self._schema = SCHEMA.with_metadata({RECORD_KEY: record.encode()})
         self.shards: list[Path] = []
@@ -101,19 +111,13 @@ class ShardWriter:
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(".shard-*.part"):
+            for leftover in folder.glob(f".{self._prefix}-[0-9][0-9][0-9][0-9][0-9]*.part"):
                 leftover.unlink()
         except OSError as error:
-            self._remove_made()
+            self.remove_made()
             raise unwritable(folder, error) from error
         for path in shard_paths(folder):
-            found = open_shard(path)
-            for what, given in json.loads(json.dumps(settings)).items():
-                if found.get(what) != given:
-                    raise DataError(
-                        f"{path} was made with another {_difference(found.get(what), given)}",
-                        "use the same settings, another folder, or --fresh to start over",
-                    )
+            check_settings(path, open_shard(path), self.settings)
             self.done |= set(read_sources(path))
             self.shards.append(path)
 
@@ -129,27 +133,28 @@ class ShardWriter:
         try:
             self.flush()
         finally:
-            if not self.shards:
-                self._remove_made()
+            self.remove_made()
 
-    def _remove_made(self) -> None:
+    def remove_made(self) -> None:
+        """Remove the folder that was made, if there is nothing in it."""
         with suppress(OSError):  # somebody else's files may be there by now
             for path in self._made:
                 path.rmdir()
 
-    def add(self, row: TokenRow) -> None:
-        """Take a clip; every ``rows_per_shard`` clips a shard is written.
+    def add(self, *rows: TokenRow) -> None:
+        """Take clips that come into the same shard; one is written every ``rows_per_shard`` clips.
 
         Raises:
             DataError: the shard can't be written.
         """
-        low, high = int(row.codes.min()), int(row.codes.max())
-        if row.codes.ndim != 3 or low < 0 or high >= self._num_codes:
-            raise ValueError(
-                f"codes {tuple(row.codes.shape)} in [{low}, {high}] aren't of this tokenizer"
-            )
-        self._rows.append(row)
-        self.done.add(row.source)
+        for row in rows:
+            low, high = int(row.codes.min()), int(row.codes.max())
+            if row.codes.ndim != 3 or low < 0 or high >= self._num_codes:
+                raise ValueError(
+                    f"codes {tuple(row.codes.shape)} in [{low}, {high}] aren't of this tokenizer"
+                )
+        self._rows += rows
+        self.done.update(row.source for row in rows)
         if len(self._rows) >= self._rows_per_shard:
             self.flush()
 
@@ -161,8 +166,9 @@ class ShardWriter:
         """
         if not self._rows:
             return
-        number = int(self.shards[-1].stem.removeprefix("shard-")) + 1 if self.shards else 0
-        path = self.folder / f"shard-{number:05d}.parquet"
+        names = [path.stem.rpartition("-") for path in shard_paths(self.folder)]
+        number = max((int(n) + 1 for prefix, _, n in names if prefix == self._prefix), default=0)
+        path = self.folder / f"{self._prefix}-{number:05d}.parquet"
         rows = self._rows
         group = GROUP_CODES * len(rows) // sum(row.codes.numel() for row in rows)
         columns = {
@@ -208,6 +214,20 @@ def remove_shards(folder: Path) -> None:
         raise DataError(
             f"{folder} can't be emptied: {error.strerror}", "choose another folder"
         ) from error
+
+
+def check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to add to what was made with another tokenizer or cut in another way.
+
+    Raises:
+        DataError: ``found``, which ``path`` records, has other settings.
+    """
+    for what, given in settings.items():
+        if found.get(what) != given:
+            raise DataError(
+                f"{path} was made with another {_difference(found.get(what), given)}",
+                "use the same settings, another folder, or --fresh to start over",
+            )
 
 
 def _difference(found: Any, given: Any) -> str:

@@ -5,7 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ursa_core.data.captions import Metadata, read_caption_file, read_metadata
+from ursa_core.data.captions import (
+    MANIFEST_SUFFIXES,
+    Metadata,
+    read_caption_file,
+    read_manifest,
+    read_metadata,
+)
 from ursa_core.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -44,10 +50,11 @@ def find_sources(
     Folders give the files with a known media suffix, and those that a metadata table in them
     lists, hidden ones left out. Files that are named themselves are taken whatever their suffix.
     A metadata table comes before a ``.txt`` beside the file; a row of it that names no file is a
-    source of its own, with a fault.
+    source of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest: the files of its
+    rows, in their order, with their captions, and its faults likewise.
 
     Args:
-        inputs: files and folders.
+        inputs: files, folders and manifests.
         on_repeat: told of each file that is found again; it counts once.
 
     Raises:
@@ -57,6 +64,14 @@ def find_sources(
     metadata: dict[Path, Metadata] = {}
     sources: dict[Path, Source] = {}
     for given in inputs:
+        if given.suffix.lower() in MANIFEST_SUFFIXES and given.is_file():
+            for source in _sources_of(given):
+                at = source.path.parent.resolve() / source.path.name
+                if at in sources:
+                    on_repeat(source.path)
+                else:
+                    sources[at] = source
+            continue
         if given.is_dir():
             root = given.resolve()
             places = [path.relative_to(given) for path in _files_in(given, metadata)]
@@ -77,6 +92,21 @@ def find_sources(
                 sources[at] = Source(name, path, *_captions(path, metadata))
     _refuse_same_names(list(sources.values()))
     return list(sources.values())
+
+
+def _sources_of(manifest: Path) -> list[Source]:
+    """The files of a manifest, and its faults; a file inside its folder is called as in that."""
+    table = read_manifest(manifest)
+    if not (table.captions or table.faults):
+        raise DataError(f"{manifest} lists no file", "give it a row for each file")
+    root = manifest.parent.resolve()
+    found = []
+    for path in dict.fromkeys([*table.captions, *table.faults]):
+        at = path.parent.resolve() / path.name
+        is_inside = at.is_relative_to(root)
+        name = f"{root.name}/{at.relative_to(root).as_posix()}" if is_inside else at.as_posix()
+        found.append(Source(name, path, table.captions.get(path, ()), table.faults.get(path)))
+    return found
 
 
 def _files_in(root: Path, metadata: dict[Path, Metadata]) -> list[Path]:

@@ -10,7 +10,13 @@ from ursa_core.media.frames import (
     to_uint8,
     to_video,
 )
-from ursa_core.media.reading import iter_frames, read_media
+from ursa_core.media.reading import (
+    OpenMedia,
+    count_frames,
+    iter_frames,
+    open_media,
+    read_media,
+)
 from ursa_core.media.writing import (
     FORMATS,
     check_folder_of,
@@ -23,11 +29,14 @@ __all__ = [
     "FORMATS",
     "Clip",
     "Frames",
+    "OpenMedia",
     "check_folder_of",
     "check_format",
     "check_output",
     "contact_sheet",
+    "count_frames",
     "iter_frames",
+    "open_media",
     "read_media",
     "resize_and_crop",
     "to_float",

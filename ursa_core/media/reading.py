@@ -54,6 +54,22 @@ class _Source:
     fps: float | None
     metadata: dict[str, Any]
     timed: _Timed
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class OpenMedia:
+    """A file whose frames are yet to be read.
+
+    Args:
+        frames: one by one, each (H, W, 3).
+        fps: frames a second of the file; None for a single image.
+        seconds: its length, as it states it itself; None where it doesn't, and of a single image.
+    """
+
+    frames: Iterator[Frames]
+    fps: float | None
+    seconds: float | None
 
 
 def read_media(
@@ -93,6 +109,27 @@ def iter_frames(
     """The frames of ``read_media`` one by one, each (H, W, 3), holding no more than a few."""
     source = _open(Path(path), background)
     return _checked(Path(path), source, fps, max_frames)
+
+
+def open_media(path: str | Path, fps: float | None = None) -> OpenMedia:
+    """A file, to be read frame by frame as by ``read_media``."""
+    source = _open(Path(path), WHITE)
+    return OpenMedia(_checked(Path(path), source, fps, None), source.fps, source.seconds)
+
+
+def count_frames(path: str | Path, fps: float) -> int:
+    """How many frames ``read_media`` gives at a rate, found without making any.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, truncated or no picture.
+    """
+    source = _open(Path(path), WHITE)
+    if source.fps is None:
+        return 1
+    try:
+        return sum(1 for _ in _nearest(source.timed, fps, source.fps))
+    except _FAULTS as error:
+        raise _unreadable(Path(path), error) from error
 
 
 def _open(path: Path, background: tuple[int, int, int]) -> _Source:
@@ -205,18 +242,22 @@ def _open_video(path: Path) -> _Source:
     fps = float(stream.average_rate or stream.guessed_rate or Fraction(25))
     tags = {**container.metadata, **stream.metadata}
     comment = next((value for key, value in tags.items() if key.lower() == "comment"), "")
-    return _Source(fps, _parsed(comment, tags), _video_frames(path, container, stream, fps))
-
-
-def _video_frames(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream, fps: float
-) -> _Timed:
-    pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
     seconds: float | None = None
     if stream.duration is not None and stream.time_base is not None:
         seconds = float(stream.duration * stream.time_base)
     elif container.duration is not None and len(container.streams) == 1:
         seconds = container.duration / av.time_base
+    frames = _video_frames(container, stream, fps, seconds)
+    return _Source(fps, _parsed(comment, tags), frames, seconds)
+
+
+def _video_frames(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    fps: float,
+    seconds: float | None,
+) -> _Timed:
+    pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
     start = end = 0.0
     count = 0
     with container:
@@ -271,7 +312,7 @@ def _open_animation(image: Image.Image, background: tuple[int, int, int]) -> _So
                     count += 1
 
     image.seek(0)
-    return _Source(fps, _image_metadata(image), timed())
+    return _Source(fps, _image_metadata(image), timed(), sum(durations) / 1000)
 
 
 def _open_folder(path: Path, background: tuple[int, int, int]) -> _Source:
@@ -287,7 +328,7 @@ def _open_folder(path: Path, background: tuple[int, int, int]) -> _Source:
             return _pixels(image, background)
 
     timed = ((k / fps, partial(load, file)) for k, file in enumerate(files))
-    return _Source(fps, metadata, timed)
+    return _Source(fps, metadata, timed, len(files) / fps)
 
 
 def _pixels(image: Image.Image, background: tuple[int, int, int]) -> Frames:

@@ -1,0 +1,209 @@
+"""The runs of `ursa tokenize`: one clip into a token file, or many into a folder of shards."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ursa_cli import options, output
+from ursa_cli.batch_run import local_device
+from ursa_core.batches.shards import Shard, launched_shard, parse_shard
+from ursa_core.errors import DataError
+
+if TYPE_CHECKING:
+    from ursa_core.data.cuts import Cut, Filters, Mode
+    from ursa_core.data.packs import Sprites
+    from ursa_core.data.tokenize_report import ItemResult
+    from ursa_core.tokenizers.visual import VisualTokenizer
+
+NUM_SHAPES_CHECKED = 16
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded video tokenizer, its identity, and how it wants clips cut."""
+
+    model: str
+    tokenizer: "VisualTokenizer"
+    digest: str
+    cut: "Cut"
+
+
+def part_of(shard: str | None) -> Shard:
+    """The part of the work that this process does: of ``--shard``, or its rank of torchrun."""
+    return parse_shard(shard) if shard is not None else launched_shard(os.environ) or Shard()
+
+
+def load(
+    model: str,
+    device: str,
+    fps: float | None,
+    frames: int | None,
+    sizes: Sequence[tuple[int, int]],
+    mode: "Mode",
+    stride: int,
+    count: int,
+    filters: "Filters",
+) -> Encoder:
+    """The tokenizer of a model, and the cut that the options ask for.
+
+    Raises:
+        CheckpointError: there is no such model, or it is damaged.
+        ShapeError: the cut doesn't fit its strides.
+    """
+    from ursa_core.bundle import load_tokenizer
+    from ursa_core.data.cuts import Cut
+    from ursa_core.devices import pick_device
+    from ursa_core.grids import PixelShape
+    from ursa_core.hub import name_of
+
+    folder = options.model_folder(model)
+    tokenizer, settings, digest = load_tokenizer(folder, pick_device(local_device(device)))
+    first, *others = sizes or [(settings.height, settings.width)]
+    shape = PixelShape(frames or settings.frames, *first)
+    cut = Cut(fps or settings.fps, shape, mode, stride, count, tuple(others), filters)
+    for height, width in cut.all_sizes:  # refuses what doesn't fit
+        tokenizer.strides.grid(PixelShape(shape.frames, height, width))
+    return Encoder(name_of(folder, exact=True), tokenizer, digest, cut)
+
+
+def encode_clip(
+    given: str,
+    out: Path,
+    encoder: Encoder,
+    seed: int,
+    check: int | None,
+    sprites: "Sprites | None",
+) -> None:
+    """Encode one clip into a token file, and report."""
+    from ursa_core.data.items import find_clip
+    from ursa_core.data.tokenizing import tokenize_clip
+
+    item = find_clip(given, seed, encoder.cut.fps, sprites)
+    result = tokenize_clip(
+        item, encoder.tokenizer, encoder.digest, encoder.cut, out, check is None or check > 0
+    )
+    _report([result], out, [out], encoder)
+
+
+def encode_shards(
+    inputs: Sequence[str],
+    out: Path,
+    encoder: Encoder,
+    num: int,
+    seed: int,
+    check: int | None,
+    fresh: bool,
+    sprites: "Sprites | None",
+    part: Shard,
+) -> None:
+    """Encode a part of the inputs' clips into shards, and report."""
+    from ursa_core.data.items import PROCEDURAL, find_items
+    from ursa_core.data.shard_writer import ShardWriter, remove_shards
+    from ursa_core.data.tokenize_report import Report, remove_reports
+    from ursa_core.data.tokenizing import Tokenizing, token_identity
+    from ursa_core.subjects import save_subjects
+
+    cut = encoder.cut
+    repeats: list[Path] = []
+    items = find_items(inputs, num, seed, cut.fps, repeats.append, sprites)
+    items = [item for index, item in enumerate(items) if part.owns(index)]
+    if repeats:
+        output.note(f"given twice, taken once: {', '.join(map(str, repeats))}")
+    if check is None and any(given.startswith(PROCEDURAL) for given in inputs):
+        check = NUM_SHAPES_CHECKED
+    if fresh:
+        remove_shards(out)
+        remove_reports(out)
+    identity = token_identity(encoder.tokenizer, encoder.digest)
+    writer = ShardWriter(out, identity, cut.to_json(), part=part)
+    results: list[ItemResult] = []
+    try:
+        with Report(out, writer.settings, part) as report:
+            work = Tokenizing(encoder.tokenizer, cut, writer, check)
+            iteration = work.run(items, report.dropped)
+            with closing(iteration), output.progress(len(items), "tokenize") as advance:
+                for name, of_item in iteration:
+                    results += of_item
+                    report.add(name, of_item)
+                    if of_item[0].status == "skipped":
+                        output.warn(f"skipped: {of_item[0].reason}")
+                    advance(1)
+    except KeyboardInterrupt:
+        output.note(f"stopped; {len(writer.done)} clips are in {out}, the same command goes on")
+        raise
+    finally:
+        writer.remove_made()
+    if sprites is not None and part.number == 1:
+        save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
+    if work.num_uncaptioned:
+        output.note(f"{work.num_uncaptioned} clips have no caption")
+    _report(results, out, writer.shards, encoder, report.path, work.num_uncaptioned)
+
+
+def _report(
+    results: Sequence["ItemResult"],
+    out: Path,
+    files: Sequence[Path],
+    encoder: Encoder,
+    written: Path | None = None,
+    num_uncaptioned: int = 0,
+) -> None:
+    """Print what became of the clips; a DataError at the end says if some were skipped."""
+    counts = Counter(result.status for result in results)
+    dropped = Counter(result.reason for result in results if result.status == "dropped")
+    if dropped:
+        told = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+        output.note(f"left out: {told}; {written} names them")
+    lines, means = _quality(results)
+    if counts["done"] or counts["kept"]:
+        lines.append(str(out))
+    payload: dict[str, Any] = {
+        "output": str(out),
+        "files": [str(file) for file in files],
+        "report": None if written is None else str(written),
+        "model": encoder.model,
+        "tokenizer": encoder.digest,
+        "fps": encoder.cut.fps,
+        "grid": _grid(encoder),
+        **{f"num_{name}": counts[name] for name in ("done", "kept", "skipped", "dropped")},
+        "num_uncaptioned": num_uncaptioned,
+        "dropped": dict(dropped),
+        **means,
+        "items": [result.to_json() for result in results if result.quality or result.reason],
+    }
+    output.data(payload, lines=lines, paths=[out] if files else [])
+    if counts["skipped"]:
+        raise DataError(
+            f"{counts['skipped']} of {len(results)} clips were skipped",
+            "the warnings say why; the same command tries these again",
+        )
+    if results and not files:
+        raise DataError(
+            f"all {counts['dropped']} clips were left out", "allow more: the report says why"
+        )
+
+
+def _quality(results: Sequence["ItemResult"]) -> tuple[list[str], dict[str, float | None]]:
+    """A table of the measured clips, and their means."""
+    shown = [(r.source, r.quality.psnr, r.quality.ssim) for r in results if r.quality is not None]
+    if not shown:
+        return [], {"psnr": None, "ssim": None}
+    psnr = sum(row[1] for row in shown) / len(shown)
+    ssim = sum(row[2] for row in shown) / len(shown)
+    if len(shown) > 1:
+        shown.append((f"mean of {len(shown)}", psnr, ssim))
+    rows = [(name, f"{of_psnr:.2f}", f"{of_ssim:.4f}") for name, of_psnr, of_ssim in shown]
+    means: dict[str, float | None] = {"psnr": psnr, "ssim": ssim}
+    return output.table(("CLIP", "PSNR dB", "SSIM"), rows), means
+
+
+def _grid(encoder: Encoder) -> list[int] | None:
+    """Of the clips; None where they differ."""
+    if encoder.cut.sizes or encoder.cut.mode == "full":
+        return None
+    grid = encoder.tokenizer.strides.grid(encoder.cut.shape)
+    return [grid.frames, grid.rows, grid.columns]
