@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ursa_cli import options, output
+from ursa_cli import tokenize_run as run
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def tokenize_media(
     """Encode videos and images into codes for training, or decode a clip's codes.
 
     One clip makes a token file, several make a folder of Parquet shards.
-    Captions come from a .txt beside each file, or from metadata.jsonl or
+    Captions come from the list, a .txt beside each file, or metadata.jsonl or
     metadata.csv in its folder. Files that can't be read or are too short, or
     whose captions are faulty, are reported and skipped; the exit code is then 1.
 
@@ -233,12 +234,10 @@ def tokenize_media(
                 "--decode takes a token file and no INPUT, --frames or --size",
                 "as in: ursa tokenize --decode clip.safetensors -o back.mp4",
             )
-        _decode(decode, out, model, device, fps, crf, force)
+        run.decode_clip(decode, out, model, device, fps, crf, force)
         return
     if not inputs:
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
-    from ursa_cli import tokenize_run as run
-
     filters = _filters(min_size, min_seconds, max_seconds, min_motion, max_motion)
     _check_clips(clips, frames, stride, clips_per_file)
     _check_procedural(inputs, clips, sizes, filters)
@@ -352,41 +351,3 @@ def _sprites(inputs: Sequence[str], data: Path | None) -> "Sprites | None":
     from ursa_core.data.packs import load_sprites
 
     return load_sprites(data)
-
-
-def _decode(
-    tokens_path: Path,
-    out: Path,
-    model: str,
-    device: str,
-    fps: float | None,
-    crf: int,
-    force: bool,
-) -> None:
-    from ursa_core.bundle import load_tokenizer
-    from ursa_core.data.token_files import load_tokens_of
-    from ursa_core.devices import pick_device
-    from ursa_core.grids import LatentGrid
-    from ursa_core.hub import name_of
-    from ursa_core.media import check_output, write_media
-    from ursa_core.tokenizers.visual import decode_frames
-
-    check_output(out, force, fps=fps)
-    folder = options.model_folder(model)
-    tokenizer, _, digest = load_tokenizer(folder, pick_device(device))
-    tokens = load_tokens_of(tokens_path, digest)
-    shape = tokenizer.strides.pixels(LatentGrid(*tokens.codes.shape))
-    rate = fps or tokens.fps
-    check_output(out, force, shape, rate)
-    metadata = {**tokens.metadata, "fps": rate}
-    write_media(out, decode_frames(tokenizer, tokens.codes), rate, metadata, crf)
-    payload = {
-        "output": str(out),
-        "model": name_of(folder, exact=True),
-        "tokenizer": digest,
-        "frames": shape.frames,
-        "height": shape.height,
-        "width": shape.width,
-        "fps": rate,
-    }
-    output.data(payload, paths=[out])

@@ -144,6 +144,45 @@ def encode_shards(
     _report(results, out, writer.shards, encoder, report.path, work.num_uncaptioned)
 
 
+def decode_clip(
+    tokens_path: Path,
+    out: Path,
+    model: str,
+    device: str,
+    fps: float | None,
+    crf: int,
+    force: bool,
+) -> None:
+    """Turn a token file back into a video, and report."""
+    from ursa_core.bundle import load_tokenizer
+    from ursa_core.data.token_files import load_tokens_of
+    from ursa_core.devices import pick_device
+    from ursa_core.grids import LatentGrid
+    from ursa_core.hub import name_of
+    from ursa_core.media import check_output, write_media
+    from ursa_core.tokenizers.visual import decode_frames
+
+    check_output(out, force, fps=fps)
+    folder = options.model_folder(model)
+    tokenizer, _, digest = load_tokenizer(folder, pick_device(device))
+    tokens = load_tokens_of(tokens_path, digest)
+    shape = tokenizer.strides.pixels(LatentGrid(*tokens.codes.shape))
+    rate = fps or tokens.fps
+    check_output(out, force, shape, rate)
+    metadata = {**tokens.metadata, "fps": rate}
+    write_media(out, decode_frames(tokenizer, tokens.codes), rate, metadata, crf)
+    payload = {
+        "output": str(out),
+        "model": name_of(folder, exact=True),
+        "tokenizer": digest,
+        "frames": shape.frames,
+        "height": shape.height,
+        "width": shape.width,
+        "fps": rate,
+    }
+    output.data(payload, paths=[out])
+
+
 def _report(
     results: Sequence["ItemResult"],
     out: Path,
