@@ -54,6 +54,24 @@ def test_dry_run_writes_nothing(recipe, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_lists_the_shapes_of_the_data(tmp_path, capsys):
+    nano = str(next(file for file in RECIPES if file.name == "nano.yaml"))
+    for frames, num in ((9, 3), (1, 2)):
+        given = ["shapes:train", "--num", str(num), "--frames", str(frames), "--check", "0"]
+        assert main(["tokenize", *given, "-o", str(tmp_path / str(frames)), "--quiet"]) == 0
+    shards = f"data.shards=[{tmp_path / '9'}, {tmp_path / '1'}]"
+    words = ["train", nano, "tokenizer=nano", shards, "data.batch_tokens=1000", "--dry-run"]
+    capsys.readouterr()
+    assert main([*words, "-o", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "data        3 clips of 3×8×8 codes, 4 a pass: 836 tokens, 82% of all passes" in out
+    assert "            2 clips of 1×8×8 codes, 12 a pass: 972 tokens, 18% of all passes" in out
+    assert main([*words, "-o", str(tmp_path / "run"), "--json", "data.frames=2"]) == 0
+    found = json.loads(capsys.readouterr().out)["data"]
+    assert found["num_left_out"] == 2
+    assert found["grids"][0]["grid"] == {"frames": 2, "rows": 8, "columns": 8}
+
+
 def test_all_faults_of_a_recipe_at_once(recipe, capsys):
     faults = ["train.stepz=3", "optimizer.learning_rate=fast", "data.frames=0"]
     assert main(["train", recipe, *faults]) == 2
