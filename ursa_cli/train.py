@@ -102,10 +102,11 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
     parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
     left = plan.steps - plan.steps_done
     tokens = "" if plan.tokens_per_step is None else f", {plan.tokens_per_step:,} tokens"
+    frozen = f", beside {plan.frozen_parameters:,} frozen" if plan.frozen_parameters else ""
     rows = [
         ("recipe", recipe),
         ("run", run),
-        ("parameters", f"{plan.parameters:,}"),
+        ("parameters", f"{plan.parameters:,}{frozen}"),
         ("steps", f"{plan.steps}, {plan.steps_done} done"),
         ("clips", f"{plan.items_per_step} a step{tokens}"),
         ("device", f"{plan.device}, {plan.precision}, shared by {plan.ranks} ranks"),

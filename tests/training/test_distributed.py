@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_runs import stored, train
 
+from ursa_core.adapters import WEIGHTS
 from ursa_core.errors import UsageError
 from ursa_core.recipe import load_recipe
 from ursa_core.training.checkpoints import checkpoints, steps_of
@@ -57,6 +59,8 @@ def runs(generator_recipe, tmp_path_factory):
         return {"recipe": str(recipe), "overrides": words, "run": str(folder / run), **at}
 
     fsdp, muon = "train.distributed=fsdp", "optimizer.kind=muon"
+    train(generator_recipe, folder, "base", "train.steps=1")
+    lora = (f"init={folder / 'base'}", "lora.rank=2")
     shards = load_recipe(recipe, []).data.shards
     validated = (f"data.validation_shards={shards}", "train.validate_every=4")
     jobs = [
@@ -68,6 +72,10 @@ def runs(generator_recipe, tmp_path_factory):
         job("fsdp_parts", fsdp, *validated),
         job("fewer", fsdp, stop_at=5),
         job("muon", fsdp, muon),
+        job("lora", *lora),
+        job("lora_fsdp", fsdp, *lora),
+        job("lora_fsdp_parts", fsdp, *lora, stop_at=5),
+        job("lora_fsdp_parts", fsdp, *lora),
         job("failing", fail_at=2),
     ]
     file = folder / "jobs.json"
@@ -83,7 +91,7 @@ def runs(generator_recipe, tmp_path_factory):
         )
         for rank in range(2)
     ]
-    for name, overrides in (("one", ()), ("one_muon", (muon,))):
+    for name, overrides in (("one", ()), ("one_muon", (muon,)), ("one_lora", lora)):
         train(generator_recipe, folder, name, STEPS, *SHARED, *overrides)
     ends = [json.loads(p.communicate(timeout=1800)[0].splitlines()[-1])["ends"] for p in processes]
     return folder, ends
@@ -104,17 +112,26 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "lora_fsdp"])
 def test_a_stopped_run_of_two_ranks_continues_bit_for_bit(kind, runs):
     folder, (first, second) = runs
     assert first[:-1] == second[:-1]
-    assert first.count("stopped after step 5 of 20; the run is saved") == 3
+    assert first.count("stopped after step 5 of 20; the run is saved") == 4
     assert largest_difference(folder / kind, folder / f"{kind}_parts") == 0
     assert losses(folder / kind) == losses(folder / f"{kind}_parts")
     assert len(losses(folder / kind)) == 20
 
 
-@pytest.mark.parametrize(("kind", "one"), [("ddp", "one"), ("fsdp", "one"), ("muon", "one_muon")])
+@pytest.mark.parametrize(
+    ("kind", "one"),
+    [
+        ("ddp", "one"),
+        ("fsdp", "one"),
+        ("muon", "one_muon"),
+        ("lora", "one_lora"),
+        ("lora_fsdp", "one_lora"),
+    ],
+)
 def test_two_ranks_equal_one_process(kind, one, runs):
     folder, _ = runs
     assert largest_difference(folder / kind, folder / one) < 1e-5
@@ -148,6 +165,8 @@ def test_the_sheet_is_drawn_and_the_bundle_whole(runs):
     assert (folder / "fsdp" / "samples" / "step-0000020.png").stat().st_size > 0
     names = [Path("transformer") / "config.json", Path("model_index.json")]
     assert all((folder / "fsdp" / name).is_file() for name in names)
+    ours, theirs = (load_file(folder / run / WEIGHTS) for run in ("lora_fsdp", "one_lora"))
+    assert all((ours[name] - value).abs().max() < 1e-5 for name, value in theirs.items())
 
 
 def test_a_port_in_use_is_told(monkeypatch):

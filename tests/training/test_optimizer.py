@@ -26,7 +26,7 @@ def test_average_forgets_the_start():
     with torch.no_grad():
         model.weight.fill_(3.0)
     for step in range(200):
-        average.update_(model.named_parameters(), step)
+        average.update_(dict(model.named_parameters()), step)
     assert average.average["weight"].item() == pytest.approx(3.0, abs=1e-6)
 
 

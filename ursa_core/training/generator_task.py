@@ -25,6 +25,7 @@ from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.figures import TOKENS, Figures, weighed
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
+from ursa_core.training.lora import LoraTraining, check_start
 from ursa_core.training.objective import Denoising, by_time_bin
 from ursa_core.training.token_batches import TokenBatch, TokenBatches
 
@@ -69,6 +70,10 @@ class GeneratorTask:
             codebook,
             empty=empty,
         )
+        self.adapter: LoraTraining | None = None
+        if recipe.lora.rank is not None and self.start is not None:
+            check_start(recipe, self.start, self.tokenizer_folder, self.path)
+            self.adapter = LoraTraining(recipe, self.start, self.model)
         if not empty:
             self.model.to(device)
         if recipe.train.compile:
@@ -123,6 +128,11 @@ class GeneratorTask:
         return loss, {TOKENS: tokens, **by_time_bin(each, times, is_open)}
 
     @property
+    def base(self) -> str | None:
+        """Identity of the weights that an adapter is trained for."""
+        return None if self.adapter is None else self.adapter.base
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The layers."""
         return list(self.model.model.layers)
@@ -147,7 +157,10 @@ class GeneratorTask:
         )
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the whole model folder."""
+        """Write the whole model folder, or the adapter's."""
+        if self.adapter is not None:
+            self.adapter.save(folder, weights)
+            return
         save_bundle(
             folder,
             self.model,

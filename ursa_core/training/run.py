@@ -14,8 +14,9 @@ from ursa_core.recipe import Recipe, to_yaml
 from ursa_core.recipe_fields import TokenizerRecipe
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
-from ursa_core.training.estimates import UTILISATION, step_operations, training_memory
+from ursa_core.training.estimates import UTILISATION, pass_operations, training_memory
 from ursa_core.training.generator_task import GeneratorTask
+from ursa_core.training.optimizer import trained
 from ursa_core.training.task import Progress, Task
 from ursa_core.training.tokenizer_task import TokenizerTask
 from ursa_core.training.trainer import Trainer
@@ -27,6 +28,7 @@ class TrainingPlan:
 
     Args:
         parameters: trained.
+        frozen_parameters: that stay as they are, under an adapter.
         items_per_step: clips seen by one optimizer step.
         tokens_per_step: likewise, prompts among them; None for a tokenizer.
         steps: of the whole run.
@@ -40,6 +42,7 @@ class TrainingPlan:
     """
 
     parameters: int
+    frozen_parameters: int
     items_per_step: int
     tokens_per_step: int | None
     steps: int
@@ -79,7 +82,8 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     Ranks(0, ranks).share(plan.accumulate)
     device = pick_own_device(plan.device)
     task = build_task(recipe, device, empty=True)
-    parameters = sum(p.numel() for p in task.model.parameters())
+    parameters = sum(p.numel() for p in trained(task.model).values())
+    frozen = sum(p.numel() for p in task.model.parameters()) - parameters
     dtype = pick_dtype(plan.precision, device)
     precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
     tokens = seconds = None
@@ -96,13 +100,16 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
             ranks,
             dtype == torch.bfloat16,
             device.type,
+            task.recipe.lora,
         ).to_json()
         tokens = plan.batch_size * plan.accumulate * (length + 1 + grid.num_codes)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
-        seconds = step_operations(config, grid, length, plan) / rate
+        operations = pass_operations(config, grid, length, plan, task.recipe.lora)
+        seconds = plan.accumulate * operations / rate
     done = checkpoints(run)
     return TrainingPlan(
         parameters=parameters,
+        frozen_parameters=frozen,
         items_per_step=plan.batch_size * plan.accumulate,
         tokens_per_step=tokens,
         steps=plan.steps,

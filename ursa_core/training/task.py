@@ -26,6 +26,10 @@ class Task(Protocol):
         """The module around the model, or the model, that ``loss`` calls."""
 
     @property
+    def base(self) -> str | None:
+        """Identity of weights outside checkpoints that what is trained adds to; None of none."""
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         """Parts of the model that run one after another."""
 
