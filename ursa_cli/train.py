@@ -82,6 +82,8 @@ def train(
             rates = [f"{now.items_per_second:.1f} clips/s"]
             if now.tokens_per_second is not None:
                 rates.append(f"{now.tokens_per_second:,.0f} tokens/s")
+            if now.rate_share is not None:
+                rates.append(f"{now.rate_share:.0%} of the matrix rate")
             advance(1, ", ".join([f"loss {now.loss:.4f}", *rates]))
             if now.fault and is_first:
                 output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")

@@ -78,7 +78,7 @@ def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]
         device: where to measure.
         seconds: spent on the measurement in all, about.
     """
-    size = 256 if device.type == "cpu" else 2048
+    size = {"cpu": 256, "cuda": 8192}.get(device.type, 2048)
     rates = {}
     for name in ("float32", "bfloat16"):
         a = torch.ones(size, size, dtype=DTYPES[name], device=device)

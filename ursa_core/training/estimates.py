@@ -70,7 +70,8 @@ def training_memory(
     - weights 4·P, gradients 4·P, average 4·P, AdamW's state 8·P (Muon's 4·P for the layers'
       matrices), all over the number of ranks with ``fsdp``;
     - in bfloat16 a copy of the weights, 2·P, of a layer and the ends alone with ``fsdp``;
-    - activations T · (6·D + 4·QKV + 4·MLP) · b a layer; with ``recompute`` T · D · 4 a layer and
+    - activations T · (6·D + 4·QKV + 4·MLP) · b a layer, T · (4·D + 3·QKV + 4·MLP) · b under an
+      adapter; with ``recompute`` T · D · 4 a layer and
       those of one layer;
     - loss: three chunks of logits, and 4·K·D for the head's gradient.
 
@@ -94,7 +95,7 @@ def training_memory(
     shards = ranks if train.distributed == "fsdp" else 1
     tokens = train.batch_size * (prompt_length + 1 + grid.num_codes)
     number = 2 if is_half else 4
-    layer = tokens * number * (_layer_activations(config) + _adapter_activations(lora))
+    layer = tokens * number * _layer_activations(config, lora)
     kept = layers * (tokens * config.hidden_size * 4) + layer if train.recompute else layers * layer
     head = config.lm_head_size * config.hidden_size
     ends = head + config.vocab_size * config.hidden_size
@@ -177,12 +178,10 @@ def _layer_adapter(config: TransformerConfig, lora: LoraSettings) -> int:
     return (lora.rank or 0) * sum(both[name.removesuffix("_proj")] for name in lora.targets)
 
 
-def _adapter_activations(lora: LoraSettings) -> int:
-    """Numbers a token that a layer's adapter keeps for its gradient, besides its inputs."""
-    return (lora.rank or 0) * len(lora.targets)
-
-
-def _layer_activations(config: TransformerConfig) -> int:
-    """Numbers a token that a layer keeps for its gradient."""
+def _layer_activations(config: TransformerConfig, lora: LoraSettings) -> int:
+    """Numbers a token that a layer keeps for its gradient; less where its norms have none."""
     attention = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
-    return 6 * config.hidden_size + 4 * attention + 4 * config.intermediate_size
+    own = 6 * config.hidden_size + 4 * attention + 4 * config.intermediate_size
+    if lora.rank is None:
+        return own
+    return own - 2 * config.hidden_size - attention + lora.rank * len(lora.targets)

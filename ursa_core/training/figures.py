@@ -10,6 +10,8 @@ Figures = dict[str, Tensor]
 
 TOKENS = "tokens_a_pass"
 """Figure of a micro-batch: tokens that go through the network, prompts among them."""
+OPERATIONS = "operations_a_pass"
+"""Figure of a micro-batch: floating-point operations of its forward and backward pass."""
 
 
 def weighed(values: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -23,7 +23,8 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
-from ursa_core.training.figures import TOKENS, Figures, weighed
+from ursa_core.training.estimates import pass_operations
+from ursa_core.training.figures import OPERATIONS, TOKENS, Figures, weighed
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
 from ursa_core.training.lora import LoraTraining, check_start
 from ursa_core.training.objective import Denoising, by_time_bin
@@ -124,8 +125,14 @@ class GeneratorTask:
         x_t = self.path.corrupt(x_1, times, noise)
         is_open = self.path.is_open(x_t)
         loss, each = objective(prompt_ids, x_t, x_1, grid, is_open)
-        tokens = weighed(loss.new_tensor(prompt_ids.numel() + x_1.numel()))
-        return loss, {TOKENS: tokens, **by_time_bin(each, times, is_open)}
+        told = {
+            TOKENS: prompt_ids.numel() + x_1.numel(),
+            OPERATIONS: pass_operations(
+                self.model.config, grid, prompt_ids.shape[1], self.recipe.train, self.recipe.lora
+            ),
+        }
+        sizes = {name: weighed(loss.new_tensor(value)) for name, value in told.items()}
+        return loss, {**sizes, **by_time_bin(each, times, is_open)}
 
     @property
     def base(self) -> str | None:

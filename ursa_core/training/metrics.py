@@ -26,6 +26,8 @@ def log_figures(
         line["items_per_second"] = round(now.items_per_second, 2)
         if now.tokens_per_second is not None:
             line["tokens_per_second"] = round(now.tokens_per_second, 1)
+        if now.rate_share is not None:
+            line["matrix_rate_share"] = round(now.rate_share, 4)
         if now.fault is not None:
             line["skipped"] = now.fault
     with (run / METRICS).open("a", encoding="utf-8") as file:

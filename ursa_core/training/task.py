@@ -57,6 +57,8 @@ class Progress:
         items_per_second: clips, by this step's time.
         tokens_per_second: likewise, prompts among them; None where there are none.
         seconds_left: likewise.
+        rate_share: of the rate of a large matrix product on all devices together, that this step's
+            operations reached; None where they aren't counted.
         fault: why the step was left out.
     """
 
@@ -66,4 +68,5 @@ class Progress:
     items_per_second: float
     tokens_per_second: float | None
     seconds_left: float
+    rate_share: float | None = None
     fault: str | None = None

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ursa_core.devices import pick_dtype
+from ursa_core.devices import matmul_rates, pick_dtype
 from ursa_core.errors import CheckpointError
 from ursa_core.media import write_media
 from ursa_core.recipe import Recipe, differing_keys
@@ -26,7 +26,7 @@ from ursa_core.training.checkpoints import (
     read_about,
 )
 from ursa_core.training.distributed import Interrupted, Ranks
-from ursa_core.training.figures import TOKENS, Figures, means, weighed
+from ursa_core.training.figures import OPERATIONS, TOKENS, Figures, means, weighed
 from ursa_core.training.guards import Guard
 from ursa_core.training.metrics import cut_figures, log_figures
 from ursa_core.training.optimizer import (
@@ -76,6 +76,7 @@ class Trainer:
             precision = self._about.get("precision", precision)
         is_half = pick_dtype(precision, self.device) == torch.bfloat16
         self.is_half = ranks.any(is_half and ranks.is_first)
+        self.precision = "bfloat16" if self.is_half else "float32"
         if plan.recompute:
             recompute_(task.blocks)
         if self.is_half and (plan.distributed == "ddp" or ranks.count == 1):
@@ -92,6 +93,7 @@ class Trainer:
         )
         self.guard = Guard(plan.on_fault, plan.spike)
         self.trackers: list[Tracker] = []
+        self._matrix_rate = 0.0
         self._fault: str | None = None
         self._stop = False
 
@@ -142,7 +144,7 @@ class Trainer:
         about = {
             "step": self.step,
             "seconds": self.seconds,
-            "precision": "bfloat16" if self.is_half else "float32",
+            "precision": self.precision,
             "guard": self.guard.state,
             "base": self.task.base,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -170,6 +172,8 @@ class Trainer:
         """
         if self.ranks.is_first:
             self.trackers = open_trackers(self.recipe, self.run_folder, self.step)
+            rates = matmul_rates(self.device)
+            self._matrix_rate = rates[self.precision] * self.ranks.count
         try:
             self._train(on_step)
         finally:
@@ -239,7 +243,10 @@ class Trainer:
 
     def _progress(self, figures: dict[str, float], elapsed: float) -> Progress:
         plan = self.recipe.train
-        tokens = figures.pop(TOKENS, None)
+        tokens, operations = figures.pop(TOKENS, None), figures.pop(OPERATIONS, None)
+        share = None
+        if operations is not None and self._matrix_rate:
+            share = operations * plan.accumulate / elapsed / self._matrix_rate
         return Progress(
             self.step,
             plan.steps,
@@ -247,6 +254,7 @@ class Trainer:
             plan.batch_size * plan.accumulate / elapsed,
             None if tokens is None else tokens * plan.accumulate / elapsed,
             (plan.steps - self.step) * elapsed,
+            share,
             self._fault,
         )
 
@@ -269,7 +277,8 @@ class Trainer:
                     return
                 found.append(figures)
         told = means(found, self.ranks)
-        told.pop(TOKENS, None)
+        for name in (TOKENS, OPERATIONS):
+            told.pop(name, None)
         self._log({f"validation_{name}": value for name, value in told.items()})
 
     def _write_sheet(self) -> None:
