@@ -1,8 +1,9 @@
 """One rank of several that train: ``python rank_runs.py JOBS`` with the environment of torchrun.
 
-JOBS is JSON, a list of {recipe, overrides, run, stop_at, fail_at, kill_at, is_async}; at ``stop_at``
-steps the last rank alone gets SIGTERM, at ``fail_at`` it raises, at ``kill_at`` it gets SIGKILL; with
-``is_async`` checkpoints are written in the background, as on CUDA. Prints how each job ended.
+JOBS is JSON, a list of {recipe, overrides, run}, and where wanted {stop_at, fail_at, kill_at,
+is_async}: at ``stop_at`` steps the last rank alone gets SIGTERM, at ``fail_at`` it raises, at
+``kill_at`` it gets SIGKILL; with ``is_async`` checkpoints are written in the background. Prints how
+each job ended.
 """
 
 import json

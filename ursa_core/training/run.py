@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ursa_core.batches.shards import launched_shard
-from ursa_core.devices import matmul_rates, pick_dtype, total_memory_bytes
+from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.errors import UsageError
 from ursa_core.recipe import Recipe, to_yaml
 from ursa_core.recipe_fields import TokenizerRecipe
@@ -62,7 +62,12 @@ def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> 
         recipe: what to train.
         device: to train on.
         empty: a generator's network takes no memory and has no weights, for a plan.
+
+    Raises:
+        UrsaError: data or models can't be used, or the machine can't compile as the recipe asks.
     """
+    if recipe.train.compile:
+        check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
         return TokenizerTask(recipe, device)
     return GeneratorTask(recipe, device, empty=empty)
