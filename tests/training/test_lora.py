@@ -201,6 +201,16 @@ def test_a_merged_model_needs_the_adapter_no_longer(base, adapted, tmp_path, cap
     assert "new folder" in hint
 
 
+@pytest.mark.parametrize(
+    ("words", "told"), [(["-o", "a"], "no adapter is given"), (["--lora", "a"], "no output is")]
+)
+def test_merging_needs_an_adapter_and_an_output(words, told, capsys):
+    assert main(["models", "merge", "nano", *words]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert told in error
+    assert hint.startswith("hint: add ")
+
+
 def test_an_adapter_of_another_model_is_refused(generator_recipe, base, adapted, tmp_path, sample):
     train(generator_recipe, tmp_path, "other", "train.steps=1", "seed=8")
     for model, told in ((tmp_path / "other", f"belongs to the model {base}"), ("nano", "belongs")):
