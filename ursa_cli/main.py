@@ -14,6 +14,7 @@ from ursa_cli.failures import explained
 from ursa_cli.info import info
 from ursa_cli.interpolate import interpolate
 from ursa_cli.models import models
+from ursa_cli.models_merge import merge_model
 from ursa_cli.sample import sample
 from ursa_cli.tokenize_media import tokenize_media
 from ursa_cli.train import train
@@ -58,6 +59,7 @@ app.command("tokenize")(tokenize_media)
 app.command("train")(train)
 app.command("calibrate-path")(calibrate_path)
 app.add_typer(evaluate, name="eval")
+models.command("merge")(merge_model)
 app.add_typer(models, name="models")
 app.command("info")(info)
 

@@ -4,13 +4,16 @@ import math
 import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ursa_cli import output
-from ursa_core.errors import UsageError
+from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import Strides
+
+if TYPE_CHECKING:
+    from ursa_core.adapters import Adapter
 
 RUN_PANEL = "Run and output"
 
@@ -21,6 +24,16 @@ Model = Annotated[
         metavar="M",
         help="Name of a shipped model, a model's folder, or a Hugging Face id (owner/name, "
         "owner/name@revision), downloaded once.",
+    ),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="L",
+        help="Folder of a LoRA adapter of the model, as FOLDER or FOLDER:SCALE; may be given "
+        "several times.",
+        show_default=False,
     ),
 ]
 Device = Annotated[
@@ -74,9 +87,51 @@ def model_folder(model: str) -> Path:
     Raises:
         CheckpointError: there is no such model, or it can't be had.
     """
+    from ursa_core.adapters import is_adapter
     from ursa_core.bundle import resolve_model
 
-    return resolve_model(model, partial(output.progress, in_bytes=True))
+    folder = resolve_model(model, partial(output.progress, in_bytes=True))
+    if is_adapter(folder):
+        raise CheckpointError(
+            f"{model} is an adapter, not a model", f"give its model, and --lora {model}"
+        )
+    return folder
+
+
+def read_adapters(texts: list[str] | None, model: Path) -> "tuple[Adapter, ...]":
+    """The adapters that ``--lora`` names, held against the model.
+
+    Raises:
+        UsageError: a scale is no number.
+        CheckpointError: one isn't an adapter of the model.
+    """
+    if not texts:
+        return ()
+    from ursa_core.adapters import check_adapter, read_adapter
+
+    found = tuple(read_adapter(*parse_lora(text)) for text in texts)
+    for adapter in found:
+        check_adapter(adapter, model)
+    return found
+
+
+def parse_lora(text: str) -> tuple[Path, float]:
+    """Folder and scale from ``FOLDER`` or ``FOLDER:SCALE``.
+
+    Raises:
+        UsageError: an empty or misspelt text, or a scale that isn't finite.
+    """
+    require_text("folder of --lora", text)
+    folder, colon, number = text.rpartition(":")
+    if not colon or Path(text).is_dir():
+        return Path(text), 1.0
+    try:
+        scale = float(number)
+    except ValueError:
+        scale = math.nan
+    if not folder or not math.isfinite(scale):
+        raise UsageError(f"--lora can't be {text}", "give FOLDER or FOLDER:SCALE, as mine:0.8")
+    return Path(folder), scale
 
 
 def is_given(context: typer.Context, name: str) -> bool:

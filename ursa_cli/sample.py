@@ -154,6 +154,8 @@ def sample(
     model = sample_plan.place_model(sampling)
     if replayed is not None and not options.is_given(context, "model"):
         replayed.check_model(sampling.model, model.identity)
+    if replayed is not None and not options.is_given(context, "lora"):
+        replayed.check_adapters(model.adapters)
     first = replayed.index if replayed else 0
     plan = sample_plan.make_plan(
         model, sampling, prompt, written, num, first, start_time=given.start_time

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from ursa_cli.sampling_options import ClipOptions, SamplingOptions
+    from ursa_core.adapters import Adapter
     from ursa_core.bundle import Bundle
     from ursa_core.bundle_settings import BundleSettings
     from ursa_core.memory import SamplingMemory
@@ -52,6 +53,7 @@ class PlacedModel:
         dtype: of the transformer.
         offload: the networks take turns on the device.
         compiled: the transformer's layers are compiled.
+        adapters: that are added to the transformer.
     """
 
     found: "Summary"
@@ -60,6 +62,7 @@ class PlacedModel:
     dtype: "torch.dtype"
     offload: bool
     compiled: bool
+    adapters: "tuple[Adapter, ...]" = ()
 
     def load(self) -> "Bundle":
         """The model, in its place."""
@@ -71,6 +74,7 @@ class PlacedModel:
             self.dtype,
             offload=self.offload,
             compiled=self.compiled,
+            adapters=self.adapters,
         )
 
 
@@ -78,7 +82,7 @@ def place_model(sampling: "SamplingOptions") -> PlacedModel:
     """The model and the placement that options ask for.
 
     Raises:
-        CheckpointError: there is no such model.
+        CheckpointError: there is no such model, or an adapter isn't one of it.
         UsageError: no such device or number format.
         DeviceError: this machine hasn't got it, or nothing to compile with.
     """
@@ -89,11 +93,14 @@ def place_model(sampling: "SamplingOptions") -> PlacedModel:
 
     options.require_text("model", sampling.model)
     found = summary(options.model_folder(sampling.model))
+    adapters = options.read_adapters(sampling.lora, found.folder)
     device = pick_device(sampling.device)
     if sampling.compiled:
         check_compiler(device)
     dtype, identity = pick_dtype(sampling.dtype, device), model_identity(found.folder)
-    return PlacedModel(found, identity, device, dtype, sampling.offload, sampling.compiled)
+    return PlacedModel(
+        found, identity, device, dtype, sampling.offload, sampling.compiled, adapters
+    )
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,12 @@ class Plan:
         from ursa_core.hub import name_of
 
         model = self.model
+        adapters = [adapter.provenance for adapter in model.adapters]
         return {
             **asdict(self.wanted),
             "model": name_of(model.found.folder, exact=True),
             "model_identity": model.identity,
+            **({"lora": adapters} if adapters else {}),
             "fps": self.settings.fps,
             "crf": self.crf,
             "device": model.device.type,
@@ -200,6 +209,7 @@ class Plan:
         low, high = settings.guidance_interval
         rows = [
             ("model", found.folder),
+            *(("lora", f"{a.folder}, scale {a.scale:g}") for a in self.model.adapters),
             ("prompt", wanted.prompt or "(none)"),
             ("negative", settings.negative or "(none)"),
             ("seed", wanted.seed),

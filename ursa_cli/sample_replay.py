@@ -1,13 +1,20 @@
 """`ursa sample --replay`: the values that a file was made by, read from the file."""
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ursa_core.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ursa_core.adapters import Adapter
+
 _PLACEMENT = ("device", "dtype", "offload", "compiled")
-_BESIDE = {*_PLACEMENT, "model", "model_identity", "fps", "crf", "ursa", "index", "tokenizer"}
+_BESIDE = {*_PLACEMENT, "model", "model_identity", "fps", "crf", "ursa", "index"}
 """What metadata tell besides the options of sampling."""
+_SOMETIMES = {"tokenizer", "lora"}
+"""What they tell of some files alone."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Replay:
         num: clips of its run.
         index: its place among them.
         model_identity: digits of the model's files.
+        adapters: sha256 of each adapter's weights, by its path.
     """
 
     path: str
@@ -27,6 +35,22 @@ class Replay:
     num: int
     index: int
     model_identity: str
+    adapters: dict[str, str]
+
+    def check_adapters(self, adapters: "Sequence[Adapter]") -> None:
+        """Refuse adapters that aren't those that made the file.
+
+        Raises:
+            UsageError: one has other weights now.
+        """
+        for adapter in adapters:
+            before = self.adapters[str(adapter.folder)]
+            if adapter.sha256 != before:
+                raise UsageError(
+                    f"{self.path} was made with the adapter {adapter.folder} when its weights were"
+                    f" {before[:16]}; they are {adapter.sha256[:16]}",
+                    "get those weights, or name an adapter with --lora to make another video",
+                )
 
     def check_model(self, name: str, identity: str) -> None:
         """Refuse a model that isn't the one that made the file.
@@ -54,7 +78,7 @@ def read_replay(path: str) -> Replay:
 
     told = read_media(path, max_frames=1).metadata
     known = {field.name for field in fields(GenerateOptions)} | _BESIDE
-    lacking = sorted(known - {"tokenizer"} - told.keys())
+    lacking = sorted(known - told.keys())
     if lacking:
         what = "how it was made" if "prompt" not in told or "seed" not in told else lacking[0]
         raise DataError(
@@ -66,7 +90,7 @@ def read_replay(path: str) -> Replay:
             f"{path} was made by ursa {told['ursa']}, this is {__version__}",
             "install that version to make it again",
         )
-    more = sorted(key for key in told.keys() - known if told[key] is not None)
+    more = sorted(key for key in told.keys() - known - _SOMETIMES if told[key] is not None)
     if more:
         raise DataError(
             f"{path} was made with {', '.join(more)}, which can't be replayed",
@@ -82,7 +106,9 @@ def read_replay(path: str) -> Replay:
             **{name: told[name] for name in ("fps", "crf", "model", *_PLACEMENT)},
         }
         num, index = int(given.pop("num")), int(told["index"])
-    except (TypeError, ValueError) as error:
+        adapters = {str(each["path"]): str(each["sha256"]) for each in told.get("lora", ())}
+        given["lora"] = [f"{each['path']}:{each['scale']!r}" for each in told.get("lora", ())]
+    except (TypeError, ValueError, KeyError) as error:
         raise DataError(f"what {path} tells of itself is damaged", "replay another") from error
     del given["height"], given["width"]
-    return Replay(path, given, num, index, str(told["model_identity"]))
+    return Replay(path, given, num, index, str(told["model_identity"]), adapters)

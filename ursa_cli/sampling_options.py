@@ -234,6 +234,7 @@ class SamplingOptions(ClipOptions):
     """What every sampling command can be told."""
 
     model: options.Model = "nano"
+    lora: options.Lora = None
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
     offload: options.Offload = False

@@ -83,6 +83,8 @@ def train(
             rates = [f"{now.items_per_second:.1f} clips/s"]
             if now.tokens_per_second is not None:
                 rates.append(f"{now.tokens_per_second:,.0f} tokens/s")
+            if now.rate_share is not None:
+                rates.append(f"{now.rate_share:.0%} of the matrix rate")
             advance(1, ", ".join([f"loss {now.loss:.4f}", *rates]))
             if now.fault and is_first:
                 output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")
@@ -119,10 +121,11 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
     parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
     left = plan.steps - plan.steps_done
     tokens = "" if plan.tokens_per_step is None else f", {plan.tokens_per_step:,} tokens"
+    frozen = f", beside {plan.frozen_parameters:,} frozen" if plan.frozen_parameters else ""
     rows = [
         ("recipe", recipe),
         ("run", run),
-        ("parameters", f"{plan.parameters:,}"),
+        ("parameters", f"{plan.parameters:,}{frozen}"),
         ("steps", f"{plan.steps}, {plan.steps_done} done"),
         ("clips", f"{plan.items_per_step} a step{tokens}"),
         *_batches(plan.data),

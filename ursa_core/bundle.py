@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ursa_core.adapters import Adapter, adding
 from ursa_core.bundle_settings import BundleSettings, load_settings, save_settings
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid, PixelShape
@@ -219,6 +220,7 @@ def load_bundle(
     *,
     offload: bool = False,
     compiled: bool = False,
+    adapters: Sequence[Adapter] = (),
 ) -> Bundle:
     """Read a model folder, or a shipped model by name.
 
@@ -228,6 +230,7 @@ def load_bundle(
         dtype: of the transformer; the tokenizer stays in float32.
         offload: save the device's memory: its networks take turns.
         compiled: run the transformer's layers through ``torch.compile``.
+        adapters: that are added to the transformer's weights.
 
     Raises:
         CheckpointError: a part is missing, damaged or of another kind.
@@ -250,7 +253,7 @@ def load_bundle(
         )
     with torch.device("meta"):
         transformer = Transformer(config)
-    load_weights(transformer, folder / "transformer", device, dtype)
+    load_weights(transformer, folder / "transformer", device, dtype, adding(adapters))
     text_tokenizer = TextTokenizer.load(folder / "tokenizer", settings.max_prompt_length)
     if text_tokenizer.max_id >= config.lm_vocab_size:
         raise CheckpointError(

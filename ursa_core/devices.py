@@ -44,16 +44,23 @@ def available_devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device, without: str = "leave out --compile") -> None:
     """Refuse ``torch.compile`` where it can't work.
+
+    Args:
+        device: to compile for.
+        without: how the user does without it.
 
     Raises:
         DeviceError: the CPU has no C++ compiler to compile with, or the device is no target.
     """
     if device.type == "mps":
-        raise DeviceError("torch can't compile for mps well enough", "leave out --compile")
+        raise DeviceError("torch can't compile for mps well enough", without)
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        raise DeviceError("--compile needs a C++ compiler, there is none", "install g++ or clang++")
+        raise DeviceError(
+            "torch.compile needs a C++ compiler, there is none",
+            f"install g++ or clang++, or {without}",
+        )
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -78,7 +85,7 @@ def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]
         device: where to measure.
         seconds: spent on the measurement in all, about.
     """
-    size = 256 if device.type == "cpu" else 2048
+    size = {"cpu": 256, "cuda": 8192}.get(device.type, 2048)
     rates = {}
     for name in ("float32", "bfloat16"):
         a = torch.ones(size, size, dtype=DTYPES[name], device=device)

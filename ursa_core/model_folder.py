@@ -211,16 +211,23 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in _files(folder))
 
 
-def model_identity(folder: Path) -> str:
+_DEFINING = (*PARTS, "ursa.json", "model_index.json")
+
+
+def model_identity(folder: Path, parts: Collection[str] = _DEFINING) -> str:
     """Sixteen hex digits that change with a model's configuration, vocabulary or weights.
 
     Of a file of more than 64 MiB, 64 pieces spread over it are read, and its size: enough to tell
     any two trainings apart in a moment.
+
+    Args:
+        folder: of the model.
+        parts: names at its top that count.
     """
     digest = hashlib.sha256()
     for file in _files(folder):
         name = file.relative_to(folder)
-        if name.parts[0] not in PARTS and name.as_posix() not in ("ursa.json", "model_index.json"):
+        if name.parts[0] not in parts:
             continue
         size = file.stat().st_size
         digest.update(f"{name.as_posix()} {size}\n".encode())

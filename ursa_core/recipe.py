@@ -306,6 +306,7 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (["loss.mse", "loss.l1", "loss.log_mse"], _loss_fault),
         (["model.num_attention_heads", "model.num_key_value_heads"], _heads_fault),
         (_SHARES, _shares_fault),
+        (["lora.rank", "init"], _lora_fault),
         (["path.kind", "path.alpha"], _path_fault("alpha")),
         (["path.kind", "path.c"], _path_fault("c")),
     ]
@@ -391,6 +392,12 @@ def _shares_fault(*shares: float) -> str | None:
     if sum(shares) <= 1:
         return None
     return f"{', '.join(_SHARES)}: {sum(shares):g} together, should be 1 at most"
+
+
+def _lora_fault(rank: int | None, init: str | None) -> str | None:
+    if rank is None or init is not None:
+        return None
+    return f"lora.rank: {rank} asks for an adapter, so init has to name the model that it is for"
 
 
 def _path_fault(name: str) -> Callable[[str, float | None], str | None]:

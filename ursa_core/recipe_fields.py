@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -17,6 +17,7 @@ Above0 = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
+LayerMatrix = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
@@ -234,6 +235,17 @@ class GeneratorData(Section):
     """Threads that make the next passes' batches meanwhile; 0 makes each when it is needed."""
 
 
+class LoraSettings(Section):
+    """A LoRA adapter that is trained in place of the weights of ``init``; peft makes its layers."""
+
+    rank: Count | None = None
+    """Rank of the change of each matrix, 4 to 64 as a rule; null trains the weights themselves."""
+    alpha: Above0 | None = None
+    """Factor of the change, over the rank; null is the rank, a factor of 1."""
+    targets: Annotated[list[LayerMatrix], Field(min_length=1)] = list(get_args(LayerMatrix))
+    """Matrices of each layer that are changed."""
+
+
 class PathSettings(Section):
     """Probability path from noise to data."""
 
@@ -333,6 +345,7 @@ class GeneratorRecipe(Section):
     """``words`` for a vocabulary of the captions' own words, or a folder with a tokenizer."""
     model: GeneratorModel
     data: GeneratorData
+    lora: LoraSettings = LoraSettings()
     path: PathSettings = PathSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings

@@ -1,7 +1,7 @@
 """Weights of a model folder: safetensors, read into a network tensor by tensor, and written."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ def load_weights(
     folder: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    change: Callable[[str, Tensor], Tensor] | None = None,
 ) -> None:
     """Give a model the safetensors weights of a folder, one file or shards with an index.
 
@@ -34,6 +35,7 @@ def load_weights(
         folder: with the weights.
         device: that the weights, and all other buffers of the model, end on.
         dtype: of the weights.
+        change: what becomes of a weight as it is read, by its name.
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
@@ -46,7 +48,9 @@ def load_weights(
     for name, file in files.items():
         # A mapped file keeps the pages that were read until it is closed, hence one opening each.
         with opened(file) as tensors:
-            state[name] = tensors.get_tensor(name).to(device, dtype, copy=True)
+            weight = tensors.get_tensor(name)
+            weight = weight if change is None else change(name, weight)
+            state[name] = weight.to(device, dtype, copy=True)
     model.load_state_dict(state, assign=True)
     model.to(device)
 

@@ -1,7 +1,9 @@
 """One rank of several that train: ``python rank_runs.py JOBS`` with the environment of torchrun.
 
-JOBS is JSON, a list of {recipe, overrides, run, stop_at, fail_at}; at ``stop_at`` steps the last
-rank alone gets SIGTERM, at ``fail_at`` it raises. Prints how each job ended.
+JOBS is JSON, a list of {recipe, overrides, run}, and where wanted {stop_at, fail_at, kill_at,
+is_async}: at ``stop_at`` steps the last rank alone gets SIGTERM, at ``fail_at`` it raises, at
+``kill_at`` it gets SIGKILL; with ``is_async`` checkpoints are written in the background. Prints how
+each job ended.
 """
 
 import json
@@ -26,6 +28,7 @@ def train(job: dict, ranks: Ranks) -> str:
     recipe = load_recipe(Path(job["recipe"]), job["overrides"])
     run = Path(job["run"])
     trainer = Trainer(recipe, build_task(recipe, CPU), run, ranks)
+    trainer.checkpoints.is_async = job.get("is_async", False)
     ranks.wait()
     trainer.resume()
     if ranks.is_first:
@@ -39,11 +42,13 @@ def train(job: dict, ranks: Ranks) -> str:
             signal.raise_signal(signal.SIGTERM)
         if is_last and now.step == job.get("fail_at"):
             raise DataError("the shard is torn", "make it anew")
+        if is_last and now.step == job.get("kill_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     try:
         trainer.train(on_step)
     except UrsaError as error:
-        if job.get("fail_at"):
+        if job.get("fail_at") or job.get("kill_at"):
             raise
         return error.message
     return f"{trainer.step} steps"

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_runs import stored, train
 
+from ursa_core.adapters import WEIGHTS
 from ursa_core.errors import UsageError
 from ursa_core.recipe import load_recipe
 from ursa_core.training.checkpoints import checkpoints, steps_of
@@ -57,24 +59,47 @@ def runs(generator_recipe, tmp_path_factory):
         return {"recipe": str(recipe), "overrides": words, "run": str(folder / run), **at}
 
     fsdp, muon = "train.distributed=fsdp", "optimizer.kind=muon"
+    train(generator_recipe, folder, "base", "train.steps=1")
+    lora = (f"init={folder / 'base'}", "lora.rank=2", "train.steps=8")
     shards = load_recipe(recipe, []).data.shards
     validated = (f"data.validation_shards={shards}", "train.validate_every=4")
-    jobs = [
+    half = ("train.precision=bfloat16", "train.steps=6")
+    started = launch(
+        folder / "started.json",
         job("ddp"),
         job("ddp_parts", stop_at=5),
-        job("ddp_parts"),
         job("fsdp", fsdp),
         job("fsdp_parts", fsdp, *validated, stop_at=5),
-        job("fsdp_parts", fsdp, *validated),
+        job("fsdp_async", fsdp, "train.checkpoint_every=3", is_async=True),
         job("fewer", fsdp, stop_at=5),
         job("muon", fsdp, muon),
+        job("ddp_half", *half),
+        job("fsdp_half", fsdp, *half),
+        job("lora", *lora),
+        job("lora_fsdp", fsdp, *lora),
+        job("lora_fsdp_parts", fsdp, *lora, stop_at=5),
         job("failing", fail_at=2),
-    ]
-    file = folder / "jobs.json"
+    )
+    for name, overrides in (("one", ()), ("one_muon", (muon,)), ("one_lora", lora)):
+        train(generator_recipe, folder, name, STEPS, *SHARED, *overrides)
+    train(generator_recipe, folder, "one_half", *SHARED, *half)
+    ends = finished(started)
+    continued = launch(
+        folder / "continued.json",
+        job("ddp_parts"),
+        job("fsdp_parts", fsdp, *validated),
+        job("lora_fsdp_parts", fsdp, *lora),
+        job("killed", kill_at=2),
+    )
+    return folder, ends, finished(continued)
+
+
+def launch(file: Path, *jobs: dict) -> list[subprocess.Popen]:
+    """Two new processes that do the jobs together, one after the other."""
     file.write_text(json.dumps(jobs))
     port = free_port()
     script = str(Path(__file__).parent / "rank_runs.py")
-    processes = [
+    return [
         subprocess.Popen(
             [sys.executable, script, str(file)],
             env=environment(rank, port),
@@ -83,10 +108,12 @@ def runs(generator_recipe, tmp_path_factory):
         )
         for rank in range(2)
     ]
-    for name, overrides in (("one", ()), ("one_muon", (muon,))):
-        train(generator_recipe, folder, name, STEPS, *SHARED, *overrides)
-    ends = [json.loads(p.communicate(timeout=1800)[0].splitlines()[-1])["ends"] for p in processes]
-    return folder, ends
+
+
+def finished(processes: list[subprocess.Popen]) -> list[list[str]]:
+    """How the jobs of each process ended; nothing of one that was killed."""
+    outputs = [process.communicate(timeout=1800)[0].splitlines() for process in processes]
+    return [json.loads(lines[-1])["ends"] if lines else [] for lines in outputs]
 
 
 def last(run: Path):
@@ -104,39 +131,70 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "lora_fsdp"])
 def test_a_stopped_run_of_two_ranks_continues_bit_for_bit(kind, runs):
-    folder, (first, second) = runs
+    folder, (first, second), (continued, _) = runs
     assert first[:-1] == second[:-1]
-    assert first.count("stopped after step 5 of 20; the run is saved") == 3
+    assert continued[:-1] == ["20 steps", "20 steps", "8 steps"]
+    assert [end.rpartition(" of ")[0] for end in first].count("stopped after step 5") == 4
     assert largest_difference(folder / kind, folder / f"{kind}_parts") == 0
     assert losses(folder / kind) == losses(folder / f"{kind}_parts")
-    assert len(losses(folder / kind)) == 20
+    assert len(losses(folder / kind)) == (8 if "lora" in kind else 20)
 
 
-@pytest.mark.parametrize(("kind", "one"), [("ddp", "one"), ("fsdp", "one"), ("muon", "one_muon")])
+@pytest.mark.parametrize(
+    ("kind", "one"),
+    [
+        ("ddp", "one"),
+        ("fsdp", "one"),
+        ("muon", "one_muon"),
+        ("lora", "one_lora"),
+        ("lora_fsdp", "one_lora"),
+    ],
+)
 def test_two_ranks_equal_one_process(kind, one, runs):
-    folder, _ = runs
+    folder, *_ = runs
     assert largest_difference(folder / kind, folder / one) < 1e-5
     for ours, theirs in zip(losses(folder / kind), losses(folder / one), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ddp_half", "fsdp_half"])
+def test_half_precision_is_near_that_of_one_process(kind, runs):
+    folder, *_ = runs
+    ours, theirs = losses(folder / kind), losses(folder / "one_half")
+    assert ours == pytest.approx(theirs, rel=2e-3)
+    assert ours != losses(folder / "one")[:6]
+    assert {value.dtype for value in last(folder / kind).values()} == {torch.float32}
+
+
+def test_checkpoints_written_meanwhile_are_the_same(runs):
+    folder, *_ = runs
+    assert [steps_of(found) for found in checkpoints(folder / "fsdp_async")] == [18, 20]
+    assert largest_difference(folder / "fsdp_async", folder / "fsdp") == 0
+
+
 def test_a_sharded_run_goes_on_alone(runs, generator_recipe):
-    folder, _ = runs
+    folder, *_ = runs
     assert [steps_of(found) for found in checkpoints(folder / "fewer")] == [5]
     train(generator_recipe, folder, "fewer", STEPS, *SHARED)
     assert largest_difference(folder / "fewer", folder / "one") < 1e-5
 
 
 def test_all_ranks_end_with_the_error_of_one(runs):
-    _, (first, second) = runs
+    _, (first, second), _ = runs
     assert second[-1] == "the shard is torn\nhint: make it anew"
     assert first[-1] == "rank 1 failed: the shard is torn\nhint: make it anew"
 
 
+def test_the_others_end_when_a_rank_is_killed(runs):
+    *_, (first, second) = runs
+    assert second == []
+    assert first[-1].startswith("another rank of the run is gone, without a word\nhint: see what")
+
+
 def test_ranks_validate_together(runs):
-    folder, _ = runs
+    folder, *_ = runs
     lines = map(json.loads, (folder / "fsdp_parts" / "metrics.jsonl").open())
     told = {line["step"]: line["validation_loss"] for line in lines if "validation_loss" in line}
     assert list(told) == [4, 8, 12, 16, 20]
@@ -144,10 +202,12 @@ def test_ranks_validate_together(runs):
 
 
 def test_the_sheet_is_drawn_and_the_bundle_whole(runs):
-    folder, _ = runs
+    folder, *_ = runs
     assert (folder / "fsdp" / "samples" / "step-0000020.png").stat().st_size > 0
     names = [Path("transformer") / "config.json", Path("model_index.json")]
     assert all((folder / "fsdp" / name).is_file() for name in names)
+    ours, theirs = (load_file(folder / run / WEIGHTS) for run in ("lora_fsdp", "one_lora"))
+    assert all((ours[name] - value).abs().max() < 1e-5 for name, value in theirs.items())
 
 
 def test_a_port_in_use_is_told(monkeypatch):

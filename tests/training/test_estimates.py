@@ -1,5 +1,6 @@
 """Estimates of training's memory and time beside what a small network really has."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
-from ursa_core.recipe_fields import OptimizerSettings, TrainSettings
-from ursa_core.training.estimates import num_parameters, step_operations, training_memory
+from ursa_core.recipe_fields import LoraSettings, OptimizerSettings, TrainSettings
+from ursa_core.training.estimates import num_parameters, pass_operations, training_memory
 from ursa_core.training.objective import Denoising
 
 GRID, PROMPT = LatentGrid(3, 4, 4), 15
+LORA = LoraSettings(rank=4)
 ADAMW = OptimizerSettings(learning_rate=1e-3, warmup_steps=0)
 
 
@@ -37,6 +39,14 @@ def network():
     return model
 
 
+@pytest.fixture
+def adapted(network):
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = list(LORA.targets)
+    return inject_adapter_in_model(LoraConfig(r=4, target_modules=targets), deepcopy(network))
+
+
 def inputs():
     codes = torch.randint(500, (2, GRID.num_codes))
     return torch.zeros(2, PROMPT, dtype=torch.int64), codes, codes, GRID
@@ -49,7 +59,8 @@ def test_parameters_are_counted():
         assert num_parameters(config(name, layers=2)) == sum(p.numel() for p in model.parameters())
 
 
-def test_activations_are_about_those_that_autograd_keeps(network):
+def kept_by(network):
+    """Bytes that a pass keeps for the gradient, weights apart."""
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept = {}
 
@@ -59,8 +70,11 @@ def test_activations_are_about_those_that_autograd_keeps(network):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         Denoising(network)(*inputs())
-    real = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
-    assert estimate(settings()).activations == pytest.approx(real, rel=0.25)
+    return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
+
+
+def test_activations_are_about_those_that_autograd_keeps(network):
+    assert estimate(settings()).activations == pytest.approx(kept_by(network), rel=0.25)
     saved = estimate(settings(recompute=True)).activations
     assert saved < estimate(settings()).activations / 2
 
@@ -68,10 +82,25 @@ def test_activations_are_about_those_that_autograd_keeps(network):
 def test_operations_are_those_of_a_step(network):
     with FlopCounterMode(display=False) as counter:
         Denoising(network)(*inputs())[0].backward()
-    ours = step_operations(config(), GRID, PROMPT, settings())
+    ours = pass_operations(config(), GRID, PROMPT, settings())
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)
-    more = step_operations(config(), GRID, PROMPT, settings(accumulate=3))
-    assert more == 3 * ours
+
+
+def test_an_adapter_is_counted(adapted):
+    ours = pass_operations(config(), GRID, PROMPT, settings(), LORA)
+    with FlopCounterMode(display=False) as counter:
+        loss, _ = Denoising(adapted)(*inputs())
+        loss.backward()
+    # The first of the three layers needs no gradient of its inputs.
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.15)
+    assert ours < pass_operations(config(), GRID, PROMPT, settings())
+    found = estimate(settings(), lora=LORA)
+    real = 4 * sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert (found.gradients, found.average, found.optimizer) == (real, real, 2 * real)
+    assert found.weights == 4 * sum(p.numel() for p in adapted.parameters())
+    assert found.activations == pytest.approx(kept_by(adapted), rel=0.25)
+    half = estimate(settings(), is_half=True, lora=LORA)
+    assert half.weights < found.weights
 
 
 def test_shards_divide_what_stays():

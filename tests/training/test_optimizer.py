@@ -1,5 +1,7 @@
 """Learning rates, Muon and the average of weights."""
 
+import copy
+
 import pytest
 import torch
 
@@ -26,7 +28,7 @@ def test_average_forgets_the_start():
     with torch.no_grad():
         model.weight.fill_(3.0)
     for step in range(200):
-        average.update_(model.named_parameters(), step)
+        average.update_(dict(model.named_parameters()), step)
     assert average.average["weight"].item() == pytest.approx(3.0, abs=1e-6)
 
 
@@ -40,6 +42,25 @@ def test_orthogonalized_matrices_keep_their_directions(shape):
     assert (spread - torch.diag_embed(gains)).abs().max() < 1e-4
     assert gains[:, :-2].min() > 0.65  # the least singular values may lag behind
     assert gains.max() < 1.3
+
+
+def test_adamw_is_fused_and_steps_as_the_plain_one():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 4)
+    plain = copy.deepcopy(layer)
+    settings = OptimizerSettings(learning_rate=0.01, warmup_steps=0)
+    optimizer = build_optimizer(layer, settings)
+    assert optimizer.defaults["fused"]
+    groups = [{"params": [plain.weight]}, {"params": [plain.bias], "weight_decay": 0.0}]
+    theirs = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), weight_decay=0.05, fused=False)
+    for _ in range(20):
+        x = torch.randn(16, 8)
+        for module, each in ((layer, optimizer), (plain, theirs)):
+            module(x).square().mean().backward()
+            each.step()
+            each.zero_grad()
+    for ours, other in zip(layer.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, other, atol=1e-6)
 
 
 def test_muon_steps_have_the_size_of_adamw_steps():

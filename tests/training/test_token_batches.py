@@ -153,6 +153,15 @@ def test_each_task_gives_its_frames_as_often_as_asked(task, patterns, folders, t
     assert torch.equal(rest, rest[:, :1].expand_as(rest))
 
 
+def test_training_times_are_shifted(table, tmp_path):
+    apart = "objective.async_probability=0.5"
+    _, _, plain = batch_of(table, tmp_path, apart)
+    _, _, shifted = batch_of(table, tmp_path, apart, "objective.shift=3")
+    assert torch.allclose(shifted, plain / (plain + 3 * (1 - plain)))
+    assert 0.45 < plain.mean() < 0.55
+    assert 0.2 < shifted.mean() < 0.35
+
+
 def test_a_batch_depends_on_its_number_alone(table, tmp_path):
     recipe = recipe_of(GENERATOR, tmp_path, "data.frames=4", "objective.extension_probability=0.5")
     straight, again = TokenBatches(recipe, table), TokenBatches(recipe, table)

@@ -12,11 +12,13 @@ from tiny_runs import TOKENIZER, recipe_of, stored, train
 from ursa_core.bundle import load_bundle, load_tokenizer
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
 from ursa_core.data.shards import read_shards, shard_paths
-from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
+from ursa_core.devices import DTYPES
+from ursa_core.errors import CheckpointError, DataError, DeviceError, RecipeError, UsageError
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import LinearSchedule
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted
 from ursa_core.training.run import build_task, plan_training
@@ -287,6 +289,75 @@ def test_the_linear_path_trains_and_keeps_its_table(generator_recipe, tmp_path):
     assert bundle.path.schedule == LinearSchedule.of(distance_curve(bundle.path.codebook))
     (made,) = generate(bundle, GenerateOptions("a red circle grows on a navy background"))
     assert 0 <= made.codes.min() <= made.codes.max() < bundle.path.num_codes
+
+
+def test_progress_tells_rates_and_the_time_left(generator_recipe, tmp_path):
+    told = []
+    train(generator_recipe, tmp_path, "run", on_step=told.append)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    for now, line in zip(told, lines, strict=True):
+        tokens = 4 * 2 * (12 + 3 * 2 * 2)  # clips, passes, prompt and codes
+        seconds = tokens / now.tokens_per_second
+        assert now.seconds_left == pytest.approx((6 - now.step) * seconds)
+        assert 0 < now.rate_share < 1
+        assert line["matrix_rate_share"] == pytest.approx(now.rate_share, abs=1e-4)
+        assert line["tokens_per_second"] == pytest.approx(now.tokens_per_second, rel=1e-3)
+
+
+def test_a_tokenizer_logs_how_many_codes_it_uses(tmp_path):
+    train(TOKENIZER, tmp_path, "run", "train.steps=2", "model.levels=[5, 5]")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    for line in lines:
+        assert 0 < line["codes_used"] <= 1
+        assert line["codes_used"] * 25 == pytest.approx(round(line["codes_used"] * 25))
+
+
+def test_a_run_goes_on_in_the_precision_that_it_began_with(generator_recipe, tmp_path, monkeypatch):
+    def faster(name):
+        pick = {**DTYPES, "auto": name}
+        monkeypatch.setattr(trainer_module, "pick_dtype", lambda wanted, _: pick[wanted])
+
+    faster(torch.bfloat16)
+    assert train(generator_recipe, tmp_path, "run", "train.steps=2").is_half
+    faster(torch.float32)
+    assert train(generator_recipe, tmp_path, "run", "train.steps=3").is_half
+    assert not train(generator_recipe, tmp_path, "other", "train.steps=1").is_half
+
+
+def test_accumulated_passes_are_one_large_step(generator_recipe, tmp_path):
+    words = ("train.steps=1", "train.precision=float32")
+    train(generator_recipe, tmp_path, "run", *words)
+    task = build_task(recipe_of(generator_recipe, tmp_path, *words), torch.device("cpu"))
+    loss = sum(task.loss(index, task.objective)[0] for index in (0, 1)) / 2
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in task.model.parameters()])
+    (told,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").open())
+    assert told["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert told["gradient_norm"] == pytest.approx(norm.item(), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(generator_recipe, tmp_path):
+    words = ("train.precision=float32", "train.steps=3", "samples.prompts=[]")
+    runs = [
+        train(generator_recipe, tmp_path, name, *words, f"train.compile={name}")
+        for name in ("false", "true")
+    ]
+    for name, value in runs[0].ema.average.items():
+        assert torch.allclose(value, runs[1].ema.average[name], atol=1e-4), name
+    load_bundle(tmp_path / "true")
+
+
+def test_a_machine_that_cannot_compile_is_told_before_training(
+    generator_recipe, tmp_path, monkeypatch
+):
+    from ursa_core import devices
+
+    monkeypatch.setattr(devices.shutil, "which", lambda _: None)
+    with pytest.raises(DeviceError, match=r"needs a C\+\+ compiler") as caught:
+        train(generator_recipe, tmp_path, "run", "train.compile=true", "train.device=cpu")
+    assert "train.compile=false" in caught.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_are_first_frames(generator_recipe, tmp_path):

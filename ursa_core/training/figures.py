@@ -14,7 +14,9 @@ CLIPS = "clips_a_pass"
 """Figure of a micro-batch: its clips, where it may have others than train.batch_size."""
 WAITED = "seconds_waited_a_pass"
 """Figure of a micro-batch: seconds that training waited for its data."""
-OF_A_PASS = (TOKENS, CLIPS, WAITED)
+OPERATIONS = "operations_a_pass"
+"""Figure of a micro-batch: floating-point operations of its forward and backward pass."""
+OF_A_PASS = (TOKENS, CLIPS, WAITED, OPERATIONS)
 """Figures that are told as rates of a step, if at all."""
 
 

@@ -24,8 +24,10 @@ from ursa_core.seeding import stream, stream_seed
 from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.ahead import Ahead
-from ursa_core.training.figures import CLIPS, TOKENS, WAITED, Figures, weighed
+from ursa_core.training.estimates import pass_operations
+from ursa_core.training.figures import CLIPS, OPERATIONS, TOKENS, WAITED, Figures, weighed
 from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
+from ursa_core.training.lora import LoraTraining, check_start
 from ursa_core.training.objective import Denoising, by_time_bin
 from ursa_core.training.token_batches import TokenBatch, TokenBatches
 
@@ -76,6 +78,10 @@ class GeneratorTask:
             codebook,
             empty=empty,
         )
+        self.adapter: LoraTraining | None = None
+        if recipe.lora.rank is not None and self.start is not None:
+            check_start(recipe, self.start, self.tokenizer_folder, self.path)
+            self.adapter = LoraTraining(recipe, self.start, self.model)
         if not empty:
             self.model.to(device)
         if recipe.train.compile and not empty:
@@ -144,9 +150,20 @@ class GeneratorTask:
         x_t = self.path.corrupt(x_1, times, noise)
         is_open = self.path.is_open(x_t)
         loss, each = objective(prompt_ids, x_t, x_1, grid, is_open)
-        tokens = weighed(loss.new_tensor(prompt_ids.numel() + x_1.numel()))
-        clips = weighed(loss.new_tensor(len(x_1)))
-        return loss, {TOKENS: tokens, CLIPS: clips, **by_time_bin(each, times, is_open)}
+        clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
+        length, lora = prompt_ids.shape[1], self.recipe.lora
+        told = {
+            TOKENS: prompt_ids.numel() + x_1.numel(),
+            CLIPS: len(x_1),
+            OPERATIONS: pass_operations(self.model.config, grid, length, clips, lora),
+        }
+        sizes = {name: weighed(loss.new_tensor(value)) for name, value in told.items()}
+        return loss, {**sizes, **by_time_bin(each, times, is_open)}
+
+    @property
+    def base(self) -> str | None:
+        """Identity of the weights that an adapter is trained for."""
+        return None if self.adapter is None else self.adapter.base
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -174,7 +191,10 @@ class GeneratorTask:
         )
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the whole model folder."""
+        """Write the whole model folder, or the adapter's."""
+        if self.adapter is not None:
+            self.adapter.save(folder, weights)
+            return
         save_bundle(
             folder,
             self.model,

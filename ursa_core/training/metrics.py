@@ -28,6 +28,8 @@ def log_figures(
             line["tokens_per_second"] = round(now.tokens_per_second, 1)
         if now.data_wait is not None:
             line["data_wait"] = round(now.data_wait, 5)
+        if now.rate_share is not None:
+            line["matrix_rate_share"] = round(now.rate_share, 4)
         if now.fault is not None:
             line["skipped"] = now.fault
     with (run / METRICS).open("a", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """AdamW and Muon, their learning-rate schedule, and the moving average of weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -20,6 +20,11 @@ def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
     return settings.learning_rate * (settings.final_ratio + (1 - settings.final_ratio) * wave)
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 END_LAYERS = ("embed_tokens", "lm_head", "encoder.conv_in.0", "quant_conv", "decoder.conv_out.0")
 """Layers that read data or write predictions; AdamW suits them better than Muon."""
 
@@ -29,9 +34,7 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     hidden: list[nn.Parameter] = []
     ends: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in trained(model).items():
         is_end = any(layer in name for layer in END_LAYERS)
         (plain if parameter.ndim < 2 else ends if is_end else hidden).append(parameter)
     groups: list[dict[str, Any]] = [
@@ -57,7 +60,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     """The optimizer's state by names of parameters, as ``layer.weight.exp_avg``; not copied."""
     return {
         f"{name}.{key}": value
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained(model).items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
@@ -134,18 +137,18 @@ class Ema:
     The decay ramps up as (1 + n) / (10 + n), so that early averages forget the random start.
 
     Args:
-        model: whose weights are averaged.
+        model: whose trained weights are averaged.
         decay: towards which the ramp goes.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.average = {n: p.detach().float().clone() for n, p in model.named_parameters()}
+        self.average = {n: p.detach().float().clone() for n, p in trained(model).items()}
 
     @torch.no_grad()
-    def update_(self, named: Iterable[tuple[str, Tensor]], step: int) -> None:
+    def update_(self, named: Mapping[str, Tensor], step: int) -> None:
         """Take in the weights after step ``step`` (from 0)."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        names, values = zip(*named, strict=True)
+        names, values = named.keys(), named.values()
         averages = [self.average[name] for name in names]
         torch._foreach_lerp_(averages, [v.detach().float() for v in values], weight)

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from ursa_core.batches.shards import launched_shard
-from ursa_core.devices import matmul_rates, pick_dtype, total_memory_bytes
+from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.errors import UsageError
 from ursa_core.recipe import Recipe, to_yaml
 from ursa_core.recipe_fields import TokenizerRecipe
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.data_plan import DataPlan, plan_data
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
-from ursa_core.training.estimates import UTILISATION, step_operations, training_memory
+from ursa_core.training.estimates import UTILISATION, pass_operations, training_memory
 from ursa_core.training.generator_task import GeneratorTask
+from ursa_core.training.optimizer import trained
 from ursa_core.training.task import Progress, Task
 from ursa_core.training.tokenizer_task import TokenizerTask
 from ursa_core.training.trainer import Trainer
@@ -28,6 +29,7 @@ class TrainingPlan:
 
     Args:
         parameters: trained.
+        frozen_parameters: that stay as they are, under an adapter.
         items_per_step: clips seen by one optimizer step, in the mean.
         tokens_per_step: likewise, prompts among them; None for a tokenizer.
         steps: of the whole run.
@@ -42,6 +44,7 @@ class TrainingPlan:
     """
 
     parameters: int
+    frozen_parameters: int
     items_per_step: int
     tokens_per_step: int | None
     steps: int
@@ -62,7 +65,12 @@ def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> 
         recipe: what to train.
         device: to train on.
         empty: a generator's network takes no memory and has no weights, for a plan.
+
+    Raises:
+        UrsaError: data or models can't be used, or the machine can't compile as the recipe asks.
     """
+    if recipe.train.compile:
+        check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
         return TokenizerTask(recipe, device)
     return GeneratorTask(recipe, device, empty=empty)
@@ -82,7 +90,8 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     Ranks(0, ranks).share(plan.accumulate)
     device = pick_own_device(plan.device)
     task = build_task(recipe, device, empty=True)
-    parameters = sum(p.numel() for p in task.model.parameters())
+    parameters = sum(p.numel() for p in trained(task.model).values())
+    frozen = sum(p.numel() for p in task.model.parameters()) - parameters
     dtype = pick_dtype(plan.precision, device)
     precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
     tokens = seconds = data = None
@@ -103,17 +112,19 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
             ranks,
             dtype == torch.bfloat16,
             device.type,
+            task.recipe.lora,
         ).to_json()
         items, tokens = data.clips_a_pass, round(data.tokens_a_pass * plan.accumulate)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
         operations = [
-            each.share * step_operations(config, each.grid, length, of_grid)
+            each.share * pass_operations(config, each.grid, length, of_grid, task.recipe.lora)
             for each, of_grid in zip(data.grids, plans, strict=True)
         ]
-        seconds = sum(operations) / rate
+        seconds = plan.accumulate * sum(operations) / rate
     done = checkpoints(run)
     return TrainingPlan(
         parameters=parameters,
+        frozen_parameters=frozen,
         items_per_step=round(items * plan.accumulate),
         tokens_per_step=tokens,
         steps=plan.steps,

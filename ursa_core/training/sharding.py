@@ -57,6 +57,14 @@ def recompute_(blocks: Iterable[nn.Module]) -> None:
         )
 
 
+def halve_frozen_(blocks: Iterable[nn.Module]) -> None:
+    """Hold matrices that aren't trained in bfloat16, as autocast would make them each time."""
+    for block in blocks:
+        for parameter in block.parameters():
+            if parameter.ndim == 2 and not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+
+
 def synchronising(wrapped: nn.Module, is_last: bool) -> AbstractContextManager[None]:
     """Exchange gradients after the last micro-batch of a step only, where that saves anything.
 

@@ -26,6 +26,10 @@ class Task(Protocol):
         """The module around the model, or the model, that ``loss`` calls."""
 
     @property
+    def base(self) -> str | None:
+        """Identity of weights outside checkpoints that what is trained adds to; None of none."""
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         """Parts of the model that run one after another."""
 
@@ -54,6 +58,8 @@ class Progress:
         tokens_per_second: likewise, prompts among them; None where there are none.
         seconds_left: likewise.
         data_wait: share of the step in which it waited for data; None where it isn't measured.
+        rate_share: of the rate of a large matrix product on all devices together, that this step's
+            operations reached; None where they aren't counted.
         fault: why the step was left out.
     """
 
@@ -64,4 +70,5 @@ class Progress:
     tokens_per_second: float | None
     seconds_left: float
     data_wait: float | None = None
+    rate_share: float | None = None
     fault: str | None = None

@@ -74,6 +74,7 @@ class TokenizerTask:
             self.model.compile()
         self.objective = self.model
         self.blocks: list[nn.Module] = []
+        self.base = None
 
     def clips(self, first: int, count: int, split: str, frames: int) -> tuple[Tensor, list[str]]:
         """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources."""

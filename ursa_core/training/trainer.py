@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ursa_core.devices import pick_dtype
+from ursa_core.devices import matmul_rates, pick_dtype
 from ursa_core.errors import CheckpointError
 from ursa_core.media import write_media
 from ursa_core.recipe import Recipe, differing_keys
@@ -29,6 +29,7 @@ from ursa_core.training.distributed import Interrupted, Ranks
 from ursa_core.training.figures import (
     CLIPS,
     OF_A_PASS,
+    OPERATIONS,
     TOKENS,
     WAITED,
     Figures,
@@ -37,9 +38,16 @@ from ursa_core.training.figures import (
 )
 from ursa_core.training.guards import Guard
 from ursa_core.training.metrics import cut_figures, log_figures
-from ursa_core.training.optimizer import Ema, build_optimizer, learning_rate, optimizer_tensors
+from ursa_core.training.optimizer import (
+    Ema,
+    build_optimizer,
+    learning_rate,
+    optimizer_tensors,
+    trained,
+)
 from ursa_core.training.sharding import (
     gathered,
+    halve_frozen_,
     is_sharded,
     recompute_,
     spread,
@@ -77,8 +85,11 @@ class Trainer:
             precision = self._about.get("precision", precision)
         is_half = pick_dtype(precision, self.device) == torch.bfloat16
         self.is_half = ranks.any(is_half and ranks.is_first)
+        self.precision = "bfloat16" if self.is_half else "float32"
         if plan.recompute:
             recompute_(task.blocks)
+        if self.is_half and (plan.distributed == "ddp" or ranks.count == 1):
+            halve_frozen_(task.blocks)
         self.objective = spread(
             task.objective, task.blocks, plan.distributed, ranks, self.device, self.is_half
         )
@@ -91,13 +102,19 @@ class Trainer:
         )
         self.guard = Guard(plan.on_fault, plan.spike)
         self.trackers: list[Tracker] = []
+        self._matrix_rate = 0.0
         self._fault: str | None = None
         self._stop = False
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors that a continuation needs, by name; not copied."""
+        """All tensors that a continuation needs, by name; not copied.
+
+        Weights that aren't trained aren't among them: they are the start's.
+        """
+        frozen = {n for n, p in self.task.model.named_parameters() if not p.requires_grad}
+        state = self.task.model.state_dict()
         parts = {
-            "model": self.task.model.state_dict(),
+            "model": {name: tensor for name, tensor in state.items() if name not in frozen},
             "ema": self.ema.average,
             "optimizer": optimizer_tensors(self.optimizer, self.task.model),
         }
@@ -118,6 +135,12 @@ class Trainer:
                 f"the run in {self.run_folder} has another recipe: {'; '.join(different)}",
                 "use another -o, or --fresh to start over",
             )
+        if about.get("base") != self.task.base:
+            raise CheckpointError(
+                f"the run in {self.run_folder} adapts a model whose files were {about.get('base')};"
+                f" {self.recipe.init} is {self.task.base}",
+                "get those files back, use another -o, or --fresh to start over",
+            )
         load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
@@ -130,8 +153,9 @@ class Trainer:
         about = {
             "step": self.step,
             "seconds": self.seconds,
-            "precision": "bfloat16" if self.is_half else "float32",
+            "precision": self.precision,
             "guard": self.guard.state,
+            "base": self.task.base,
             "recipe": self.recipe.model_dump(mode="json"),
         }
         self.checkpoints.save(self.step, self.tensors(), about)
@@ -157,6 +181,8 @@ class Trainer:
         """
         if self.ranks.is_first:
             self.trackers = open_trackers(self.recipe, self.run_folder, self.step)
+            rates = matmul_rates(self.device)
+            self._matrix_rate = rates[self.precision] * self.ranks.count
         try:
             self._train(on_step)
         finally:
@@ -216,7 +242,7 @@ class Trainer:
         self._fault = self.guard.fault(self.step + 1, figures["loss"], norm)
         if self._fault is None:
             self.optimizer.step()
-            self.ema.update_(self.task.model.named_parameters(), self.step)
+            self.ema.update_(trained(self.task.model), self.step)
         self.optimizer.zero_grad(set_to_none=True)
         return {**figures, "gradient_norm": norm, "learning_rate": rate}
 
@@ -228,6 +254,9 @@ class Trainer:
         plan = self.recipe.train
         of_a_pass = {name: figures.pop(name) for name in OF_A_PASS if name in figures}
         tokens, waited = of_a_pass.get(TOKENS), of_a_pass.get(WAITED)
+        operations, share = of_a_pass.get(OPERATIONS), None
+        if operations is not None and self._matrix_rate:
+            share = operations * plan.accumulate / elapsed / self._matrix_rate
         return Progress(
             self.step,
             plan.steps,
@@ -236,6 +265,7 @@ class Trainer:
             None if tokens is None else tokens * plan.accumulate / elapsed,
             (plan.steps - self.step) * elapsed,
             None if waited is None else waited * len(self.micros) / elapsed,
+            share,
             self._fault,
         )
 
@@ -264,7 +294,7 @@ class Trainer:
         """Draw with the averaged weights; where no rank holds all weights, all draw alike."""
         if not (self.ranks.is_first or is_sharded(self.objective)):
             return
-        with self._averaged_weights(), gathered(self.objective), torch.no_grad():
+        with self._averaged_weights(), gathered(self.objective), self._autocast(), torch.no_grad():
             sheet = self.task.draw_sheet()
         if sheet is not None and self.ranks.is_first:
             file = self.run_folder / "samples" / f"step-{self.step:07d}.png"
@@ -274,14 +304,14 @@ class Trainer:
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
         """The model has the averaged weights meanwhile, and is in evaluation mode."""
-        parameters = dict(self.task.model.named_parameters())
-        trained = {name: p.detach().clone() for name, p in parameters.items()}
+        parameters = trained(self.task.model)
+        kept = {name: p.detach().clone() for name, p in parameters.items()}
         try:
             _set_(parameters, self.ema.average)
             self.objective.eval()
             yield
         finally:
-            _set_(parameters, trained)
+            _set_(parameters, kept)
 
     @contextlib.contextmanager
     def _catching_signals(self) -> Iterator[None]:

@@ -1,0 +1,122 @@
+"""LoRA: training of low-rank changes to the layers of a bundle, whose own weights stay as they are.
+
+peft makes the layers, and its folder layout is what a run writes.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ursa_core import __version__
+from ursa_core.adapters import PREFIX, save_adapter, transformer_identity
+from ursa_core.bundle import tokenizer_identity
+from ursa_core.bundle_settings import load_settings
+from ursa_core.errors import RecipeError, UrsaError
+from ursa_core.model_folder import read_json
+from ursa_core.models.transformer import Transformer
+from ursa_core.path.base import Path as ProbabilityPath
+from ursa_core.path_files import path_to_json
+from ursa_core.recipe import GeneratorRecipe
+from ursa_core.seeding import stream
+
+_PATH_KEYS = ("path", "alpha", "c", "schedule")
+
+
+class LoraTraining:
+    """The adapter that a run trains.
+
+    Args:
+        recipe: with a rank, and the model that it starts from.
+        start: folder of that model.
+        network: that model's, which gets the adapter's layers, alone to be trained; its products
+            are the same until they are.
+
+    Raises:
+        UrsaError: peft isn't installed.
+    """
+
+    def __init__(self, recipe: GeneratorRecipe, start: Path, network: Transformer) -> None:
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError as error:
+            raise UrsaError(
+                "lora.rank asks for peft, which isn't installed", "pip install 'ursa-video[lora]'"
+            ) from error
+        rank = recipe.lora.rank or 1
+        self._config = LoraConfig(
+            r=rank,
+            lora_alpha=recipe.lora.alpha or rank,  # type: ignore[arg-type]  # may be a fraction
+            target_modules=list(recipe.lora.targets),
+            base_model_name_or_path=str(recipe.init),
+        )
+        self.base = transformer_identity(start)
+        inject_adapter_in_model(self._config, network)
+        generator = stream(recipe.seed, "adapter")
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if ".lora_A." in name and not parameter.is_meta:
+                    bound = parameter.shape[1] ** -0.5
+                    drawn = torch.empty(parameter.shape).uniform_(
+                        -bound, bound, generator=generator
+                    )
+                    parameter.copy_(drawn)
+
+    def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
+        """Write the adapter, in float32.
+
+        Args:
+            folder: to write to.
+            weights: of the adapter's layers, by the network's names.
+        """
+        read: Callable[[], dict[str, Any]] = self._config.to_dict
+        config = {**read(), "inference_mode": True}
+        config["target_modules"] = sorted(config["target_modules"])
+        origin = {
+            "base": config["base_model_name_or_path"],
+            "base_identity": self.base,
+            "ursa": __version__,
+        }
+        named = {f"{PREFIX}{name.replace('.default.', '.')}": w for name, w in weights.items()}
+        save_adapter(folder, named, config, origin)
+
+
+def check_start(
+    recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbabilityPath
+) -> None:
+    """Refuse a recipe under which an adapter wouldn't be one of the model that it starts from.
+
+    Args:
+        recipe: with a rank.
+        start: folder of the model.
+        tokenizer: folder of the video tokenizer.
+        path: of the training.
+
+    Raises:
+        RecipeError: the model is a language model, or has another path, prompt length or video
+            tokenizer.
+    """
+    if not (start / "model_index.json").is_file():
+        raise RecipeError(
+            f"lora.rank asks for an adapter, and {recipe.init} is a language model, without codes",
+            "train a model from it first, without lora.rank",
+        )
+    theirs = read_json(start / "scheduler" / "scheduler_config.json")
+    ours = path_to_json(path, 1.0)
+    length = load_settings(start).max_prompt_length
+    given = recipe.model.max_prompt_length
+    faults = [
+        f"path.{key} {ours.get(key)}, not {theirs.get(key)}"
+        for key in _PATH_KEYS
+        if ours.get(key) != theirs.get(key)
+    ]
+    faults += [f"model.max_prompt_length {given}, not {length}"] if given != length else []
+    if tokenizer_identity(tokenizer) != tokenizer_identity(start):
+        faults.append(f"the tokenizer of {recipe.tokenizer}")
+    if faults:
+        raise RecipeError(
+            f"an adapter of {recipe.init} can't be trained with {'; '.join(faults)}",
+            "give the recipe what that model has",
+        )
