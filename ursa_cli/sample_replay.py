@@ -1,13 +1,17 @@
 """`ursa sample --replay`: the values that a file was made by, read from the file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from ursa_cli.sample_given import SampleGiven
 from ursa_core.errors import DataError, UsageError
 
 _PLACEMENT = ("device", "dtype", "offload", "compiled")
-_BESIDE = {*_PLACEMENT, "model", "model_identity", "fps", "crf", "ursa", "index", "tokenizer"}
+_BESIDE = {*_PLACEMENT, "model", "model_identity", "fps", "crf", "ursa", "index"}
 """What metadata tell besides the options of sampling."""
+_SOMETIMES = {"tokenizer", "given", "strength"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class Replay:
         num: clips of its run.
         index: its place among them.
         model_identity: digits of the model's files.
+        given: the image or video that it was made from, if any, and how.
+        sha256: of that.
     """
 
     path: str
@@ -27,6 +33,30 @@ class Replay:
     num: int
     index: int
     model_identity: str
+    given: SampleGiven
+    sha256: str | None
+
+    def check_given(self, given: SampleGiven) -> None:
+        """Refuse a file by the name of the one that was given, if it isn't that one.
+
+        Args:
+            given: what the clip is to be made from now, which may be another file.
+
+        Raises:
+            DataError: it is missing, or has changed.
+        """
+        from ursa_core.tasks.given_media import digest_of
+
+        file = self.given.image or self.given.video
+        if file is None or (self.given.image, self.given.video) != (given.image, given.video):
+            return
+        if not Path(file).exists() or digest_of(Path(file)) != self.sha256:
+            what = "has changed since" if Path(file).exists() else "isn't here"
+            option = "--image" if self.given.image else "--video"
+            raise DataError(
+                f"{file}, which {self.path} was made from, {what}",
+                f"bring it back, or name another with {option} to make another video from it",
+            )
 
     def check_model(self, name: str, identity: str) -> None:
         """Refuse a model that isn't the one that made the file.
@@ -54,7 +84,13 @@ def read_replay(path: str) -> Replay:
 
     told = read_media(path, max_frames=1).metadata
     known = {field.name for field in fields(GenerateOptions)} | _BESIDE
-    lacking = sorted(known - {"tokenizer"} - told.keys())
+    maker = _other_maker(told)
+    if maker:
+        raise DataError(
+            f"{path} was made by ursa {maker}, and only what ursa sample made can be replayed",
+            "give the command that made it again",
+        )
+    lacking = sorted(known - told.keys())
     if lacking:
         what = "how it was made" if "prompt" not in told or "seed" not in told else lacking[0]
         raise DataError(
@@ -66,7 +102,7 @@ def read_replay(path: str) -> Replay:
             f"{path} was made by ursa {told['ursa']}, this is {__version__}",
             "install that version to make it again",
         )
-    more = sorted(key for key in told.keys() - known if told[key] is not None)
+    more = sorted(key for key in told.keys() - known - _SOMETIMES if told[key] is not None)
     if more:
         raise DataError(
             f"{path} was made with {', '.join(more)}, which can't be replayed",
@@ -82,7 +118,29 @@ def read_replay(path: str) -> Replay:
             **{name: told[name] for name in ("fps", "crf", "model", *_PLACEMENT)},
         }
         num, index = int(given.pop("num")), int(told["index"])
-    except (TypeError, ValueError) as error:
+        media, sha256 = _media(told)
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"what {path} tells of itself is damaged", "replay another") from error
     del given["height"], given["width"]
-    return Replay(path, given, num, index, str(told["model_identity"]))
+    return Replay(path, given, num, index, str(told["model_identity"]), media, sha256)
+
+
+def _other_maker(told: Mapping[str, Any]) -> str | None:
+    """The command that made a file, if it is another; by what it alone tells."""
+    if "own_frames" in told:
+        return "extend"
+    given = told.get("given")
+    return "interpolate" if isinstance(given, dict) and len(given.get("files", ())) > 1 else None
+
+
+def _media(told: Mapping[str, Any]) -> tuple[SampleGiven, str | None]:
+    """The image or video that metadata tell of, and its sha256."""
+    given = told.get("given")
+    if given is None:
+        return SampleGiven(), None
+    (file,) = given["files"]
+    name, sha256 = str(file["file"]), str(file["sha256"])
+    if told.get("strength") is not None:
+        return SampleGiven(video=name, strength=float(told["strength"]), fit=True), sha256
+    cond, noise = str(given["cond"]), float(given["cond_noise"])
+    return SampleGiven(name, cond=cond, cond_noise=noise, fit=True), sha256
