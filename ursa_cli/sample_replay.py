@@ -5,7 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ursa_cli import batch_options
 from ursa_cli.sample_given import SampleGiven
+from ursa_cli.sampling_options import SamplingOptions
 from ursa_core.errors import DataError, UsageError
 
 _PLACEMENT = ("device", "dtype", "offload", "compiled")
@@ -117,12 +119,30 @@ def read_replay(path: str) -> Replay:
             "top_p": 1.0 if told["top_p"] is None else told["top_p"],
             **{name: told[name] for name in ("fps", "crf", "model", *_PLACEMENT)},
         }
+        del given["height"], given["width"]
         num, index = int(given.pop("num")), int(told["index"])
+        _check(given, num, index)
         media, sha256 = _media(told)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise DataError(f"what {path} tells of itself is damaged", "replay another") from error
-    del given["height"], given["width"]
     return Replay(path, given, num, index, str(told["model_identity"]), media, sha256)
+
+
+def _check(values: Mapping[str, Any], num: int, index: int) -> None:
+    """Refuse values that aren't of their option's type, since a file may tell anything.
+
+    Raises:
+        TypeError: for them.
+        ValueError: for an index out of range.
+    """
+    if not 0 <= index < num:
+        raise ValueError(index)
+    kinds = {"prompt": str, **batch_options.columns(SamplingOptions)}
+    for name, value in values.items():
+        kind = (int, float) if kinds[name] is float else kinds[name]
+        is_number = not isinstance(value, bool) or kind is bool
+        if not (isinstance(value, kind) and is_number) and (name, value) != ("motion", None):
+            raise TypeError(name)
 
 
 def _other_maker(told: Mapping[str, Any]) -> str | None:

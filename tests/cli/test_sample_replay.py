@@ -60,6 +60,11 @@ def test_options_given_change_the_replay(made: Path, tmp_path: Path) -> None:
         ({"given": 3}, "is damaged"),
         ({"magic": True}, "was made with magic, which can't be replayed"),
         ({"guidance_interval": 3}, "is damaged"),
+        ({"crf": "12"}, "is damaged"),
+        ({"device": 5}, "is damaged"),
+        ({"offload": "no"}, "is damaged"),
+        ({"steps": True}, "is damaged"),
+        ({"index": 2}, "is damaged"),
     ],
 )
 def test_what_can_not_be_replayed_is_refused(

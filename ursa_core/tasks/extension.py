@@ -90,8 +90,9 @@ class Extension:
                 "ask for more frames or seconds; they count the clip's own",
             )
         if len(self.prompts) > self.num_rounds:
+            rounds = f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
             raise UsageError(
-                f"{len(self.prompts)} prompts can't share {self.num_rounds} rounds",
+                f"{len(self.prompts)} prompts can't share {rounds}",
                 "give fewer prompts, or make the video longer",
             )
 
