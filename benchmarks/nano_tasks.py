@@ -116,19 +116,44 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         store.open({"tokenizer": "", "fps": settings.fps}, fresh=True)
         rounds, made = extend(bundle, clip, plan, GenerateOptions("", seed=args.seed), store)
         store.remove()
-        seen = judge(written(made, bundle, folder, want)[-last:])
+        shown = written(made, bundle, folder, want)
+        seen = judge(shown[-last:])
         parts = ("colour", "shape", "background")
         jumps = [each.join_change / max(each.median_change, 1e-6) for each in rounds]
         yield {
             "prompt": want.prompt,
             "own_frames_same": bool((made[: len(clip)] == clip).all()),
+            "own_psnr_db": psnr(shown[: len(clip)], clip),
+            "own_from_mp4_psnr_db": again_psnr(shown[: len(clip)], settings.fps, folder),
             **{f"{name}_right": getattr(seen, name) == getattr(want, name) for name in parts},
             "right": all(getattr(seen, name) == getattr(want, name) for name in parts),
             "largest_jump": max(jumps),
             "no_jump": max(jumps) <= LARGEST_JUMP,
+            "joins_without_jump": float(np.mean(np.array(jumps) <= LARGEST_JUMP)),
+            "largest_within": largest_within(shown, plan),
             "colour_drift": rounds[-1].colour_drift,
             "sharpness": rounds[-1].sharpness,
         }
+
+
+def again_psnr(frames: Frames, fps: float, folder: Path) -> float:
+    """How near frames that were read from an mp4 come out of another."""
+    file = folder / "again.mp4"
+    write_media(file, frames, fps)
+    written_again = read_media(file).frames
+    file.unlink()
+    return psnr(written_again, frames)
+
+
+def largest_within(frames: Frames, plan: Extension) -> float:
+    """Largest change between latent frames of one round, where nothing joins, in its medians."""
+    steps = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+    each, largest = plan.frames_per_round, 0.0
+    for start in range(plan.own_frames, len(frames) - each + 1, each):
+        own = steps[start : start + each - 1]
+        between = own[plan.stride - 1 :: plan.stride]
+        largest = max(largest, *(between / np.median(own)).tolist(), 0.0)
+    return largest
 
 
 def interpolate_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
@@ -166,7 +191,7 @@ def centres(frames: Frames) -> NDArray[np.float64]:
 
 
 def summary(cases: list[Case]) -> dict[str, float]:
-    """Means over the cases of what is a number or a truth, and the least of what is in dB."""
+    """Means over the cases of what is a number or a truth, and the worst of dB and jumps."""
     result = {}
     for name, value in cases[0].items():
         if isinstance(value, bool | float):
@@ -174,6 +199,8 @@ def summary(cases: list[Case]) -> dict[str, float]:
             result[name] = float(np.mean(values))
             if name.endswith("_db"):
                 result[f"{name}_lowest"] = min(values)
+            if name.startswith("largest_"):
+                result[f"{name}_of_all"] = max(values)
     return result
 
 
@@ -203,6 +230,7 @@ def main() -> int:
             for case in makers[args.task](load_bundle(args.model), args, folder):
                 cases.append(case)
                 file.write(json.dumps(case) + "\n")
+                file.flush()
                 print(f"{len(cases)}/{args.limit} {case}", file=sys.stderr, flush=True)
     except UrsaError as error:
         print(error, file=sys.stderr)

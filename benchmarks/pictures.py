@@ -28,7 +28,7 @@ NANO = (
 MEDIA = (
     'sample "a red circle moves right on a navy background" -o out.mp4 --seed 0',
     'sample "a cyan square grows on a brown background" -o square.png --frames 1 --seed 0',
-    'sample "a green star stays still on a black background" -o star.png --frames 1 --seed 0',
+    'sample "a yellow square stays still on a navy background" -o first.png --frames 1 --seed 0',
     'sample "a purple ring moves up on a gray background" -o ring --seed 0',
 )
 """What the tasks are given."""
@@ -41,7 +41,7 @@ TASKS = {
     ' "a red circle moves right on a navy background" -o long.mp4 --seconds 7 --seed 0',
     "interpolate": 'interpolate "a purple ring moves up on a gray background"'
     " --first ring/00000.png --last ring/00016.png -o between.mp4 --seed 0",
-    "loop": 'interpolate "a green star spins on a black background" --first star.png --loop'
+    "loop": 'interpolate "a yellow square spins on a navy background" --first first.png --loop'
     " -o loop.gif --seed 0",
 }
 COLUMNS = 9

@@ -1,10 +1,11 @@
 """``ursa`` and ``python -m ursa_cli``: run the command line of this process."""
 
+import signal
 import sys
 
 
 def run() -> None:
-    """Exit with the command's code; Ctrl-C counts from the first import on."""
+    """Exit with the command's code; Ctrl-C counts from the first import on, until that is known."""
     try:
         from ursa_cli.main import main
 
@@ -12,6 +13,8 @@ def run() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\nhint: nothing was written\n")
         code = 130
+    # Taking torch apart takes a second, in which one more Ctrl-C would change the code.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

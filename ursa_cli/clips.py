@@ -27,11 +27,13 @@ class Clip:
         plan: of sampling, and where to.
         given: frames that each of its videos is given.
         drop: frames at the end of what is made that aren't written.
+        strength: of an edit; None where what is given is no video to edit.
     """
 
     plan: "Plan"
     given: "Given | None" = None
     drop: int = 0
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is given, if it leaves nothing to make."""
@@ -47,6 +49,8 @@ class Clip:
             told |= {"given": self.given.provenance}
         if self.drop:
             told |= {"dropped_frames": self.drop}
+        if self.strength is not None:
+            told |= {"strength": self.strength}
         return told
 
     def conditionings(self, bundle: "Bundle", grid: "LatentGrid") -> "list[Conditioning]":

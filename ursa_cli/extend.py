@@ -195,7 +195,7 @@ def _tell(planned: "ExtendPlan", out: str) -> None:
     file, own = planned.given.file, extension.own_frames
     lines = [
         f"{file}: {own} frames at {fps:g} fps, {extension.frames} wanted",
-        f"{rounds} rounds of {each} frames, {extension.overlap} given to each",
+        f"{rounds} round{'s' * (rounds != 1)} of {each} frames, {extension.overlap} given to each",
     ]
     output.data({**planned.provenance, **told}, lines=lines, paths=[out])
 

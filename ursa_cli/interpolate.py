@@ -78,11 +78,13 @@ class Between:
             longer = replace(sampling, frames=sampling.frames + stride)
             plan = make_plan(model, longer, self.prompt, [target])
         shape = plan.settings.shape
-        end = self.first if self.loop else self.last
-        places = place_keyframes(self.first, end, self._placed, shape.frames, stride)
+        drop, end = (stride, self.first) if self.loop else (0, self.last)
+        places = place_keyframes(
+            self.first, end, self._placed, shape.frames - drop, stride, self.loop
+        )
         images = {at: read_image(image, shape, self.fit) for at, image in places.items()}
         way = shared.condition(self.cond, self.cond_noise)
-        return clips.Clip(plan, Given(images, *way), stride if self.loop else 0)
+        return clips.Clip(plan, Given(images, *way), drop)
 
     @property
     def _placed(self) -> list[tuple[str, int]]:

@@ -146,15 +146,20 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
 
 
 def _lines(total: int, label: str, in_bytes: bool) -> Callable[..., None]:
-    start = said = time.monotonic()
+    begun = start = last = said = time.monotonic()
     done = first = 0
 
     def advance(steps: int = 1, text: str = "", *, earlier: bool = False) -> None:
-        nonlocal done, first, said
-        done += steps
-        first += steps if earlier else 0
+        nonlocal done, first, last, said, start
         now = time.monotonic()
-        is_end = done >= total and said > start
+        done += steps
+        if earlier:
+            first += steps
+        elif first < done - steps and start == begun:
+            # The first step had a model to load, and tells little of those to come.
+            start, first = last, done - steps
+        last = now
+        is_end = done >= total and said > begun
         if is_end or now - said >= SECONDS_BETWEEN_LINES:
             said = now
             left = (now - start) / max(done - first, 1) * max(total - done, 0)

@@ -118,7 +118,6 @@ def sample(
     given = SampleGiven(image, video, strength, cond, cond_noise, fit)
     if from_file is None:
         batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
-        given.check()
     replayed = None
     if replay is not None:
         from ursa_cli.sample_replay import read_replay
@@ -132,6 +131,13 @@ def sample(
         }
         prompt = values.pop("prompt", prompt)
         sampling = replace(sampling, **values)
+        changes = {k: v for k, v in vars(given).items() if options.is_given(context, k)}
+        if {"image", "video"} & changes.keys():
+            changes["fit"] = given.fit
+        given = replayed.given.overridden(changes)
+        replayed.check_given(given)
+    if from_file is None:
+        given.check()
     sampling.check()
     prompt = prompt or ""
     options.require_text("prompt", prompt, may_be_empty=True)

@@ -36,9 +36,13 @@ class SampleGiven:
     fit: bool = False
 
     def overridden(self, values: Mapping[str, Any]) -> Self:
-        """With the values of a line; its image or video takes the place of either."""
-        files = {name: None for name in ("image", "video") if {"image", "video"} & values.keys()}
-        return replace(self, **{**files, **values})
+        """With other values; an image or video takes the place of either, and of its options."""
+        own = self
+        if values.get("image") is not None:
+            own = replace(own, video=None, strength=None)
+        if values.get("video") is not None:
+            own = replace(own, image=None, cond=None, cond_noise=None)
+        return replace(own, **values)
 
     def check(self) -> None:
         """Refuse what can't be, or doesn't go together.
@@ -83,7 +87,8 @@ class SampleGiven:
             return Clip(plan, Given({0: read_image(self.image, shape, self.fit)}, *way))
         if self.video is not None:
             edited = read_clip(self.video, shape, self.fit, plan.settings.fps)
-            return Clip(plan, Given({0: edited}, "soft", self._redone))
+            given = Given({0: edited}, "soft", self._redone)
+            return Clip(plan, given, strength=self._redone)
         return Clip(plan)
 
     @property

@@ -221,7 +221,7 @@ def test_the_model_decides_how_rounds_chain(extend, tmp_path, tiny_model, capsys
         (["--frames", 15, "--overlap", 0], 2, "overlap of 0", "1, 5"),
         (["--frames", 15, "--overlap", 9], 2, "overlap of 9", "1, 5"),
         (["--frames", 15, "--overlap", 1, "--before"], 2, "overlap of 1", "5 or more"),
-        ([*PROMPTS, "--frames", 15], 2, "2 prompts can't share 1 rounds", "longer"),
+        ([*PROMPTS, "--frames", 15], 2, "2 prompts can't share 1 round", "longer"),
         (["--frames", 15, "--size", "24x16"], 2, "is 16x16 pixels, the clip 24x16", "--fit"),
         (["--frames", 15, "--before", "--chain", "tokens"], 2, "in tokens", "--chain pixels"),
         (["--frames", 15, "--schedule", "diagonal"], 2, "in pixels", "--chain tokens"),

@@ -12,7 +12,8 @@ from ursa_core.data.shapes import training_clip
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import encode
-from ursa_core.tasks.given_media import Given, read_image
+from ursa_core.tasks.given_media import Given, GivenMedia, read_image
+from ursa_core.tasks.keyframes import place_keyframes
 
 
 @pytest.fixture
@@ -75,19 +76,29 @@ def test_a_loop_ends_before_its_first_frame_comes_again(interpolate, capsys):
     assert interpolate("--first", "a.png", "--loop", "--json") == 0
     assert len(read_media("out.mkv").frames) == 5  # the model's nine, less the stride
     told = json.loads(capsys.readouterr().out)
-    assert [each["frame"] for each in told["given"]["files"]] == [0, 8]
+    assert [each["frame"] for each in told["given"]["files"]] == [0, 5]
     assert [each["frame"] for each in told["outputs"][0]["kept"]] == [0]
     assert told["dropped_frames"] == 4
     assert interpolate("--first", "a.png", "--loop", "--frames", 9, "--force") == 0
     assert len(read_media("out.mkv").frames) == 9
 
 
+def test_a_loop_leads_up_to_its_first_frame_without_a_seam():
+    places = place_keyframes("a.png", "a.png", [], 13, 4, loop=True)
+    image = GivenMedia("a.png", "", np.full((1, 2, 2, 3), 190, np.uint8), None, {})
+    made = np.full((17, 2, 2, 3), 100, np.uint8)
+    shown = Given(dict.fromkeys(places, image), "lock", 0.0).shown(made)
+    levels = shown[:13, 0, 0, 0].astype(int)  # of which the first follows the last
+    assert levels.min() == 150
+    assert (np.abs(levels - np.roll(levels, 1)) <= 10).all()
+
+
 def test_a_dry_run_tells_what_is_given(interpolate, tmp_path, capsys):
     assert interpolate("--first", "a.png", "--loop", "--dry-run", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert [each["frame"] for each in told["given"]["files"]] == [0, 8]
+    assert [each["frame"] for each in told["given"]["files"]] == [0, 5]
     assert interpolate("--first", "a.png", "--loop", "--dry-run") == 0
-    assert "a.png, from frame 8, lock, noise 0" in capsys.readouterr().out
+    assert "a.png, from frame 5, lock, noise 0" in capsys.readouterr().out
     assert not (tmp_path / "out.mkv").exists()
 
 
@@ -108,6 +119,12 @@ AB = ("--first", "a.png", "--last", "b.png")
         ((*AB, "--keyframe", "c.png@-1"), 2, "c.png@-1 is no keyframe", "@8"),
         ((*AB, "--keyframe", "c.png@9"), 2, "c.png@9 isn't in a clip of 9", "0 to 8"),
         ((*AB, "--keyframe", "c.png@8"), 2, "frame 8 is given twice", "give one"),
+        (
+            ("--first", "a.png", "--loop", "--keyframe", "c.png@5"),
+            2,
+            "c.png@5 isn't in a clip of 5",
+            "0 to 4",
+        ),
         ((*AB, "--keyframe", "c.png@0"), 2, "frame 0 is given twice", "give one"),
         ((*AB, "--keyframe", "c.png@7"), 2, "frames 7 and 8 are too near", "4 frames"),
         (

@@ -92,6 +92,16 @@ def test_process_exits_with_the_code_and_prints_errors_on_stderr() -> None:
     )
 
 
+def test_ctrl_c_at_the_very_end_changes_nothing() -> None:
+    program = (
+        "import atexit, os, signal, sys; sys.argv[1:] = ['--version']\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "from ursa_cli.__main__ import run; run()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"ursa {__version__}\n"

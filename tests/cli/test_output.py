@@ -96,6 +96,19 @@ def test_time_left_counts_only_the_steps_of_this_run(
     assert "101/103, 20 s left" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_time_left_forgets_the_first_step_that_loads_a_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_LINES", 0.0)
+    clock = iter([0.0, 60.0, 62.0, 64.0])
+    monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
+    with output.progress(13, "sample") as advance:
+        for _ in range(3):
+            advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[1] for line in lines] == ["720 s left", "22 s left", "20 s left"]
+
+
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -135,13 +135,44 @@ def test_an_estimate_shows_the_image_given(tiny_model):
     assert len(seen) == 2
 
 
-def test_what_was_made_from_given_frames_can_not_be_replayed(tmp_path, image, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--image", "first.png"),
+        ("--image", "wide.png", "--fit", "--cond", "soft", "--cond-noise", "0.3"),
+        ("--video", "clip.mkv", "--strength", "0.5"),
+        ("--video", "clip.mkv", "--strength", "1"),
+    ],
+)
+def test_what_was_made_from_given_frames_is_made_again(
+    given, tmp_path, image, clip, film, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    assert sample(tmp_path, "--image", image, "--frames", 5) == 0
-    capsys.readouterr()
-    assert main(["sample", "--replay", "out.mkv", "-o", "again.mkv"]) == 1
-    assert "made with given, which can't be replayed" in capsys.readouterr().err
-    assert not Path("again.mkv").exists()
+    write_media("wide.png", np.repeat(clip[:1], 2, axis=2), 8.0)
+    assert sample(tmp_path, *given, "--frames", 5) == 0
+    assert main(["sample", "--replay", "out.mkv", "-o", "again.mkv"]) == 0
+    assert Path("again.mkv").read_bytes() == Path("out.mkv").read_bytes()
+
+
+def test_a_replay_needs_the_very_file_unless_another_is_named(tmp_path, image, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert sample(tmp_path, "--image", "first.png", "--frames", 5) == 0
+    replay = ["sample", "--replay", "out.mkv", "-o", "again.mkv"]
+    still = read_media("first.png").frames
+    write_media("other.png", still[:, :, ::-1], 8.0)
+    Path("first.png").rename("moved.png")
+    assert main(replay) == 1
+    assert "first.png, which out.mkv was made from, isn't here" in capsys.readouterr().err
+    Path("other.png").rename("first.png")
+    assert main(replay) == 1
+    assert "has changed since" in capsys.readouterr().err
+    assert main([*replay, "--image", "first.png", "--video", "out.mkv"]) == 2
+    assert main([*replay, "--image", "first.png", "--cond-noise", "0.2"]) == 1
+    assert main([*replay, "--image", "./first.png", "--cond-noise", "0.2"]) == 0
+    told = read_media("again.mkv").metadata["given"]
+    assert (told["files"][0]["file"], told["cond_noise"]) == ("./first.png", 0.2)
+    assert main([*replay, "--force", "--video", "out.mkv", "--strength", "0.4"]) == 0
+    assert read_media("again.mkv").metadata["strength"] == 0.4
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,17 @@ def test_options_given_change_the_replay(made: Path, tmp_path: Path) -> None:
         ({"model_identity": "0" * 16}, "was made by the model nano when its files were 0000"),
         ({"model_identity": None}, "doesn't tell model_identity"),
         ({"seed": None}, "doesn't tell how it was made"),
-        ({"given": {"image": "a.png"}}, "was made with given, which can't be replayed"),
+        ({"own_frames": 5}, "was made by ursa extend, and only"),
+        ({"given": {"files": [{}, {}]}}, "was made by ursa interpolate, and only"),
+        ({"given": {"files": [{}]}}, "is damaged"),
+        ({"given": 3}, "is damaged"),
+        ({"magic": True}, "was made with magic, which can't be replayed"),
         ({"guidance_interval": 3}, "is damaged"),
+        ({"crf": "12"}, "is damaged"),
+        ({"device": 5}, "is damaged"),
+        ({"offload": "no"}, "is damaged"),
+        ({"steps": True}, "is damaged"),
+        ({"index": 2}, "is damaged"),
     ],
 )
 def test_what_can_not_be_replayed_is_refused(

@@ -115,10 +115,12 @@ def read_list(
 def refuse(source: str, faults: Sequence[Fault]) -> DataError:
     """The error for a list with faults, told by the first of them."""
     first = min(faults, key=lambda fault: fault.number)
-    more = f" ({len(faults) - 1} more lines have faults)" if len(faults) > 1 else ""
+    others = len(faults) - 1
+    told = "1 more line has a fault" if others == 1 else f"{others} more lines have faults"
+    or_leave = " Or leave" if first.hint.endswith("?") else "; or leave"
     return DataError(
-        f"{source}, line {first.number}: {first.reason}{more}",
-        f"{first.hint}; or leave such lines out with --skip-bad",
+        f"{source}, line {first.number}: {first.reason}{f' ({told})' if others else ''}",
+        f"{first.hint}{or_leave} such lines out with --skip-bad",
     )
 
 

@@ -253,7 +253,8 @@ def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title:
     def convert(frame: Frames) -> av.VideoFrame:
         return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
 
-    with av.open(str(path), "w") as container:
+    # Otherwise the file gets a random number, and is another one each time.
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
         # Version 3 carries a checksum in every slice.
         stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
         stream.pix_fmt = "bgr0"

@@ -79,8 +79,9 @@ class Extension:
                 f"use {1 + self.stride} or more",
             )
         if self.own_frames < self.overlap:
+            count = f"{self.own_frames} frame{'s' * (self.own_frames != 1)}"
             raise DataError(
-                f"the clip has {self.own_frames} frames, fewer than the overlap of {self.overlap}",
+                f"the clip has {count}, fewer than the overlap of {self.overlap}",
                 "give a longer clip or a smaller --overlap",
             )
         if self.frames <= self.own_frames:
@@ -89,8 +90,9 @@ class Extension:
                 "ask for more frames or seconds; they count the clip's own",
             )
         if len(self.prompts) > self.num_rounds:
+            rounds = f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
             raise UsageError(
-                f"{len(self.prompts)} prompts can't share {self.num_rounds} rounds",
+                f"{len(self.prompts)} prompts can't share {rounds}",
                 "give fewer prompts, or make the video longer",
             )
 

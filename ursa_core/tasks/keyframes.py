@@ -13,15 +13,17 @@ def place_keyframes(
     between: Sequence[tuple[str, int]],
     num_frames: int,
     temporal_stride: int,
+    loop: bool = False,
 ) -> Mapping[int, str]:
     """Images by the frame (from 0) of the clip that shows them, in order.
 
     Args:
         first: image of frame 0, if any.
-        last: image of the last frame, if any.
+        last: image of the last frame, or of the frame behind it in a loop, if any.
         between: images and their frames, in rising order.
         num_frames: of the clip.
         temporal_stride: frames that a latent frame stands for; an image fills them all.
+        loop: ``last`` is the frame that follows when the clip is played again.
 
     Raises:
         UsageError: a frame is past the end, out of order, given twice, or shares its latent frame.
@@ -40,7 +42,7 @@ def place_keyframes(
             )
     ends = [(first, 0)] if first is not None else []
     ends += [*between]
-    ends += [(last, num_frames - 1)] if last is not None else []
+    ends += [(last, num_frames - (not loop))] if last is not None else []
     for (_, early), (image, late) in pairwise(ends):
         if late == early:
             raise UsageError(f"frame {late} is given twice, the second time as {image}", "give one")

@@ -64,8 +64,11 @@ class RoundStore:
                 self._refuse_another_folder()
                 self.folder.mkdir(exist_ok=True)
                 temporary = self.folder / f".{_PLAN}.part"
-                temporary.write_text(json.dumps(self._plan, indent=1), encoding="utf-8")
-                temporary.replace(self.folder / _PLAN)
+                try:
+                    temporary.write_text(json.dumps(self._plan, indent=1), encoding="utf-8")
+                    temporary.replace(self.folder / _PLAN)
+                finally:
+                    temporary.unlink(missing_ok=True)
                 return
         except OSError as error:
             raise unwritable(self.folder, error) from error
