@@ -4,7 +4,8 @@
 
 Trains the network of recipes/nano.yaml on shards of random codes, of the size and number that this
 recipe trains on, and tells the share of step time in which it waited for data (`data_wait` of
-metrics.jsonl). A small `--shuffle-mb` reads as a set does that is far larger than memory. Then the
+metrics.jsonl). A small `--shuffle-mb` reads as a set does that is far larger than memory. Before
+it, memory and time of reading `--large-clips` of 25x240x384 pixels within 32 MB. Then the
 time of one corruption along the metric path: of nano's batch beside its measured step, and of one
 clip of 25x240x384 pixels with the 64,000 codes of the published video models, beside the
 operations of its step with the 0.6B network at the machine's measured matrix rate. CPU only.
@@ -23,11 +24,14 @@ import numpy as np
 import torch
 
 from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
+from ursa_core.data.shards import TokenIdentity, read_shards
 from ursa_core.data.tokenizing import token_identity
 from ursa_core.devices import matmul_rates
 from ursa_core.grids import LatentGrid
+from ursa_core.memory import peak_memory
 from ursa_core.model_folder import PUBLISHED_LEVELS
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import TransformerConfig
@@ -57,6 +61,30 @@ def write_shards(folder: Path, clips: int) -> LatentGrid:
             codes = torch.from_numpy(rng.integers(0, len(tokenizer.codebook), shape))
             writer.add(TokenRow(codes, (captions[k % 500],), 8.0, 0.0, str(k)))
     return grid
+
+
+def reading(folder: Path, clips: int, shuffle_mb: int, batches: int) -> dict[str, float]:
+    """Memory and time that batches of two take, of large clips far beyond ``shuffle_mb``."""
+    rng, grid = np.random.default_rng(0), COSMOS_GRID
+    shape = (64, grid.frames, grid.rows, grid.columns)
+    codes = torch.from_numpy(rng.integers(0, 64_000, shape))
+    with ShardWriter(folder, TokenIdentity("random", 64_000, (), 4, 8)) as writer:
+        for k in range(clips):
+            writer.add(TokenRow(codes[k % 64], ("a caption of some length",), 12.0, 0.1, str(k)))
+    before = peak_memory(since_now=True)
+    table = read_shards(folder)
+    table.cache_bytes = 2 * shuffle_mb << 20
+    rows, found = table.rows(grid), {"MB of codes": clips * grid.num_codes * 4 / 1e6}
+    bucket = Bucket.of(grid, 2, rows, len(rows) * grid.num_codes, table.group_starts)
+    for lanes in (1, 8):
+        order = ClipOrder([bucket], 1, lanes, (shuffle_mb << 20) // 4)
+        start = time.perf_counter()
+        for index in range(batches):
+            for row in order.batch(index)[1]:
+                table.row_codes(row), table.captions(row)
+        elapsed = time.perf_counter() - start
+        found[f"ms a batch, {lanes} lanes"] = elapsed / batches * 1e3
+    return {**found, "MB of memory": (peak_memory() - before) / 1e6}
 
 
 def waiting(folder: Path, steps: int, shuffle_mb: int) -> dict[str, float]:
@@ -128,10 +156,14 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=30_000)
     parser.add_argument("--shuffle-mb", type=int, nargs="+", default=[256, 2])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--large-clips", type=int, default=8000)
     wanted = parser.parse_args()
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
+        found = reading(folder / "large", wanted.large_clips, 32, 400)
+        figures["reading within shuffle_mb 32"] = found
+        print("shuffle_mb 32: " + ", ".join(f"{k} {v:.3g}" for k, v in found.items()))
         grid = write_shards(folder / "shards", wanted.clips)
         for megabytes in wanted.shuffle_mb:
             found = waiting(folder, wanted.steps, megabytes)
