@@ -41,7 +41,7 @@ from ursa_core.recipe import load_recipe
 from ursa_core.recipe_fields import TrainSettings
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
-from ursa_core.training.estimates import UTILISATION, step_operations
+from ursa_core.training.estimates import UTILISATION, pass_operations
 from ursa_core.training.run import train_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nano.yaml"
@@ -180,7 +180,7 @@ def main() -> None:
     codebook = FiniteScalarQuantizer(list(PUBLISHED_LEVELS)).codebook
     cosmos = MetricPath(codebook, PowerSchedule(1.0, 5.0))
     config = TransformerConfig.from_size(PRESETS["0.6B"], 151_669, len(codebook), 0)
-    operations = step_operations(
+    operations = pass_operations(
         config, COSMOS_GRID, COSMOS_PROMPT, TrainSettings(steps=1, batch_size=1)
     )
     rates = matmul_rates(torch.device("cpu"), seconds=2.0)
