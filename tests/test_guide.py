@@ -36,7 +36,7 @@ def test_the_guide_leads_from_clips_to_a_fine_tuned_model(tmp_path, monkeypatch,
     shutil.copytree(REPOSITORY / "recipes", "recipes")
     Path("clips").mkdir()
     for index in range(3):
-        clip, caption = training_clip(0, index, "train", 17, 64, 96)
+        clip, caption = training_clip(0, index, "train", 17, 64, 64)
         write_media(f"clips/{index:04d}.mp4", clip, 8)
         Path(f"clips/{index:04d}.txt").write_text(caption)
     steps = {"runs/mine": 0, "runs/whole": 0}

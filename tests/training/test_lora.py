@@ -1,6 +1,8 @@
 """LoRA: an adapter is trained, continued, sampled with and merged; others are refused."""
 
+import hashlib
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -133,8 +135,6 @@ def test_adapters_add_up():
 
 
 def test_sampling_with_an_adapter_is_recorded_and_replayed(base, adapted, sample, tmp_path):
-    import hashlib
-
     run = adapted.run_folder
     fixed = (PROMPT, "--model", base, "--seed", 3)
     _, plain, _ = sample("plain.png", *fixed, "--frames", 1)
@@ -153,8 +153,6 @@ def test_sampling_with_an_adapter_is_recorded_and_replayed(base, adapted, sample
 
 
 def test_a_replay_refuses_an_adapter_that_changed(base, adapted, sample, tmp_path):
-    import shutil
-
     copy = shutil.copytree(adapted.run_folder, tmp_path / "copy")
     assert sample("a.png", PROMPT, "--frames", 1, "--model", base, "--lora", copy)[0] == 0
     weights = (copy / WEIGHTS).read_bytes()
@@ -250,8 +248,6 @@ def test_what_is_no_adapter_is_refused(base, adapted, sample, tmp_path):
 
 
 def test_a_run_goes_on_with_the_same_model_alone(generator_recipe, base, tmp_path):
-    import shutil
-
     model = shutil.copytree(base, tmp_path / "model")
     words = (f"init={model}", *LORA, "train.steps=1")
     train(generator_recipe, tmp_path, "run", *words)
@@ -267,6 +263,11 @@ def test_a_recipe_that_does_not_fit_the_model_is_refused(generator_recipe, base,
     words = [f"init={base}", *LORA, "path.c=3", "model.max_prompt_length=9"]
     with pytest.raises(RecipeError, match=r"path.c 3.0, not 5.0; model.max_prompt_length 9, not"):
         build_task(recipe_of(generator_recipe, tmp_path, *words), CPU)
+    other = shutil.copytree(base, tmp_path / "other")
+    told = json.loads((other / "ursa.json").read_text())
+    (other / "ursa.json").write_text(json.dumps({**told, "motion_prefix": True}))
+    with pytest.raises(RecipeError, match=r"data\.motion_prefix False, not True"):
+        build_task(recipe_of(generator_recipe, tmp_path, f"init={other}", *LORA), CPU)
     with pytest.raises(RecipeError, match="so init has to name the model"):
         recipe_of(generator_recipe, tmp_path, *LORA)
     write_qwen3(tmp_path / "lm", tied=True, dtype=torch.float32, shard_size="1MB")

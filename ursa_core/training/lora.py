@@ -95,8 +95,8 @@ def check_start(
         path: of the training.
 
     Raises:
-        RecipeError: the model is a language model, or has another path, prompt length or video
-            tokenizer.
+        RecipeError: the model is a language model, or has another path, another form of prompts or
+            another video tokenizer.
     """
     if not (start / "model_index.json").is_file():
         raise RecipeError(
@@ -105,14 +105,17 @@ def check_start(
         )
     theirs = read_json(start / "scheduler" / "scheduler_config.json")
     ours = path_to_json(path, 1.0)
-    length = load_settings(start).max_prompt_length
-    given = recipe.model.max_prompt_length
+    settings = load_settings(start)
+    pairs = {
+        "model.max_prompt_length": (recipe.model.max_prompt_length, settings.max_prompt_length),
+        "data.motion_prefix": (recipe.data.motion_prefix, settings.motion_prefix),
+    }
     faults = [
         f"path.{key} {ours.get(key)}, not {theirs.get(key)}"
         for key in _PATH_KEYS
         if ours.get(key) != theirs.get(key)
     ]
-    faults += [f"model.max_prompt_length {given}, not {length}"] if given != length else []
+    faults += [f"{key} {given}, not {own}" for key, (given, own) in pairs.items() if given != own]
     if tokenizer_identity(tokenizer) != tokenizer_identity(start):
         faults.append(f"the tokenizer of {recipe.tokenizer}")
     if faults:
