@@ -89,7 +89,7 @@ def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> li
         num -= 1
         lines = table(header[:num], [row[:num] for row in rows])
     left_out = len(header) - num
-    return [*lines, f"({left_out} more columns in report.html)"] if left_out else lines
+    return [*lines, f"({left_out} more columns don't fit the terminal)"] if left_out else lines
 
 
 def size(num_bytes: float) -> str:
