@@ -397,6 +397,8 @@ def test_resizing_covers_and_crops_the_centre() -> None:
     tall = resize_and_crop(wide.transpose(0, 2, 1, 3), 16, 16)
     np.testing.assert_array_equal(tall, centre.transpose(0, 2, 1, 3))
     np.testing.assert_array_equal(resize_and_crop(wide, 32, 96), wide)
+    # The box of these sizes begins 1e-14 before the border, unless it is held back.
+    assert resize_and_crop(np.zeros((1, 129, 150, 3), np.uint8), 128, 149).shape[1:3] == (128, 149)
     with pytest.raises(ShapeError):
         resize_and_crop(wide, 0, 8)
 

@@ -13,6 +13,7 @@ from ursa_core.errors import DataError, UrsaError
 if TYPE_CHECKING:
     from ursa_core.bundle_settings import BundleSettings
     from ursa_core.data.items import Item
+    from ursa_core.grids import PixelShape
     from ursa_core.media import Frames
     from ursa_core.tokenizers.visual import VisualTokenizer
 
@@ -48,42 +49,49 @@ Size = Annotated[
 ]
 
 
-def _clips(
-    inputs: Sequence[str],
-    course: Course,
-    settings: "BundleSettings",
-    tokenizer: "VisualTokenizer",
-    frames: int | None,
-    size: str | None,
-) -> "Iterator[tuple[str, Frames]]":
-    """Name and frames of each clip that can be read; others are told of and left out."""
-    from ursa_core.data.cuts import Cut
-    from ursa_core.data.items import Dropped, find_items
+def _shape(
+    settings: "BundleSettings", tokenizer: "VisualTokenizer", frames: int | None, size: str | None
+) -> "PixelShape":
+    """Of the clips; one that the tokenizer can't take is refused."""
     from ursa_core.grids import PixelShape
 
     in_range = frames is None or 1 <= frames <= 1_000_000
     options.require(in_range, "--frames", frames, "1 to 1000000")
     height, width = options.parse_size(size) if size else (settings.height, settings.width)
     shape = PixelShape(frames or settings.frames, height, width)
-    tokenizer.strides.grid(shape)  # refuses a shape that doesn't fit
-    items: list[Item] = find_items(inputs, course.limit or 1, _SEED, settings.fps)
+    tokenizer.strides.grid(shape)
+    return shape
+
+
+def _clips(
+    inputs: Sequence[str],
+    course: Course,
+    fps: float,
+    shape: "PixelShape",
+    tokenizer: "VisualTokenizer",
+    left_out: list[str],
+) -> "Iterator[tuple[str, Frames]]":
+    """Name and frames of each clip that can be read; others are told of and ``left_out``."""
+    from ursa_core.data.cuts import Cut
+    from ursa_core.data.items import Dropped, find_items
+
+    items: list[Item] = find_items(inputs, course.limit or 1, _SEED, fps)
     chosen = items[: course.limit]
     if len(chosen) < len(items):
         output.note(f"the first {len(chosen)} of {len(items)} clips")
-    left_out = 0
     with output.progress(len(chosen), "measure") as advance:
         for item in chosen:
             try:
-                clip = next(item.clips(Cut(settings.fps, shape), tokenizer.strides.temporal))
+                clip = next(item.clips(Cut(fps, shape), tokenizer.strides.temporal))
             except UrsaError as error:
-                left_out += 1
+                left_out.append(item.name)
                 output.warn(f"left out: {error.message}")
                 continue
             finally:
                 advance()
             if not isinstance(clip, Dropped):  # which nothing is without filters
                 yield item.name, clip.frames
-    if left_out == len(chosen):
+    if len(left_out) == len(chosen):
         raise DataError("no clip could be used", "the warnings say why")
 
 
@@ -101,7 +109,8 @@ def reconstruction(
 ) -> None:
     """Measure what a tokenizer keeps: PSNR, SSIM, flicker, use of its codes, bits a pixel.
 
-    The page shows clips above what came back of them.
+    LPIPS and FVD, too, where their weights are there; the report says where they
+    are looked for. The page shows clips above what came back of them.
 
     Examples:
       ursa eval reconstruction -o kept
@@ -115,30 +124,43 @@ def reconstruction(
     from ursa_core.bundle import load_tokenizer
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.intervals import mean
-    from ursa_core.evaluation.reconstruction import CodeUse, bits_per_pixel, reconstruct
+    from ursa_core.evaluation.reconstruction import (
+        CodeUse,
+        Networks,
+        bits_per_pixel,
+        reconstruct,
+    )
     from ursa_core.evaluation.report import Report, Sample, Score
     from ursa_core.media import contact_sheet, write_media
 
     folder = options.model_folder(model)
-    tokenizer, settings, identity = load_tokenizer(folder, pick_device(device))
+    place = pick_device(device)
+    tokenizer, settings, identity = load_tokenizer(folder, place)
     num_codes = len(tokenizer.codebook)
+    shape = _shape(settings, tokenizer, frames, size)
+    networks = Networks(shape, place)
     use, found, samples = CodeUse(num_codes), [], []
+    left_out: list[str] = []
     batch_run.make_folder(course.samples)
-    for index, (name, clip) in enumerate(_clips(inputs, course, settings, tokenizer, frames, size)):
-        each, decoded = reconstruct(tokenizer, clip, use)
+    clips = _clips(inputs, course, settings.fps, shape, tokenizer, left_out)
+    for index, (name, clip) in enumerate(clips):
+        each, decoded = reconstruct(tokenizer, clip, use, networks)
         found.append(each)
         file = f"{index:05d}.png"
         sheet = contact_sheet([clip, decoded], columns=1)
         write_media(course.samples / file, sheet[None], 1.0, {"clip": name})
         values = {"psnr": each.psnr, "ssim": each.ssim, "flicker": each.flicker}
-        shown = f"{each.psnr:.2f} dB, SSIM {each.ssim:.3f}"
-        samples.append(Sample(file, name, values, each.psnr, shown))
-    units = {"psnr": "dB", "ssim": "", "flicker": "levels"}
+        values |= {} if each.lpips is None else {"lpips": each.lpips}
+        caption = f"{name}: {each.psnr:.2f} dB, SSIM {each.ssim:.3f}"
+        samples.append(Sample(file, caption, values, each.psnr))
+    units = {"psnr": "dB", "ssim": "", "flicker": "levels", "lpips": ""}
     scores = [
         Score.of(name, mean(np.array([sample.values[name] for sample in samples], float)), unit,
                  len(samples))
-        for name, unit in units.items()
+        for name, unit in units.items() if name in samples[0].values
     ]  # fmt: skip
+    if networks.fvd is not None:
+        scores.append(Score("fvd", networks.fvd, num=len(samples)))
     bits = bits_per_pixel(found, num_codes)
     scores += [
         Score("codes used", use.used, unit="share", num=int(use.counts.sum())),
@@ -149,17 +171,26 @@ def reconstruction(
     given = {"model": model, "tokenizer": identity, "inputs": list(inputs), "limit": limit}
     report = Report(
         "reconstruction",
-        {**given, "fps": settings.fps, **_size_of(found)},
-        True,
+        {**given, "fps": settings.fps, **_size_of(found), **networks.digests},
+        not left_out,
         scores,
         samples=samples,
         notes=(
             "flicker: change from frame to frame beyond that of the clips themselves.",
             f"Bits per pixel: {np.log2(num_codes):.2f} bits for each code.",
             "Entropy per pixel: what codes take at least, by how often each occurs.",
+            *networks.notes,
+            *_left_out_note(left_out),
         ),
     )
     eval_run.finish(report, course)
+
+
+def _left_out_note(left_out: Sequence[str]) -> list[str]:
+    if not left_out:
+        return []
+    shown = ", ".join(left_out[:3]) + (", …" if len(left_out) > 3 else "")
+    return [f"{len(left_out)} clips could not be used: {shown}."]
 
 
 def _size_of(found: Sequence[Any]) -> dict[str, Any]:
@@ -186,8 +217,8 @@ def path(
 ) -> None:
     """Measure how linearly the model's path leads from noise to real tokens.
 
-    The distance of the embeddings of x_t to those of x_1 at t = 0, 0.05 … 0.95, its
-    correlation with t (-1 is linear) and the plot, as the paper's Figure 5 has them.
+    The distance of the embeddings of x_t to those of x_1 at t = 0, 0.05 … 0.95,
+    its correlation with t (-1 is linear), and the plot of the paper's Figure 5.
 
     Examples:
       ursa eval path -o path
@@ -214,7 +245,10 @@ def path(
     codebook = stored_codebook(folder / "scheduler", tokenizer.codebook)
     of_model = build_path(scheduler, codebook).to(place)
     names, rows = [], []
-    for index, (name, clip) in enumerate(_clips(inputs, course, settings, tokenizer, frames, size)):
+    left_out: list[str] = []
+    shape = _shape(settings, tokenizer, frames, size)
+    clips = _clips(inputs, course, settings.fps, shape, tokenizer, left_out)
+    for index, (name, clip) in enumerate(clips):
         codes = encode_clips(tokenizer, [clip]).to(place)
         rows.append(distances(of_model, codebook, codes, _SEED, index))
         names.append(name)
@@ -230,7 +264,7 @@ def path(
     scores = [
         Score("correlation", found.correlation, num=len(rows)),
         Score("correlation, all codes alike", of_codebook),
-        Score("deviation from the line", found.deviation),
+        Score("deviation from the line", found.deviation, unit="of its start"),
     ]
     table = Table(
         "Distance of x_t to x_1",
@@ -247,11 +281,12 @@ def path(
         "path",
         {**given, "seed": _SEED, "path": scheduler.get("path") or _kind(scheduler),
          "ursa": __version__},
-        True,
+        not left_out,
         scores,
         [table],
         samples,
-        ("A correlation of -1 is linear; the paper's paths have -0.995, -0.921, -0.997, -0.949.",),
+        ("A correlation of -1 is linear; the paper's paths have -0.995, -0.921, -0.997, -0.949.",
+         *_left_out_note(left_out)),
     )  # fmt: skip
     plot = draw(found, expected)
     batch_run.make_folder(course.folder)

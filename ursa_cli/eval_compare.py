@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ursa_cli import options, output
+from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_core.evaluation.comparison import Comparison, Difference
@@ -46,6 +47,8 @@ def compare(
     if plot is not None:
         from ursa_core.media import check_output
 
+        if plot.suffix.lower() != ".png":
+            raise UsageError(f"the plot is a PNG, and {plot} is named otherwise", "give NAME.png")
         check_output(plot, force)
     found = compared(read_report(a), read_report(b))
     if plot is not None:
@@ -63,7 +66,7 @@ def _lines(found: "Comparison") -> list[str]:
     lines = output.table(header, rows)
     for each in found.differences:
         for what, names in (("gained", each.gained), ("lost", each.lost)):
-            if each.p is not None and names:
+            if names:
                 shown = ", ".join(names[:_NUM_SHOWN]) + (", …" if len(names) > _NUM_SHOWN else "")
                 lines.append(f"{each.name}, {what}: {shown}")
     for name, only in (("A", found.only_a), ("B", found.only_b)):

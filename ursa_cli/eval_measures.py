@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ursa_cli import options
-from ursa_cli.eval_options import Course
+from ursa_cli.eval_options import Course, check_folder
 from ursa_core.batches.shards import Shard
 from ursa_core.errors import UsageError
 
@@ -28,8 +28,7 @@ def course(out: Path, limit: int, force: bool) -> Course:
     from ursa_core.evaluation.report import REPORT
 
     options.require(1 <= limit <= 1_000_000, "--limit", limit, "1 to 1000000")
-    if out.is_file():
-        raise UsageError(f"{out} is a file, not a folder", "give another -o")
+    check_folder(out)
     if (out / REPORT).exists() and not force:
         raise UsageError(f"{out} holds a report already", "use --force, or another -o")
     return Course(("score", "report"), out, limit, Shard(), 1)

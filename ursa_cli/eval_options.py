@@ -1,5 +1,6 @@
 """Options that the suites of `ursa eval` share, and the folders of an evaluation."""
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +17,19 @@ SUITE_PANEL = "Suite"
 SCORER_PANEL = "Official scorer"
 PARTS = ("sample", "score", "report")
 
+
+def _folder(text: str) -> Path:
+    # Path would make the folder that one stands in of an empty text.
+    options.require_text("folder", text)
+    return Path(text)
+
+
 Out = Annotated[
     Path,
     typer.Option(
         "--output",
         "-o",
+        parser=_folder,
         metavar="DIR",
         help="Folder of the evaluation: samples, records and scores in folders of their own, "
         "report.json and report.html.",
@@ -145,6 +154,22 @@ class Course:
         return self.folder / "scores"
 
 
+def check_folder(out: Path) -> None:
+    """Refuse what can't be the folder of an evaluation.
+
+    Raises:
+        UsageError: it is a file, or its name is no name.
+    """
+    options.require_text("folder", str(out))
+    try:
+        out.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(f"the name of {out} is too long", "give a shorter one") from error
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")
+
+
 def course(
     out: Path, only: str | None, limit: int | None, shard: str | None, batch_size: int
 ) -> Course:
@@ -156,8 +181,8 @@ def course(
     options.require(only is None or only in PARTS, "--only", only, "sample, score or report")
     options.require(limit is None or limit >= 1, "--limit", limit, "1 or more")
     options.require(1 <= batch_size <= 1024, "--batch-size", batch_size, "1 to 1024")
-    options.require_text("folder", str(out))
-    if out.is_file() or (out.suffix and not out.exists()):
+    check_folder(out)
+    if out.suffix and not out.exists():
         raise UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")
     launched = launched_shard(os.environ)
     part = parse_shard(shard) if shard is not None else launched or Shard()

@@ -36,18 +36,16 @@ def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[
         UsageError: the folder is of another suite, or begun with other options or more prompts.
         DataError: it can't be read, or nothing was sampled there.
     """
+    from ursa_core.batches.manifest import read_header
+
     path = course.records / _BEGUN
-    if not path.exists():
+    # A run that could not begin leaves no manifest, and decides nothing.
+    if not path.exists() or read_header(course.records) is None:
         if "sample" not in course.parts:
             raise DataError(f"nothing was sampled in {course.folder}", "run --only sample first")
         return dict(given)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        version, name = found.pop("format"), found.pop("suite")
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise DataError(f"{path} can't be read: {error}", "give another folder with -o") from error
-    if version != _FORMAT:
-        raise DataError(f"{path} has format {version}, not {_FORMAT}", "give another folder")
+    found = _read_begun(path, given)
+    name = found.pop("suite")
     if name != suite:
         raise UsageError(
             f"{course.folder} is an evaluation by {name}, not {suite}", "give another folder"
@@ -66,7 +64,28 @@ def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[
             f"{course.folder} was begun with {whole}, more than --limit {limit}",
             "leave --limit out, or give another folder",
         )
-    return {**found, "limit": limit if "sample" in course.parts else limit or before}
+    if limit is None and before is not None and "sample" in course.parts:
+        output.note(f"{course.folder} goes on with --limit {before}; a larger one makes more")
+    return {**found, "limit": before if limit is None else limit}
+
+
+def _read_begun(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a folder was begun with: the suite, and a value for each of ``given``."""
+    hint = "give another folder with -o"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}", hint) from error
+    if not isinstance(found, dict) or "format" not in found:
+        raise DataError(f"{path} is damaged", hint)
+    version = found.pop("format")
+    if version != _FORMAT:
+        raise DataError(f"{path} has format {version}, not {_FORMAT}", hint)
+    limit = found.get("limit")
+    has_limit = limit is None or (isinstance(limit, int) and limit >= 1)
+    if set(found) != {"suite", *given} or not has_limit:
+        raise DataError(f"{path} is damaged", hint)
+    return found
 
 
 def sample(
@@ -91,7 +110,7 @@ def sample(
         for index, file in enumerate(suite.files):
             path, own = course.samples / file.name, file.seed(seed)
             options = task.settle_file(file, own, path)
-            items.append(Item(file.name, index, index + 1, path, own, options))
+            items.append(Item(file.name, index, 0, path, own, options))
         return items
 
     found = read_header(course.records)
@@ -148,6 +167,9 @@ def check_complete(suite: "Suite", course: Course) -> None:
         faults = check(suite, course.samples, expected, advance)
     if faults:
         raise refuse(faults, course.samples)
+    unknown = sum(file.name not in expected for file in suite.files)
+    if unknown:
+        output.warn(f"no record tells what length and size {unknown} files should have")
     output.note(f"{course.samples} is complete: {len(suite.files)} files")
 
 
@@ -160,7 +182,7 @@ def check_scored(suite: "Suite", course: Course, content: Mapping[str, Any]) -> 
     from ursa_core.evaluation.completeness import digest
 
     try:
-        is_same = content["samples"] == digest(suite, course.samples)
+        is_same = content.get("samples") == digest(suite, course.samples)
     except OSError:
         is_same = False
     if not is_same:
@@ -210,11 +232,11 @@ def lines_of(report: "Report") -> list[str]:
     lines = output.table(("SCORE", "VALUE", "95 % INTERVAL", "CHANCE", "SAMPLES"), rows)
     for table in report.tables:
         shown = [["" if cell is None else cell for cell in row] for row in table.rows]
-        lines += ["", table.title, *output.table(table.header, shown)]
+        lines += ["", table.title, *output.fitting_table(table.header, shown)]
         lines += [table.note] if table.note else []
     lines += ["", *report.notes]
     if not report.complete:
-        lines.append("INCOMPLETE: this is no result of the whole suite.")
+        lines.append("INCOMPLETE: this is no result of the whole.")
     return lines
 
 

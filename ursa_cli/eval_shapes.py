@@ -1,13 +1,17 @@
 """`ursa eval shapes`: what clips of the procedural world show, against their prompts."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli import eval_options as shared
 from ursa_cli import eval_run, output, sample_plan
 from ursa_cli import sampling_options as of_sampling
+from ursa_core.errors import DataError
 
 if TYPE_CHECKING:
+    from ursa_core.evaluation.shapes_judge import Verdict
+    from ursa_core.evaluation.shapes_suite import Wanted
     from ursa_core.evaluation.suite import Suite
 
 _NAME = "shapes"
@@ -29,9 +33,9 @@ def shapes(
 ) -> None:
     """Score colour, shape, motion and background of clips of the procedural world.
 
-    A judge reads the four from the pixels. Combinations held out of training stand apart
-    from as many that training saw (--limit counts each), and the judge's own error on
-    rendered clips is stated.
+    A judge reads the four from the pixels. Combinations held out of training
+    stand apart from as many that training saw (--limit counts each), and the
+    judge's own error on rendered clips is stated.
 
     Examples:
       ursa eval shapes --model nano -o shapes
@@ -98,15 +102,14 @@ def _score(suite: "Suite", course: shared.Course, limit: int | None) -> None:
 def _report(suite: "Suite", course: shared.Course, begun: dict[str, Any]) -> None:
     from ursa_core.evaluation import shapes_suite
     from ursa_core.evaluation.report import Report
-    from ursa_core.evaluation.shapes_judge import Verdict
 
     content = eval_run.read_scores(course)
     eval_run.check_scored(suite, course, content)
     scores, tables, samples, rendered = [], [], [], []
     for split, title in shapes_suite.SPLITS.items():
         clips = shapes_suite.wanted(split, begun["limit"])
-        seen = [Verdict(**content["verdicts"][each.name]) for each in clips]
-        own = [Verdict(**content["judge_on_rendered"][each.name]) for each in clips]
+        seen = _verdicts(content, "verdicts", clips, course)
+        own = _verdicts(content, "judge_on_rendered", clips, course)
         scores += shapes_suite.scores(clips, seen, f"{split} ")
         tables.append(shapes_suite.by_value(clips, seen, f"By value, {title}"))
         samples += [shapes_suite.sample_of(*pair) for pair in zip(clips, seen, strict=True)]
@@ -122,3 +125,14 @@ def _report(suite: "Suite", course: shared.Course, begun: dict[str, Any]) -> Non
         (_SPLITS_NOTE, shapes_suite.judge_note({score.name: score for score in of_judge})),
     )
     eval_run.finish(report, course)
+
+
+def _verdicts(
+    content: Mapping[str, Any], key: str, clips: "Sequence[Wanted]", course: shared.Course
+) -> "list[Verdict]":
+    from ursa_core.evaluation.shapes_judge import Verdict
+
+    try:
+        return [Verdict(**content[key][each.name]) for each in clips]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"the scores in {course.scores} are damaged", "run --only score") from error

@@ -137,7 +137,11 @@ class ImageTask(OneByOne):
 
     def settle_file(self, file: "PlannedFile", seed: int, path: Path) -> dict[str, Any]:
         """All options of a video, its image's digest among them."""
+        from ursa_core.errors import ShapeError
+
         options = super().settle_file(file, seed, path)
+        if options["pixel_shape"][0] == 1:
+            raise ShapeError("a video of 1 frame is the given image alone", "give more --frames")
         given = {"file": str(file.image), "sha256": _digest(file.image), "frame": 0}
         return {**options, "given": {"files": [given], "cond": "lock", "cond_noise": 0.0}}
 

@@ -70,11 +70,10 @@ def videos(
                 values["kept frames"] = found.kept_psnr
             shape = f"{found.frames} frames of {found.height}x{found.width}"
             shown = f"{shape}; motion {found.motion:.2f} %, drift {found.colour_drift:.1f}"
-            samples.append(
-                Sample(str(source.path.absolute()), source.name, values, -found.flicker, shown)
-            )
+            caption = f"{source.name}: {shown}"
+            samples.append(Sample(str(source.path.absolute()), caption, values, -found.flicker))
     if not samples:
-        raise DataError("no video could be read", "the warnings say why")
+        raise DataError("no video could be measured", "the warnings say why")
     units = {"flicker": "levels", "motion": "% of a side", "colour drift": "levels",
              "kept frames": "dB"}  # fmt: skip
     scores = []
@@ -90,7 +89,7 @@ def videos(
         not left_out,
         scores,
         samples=samples,
-        notes=(*_NOTES, *([f"{left_out} files could not be read."] if left_out else [])),
+        notes=(*_NOTES, *([f"{left_out} files could not be measured."] if left_out else [])),
     )
     batch_run.make_folder(course.folder)
     eval_run.finish(report, course)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -75,6 +76,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
         ).rstrip()
         for row in [list(header), *cells]
     ]
+
+
+def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A table with as many of its columns as a terminal is wide; elsewhere all of them."""
+    rows = list(rows)
+    lines = table(header, rows)
+    if not _is_terminal(sys.stdout):
+        return lines
+    width, num = shutil.get_terminal_size().columns, len(header)
+    while num > 1 and max(map(len, lines)) > width:
+        num -= 1
+        lines = table(header[:num], [row[:num] for row in rows])
+    left_out = len(header) - num
+    return [*lines, f"({left_out} more columns don't fit the terminal)"] if left_out else lines
 
 
 def size(num_bytes: float) -> str:

@@ -90,9 +90,18 @@ def test_parts_run_alone_and_changed_clips_are_noticed(
     assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 0
     assert "seen: nothing nothing nothing on black" in (out / "report.html").read_text()
     scores = out / "scores" / "scores.json"
-    scores.write_text(scores.read_text().replace('"format": 1', '"format": 0'))
-    assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 1
-    assert "is of another version" in capsys.readouterr().err
+    content = json.loads(scores.read_text())
+    of_clips = content["verdicts"]
+    for changed, words in (
+        ({"format": 0}, "is of another version"),
+        ({"samples": None}, "aren't those scored"),
+        ({"verdicts": {}}, "are damaged"),
+        ({"verdicts": {name: {"colour": "red"} for name in of_clips}}, "are damaged"),
+        ({"judge_on_rendered": None}, "are damaged"),
+    ):
+        scores.write_text(json.dumps({**content, **changed}))
+        assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 1
+        assert words in capsys.readouterr().err
     scores.unlink()
     assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 1
     assert "nothing was scored" in capsys.readouterr().err
@@ -158,6 +167,11 @@ def test_reconstruction_measures_a_tokenizer(tmp_path: Path, capsys: Captured) -
     shown = capsys.readouterr().err
     assert "short.mp4 has 3 frames" in shown
     assert "no clip could be used" in shown
+    write_media(films / "whole.mp4", np.zeros((17, 64, 64, 3), np.uint8), 8.0)
+    assert main([*given, str(films), "-o", str(tmp_path / "one")]) == 0
+    report = report_of(tmp_path / "one")
+    assert not report["complete"]
+    assert report["notes"][-1] == "1 clips could not be used: films/short.mp4."
     assert main([*given, "-o", str(tmp_path / "b"), "--size", "60x64"]) == 2
     assert "height of 60" in capsys.readouterr().err
 
@@ -182,16 +196,20 @@ def test_videos_are_measured_and_damaged_ones_told_of(
     folder = tmp_path / "clips"
     shutil.copytree(scored / "samples" / "train", folder)
     (folder / "bad.mp4").write_bytes(b"no film")
+    write_media(folder / "still.png", np.zeros((1, 16, 16, 3), np.uint8), 8.0)
     out = tmp_path / "out"
     assert main(["eval", "videos", str(folder), "-o", str(out), "--json"]) == 0
     captured = capsys.readouterr()
-    assert "left out: " in captured.err
+    assert "bad.mp4 is no film" in captured.err
+    assert "still.png is a still image" in captured.err
     report = json.loads(captured.out)
     assert len(report["samples"]) == 2
     assert not report["complete"]
     names = [score["name"] for score in report["scores"]]
     assert names == ["flicker", "motion", "dynamic", "colour drift"]
+    assert report["notes"][-1] == "2 files could not be measured."
     page = (out / "report.html").read_text()
-    assert "moves" in page or "data:image/png" in page
+    assert page.count("data:image/png") == 4  # two plots, two strips
+    assert 'class="wrong"' not in page
     assert main(["eval", "videos", str(tmp_path / "nothing"), "-o", str(tmp_path / "o")]) == 1
     assert "doesn't exist" in capsys.readouterr().err

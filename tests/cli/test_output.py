@@ -130,3 +130,22 @@ def test_colour_is_for_terminals_without_no_color(monkeypatch: pytest.MonkeyPatc
         shown.append(stream.getvalue())
     assert "\x1b[31" in shown[0]
     assert shown[1:] == ["error: bad\n", "error: bad\n"]
+
+
+def test_tables_fit_a_terminal_and_are_whole_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    header, rows = (
+        ["NAME", *(f"SCORE {k}" for k in range(9))],
+        [["a", *range(9)], ["bb", *range(9)]],
+    )
+    whole = output.table(header, rows)
+    assert output.fitting_table(header, rows) == whole
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    found = output.fitting_table(header, rows)
+    assert found == [
+        *output.table(header[:4], [row[:4] for row in rows]),
+        "(6 more columns don't fit the terminal)",
+    ]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert output.fitting_table(header, rows) == whole

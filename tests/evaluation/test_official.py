@@ -196,6 +196,8 @@ def test_changed_samples_and_results_of_other_versions_are_refused(
     results = folder / "results_2026-01-01-00:00:00_eval_results.json"
     for content, words in (
         ('{"scene": {"score": 0.4}}', "it is of another version"),
+        ('{"scene": [40.5, []]}', "it is of another version"),
+        ('{"scene": [NaN, []]}', "it is of another version"),
         ('{"scene": [', "can't be read"),
     ):
         results.write_text(content)
@@ -209,9 +211,18 @@ def test_changed_samples_and_results_of_other_versions_are_refused(
     assert "is an evaluation by vbench, not geneval" in capsys.readouterr().err
     assert evaluate("vbench", tiny_model, out, "--only", "report", "--prompts", "rewritten") == 2
     suite = out / "records" / "suite.json"
-    suite.write_text(suite.read_text().replace('"format": 1', '"format": 9'))
-    assert evaluate("vbench", tiny_model, out, "--only", "report") == 1
-    assert "has format 9, not 1" in capsys.readouterr().err
+    begun = suite.read_text()
+    for before, now, words in (
+        ('"format": 1', '"format": 9', "has format 9, not 1"),
+        ('"limit": 22', '"limit": "all"', "is damaged"),
+        ('"limit": 22', '"limit": 0', "is damaged"),
+        ('"limit": 22', '"number": 22', "is damaged"),
+        (begun, "[1]", "is damaged"),
+        (begun, begun[:20], "can't be read"),
+    ):
+        suite.write_text(begun.replace(before, now))
+        assert evaluate("vbench", tiny_model, out, "--only", "report") == 1
+        assert words in capsys.readouterr().err.splitlines()[-2]
 
 
 def test_shards_make_the_same_files_as_one_process(
@@ -228,7 +239,14 @@ def test_shards_make_the_same_files_as_one_process(
     assert "is a batch of the seed 0, not 1" in capsys.readouterr().err
     other = ("--only", "sample", "--limit", NUM_PROMPTS, "--frames", 9)
     assert evaluate("vbench", tiny_model, sampled, *other) == 2
-    assert "was made with other options" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "-0.mp4 was made with other options: " in told
+    assert "frames 5, not 9" in told
+    # Without --limit a trial stays as large as it was.
+    assert evaluate("vbench", tiny_model, sampled, *given[2:], "--only", "sample") == 0
+    told = capsys.readouterr().err
+    assert "goes on with --limit 22" in told
+    assert "0 made, 170 kept" in told
     assert evaluate("vbench", tiny_model, sampled, "--only", "sample", "--limit", 5) == 2
     assert "begun with --limit 22, more than --limit 5" in capsys.readouterr().err
 
@@ -297,6 +315,8 @@ def test_vbench_i2v_starts_with_the_official_images(
     images.mkdir(parents=True)
     for k, row in enumerate(layouts.rows("vbench_i2v.jsonl")):
         Image.new("RGB", (32, 20), (k % 256, 90, 40)).save(images / row["image"])
+    assert evaluate("vbench-i2v", tiny_model, out, *given, "--frames", 1, *scorer(repo)) == 2
+    assert "is the given image alone" in capsys.readouterr().err
     assert evaluate("vbench-i2v", tiny_model, out, *given, *scorer(repo)) == 0
     report = report_of(out)
     found = {score["name"]: score["value"] for score in report["scores"]}
@@ -324,9 +344,42 @@ def test_vbench_long_extends_its_clips(
     assert len(files) == 5
     assert len(read_media(files[0]).frames) == 16  # 2 s of 8 a second, beyond the model's 9
     assert not list((out / "records" / "rounds").iterdir())
-    short = (*given[:4], "--seconds", 0.5, "--only", "sample")
-    assert evaluate("vbench-long", tiny_model, tmp_path / "short", *short) == 2
+    short = (*given[:4], "--only", "sample", "--seconds")
+    assert evaluate("vbench-long", tiny_model, tmp_path / "short", *short, 0.5) == 2
     assert "4 don't extend it" in capsys.readouterr().err
+    # What could not begin decides nothing: another length is free to choose.
+    assert evaluate("vbench-long", tiny_model, tmp_path / "short", *short, 2, "--dry-run") == 0
+
+
+def test_pythons_that_do_not_start_are_named(
+    sampled: Path, vbench_repo: Path, tiny_model: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out, junk = tmp_path / "out", tmp_path / "python"
+    shutil.copytree(sampled, out)
+    junk.write_text("no program")
+    junk.chmod(0o755)
+    repo = ("--scorer-repo", vbench_repo, "--scorer-python")
+    assert evaluate("vbench", tiny_model, out, "--only", "score", *repo, junk) == 1
+    shown = capsys.readouterr().err
+    assert f"there is no {junk} that starts (Exec format error)" in shown
+    assert "16 of 16 parts of vbench have no score" in shown
+    assert evaluate("vbench", tiny_model, out, "--only", "score", *repo, "/bin/true") == 1
+    assert "scene failed: it wrote no *_eval_results.json" in capsys.readouterr().err
+
+
+def test_samples_without_a_record_are_told_of(
+    sampled: Path, vbench_repo: Path, tiny_model: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(sampled, out)
+    manifest = out / "records" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().partition("\n")[0] + "\n")
+    assert evaluate("vbench", tiny_model, out, "--only", "score", *scorer(vbench_repo)) == 0
+    told = "no record tells what length and size 170 files should have"
+    assert told in capsys.readouterr().err
+    manifest.unlink()
+    assert evaluate("vbench", tiny_model, out, "--only", "report") == 1
+    assert "nothing was sampled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -344,6 +397,11 @@ def test_vbench_long_extends_its_clips(
         (["vbench-long", "-o", "out", "--seconds", "0"], "--seconds can't be 0"),
         (["geneval", "-o", "out", "--scorer-repo", "no", "--scorer-python", "no"], "no checkout"),
         (["shapes", "-o", "out", "--batch-size", "0"], "--batch-size can't be 0"),
+        (["shapes", "-o", ""], "the folder is empty"),
+        (["videos", ".", "-o", ""], "the folder is empty"),
+        (["shapes", "-o", "x" * 300], "is too long"),
+        (["reconstruction", "-o", "file.txt"], "is no folder"),
+        (["compare", "a", "b", "--plot", "a.mp4"], "the plot is a PNG"),
         (["shapes"], "missing option '--output'"),
         (["nothing"], "no such command 'nothing'"),
     ],

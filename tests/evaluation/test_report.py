@@ -65,6 +65,13 @@ def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert found == read_report(tmp_path / "report.json")
 
 
+DAMAGED = (
+    '{"format": 1, "suite": "a", "settings": {}, "complete": true, "tables": [], "notes": [],'
+    ' "scores": [{"name": "a", "value": %s}],'
+    ' "samples": [{"name": "b", "caption": "", "values": %s}]}'
+)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -74,6 +81,10 @@ def test_a_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         ('{"scores": []}', "is no report of ursa eval"),
         ('{"format": 2}', "has format 2, this version reads 1"),
         ('{"format": 1, "suite": "a"}', "is damaged"),
+        (DAMAGED % ('"many"', "{}"), "'many' is no figure"),
+        (DAMAGED % ("NaN", "{}"), "nan is no figure"),
+        (DAMAGED % ("1", '{"a": "x"}'), "'x' is no figure"),
+        (DAMAGED % ("1", "3"), "is damaged"),
     ],
 )
 def test_other_files_are_no_reports(content: str | None, words: str, tmp_path: Path) -> None:
@@ -129,6 +140,8 @@ def test_differences_have_intervals_and_name_what_changed(tmp_path: Path, capsys
     assert colour.p < 1e-4
     assert colour.gained == tuple(f"{k:02d}.mp4" for k in np.flatnonzero(after & ~before))
     assert colour.lost == ()
+    most = error.gained[0]
+    assert len(error.gained) == 60
     assert error.interval is not None
     assert error.interval.value == pytest.approx(0.3)
     assert error.p is None
@@ -147,6 +160,7 @@ def test_differences_have_intervals_and_name_what_changed(tmp_path: Path, capsys
     shown = capsys.readouterr().out
     assert " *" in shown
     assert "colour, gained: " in shown
+    assert f"error, gained: {most}, " in shown
     assert "seed: 0 and 4" in shown
     with Image.open(plot) as image:
         assert image.width > 300

@@ -21,7 +21,7 @@ class Item:
     Attributes:
         key: the same in every run: its name if its line gives one, else its index.
         index: in the list, from 0.
-        line: in the file, from 1.
+        line: in the file, from 1; 0 where there is no list.
         path: of the output.
         seed: of its random draws.
         options: all that decides the result, JSON values.
@@ -73,8 +73,9 @@ def remaining(items: Sequence[Item], records: Mapping[str, Record], force: bool)
                 (found.unrecorded if begun else found.kept).append(item)
                 continue
             if not force:
+                which = f"line {item.line}" if item.line else str(item.path)
                 raise UsageError(
-                    f"line {item.line} was made with other options: {', '.join(changes)}",
+                    f"{which} was made with other options: {', '.join(changes)}",
                     "give those of before, another folder, or --force to make it again",
                 )
         elif record is None and item.path.exists() and not force:

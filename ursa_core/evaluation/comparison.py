@@ -23,7 +23,7 @@ class Difference:
             have no values.
         p: of McNemar's exact test, for right and wrong.
         num: samples that both have.
-        gained: samples right in B alone, or larger there.
+        gained: samples right in B alone, or larger there; those that changed most first.
         lost: likewise in A.
     """
 
@@ -93,8 +93,9 @@ def _difference(
     score: Score, other: Score | None, pairs: Mapping[str, tuple[float | bool, float | bool]]
 ) -> Difference:
     interval, p = None, None
-    gained = tuple(name for name, (x, y) in pairs.items() if y > x)
-    lost = tuple(name for name, (x, y) in pairs.items() if y < x)
+    changes = {name: float(y) - float(x) for name, (x, y) in pairs.items()}
+    gained = tuple(sorted((n for n, by in changes.items() if by > 0), key=lambda n: -changes[n]))
+    lost = tuple(sorted((n for n, by in changes.items() if by < 0), key=lambda n: changes[n]))
     if pairs:
         values = np.array([[float(x), float(y)] for x, y in pairs.values()])
         if all(isinstance(x, bool) and isinstance(y, bool) for x, y in pairs.values()):

@@ -161,10 +161,13 @@ def missing_of(step: Step, repo: Path, python: Path) -> list[str]:
         "import importlib.util as u, sys; "
         "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
     )
-    run = subprocess.run(
-        [str(python), "-c", code, *step.modules], cwd=repo, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    try:
+        run = subprocess.run(
+            [str(python), "-c", code, *step.modules], cwd=repo, capture_output=True, text=True,
+            check=False, errors="replace",
+        )  # fmt: skip
+    except OSError as error:
+        return [*lacking, f"{python} that starts ({error.strerror})"]
     if run.returncode:
         said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return [*lacking, f"{python} that starts ({said})"]

@@ -6,8 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ursa_core.evaluation.fvd import I3D, MIN_FRAMES, Array, frechet_distance
 from ursa_core.evaluation.image_metrics import psnr, ssim
+from ursa_core.evaluation.lpips import MIN_SIDE_PX, Lpips
 from ursa_core.evaluation.video_figures import flicker
+from ursa_core.evaluation.weight_files import FVD, LPIPS, WeightFile
+from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
@@ -20,6 +24,7 @@ class Reconstruction:
         psnr: in dB, mean over frames.
         ssim: mean over frames.
         flicker: mean change of a pixel from frame to frame beyond the clip's own, in levels.
+        lpips: mean over frames, None without its weights.
         num_codes: that it was stored in.
         num_pixels: of all its frames.
     """
@@ -27,6 +32,7 @@ class Reconstruction:
     psnr: float
     ssim: float
     flicker: float
+    lpips: float | None
     num_codes: int
     num_pixels: int
 
@@ -58,11 +64,63 @@ class CodeUse:
         return float(np.log2(self.perplexity))
 
 
+class Networks:
+    """The networks for LPIPS and FVD whose weights are there.
+
+    Args:
+        shape: of the clips.
+        device: to run on.
+
+    Raises:
+        CheckpointError: weights are damaged, or others.
+    """
+
+    def __init__(self, shape: PixelShape, device: torch.device) -> None:
+        self.notes: list[str] = []
+        self.digests: dict[str, str] = {}
+        self._lpips: Lpips | None = None
+        self._i3d: I3D | None = None
+        self._given: list[Array] = []
+        self._decoded: list[Array] = []
+        too_small = min(shape.height, shape.width) < MIN_SIDE_PX
+        if self._is_there(LPIPS, f"{MIN_SIDE_PX} pixels a side" if too_small else ""):
+            self._lpips = Lpips.load(device)
+        if self._is_there(FVD, f"{MIN_FRAMES} frames" if shape.frames < MIN_FRAMES else ""):
+            self._i3d = I3D.load(device)
+
+    def _is_there(self, file: WeightFile, needs: str) -> bool:
+        if needs:
+            self.notes.append(f"{file.score} is not measured: it needs {needs}.")
+        elif not file.path.is_file():
+            self.notes.append(file.missing_note)
+        else:
+            self.digests[file.score] = f"{file.name}, {file.digest()}"
+            return True
+        return False
+
+    def lpips(self, frames: Frames, decoded: Frames) -> float | None:
+        """How different a clip looks from what came back of it."""
+        return self._lpips.distance(frames, decoded) if self._lpips else None
+
+    def add(self, frames: Frames, decoded: Frames) -> None:
+        """Count a clip, and what came back of it, for the FVD."""
+        if self._i3d:
+            self._given.append(self._i3d.features(frames))
+            self._decoded.append(self._i3d.features(decoded))
+
+    @property
+    def fvd(self) -> float | None:
+        """Distance of the decoded clips from those given, None for fewer than two."""
+        return frechet_distance(self._given, self._decoded) if len(self._given) > 1 else None
+
+
 @torch.inference_mode()
 def reconstruct(
-    tokenizer: VisualTokenizer, frames: Frames, use: CodeUse
+    tokenizer: VisualTokenizer, frames: Frames, use: CodeUse, networks: Networks
 ) -> tuple[Reconstruction, Frames]:
-    """A clip (F, H, W, 3) through the tokenizer and back; its codes are counted in ``use``.
+    """A clip (F, H, W, 3) through the tokenizer and back.
+
+    Its codes are counted in ``use``, and it is for the FVD of ``networks``.
 
     Returns:
         The figures, and the decoded clip.
@@ -74,10 +132,12 @@ def reconstruct(
     codes = tokenizer.encode(to_video(frames).to(device))[0]
     use.add(codes)
     decoded = decode_frames(tokenizer, codes)
+    networks.add(frames, decoded)
     found = Reconstruction(
         psnr(decoded, frames),
         ssim(decoded, frames),
         flicker(decoded) - flicker(frames),
+        networks.lpips(frames, decoded),
         codes.numel(),
         frames[..., 0].size,
     )

@@ -1,6 +1,7 @@
 """The one form of all results: scores, tables, samples, and how they came about."""
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,7 +60,8 @@ class Score:
         """The interval as people read it, empty without one."""
         if self.low is None or self.high is None:
             return ""
-        return f"{number(self.low, self.unit)} – {number(self.high, self.unit)}"
+        low = number(self.low, self.unit if self.unit == "share" else "")
+        return f"{low} – {number(self.high, self.unit)}"
 
 
 def number(value: float, unit: str) -> str:
@@ -175,7 +177,7 @@ def read_report(path: Path) -> Report:
             f"{file} has format {content['format']}, this version reads {FORMAT}", again
         )
     try:
-        return Report(
+        found = Report(
             content["suite"],
             content["settings"],
             content["complete"],
@@ -184,5 +186,11 @@ def read_report(path: Path) -> Report:
             tuple(Sample(**sample) for sample in content["samples"]),
             tuple(content["notes"]),
         )
-    except (KeyError, TypeError) as error:
+        figures = [each for score in found.scores for each in (score.value, score.low, score.high)]
+        figures += [each for sample in found.samples for each in sample.values.values()]
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is damaged: {error}", again) from error
+    for figure in figures:
+        if figure is not None and not (isinstance(figure, int | float) and math.isfinite(figure)):
+            raise DataError(f"{file} is damaged: {figure!r} is no figure", again)
+    return found

@@ -22,8 +22,10 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
 h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .8rem .2rem 0; text-align: left; border-bottom: 1px solid #8884; }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums;
+  display: block; overflow-x: auto; }
+th { font-size: .8rem; }
+th, td { padding: .2rem .7rem .2rem 0; text-align: left; border-bottom: 1px solid #8884; }
 td.number { text-align: right; }
 img { max-width: 100%; background: #fff; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
@@ -63,7 +65,7 @@ def page(report: Report, samples_in: Path, plots: Mapping[str, bytes]) -> str:
         f'<p class="quiet">{html.escape(_origin(report))}</p>',
     ]
     if not report.complete:
-        parts.append('<p class="incomplete">Incomplete: this is no result of the whole suite.</p>')
+        parts.append('<p class="incomplete">Incomplete: this is no result of the whole.</p>')
     parts += [f"<p>{html.escape(note)}</p>" for note in report.notes]
     parts += ["<h2>Scores</h2>", _scores_table(report.scores)]
     parts += [_picture("Scores", scores_plot(group)) for group in _of_one_unit(report.scores)]
@@ -154,7 +156,8 @@ def _figure(sample: Sample, file: Path) -> str:
         shown = _picture(sample.name, strip(file))
     except UrsaError as error:
         shown = f'<p class="wrong">{html.escape(error.message)}</p>'
-    wrong = ' class="wrong"' if sample.verdict not in ("", "right") else ""
+    is_wrong = any(value is False for value in sample.values.values())
+    wrong = ' class="wrong"' if is_wrong else ""
     verdict = f"<br><span{wrong}>{html.escape(sample.verdict)}</span>" if sample.verdict else ""
     return (
         f"<figure>{shown}<figcaption>{html.escape(sample.caption)}{verdict}</figcaption></figure>"
@@ -183,6 +186,8 @@ def _settings(settings: Mapping[str, object]) -> str:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -26,6 +26,7 @@ def png_of(figure: "Figure") -> bytes:
 def scores_plot(scores: Sequence[Score]) -> bytes:
     """Scores of one unit with their intervals, a line each; chance as a gray mark."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     there = [score for score in scores if score.value is not None]
     figure = Figure(figsize=(7, 0.9 + 0.32 * len(there)), layout="constrained")
@@ -43,6 +44,7 @@ def scores_plot(scores: Sequence[Score]) -> bytes:
     axes.set_ylim(-0.6, len(there) - 0.4)
     if is_share:
         axes.set_xlim(-2, 102)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("%" if is_share else there[0].unit or "score")
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -52,6 +54,7 @@ def scores_plot(scores: Sequence[Score]) -> bytes:
 def histograms(samples: Sequence[Sample], scores: Sequence[Score]) -> bytes | None:
     """How figures of single samples are spread; None where they are only right or wrong."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     spread = {
         score: [
@@ -75,6 +78,8 @@ def histograms(samples: Sequence[Sample], scores: Sequence[Score]) -> bytes | No
         axes.set_title(score.name, fontsize=9)
         axes.set_xlabel(score.unit, fontsize=8)
         axes.tick_params(labelsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return png_of(figure)
 
 

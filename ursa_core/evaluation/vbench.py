@@ -166,7 +166,9 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> dict[str, Result]:
                 continue
             if not isinstance(value, list) or not value or not _is_score(value[0]):
                 raise DataError(
-                    f"{file} gives no [score, videos] for {name}: it is of another version", hint
+                    f"{file} gives no [score of 0 to 1, videos] for {name}: it is of another "
+                    "version",
+                    hint,
                 )
             videos = _videos(value[1]) if len(value) > 1 else {}
             found[name] = Result(float(value[0]), videos, file)
@@ -175,7 +177,7 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> dict[str, Result]:
 
 def _is_score(value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(float(str(value)))
+    return is_number and 0 <= float(str(value)) <= 1
 
 
 def _videos(rows: object) -> dict[str, float | bool]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ursa_core.errors import UrsaError
+from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.tasks.given_media import digest_of
@@ -63,10 +63,12 @@ def measure(path: Path) -> VideoFigures:
     there and unchanged.
 
     Raises:
-        DataError: it can't be read.
+        DataError: it can't be read, or is a still image.
     """
     clip = read_media(path)
     frames, fps = clip.frames, clip.fps or _FLOW_FPS
+    if len(frames) < 2:
+        raise DataError(f"{path} is a still image", "give videos")
     speeds = speeds_of(frames, fps)
     num, height, width = frames.shape[:3]
     return VideoFigures(

@@ -63,8 +63,11 @@ def resize_and_crop(frames: Frames, height: int, width: int) -> Frames:
     # The largest centred box with the wanted aspect ratio: cropping first and scaling then is
     # the same as scaling to cover and cropping, with one filter pass.
     scale = min(given_height / height, given_width / width)
-    top, left = (given_height - height * scale) / 2, (given_width - width * scale) / 2
-    box = (left, top, left + width * scale, top + height * scale)
+    # Rounding must not push the box over the border by the last digit.
+    kept_height = min(height * scale, given_height)
+    kept_width = min(width * scale, given_width)
+    top, left = (given_height - kept_height) / 2, (given_width - kept_width) / 2
+    box = (left, top, left + kept_width, top + kept_height)
     lanczos = Image.Resampling.LANCZOS
     resized = [Image.fromarray(f).resize((width, height), lanczos, box) for f in frames]
     return np.stack([np.asarray(image) for image in resized])
