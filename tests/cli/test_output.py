@@ -144,8 +144,8 @@ def test_tables_fit_a_terminal_and_are_whole_elsewhere(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "40")
     found = output.fitting_table(header, rows)
     assert found == [
-        *output.table(header[:4], [row[:4] for row in rows]),
-        "(6 more columns don't fit the terminal)",
+        *output.table(header[:5], [row[:5] for row in rows]),
+        "(5 more columns don't fit the terminal)",
     ]
     monkeypatch.setenv("COLUMNS", "200")
     assert output.fitting_table(header, rows) == whole
