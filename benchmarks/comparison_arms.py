@@ -1,6 +1,7 @@
 """What benchmarks/comparisons.py compares: each variant of recipes/compare.yaml, and its seeds."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 ALL_STEPS = (2, 4, 8, 16, 25, 50)
 SOME_STEPS = (8, 25)
@@ -75,6 +76,6 @@ COMPARISONS: dict[str, tuple[Arm, ...]] = {
 
 
 def all_runs() -> list[Run]:
-    """Every training once."""
-    arms = [arm for several in COMPARISONS.values() for arm in several]
-    return list(dict.fromkeys(run for arm in arms for run in arm.runs))
+    """Every training once, the first seeds first."""
+    seeds = zip_longest(*(arm.runs for arms in COMPARISONS.values() for arm in arms))
+    return list(dict.fromkeys(run for runs in seeds for run in runs if run is not None))

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -51,6 +52,8 @@ NUM_IMAGES = 8000
 DATA_SEED = 1
 MOTION = "shrinks"
 """A still is the first frame of such a clip, where objects are largest; captions leave it out."""
+OFF_CENTRE = 0.08
+"""How far objects stand from the middle at most, as shares of width and height."""
 
 PER_PROMPT = 8
 
@@ -78,10 +81,11 @@ def prompt_of(still: Still) -> str:
 
 
 def draw(still: Still, rng: np.random.Generator) -> Frames:
-    """The still (1, 48, 40, 3) at a random place, size and tilt."""
+    """The still (1, 48, 40, 3): an object of random size and tilt near the middle."""
     colour, shape, background = still
     spec = shapes.sample_spec(rng, colour, shape, MOTION, background)
-    return shapes.render(spec, *SIZE, np.zeros(1))
+    x, y = 0.5 + rng.uniform(-OFF_CENTRE, OFF_CENTRE, 2)
+    return shapes.render(replace(spec, centre=((x, y), (x, y))), *SIZE, np.zeros(1))
 
 
 def make_data_(out: Path, num: int) -> None:
@@ -208,7 +212,7 @@ def train_and_score(
     log = out / f"{run.name}.log"
     ursa("train", str(RECIPE), *given, "-o", str(folder), log=log)
     device = pick_device("auto")
-    bundle = load_bundle(folder / "bundle", device, pick_dtype("auto", device))
+    bundle = load_bundle(folder, device, pick_dtype("auto", device))
     parameters = sum(each.numel() for each in bundle.transformer.parameters())
     about = {"run": run.name, "parameters": parameters, "loss": last_loss(folder)}
     return [{**about, **score(bundle, each)} for each in steps]
