@@ -5,6 +5,8 @@ from itertools import zip_longest
 
 ALL_STEPS = (2, 4, 8, 16, 25, 50)
 SOME_STEPS = (8, 25)
+LONGER_STEPS = 1500
+"""Of training, to see what of the methods' differences is of the recipe's short one."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,14 @@ def _of_shift(shift: float) -> Arm:
     return Arm(f"{shift:g}", (Run(f"shift-{shift:g}", overrides),))
 
 
+def _of_longer(method: Arm) -> Arm:
+    overrides = (*method.runs[0].overrides, f"train.steps={LONGER_STEPS}")
+    return Arm(method.label, (Run(f"{method.label}-longer", overrides, ALL_STEPS),))
+
+
 COMPARISONS: dict[str, tuple[Arm, ...]] = {
     "methods": METHODS,
+    "longer": tuple(_of_longer(method) for method in METHODS),
     "linearity": (
         Arm("(1, 4)", (BASE,)),
         _of_path(0.5, 6.0),

@@ -65,7 +65,7 @@ def write_report(
 ) -> Path:
     """Write OUT/tables.md, OUT/methods.png and OUT/one_seed.png; the path of the first."""
     results = Results(lines)
-    (out / "methods.png").write_bytes(methods_plot(results, comparisons["methods"]))
+    (out / "methods.png").write_bytes(methods_plot(results, comparisons))
     (out / "one_seed.png").write_bytes(one_seed_plot(results, comparisons))
     page = out / "tables.md"
     page.write_text(tables(results, comparisons), encoding="utf-8")
@@ -77,9 +77,9 @@ def write_report(
 
 def tables(results: Results, comparisons: Mapping[str, Sequence[Arm]]) -> str:
     """All figures in Markdown."""
-    parts = [_ceiling_row(results), *_method_tables(results, comparisons["methods"])]
-    parts += [_one_seed_table(results, name, comparisons[name]) for name in AXES]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    parts = [_ceiling_row(results), *_method_tables(results, comparisons)]
+    parts += [_one_seed_table(results, name, comparisons) for name in AXES]
+    return "\n\n".join(parts) + "\n"
 
 
 def _ceiling_row(results: Results) -> str:
@@ -88,35 +88,48 @@ def _ceiling_row(results: Results) -> str:
     return "Rendered, through the tokenizer alone: " + ", ".join(cells)
 
 
-def _method_tables(results: Results, arms: Sequence[Arm]) -> list[str]:
+def _method_tables(results: Results, comparisons: Mapping[str, Sequence[Arm]]) -> list[str]:
     made = []
     for attribute in (ALL, *ATTRIBUTES):
         rows = []
-        for arm in arms:
-            means = [_percent(results.share(arm, steps, attribute)) for steps in ALL_STEPS]
-            seeds = [_spread(results.by_seed(arm, steps, attribute)) for steps in ALL_STEPS]
-            rows += [[arm.label, *means], ["seeds", *seeds]]
+        for arm in comparisons["methods"]:
+            shares = [_percent(results.share(arm, steps, attribute)) for steps in ALL_STEPS]
+            seeds = [_seeds(results.by_seed(arm, steps, attribute)) for steps in ALL_STEPS]
+            rows += [[arm.label, *shares], ["each seed", *seeds]]
+        for arm in comparisons["longer"]:
+            shares = [_percent(results.share(arm, steps, attribute)) for steps in ALL_STEPS]
+            rows.append([f"{arm.label}, trained longer", *shares])
         made.append(_table([attribute, *(f"{steps} steps" for steps in ALL_STEPS)], rows))
     return made
 
 
-def _one_seed_table(results: Results, name: str, arms: Sequence[Arm]) -> str:
+def _one_seed_table(results: Results, name: str, comparisons: Mapping[str, Sequence[Arm]]) -> str:
+    last = SOME_STEPS[-1]
     header = [AXES[name], *(f"{ALL}, {steps} steps" for steps in SOME_STEPS)]
-    header += [f"{attribute}, {SOME_STEPS[-1]}" for attribute in ATTRIBUTES]
+    header += [f"{attribute}, {last}" for attribute in ATTRIBUTES]
     if name == "linearity":
         header[1:1] = ["correlation", "off the line"]
     rows = []
-    for arm in arms:
-        # The first run alone: other arms have no second seed.
-        first = Arm(arm.label, arm.runs[:1])
-        row = [arm.label]
-        if name == "linearity":
-            path = results.paths.get(arm.label, {})
-            row += [f"{path[key]:.3f}" if path else "" for key in ("correlation", "deviation")]
-        row += [_percent(results.share(first, steps)) for steps in SOME_STEPS]
-        row += [_percent(results.share(first, SOME_STEPS[-1], each)) for each in ATTRIBUTES]
-        rows.append(row)
+    for arm in comparisons[name]:
+        path = results.paths.get(arm.label) if name == "linearity" else None
+        about = [f"{path[key]:.3f}" for key in ("correlation", "deviation")] if path else []
+        cells = [_percent(results.share(arm, steps)) for steps in SOME_STEPS]
+        cells += [_percent(results.share(arm, last, each)) for each in ATTRIBUTES]
+        rows.append([arm.label, *about, *cells])
+        equals = _equals(arm, comparisons)
+        if equals is not None:
+            cells = [_seeds(results.by_seed(equals, steps)) for steps in SOME_STEPS]
+            cells += [_seeds(results.by_seed(equals, last, each)) for each in ATTRIBUTES]
+            rows.append(["its other seeds", *[""] * len(about), *cells])
     return _table(header, rows)
+
+
+def _equals(arm: Arm, comparisons: Mapping[str, Sequence[Arm]]) -> Arm | None:
+    """The trainings that differ from an arm's first one by their seed alone."""
+    for method in comparisons["methods"]:
+        if arm.runs[0] == method.runs[0]:
+            return Arm(arm.label, method.runs[1:])
+    return None
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -131,40 +144,39 @@ def _percent(share: Interval | None) -> str:
     return f"{100 * share.value:.1f} ({100 * share.low:.1f}–{100 * share.high:.1f})"
 
 
-def _spread(shares: Sequence[float]) -> str:
+def _seeds(shares: Sequence[float]) -> str:
     return ", ".join(f"{100 * share:.1f}" for share in shares)
 
 
 # --- plots ----------------------------------------------------------------------------------------
 
 
-def methods_plot(results: Results, arms: Sequence[Arm]) -> bytes:
-    """Scores by sampling steps, all seeds as dots and their mean as a line with its interval."""
+def methods_plot(results: Results, comparisons: Mapping[str, Sequence[Arm]]) -> bytes:
+    """Scores by sampling steps, with intervals: all seeds as dots, longer training dashed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     for axes, attribute in zip(figure.subplots(1, 3), (ALL, "shape", "colour"), strict=True):
-        for arm, colour in zip(arms, COLOURS, strict=True):
-            shares = {steps: results.share(arm, steps, attribute) for steps in ALL_STEPS}
-            points = {steps: share for steps, share in shares.items() if share is not None}
-            axes.plot(
-                list(points), [100 * share.value for share in points.values()],
-                color=colour, label=arm.label,
-            )  # fmt: skip
-            axes.fill_between(
-                list(points),
-                [100 * share.low for share in points.values()],
-                [100 * share.high for share in points.values()],
-                color=colour, alpha=0.15, lw=0,
-            )  # fmt: skip
-            for steps in points:
-                seeds = results.by_seed(arm, steps, attribute)
-                axes.plot([steps] * len(seeds), np.multiply(100, seeds), ".", color=colour, ms=5)
+        for name, style in (("methods", "-"), ("longer", "--")):
+            for arm, colour in zip(comparisons[name], COLOURS, strict=True):
+                shares = {steps: results.share(arm, steps, attribute) for steps in ALL_STEPS}
+                points = {steps: share for steps, share in shares.items() if share is not None}
+                values, lows, highs = (
+                    [100 * getattr(share, part) for share in points.values()]
+                    for part in ("value", "low", "high")
+                )
+                label = arm.label if name == "methods" else None
+                axes.plot(list(points), values, style, color=colour, label=label)
+                axes.fill_between(list(points), lows, highs, color=colour, alpha=0.12, lw=0)
+                for steps in points:
+                    seeds = results.by_seed(arm, steps, attribute)
+                    axes.plot([steps] * len(seeds), np.multiply(100, seeds), ".", color=colour)
+        axes.plot([], [], "--", color=GRAY, label="trained longer")
         axes.set_xscale("log", base=2)
         axes.set_xticks(ALL_STEPS, [str(steps) for steps in ALL_STEPS])
         axes.set_xlabel("sampling steps")
         _finish(axes, results, attribute)
-    figure.axes[0].legend(frameon=False, fontsize=9)
+    figure.axes[0].legend(frameon=False, fontsize=9, loc="lower left")
     return png_of(figure)
 
 
@@ -185,23 +197,26 @@ def one_seed_plot(results: Results, comparisons: Mapping[str, Sequence[Arm]]) ->
         arms = comparisons[name]
         for steps, colour, offset in zip(SOME_STEPS, (GRAY, BLUE), (-0.08, 0.08), strict=True):
             for place, arm in enumerate(arms):
-                share = results.share(Arm(arm.label, arm.runs[:1]), steps)
+                share, x = results.share(arm, steps), place + offset
                 if share is None:
                     continue
-                x = place + offset
                 axes.plot([x, x], [100 * share.low, 100 * share.high], color=colour, lw=2)
-                label = f"{steps} steps" if place == 0 else None
-                axes.plot(x, 100 * share.value, "o", color=colour, label=label)
-        # How far apart equal trainings lie: the other seeds of the recipe as it stands.
-        for place, arm in enumerate(arms):
-            others = results.by_seed(arm, SOME_STEPS[-1])[1:]
-            axes.plot([place + 0.08] * len(others), np.multiply(100, others), "x", color=BLUE)
+                axes.plot(x, 100 * share.value, "o", color=colour, label=_once(place, steps))
+                # How far apart equal trainings lie.
+                equals = _equals(arm, comparisons)
+                others = results.by_seed(equals, steps) if equals else []
+                axes.plot([x] * len(others), np.multiply(100, others), "x", color=colour)
         axes.set_xticks(range(len(arms)), [arm.label for arm in arms])
         axes.set_xlim(-0.5, len(arms) - 0.5)
         axes.set_xlabel(AXES[name])
         _finish(axes, results, ALL)
     rest[0].legend(frameon=False, fontsize=9)
     return png_of(figure)
+
+
+def _once(place: int, steps: int) -> str | None:
+    """Label of the first of several points that look alike."""
+    return f"{steps} steps" if place == 0 else None
 
 
 def _finish(axes: "Axes", results: Results, attribute: str) -> None:

@@ -1,6 +1,6 @@
 """The paper's comparisons in small: methods by steps, linearity of the path, size, time shift.
 
-Stills of the procedural world, 17 trainings of recipes/compare.yaml, and scores by the pixel judge
+Stills of the procedural world, 20 trainings of recipes/compare.yaml, and scores by the pixel judge
 on prompts held out of training; plots and tables are made of them:
 
     .venv/bin/python benchmarks/comparisons.py --out runs/compare

@@ -26,7 +26,7 @@ WORDS = TextTokenizer.from_words(map(comparisons.prompt_of, comparisons.stills("
 def test_runs_are_as_the_comparisons_say():
     runs = all_runs()
     recipes = {run.name: comparisons.recipe_of(run) for run in runs}
-    assert len(recipes) == len(runs) == 17
+    assert len(recipes) == len(runs) == 20
     assert [arm.label for arm in COMPARISONS["methods"]] == ["metric", "mixture", "masked"]
     for arm in COMPARISONS["methods"]:
         assert [recipes[run.name].seed for run in arm.runs] == [1, 2, 3]
@@ -38,10 +38,17 @@ def test_runs_are_as_the_comparisons_say():
     for arm in COMPARISONS["shift"]:
         recipe = recipes[arm.runs[0].name]
         assert recipe.objective.shift == recipe.sampling.shift == float(arm.label)
+    for arm, method in zip(COMPARISONS["longer"], COMPARISONS["methods"], strict=True):
+        longer, same = recipes[arm.runs[0].name], recipes[method.runs[0].name]
+        assert longer.train.steps == 3 * same.train.steps
+        train = longer.train.model_copy(update={"steps": same.train.steps})
+        assert longer.model_copy(update={"train": train}) == same
     # All else is the same: one recipe, one length of training.
-    assert len({recipe.train.model_dump_json() for recipe in recipes.values()}) == 1
+    short = [recipe for name, recipe in recipes.items() if not name.endswith("-longer")]
+    assert len({recipe.train.model_dump_json() for recipe in short}) == 1
     assert len({recipe.optimizer.model_dump_json() for recipe in recipes.values()}) == 1
-    assert all(any(BASE in arm.runs for arm in arms) for arms in COMPARISONS.values())
+    with_base = {name for name, arms in COMPARISONS.items() if any(BASE in a.runs for a in arms)}
+    assert with_base == {"methods", "linearity", "size", "shift"}
 
 
 def test_sizes_are_what_their_labels_say():
@@ -143,9 +150,10 @@ def test_report_pools_seeds_and_states_their_spread(tmp_path):
     page = comparison_report.write_report(tmp_path, COMPARISONS, [*lines, path])
     text = page.read_text()
     assert "| metric |  |  |  |  | 70.0 (64.6–74.9) |  |" in text  # Wilson's of 210 in 300
-    assert "| seeds |  |  |  |  | 70.0, 80.0, 60.0 |  |" in text
-    # Beside arms of one seed stands the first seed alone.
+    assert "| each seed |  |  |  |  | 70.0, 80.0, 60.0 |  |" in text
+    # Among arms of one seed stands the first seed alone, its others apart.
     assert "| (1, 4) | -0.990 | 0.030 |  | 70.0 (60.4–78.1) | 90.0" in text
+    assert "| its other seeds |  |  |  | 80.0, 60.0 | 90.0, 90.0 |" in text
     assert "| 3 |  | 50.0 (40.4–59.6) |" in text
     for name in ("methods.png", "one_seed.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
