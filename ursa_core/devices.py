@@ -81,20 +81,23 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]:
     """Measured floating-point operations a second of a matrix product, by number format.
 
+    The formats take turns, so that other work at a time slows both.
+
     Args:
         device: where to measure.
         seconds: spent on the measurement in all, about.
     """
     size = {"cpu": 256, "cuda": 8192}.get(device.type, 2048)
-    rates = {}
-    for name in ("float32", "bfloat16"):
-        a = torch.ones(size, size, dtype=DTYPES[name], device=device)
-        best = _product_seconds(a)
-        end = time.perf_counter() + seconds / 2
-        while time.perf_counter() < end:
-            best = min(best, _product_seconds(a))
-        rates[name] = 2.0 * size**3 / best
-    return rates
+    matrices = {
+        name: torch.ones(size, size, dtype=DTYPES[name], device=device)
+        for name in ("float32", "bfloat16")
+    }
+    best = {name: _product_seconds(a) for name, a in matrices.items()}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for name, a in matrices.items():
+            best[name] = min(best[name], _product_seconds(a))
+    return {name: 2.0 * size**3 / least for name, least in best.items()}
 
 
 def _product_seconds(a: torch.Tensor) -> float:

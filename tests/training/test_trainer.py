@@ -33,7 +33,7 @@ def recipe_text(request):
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_stopped_run_continues_bit_for_bit(kind, recipe_text, tmp_path):
-    # "auto" is measured anew by each run, and may differ where other work takes the cores.
+    # Both runs measure for "auto", and can differ where other work takes the cores.
     kinds = f"optimizer.kind={kind}", "train.precision=float32"
     whole = train(recipe_text, tmp_path, "whole", *kinds)
 
