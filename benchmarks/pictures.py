@@ -25,6 +25,22 @@ NANO = (
     "a purple ring stays still on a black background",
     "a white star shrinks on a navy background",
 )
+EMOJI = (
+    "a fox on a purple background",
+    "a robot on a green background",
+    "a panda on a teal background",
+    "a unicorn on a navy background",
+    "a skull on an orange background",
+    "a frog on a pink background",
+    "a whale on a yellow background",
+    "an owl on a black background",
+    "a rabbit on a blue background",
+    "an alien on a white background",
+    "a dragon on a red background",
+    "a T-Rex on a purple background",
+)
+SHEETS = {"nano": NANO, "emoji": EMOJI}
+"""What each model is shown with."""
 MEDIA = (
     'sample "a red circle moves right on a navy background" -o out.mp4 --seed 0',
     'sample "a cyan square grows on a brown background" -o square.png --frames 1 --seed 0',
@@ -64,16 +80,18 @@ def save(name: str, sheet: Frames) -> None:
 def main() -> None:
     """Make the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=["nano", *TASKS])
+    parser.add_argument("--only", choices=[*SHEETS, *TASKS])
     only = parser.parse_args().only
     with tempfile.TemporaryDirectory() as folder:
-        if only in (None, "nano"):
-            clips = [
-                ursa(f"sample {shlex.quote(prompt)} -o {index}.mkv --seed 0", folder)
-                for index, prompt in enumerate(NANO)
-            ]
-            save("nano", contact_sheet(clips, columns=2))
-        if only != "nano":
+        for model, prompts in SHEETS.items():
+            if only in (None, model):
+                options = f"--model {model} --seed 0 -o {model}"
+                clips = [
+                    ursa(f"sample {shlex.quote(prompt)} {options}{index}.mkv", folder)
+                    for index, prompt in enumerate(prompts)
+                ]
+                save(model, contact_sheet(clips, columns=2))
+        if only not in SHEETS:
             for command in MEDIA:
                 ursa(command, folder)
         for name, command in TASKS.items():

@@ -136,7 +136,7 @@ def test_a_file_is_no_run_folder(recipe, tmp_path, capsys):
         ("lab/gone", "there is no model 'lab/gone'", "check the spelling"),
         ("lab/gated", "doesn't let you have lab/gated", "hf auth login"),
         ("lab/flux", "lab/flux is no URSA model, the hub's copy lacks", "URSA-1.7B-FSQ320"),
-        ("mine", "there is no model 'mine': no shipped name", "shipped models: nano"),
+        ("mine", "there is no model 'mine': no shipped name", "shipped models: emoji, nano"),
     ],
 )
 def test_a_missing_tokenizer_says_why_and_what_to_train_first(

@@ -32,21 +32,25 @@ BACKGROUNDS = {
 }
 SPLITS = ("train", "heldout", "all")
 KINDS = {
-    "plain": 0.8,
-    "small": 0.05,
-    "aside": 0.05,
-    "sliding": 0.05,
-    "bouncing": 0.05,
+    "plain": 0.84,
+    "small": 0.04,
+    "aside": 0.04,
+    "sliding": 0.04,
+    "bouncing": 0.04,
 }
 """What the whole figure does, with its share of the clips."""
 SCALES = {
-    "plain": (0.84, 0.94),
+    "plain": (0.9, 0.9),
     "small": (0.42, 0.5),
     "aside": (0.42, 0.5),
     "sliding": (0.5, 0.6),
     "bouncing": (0.6, 0.7),
 }
-"""Side of the figure's square as a share of the frame's shorter side."""
+"""Side of the figure's square as a share of the frame's shorter side.
+
+A plain figure always stands in the middle in one size: there is so much less to learn that a small
+model gets it right, and codes fall on the figure alike in every clip.
+"""
 ASIDE = 0.2
 """Distance of a figure on the left or right from the middle, as a share of the width."""
 SLIDE = 0.32
@@ -54,6 +58,8 @@ SLIDE = 0.32
 BOUNCE_HEIGHT = 0.22
 BOUNCE_FRAMES = 8
 """Height as a share of the frame's, and frames from the ground to the ground."""
+PHASE_STEP = 4
+"""Clips begin at every fourth frame of a loop: fewer pictures to learn, the same motion."""
 NAME_ONLY = 0.08
 SYNONYM = 0.06
 """Shares of the captions that are the name alone, and that use another word for the figure."""
@@ -120,15 +126,15 @@ def sample_spec(
     scale = float(rng.uniform(*SCALES[kind]))
     side = ("left", "right")[int(rng.integers(2))]
     sign = 1 if side == "right" else -1
-    room = (1 - scale) / 2
-    x, y = 0.5 + rng.uniform(-1, 1, 2) * min(room, 0.03)
+    stray = 0.0 if kind == "plain" else min((1 - scale) / 2, 0.03)
+    x, y = 0.5 + rng.uniform(-1, 1, 2) * stray
     if kind == "aside":
         x += sign * ASIDE
     elif kind == "sliding":
         x -= sign * SLIDE / 2
     elif kind == "bouncing":
         y += BOUNCE_HEIGHT / 2
-    phase = int(rng.integers(loop_frames))
+    phase = PHASE_STEP * int(rng.integers(-(-loop_frames // PHASE_STEP)))
     return ClipSpec(subject, background, kind, side, scale, (float(x), float(y)), phase)
 
 
