@@ -3,16 +3,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ursa_core.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle_settings import load_settings
+from ursa_core.data.emoji import BACKGROUNDS
 from ursa_core.errors import CheckpointError
 from ursa_core.model_folder import WEIGHTS, shipped_models
 from ursa_core.path.metric import MetricPath
 from ursa_core.path_files import stored_codebook
+from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.tokenizers.image_vq import ImageTokenizer
 
 NANO = resolve_model("nano")
@@ -28,23 +31,43 @@ def edit(file, **changes):
     file.write_text(json.dumps({**content, **changes}))
 
 
-def test_nano_is_shipped_whole():
-    assert "nano" in shipped_models()
-    bundle = load_bundle("nano")
+@pytest.mark.parametrize(("model", "most"), [("nano", 16_000_000), ("emoji", 32_000_000)])
+def test_models_are_shipped_whole(model, most):
+    bundle = load_bundle(model)
     assert isinstance(bundle.path, MetricPath)
     shape = bundle.settings.shape
     assert shape.frames >= 17
     assert min(shape.height, shape.width) >= 64
     assert bundle.grid(shape).frames == (shape.frames - 1) // 4 + 1
-    size = sum(file.stat().st_size for file in NANO.rglob("*") if file.is_file())
-    assert size <= 16_000_000
-    assert not list(NANO.rglob("*.pth"))
+    folder = shipped_models()[model]
+    files = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    assert sum(files.values()) <= most
+    assert max(files.values()) <= 15_000_000
+    assert (folder / "README.md") in files
+    assert not list(folder.rglob("*.pth"))
 
 
-def test_the_stored_codebook_is_the_tokenizers():
-    tokenizer, _, _ = load_tokenizer("nano")
-    stored = load_file(NANO / "scheduler" / "scheduler_model.safetensors")["path.emb"]
+@pytest.mark.parametrize("model", ["nano", "emoji"])
+def test_the_stored_codebook_is_the_tokenizers(model):
+    tokenizer, _, _ = load_tokenizer(model)
+    scheduler = shipped_models()[model] / "scheduler"
+    stored = load_file(scheduler / "scheduler_model.safetensors")["path.emb"]
     assert torch.equal(stored, tokenizer.codebook)
+
+
+def test_emoji_draws_the_background_it_is_told_and_another_figure_for_another_name():
+    bundle = load_bundle("emoji")
+    prompts = [f"a {name} on a purple background" for name in ("fox", "frog")]
+    images = [
+        decode(bundle, made.codes)[0].astype(float)
+        for prompt in prompts
+        for made in generate(bundle, GenerateOptions(prompt, seed=0, frames=1))
+    ]
+    for image in images:
+        assert np.abs(image[:4].mean((0, 1)) - BACKGROUNDS["purple"]).max() < 16
+    (fox, frog) = (image[20:44, 20:44].mean((0, 1)) for image in images)
+    assert fox[0] - fox[1] > 40, "a fox is orange"
+    assert frog[1] > frog[2], "a frog isn't purple"
 
 
 def test_identity_changes_with_the_weights(copy):
