@@ -314,7 +314,7 @@ def test_pull_prints_the_folder(hub, tmp_path, capsys):
     assert not list((tmp_path / "here").rglob("*.py"))
     assert main(["models", "list", "--json"]) == 0
     listed = {m["name"]: m for m in json.loads(capsys.readouterr().out)["models"]}
-    assert set(listed) == {"nano", ID}
+    assert set(listed) == {*shipped_models(), ID}
     assert main(["models", "show", ID]) == 0
     assert f"name             {ID}\n" in capsys.readouterr().out
 
