@@ -307,6 +307,7 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (["model.num_attention_heads", "model.num_key_value_heads"], _heads_fault),
         (_SHARES, _shares_fault),
         (["lora.rank", "init"], _lora_fault),
+        (["freeze_encoder", "init"], _freeze_fault),
         (["path.kind", "path.alpha"], _path_fault("alpha")),
         (["path.kind", "path.c"], _path_fault("c")),
     ]
@@ -398,6 +399,12 @@ def _lora_fault(rank: int | None, init: str | None) -> str | None:
     if rank is None or init is not None:
         return None
     return f"lora.rank: {rank} asks for an adapter, so init has to name the model that it is for"
+
+
+def _freeze_fault(freeze_encoder: bool, init: str | None) -> str | None:
+    if not freeze_encoder or init is not None:
+        return None
+    return "freeze_encoder: keeps the codes of a tokenizer, so init has to name it"
 
 
 def _path_fault(name: str) -> Callable[[str, float | None], str | None]:

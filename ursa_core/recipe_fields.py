@@ -321,6 +321,8 @@ class TokenizerRecipe(Section):
     """Of every random stream of the run."""
     init: Name | None = None
     """Bundle whose weights to start from."""
+    freeze_encoder: bool = False
+    """Train the decoder of ``init`` alone: its codes, and generators of them, stay valid."""
     model: TokenizerModel
     data: TokenizerData
     loss: ReconstructionLoss = ReconstructionLoss()

@@ -34,7 +34,8 @@ class TokenizerTask:
 
     Raises:
         DataError: the emoji or film to train on can't be read.
-        RecipeError: the tokenizer to start from has another configuration, its levels apart.
+        RecipeError: the tokenizer to start from has another configuration, its levels apart, which
+            may differ unless the encoder is frozen.
     """
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
@@ -61,8 +62,10 @@ class TokenizerTask:
         self.model = VideoTokenizer(self.config).to(device)
         if recipe.init:
             start, _, _ = load_tokenizer(recipe.init, device)
-            fits = isinstance(start, VideoTokenizer) and (
-                replace(start.config, levels=self.config.levels) == self.config
+            fits = isinstance(start, VideoTokenizer) and self.config == (
+                start.config
+                if recipe.freeze_encoder
+                else replace(start.config, levels=self.config.levels)
             )
             if not fits:
                 raise RecipeError(
@@ -70,6 +73,9 @@ class TokenizerTask:
                     f"give the recipe's model its settings: {start.config}",
                 )
             copy_weights_(self.model, start.state_dict())
+        if recipe.freeze_encoder:
+            for part in (self.model.encoder, self.model.quant_conv):
+                part.requires_grad_(False)
         if recipe.train.compile:
             self.model.compile()
         self.objective = self.model
@@ -132,7 +138,7 @@ class TokenizerTask:
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
-        save_tokenizer(folder, self.config, weights)
+        save_tokenizer(folder, self.config, {**self.model.state_dict(), **weights})
         data = self.recipe.data
         settings = BundleSettings(
             frames=FULL_FRAMES, height=data.height, width=data.width, fps=FPS, motion_prefix=False
