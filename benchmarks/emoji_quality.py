@@ -12,6 +12,10 @@ held-out emoji, film and shapes:
     .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model nano --check-matcher
     .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model nano --tokenizer
 
+Loops, as `ursa interpolate --loop` makes them from a reference's first frame:
+
+    .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model runs/emoji --loops
+
 Prints a table, then one JSON object; the clips and their matches stay in the folder of --out.
 """
 
@@ -42,9 +46,13 @@ from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, to_frames, to_video, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
+from ursa_core.tasks.given_media import Given, GivenMedia
 
 NUM_PAIRS = 200
 NUM_TOKENIZER_CLIPS = 64
+NUM_LOOPS = 50
+LARGEST_SEAM = 1.25
+"""Change from the last frame to the first, in the largest inside, that a clean loop may have."""
 MAX_SHIFT = 3
 """Pixels by which the matcher's own check shifts clips."""
 
@@ -62,15 +70,21 @@ def held_out_pairs(sprites: Sprites, limit: int) -> list[Pair]:
     return [pairs[place] for place in sorted(order)]
 
 
-def rendered(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int) -> Frames:
-    """A reference clip of a pair, moved by a few pixels."""
+def reference(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int = 0) -> Frames:
+    """A plain clip of a pair, at a phase that the seed decides."""
     name, background = pair
     rng = np.random.default_rng(stream_seed(seed, f"{name}/{background}"))
     number = [subject.name for subject in sprites.subjects].index(name)
     loop = sprites.loop(number)
     spec = emoji.sample_spec(rng, number, background, "plain", len(loop))
     times = np.arange(shape.frames)
-    clip = emoji.render(loop, spec, shape.height, shape.width, times, shape.frames)
+    return emoji.render(loop, spec, shape.height, shape.width, times, shape.frames)
+
+
+def rendered(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int) -> Frames:
+    """A reference clip of a pair, moved by a few pixels."""
+    clip = reference(sprites, shape, pair, seed)
+    rng = np.random.default_rng(stream_seed(seed, f"{pair[0]} shifted"))
     down, right = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2)
     pad = ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0))
     padded = np.pad(clip, pad, mode="edge")
@@ -187,6 +201,41 @@ def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     return {"clips": len(pairs), "device": str(device), **shares}
 
 
+def loops(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
+    """How often a loop shows its figure throughout, and goes on over its seam as it goes inside."""
+    device = pick_device("auto")
+    bundle = load_bundle(args.model, device, pick_dtype("auto", device))
+    settings, matcher = bundle.settings, matcher_of(sprites)
+    shown = settings.frames - bundle.video_tokenizer.strides.temporal
+    pairs = held_out_pairs(sprites, args.limit or NUM_LOOPS)
+    args.out.mkdir(parents=True, exist_ok=True)
+    right, moves, seams = [], [], []
+    for pair in pairs:
+        image = reference(sprites, settings.shape, pair)[:1]
+        media = {at: GivenMedia("drawn", "", image, None, {}) for at in (0, shown)}
+        given = Given(media, "lock", 0.0)
+        conditioning = given.conditioning(bundle, bundle.grid(settings.shape))
+        options = GenerateOptions(prompt=emoji.caption(*pair), seed=args.seed)
+        (made,) = generate(bundle, options, conditioning=conditioning)
+        file = args.out / f"loop_{'_'.join(pair).replace(' ', '_')}.mp4"
+        write_media(file, given.shown(decode(bundle, made.codes))[:shown], settings.fps)
+        frames = read_media(file).frames
+        steps = np.abs(np.diff(frames.astype(np.float32), axis=0, append=frames[:1]))
+        *inside, seam = steps.mean((1, 2, 3)).tolist()
+        seams.append(seam / max(*inside, 1e-6))
+        match, wanted = matcher.match(frames), matcher.motion_of(*pair)
+        right.append(match.subject == pair[0])
+        moves.append(wanted / 2 <= match.motion <= wanted * 2)
+    shares = {
+        "subject": float(np.mean(right)),
+        "motion": float(np.mean(moves)),
+        "clean": float(np.mean(np.array(seams) <= LARGEST_SEAM)),
+    }
+    for name, share in shares.items():
+        print(f"{name:14}{share:7.1%}")
+    return {"clips": len(pairs), **shares, "seam_median": float(np.median(seams))}
+
+
 def parse_arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -199,6 +248,7 @@ def parse_arguments() -> argparse.Namespace:
     mode.add_argument("--check-matcher", action="store_true", help="match reference clips instead")
     mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")
     mode.add_argument("--tokenizer", action="store_true", help="PSNR and codebook use instead")
+    mode.add_argument("--loops", action="store_true", help="loops instead")
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit} leaves no clips; give 1 or more")
@@ -216,6 +266,8 @@ def main() -> int:
             if args.check_matcher
             else tokenizer_quality
             if args.tokenizer
+            else loops
+            if args.loops
             else quality
         )
         result = measure(args, sprites)
