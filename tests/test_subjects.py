@@ -10,6 +10,7 @@ from ursa_core.subjects import (
     Subject,
     load_subjects,
     name_emoji,
+    named_subjects,
     nearest_subjects,
     save_subjects,
     synonyms,
@@ -57,11 +58,22 @@ def test_emoji_become_names(text, named):
 
 def test_nearest_subjects_go_by_tag_then_by_spelling():
     assert nearest_subjects("unlucky", ALL) == ["black cat"]
-    assert nearest_subjects("foxes", ALL) == ["fox"]
+    assert nearest_subjects("foxes", ALL) == ["fox", "cat"]
     assert nearest_subjects("Hart", ALL) == ["red heart"]
     assert nearest_subjects("animal", ALL, 2) == ["fox", "black cat"]
-    assert nearest_subjects("xylophone", ALL) == []
+    assert nearest_subjects("cats", ALL)[0] == "cat"
+    assert nearest_subjects("\N{CAT FACE}", ALL) == ["cat", "black cat"]
+    assert nearest_subjects("\N{GREEN HEART}", ALL) == ["red heart"]
+    for other in ("xylophone", "blank", "a", "ca", "and", "\N{ROCKET}", "\ue000"):
+        assert nearest_subjects(other, ALL) == []
     assert nearest_subjects("fox", ()) == []
+
+
+def test_named_subjects_are_whole_names_and_synonyms():
+    assert named_subjects("A Fox and a black cat, unlucky!", ALL) == ["fox", "black cat"]
+    assert named_subjects("a cat and a vixen", ALL) == ["cat", "fox"]
+    assert named_subjects("foxes and catfish", ALL) == []
+    assert named_subjects("fox", ()) == []
 
 
 def test_a_folder_keeps_them(tmp_path):

@@ -1,6 +1,7 @@
 """`ursa models`: the models there are, what each is, downloads from the hub, and conversion."""
 
 import math
+import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -80,7 +81,7 @@ def show_model(
     Examples:
       ursa models show nano
 
-      ursa models show nano --json
+      ursa models show emoji --prompts
     """
     output.configure(as_json=as_json)
     options.require_text("model", model)
@@ -98,20 +99,46 @@ def show_model(
 
 
 def _show_subjects(found: "Summary") -> None:
-    """Print what a model draws by name."""
+    """Print what a model draws by name, over which backgrounds, and how to ask for it."""
+    from ursa_core.data import emoji
     from ursa_core.errors import UsageError
     from ursa_core.subjects import load_subjects
 
-    groups: dict[str, list[str]] = {}
-    for subject in load_subjects(found.folder):
-        groups.setdefault(subject.group, []).append(f"{subject.name} {subject.emoji}")
-    if not groups:
+    subjects = sorted(load_subjects(found.folder), key=lambda subject: subject.name.casefold())
+    if not subjects:
         raise UsageError(
             f"the model {found.name} has no list of subjects",
             "its model card says what it knows; leave out --prompts",
         )
-    lines = [f"{group}: {', '.join(sorted(names))}" for group, names in groups.items()]
-    output.data({"name": found.name, "subjects": groups}, lines=lines)
+    groups: dict[str, list[dict[str, str]]] = {}
+    for subject in subjects:
+        entry = {"name": subject.name, "emoji": subject.emoji}
+        groups.setdefault(subject.group, []).append(entry)
+    prompts = [emoji.caption(subjects[0].name, "teal", kind) for kind in emoji.KINDS]
+    lists = {
+        **{group: [f"{s['name']} {s['emoji']}" for s in all_] for group, all_ in groups.items()},
+        "backgrounds": [*emoji.BACKGROUNDS],
+        "prompts": prompts,
+    }
+    payload = {
+        "name": found.name,
+        "subjects": groups,
+        "backgrounds": lists["backgrounds"],
+        "prompts": prompts,
+    }
+    lines = [line for name, entries in lists.items() for line in _wrapped(name, entries)]
+    output.data(payload, lines=lines)
+
+
+def _wrapped(name: str, entries: list[str]) -> list[str]:
+    """A list as lines that fit the terminal; emoji are two columns wide."""
+    from rich.console import Console
+    from rich.text import Text
+
+    width = shutil.get_terminal_size().columns
+    whole = Text(f"{name}: {', '.join(entries)}").wrap(Console(width=width), width - 2)
+    first, *rest = (line.plain.rstrip() for line in whole)
+    return [first, *(f"  {line}" for line in rest)]
 
 
 @models.command("pull")

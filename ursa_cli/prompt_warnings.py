@@ -1,6 +1,5 @@
 """What a model can't take of a prompt, or was not trained for, said before it is sampled."""
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
         unknown = bundle.text_tokenizer.unknown_words(text)
         if unknown:
             warnings.append(_unknown_warning(name, text, unknown, bundle))
+        if name == "prompt":
+            warnings += _figure_warnings(text, bundle, bool(unknown))
         lost = bundle.text_tokenizer.cut(text)
         if lost:
             lost = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
@@ -38,20 +39,54 @@ def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
     return warnings
 
 
-def _unknown_warning(name: str, text: str, unknown: list[str], bundle: "Bundle") -> str:
-    """That words are unknown, with the subjects that they may stand for."""
-    from ursa_core.subjects import nearest_subjects
+def _figure_warnings(text: str, bundle: "Bundle", told_unknown: bool) -> list[str]:
+    """That a prompt names several figures, where the model draws one, or none, if not yet told."""
+    from ursa_core.subjects import named_subjects
 
+    if not bundle.subjects or not text.strip():
+        return []
+    named = named_subjects(text, bundle.subjects)
+    if not named and not told_unknown:
+        return [f"the prompt names nothing that the model draws ({_where_listed(bundle)})"]
+    if len(named) > 1:
+        return [f"the model draws one figure, and the prompt names {', '.join(named)}"]
+    return []
+
+
+def _unknown_warning(name: str, text: str, unknown: list[str], bundle: "Bundle") -> str:
+    """That words are unknown, with what they may stand for."""
     shown = [
-        f"{word} (nearest: {', '.join(near)})"
-        if (near := nearest_subjects(word, bundle.subjects))
-        else word
+        f"{_visible(word)} (nearest: {', '.join(near)})"
+        if (near := _nearest(word, bundle))
+        else _visible(word)
         for word in unknown[:MAX_WORDS]
     ]
     more = f" and {len(unknown) - MAX_WORDS} more" if len(unknown) > MAX_WORDS else ""
     warning = f"the model doesn't know these words of the {name}: {', '.join(shown)}{more}"
-    if bundle.subjects and set(re.findall(r"\w+", text)) <= set(unknown):
-        warning += "; it knows none, and reads English"
     if bundle.subjects:
-        warning += f" (ursa models show {bundle.name} --prompts lists what it draws)"
+        letters = "".join(unknown)
+        foreign = len(unknown) > 2 or any(c.isalpha() and not c.isascii() for c in letters)
+        if foreign and not bundle.text_tokenizer.knows_any(text):
+            warning += "; it knows none, and reads English"
+        warning += f" ({_where_listed(bundle)})"
     return warning
+
+
+def _where_listed(bundle: "Bundle") -> str:
+    return f"ursa models show {bundle.name} --prompts lists what it draws"
+
+
+def _nearest(word: str, bundle: "Bundle") -> list[str]:
+    """Subjects, or else a background, that an unknown word may stand for."""
+    from ursa_core.data.emoji import nearest_background
+    from ursa_core.subjects import nearest_subjects
+
+    if not bundle.subjects:
+        return []
+    colour = nearest_background(word)
+    return [colour] if colour else nearest_subjects(word, bundle.subjects)
+
+
+def _visible(word: str) -> str:
+    """The word, escaped where it has characters that can't be seen."""
+    return word if word.isprintable() else ascii(word)[1:-1]

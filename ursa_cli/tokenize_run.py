@@ -140,7 +140,7 @@ def encode_shards(
     if sprites is not None and part.number == 1:
         save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
     if work.num_uncaptioned:
-        output.note(f"{work.num_uncaptioned} clips have no caption")
+        output.note(f"clips without a caption: {work.num_uncaptioned}")
     _report(results, out, writer.shards, encoder, report.path, work.num_uncaptioned)
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ursa_core.path.base import Path as ProbabilityPath
     from ursa_core.tokenizers.text import TextTokenizer
 
+_CODES_OF = "codes_of"
 _PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}
 
 
@@ -130,9 +131,22 @@ def resolve_model(
     return hub.find(wanted, progress, may_download=may_download, layouts=layouts)
 
 
-def save_tokenizer(folder: Path, config: VideoTokenizerConfig, weights: dict[str, Tensor]) -> None:
-    """Write the video tokenizer of a bundle, in float16."""
-    save_weights(folder / "vae", config.to_json(), weights, torch.float16)
+def save_tokenizer(
+    folder: Path,
+    config: VideoTokenizerConfig,
+    weights: dict[str, Tensor],
+    codes_of: str | None = None,
+) -> None:
+    """Write the video tokenizer of a bundle, in float16.
+
+    Args:
+        folder: of the bundle.
+        config: of the tokenizer.
+        weights: of the tokenizer.
+        codes_of: identity of the tokenizer whose encoder, and so whose codes, it has.
+    """
+    kept = {} if codes_of is None else {_CODES_OF: codes_of}
+    save_weights(folder / "vae", {**config.to_json(), **kept}, weights, torch.float16)
 
 
 def load_tokenizer(
@@ -154,7 +168,13 @@ def load_tokenizer(
 
 
 def tokenizer_identity(folder: Path) -> str:
-    """Sixteen hex digits that change with the tokenizer's configuration or weights."""
+    """Sixteen hex digits that change with the tokenizer's configuration or weights.
+
+    A decoder trained on with its encoder frozen keeps the identity that it started with.
+    """
+    kept = read_json(folder / "vae" / "config.json").get(_CODES_OF)
+    if isinstance(kept, str):
+        return kept
     digest = hashlib.sha256()
     for file in (folder / "vae" / "config.json", *sorted((folder / "vae").glob("*.safetensors"))):
         with file.open("rb") as opened:

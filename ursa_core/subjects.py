@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from ursa_core.model_folder import read_json, write_json
 
 SUBJECTS_FILE = "subjects.json"
 _VARIATION = "\ufe0f"
+_COMMON_PARTS = frozenset(("and", "black", "face", "in", "of", "the", "white", "with"))
+_LIKENESS = 0.76
+"""Least likeness of spelling, in [0, 1]: ``brown`` isn't near ``broken``."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,48 @@ def name_emoji(text: str, subjects: Sequence[Subject]) -> str:
     return " ".join(named.split()) if count else text
 
 
+def named_subjects(text: str, subjects: Sequence[Subject]) -> list[str]:
+    """Names of the subjects that a text names, by name or synonym, each once, as they come."""
+    other = synonyms(subjects)
+    names = {
+        word.lower(): subject.name
+        for subject in subjects
+        for word in (*other[subject.name], subject.name)
+    }
+    if not names:
+        return []
+    # The longest first: a black cat isn't a cat too.
+    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    found = re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", text.lower())
+    return list(dict.fromkeys(names[word] for word in found))
+
+
 def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> list[str]:
-    """Names of the subjects that a word most likely means: by tag, then by spelling."""
+    """Names of the subjects that a word most likely means: by tag, then by spelling.
+
+    An emoji is taken by the words of its Unicode name.
+    """
+    if not any(character.isalpha() for character in word):
+        spelled = [w for each in word for w in unicodedata.name(each, "").lower().split()]
+        same = [s.name for w in spelled for s in subjects if w == s.name]
+        alike = [s.name for w in spelled for s in subjects if w in _telling_parts(s.name)]
+        return list(dict.fromkeys([*same, *alike]))[:count]
     word = word.lower()
-    tagged = [subject.name for subject in subjects if word in subject.tags]
-    names: dict[str, str] = {}
+    singular = [word, word.removesuffix("s"), word.removesuffix("es")]
+    tagged = [subject.name for w in singular for subject in subjects if w in subject.tags]
+    names = {subject.name.lower(): subject.name for subject in subjects}
     for subject in subjects:
-        for part in (subject.name, *subject.name.split()):
-            names.setdefault(part.lower(), subject.name)
-    close = [names[near] for near in difflib.get_close_matches(word, names, count, cutoff=0.6)]
-    return list(dict.fromkeys([*tagged, *close]))[:count]
+        for part in _telling_parts(subject.name):
+            names.setdefault(part, subject.name)
+    exact = [names[w] for w in singular if w in names]
+    likely = difflib.get_close_matches(word, names, count, _LIKENESS) if len(word) > 2 else []
+    close = [names[near] for near in likely]
+    return list(dict.fromkeys([*exact, *tagged, *close]))[:count]
+
+
+def _telling_parts(name: str) -> list[str]:
+    """Words of a name that say which figure it is."""
+    return [part for part in name.lower().split() if part not in _COMMON_PARTS]
 
 
 def save_subjects(folder: Path, subjects: Sequence[Subject]) -> None:

@@ -29,6 +29,8 @@ def test_default_names_sort_by_index_and_tell_the_prompt() -> None:
         ("-rf *", "rf"),
         ("熊在森林里", "熊在森林里"),
         ("…", "untitled"),
+        ("\N{FOX FACE}", "fox-face"),
+        ("a \N{CAT} on teal", "a-cat-on-teal"),
         ("_a_", "a"),
     ],
 )

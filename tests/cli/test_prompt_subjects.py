@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ursa_cli.main import main
+from ursa_cli.prompt_warnings import prompt_warnings
 from ursa_core.bundle import load_bundle, resolve_model
+from ursa_core.data.emoji import BACKGROUNDS
 from ursa_core.sampling.generate import GenerateOptions, Pass, full_prompt
 from ursa_core.subjects import SUBJECTS_FILE, Subject, save_subjects
 
@@ -78,20 +80,48 @@ def test_two_hundred_words_are_told_in_short(
     assert len(err) < 800
 
 
+@pytest.mark.parametrize(
+    ("prompt", "warned"),
+    [
+        ("a red circle moves up", None),
+        ("", None),
+        ("a navy background", "names nothing that the model draws (ursa models show"),
+        (
+            "a red circle moves yellow star",
+            "draws one figure, and the prompt names red circle, yel",
+        ),
+        ("a red circle on turquoise", "turquoise (nearest: teal)"),
+        ("a red circle xx\u200byy", r"xx\u200byy"),
+        ("foxes", "these words of the prompt: foxes (ursa models show"),
+        ("लोमड़ी", "it knows none, and reads English"),
+    ],
+)
+def test_a_prompt_is_judged_by_its_figures(model: Path, prompt: str, warned: str | None) -> None:
+    bundle = load_bundle(model)
+    told = prompt_warnings(bundle, GenerateOptions(prompt))
+    assert warned in told[0] if warned else told == [], told
+    assert len(told) <= 1
+
+
 def test_the_list_of_subjects_goes_by_group(
-    model: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
     assert main(["models", "show", str(model), "--prompts"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"shapes: red circle {CIRCLE.emoji}",
-        f"sky: yellow star {STAR.emoji}",
-    ]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"shapes: red circle {CIRCLE.emoji}", f"sky: yellow star {STAR.emoji}"]
+    assert max(map(len, lines)) <= 60
+    told = " ".join(line.strip() for line in lines[2:])
+    assert told.startswith(f"backgrounds: {', '.join(BACKGROUNDS)} prompts: a red circle on a teal")
+    assert "a small red circle on the right on a teal background" in told
     assert main(["models", "show", str(model), "--prompts", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["subjects"] == {
-        "shapes": [f"red circle {CIRCLE.emoji}"],
-        "sky": [f"yellow star {STAR.emoji}"],
+        "shapes": [{"name": "red circle", "emoji": CIRCLE.emoji}],
+        "sky": [{"name": "yellow star", "emoji": STAR.emoji}],
     }
+    assert shown["backgrounds"] == list(BACKGROUNDS)
+    assert len(shown["prompts"]) == 5
 
 
 def test_a_model_without_subjects_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -154,5 +154,5 @@ def test_a_missing_tokenizer_says_why_and_what_to_train_first(
     error, hint = capsys.readouterr().err.splitlines()
     assert re.search(message, error)
     assert advice in hint
-    assert hint.endswith("or train it first, as recipes/nano_tokenizer.yaml")
+    assert hint.endswith("or train it first, by a recipe of `kind: tokenizer`")
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,7 @@
 """Clips of emoji and film: decided by their number, true to their captions, apart by split."""
 
+import json
+
 import numpy as np
 import pytest
 from tiny_packs import NUM_FRAMES, SUBJECTS, write_packs
@@ -12,6 +14,7 @@ from ursa_core.data.emoji import (
     backgrounds_of,
     caption,
     is_held_out,
+    nearest_background,
     render,
     sample_spec,
 )
@@ -221,9 +224,18 @@ def test_damaged_folders_are_told(packs, folder, tmp_path):
         prepare_sprites(tmp_path, tmp_path / "out", 16)
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "sprites.json").write_text('{"starts": [0, 3]}')
-    with pytest.raises(DataError, match="don't fit one another"):
-        load_sprites(tmp_path)
+    starts = json.loads((tmp_path / "sprites.json").read_text())["starts"]
+    for damaged in ([0, 3], [0, 0, *starts[2:]], [-1, *starts[1:]], [1, *starts[1:]]):
+        (tmp_path / "sprites.json").write_text(json.dumps({"starts": damaged}))
+        with pytest.raises(DataError, match="don't fit one another"):
+            load_sprites(tmp_path)
     (tmp_path / "sprites.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match="is damaged"):
         load_sprites(tmp_path)
+
+
+def test_colours_of_css_have_a_nearest_background():
+    assert nearest_background("turquoise") == "teal"
+    assert nearest_background("Grey") == "gray"
+    assert nearest_background("gold") == "yellow"
+    assert nearest_background("fox") is None

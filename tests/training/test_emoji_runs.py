@@ -76,15 +76,17 @@ def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(mixture, tmp_pa
     freeze = [f"init={tmp_path / 'start'}", "freeze_encoder=true"]
     train(mixture, tmp_path, "run", *freeze, "train.steps=3")
     train(mixture, tmp_path, "run", *freeze, "train.steps=6")
-    start, run = (load_tokenizer(tmp_path / name)[0] for name in ("start", "run"))
+    (start, _, identity), (run, _, same) = (load_tokenizer(tmp_path / n) for n in ("start", "run"))
+    assert same == identity
     theirs, ours = start.state_dict(), run.state_dict()
     kept = {name for name in ours if torch.equal(ours[name], theirs[name])}
     assert kept >= {name for name in ours if name.startswith(("encoder.", "quant_conv."))}
     assert not any(name.startswith("decoder.conv_in") for name in kept)
     with pytest.raises(RecipeError, match="freeze_encoder: keeps the codes of a tokenizer"):
         recipe_of(mixture, tmp_path, "freeze_encoder=true")
-    with pytest.raises(RecipeError, match="of another kind"):
+    with pytest.raises(RecipeError, match="of another kind") as refusal:
         build_task(recipe_of(mixture, tmp_path, *freeze, "model.levels=[3, 3, 3]"), CPU)
+    assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
 
 
 def test_tokens_of_emoji_make_a_bundle_with_subjects(folder, mixture, tmp_path, capsys):

@@ -14,8 +14,15 @@ _MAX_SLUG_BYTES = 48
 
 
 def slug(text: str) -> str:
-    """A text as a part of a file name: its words in lower case, joined by hyphens."""
-    words = re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())
+    """A text as a part of a file name: its words in lower case, joined by hyphens.
+
+    Emoji and other symbols go by their Unicode names.
+    """
+    spelled = "".join(
+        f" {unicodedata.name(each, '')} " if unicodedata.category(each) == "So" else each
+        for each in unicodedata.normalize("NFC", text)
+    )
+    words = re.findall(r"\w+", spelled.lower())
     cut = "-".join(words).encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
     return cut.strip("-_") or "untitled"
 

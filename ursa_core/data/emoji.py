@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 from ursa_core.data.packs import Sprites
 from ursa_core.errors import UsageError
@@ -102,6 +102,14 @@ def caption(name: str, background: str, kind: str = "plain", side: str = "right"
 
 
 _ARTICLE = {name: "an" if name[0] in "aeiou" else "a" for name in BACKGROUNDS}
+
+
+def nearest_background(word: str) -> str | None:
+    """The background nearest to a colour of CSS, as teal to turquoise; None for other words."""
+    if word.lower() not in ImageColor.colormap:
+        return None
+    given = np.array(ImageColor.getrgb(word)[:3])
+    return min(BACKGROUNDS, key=lambda name: float(np.linalg.norm(given - BACKGROUNDS[name])))
 
 
 def is_held_out(name: str, background: str) -> bool:

@@ -7,6 +7,7 @@ folder; ``load_sprites`` and ``load_film`` map them. ``recipes/emoji_data.py`` m
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ def load_sprites(folder: Path) -> Sprites:
         starts = tuple(int(start) for start in read_json(folder / SPRITE_TABLE)["starts"])
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"the tables of emoji in {folder} are damaged", _REMAKE) from error
-    if not subjects or len(starts) != len(subjects) + 1 or starts[-1] != len(frames):
+    rising = starts[:1] == (0,) and all(a < b for a, b in pairwise(starts))
+    if not subjects or not rising or len(starts) != len(subjects) + 1 or starts[-1] != len(frames):
         raise DataError(f"the tables of emoji in {folder} don't fit one another", _REMAKE)
     return Sprites(subjects, frames, starts)
 

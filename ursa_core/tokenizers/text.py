@@ -136,6 +136,13 @@ class TextTokenizer:
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
         return list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown_id))
 
+    def knows_any(self, text: str) -> bool:
+        """Whether the vocabulary has any word of a prompt."""
+        unknown_token = getattr(self._backend.model, "unk_token", None)
+        unknown_id = None if unknown_token is None else self._backend.token_to_id(unknown_token)
+        (encoding,) = self._encode([text])
+        return any(token != unknown_id for token in encoding.ids)
+
     def cut(self, text: str) -> str:
         """The end of a prompt that doesn't fit into ``max_prompt_length`` ids, or ``""``."""
         (encoding,) = self._encode([text])

@@ -251,7 +251,7 @@ def _tokenizer_folder(tokenizer: str) -> Path:
     try:
         return resolve_model(tokenizer)
     except CheckpointError as error:
-        error.hint += "; or train it first, as recipes/nano_tokenizer.yaml"
+        error.hint += "; or train it first, by a recipe of `kind: tokenizer`"
         raise
 
 

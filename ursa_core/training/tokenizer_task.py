@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -60,22 +60,28 @@ class TokenizerTask:
         self._ahead: dict[tuple[int, int, str, int], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
+        self.codes_of: str | None = None
         if recipe.init:
-            start, _, _ = load_tokenizer(recipe.init, device)
-            fits = isinstance(start, VideoTokenizer) and self.config == (
-                start.config
-                if recipe.freeze_encoder
-                else replace(start.config, levels=self.config.levels)
-            )
-            if not fits:
+            start, _, identity = load_tokenizer(recipe.init, device)
+            if not isinstance(start, VideoTokenizer):
+                raise RecipeError(
+                    f"{recipe.init} that training starts from has an image tokenizer",
+                    "start from a video tokenizer, or leave init out",
+                )
+            theirs, ours = asdict(start.config), asdict(self.config)
+            if not recipe.freeze_encoder:
+                theirs["levels"] = ours["levels"]
+            different = [f"{key}: {_yaml(theirs[key])}" for key in ours if ours[key] != theirs[key]]
+            if different:
                 raise RecipeError(
                     f"the tokenizer of {recipe.init} that training starts from is of another kind",
-                    f"give the recipe's model its settings: {start.config}",
+                    f"give the recipe's model its {', '.join(different)}",
                 )
             copy_weights_(self.model, start.state_dict())
-        if recipe.freeze_encoder:
-            for part in (self.model.encoder, self.model.quant_conv):
-                part.requires_grad_(False)
+            if recipe.freeze_encoder:
+                self.codes_of = identity
+                for part in (self.model.encoder, self.model.quant_conv):
+                    part.requires_grad_(False)
         if recipe.train.compile:
             self.model.compile()
         self.objective = self.model
@@ -138,7 +144,8 @@ class TokenizerTask:
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
-        save_tokenizer(folder, self.config, {**self.model.state_dict(), **weights})
+        whole = {**self.model.state_dict(), **weights}
+        save_tokenizer(folder, self.config, whole, self.codes_of)
         data = self.recipe.data
         settings = BundleSettings(
             frames=FULL_FRAMES, height=data.height, width=data.width, fps=FPS, motion_prefix=False
@@ -166,6 +173,11 @@ def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
                 slice(0, min(a, b)) for a, b in zip(parameter.shape, given.shape, strict=True)
             )
             parameter[corner] = given[corner]
+
+
+def _yaml(value: object) -> str:
+    """A setting as a recipe would say it."""
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 FULL_FRAMES = 17
