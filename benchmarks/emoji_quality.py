@@ -38,6 +38,7 @@ from ursa_core.bundle_settings import load_settings
 from ursa_core.data import emoji, shapes
 from ursa_core.data.film import FilmClips
 from ursa_core.data.packs import Film, Sprites, load_film, load_sprites
+from ursa_core.data.tokenizing import encode_clips
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.emoji_matcher import EmojiMatcher, Match
@@ -47,6 +48,7 @@ from ursa_core.media import Frames, read_media, to_frames, to_video, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tasks.given_media import Given, GivenMedia
+from ursa_core.tokenizers.visual import decode_frames
 
 NUM_PAIRS = 200
 NUM_TOKENIZER_CLIPS = 64
@@ -140,9 +142,8 @@ def tokenizer_quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, A
         decibels = []
         for index in range(args.limit or NUM_TOKENIZER_CLIPS):
             frames = np.ascontiguousarray(draw(index))
-            with torch.inference_mode():
-                codes = tokenizer.encode(to_video(frames))
-                decibels.append(psnr(frames, to_frames(tokenizer.decode(codes))))
+            codes = encode_clips(tokenizer, [frames], args.refine)
+            decibels.append(psnr(frames, decode_frames(tokenizer, codes[0])))
             used += torch.bincount(codes.flatten(), minlength=len(used))
         result[f"psnr_{name}"] = float(np.mean(decibels))
         print(f"{name:14}{np.mean(decibels):7.2f} dB, lowest {np.min(decibels):.2f} dB")
@@ -244,6 +245,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="so many clips (of each source)")
     parser.add_argument("--seed", type=int, default=0, help="of every clip")
     parser.add_argument("--out", type=Path, default=Path("out_emoji_quality"), help="for the clips")
+    parser.add_argument("--refine", type=int, default=0, help="steps, as of ursa tokenize")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check-matcher", action="store_true", help="match reference clips instead")
     mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")

@@ -167,6 +167,15 @@ def tokenize_media(
             rich_help_panel=_DRAWN,
         ),
     ] = None,
+    refine: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Steps that better the codes through the decoder: 20 give about 1 dB, in some "
+            "sixty times the time.",
+            rich_help_panel=options.RUN_PANEL,
+        ),
+    ] = 0,
     check: Annotated[
         int | None,
         typer.Option(
@@ -223,15 +232,16 @@ def tokenize_media(
         raise UsageError("no output is given", "add -o OUT")
     options.require(num >= 1, "--num", num, "1 or more")
     options.require(seed >= 0, "--seed", seed, "0 or more")
+    options.require(0 <= refine <= 1000, "--refine", refine, "0 to 1000")
     options.require(check is None or check >= 0, "--check", check, "0 or more")
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
     options.require(fps is None or 0.1 <= fps <= 1000, "--fps", fps, "0.1 to 1000")
     options.require(frames is None or frames >= 1, "--frames", frames, "1 or more")
     sizes = [] if size is None else [options.parse_size(part) for part in size.split(",")]
     if decode is not None:
-        if inputs or frames is not None or sizes:
+        if inputs or frames is not None or sizes or refine:
             raise UsageError(
-                "--decode takes a token file and no INPUT, --frames or --size",
+                "--decode takes a token file and no INPUT, --frames, --size or --refine",
                 "as in: ursa tokenize --decode clip.safetensors -o back.mp4",
             )
         run.decode_clip(decode, out, model, device, fps, crf, force)
@@ -246,7 +256,7 @@ def tokenize_media(
     if out.suffix == CLIP_SUFFIX:
         if shard is not None or clips not in ("head", "full"):
             raise UsageError(f"{out} holds one clip", "give a folder as OUT")
-        encoder = run.load(model, device, fps, frames, sizes, clips, 1, 1, filters)
+        encoder = run.load(model, device, fps, frames, sizes, clips, 1, 1, filters, refine)
         run.encode_clip(inputs[0], out, encoder, seed, check, sprites)
         return
     part = run.part_of(shard)
@@ -256,7 +266,7 @@ def tokenize_media(
             f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
         )
     encoder = run.load(
-        model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters
+        model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters, refine
     )
     run.encode_shards(inputs, out, encoder, num, seed, check, fresh, sprites, part)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ursa_cli import options, output
 from ursa_cli.batch_run import local_device
 from ursa_core.batches.shards import Shard, launched_shard, parse_shard
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from ursa_core.data.cuts import Cut, Filters, Mode
@@ -24,12 +24,13 @@ NUM_SHAPES_CHECKED = 16
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded video tokenizer, its identity, and how it wants clips cut."""
+    """A loaded video tokenizer, its identity, how it wants clips cut, and steps of refinement."""
 
     model: str
     tokenizer: "VisualTokenizer"
     digest: str
     cut: "Cut"
+    refine: int = 0
 
 
 def part_of(shard: str | None) -> Shard:
@@ -47,18 +48,21 @@ def load(
     stride: int,
     count: int,
     filters: "Filters",
+    refine: int,
 ) -> Encoder:
     """The tokenizer of a model, and the cut that the options ask for.
 
     Raises:
         CheckpointError: there is no such model, or it is damaged.
         ShapeError: the cut doesn't fit its strides.
+        UsageError: codes of images are to be refined.
     """
     from ursa_core.bundle import load_tokenizer
     from ursa_core.data.cuts import Cut
     from ursa_core.devices import pick_device
     from ursa_core.grids import PixelShape
     from ursa_core.hub import name_of
+    from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
     folder = options.model_folder(model)
     tokenizer, settings, digest = load_tokenizer(folder, pick_device(local_device(device)))
@@ -67,7 +71,12 @@ def load(
     cut = Cut(fps or settings.fps, shape, mode, stride, count, tuple(others), filters)
     for height, width in cut.all_sizes:  # refuses what doesn't fit
         tokenizer.strides.grid(PixelShape(shape.frames, height, width))
-    return Encoder(name_of(folder, exact=True), tokenizer, digest, cut)
+    if refine and not isinstance(tokenizer, VideoTokenizer):
+        raise UsageError(
+            f"the model {model} has an image tokenizer, whose codes can't be refined",
+            "leave out --refine",
+        )
+    return Encoder(name_of(folder, exact=True), tokenizer, digest, cut, refine)
 
 
 def encode_clip(
@@ -83,8 +92,9 @@ def encode_clip(
     from ursa_core.data.tokenizing import tokenize_clip
 
     item = find_clip(given, seed, encoder.cut.fps, sprites)
+    checked = check is None or check > 0
     result = tokenize_clip(
-        item, encoder.tokenizer, encoder.digest, encoder.cut, out, check is None or check > 0
+        item, encoder.tokenizer, encoder.digest, encoder.cut, out, checked, encoder.refine
     )
     _report([result], out, [out], encoder)
 
@@ -119,11 +129,12 @@ def encode_shards(
         remove_shards(out)
         remove_reports(out)
     identity = token_identity(encoder.tokenizer, encoder.digest)
-    writer = ShardWriter(out, identity, cut.to_json(), part=part)
+    refined = {"refine": encoder.refine} if encoder.refine else {}
+    writer = ShardWriter(out, identity, {**cut.to_json(), **refined}, part=part)
     results: list[ItemResult] = []
     try:
         with Report(out, writer.settings, part) as report:
-            work = Tokenizing(encoder.tokenizer, cut, writer, check)
+            work = Tokenizing(encoder.tokenizer, cut, writer, check, encoder.refine)
             iteration = work.run(items, report.dropped)
             with closing(iteration), output.progress(len(items), "tokenize") as advance:
                 for name, of_item in iteration:

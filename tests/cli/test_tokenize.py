@@ -119,6 +119,33 @@ def test_a_folder_goes_to_shards_and_bad_files_are_told(
     assert [grid.frames for grid in read_shards(tmp_path / "shards").grids] == [1]
 
 
+def test_refined_codes_are_told_apart_and_come_nearer(
+    model: str,
+    published_image_model: Path,
+    media: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    psnr = []
+    for steps in (0, 8):
+        out = tmp_path / f"{steps}.safetensors"
+        options = ["-o", out, "--model", model, "--refine", steps, "--json"]
+        code, text, _ = tokenize(capsys, media / "0.mkv", *options)
+        assert code == 0
+        psnr.append(as_json(text)["psnr"])
+    assert psnr[1] > psnr[0]
+    shards = [media, "-o", tmp_path / "shards", "--model", model]
+    assert tokenize(capsys, *shards, "--refine", 2)[0] == 0
+    assert tokenize(capsys, *shards, "--refine", 2)[0] == 0
+    code, _, err = tokenize(capsys, *shards)
+    assert code == 1
+    assert "made with another refine: 2, not None" in err
+    image = ["--model", published_image_model, "--frames", 1, "--size", "64x64"]
+    code, _, err = tokenize(capsys, media / "0.mkv", "-o", tmp_path / "i", *image, "--refine", 1)
+    assert code == 2
+    assert "codes can't be refined" in err
+
+
 def test_an_interrupted_run_keeps_its_clips_and_goes_on(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +311,8 @@ def test_folders_and_stills_that_are_no_clip_are_told(
         (["--decode", "x.safetensors", "a.mp4", "-o", "x"], "no INPUT"),
         (["--decode", "x.safetensors", "-o", "x.mp4", "--crf", "52"], "--crf can't be 52"),
         (["--decode", "x.safetensors", "-o", "x.avi"], "unknown extension"),
+        (["x.mp4", "-o", "x", "--refine", "-1"], "--refine can't be -1"),
+        (["--decode", "x.safetensors", "-o", "x.mp4", "--refine", "3"], "--refine"),
         (["x.mp4", "-o", "x", "--device", "abacus"], "no device 'abacus'"),
     ],
 )

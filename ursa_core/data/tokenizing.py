@@ -7,6 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
+from ursa_core.tokenizers.refine import refined_codes
+from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
 BATCH_SIZE = 16
@@ -44,9 +47,19 @@ def token_identity(tokenizer: VisualTokenizer, digest: str) -> TokenIdentity:
 
 
 @torch.inference_mode()
-def encode_clips(tokenizer: VisualTokenizer, clips: Sequence[Frames]) -> Tensor:
-    """Codes int64 (B, f, h, w), on the CPU, of clips uint8 (F, H, W, 3) of one shape."""
+def encode_clips(tokenizer: VisualTokenizer, clips: Sequence[Frames], refine: int = 0) -> Tensor:
+    """Codes int64 (B, f, h, w), on the CPU, of clips uint8 (F, H, W, 3) of one shape.
+
+    Args:
+        tokenizer: encodes them; of videos, where codes are refined.
+        clips: of one shape.
+        refine: steps of ``refined_codes``, clip by clip.
+    """
     device = next(tokenizer.parameters()).device
+    if refine:
+        tokenizer = cast(VideoTokenizer, tokenizer)
+        codes = [refined_codes(tokenizer, to_video(frames).to(device), refine) for frames in clips]
+        return torch.cat(codes).cpu()
     video = torch.cat([to_video(frames) for frames in clips]).to(device)
     return tokenizer.encode(video).cpu()
 
@@ -58,7 +71,13 @@ def measure(tokenizer: VisualTokenizer, codes: Tensor, frames: Frames) -> Qualit
 
 
 def tokenize_clip(
-    item: Item, tokenizer: VisualTokenizer, digest: str, cut: Cut, path: Path, check: bool = True
+    item: Item,
+    tokenizer: VisualTokenizer,
+    digest: str,
+    cut: Cut,
+    path: Path,
+    check: bool = True,
+    refine: int = 0,
 ) -> ItemResult:
     """Encode one clip into a token file.
 
@@ -69,6 +88,7 @@ def tokenize_clip(
         cut: how the clip is cut.
         path: the file, replaced where it exists.
         check: decode the codes again and compare.
+        refine: steps of ``refined_codes``.
 
     Raises:
         DataError: the clip can't be read or is too short, or the file can't be written.
@@ -78,7 +98,7 @@ def tokenize_clip(
     clip = next(item.clips(cut, tokenizer.strides.temporal))
     if isinstance(clip, Dropped):
         raise DataError(f"{clip.name} is {clip.reason}: {clip.found}", "leave out the filter")
-    (codes,) = encode_clips(tokenizer, [clip.frames])
+    (codes,) = encode_clips(tokenizer, [clip.frames], refine)
     metadata = {
         "tokenizer": digest,
         "fps": cut.fps,
@@ -177,6 +197,7 @@ class Tokenizing:
         cut: how they are cut.
         writer: takes the rows.
         num_checked: clips that are decoded again and compared, from the first on; all by default.
+        refine: steps of ``refined_codes``.
 
     Attributes:
         num_uncaptioned: clips without a caption, so far.
@@ -191,8 +212,10 @@ class Tokenizing:
         cut: Cut,
         writer: ShardWriter,
         num_checked: int | None = None,
+        refine: int = 0,
     ) -> None:
         self._tokenizer, self._cut, self._writer = tokenizer, cut, writer
+        self._refine = refine
         self._num_left = num_checked
         self.num_uncaptioned = 0
         self._waiting: dict[tuple[int, ...], list[tuple[_Work, LoadedClip, float]]] = {}
@@ -265,7 +288,7 @@ class Tokenizing:
         if not clips or (if_full and len(clips) < _batch_size(clips[0][1].frames[..., 0].size)):
             return
         batch, clips[:] = list(clips), []
-        codes = encode_clips(self._tokenizer, [clip.frames for _, clip, _ in batch])
+        codes = encode_clips(self._tokenizer, [clip.frames for _, clip, _ in batch], self._refine)
         for (work, clip, motion), of_clip in zip(batch, codes, strict=True):
             row = TokenRow(of_clip, clip.captions, self._cut.fps, motion, clip.name)
             work.rows.append(row)
