@@ -86,12 +86,17 @@ def reference(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int = 0) ->
 def rendered(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int) -> Frames:
     """A reference clip of a pair, moved by a few pixels."""
     clip = reference(sprites, shape, pair, seed)
-    rng = np.random.default_rng(stream_seed(seed, f"{pair[0]} shifted"))
+    rng = np.random.default_rng(stream_seed(seed, f"{'/'.join(pair)} shifted"))
     down, right = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2)
     pad = ((0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT), (0, 0))
     padded = np.pad(clip, pad, mode="edge")
     top, left = MAX_SHIFT + down, MAX_SHIFT + right
     return padded[:, top : top + shape.height, left : left + shape.width]
+
+
+def moves_alike(motion: float, wanted: float) -> bool:
+    """Whether a clip moves half to twice as much as its reference."""
+    return wanted / 2 <= motion <= wanted * 2
 
 
 def matcher_check(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
@@ -189,13 +194,15 @@ def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             if number % 20 == 0:
                 print(f"{number}/{len(pairs)} clips", file=sys.stderr, flush=True)
-    moved = np.array([match.motion for match in matches])
-    wanted = np.array([matcher.motion_of(*pair) for pair in pairs])
+    moves = [
+        moves_alike(match.motion, matcher.motion_of(*pair))
+        for pair, match in zip(pairs, matches, strict=True)
+    ]
     pairs_seen = list(zip(pairs, matches, strict=True))
     shares = {
         "subject": float(np.mean([match.subject == name for (name, _), match in pairs_seen])),
         "background": float(np.mean([match.background == b for (_, b), match in pairs_seen])),
-        "motion": float(np.mean((moved >= wanted / 2) & (moved <= wanted * 2))),
+        "motion": float(np.mean(moves)),
     }
     for name, share in shares.items():
         print(f"{name:14}{share:7.1%}")
@@ -226,7 +233,7 @@ def loops(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
         seams.append(seam / max(*inside, 1e-6))
         match, wanted = matcher.match(frames), matcher.motion_of(*pair)
         right.append(match.subject == pair[0])
-        moves.append(wanted / 2 <= match.motion <= wanted * 2)
+        moves.append(moves_alike(match.motion, wanted))
     shares = {
         "subject": float(np.mean(right)),
         "motion": float(np.mean(moves)),
@@ -234,7 +241,12 @@ def loops(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     }
     for name, share in shares.items():
         print(f"{name:14}{share:7.1%}")
-    return {"clips": len(pairs), **shares, "seam_median": float(np.median(seams))}
+    return {
+        "clips": len(pairs),
+        "device": str(device),
+        **shares,
+        "seam_median": float(np.median(seams)),
+    }
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -252,6 +264,8 @@ def parse_arguments() -> argparse.Namespace:
     mode.add_argument("--tokenizer", action="store_true", help="PSNR and codebook use instead")
     mode.add_argument("--loops", action="store_true", help="loops instead")
     args = parser.parse_args()
+    if args.refine and not args.tokenizer:
+        parser.error("--refine is for --tokenizer")
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit} leaves no clips; give 1 or more")
     return args

@@ -4,7 +4,7 @@ Purpose: animated emoji with names, and film with its shots, as pixels that trai
 Hardware: one CPU core; `packs` also needs npm, pip and a network.
 Time: `packs` fetches about 900 MB; `pixels` takes a minute for 120 subjects.
 Command: python recipes/emoji_data.py packs data/packs
-         python recipes/emoji_data.py pixels data/packs data/emoji --subjects 120
+         python recipes/emoji_data.py pixels data/packs data/emoji --subjects 120 --side 128
          To carry pixels to another machine, and there back from 20 MB of films:
          python recipes/emoji_data.py shrink data/emoji data/emoji_small
          python recipes/emoji_data.py restore data/emoji_small data/emoji

@@ -1,7 +1,6 @@
 """`ursa models`: the models there are, what each is, downloads from the hub, and conversion."""
 
 import math
-import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -104,19 +103,18 @@ def _show_subjects(found: "Summary") -> None:
     from ursa_core.errors import UsageError
     from ursa_core.subjects import load_subjects
 
-    subjects = sorted(load_subjects(found.folder), key=lambda subject: subject.name.casefold())
+    subjects = load_subjects(found.folder)
     if not subjects:
         raise UsageError(
             f"the model {found.name} has no list of subjects",
             "its model card says what it knows; leave out --prompts",
         )
-    groups: dict[str, list[dict[str, str]]] = {}
-    for subject in subjects:
-        entry = {"name": subject.name, "emoji": subject.emoji}
-        groups.setdefault(subject.group, []).append(entry)
+    groups: dict[str, list[dict[str, str]]] = {subject.group: [] for subject in subjects}
+    for subject in sorted(subjects, key=lambda subject: subject.name.casefold()):
+        groups[subject.group].append({"name": subject.name, "emoji": subject.emoji})
     prompts = [emoji.caption(subjects[0].name, "teal", kind) for kind in emoji.KINDS]
     lists = {
-        **{group: [f"{s['name']} {s['emoji']}" for s in all_] for group, all_ in groups.items()},
+        **{name: [f"{s['name']} {s['emoji']}" for s in group] for name, group in groups.items()},
         "backgrounds": [*emoji.BACKGROUNDS],
         "prompts": prompts,
     }
@@ -126,19 +124,12 @@ def _show_subjects(found: "Summary") -> None:
         "backgrounds": lists["backgrounds"],
         "prompts": prompts,
     }
-    lines = [line for name, entries in lists.items() for line in _wrapped(name, entries)]
+    lines = [
+        line
+        for name, entries in lists.items()
+        for line in output.wrapped(f"{name}: {', '.join(entries)}")
+    ]
     output.data(payload, lines=lines)
-
-
-def _wrapped(name: str, entries: list[str]) -> list[str]:
-    """A list as lines that fit the terminal; emoji are two columns wide."""
-    from rich.console import Console
-    from rich.text import Text
-
-    width = shutil.get_terminal_size().columns
-    whole = Text(f"{name}: {', '.join(entries)}").wrap(Console(width=width), width - 2)
-    first, *rest = (line.plain.rstrip() for line in whole)
-    return [first, *(f"  {line}" for line in rest)]
 
 
 @models.command("pull")

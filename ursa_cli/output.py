@@ -92,6 +92,18 @@ def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> li
     return [*lines, f"({left_out} more columns don't fit the terminal)"] if left_out else lines
 
 
+def wrapped(text: str) -> list[str]:
+    """Lines of a long text that fit a terminal, the later ones indented; elsewhere one line."""
+    if not _is_terminal(sys.stdout):
+        return [text]
+    from rich.console import Console
+    from rich.text import Text
+
+    width = shutil.get_terminal_size().columns - 2
+    first, *rest = Text(text).wrap(Console(width=width), width)  # emoji are two columns wide
+    return [first.plain.rstrip(), *(f"  {line.plain.rstrip()}" for line in rest)]
+
+
 def size(num_bytes: float) -> str:
     """Bytes as people read them, as ``15.9 MB``."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

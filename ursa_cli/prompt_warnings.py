@@ -84,9 +84,9 @@ def _nearest(word: str, bundle: "Bundle") -> list[str]:
     if not bundle.subjects:
         return []
     colour = nearest_background(word)
-    return [colour] if colour else nearest_subjects(word, bundle.subjects)
+    return nearest_subjects(word, bundle.subjects) or ([colour] if colour else [])
 
 
 def _visible(word: str) -> str:
-    """The word, escaped where it has characters that can't be seen."""
-    return word if word.isprintable() else ascii(word)[1:-1]
+    """The word, with the characters escaped that can't be seen."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in word)

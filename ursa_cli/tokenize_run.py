@@ -30,7 +30,7 @@ class Encoder:
     tokenizer: "VisualTokenizer"
     digest: str
     cut: "Cut"
-    refine: int = 0
+    refine: int
 
 
 def part_of(shard: str | None) -> Shard:
@@ -219,6 +219,7 @@ def _report(
         "tokenizer": encoder.digest,
         "fps": encoder.cut.fps,
         "grid": _grid(encoder),
+        "refine": encoder.refine,
         **{f"num_{name}": counts[name] for name in ("done", "kept", "skipped", "dropped")},
         "num_uncaptioned": num_uncaptioned,
         "dropped": dict(dropped),

@@ -154,7 +154,7 @@ def load_tokenizer(
 ) -> tuple[VisualTokenizer, BundleSettings, str]:
     """The video or image tokenizer of a bundle in float32, its settings, and its identity.
 
-    The identity is a hash of configuration and weights: codes mean the same only under one.
+    Codes mean the same only under one identity, see ``tokenizer_identity``.
 
     Raises:
         CheckpointError: a file is missing or damaged, or describes no tokenizer of ours.
@@ -168,9 +168,10 @@ def load_tokenizer(
 
 
 def tokenizer_identity(folder: Path) -> str:
-    """Sixteen hex digits that change with the tokenizer's configuration or weights.
+    """Sixteen hex digits that say what codes mean.
 
-    A decoder trained on with its encoder frozen keeps the identity that it started with.
+    A hash of configuration and weights, or that of the tokenizer whose encoder was kept, as
+    ``codes_of`` records it.
     """
     kept = read_json(folder / "vae" / "config.json").get(_CODES_OF)
     if isinstance(kept, str):

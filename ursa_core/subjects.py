@@ -67,29 +67,33 @@ def name_emoji(text: str, subjects: Sequence[Subject]) -> str:
 
 
 def named_subjects(text: str, subjects: Sequence[Subject]) -> list[str]:
-    """Names of the subjects that a text names, by name or synonym, each once, as they come."""
-    other = synonyms(subjects)
-    names = {
-        word.lower(): subject.name
-        for subject in subjects
-        for word in (*other[subject.name], subject.name)
-    }
-    if not names:
+    """Names of the subjects that a text names, each once, as they come; else by one synonym.
+
+    Synonyms alone don't count beside a name: ``purple`` is one of a heart's.
+    """
+    by_name = {subject.name.lower(): subject.name for subject in subjects}
+    by_synonym = {tag: name for name, tags in synonyms(subjects).items() for tag in tags}
+    return _found(text, by_name) or _found(text, by_synonym)[:1]
+
+
+def _found(text: str, words: dict[str, str]) -> list[str]:
+    """What the words of a table stand for, where a text has them."""
+    if not words:
         return []
     # The longest first: a black cat isn't a cat too.
-    longest_first = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     found = re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", text.lower())
-    return list(dict.fromkeys(names[word] for word in found))
+    return list(dict.fromkeys(words[word] for word in found))
 
 
 def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> list[str]:
-    """Names of the subjects that a word most likely means: by tag, then by spelling.
+    """Names of the subjects that a word most likely means: by name, by tag, by spelling.
 
     An emoji is taken by the words of its Unicode name.
     """
     if not any(character.isalpha() for character in word):
         spelled = [w for each in word for w in unicodedata.name(each, "").lower().split()]
-        same = [s.name for w in spelled for s in subjects if w == s.name]
+        same = [s.name for w in spelled for s in subjects if w == s.name.lower()]
         alike = [s.name for w in spelled for s in subjects if w in _telling_parts(s.name)]
         return list(dict.fromkeys([*same, *alike]))[:count]
     word = word.lower()

@@ -5,13 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
+from ursa_cli import output
 from ursa_cli.main import main
 from ursa_cli.prompt_warnings import prompt_warnings
 from ursa_core.bundle import load_bundle, resolve_model
-from ursa_core.data.emoji import BACKGROUNDS
+from ursa_core.data.emoji import BACKGROUNDS, KINDS, caption
 from ursa_core.sampling.generate import GenerateOptions, Pass, full_prompt
-from ursa_core.subjects import SUBJECTS_FILE, Subject, save_subjects
+from ursa_core.subjects import SUBJECTS_FILE, Subject, load_subjects, named_subjects, save_subjects
 
 # nano knows these words; figures named by them stand in for emoji that a model was trained on.
 CIRCLE = Subject("red circle", ("ball",), "shapes", "\N{LARGE RED CIRCLE}")
@@ -80,6 +82,15 @@ def test_two_hundred_words_are_told_in_short(
     assert len(err) < 800
 
 
+def test_every_caption_of_the_shipped_model_names_its_figure_alone() -> None:
+    subjects = load_subjects(resolve_model("emoji"))
+    for subject in subjects:
+        for kind in KINDS:
+            for background in BACKGROUNDS:
+                text = caption(subject.name, background, kind)
+                assert named_subjects(text, subjects) == [subject.name]
+
+
 @pytest.mark.parametrize(
     ("prompt", "warned"),
     [
@@ -107,10 +118,11 @@ def test_the_list_of_subjects_goes_by_group(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(output, "_is_terminal", lambda stream: True)
     assert main(["models", "show", str(model), "--prompts"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"shapes: red circle {CIRCLE.emoji}", f"sky: yellow star {STAR.emoji}"]
-    assert max(map(len, lines)) <= 60
+    assert max(map(cell_len, lines)) <= 60
     told = " ".join(line.strip() for line in lines[2:])
     assert told.startswith(f"backgrounds: {', '.join(BACKGROUNDS)} prompts: a red circle on a teal")
     assert "a small red circle on the right on a teal background" in told

@@ -133,6 +133,7 @@ def test_refined_codes_are_told_apart_and_come_nearer(
         code, text, _ = tokenize(capsys, media / "0.mkv", *options)
         assert code == 0
         psnr.append(as_json(text)["psnr"])
+        assert load_tokens(out).metadata.get("refine", 0) == as_json(text)["refine"] == steps
     assert psnr[1] > psnr[0]
     shards = [media, "-o", tmp_path / "shards", "--model", model]
     assert tokenize(capsys, *shards, "--refine", 2)[0] == 0

@@ -37,15 +37,6 @@ def test_refined_codes_decode_better_the_more_steps(tokenizer, clips):
     assert all(parameter.grad is None for parameter in tokenizer.parameters())
 
 
-def test_a_clip_refines_alike_alone_and_beside_another(tokenizer, clips):
-    video = torch.cat([to_video(frames) for frames in clips])
-    both = refined_codes(tokenizer, video, 3)
-    assert both.dtype == torch.int64
-    for k in range(2):
-        alone = refined_codes(tokenizer, video[k : k + 1], 3)[0]
-        assert (alone == both[k]).float().mean() > 0.98
-
-
 def test_no_steps_give_the_codes_of_the_encoder(tokenizer, clips):
     video = to_video(clips[0])
     with torch.no_grad():

@@ -106,6 +106,7 @@ def tokenize_clip(
         "prompt": clip.captions[0] if clip.captions else "",
         "captions": list(clip.captions),
         "motion": motion_of(clip.frames),
+        **({"refine": refine} if refine else {}),
         "version": ursa_core.__version__,
     }
     save_tokens(path, codes, metadata)

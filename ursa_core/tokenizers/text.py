@@ -126,22 +126,23 @@ class TextTokenizer:
                 ids[row, -len(kept) :] = torch.tensor(kept)
         return ids
 
+    @property
+    def _unknown_id(self) -> int | None:
+        """Id of unknown words; None of BPE, which has none."""
+        token = getattr(self._backend.model, "unk_token", None)
+        return None if token is None else self.token_id(token)
+
     def unknown_words(self, text: str) -> list[str]:
         """Words of a prompt that the vocabulary lacks, as typed, each once; BPE lacks none."""
-        unknown_token = getattr(self._backend.model, "unk_token", None)
-        if unknown_token is None:
-            return []
-        unknown_id = self._backend.token_to_id(unknown_token)
         (encoding,) = self._encode([text])
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
-        return list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown_id))
+        unknown = self._unknown_id
+        return list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown))
 
     def knows_any(self, text: str) -> bool:
         """Whether the vocabulary has any word of a prompt."""
-        unknown_token = getattr(self._backend.model, "unk_token", None)
-        unknown_id = None if unknown_token is None else self._backend.token_to_id(unknown_token)
         (encoding,) = self._encode([text])
-        return any(token != unknown_id for token in encoding.ids)
+        return any(token != self._unknown_id for token in encoding.ids)
 
     def cut(self, text: str) -> str:
         """The end of a prompt that doesn't fit into ``max_prompt_length`` ids, or ``""``."""

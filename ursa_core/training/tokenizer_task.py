@@ -1,5 +1,6 @@
 """Trains a video tokenizer to give back what it was shown."""
 
+import json
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -60,7 +61,8 @@ class TokenizerTask:
         self._ahead: dict[tuple[int, int, str, int], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
-        self.codes_of: str | None = None
+        self.base: str | None = None
+        self._frozen: dict[str, Tensor] = {}
         if recipe.init:
             start, _, identity = load_tokenizer(recipe.init, device)
             if not isinstance(start, VideoTokenizer):
@@ -71,7 +73,9 @@ class TokenizerTask:
             theirs, ours = asdict(start.config), asdict(self.config)
             if not recipe.freeze_encoder:
                 theirs["levels"] = ours["levels"]
-            different = [f"{key}: {_yaml(theirs[key])}" for key in ours if ours[key] != theirs[key]]
+            different = [
+                f"{key}: {json.dumps(theirs[key])}" for key in ours if ours[key] != theirs[key]
+            ]
             if different:
                 raise RecipeError(
                     f"the tokenizer of {recipe.init} that training starts from is of another kind",
@@ -79,14 +83,25 @@ class TokenizerTask:
                 )
             copy_weights_(self.model, start.state_dict())
             if recipe.freeze_encoder:
-                self.codes_of = identity
-                for part in (self.model.encoder, self.model.quant_conv):
-                    part.requires_grad_(False)
+                self.base = identity
+                self._freeze_encoder(start.state_dict())
         if recipe.train.compile:
             self.model.compile()
         self.objective = self.model
         self.blocks: list[nn.Module] = []
-        self.base = None
+
+    def _freeze_encoder(self, weights: dict[str, Tensor]) -> None:
+        """Train the decoder alone, beside the start's weights of the rest."""
+        self._frozen = {
+            n: w for n, w in weights.items() if n.startswith(("encoder.", "quant_conv."))
+        }
+        if any(not torch.equal(w, w.half().float()) for w in self._frozen.values()):
+            raise RecipeError(
+                f"the encoder of {self.recipe.init} can't be kept as it is in float16",
+                "leave out freeze_encoder",
+            )
+        for part in (self.model.encoder, self.model.quant_conv):
+            part.requires_grad_(False)
 
     def clips(self, first: int, count: int, split: str, frames: int) -> tuple[Tensor, list[str]]:
         """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources."""
@@ -144,8 +159,7 @@ class TokenizerTask:
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
-        whole = {**self.model.state_dict(), **weights}
-        save_tokenizer(folder, self.config, whole, self.codes_of)
+        save_tokenizer(folder, self.config, {**self._frozen, **weights}, self.base)
         data = self.recipe.data
         settings = BundleSettings(
             frames=FULL_FRAMES, height=data.height, width=data.width, fps=FPS, motion_prefix=False
@@ -173,11 +187,6 @@ def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
                 slice(0, min(a, b)) for a, b in zip(parameter.shape, given.shape, strict=True)
             )
             parameter[corner] = given[corner]
-
-
-def _yaml(value: object) -> str:
-    """A setting as a recipe would say it."""
-    return str(list(value) if isinstance(value, tuple) else value)
 
 
 FULL_FRAMES = 17
