@@ -194,11 +194,8 @@ def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             if number % 20 == 0:
                 print(f"{number}/{len(pairs)} clips", file=sys.stderr, flush=True)
-    moves = [
-        moves_alike(match.motion, matcher.motion_of(*pair))
-        for pair, match in zip(pairs, matches, strict=True)
-    ]
     pairs_seen = list(zip(pairs, matches, strict=True))
+    moves = [moves_alike(match.motion, matcher.motion_of(*pair)) for pair, match in pairs_seen]
     shares = {
         "subject": float(np.mean([match.subject == name for (name, _), match in pairs_seen])),
         "background": float(np.mean([match.background == b for (_, b), match in pairs_seen])),
@@ -259,12 +256,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out_emoji_quality"), help="for the clips")
     parser.add_argument("--refine", type=int, default=0, help="steps, as of ursa tokenize")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--check-matcher", action="store_true", help="match reference clips instead")
     mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")
-    mode.add_argument("--tokenizer", action="store_true", help="PSNR and codebook use instead")
-    mode.add_argument("--loops", action="store_true", help="loops instead")
+    for option, measure, text in (
+        ("--check-matcher", matcher_check, "match reference clips instead"),
+        ("--tokenizer", tokenizer_quality, "PSNR and codebook use instead"),
+        ("--loops", loops, "loops instead"),
+    ):
+        mode.add_argument(option, action="store_const", const=measure, dest="measure", help=text)
+    parser.set_defaults(measure=quality)
     args = parser.parse_args()
-    if args.refine and not args.tokenizer:
+    if args.refine and args.measure is not tokenizer_quality:
         parser.error("--refine is for --tokenizer")
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit} leaves no clips; give 1 or more")
@@ -277,16 +278,7 @@ def main() -> int:
     start = time.perf_counter()
     try:
         sprites = load_sprites(args.data)
-        measure = (
-            matcher_check
-            if args.check_matcher
-            else tokenizer_quality
-            if args.tokenizer
-            else loops
-            if args.loops
-            else quality
-        )
-        result = measure(args, sprites)
+        result = args.measure(args, sprites)
     except UrsaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
