@@ -5,7 +5,7 @@ Hardware: one CPU core; `packs` also needs npm, pip and a network.
 Time: `packs` fetches about 900 MB; `pixels` takes a minute for 120 subjects.
 Command: python recipes/emoji_data.py packs data/packs
          python recipes/emoji_data.py pixels data/packs data/emoji --subjects 120 --side 128
-         To carry pixels to another machine, and there back from 20 MB of films:
+         To carry pixels to another machine, and there back from 14 MB of films:
          python recipes/emoji_data.py shrink data/emoji data/emoji_small
          python recipes/emoji_data.py restore data/emoji_small data/emoji
 Result: data/packs/emoji (734 animations, about 90 MB) and data/packs/film (five films, 14 MB); then

@@ -172,7 +172,7 @@ def tokenize_media(
         typer.Option(
             metavar="N",
             help="Steps that better the codes through the decoder: 20 give about 1 dB, in some "
-            "sixty times the time.",
+            "twenty times the time.",
             rich_help_panel=options.RUN_PANEL,
         ),
     ] = 0,
