@@ -128,7 +128,7 @@ def tokenizer_quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, A
     """PSNR in dB of held-out clips by source, and the codes that they use."""
     tokenizer, settings, identity = load_tokenizer(args.model)
     shape = settings.shape
-    size = (shape.frames, shape.height, shape.width)
+    size = (shape.frames, args.side or shape.height, args.side or shape.width)
     film = load_film(args.data)
     clips = emoji.EmojiClips(sprites)
     in_film, live = (
@@ -255,6 +255,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of every clip")
     parser.add_argument("--out", type=Path, default=Path("out_emoji_quality"), help="for the clips")
     parser.add_argument("--refine", type=int, default=0, help="steps, as of ursa tokenize")
+    parser.add_argument("--side", type=int, help="pixels, in place of the bundle's own size")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")
     for option, measure, text in (
@@ -265,8 +266,8 @@ def parse_arguments() -> argparse.Namespace:
         mode.add_argument(option, action="store_const", const=measure, dest="measure", help=text)
     parser.set_defaults(measure=quality)
     args = parser.parse_args()
-    if args.refine and args.measure is not tokenizer_quality:
-        parser.error("--refine is for --tokenizer")
+    if (args.refine or args.side) and args.measure is not tokenizer_quality:
+        parser.error("--refine and --side are for --tokenizer")
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit} leaves no clips; give 1 or more")
     return args

@@ -303,6 +303,7 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (["data.source", *_SOURCE_SHARES, "data.folder"], _source_fault),
         (["data.height", "model.spatial_stride"], _size_fault("height")),
         (["data.width", "model.spatial_stride"], _size_fault("width")),
+        (["data.more_sizes", "model.spatial_stride"], _more_sizes_fault),
         (["loss.mse", "loss.l1", "loss.log_mse"], _loss_fault),
         (["model.num_attention_heads", "model.num_key_value_heads"], _heads_fault),
         (_SHARES, _shares_fault),
@@ -360,14 +361,24 @@ def _source_fault(
 
 def _size_fault(name: str) -> Callable[[int, int], str | None]:
     def fault(size: int, spatial_stride: int) -> str | None:
-        shape = PixelShape(1, **{"height": spatial_stride, "width": spatial_stride, name: size})
-        try:
-            Strides(1, spatial_stride).grid(shape)
-        except ShapeError as error:
-            return f"data.{name}: {error.message}, {error.hint}"
-        return None
+        square = {"height": spatial_stride, "width": spatial_stride}
+        return _stride_fault(f"data.{name}", PixelShape(1, **square | {name: size}), spatial_stride)
 
     return fault
+
+
+def _more_sizes_fault(sizes: list[list[int]], spatial_stride: int) -> str | None:
+    shapes = (PixelShape(1, *size) for size in sizes)
+    faults = (_stride_fault("data.more_sizes", shape, spatial_stride) for shape in shapes)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _stride_fault(key: str, shape: PixelShape, spatial_stride: int) -> str | None:
+    try:
+        Strides(1, spatial_stride).grid(shape)
+    except ShapeError as error:
+        return f"{key}: {error.message}, {error.hint}"
+    return None
 
 
 def _loss_fault(mse: float, l1: float, log_mse: float) -> str | None:

@@ -39,6 +39,7 @@ def _listed(value: Any) -> Any:
 OneOrMore = Annotated[list[Name], Field(min_length=1), BeforeValidator(_listed)]
 # YAML has lists only, so the pair is read leniently; its two numbers stay strict.
 Interval = Annotated[tuple[Share, Share], Field(strict=False), AfterValidator(_ordered)]
+Size = Annotated[list[Count], Field(min_length=2, max_length=2)]
 Levels = Annotated[
     list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1), AfterValidator(_codebook)
 ]
@@ -175,6 +176,8 @@ class TokenizerData(Section):
     """Pixels, a multiple of the spatial stride."""
     width: Count
     """Pixels, a multiple of the spatial stride."""
+    more_sizes: list[Size] = []
+    """More pairs of height and width; steps take turns between height × width and these."""
 
 
 class ReconstructionLoss(Section):
@@ -185,7 +188,7 @@ class ReconstructionLoss(Section):
     l1: Weight = 0.0
     """Absolute error of the pixels."""
     log_mse: Weight = 0.0
-    """Logarithm of each clip's squared error, in bels: what a mean of PSNRs measures."""
+    """Logarithm of each frame's squared error, in bels: what a mean of PSNRs measures."""
     saturation: Weight = 0.1
     """Squared excess of latents over 1.5, from where the FSQ bound stops their gradient."""
 

@@ -44,6 +44,33 @@ def test_a_mixture_trains_and_tells_the_quality_of_each_source(mixture, tmp_path
     assert (tmp_path / "run/samples/step-0000006.png").is_file()
 
 
+def test_steps_take_turns_between_sizes(mixture, tmp_path):
+    sizes = ["data.more_sizes=[[48, 32], [32, 48]]", "train.accumulate=2"]
+    task = build_task(recipe_of(mixture, tmp_path, *sizes), CPU)
+    for ahead in (False, True):
+        task.draws_ahead = ahead
+        for index, size in enumerate([(32, 32), (32, 32), (48, 32), (48, 32), (32, 48)]):
+            video, _ = task.clips(index * 2, 2, "train", 1)
+            assert video.shape[3:] == size
+    train(mixture, tmp_path, "run", *sizes, "train.steps=2", "train.sample_every=2")
+    assert json.loads((tmp_path / "run/ursa.json").read_text())["height"] == 32
+    with pytest.raises(RecipeError, match="a height of 33 pixels"):
+        recipe_of(mixture, tmp_path, "data.more_sizes=[[48, 48], [33, 32]]")
+
+
+def test_the_logarithm_is_of_each_frame_as_the_psnr_is(tmp_path):
+    weights = ["loss.mse=0", "loss.log_mse=2", "loss.saturation=0"]
+    task = build_task(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
+    loss, figures = task.loss(3, task.model)
+    video, _ = task.clips(6, 2, "train", 5)
+    error = (task.model(video)[0] - video).square()
+    by_frame = torch.stack([error[clip, :, f].mean() for clip in range(2) for f in range(5)])
+    assert loss.item() == pytest.approx(2 * by_frame.log10().mean().item(), abs=1e-3)
+    psnr, weight = figures["psnr"]
+    expected = (10 * (4 / by_frame).log10()).mean().item()
+    assert (psnr / weight).item() == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
     recipe = recipe_of(mixture, tmp_path)
     task, ahead = (build_task(recipe, CPU) for _ in range(2))

@@ -24,6 +24,8 @@ from ursa_core.training.figures import Figures, weighed
 
 Drawn = tuple[NDArray[np.uint8], str]
 """A clip, and the kind of its source."""
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 class TokenizerTask:
@@ -55,10 +57,13 @@ class TokenizerTask:
         self.mixture = ClipMixture(shares, Path(data.folder or "."))
         self.mixture.require(data.split, data.frames)
         self.mixture.require("heldout", FULL_FRAMES)
+        more = [(height, width) for height, width in data.more_sizes]
+        self.sizes = [(data.height, data.width), *more]
+        self._clips_a_step = recipe.train.batch_size * recipe.train.accumulate
         # On the CPU the network needs every core itself.
         self.draws_ahead = device.type != "cpu"
         self._pool = ThreadPoolExecutor(os.cpu_count() if self.draws_ahead else 1)
-        self._ahead: dict[tuple[int, int, str, int], list[Future[Drawn]]] = {}
+        self._ahead: dict[tuple[object, ...], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         self.base: str | None = None
@@ -103,26 +108,34 @@ class TokenizerTask:
         for part in (self.model.encoder, self.model.quant_conv):
             part.requires_grad_(False)
 
-    def clips(self, first: int, count: int, split: str, frames: int) -> tuple[Tensor, list[str]]:
-        """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources."""
-        drawn = [clip.result() for clip in self._begin(first, count, split, frames)]
+    def clips(
+        self, first: int, count: int, split: str, frames: int, size: Size | None = None
+    ) -> tuple[Tensor, list[str]]:
+        """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources.
+
+        Without a size, clips of a step have the one whose turn it is.
+        """
+        drawn = [clip.result() for clip in self._begin(first, count, split, frames, size)]
         stacked = torch.from_numpy(np.stack([pixels for pixels, _ in drawn]))
         video = stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         return video, [kind for _, kind in drawn]
 
-    def _begin(self, first: int, count: int, split: str, frames: int) -> list[Future[Drawn]]:
+    def _begin(
+        self, first: int, count: int, split: str, frames: int, size: Size | None
+    ) -> list[Future[Drawn]]:
         """Have clips drawn, and where another device trains meanwhile, the next ones too."""
-        data, full = self.recipe.data, max(frames, FULL_FRAMES)
+        seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
 
         def begin(index: int) -> Future[Drawn]:
-            size = (data.height, data.width)
+            turn = index // self._clips_a_step % len(self.sizes)
+            height, width = size or self.sizes[turn]
             return self._pool.submit(
-                self.mixture.clip, self.recipe.seed, index, split, frames, *size, full
+                self.mixture.clip, seed, index, split, frames, height, width, full
             )
 
-        wanted = (first, count, split, frames)
+        wanted = (first, count, split, frames, size)
         clips = self._ahead.pop(wanted, None) or [begin(first + i) for i in range(count)]
-        if self.draws_ahead and split == data.split:
+        if self.draws_ahead and split == self.recipe.data.split:
             self._ahead = {
                 (first + count, *wanted[1:]): [begin(first + count + i) for i in range(count)]
             }
@@ -135,19 +148,19 @@ class TokenizerTask:
         video, kinds = self.clips(index * size, size, data.split, data.frames)
         back, latents = objective(video)
         error = back.float() - video
-        by_clip = error.square().flatten(1).mean(1)
+        by_frame = error.square().mean((1, 3, 4))
         weights = self.recipe.loss
-        loss = weights.mse * by_clip.mean()
+        loss = weights.mse * by_frame.mean()
         if weights.l1:
             loss = loss + weights.l1 * error.abs().mean()
         if weights.log_mse:
-            loss = loss + weights.log_mse * torch.log10(by_clip + 1e-5).mean()
+            loss = loss + weights.log_mse * torch.log10(by_frame + 1e-5).mean()
         if weights.saturation:
             loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
         with torch.no_grad():
             codes = self.model.quantizer.quantize(latents)
             used = codes.unique().numel() / self.model.quantizer.num_codes
-            psnr = 10 * torch.log10(4 / by_clip)
+            psnr = 10 * torch.log10(4 / by_frame).mean(1)
             figures = {"psnr": weighed(psnr), "codes_used": weighed(loss.new_tensor(used))}
             for kind in KINDS if data.source == "mixture" else ():
                 of_kind = psnr.new_tensor([float(each == kind) for each in kinds])
@@ -168,7 +181,7 @@ class TokenizerTask:
 
     def draw_sheet(self) -> Frames:
         """Held-out clips above their reconstructions."""
-        video, _ = self.clips(0, 6, "heldout", FULL_FRAMES)
+        video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
         pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()
