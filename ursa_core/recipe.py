@@ -367,7 +367,7 @@ def _size_fault(name: str) -> Callable[[int, int], str | None]:
     return fault
 
 
-def _more_sizes_fault(sizes: list[list[int]], spatial_stride: int) -> str | None:
+def _more_sizes_fault(sizes: list[tuple[int, int]], spatial_stride: int) -> str | None:
     shapes = (PixelShape(1, *size) for size in sizes)
     faults = (_stride_fault("data.more_sizes", shape, spatial_stride) for shape in shapes)
     return next((fault for fault in faults if fault is not None), None)

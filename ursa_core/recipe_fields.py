@@ -37,9 +37,9 @@ def _listed(value: Any) -> Any:
 
 
 OneOrMore = Annotated[list[Name], Field(min_length=1), BeforeValidator(_listed)]
-# YAML has lists only, so the pair is read leniently; its two numbers stay strict.
+# YAML has lists only, so pairs are read leniently; their two numbers stay strict.
 Interval = Annotated[tuple[Share, Share], Field(strict=False), AfterValidator(_ordered)]
-Size = Annotated[list[Count], Field(min_length=2, max_length=2)]
+Size = Annotated[tuple[Count, Count], Field(strict=False)]
 Levels = Annotated[
     list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1), AfterValidator(_codebook)
 ]

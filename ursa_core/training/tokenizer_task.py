@@ -57,8 +57,7 @@ class TokenizerTask:
         self.mixture = ClipMixture(shares, Path(data.folder or "."))
         self.mixture.require(data.split, data.frames)
         self.mixture.require("heldout", FULL_FRAMES)
-        more = [(height, width) for height, width in data.more_sizes]
-        self.sizes = [(data.height, data.width), *more]
+        self.sizes: list[Size] = [(data.height, data.width), *data.more_sizes]
         self._clips_a_step = recipe.train.batch_size * recipe.train.accumulate
         # On the CPU the network needs every core itself.
         self.draws_ahead = device.type != "cpu"
