@@ -309,6 +309,7 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (_SHARES, _shares_fault),
         (["lora.rank", "init"], _lora_fault),
         (["freeze_encoder", "init"], _freeze_fault),
+        (["init_codes", "init", "freeze_encoder"], _init_codes_fault),
         (["path.kind", "path.alpha"], _path_fault("alpha")),
         (["path.kind", "path.c"], _path_fault("c")),
     ]
@@ -416,6 +417,14 @@ def _freeze_fault(freeze_encoder: bool, init: str | None) -> str | None:
     if not freeze_encoder or init is not None:
         return None
     return "freeze_encoder: keeps the codes of a tokenizer, so init has to name it"
+
+
+def _init_codes_fault(init_codes: float, init: str | None, freeze_encoder: bool) -> str | None:
+    if not init_codes or (init is not None and not freeze_encoder):
+        return None
+    if freeze_encoder:
+        return "init_codes: with freeze_encoder all codes are those of init, leave it out"
+    return f"init_codes: {init_codes} asks for codes of a tokenizer, so init has to name it"
 
 
 def _path_fault(name: str) -> Callable[[str, float | None], str | None]:

@@ -326,6 +326,8 @@ class TokenizerRecipe(Section):
     """Bundle whose weights to start from."""
     freeze_encoder: bool = False
     """Train the decoder of ``init`` alone: its codes, and generators of them, stay valid."""
+    init_codes: Share = 0.0
+    """Of the clips, decoded from the codes of ``init``, so that generators of them stay of use."""
     model: TokenizerModel
     data: TokenizerData
     loss: ReconstructionLoss = ReconstructionLoss()

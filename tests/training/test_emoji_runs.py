@@ -116,6 +116,74 @@ def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(mixture, tmp_pa
     assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
 
 
+def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(tmp_path):
+    train(TOKENIZER, tmp_path, "start", "train.steps=1")
+    init = f"init={tmp_path / 'start'}"
+    task = build_task(recipe_of(TOKENIZER, tmp_path, init, "model.layers_per_block=2"), CPU)
+    start, _, _ = load_tokenizer(tmp_path / "start")
+    theirs, ours = start.state_dict(), task.model.state_dict()
+    assert len(ours) > len(theirs)
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
+    video, _ = task.clips(0, 2, "train", 5)
+    with torch.no_grad():
+        for mine, wanted in zip(task.model(video), start(video), strict=True):
+            torch.testing.assert_close(mine, wanted)
+    train(TOKENIZER, tmp_path, "deep", init, "model.layers_per_block=2", "train.steps=2")
+    with pytest.raises(RecipeError, match="of another kind") as refusal:
+        build_task(recipe_of(TOKENIZER, tmp_path, f"init={tmp_path / 'deep'}"), CPU)
+    assert refusal.value.hint == "give the recipe's model its layers_per_block: 2"
+
+
+def test_a_share_of_the_clips_decodes_the_codes_of_the_start(tmp_path):
+    train(TOKENIZER, tmp_path, "start", "train.steps=1")
+    init = f"init={tmp_path / 'start'}"
+    start, _, _ = load_tokenizer(tmp_path / "start")
+
+    def given(share, index):
+        task = build_task(recipe_of(TOKENIZER, tmp_path, init, f"init_codes={share}"), CPU)
+        shown = []
+        task.loss(index, lambda *inputs: shown.append(inputs) or task.model(*inputs))
+        return task, *shown[0]
+
+    counts = [given(0.25, index)[2] for index in range(4)]
+    assert [0 if each is None else len(each) for each in counts] == [0, 1, 0, 1]
+    assert given(0, 0)[2] is None
+    task, video, vectors = given(0.5, 0)
+    assert torch.equal(vectors, start.quantizer.vectors(start.encode(video[:1])))
+    # Another encoder, as training will make it, leaves such a clip as it is and no other.
+    with torch.no_grad():
+        before = task.model(video, vectors)[0]
+        task.model.quant_conv.weight.mul_(-1)
+        after = task.model(video, vectors)[0]
+    assert torch.equal(after[0], before[0])
+    assert not torch.allclose(after[1], before[1], atol=1e-3)
+    train(TOKENIZER, tmp_path, "run", init, "init_codes=0.5", "train.steps=2")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["init_codes=0.5"], "init_codes: 0.5 asks for codes of a tokenizer, so init has to"),
+        (["init_codes=2", "init=nano"], "init_codes"),
+        (
+            ["init_codes=0.5", "init=nano", "freeze_encoder=true"],
+            "init_codes: with freeze_encoder all codes are those of init, leave it out",
+        ),
+    ],
+)
+def test_codes_of_a_start_that_cannot_be_asked_for(tmp_path, overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        recipe_of(TOKENIZER, tmp_path, *overrides)
+
+
+def test_other_codes_cannot_stand_beside_those_of_the_start(tmp_path):
+    train(TOKENIZER, tmp_path, "start", "train.steps=1")
+    keep = [f"init={tmp_path / 'start'}", "init_codes=0.5", "model.levels=[3, 3, 3]"]
+    with pytest.raises(RecipeError, match="of another kind") as refusal:
+        build_task(recipe_of(TOKENIZER, tmp_path, *keep), CPU)
+    assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
+
+
 def test_tokens_of_emoji_make_a_bundle_with_subjects(folder, mixture, tmp_path, capsys):
     train(mixture, tmp_path, "tokenizer", "train.steps=1")
     shards = tmp_path / "shards"

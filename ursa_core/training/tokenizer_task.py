@@ -1,6 +1,7 @@
 """Trains a video tokenizer to give back what it was shown."""
 
 import json
+import math
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -37,8 +38,9 @@ class TokenizerTask:
 
     Raises:
         DataError: the emoji or film to train on can't be read.
-        RecipeError: the tokenizer to start from has another configuration, its levels apart, which
-            may differ unless the encoder is frozen.
+        RecipeError: the tokenizer to start from has another configuration. It may have other
+            levels and fewer residual blocks, unless its codes are to be kept: with a frozen
+            encoder neither, with some of its codes the blocks alone.
     """
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
@@ -67,6 +69,7 @@ class TokenizerTask:
         self.model = VideoTokenizer(self.config).to(device)
         self.base: str | None = None
         self._frozen: dict[str, Tensor] = {}
+        self._start: VideoTokenizer | None = None
         if recipe.init:
             start, _, identity = load_tokenizer(recipe.init, device)
             if not isinstance(start, VideoTokenizer):
@@ -76,7 +79,9 @@ class TokenizerTask:
                 )
             theirs, ours = asdict(start.config), asdict(self.config)
             if not recipe.freeze_encoder:
-                theirs["levels"] = ours["levels"]
+                if not recipe.init_codes:
+                    theirs["levels"] = ours["levels"]
+                theirs["layers_per_block"] = max(t["layers_per_block"] for t in (theirs, ours))
             different = [
                 f"{key}: {json.dumps(theirs[key])}" for key in ours if ours[key] != theirs[key]
             ]
@@ -89,6 +94,8 @@ class TokenizerTask:
             if recipe.freeze_encoder:
                 self.base = identity
                 self._freeze_encoder(start.state_dict())
+            if recipe.init_codes:
+                self._start = start.requires_grad_(False)
         if recipe.train.compile:
             self.model.compile()
         self.objective = self.model
@@ -145,7 +152,7 @@ class TokenizerTask:
         size = self.recipe.train.batch_size
         data = self.recipe.data
         video, kinds = self.clips(index * size, size, data.split, data.frames)
-        back, latents = objective(video)
+        back, latents = objective(video, self._init_codes(index, video))
         error = back.float() - video
         by_frame = error.square().mean((1, 3, 4))
         weights = self.recipe.loss
@@ -165,6 +172,15 @@ class TokenizerTask:
                 of_kind = psnr.new_tensor([float(each == kind) for each in kinds])
                 figures[f"psnr_{kind}"] = weighed(psnr, of_kind)
         return loss, figures
+
+    def _init_codes(self, index: int, video: Tensor) -> Tensor | None:
+        """Vectors of the start's codes of as many first clips as it is this micro-batch's turn."""
+        share = self.recipe.init_codes * len(video)
+        count = math.floor((index + 1) * share) - math.floor(index * share)
+        if self._start is None or count == 0:
+            return None
+        with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
+            return self._start.quantizer.vectors(self._start.encode(video[:count]))
 
     def validation_loss(self, index: int, objective: nn.Module) -> None:
         """None: clips are drawn as they are needed, and hardly any twice."""
@@ -190,11 +206,12 @@ class TokenizerTask:
 def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
     """Take over another tokenizer's weights; where shapes differ, the corner that both have.
 
-    Shapes differ around the quantizer alone, where codes have more or fewer dimensions.
+    Shapes differ around the quantizer alone, where codes have more or fewer dimensions. Residual
+    blocks that the other lacks stay fresh, and pass their input on.
     """
     with torch.no_grad():
         for name, parameter in model.state_dict().items():
-            given = weights[name]
+            given = weights.get(name, parameter)
             corner = tuple(
                 slice(0, min(a, b)) for a, b in zip(parameter.shape, given.shape, strict=True)
             )
