@@ -2,8 +2,9 @@
 
 The architecture and the weight names are those of the published checkpoints
 (``AutoencoderVQCosmos3D``); widths, depth, strides and FSQ levels come from the config.
-Inside, a clip is (B, T, C, H, W): frames fold into the batch for everything spatial, which then
-runs as 2D convolutions, and the convolutions over time are sums of shifted 1×1 products.
+Inside, a clip is (B, T, C, H, W), with a pixel's channels side by side in memory: frames fold into
+the batch for everything spatial, which then runs as 2D convolutions, and a convolution over time is
+a 2D one over frames and pixels.
 """
 
 import itertools
@@ -150,9 +151,9 @@ class SpaceConv(nn.Module):
         nn.init.uniform_(self.bias, -0.3, 0.3)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch = x.shape[0]
-        y = F.conv2d(x.flatten(0, 1), self.weight.squeeze(2), self.bias, self.stride, self.padding)
-        return y.unflatten(0, (batch, -1))
+        frames = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        y = F.conv2d(frames, self.weight.squeeze(2), self.bias, self.stride, self.padding)
+        return y.unflatten(0, (x.shape[0], -1))
 
 
 class Streamed(nn.Module):
@@ -193,16 +194,15 @@ class TimeConv(Streamed):
             self.weight[:, :, 2, 0, 0].fill_diagonal_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[3:]
+        x = x.movedim(2, -1)
         front = self.past.pop() if self.past else x[:, :1].expand(-1, 3 - self.stride, -1, -1, -1)
         x = torch.cat([front, x], 1)
         if self.past is not None:
             self.past.append(x[:, -2:].clone())
-        frames = (x.shape[1] - 3) // self.stride + 1
-        taps = [x[:, i : i + frames * self.stride : self.stride][:, :frames] for i in range(3)]
-        stacked = torch.cat(taps, 2).flatten(0, 1)
-        kernel = self.weight.transpose(1, 2).flatten(1, 2).unsqueeze(-1).squeeze(-2)
-        y = F.conv2d(stacked, kernel.reshape(self.bias.shape[0], -1, 1, 1), self.bias)
-        return y.unflatten(0, (x.shape[0], frames))
+        by_pixel = x.flatten(2, 3).movedim(-1, 1)
+        y = F.conv2d(by_pixel, self.weight.squeeze(-1), self.bias, (self.stride, 1))
+        return y.transpose(1, 2).unflatten(3, size)
 
 
 class FrameNorm(nn.GroupNorm):
@@ -276,8 +276,9 @@ class Downsample(nn.Module):
         self.temporal = temporal
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
-        x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
+        frames = x.flatten(0, 1)
+        mean, padded = F.avg_pool2d(frames, 2), F.pad(frames, (0, 1, 0, 1))
+        x = self.conv1(padded.unflatten(0, x.shape[:2])) + mean.unflatten(0, x.shape[:2])
         if self.temporal:
             x = torch.cat([x[:, :1], x], 1)
             x = self.conv2(x) + (x[:, ::2] + x[:, 1::2]) / 2
