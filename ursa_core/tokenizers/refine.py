@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
-LEARNING_RATE = 0.05
-"""Of Adam, in units of the latents before FSQ's bound, which lie within about 1.5 of 0."""
+LEARNING_RATE = 0.1
+"""Of Adam's first step, in units of the latents before FSQ's bound, within about 1.5 of 0."""
 LEAST_ERROR = 1e-6
 """Squared error, of pixels in [-1, 1], that none is told from: 66 dB."""
 
@@ -18,10 +18,10 @@ LEAST_ERROR = 1e-6
 def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tensor:
     """Codes of the highest PSNR, a mean over frames, that a descent through the decoder finds.
 
-    It starts at the encoder's latents, and gradients pass straight through the rounding. The best
-    codes seen are kept, so they are never worse than by ``encode``. A step takes about as long as
-    three decodings, and the memory of training. Codes then depend on later frames, even those of a
-    causal tokenizer.
+    It starts at the encoder's latents, and gradients pass straight through the rounding; the rate
+    falls linearly, to nothing after the last step. The best codes seen are kept, so they are never
+    worse than by ``encode``. A step takes about as long as three decodings, and the memory of
+    training. Codes then depend on later frames, even those of a causal tokenizer.
 
     Args:
         tokenizer: its weights stay as they are.
@@ -46,6 +46,7 @@ def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tenso
         if error.item() < least:
             least, codes = error.item(), tokenizer.quantizer.quantize(latents)
         if step < steps:
+            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / (steps + 1))
             (latents.grad,) = torch.autograd.grad(error, latents)
             optimizer.step()
     return codes
