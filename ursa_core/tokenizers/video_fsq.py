@@ -3,8 +3,7 @@
 The architecture and the weight names are those of the published checkpoints
 (``AutoencoderVQCosmos3D``); widths, depth, strides and FSQ levels come from the config.
 Inside, a clip is (B, T, C, H, W), with a pixel's channels side by side in memory: frames fold into
-the batch for everything spatial, which then runs as 2D convolutions, and a convolution over time is
-a 2D one over frames and pixels.
+the batch for 2D convolutions over space, and those over time are 2D over frames and pixels.
 """
 
 import itertools
@@ -194,7 +193,6 @@ class TimeConv(Streamed):
             self.weight[:, :, 2, 0, 0].fill_diagonal_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        size = x.shape[3:]
         x = x.movedim(2, -1)
         front = self.past.pop() if self.past else x[:, :1].expand(-1, 3 - self.stride, -1, -1, -1)
         x = torch.cat([front, x], 1)
@@ -202,7 +200,7 @@ class TimeConv(Streamed):
             self.past.append(x[:, -2:].clone())
         by_pixel = x.flatten(2, 3).movedim(-1, 1)
         y = F.conv2d(by_pixel, self.weight.squeeze(-1), self.bias, (self.stride, 1))
-        return y.transpose(1, 2).unflatten(3, size)
+        return y.transpose(1, 2).unflatten(3, x.shape[2:4])
 
 
 class FrameNorm(nn.GroupNorm):
@@ -276,9 +274,8 @@ class Downsample(nn.Module):
         self.temporal = temporal
 
     def forward(self, x: Tensor) -> Tensor:
-        frames = x.flatten(0, 1)
-        mean, padded = F.avg_pool2d(frames, 2), F.pad(frames, (0, 1, 0, 1))
-        x = self.conv1(padded.unflatten(0, x.shape[:2])) + mean.unflatten(0, x.shape[:2])
+        mean = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
         if self.temporal:
             x = torch.cat([x[:, :1], x], 1)
             x = self.conv2(x) + (x[:, ::2] + x[:, 1::2]) / 2
