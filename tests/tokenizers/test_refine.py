@@ -31,8 +31,8 @@ def test_refined_codes_decode_better_the_more_steps(tokenizer, clips):
     ]
     for few, more in ((0, 1), (1, 2)):
         assert all(b >= a - 0.05 for a, b in zip(found[few], found[more], strict=True))
-    # Four steps of a rate that doesn't fall gain 3.1 dB on both together.
-    assert sum(found[1]) > sum(found[0]) + 3.5
+    # Straight through the rounding, twelve steps gain 4.6 dB on both together.
+    assert sum(found[2]) > sum(found[0]) + 4.9
     for name, tensor in tokenizer.state_dict().items():
         assert torch.equal(tensor, weights[name])
     assert all(parameter.grad is None for parameter in tokenizer.parameters())

@@ -119,6 +119,20 @@ def test_gradients_pass_the_rounding():
     assert (z.grad > 0).all()
 
 
+@pytest.mark.parametrize("levels", [[4, 4, 4], [5, 8], [2, 3]])
+def test_soft_rounding_goes_from_none_to_all(levels):
+    quantizer = FiniteScalarQuantizer(levels)
+    z = (2 * torch.randn(500, len(levels))).requires_grad_(True)
+    bounded = quantizer.bound(z)
+    assert torch.allclose(quantizer.soft(z, 1e-3) * quantizer.centre, bounded, atol=1e-4)
+    is_clear = (bounded - bounded.floor() - 0.5).abs() > 0.1
+    soft, rounded = quantizer.soft(z, 64), quantizer.vectors(quantizer.quantize(z))
+    assert torch.allclose(soft[is_clear], rounded[is_clear], atol=2e-3)
+    quantizer.soft(z, 2).sum().backward()
+    assert z.grad.min() >= 0
+    assert z.grad[z.abs().amax(1) < 1].min() > 0
+
+
 def test_faults_are_named():
     model = small()
     with pytest.raises(ShapeError, match="7 frames") as caught:

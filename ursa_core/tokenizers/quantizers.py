@@ -65,6 +65,18 @@ class FiniteScalarQuantizer(nn.Module):
         bounded = self.bound(z.float())
         return (bounded + (bounded.round() - bounded).detach()) / self.centre
 
+    def soft(self, z: Tensor, sharpness: float) -> Tensor:
+        """Vectors (..., C) of latents ``z`` that near code vectors as ``sharpness`` grows from 0.
+
+        Between two levels stands a hyperbolic tangent, so there is a gradient that knows of the
+        rounding to come. Source: Agustsson and Theis 2020.
+        """
+        bounded = self.bound(z.float())
+        below = bounded.detach().floor().maximum(-self.centre)
+        middle = below.minimum(self.sizes - 2 - self.centre) + 0.5
+        step = torch.tanh(sharpness * (bounded - middle)) / math.tanh(sharpness / 2) / 2
+        return (middle + step) / self.centre
+
     @property
     def codebook(self) -> Tensor:
         """Vectors of all codes, (K, C) float32."""

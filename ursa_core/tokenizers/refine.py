@@ -1,7 +1,5 @@
 """Codes that decode to a higher PSNR than the encoder's: gradient descent on the latents."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -9,6 +7,8 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
 LEARNING_RATE = 0.1
 """Of Adam's first step, in units of the latents before FSQ's bound, within about 1.5 of 0."""
+SHARPNESS = (2.0, 64.0)
+"""Of the soft rounding in the first step and the last: from nearly none to nearly all."""
 LEAST_ERROR = 1e-6
 """Squared error, of pixels in [-1, 1], that none is told from: 66 dB."""
 
@@ -18,10 +18,10 @@ LEAST_ERROR = 1e-6
 def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tensor:
     """Codes of the highest PSNR, a mean over frames, that a descent through the decoder finds.
 
-    It starts at the encoder's latents, and gradients pass straight through the rounding; the rate
-    falls linearly, to nothing after the last step. The best codes seen are kept, so they are never
-    worse than by ``encode``. A step takes about as long as three decodings, and the memory of
-    training. Codes then depend on later frames, even those of a causal tokenizer.
+    It starts at the encoder's latents and rounds them softly, ever more sharply (Agustsson and
+    Theis 2020), while the rate falls linearly to nothing. If the codes it ends at are worse than
+    those of ``encode``, the latter are kept. A step takes about as long as three decodings, and
+    the memory of training. Codes then depend on later frames, even those of a causal tokenizer.
 
     Args:
         tokenizer: its weights stay as they are.
@@ -34,19 +34,27 @@ def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tenso
     Raises:
         ShapeError: the pixels don't fit the strides.
     """
+    quantizer = tokenizer.quantizer
     with torch.no_grad():
         latents = tokenizer.latents(video)
+    encoded = quantizer.quantize(latents)
+    if steps == 0:
+        return encoded
     latents.requires_grad_(True)
     optimizer = torch.optim.Adam([latents], LEARNING_RATE)
-    least, codes = math.inf, tokenizer.quantizer.quantize(latents)
-    for step in range(steps + 1):
-        decoded = tokenizer.reconstruct(tokenizer.quantizer.straight_through(latents))
-        by_frame = (decoded.clamp(-1, 1) - video).square().mean((0, 1, 3, 4))
-        error = (by_frame + LEAST_ERROR).log().mean()
-        if error.item() < least:
-            least, codes = error.item(), tokenizer.quantizer.quantize(latents)
-        if step < steps:
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / (steps + 1))
-            (latents.grad,) = torch.autograd.grad(error, latents)
-            optimizer.step()
-    return codes
+    first, last = SHARPNESS
+    for step in range(steps):
+        sharpness = first * (last / first) ** (step / max(steps - 1, 1))
+        error = _error(tokenizer, quantizer.soft(latents, sharpness), video)
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - step / steps)
+        (latents.grad,) = torch.autograd.grad(error, latents)
+        optimizer.step()
+    with torch.no_grad():
+        found = (encoded, quantizer.quantize(latents))
+        return min(found, key=lambda c: _error(tokenizer, quantizer.vectors(c), video).item())
+
+
+def _error(tokenizer: VideoTokenizer, vectors: Tensor, video: Tensor) -> Tensor:
+    """Mean over frames of the logarithm of their squared error."""
+    error = tokenizer.reconstruct(vectors).clamp(-1, 1) - video
+    return (error.square().mean((0, 1, 3, 4)) + LEAST_ERROR).log().mean()
