@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-PROMPT ?= a red circle moves right on a navy background
+PROMPT ?= a fox on a purple background
 
 SOURCES := $(shell find ursa_cli ursa_core -type f -not -name '*.pyc' 2>/dev/null)
 # An editable install (made by `make test`) already runs the current sources.

@@ -49,7 +49,7 @@ def main() -> None:
 
         def command(out: str) -> list[str]:
             return [sys.executable, "-m", "ursa_cli", "sample", "--from-file", str(source),
-                    "-o", str(folder / out), "--seed", "1", "--quiet",
+                    "-o", str(folder / out), "--model", "nano", "--seed", "1", "--quiet",
                     "--batch-size", str(given.batch_size), *FAST]  # fmt: skip
 
         begun = time.monotonic()

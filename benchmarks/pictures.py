@@ -2,11 +2,12 @@
 
     python benchmarks/pictures.py [--only image_to_video]
 
-Runs each command with the shipped model in a new folder, as a user would, and writes a contact
-sheet of what it made to ``docs/``.
+Runs each command in a new folder, as a user would (tasks with `nano` as the default), and writes a
+contact sheet of what it made to ``docs/``.
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -67,7 +68,8 @@ COLUMNS = 9
 def ursa(command: str, folder: str) -> Frames:
     """Frames that a command line of ``ursa`` writes."""
     words = shlex.split(command)
-    subprocess.run([sys.executable, "-m", "ursa_cli", *words, "--quiet"], cwd=folder, check=True)
+    command_line = [sys.executable, "-m", "ursa_cli", *words, "--quiet"]
+    subprocess.run(command_line, cwd=folder, check=True, env={**os.environ, "URSA_MODEL": "nano"})
     return read_media(Path(folder, words[words.index("-o") + 1])).frames
 
 

@@ -1,5 +1,6 @@
 """What tests of several folders share."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
+# The small model, for all that doesn't ask for another one, in subprocesses too.
+os.environ["URSA_MODEL"] = "nano"
 
 
 @pytest.fixture(scope="session")

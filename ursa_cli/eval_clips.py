@@ -98,7 +98,7 @@ def _clips(
 def reconstruction(
     out: Out,
     inputs: Inputs = ["shapes:heldout"],  # noqa: B006
-    model: options.Model = "nano",
+    model: options.Model = options.DEFAULT_MODEL,
     limit: measures.Num = _NUM_SHAPES,
     frames: NumFrames = None,
     size: Size = None,
@@ -206,7 +206,7 @@ def _size_of(found: Sequence[Any]) -> dict[str, Any]:
 def path(
     out: Out,
     inputs: Inputs = ["shapes:heldout"],  # noqa: B006
-    model: options.Model = "nano",
+    model: options.Model = options.DEFAULT_MODEL,
     limit: measures.Num = _NUM_SHAPES,
     frames: NumFrames = None,
     size: Size = None,

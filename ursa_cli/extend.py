@@ -128,7 +128,7 @@ def extend(
     Examples:
       ursa extend out.mp4 -o long.mp4 --seconds 10
 
-      ursa extend a.mp4 "a red star spins" -o b.mp4 --frames 41
+      ursa extend a.mp4 "a fox on a purple background" -o b.mp4 --frames 41
 
       ursa extend --from-file clips.txt -o longer --seconds 10
     """

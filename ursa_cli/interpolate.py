@@ -151,7 +151,7 @@ def interpolate(
     Examples:
       ursa interpolate --first a.png --last b.png -o between.mp4
 
-      ursa interpolate "a red star spins" --first a.png --loop -o b.gif
+      ursa interpolate "a fox" --first a.png --loop -o b.gif
 
       ursa interpolate --from-file pairs.csv -o clips
     """

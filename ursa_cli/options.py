@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 RUN_PANEL = "Run and output"
 
+DEFAULT_MODEL = "emoji"
 Model = Annotated[
     str,
     typer.Option(
         "--model",
+        envvar="URSA_MODEL",
         metavar="M",
         help="Name of a shipped model, a model's folder, or a Hugging Face id (owner/name, "
         "owner/name@revision), downloaded once.",

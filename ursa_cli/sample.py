@@ -102,9 +102,9 @@ def sample(
     """Make a video, or an image, from text; or from text and an image or video.
 
     Examples:
-      ursa sample "a red circle moves right on a navy background" -o out.mp4
+      ursa sample "a fox on a purple background" -o out.mp4
 
-      ursa sample "a blue star spins on a navy background" --image a.png -o b.mp4
+      ursa sample "a fox on a purple background" --image a.png -o b.mp4
 
       ursa sample --from-file prompts.txt -o clips --batch-size 4
     """

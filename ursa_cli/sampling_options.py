@@ -233,7 +233,7 @@ class ClipOptions:
 class SamplingOptions(ClipOptions):
     """What every sampling command can be told."""
 
-    model: options.Model = "nano"
+    model: options.Model = options.DEFAULT_MODEL
     lora: options.Lora = None
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"

@@ -49,7 +49,7 @@ def tokenize_media(
             show_default=False,
         ),
     ] = None,
-    model: options.Model = "nano",
+    model: options.Model = options.DEFAULT_MODEL,
     fps: Annotated[
         float | None,
         typer.Option(

@@ -53,6 +53,20 @@ def test_video_has_the_models_shape_and_its_provenance(
     assert clip.metadata["solver"] == "integrated"
 
 
+def test_emoji_is_drawn_unless_another_model_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["sample", "a fox", "-o", str(tmp_path / "a.mp4"), "--dry-run", "--json"]
+    for named, given, used in (
+        ("", [], "emoji"),
+        ("nano", [], "nano"),
+        ("nano", ["--model", "emoji"], "emoji"),
+    ):
+        monkeypatch.setenv("URSA_MODEL", named)
+        assert main([*arguments, *given]) == 0
+        assert json.loads(capsys.readouterr().out)["model"] == used
+
+
 def test_seed_decides_the_video(tmp_path: Path) -> None:
     names = {"a.mp4": 5, "b.mp4": 5, "c.mp4": 6}
     for name, seed in names.items():
