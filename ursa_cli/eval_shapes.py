@@ -40,7 +40,7 @@ def shapes(
     Examples:
       ursa eval shapes --model nano -o shapes
 
-      ursa eval shapes --limit 24 --steps 8 -o trial
+      ursa eval shapes --model nano --limit 24 --steps 8 -o trial
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)

@@ -95,12 +95,15 @@ def test_an_edit_takes_the_steps_that_are_left(tmp_path, film, capsys):
 
 def test_frames_of_another_size_are_fitted_on_request_alone(tmp_path, clip, capsys):
     wide = np.repeat(clip, 2, axis=2)
-    write_media(tmp_path / "wide.mkv", wide, 8.0)
+    write_media(tmp_path / "wide.mkv", wide, 8.0, {"model": "mine"})
     write_media(tmp_path / "wide.png", wide[:1], 8.0)
-    for option, name in (("--image", "wide.png"), ("--video", "wide.mkv")):
+    for option, name, maker in (
+        ("--image", "wide.png", ""),
+        ("--video", "wide.mkv", ", made by the model mine,"),
+    ):
         assert sample(tmp_path, option, tmp_path / name) == 2
         error, hint = capsys.readouterr().err.splitlines()
-        assert error == f"error: {tmp_path / name} is 64x128 pixels, the clip 64x64"
+        assert error == f"error: {tmp_path / name}{maker} is 64x128 pixels, the clip 64x64"
         assert "--fit" in hint
         assert not (tmp_path / "out.mkv").exists()
         assert sample(tmp_path, option, tmp_path / name, "--fit", out=f"{name}.mkv") == 0

@@ -140,7 +140,11 @@ def test_refined_codes_are_told_apart_and_come_nearer(
     assert tokenize(capsys, *shards, "--refine", 2)[0] == 0
     code, _, err = tokenize(capsys, *shards)
     assert code == 1
-    assert "made with another refine: 2, not None" in err
+    assert "made with another refine: 2, not none" in err
+    tiny = ["-o", tmp_path / "tiny.safetensors", "--model", model, "--frames", 1, "--size", "8x8"]
+    code, _, err = tokenize(capsys, media / "0.mkv", *tiny)
+    assert (code, "too small for SSIM" in err) == (2, True)
+    assert not (tmp_path / "tiny.safetensors").exists()
     image = ["--model", published_image_model, "--frames", 1, "--size", "64x64"]
     code, _, err = tokenize(capsys, media / "0.mkv", "-o", tmp_path / "i", *image, "--refine", 1)
     assert code == 2

@@ -231,8 +231,10 @@ def check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, 
 
 
 def _difference(found: Any, given: Any) -> str:
-    """What differs between two records, as ``tokenizer: 'a', not 'b'``."""
+    """What differs between two records, as ``tokenizer: 'a', not 'b'``; ``none`` lacks it."""
     if not isinstance(found, dict):
         return "record"
     keys = [key for key in {**given, **found} if found.get(key) != given.get(key)]
-    return ", ".join(f"{key}: {found.get(key)!r}, not {given.get(key)!r}" for key in keys)
+    told = [[repr(each[key]) if key in each else "none" for each in (found, given)] for key in keys]
+    pairs = zip(keys, told, strict=True)
+    return ", ".join(f"{key}: {before}, not {now}" for key, (before, now) in pairs)

@@ -109,8 +109,8 @@ def tokenize_clip(
         **({"refine": refine} if refine else {}),
         "version": ursa_core.__version__,
     }
-    save_tokens(path, codes, metadata)
     quality = measure(tokenizer, codes, clip.frames) if check else None
+    save_tokens(path, codes, metadata)
     return ItemResult(item.name, "done", quality=quality)
 
 

@@ -129,8 +129,9 @@ def _given(
 ) -> GivenMedia:
     size, wanted = frames.shape[1:3], (shape.height, shape.width)
     if size != wanted and not fit:
+        maker = f", made by the model {metadata['model']}," if "model" in metadata else ""
         raise ShapeError(
-            f"{file} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
+            f"{file}{maker} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
             "add --fit to scale and crop it, or make a clip of another size with --size",
         )
     fitted = resize_and_crop(frames, *wanted) if size != wanted else frames
