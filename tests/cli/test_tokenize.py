@@ -247,7 +247,7 @@ def test_a_manifest_with_filters_reports_what_was_left_out(
     )
     assert (code, "all 1 clips were left out" in err) == (1, True)
     code, _, err = tokenize(capsys, media, "--model", model, "-o", tmp_path / "none")
-    assert (code, "min_motion: 1.0, not None" in err) == (1, True)
+    assert (code, "min_motion: 1.0, not none" in err) == (1, True)
     assert tokenize(capsys, media, "--model", model, "-o", tmp_path / "none", "--fresh")[0] == 0
 
 

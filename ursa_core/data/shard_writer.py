@@ -231,10 +231,13 @@ def check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, 
 
 
 def _difference(found: Any, given: Any) -> str:
-    """What differs between two records, as ``tokenizer: 'a', not 'b'``; ``none`` lacks it."""
+    """What differs between two records, as ``tokenizer: 'a', not 'b'``, ``none`` for nothing."""
     if not isinstance(found, dict):
         return "record"
     keys = [key for key in {**given, **found} if found.get(key) != given.get(key)]
-    told = [[repr(each[key]) if key in each else "none" for each in (found, given)] for key in keys]
-    pairs = zip(keys, told, strict=True)
-    return ", ".join(f"{key}: {before}, not {now}" for key, (before, now) in pairs)
+
+    def told(record: dict[str, Any], key: str) -> str:
+        value = record.get(key)
+        return "none" if value is None else repr(value)
+
+    return ", ".join(f"{key}: {told(found, key)}, not {told(given, key)}" for key in keys)
