@@ -130,7 +130,7 @@ def sample(bundle: Bundle, prompts: list[str], steps: int) -> tuple[Tensor, int]
     settings, path = bundle.settings, bundle.path
     grid = bundle.grid(settings.shape)
     ids = bundle.text_tokenizer.encode([*prompts, *[""] * len(prompts)]).to(bundle.device)
-    generator = stream(0, "comparison", steps, bundle.device)
+    generator = stream(0, "comparison", steps)
     calls = 0
 
     def network(prompt_ids: Tensor, x_t: Tensor) -> Tensor:

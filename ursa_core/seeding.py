@@ -11,8 +11,9 @@ def stream_seed(seed: int, name: str, index: int = 0) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def stream(
-    seed: int, name: str, index: int = 0, device: torch.device | str = "cpu"
-) -> torch.Generator:
-    """A fresh generator for the stream ``(seed, name, index)``."""
-    return torch.Generator(device).manual_seed(stream_seed(seed, name, index))
+def stream(seed: int, name: str, index: int = 0) -> torch.Generator:
+    """A fresh generator for the stream ``(seed, name, index)``.
+
+    It lives on the CPU, whose numbers are the same on every machine, whatever device uses them.
+    """
+    return torch.Generator().manual_seed(stream_seed(seed, name, index))

@@ -45,7 +45,7 @@ def draws_of(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> TableDraw
         monkeypatch.setattr(streamed_draws, "_BLOCK", 16)
         return StreamedDraws(distances, 1 << 16)
     monkeypatch.setattr(distance_table, "_BLOCK_ENTRIES", 1000)
-    table = DistanceTable.of(distances, CODEBOOKS[name])
+    table = DistanceTable.of(CODEBOOKS[name])
     assert table is not None
     return TableDraws(distances, table, 1 << 12)
 
@@ -113,7 +113,7 @@ def test_jumps_are_exact(
 @pytest.mark.parametrize("name", CODEBOOKS)
 def test_table_and_codebook_agree(name: str) -> None:
     distances = CodebookDistances(CODEBOOKS[name])
-    table = DistanceTable.of(distances, CODEBOOKS[name])
+    table = DistanceTable.of(CODEBOOKS[name])
     assert table is not None
     assert (table.count.sum(1) == distances.num_codes).all()
     for x_1 in range(distances.num_codes):
@@ -139,8 +139,8 @@ def test_large_learned_codebooks_have_no_table(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(distance_table, "MAX_TABLE_ENTRIES", 2000)
     codebook = random_codebook()
     assert CodeGrid.of(codebook) is None
-    assert DistanceTable.of(CodebookDistances(codebook), codebook) is None
-    assert DistanceTable.of(CodebookDistances(fsq(4, 4, 4)), fsq(4, 4, 4)) is not None
+    assert DistanceTable.of(codebook) is None
+    assert DistanceTable.of(fsq(4, 4, 4)) is not None
 
 
 def test_bisection_finds_the_first_index_beyond() -> None:

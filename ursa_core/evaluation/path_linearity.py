@@ -53,7 +53,7 @@ def distances(
     vectors = torch.nn.functional.normalize(codebook.double(), dim=1, eps=1e-5)
     vectors = torch.cat([vectors, vectors.mean(0, keepdim=True)])
     x_1 = codes.flatten().unsqueeze(0)
-    generator = stream(seed, "linearity", index, x_1.device)
+    generator = stream(seed, "linearity", index)
     found = []
     for t in TIMES:
         x_t = path.corrupt(x_1, torch.tensor(t, device=x_1.device), generator)

@@ -84,7 +84,7 @@ def distance_curve(
             "give tokens of this tokenizer, at least one",
         )
     log_beta = torch.linspace(0, _MAX_LOG_BETA, num_points, dtype=torch.float64)
-    table = DistanceTable.of(distances, codebook)
+    table = DistanceTable.of(codebook)
     if table is not None:
         share = torch.zeros(len(table.distance), dtype=torch.float64, device=codebook.device)
         share.index_add_(0, table.class_of, weights.to(share))

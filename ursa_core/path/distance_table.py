@@ -6,7 +6,8 @@ form a class: 1,200 classes stand for the 64,000 codes of the published tokenize
 some 2,700 distinct distances. All sums over codes become sums over these.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -39,18 +40,17 @@ class CodeGrid:
 
     @staticmethod
     def of(codebook: Tensor) -> "CodeGrid | None":
-        """The grid of a codebook (K, C), None if it isn't one."""
-        device = codebook.device
+        """The grid of a codebook (K, C) on the CPU, None if it isn't one."""
         values = [codebook[:, channel].unique() for channel in range(codebook.shape[1])]
-        sizes = torch.tensor([len(v) for v in values], device=device)
+        sizes = torch.tensor([len(v) for v in values])
         # Channels of random vectors have up to K values each: stop before the product overflows.
         if float(sizes.double().prod()) != len(codebook):
             return None
-        digits = _digits(torch.arange(len(codebook), device=device), sizes)
+        digits = _digits(torch.arange(len(codebook)), sizes)
         grid = torch.stack([v[digits[:, i]] for i, v in enumerate(values)], dim=1)
         if not torch.equal(grid, codebook):
             return None
-        symmetric = torch.tensor([torch.equal(v, -v.flip(0)) for v in values], device=device)
+        symmetric = torch.tensor([torch.equal(v, -v.flip(0)) for v in values])
         mirrored = symmetric & (2 * digits < sizes - 1)
         folded = torch.where(mirrored, sizes - 1 - digits, digits)
         source = torch.empty_like(digits)
@@ -59,6 +59,10 @@ class CodeGrid:
             source[:, channels] = channels[order]
         canonical = _codes(folded.gather(1, source), sizes)
         return CodeGrid(sizes, canonical, source, mirrored)
+
+    def to(self, device: torch.device) -> "CodeGrid":
+        """The same grid with its tensors on a device."""
+        return CodeGrid(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def from_canonical(self, seen: Tensor, by: Tensor) -> Tensor:
         """Codes (n,) that stand to codes ``by`` as ``seen`` to the canonical codes of ``by``."""
@@ -72,7 +76,7 @@ def _equal_channels(values: list[Tensor]) -> list[Tensor]:
     groups: dict[tuple[float, ...], list[int]] = {}
     for channel, levels in enumerate(values):
         groups.setdefault(tuple(levels.tolist()), []).append(channel)
-    return [torch.tensor(group, device=values[0].device) for group in groups.values()]
+    return [torch.tensor(group) for group in groups.values()]
 
 
 def _radix(sizes: Tensor) -> Tensor:
@@ -90,38 +94,37 @@ def _codes(digits: Tensor, sizes: Tensor) -> Tensor:
 class DistanceTable:
     """Levels of distance, from near to far, of each class of codes.
 
+    It is made on the CPU in float64, so that near ties have one order on every device, and the same
+    uniform number draws the same code.
+
     Attributes:
         class_of: (K,) int64 class of each code.
         distance: (R, J) squared distance of a level; 4 beyond a class's last one.
         count: (R, J) codes at a level; 0 beyond the last one.
 
     Args:
-        distances: of the codebook.
-        grid: its symmetries; None makes each code a class of its own.
+        distances: Distances of the codebook, on the CPU.
+        grid: Symmetries of the codebook; None makes each code a class of its own.
     """
 
     def __init__(self, distances: CodebookDistances, grid: CodeGrid | None) -> None:
         self._grid = grid
-        device = distances.device
         num_codes = distances.num_codes
-        everything = torch.arange(num_codes, device=device)
+        everything = torch.arange(num_codes)
         canonical = everything if grid is None else grid.canonical
         self._standing, self.class_of = canonical.unique(return_inverse=True)
         small = torch.int16 if num_codes <= 1 << 16 else torch.int32
         shape = (len(self._standing), num_codes)
-        self._members = torch.empty(shape, dtype=small, device=device)
-        begins = torch.ones(shape, dtype=torch.bool, device=device)
+        self._members = torch.empty(shape, dtype=small)
+        begins = torch.ones(shape, dtype=torch.bool)
         num_levels = 0
         for rows in torch.arange(shape[0]).split(max(1, _BLOCK_ENTRIES // num_codes)):
             ordered, members = _sort(distances.rows(self._standing[rows]))
             self._members[rows] = members.to(small)  # wraps beyond 2^15
             begins[rows, 1:] = ordered.diff(dim=1) > _EQUAL
             num_levels = max(num_levels, int(begins[rows].sum(1).max()))
-        dtype = precise_dtype(device)
-        self._start = torch.full(
-            (shape[0], num_levels), num_codes, dtype=torch.int32, device=device
-        )
-        self.distance = torch.full((shape[0], num_levels), 4.0, dtype=dtype, device=device)
+        self._start = torch.full((shape[0], num_levels), num_codes, dtype=torch.int32)
+        self.distance = torch.full((shape[0], num_levels), 4.0, dtype=torch.float64)
         for index, row in enumerate(begins):
             start = row.nonzero().squeeze(1)
             self._start[index, : len(start)] = start
@@ -129,16 +132,25 @@ class DistanceTable:
             own = self._standing[index].expand_as(nearest)
             self.distance[index, : len(start)] = distances.pairs(own, nearest)
         ends = torch.nn.functional.pad(self._start[:, 1:], (0, 1), value=num_codes)
-        self.count = (ends - self._start).to(dtype)
+        self.count = (ends - self._start).double()
 
-    @staticmethod
-    def of(distances: CodebookDistances, codebook: Tensor) -> "DistanceTable | None":
-        """The table of a codebook, None where it would be too large."""
-        grid = CodeGrid.of(codebook)
-        classes = distances.num_codes if grid is None else len(grid.canonical.unique())
-        if classes * distances.num_codes > MAX_TABLE_ENTRIES:
+    @classmethod
+    def of(cls, codebook: Tensor) -> Self | None:
+        """The table of a codebook (K, C), on its device; None where it would be too large."""
+        on_cpu = codebook.cpu()
+        grid = CodeGrid.of(on_cpu)
+        classes = len(codebook) if grid is None else len(grid.canonical.unique())
+        if classes * len(codebook) > MAX_TABLE_ENTRIES:
             return None
-        return DistanceTable(distances, grid)
+        return cls(CodebookDistances(on_cpu), grid)._to(codebook.device)
+
+    def _to(self, device: torch.device) -> Self:
+        for name in ("_standing", "class_of", "_members", "_start", "distance", "count"):
+            value = getattr(self, name)
+            dtype = precise_dtype(device) if value.is_floating_point() else value.dtype
+            setattr(self, name, value.to(device, dtype))
+        self._grid = None if self._grid is None else self._grid.to(device)
+        return self
 
     @property
     def num_levels(self) -> int:
@@ -161,10 +173,8 @@ class DistanceTable:
 def _sort(distances: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances (n, K) from near to far, to 1e-9, and the codes (n, K) they belong to.
 
-    On a CPU by the radix sort that NumPy has for 16 bits, five times faster than by comparison.
+    By the radix sort that NumPy has for 16 bits, five times faster than by comparison.
     """
-    if distances.device.type != "cpu":
-        return distances.sort(dim=1)
     key = (distances.numpy() * ((1 << 30) - 1)).astype(np.uint32)
     order = np.argsort(key.astype(np.uint16), axis=1, kind="stable")
     high = (np.take_along_axis(key, order, 1) >> 16).astype(np.uint16)

@@ -24,7 +24,8 @@ def precise_dtype(device: torch.device) -> torch.dtype:
 def uniforms(shape: Sequence[int], randomness: Randomness, device: torch.device) -> Tensor:
     """Uniform numbers in [0, 1) of a shape, on a device.
 
-    They are drawn where the generator lives, so a CPU generator gives the same on every device.
+    They are drawn where the generator lives, so a CPU generator gives the same on every device, but
+    for rounding where the device has no float64.
 
     Raises:
         ValueError: the number of generators isn't the size of the first dimension.
@@ -35,7 +36,9 @@ def uniforms(shape: Sequence[int], randomness: Randomness, device: torch.device)
         drawn = torch.stack([_rand(shape[1:], generator) for generator in randomness])
     else:
         raise ValueError(f"{len(randomness)} generators for {shape[0]} items")
-    return drawn.to(precise_dtype(device)).to(device)
+    dtype = precise_dtype(device)
+    # Rounding to fewer digits must not reach 1.
+    return drawn.to(dtype).clamp_(max=1 - torch.finfo(dtype).eps / 2).to(device)
 
 
 def uniform_codes(

@@ -136,7 +136,7 @@ class MetricPath(Path):
     @cached_property
     def _draws(self) -> TableDraws | StreamedDraws:
         """How to draw: by a table for small codebooks and grids, else streamed over the codes."""
-        table = DistanceTable.of(self.distances, self.codebook)
+        table = DistanceTable.of(self.codebook)
         if table is None:
             return StreamedDraws(self.distances, self._chunk_bytes)
         return TableDraws(self.distances, table, self._chunk_bytes)

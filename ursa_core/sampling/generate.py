@@ -181,7 +181,7 @@ class Pass:
 
     def _generators(self, name: str, indices: Sequence[int]) -> list[torch.Generator]:
         pairs = zip(self._options, indices, strict=True)
-        return [stream(each.seed, name, index, self.device) for each, index in pairs]
+        return [stream(each.seed, name, index) for each, index in pairs]
 
     @torch.inference_mode()
     def sample(

@@ -76,7 +76,8 @@ def maskgit(
         left = _masks_left(float(t_next), num_masks)
         reveal = (masked.sum(-1) - left).clamp(min=1)
         # Positions without a mask rank last, so that ranks below `reveal` are masks.
-        order = score.masked_fill(~masked, -math.inf).argsort(-1, descending=True)
+        score = score.masked_fill(~masked, -math.inf)
+        order = score.argsort(stable=True, dim=-1, descending=True)
         rank = order.argsort(-1)
         x_t = torch.where(masked & (rank < reveal[:, None]), codes, x_t)
         if on_estimate:

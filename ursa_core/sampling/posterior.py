@@ -128,7 +128,7 @@ def posterior_weights(
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:
     """The weights of the fewest likeliest codes that reach ``top_p`` of the sum, the rest 0."""
-    ordered, index = weights.sort(dim=-1, descending=True)
+    ordered, index = weights.sort(dim=-1, descending=True, stable=True)
     running = ordered.cumsum(-1, dtype=precise_dtype(weights.device))
     before = running - ordered
     kept = torch.where(before < top_p * running[:, -1:], ordered, 0.0)

@@ -126,7 +126,7 @@ class GeneratorTask:
 
         On the masked path over the codes that it hasn't revealed.
         """
-        noise = stream(self.recipe.seed, "corruption", index, self.device)
+        noise = stream(self.recipe.seed, "corruption", index)
         loss, figures = self._loss(self.batch(index), noise, objective)
         waited = weighed(loss.new_tensor(self._ahead.seconds_waited))
         return loss, {**figures, WAITED: waited}
@@ -135,7 +135,7 @@ class GeneratorTask:
         """Likewise of pass ``index`` over the validation shards; None without them."""
         if self.validation is None:
             return None
-        noise = stream(self.recipe.seed, "validation corruption", index, self.device)
+        noise = stream(self.recipe.seed, "validation corruption", index)
         batch = self._on_device(*self._encoded(self.validation.batch(index)))
         loss, figures = self._loss(batch, noise, objective)
         return {"loss": weighed(loss), **figures}
