@@ -5,9 +5,9 @@ Hardware: one CPU core; `packs` also needs npm, pip and a network.
 Time: `packs` fetches about 900 MB; `pixels` takes a minute for 120 subjects.
 Command: python recipes/emoji_data.py packs data/packs
          python recipes/emoji_data.py pixels data/packs data/emoji --subjects 120 --side 128
-         To carry pixels to another machine, and there back from 14 MB of films:
-         python recipes/emoji_data.py shrink data/emoji data/emoji_small
-         python recipes/emoji_data.py restore data/emoji_small data/emoji
+         To carry pixels to another machine in one file of at most 12 MB, and there back:
+         python recipes/emoji_data.py carry data/emoji data/emoji_pixels.zip
+         python recipes/emoji_data.py restore data/emoji_pixels.zip data/emoji
 Result: data/packs/emoji (734 animations, about 90 MB) and data/packs/film (five films, 14 MB); then
         data/emoji (sprites.npy, film.npy and their tables).
 
@@ -29,9 +29,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pixel_file import MOST_BYTES, carry_pixels, restore_pixels
 
 from ursa_core.data.packs import prepare_film, prepare_sprites
-from ursa_core.data.pixel_films import restore_pixels, shrink_pixels
 from ursa_core.errors import UrsaError
 from ursa_core.media import iter_frames, resize_and_crop, write_media
 
@@ -177,21 +177,26 @@ def main() -> int:
     pixels.add_argument("out", type=Path, help="folder to write")
     pixels.add_argument("--subjects", type=int, help="the most distinct ones; all unless given")
     pixels.add_argument("--side", type=int, default=96, help="pixels of emoji, and film's height")
-    for name, help_text in (
-        ("shrink", "write pixels as small films, to carry them to another machine"),
-        ("restore", "make pixels of such films"),
-    ):
-        carry = kinds.add_parser(name, help=help_text)
-        carry.add_argument("source", type=Path, help="folder to read")
-        carry.add_argument("out", type=Path, help="folder to write")
+    carry = kinds.add_parser("carry", help="write pixels as one small file")
+    carry.add_argument("source", type=Path, help="folder of pixels")
+    carry.add_argument("out", type=Path, help="file to write")
+    carry.add_argument("--quality", type=int, default=45, help="of AVIF, 0 to 100")
+    carry.add_argument("--no-film", action="store_true", help="leave out the film")
+    restore = kinds.add_parser("restore", help="make pixels of such a file")
+    restore.add_argument("source", type=Path, help="file to read")
+    restore.add_argument("out", type=Path, help="folder to write")
     args = parser.parse_args()
     if args.kind == "pixels" and args.side < 16:
         parser.error(f"--side {args.side} is too small; give 16 or more")
     if args.kind == "pixels" and args.subjects is not None and args.subjects < 1:
         parser.error(f"--subjects {args.subjects} leaves none; give 1 or more")
     try:
-        if args.kind == "shrink":
-            print(f"{shrink_pixels(args.source, args.out) / 1e6:.1f} MB in {args.out}")
+        if args.kind == "carry":
+            size = carry_pixels(args.source, args.out, args.quality, with_film=not args.no_film)
+            print(f"{size / 1e6:.1f} MB in {args.out}")
+            if size > MOST_BYTES:
+                print(f"more than {MOST_BYTES / 1e6:.0f} MB: lower --quality", file=sys.stderr)
+                return 1
             return 0
         if args.kind == "restore":
             restore_pixels(args.source, args.out)

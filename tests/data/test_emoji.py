@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from tiny_packs import NUM_FRAMES, SUBJECTS, write_packs
+from ursa_core.data.pixel_films import restore_pixels, shrink_pixels
 
 from ursa_core.data.emoji import (
     BACKGROUNDS,
@@ -21,7 +22,6 @@ from ursa_core.data.emoji import (
 from ursa_core.data.film import FilmClips
 from ursa_core.data.mixture import ClipMixture
 from ursa_core.data.packs import load_film, load_sprites, prepare_film, prepare_sprites
-from ursa_core.data.pixel_films import restore_pixels, shrink_pixels
 from ursa_core.errors import DataError, UsageError
 
 NAMES = [name for name, *_ in SUBJECTS]
