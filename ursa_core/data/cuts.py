@@ -70,6 +70,7 @@ class Cut:
         count: clips of a file, fewer where it has fewer frames.
         sizes: (height, width) that a file may get besides, the one nearest in aspect ratio.
         filters: what is wanted.
+        source_fps: frames a second that files are taken to have, whatever they state.
     """
 
     fps: float
@@ -79,6 +80,7 @@ class Cut:
     count: int = 1
     sizes: tuple[tuple[int, int], ...] = ()
     filters: Filters = Filters()
+    source_fps: float | None = None
 
     @property
     def takes_several(self) -> bool:
@@ -129,6 +131,8 @@ class Cut:
         sizes = ",".join(f"{height}x{width}" for height, width in self.all_sizes)
         frames = None if self.mode == "full" else self.shape.frames
         record: dict[str, Any] = {"fps": self.fps, "frames": frames, "size": sizes}
+        if self.source_fps is not None:
+            record["source_fps"] = self.source_fps
         if self.mode != "head":
             record["clips"] = self.mode
         if self.mode == "slide":

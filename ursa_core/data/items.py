@@ -15,7 +15,7 @@ from ursa_core.data.packs import Sprites
 from ursa_core.data.shapes import FPS, SPLITS, training_clip
 from ursa_core.data.sources import MEDIA_SUFFIXES, Source, find_sources
 from ursa_core.errors import DataError, UsageError
-from ursa_core.media import Frames, OpenMedia, count_frames, open_media, resize_and_crop
+from ursa_core.media import Frames, OpenMedia, measure_length, open_media, resize_and_crop
 
 SHAPES_PREFIX, EMOJI_PREFIX = "shapes:", "emoji:"
 PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)
@@ -23,11 +23,19 @@ PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """Frames uint8 (F, H, W, 3) of a cut clip, its captions, and what it is called."""
+    """Frames uint8 (F, H, W, 3) of a cut clip, its captions, and what it is called.
+
+    Attributes:
+        frames: of the clip.
+        captions: of the file.
+        name: in shards and reports.
+        notes: what was taken for granted of the file, for the user to know.
+    """
 
     frames: Frames
     captions: tuple[str, ...]
     name: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class FileItem:
         """
         if self.source.fault:
             raise self.source.fault
-        media = open_media(self.source.path, cut.fps)
+        media = open_media(self.source.path, cut.fps, cut.source_fps)
         dropped = self._of_wrong_length(cut, media)
         if dropped:
             yield dropped
@@ -85,31 +93,39 @@ class FileItem:
 
         def resized() -> Iterator[Frames]:
             nonlocal num_read
+            before, made = None, first
             for num_read, frame in enumerate(itertools.chain([first], media.frames), 1):  # noqa: B007
-                yield resize_and_crop(frame[None], *size)[0]
+                if frame is not before:  # a frame that is held comes several times
+                    before, made = frame, resize_and_crop(frame[None], *size)[0]
+                yield made
 
         if cut.mode == "full":
             frames = np.stack(list(resized()))
             fitting = (len(frames) - 1) // temporal_stride * temporal_stride + 1
-            yield LoadedClip(frames[:fitting], self.source.captions, self.name)
+            yield LoadedClip(frames[:fitting], self.source.captions, self.name, media.notes)
             return
-        counted = count_frames(self.source.path, cut.fps) if cut.mode == "uniform" else None
+        counted = self._length(cut)[0] if cut.mode == "uniform" else None
         is_empty = True
         for start, frames in windows(resized(), cut.starts(counted), cut.shape.frames):
             is_empty = False
-            yield LoadedClip(frames, self.source.captions, cut.name(self.name, start))
+            name = cut.name(self.name, start)
+            yield LoadedClip(frames, self.source.captions, name, media.notes)
         if is_empty:
-            raise self._too_short(cut, temporal_stride, num_read, media.fps is None)
+            raise self._too_short(cut, temporal_stride, num_read, media.is_still)
 
     def _of_wrong_length(self, cut: Cut, media: OpenMedia) -> Dropped | None:
         filters = cut.filters
-        if media.fps is None or filters.min_seconds is filters.max_seconds is None:
+        if media.is_still or filters.min_seconds is filters.max_seconds is None:
             return None
         seconds = media.seconds
         if seconds is None:
-            seconds = count_frames(self.source.path, cut.fps) / cut.fps
+            seconds = self._length(cut)[1]
         reason = filters.of_length(seconds)
         return Dropped(self.name, reason, f"{seconds:.4g} s") if reason else None
+
+    def _length(self, cut: Cut) -> tuple[int, float]:
+        """Sampled frames and seconds, where all must be gone through to know."""
+        return measure_length(self.source.path, cut.fps, cut.source_fps)
 
     def _too_short(self, cut: Cut, stride: int, found: int, is_still: bool) -> DataError:
         path, wanted = self.source.path, cut.shape.frames

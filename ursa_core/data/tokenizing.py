@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -78,6 +78,7 @@ def tokenize_clip(
     path: Path,
     check: bool = True,
     refine: int = 0,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> ItemResult:
     """Encode one clip into a token file.
 
@@ -89,6 +90,7 @@ def tokenize_clip(
         path: the file, replaced where it exists.
         check: decode the codes again and compare.
         refine: steps of ``refined_codes``.
+        on_note: told of what was taken for granted where the file says nothing.
 
     Raises:
         DataError: the clip can't be read or is too short, or the file can't be written.
@@ -111,6 +113,8 @@ def tokenize_clip(
     }
     quality = measure(tokenizer, codes, clip.frames) if check else None
     save_tokens(path, codes, metadata)
+    for note in clip.notes:
+        on_note(note)
     return ItemResult(item.name, "done", quality=quality)
 
 

@@ -12,8 +12,8 @@ from ursa_core.media.frames import (
 )
 from ursa_core.media.reading import (
     OpenMedia,
-    count_frames,
     iter_frames,
+    measure_length,
     open_media,
     read_media,
 )
@@ -34,8 +34,8 @@ __all__ = [
     "check_format",
     "check_output",
     "contact_sheet",
-    "count_frames",
     "iter_frames",
+    "measure_length",
     "open_media",
     "read_media",
     "resize_and_crop",

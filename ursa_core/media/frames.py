@@ -25,11 +25,13 @@ class Clip:
         frames: uint8 (F, H, W, 3), RGB.
         fps: frames a second; None for a single image.
         metadata: what ``write_media`` was given, else the tags of the file as strings.
+        notes: what was taken for granted where the file says nothing, for the user to know.
     """
 
     frames: Frames
     fps: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def check_frames(frames: Frames) -> None:

@@ -1,35 +1,26 @@
-"""Frames out of films, animations, images and folders of PNG frames, one at a time."""
+"""Frames out of films, animations, images and folders of PNG frames, one at a time.
 
-import json
+How each is read is told in docs/reading.md.
+"""
+
 import math
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import av
 import av.error
 import numpy as np
-from av.stream import Disposition
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from ursa_core.errors import DataError, UsageError
+from ursa_core.media.films import open_film
 from ursa_core.media.frames import Clip, Frames
+from ursa_core.media.images import Colour, open_folder, open_image
+from ursa_core.media.sources import Load, Shown, Source, at_rate, bounded, own_rate
 
 WHITE = (255, 255, 255)
-_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-# Pillow recognises MPEG streams without decoding them, and runs Ghostscript for EPS.
-_NOT_BY_PILLOW = ("MPEG", "EPS")
-# Demuxers that make pictures out of any text.
-_NOT_MEDIA = ("tty",)
-_EXIF_DESCRIPTION = 0x010E
-_ACCURATE = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
 
 # What PyAV and Pillow raise for damaged files.
@@ -37,6 +28,7 @@ _FAULTS = (
     OSError,
     SyntaxError,
     ValueError,
+    ArithmeticError,
     EOFError,
     LookupError,
     struct.error,
@@ -44,148 +36,168 @@ _FAULTS = (
     Image.DecompressionBombError,
 )
 
-_Timed = Iterator[tuple[float, Callable[[], Frames]]]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """An opened file: frames come as (seconds, function that makes the (H, W, 3) array)."""
-
-    fps: float | None
-    metadata: dict[str, Any]
-    timed: _Timed
-    seconds: float | None = None
-
 
 @dataclass(frozen=True)
 class OpenMedia:
     """A file whose frames are yet to be read.
 
-    Args:
+    Attributes:
         frames: one by one, each (H, W, 3).
-        fps: frames a second of the file; None for a single image.
-        seconds: its length, as it states it itself; None where it doesn't, and of a single image.
+        is_still: it is a single image.
+        seconds: its length, as it states it itself; None where it doesn't, and of an image.
+        notes: what was taken for granted where the file says nothing, for the user to know.
     """
 
     frames: Iterator[Frames]
-    fps: float | None
+    is_still: bool
     seconds: float | None
+    notes: tuple[str, ...]
 
 
 def read_media(
     path: str | Path,
     fps: float | None = None,
     max_frames: int | None = None,
-    background: tuple[int, int, int] = WHITE,
+    background: Colour = WHITE,
+    source_fps: float | None = None,
 ) -> Clip:
     """The clip in a film, animation, image or folder of PNG frames.
 
-    What decides is the content, not the file's extension. Rotation marks and non-square pixels
-    are honoured, and an animation whose frames are held for different times is read at a
-    constant rate, longer frames repeated.
+    What decides is the content, not the file's extension.
 
     Args:
-        path: a file that PyAV or Pillow reads, or a folder of PNG frames, taken in name order.
-        fps: the rate to sample at; each frame is the nearest in time. None takes every frame.
+        path: a file that PyAV or Pillow reads, or a folder of PNG frames, in natural order.
+        fps: the rate to sample at; each frame is the nearest in time. None reads at the file's own
+            rate: every frame once if they come evenly, else longer ones repeated.
         max_frames: stop after so many frames; None reads to the end.
         background: RGB put behind transparent pixels.
+        source_fps: the file's own rate, whatever it says.
 
     Raises:
-        DataError: the file is missing, empty, damaged, truncated or no picture.
-        UsageError: fps or max_frames isn't positive.
+        DataError: the file is missing, empty, damaged, truncated, too large or no picture.
+        UsageError: fps, max_frames or source_fps isn't positive.
     """
-    source = _open(Path(path), background)
-    frames = list(_checked(Path(path), source, fps, max_frames))
-    rate = source.fps if fps is None or source.fps is None else fps
-    return Clip(np.stack(frames), rate, source.metadata)
+    _check(fps, max_frames, source_fps)
+    source = _open(path, background, source_fps)
+    if fps is not None or source.is_still:
+        frames = [frame for _, frame in islice(_frames(path, source, fps), max_frames)]
+        rate = None if source.is_still else fps
+        stack = np.stack(frames) if len(frames) > 1 else frames[0][None]
+        return Clip(stack, rate, source.metadata, source.notes)
+    timed = list(islice(_frames(path, source, None), max_frames))
+    notes = source.notes
+    rate, is_even = own_rate([seconds for seconds, _ in timed], source.rates)
+    if not is_even:
+        shown = ((seconds, lambda frame=frame: frame) for seconds, frame in timed)
+        timed = [(seconds, load()) for seconds, load in islice(at_rate(shown, rate), max_frames)]
+        notes += (f"{path} varies its frame rate and is taken at {rate:.4g} a second",)
+    return Clip(np.stack([frame for _, frame in timed]), rate, source.metadata, notes)
 
 
 def iter_frames(
     path: str | Path,
     fps: float | None = None,
     max_frames: int | None = None,
-    background: tuple[int, int, int] = WHITE,
+    background: Colour = WHITE,
 ) -> Iterator[Frames]:
-    """The frames of ``read_media`` one by one, each (H, W, 3), holding no more than a few."""
-    source = _open(Path(path), background)
-    return _checked(Path(path), source, fps, max_frames)
+    """The frames of a file one by one, each (H, W, 3), holding no more than a few.
+
+    As ``read_media`` gives them, but without a rate each frame once, however long it is shown.
+    """
+    _check(fps, max_frames, None)
+    source = _open(path, background, None)
+    return (frame for _, frame in islice(_frames(path, source, fps), max_frames))
 
 
-def open_media(path: str | Path, fps: float | None = None) -> OpenMedia:
-    """A file, to be read frame by frame as by ``read_media``."""
-    source = _open(Path(path), WHITE)
-    return OpenMedia(_checked(Path(path), source, fps, None), source.fps, source.seconds)
+def open_media(path: str | Path, fps: float, source_fps: float | None = None) -> OpenMedia:
+    """A file, to be read frame by frame as by ``read_media`` at a rate."""
+    _check(fps, None, source_fps)
+    source = _open(path, WHITE, source_fps)
+    frames = (frame for _, frame in _frames(path, source, fps))
+    return OpenMedia(frames, source.is_still, source.seconds, source.notes)
 
 
-def count_frames(path: str | Path, fps: float) -> int:
-    """How many frames ``read_media`` gives at a rate, found without making any.
+def measure_length(
+    path: str | Path, fps: float, source_fps: float | None = None
+) -> tuple[int, float]:
+    """How many frames ``read_media`` gives at a rate, and the seconds, found without making any.
 
     Raises:
         DataError: the file is missing, empty, damaged, truncated or no picture.
     """
-    source = _open(Path(path), WHITE)
-    if source.fps is None:
-        return 1
-    try:
-        return sum(1 for _ in _nearest(source.timed, fps, source.fps))
-    except _FAULTS as error:
-        raise _unreadable(Path(path), error) from error
+    source = _open(path, WHITE, source_fps)
+    if source.is_still:
+        return 1, 0.0
+    lengths: list[float] = []
 
+    def noted() -> Shown:
+        for seconds, load in source.shown:
+            lengths.append(seconds)
+            yield seconds, load
 
-def _open(path: Path, background: tuple[int, int, int]) -> _Source:
-    if not path.exists():
-        raise DataError(f"{path} doesn't exist", "check the path")
     try:
-        if path.is_dir():
-            return _open_folder(path, background)
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty", "write or fetch the file again")
-        Image.init()
-        formats = [name for name in Image.OPEN if name not in _NOT_BY_PILLOW]
-        try:
-            image = Image.open(path, formats=formats)
-        except UnidentifiedImageError:
-            return _open_video(path)
-        if image.format in _ANIMATED and getattr(image, "is_animated", False):
-            return _open_animation(image, background)
-        with image:
-            pixels = _pixels(image, background)
-            return _Source(None, _image_metadata(image), iter([(0.0, lambda: pixels)]))
+        count = sum(1 for _ in at_rate(noted(), fps))
     except _FAULTS as error:
         raise _unreadable(path, error) from error
+    return count, sum(lengths)
 
 
-def _unreadable(path: Path, error: BaseException) -> DataError:
+def _check(fps: float | None, max_frames: int | None, source_fps: float | None) -> None:
+    for rate in (fps, source_fps):
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise UsageError(
+                f"a rate of {rate:g} frames a second can't be sampled", "give one above 0"
+            )
+    if max_frames is not None and max_frames < 1:
+        raise UsageError(f"{max_frames} frames can't be read", "give one or more")
+
+
+def _open(given: str | Path, background: Colour, source_fps: float | None) -> Source:
+    path = Path(given)
+    if "://" in str(given):
+        raise DataError(f"{given} is an address, and only files are read", "download it first")
+    if not path.exists():
+        raise DataError(f"{given} doesn't exist", "check the path")
+    try:
+        if path.is_dir():
+            source = open_folder(path, background)
+        elif path.stat().st_size == 0:
+            raise DataError(f"{path} is empty", "write or fetch the file again")
+        else:
+            source = open_image(path, background) or open_film(path, background)
+    except _FAULTS as error:
+        raise _unreadable(path, error) from error
+    if source_fps is None or source.is_still:
+        return replace(source, shown=bounded(path, source.shown))
+    evenly = ((1 / source_fps, load) for _, load in source.shown)
+    return Source(evenly, rates=(source_fps,), metadata=source.metadata)
+
+
+def _unreadable(path: str | Path, error: BaseException) -> DataError:
     if isinstance(error, PermissionError):
         return DataError(f"{path} can't be opened: permission denied", "make the file readable")
     cause = str(getattr(error, "strerror", "") or error or type(error).__name__)
     return DataError(f"{path} can't be read: {cause.rstrip('.').lower()}", _EXPECTED)
 
 
-def _checked(
-    path: Path, source: _Source, fps: float | None, max_frames: int | None
-) -> Iterator[Frames]:
-    """The sampled frames, with every fault of the file named as a DataError."""
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise UsageError(f"a rate of {fps:g} frames a second can't be sampled", "give one above 0")
-    if max_frames is not None and max_frames < 1:
-        raise UsageError(f"{max_frames} frames can't be read", "give one or more")
-    return islice(_faults_named(path, source, fps), max_frames)
-
-
-def _faults_named(path: Path, source: _Source, fps: float | None) -> Iterator[Frames]:
-    shape: tuple[int, ...] | None = None
+def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tuple[float, Frames]]:
+    """Frames, sampled where a rate is given, with their seconds; each fault becomes a DataError."""
+    frame: Frames | None = None
+    made: Load | None = None
     count = 0
-    timed = source.timed
-    picked = timed if fps is None or source.fps is None else _nearest(timed, fps, source.fps)
+    picked = source.shown if fps is None or source.is_still else at_rate(source.shown, fps)
     try:
-        for _, load in picked:
-            frame = load()
-            shape = shape or frame.shape
-            if shape != frame.shape:
-                break
+        for seconds, load in picked:
+            if load is not made:
+                shape = None if frame is None else frame.shape
+                frame, made = load(), load
+                if frame.shape != (shape or frame.shape):
+                    raise DataError(
+                        f"{path} changes size after {count} frame{'s' * (count != 1)}",
+                        "cut it into films of one size",
+                    )
             count += 1
-            yield frame
+            yield seconds, frame  # type: ignore[misc]
     except _FAULTS as error:
         if not count:
             raise _unreadable(path, error) from error
@@ -194,170 +206,6 @@ def _faults_named(path: Path, source: _Source, fps: float | None) -> Iterator[Fr
             "write or fetch the file again, or ask for fewer frames",
         ) from error
     finally:
-        if hasattr(timed, "close"):
-            timed.close()
-    if shape is None:
+        source.shown.close()
+    if not count:
         raise DataError(f"{path} holds no frames", _EXPECTED)
-    if shape != frame.shape:
-        raise DataError(
-            f"{path} changes size after {count} frame{'s' * (count != 1)}",
-            "cut it into films of one size",
-        )
-
-
-def _nearest(timed: _Timed, fps: float, source_fps: float) -> _Timed:
-    """Of the given frames the nearest to each k/fps, up to the end of the last one."""
-    k = 0
-    start = shown_at = 0.0
-    load: Callable[[], Frames] | None = None
-    for time, next_load in timed:
-        if load is None:
-            start = time
-        while load is not None and 2 * k / fps <= shown_at + time - start:
-            yield k / fps, load
-            k += 1
-        shown_at, load = time - start, next_load
-    while load is not None and k / fps < shown_at + 1 / source_fps - 1e-6:
-        yield k / fps, load
-        k += 1
-
-
-def _open_video(path: Path) -> _Source:
-    # Playlists and the like may not reach beyond the machine's own files.
-    try:
-        container = av.open(
-            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-        )
-    except av.error.FFmpegError as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise DataError(f"{path} is no film or image, or is damaged", _EXPECTED) from error
-    covers = Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & covers]
-    if not streams or container.format.name in _NOT_MEDIA:
-        container.close()
-        raise DataError(f"{path} holds no pictures", _EXPECTED)
-    stream = streams[0]
-    stream.thread_type = "AUTO"
-    fps = float(stream.average_rate or stream.guessed_rate or Fraction(25))
-    tags = {**container.metadata, **stream.metadata}
-    comment = next((value for key, value in tags.items() if key.lower() == "comment"), "")
-    seconds: float | None = None
-    if stream.duration is not None and stream.time_base is not None:
-        seconds = float(stream.duration * stream.time_base)
-    elif container.duration is not None and len(container.streams) == 1:
-        seconds = container.duration / av.time_base
-    frames = _video_frames(container, stream, fps, seconds)
-    return _Source(fps, _parsed(comment, tags), frames, seconds)
-
-
-def _video_frames(
-    container: av.container.InputContainer,
-    stream: av.VideoStream,
-    fps: float,
-    seconds: float | None,
-) -> _Timed:
-    pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
-    start = end = 0.0
-    count = 0
-    with container:
-        for frame in container.decode(stream):
-            time = count / fps if frame.time is None else frame.time
-            start = time if count == 0 else start
-            end = time + 1 / fps - start
-            count += 1
-            yield time, partial(_rgb, frame, pixel_aspect)
-    # Some demuxers take a missing tail for the end; files may state a length off by a few frames.
-    if count and seconds is not None and seconds - end > max(0.02 * seconds, 3.5 / fps):
-        raise EOFError(f"{end:.2f} of {seconds:.2f} seconds")
-
-
-def _rgb(frame: av.VideoFrame, pixel_aspect: Fraction) -> Frames:
-    known = frame.colorspace in {int(space) for space in Colorspace}
-    # Films without a mark follow their size: BT.709 from 720 lines on, else BT.601.
-    guess = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
-    is_yuv = frame.format.name.startswith(("yuv", "nv", "p0", "uyvy"))
-    array = frame.reformat(
-        width=max(round(frame.width * pixel_aspect), 1),
-        format="rgb24",
-        src_colorspace=Colorspace(frame.colorspace) if known else guess if is_yuv else None,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=_ACCURATE,
-    ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(array, round(frame.rotation / 90) % 4))
-
-
-def _open_animation(image: Image.Image, background: tuple[int, int, int]) -> _Source:
-    durations = []
-    try:
-        for k in range(getattr(image, "n_frames", 1)):
-            image.seek(k)
-            image.load()
-            durations.append(float(image.info.get("duration", 0)) or 100.0)  # as browsers do
-    except BaseException:
-        image.close()
-        raise
-    shortest = max(min(durations), 20.0)
-    ticks = [max(round(duration / shortest), 1) for duration in durations]
-    fps = 1000 * sum(ticks) / sum(durations)
-
-    def timed() -> _Timed:
-        count = 0
-        with closing(image):
-            for k, repeats in enumerate(ticks):
-                image.seek(k)
-                pixels = _pixels(image, background)
-                for _ in range(repeats):
-                    yield count / fps, lambda pixels=pixels: pixels  # type: ignore[misc]
-                    count += 1
-
-    image.seek(0)
-    return _Source(fps, _image_metadata(image), timed(), sum(durations) / 1000)
-
-
-def _open_folder(path: Path, background: tuple[int, int, int]) -> _Source:
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() == ".png")
-    if not files:
-        raise DataError(f"the folder {path} holds no PNG frames", _EXPECTED)
-    with Image.open(files[0]) as first:
-        metadata = _image_metadata(first)
-        fps = float(first.info.get("fps", 25))
-
-    def load(file: Path) -> Frames:
-        with Image.open(file) as image:
-            return _pixels(image, background)
-
-    timed = ((k / fps, partial(load, file)) for k, file in enumerate(files))
-    return _Source(fps, metadata, timed, len(files) / fps)
-
-
-def _pixels(image: Image.Image, background: tuple[int, int, int]) -> Frames:
-    """RGB of the image's present frame, upright and opaque."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would saturate
-        grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        upright = Image.fromarray(grey)
-    if upright.has_transparency_data:
-        upright = upright.convert("RGBA")
-        opaque = Image.new("RGBA", upright.size, (*background, 255))
-        upright = Image.alpha_composite(opaque, upright)
-    return np.array(upright.convert("RGB"))
-
-
-def _image_metadata(image: Image.Image) -> dict[str, Any]:
-    tags = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
-    comment = image.info.get("comment", image.info.get("Comment", ""))
-    if isinstance(comment, bytes):
-        comment = comment.decode("utf-8", "replace")
-        tags["comment"] = comment
-    description = image.getexif().get(_EXIF_DESCRIPTION, "")
-    return _parsed(str(comment or description), tags)
-
-
-def _parsed(comment: str, tags: dict[str, str]) -> dict[str, Any]:
-    """The JSON object that ``write_media`` puts into the comment, else the tags as they are."""
-    try:
-        parsed = json.loads(comment)
-    except ValueError:
-        return dict(tags)
-    return parsed if isinstance(parsed, dict) else dict(tags)

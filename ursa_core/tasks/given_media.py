@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ursa_core.data.token_files import load_tokens_of
 from ursa_core.errors import DataError, ShapeError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.media import Frames, read_media, resize_and_crop
+from ursa_core.media import Clip, Frames, read_media, resize_and_crop
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
 from ursa_core.tasks.joins import with_frames
@@ -36,6 +36,8 @@ class GivenMedia:
         fps: frames a second; None of an image.
         metadata: what the file says about itself.
         codes: int64 (F, H, W), where the file holds codes.
+        notes: what was taken for granted where the file says nothing, for the user to know.
+        source_fps: its own rate, as the user stated it.
     """
 
     file: str
@@ -44,11 +46,14 @@ class GivenMedia:
     fps: float | None
     metadata: dict[str, Any]
     codes: Tensor | None = None
+    notes: tuple[str, ...] = ()
+    source_fps: float | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What an output's metadata record of the file."""
-        return {"file": self.file, "sha256": self.sha256}
+        stated = {} if self.source_fps is None else {"source_fps": self.source_fps}
+        return {"file": self.file, "sha256": self.sha256, **stated}
 
 
 def read_image(file: str, shape: PixelShape, fit: bool) -> GivenMedia:
@@ -66,11 +71,16 @@ def read_image(file: str, shape: PixelShape, fit: bool) -> GivenMedia:
     clip = read_media(file, max_frames=2)
     if len(clip.frames) > 1:
         raise DataError(f"{file} is a film, and an image is needed", "save one frame of it as PNG")
-    return _given(file, clip.frames, None, clip.metadata, shape, fit)
+    return _given(file, clip, shape, fit)
 
 
 def read_clip(
-    file: str, shape: PixelShape, fit: bool, fps: float | None = None, whole: bool = False
+    file: str,
+    shape: PixelShape,
+    fit: bool,
+    fps: float | None = None,
+    whole: bool = False,
+    source_fps: float | None = None,
 ) -> GivenMedia:
     """The first ``shape.frames`` frames of a film, or all of them.
 
@@ -78,21 +88,23 @@ def read_clip(
         file: a film, an animation, an image or a folder of PNG frames.
         shape: frames, height and width that are needed.
         fit: scale to cover the size and crop, where it has another.
-        fps: rate to sample at; None takes every frame.
+        fps: rate to sample at; None is the film's own.
         whole: take all frames, at least ``shape.frames``.
+        source_fps: the film's own rate, whatever it says.
 
     Raises:
         DataError: it can't be read or is shorter.
         ShapeError: another size, unless ``fit``.
     """
-    clip = read_media(file, fps=fps, max_frames=None if whole else shape.frames)
+    max_frames = None if whole else shape.frames
+    clip = read_media(file, fps, max_frames, source_fps=source_fps)
     if len(clip.frames) < shape.frames:
         count = f"{len(clip.frames)} frame{'s' * (len(clip.frames) != 1)}"
         rate = f" at {fps:g} a second" if fps else ""
         raise DataError(
             f"{file} has {count}{rate}, {shape.frames} are needed", "give a longer clip"
         )
-    return _given(file, clip.frames, clip.fps, clip.metadata, shape, fit)
+    return replace(_given(file, clip, shape, fit), source_fps=source_fps)
 
 
 def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedia:
@@ -119,14 +131,8 @@ def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedi
     return GivenMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
 
 
-def _given(
-    file: str,
-    frames: Frames,
-    fps: float | None,
-    metadata: dict[str, Any],
-    shape: PixelShape,
-    fit: bool,
-) -> GivenMedia:
+def _given(file: str, clip: Clip, shape: PixelShape, fit: bool) -> GivenMedia:
+    frames, metadata = clip.frames, clip.metadata
     size, wanted = frames.shape[1:3], (shape.height, shape.width)
     if size != wanted and not fit:
         maker = f", made by the model {metadata['model']}," if "model" in metadata else ""
@@ -135,7 +141,8 @@ def _given(
             "add --fit to scale and crop it, or make a clip of another size with --size",
         )
     fitted = resize_and_crop(frames, *wanted) if size != wanted else frames
-    return GivenMedia(file, digest_of(Path(file)), fitted, fps, metadata)
+    digest = digest_of(Path(file))
+    return GivenMedia(file, digest, fitted, clip.fps, metadata, notes=clip.notes)
 
 
 def digest_of(path: Path) -> str:
@@ -164,6 +171,11 @@ class Given:
     media: Mapping[int, GivenMedia]
     cond: Cond
     cond_noise: float
+
+    @property
+    def notes(self) -> list[str]:
+        """What was taken for granted of the media, for the user to know."""
+        return [note for each in self.media.values() for note in each.notes]
 
     @property
     def pack_key(self) -> Hashable:

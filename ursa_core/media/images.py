@@ -1,0 +1,169 @@
+"""Images, animations and folders of PNG frames, by Pillow."""
+
+import json
+import math
+import re
+import warnings
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ursa_core.errors import DataError
+from ursa_core.media.frames import Frames
+from ursa_core.media.sources import Shown, Source, check_size
+
+FOLDER_FPS = 25.0
+"""Frames a second of a folder that states none."""
+
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+# Pillow recognises MPEG streams without decoding them, and runs Ghostscript for EPS.
+_NOT_BY_PILLOW = ("MPEG", "EPS")
+_EXIF_DESCRIPTION = 0x010E
+_EXIF_ORIENTATION = 0x0112
+
+Colour = tuple[int, int, int]
+
+
+def open_image(path: Path, background: Colour) -> Source | None:
+    """The image or animation in a file; None if Pillow doesn't know the format.
+
+    Raises:
+        DataError: it is too large, or has samples of an unknown range.
+        OSError, SyntaxError, ValueError, EOFError: it is damaged.
+    """
+    image = _opened(path)
+    if image is None:
+        return None
+    if image.format in _ANIMATED and getattr(image, "is_animated", False):
+        metadata = metadata_of(image)
+        return Source(_animation(image, background), metadata=metadata)
+    with image:
+        pixels = _pixels(path, image, background)
+        shown = ((0.0, lambda: pixels) for _ in range(1))
+        return Source(shown, is_still=True, metadata=metadata_of(image))
+
+
+def open_folder(path: Path, background: Colour) -> Source:
+    """The frames of a folder, in the order in which people number them.
+
+    Raises:
+        DataError: there are none, or the first is too large.
+    """
+    found = [p for p in path.iterdir() if p.suffix.lower() == ".png" and p.name[0] != "."]
+    files = sorted(found, key=lambda file: natural_key(file.name))
+    if not files:
+        raise DataError(f"the folder {path} holds no PNG frames", "give one that does")
+
+    def load(file: Path) -> Frames:
+        image = _opened(file)
+        if image is None:
+            raise ValueError(f"{file.name} is no image")
+        with image:
+            return _pixels(file, image, background)
+
+    first = _opened(files[0])
+    if first is None:
+        raise ValueError(f"{files[0].name} is no image")
+    with first:
+        metadata = metadata_of(first)
+        stated = _rate(str(first.info.get("fps", "")))
+    fps = stated or FOLDER_FPS
+    note = (
+        f"{path} states no frame rate and is taken as {fps:g} a second; --source-fps says another"
+    )
+    shown = ((1 / fps, partial(load, file)) for file in files)
+    return Source(shown, False, (fps,), len(files) / fps, metadata, () if stated else (note,))
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """What sorts names by the numbers in them: frame_2 before frame_10."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _rate(text: str) -> float | None:
+    try:
+        rate = float(text)
+    except ValueError:
+        return None
+    return rate if math.isfinite(rate) and rate > 0 else None
+
+
+def _opened(path: Path) -> Image.Image | None:
+    Image.init()
+    formats = [name for name in Image.OPEN if name not in _NOT_BY_PILLOW]
+    try:
+        with warnings.catch_warnings():
+            # Sizes that Pillow warns of are refused here.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=formats)
+    except UnidentifiedImageError:
+        return None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} has too many pixels", "scale it down first") from error
+    try:
+        check_size(path, image.height, image.width)
+    except DataError:
+        image.close()
+        raise
+    return image
+
+
+def _animation(image: Image.Image, background: Colour) -> Shown:
+    with closing(image):
+        # The default image of an APNG may be none of its frames.
+        for k in range(int(getattr(image, "default_image", False)), image.n_frames):  # type: ignore[attr-defined]
+            image.seek(k)
+            pixels = _pixels(Path(image.filename), image, background)  # type: ignore[attr-defined]
+            seconds = (image.info.get("duration") or 100) / 1000  # as browsers do
+            yield float(seconds), lambda pixels=pixels: pixels  # type: ignore[misc]
+
+
+def _pixels(path: Path, image: Image.Image, background: Colour) -> Frames:
+    """RGB of the image's present frame, upright and opaque."""
+    is_tiff = image.format == "TIFF"
+    is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+    upright = ImageOps.exif_transpose(image) if is_turned else image
+    if upright.mode == "F" or (upright.mode == "I" and is_tiff):
+        samples = np.asarray(upright)
+        if upright.mode == "I" or not (samples.min() >= 0 and samples.max() <= 1):
+            raise DataError(
+                f"{path} has 32-bit samples, and doesn't say which of them is white",
+                "save it with 8 or 16 bits, or with floats from 0 to 1",
+            )
+        upright = Image.fromarray(np.rint(samples * 255).astype(np.uint8))
+    elif upright.mode.startswith("I"):  # 16-bit grey, which Pillow would saturate
+        grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        upright = Image.fromarray(grey)
+    if upright.has_transparency_data:
+        upright = on_background(upright.convert("RGBA"), background)
+    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+
+
+def on_background(image: Image.Image, background: Colour) -> Image.Image:
+    """An RGBA image over a colour."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+
+
+def metadata_of(image: Image.Image) -> dict[str, Any]:
+    """What an image says of itself."""
+    tags = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    comment = image.info.get("comment", image.info.get("Comment", ""))
+    if isinstance(comment, bytes):
+        comment = comment.decode("utf-8", "replace")
+        tags["comment"] = comment
+    description = image.getexif().get(_EXIF_DESCRIPTION, "")
+    return parsed(str(comment or description), tags)
+
+
+def parsed(comment: str, tags: dict[str, str]) -> dict[str, Any]:
+    """The JSON object that ``write_media`` puts into the comment, else the tags as they are."""
+    try:
+        found = json.loads(comment)
+    except (ValueError, RecursionError):
+        return dict(tags)
+    return found if isinstance(found, dict) else dict(tags)

@@ -1,0 +1,121 @@
+"""What all media are to their readers: frames, each shown for some time, and how to sample them."""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ursa_core.errors import DataError
+from ursa_core.media.frames import Frames
+
+MAX_PIXELS = 2**26
+"""Pixels of the largest picture that is read, 8192 x 8192; decoding takes some 15 bytes a pixel."""
+
+MAX_HOLD_SECONDS = 60.0
+"""How long frames may be shown on average, so that work is bounded by the frames that exist."""
+
+Load = Callable[[], Frames]
+"""Makes the array (H, W, 3) of a frame."""
+
+Shown = Generator[tuple[float, Load], None, None]
+"""Frames in the order in which they are presented, each with the seconds that it is shown."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file, folder of frames or image.
+
+    Attributes:
+        shown: its frames, time counted from the first.
+        is_still: it is one image, and has no time.
+        rates: frames a second that it may have by its own statement, the likeliest first.
+        seconds: how long it lasts by its own statement.
+        metadata: what it says of itself.
+        notes: what was taken for granted where it says nothing.
+    """
+
+    shown: Shown
+    is_still: bool = False
+    rates: tuple[float, ...] = ()
+    seconds: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def at_rate(shown: Shown, fps: float) -> Shown:
+    """The frames at times k/fps, up to the end of the last one.
+
+    Each is the nearest in time, but a frame that is held for several samples stays until half a
+    sample before the next one's time.
+    """
+    k, end, seconds = 0, 0.0, 0.0
+    step = 1 / fps
+    load: Load | None = None
+    for next_seconds, next_load in shown:
+        early = seconds / 2 if seconds < 1.5 * step else step / 2
+        # Of two that are as near the earlier, however the times are rounded.
+        while load is not None and k / fps <= end - early + 1e-6:
+            yield step, load
+            k += 1
+        end, seconds, load = end + next_seconds, next_seconds, next_load
+    while load is not None and (k / fps < end - 1e-6 or k == 0):
+        yield step, load
+        k += 1
+
+
+def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[float, bool]:
+    """Frames a second of a film whose frames are shown so long, and whether they come evenly.
+
+    Where they don't, longer frames count as several of the short ones: the shortest but for a
+    tenth of all, so that single frames that came early don't decide.
+
+    Args:
+        seconds: of each frame.
+        stated: rates to be preferred where they say the same.
+    """
+    lengths = np.array(seconds)
+    short = float(np.sort(lengths)[len(lengths) // 10]) or float(lengths.mean())
+    lengths[-1] = max(lengths[-1], short)  # one that is cut short at the end is a frame as well
+    total = float(lengths.sum())
+    # Containers round times: the mean of many is nearer to what was meant.
+    tick = float(lengths[(lengths < 1.5 * short) & (lengths > 0)].mean())
+    mean_rate = len(lengths) / total
+    drift = np.abs(np.cumsum(lengths) - np.arange(1, len(lengths) + 1) / mean_rate).max()
+    is_even = bool(drift <= tick / 2)
+    rate = mean_rate if is_even else float(np.rint(lengths / tick).clip(1).sum()) / total
+    preferred = (each for each in stated if math.isclose(each, rate, rel_tol=0.01))
+    return next(preferred, round(rate, 6)), is_even
+
+
+def bounded(path: str | Path, shown: Shown) -> Shown:
+    """The frames, as long as none of them claims hours.
+
+    Raises:
+        DataError: on average they are shown for longer than `MAX_HOLD_SECONDS`.
+    """
+    total = 0.0
+    for count, (seconds, load) in enumerate(shown, 1):
+        total += seconds
+        if total > MAX_HOLD_SECONDS * (count + 1):
+            frames = f"{count} frame{'s' * (count != 1)}"
+            raise DataError(
+                f"{path} shows {frames} for {total:.6g} seconds, and so long ones aren't read",
+                f"write the film again, with a frame for each {MAX_HOLD_SECONDS:g} seconds or more",
+            )
+        yield seconds, load
+
+
+def check_size(path: str | Path, height: float, width: float) -> None:
+    """Refuse pictures that would fill the memory, before they are decoded.
+
+    Raises:
+        DataError: more than `MAX_PIXELS`.
+    """
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"{path} has {height:.0f}x{width:.0f} pixels, more than {MAX_PIXELS / 1e6:.0f} million",
+            "scale it down first",
+        )
