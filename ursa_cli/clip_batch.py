@@ -91,6 +91,9 @@ class ClipTask:
         clips = {item.path: self._read_again(item) for item in items}
         bundle = self._bundle
         for item in items:
+            given = clips[item.path].given
+            for note in [] if given is None else given.notes:
+                output.warn(f"{item.path.name}: {note}")
             self._warn(item)
         passes = self._packer.passes([self._wanted(item) for item in items])
         if not (self._packer.is_exact or self._told):
@@ -100,13 +103,13 @@ class ClipTask:
         for together in passes:
             own = [next(rest) for _ in range(len(together))]
             preview = Preview(bundle, together.grid, [item.path for item in own], self._preview)
-            given = [
+            conditionings = [
                 each
                 for item in own
                 for each in clips[item.path].conditionings(bundle, together.grid)
             ]
             steps = _each_of(len(own), on_step)
-            codes = together.sample([0] * len(own), steps, preview, given)
+            codes = together.sample([0] * len(own), steps, preview, conditionings)
             for item, made in zip(own, codes, strict=True):
                 if self._tokens is not None:
                     self._tokens.mkdir(parents=True, exist_ok=True)

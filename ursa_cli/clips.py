@@ -123,7 +123,8 @@ def _make(clip: Clip, tell_seed: bool, preview: int) -> None:
 
     plan, wanted, provenance = clip.plan, clip.plan.wanted, clip.provenance
     bundle = plan.model.load()
-    for warning in prompt_warnings(bundle, wanted):
+    notes = [] if clip.given is None else clip.given.notes
+    for warning in (*notes, *prompt_warnings(bundle, wanted)):
         output.warn(warning)
     identity = tokenizer_identity(bundle.folder)
     grid = bundle.grid(pixel_shape(bundle, wanted))

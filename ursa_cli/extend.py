@@ -107,6 +107,7 @@ def extend(
     cond: shared.Conditions = None,
     cond_noise: shared.CondNoise = None,
     fit: shared.Fit = False,
+    source_fps: shared.SourceFps = None,
     from_file: batch_options.FromFile = None,
     name_template: batch_options.NameTemplate = None,
     shard: batch_options.ShardOption = None,
@@ -137,7 +138,7 @@ def extend(
     options.require_text("output", out)
     wanted = ExtendOptions(
         clip or "", prompts, seconds, frames, before, overlap, chain and chain.value,
-        schedule.value, cond, cond_noise, fit,
+        schedule.value, cond, cond_noise, fit, source_fps,
     )  # fmt: skip
     if from_file is not None:
         if clip is not None:

@@ -34,6 +34,7 @@ class ExtendOptions:
     cond: str | None = None
     cond_noise: float | None = None
     fit: bool = False
+    source_fps: float | None = None
 
     def overridden(self, line: Mapping[str, Any]) -> Self:
         """With the values of a line; its length takes the place of either.
@@ -68,6 +69,7 @@ class ExtendOptions:
         options.require(in_range, "--seconds", self.seconds, "above 0 to 100000")
         known = self.chain in (None, "tokens", "pixels")
         options.require(known, "--chain", self.chain, "tokens or pixels")
+        shared.check_source_fps(self.source_fps)
         known = self.schedule in ("together", "diagonal")
         options.require(known, "--schedule", self.schedule, "together or diagonal")
 
@@ -199,9 +201,10 @@ def plan_extension(
     if wanted.clip.endswith(_TOKENS):
         given = read_tokens(wanted.clip, size, tokenizer)
     else:
-        given = read_clip(wanted.clip, size, wanted.fit, whole=True)
+        source_fps = wanted.source_fps
+        given = read_clip(wanted.clip, size, wanted.fit, sampling.fps, True, source_fps)
     fps = sampling.fps or given.fps or plan.settings.fps
-    warnings = []
+    warnings = list(given.notes)
     if fps != plan.settings.fps:
         warnings.append(
             f"{wanted.clip} has {fps:g} frames a second and the model makes"

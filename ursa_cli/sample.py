@@ -65,6 +65,7 @@ def sample(
     cond: shared.Conditions = None,
     cond_noise: shared.CondNoise = None,
     fit: shared.Fit = False,
+    source_fps: shared.SourceFps = None,
     from_file: batch_options.FromFile = None,
     name_template: batch_options.NameTemplate = None,
     batch_size: batch_options.BatchSize = None,
@@ -115,7 +116,7 @@ def sample(
     in_range = preview is None or 1 <= preview <= 10_000
     options.require(in_range, "--preview", preview, "1 to 10000 steps")
     _check_together(num, from_file, prompt, replay)
-    given = SampleGiven(image, video, strength, cond, cond_noise, fit)
+    given = SampleGiven(image, video, strength, cond, cond_noise, fit, source_fps)
     if from_file is None:
         batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
     replayed = None

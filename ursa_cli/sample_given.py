@@ -26,6 +26,7 @@ class SampleGiven:
         cond: how the image is taken.
         cond_noise: that it enters with.
         fit: scale and crop.
+        source_fps: rate of the video to edit, whatever it says.
     """
 
     image: str | None = None
@@ -34,12 +35,13 @@ class SampleGiven:
     cond: str | None = None
     cond_noise: float | None = None
     fit: bool = False
+    source_fps: float | None = None
 
     def overridden(self, values: Mapping[str, Any]) -> Self:
         """With other values; an image or video takes the place of either, and of its options."""
         own = self
         if values.get("image") is not None:
-            own = replace(own, video=None, strength=None)
+            own = replace(own, video=None, strength=None, source_fps=None)
         if values.get("video") is not None:
             own = replace(own, image=None, cond=None, cond_noise=None)
         return replace(own, **values)
@@ -65,6 +67,9 @@ class SampleGiven:
             )
         if self.fit and image is None and video is None:
             raise UsageError("--fit is for --image and --video", "name one of them")
+        if self.source_fps is not None and video is None:
+            raise UsageError("--source-fps is for --video", "leave it out")
+        shared.check_source_fps(self.source_fps)
         shared.condition(self.cond, self.cond_noise)
 
     @property
@@ -86,7 +91,8 @@ class SampleGiven:
             way = shared.condition(self.cond, self.cond_noise)
             return Clip(plan, Given({0: read_image(self.image, shape, self.fit)}, *way))
         if self.video is not None:
-            edited = read_clip(self.video, shape, self.fit, plan.settings.fps)
+            fps = plan.settings.fps
+            edited = read_clip(self.video, shape, self.fit, fps, source_fps=self.source_fps)
             given = Given({0: edited}, "soft", self._redone)
             return Clip(plan, given, strength=self._redone)
         return Clip(plan)

@@ -186,6 +186,9 @@ def _media(told: Mapping[str, Any]) -> tuple[SampleGiven, str | None]:
     (file,) = given["files"]
     name, sha256 = str(file["file"]), str(file["sha256"])
     if told.get("strength") is not None:
-        return SampleGiven(video=name, strength=float(told["strength"]), fit=True), sha256
+        strength, source_fps = float(told["strength"]), file.get("source_fps")
+        source_fps = None if source_fps is None else float(source_fps)
+        own = SampleGiven(video=name, strength=strength, fit=True, source_fps=source_fps)
+        return own, sha256
     cond, noise = str(given["cond"]), float(given["cond_noise"])
     return SampleGiven(name, cond=cond, cond_noise=noise, fit=True), sha256

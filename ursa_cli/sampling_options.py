@@ -57,6 +57,24 @@ CondNoise = Annotated[
         rich_help_panel=GIVEN_PANEL,
     ),
 ]
+SourceFps = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="Frames a second that the given video has, whatever it says; a folder of PNG frames "
+        "that says nothing is taken as 25 a second.",
+        show_default=False,
+        rich_help_panel=GIVEN_PANEL,
+    ),
+]
+
+
+def check_source_fps(rate: float | None) -> None:
+    """Refuse a rate that no film has; UsageError."""
+    in_range = rate is None or 0.001 <= rate <= 10_000
+    options.require(in_range, "--source-fps", rate, "0.001 to 10000")
+
+
 Fit = Annotated[
     bool,
     typer.Option(

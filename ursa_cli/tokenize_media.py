@@ -8,6 +8,7 @@ import typer
 
 from ursa_cli import options, output
 from ursa_cli import tokenize_run as run
+from ursa_cli.sampling_options import check_source_fps
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,16 @@ def tokenize_media(
             metavar="R",
             help="Frames sampled a second, 0.1 to 1000.",
             show_default="the model's",
+            rich_help_panel=_CUTTING,
+        ),
+    ] = None,
+    source_fps: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Frames a second that the files have, whatever they say; a folder of PNG frames "
+            "that says nothing is taken as 25 a second.",
+            show_default=False,
             rich_help_panel=_CUTTING,
         ),
     ] = None,
@@ -236,6 +247,7 @@ def tokenize_media(
     options.require(check is None or check >= 0, "--check", check, "0 or more")
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
     options.require(fps is None or 0.1 <= fps <= 1000, "--fps", fps, "0.1 to 1000")
+    check_source_fps(source_fps)
     options.require(frames is None or frames >= 1, "--frames", frames, "1 or more")
     sizes = [] if size is None else [options.parse_size(part) for part in size.split(",")]
     if decode is not None:
@@ -256,7 +268,9 @@ def tokenize_media(
     if out.suffix == CLIP_SUFFIX:
         if shard is not None or clips not in ("head", "full"):
             raise UsageError(f"{out} holds one clip", "give a folder as OUT")
-        encoder = run.load(model, device, fps, frames, sizes, clips, 1, 1, filters, refine)
+        encoder = run.load(
+            model, device, fps, frames, sizes, clips, 1, 1, filters, refine, source_fps
+        )
         run.encode_clip(inputs[0], out, encoder, seed, check, sprites)
         return
     part = run.part_of(shard)
@@ -266,8 +280,9 @@ def tokenize_media(
             f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
         )
     encoder = run.load(
-        model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters, refine
-    )
+        model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters, refine,
+        source_fps,
+    )  # fmt: skip
     run.encode_shards(inputs, out, encoder, num, seed, check, fresh, sprites, part)
 
 

@@ -49,6 +49,7 @@ def load(
     count: int,
     filters: "Filters",
     refine: int,
+    source_fps: float | None,
 ) -> Encoder:
     """The tokenizer of a model, and the cut that the options ask for.
 
@@ -68,7 +69,7 @@ def load(
     tokenizer, settings, digest = load_tokenizer(folder, pick_device(local_device(device)))
     first, *others = sizes or [(settings.height, settings.width)]
     shape = PixelShape(frames or settings.frames, *first)
-    cut = Cut(fps or settings.fps, shape, mode, stride, count, tuple(others), filters)
+    cut = Cut(fps or settings.fps, shape, mode, stride, count, tuple(others), filters, source_fps)
     for height, width in cut.all_sizes:  # refuses what doesn't fit
         tokenizer.strides.grid(PixelShape(shape.frames, height, width))
     if refine and not isinstance(tokenizer, VideoTokenizer):
@@ -94,7 +95,14 @@ def encode_clip(
     item = find_clip(given, seed, encoder.cut.fps, sprites)
     checked = check is None or check > 0
     result = tokenize_clip(
-        item, encoder.tokenizer, encoder.digest, encoder.cut, out, checked, encoder.refine
+        item,
+        encoder.tokenizer,
+        encoder.digest,
+        encoder.cut,
+        out,
+        checked,
+        encoder.refine,
+        output.warn,
     )
     _report([result], out, [out], encoder)
 

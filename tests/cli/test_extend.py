@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from small_films import write_film
 
 from ursa_cli.main import main
 from ursa_core.bundle import load_bundle, tokenizer_identity
@@ -241,3 +243,39 @@ def test_a_clip_shorter_than_the_overlap_is_refused(extend, tmp_path, film, clip
     assert extend("--frames", 15) == 1
     assert "4 frames, fewer than the overlap of 5" in capsys.readouterr().err
     assert extend("--frames", 15, "--overlap", 1) == 0
+
+
+def test_a_film_of_variable_rate_keeps_its_length(extend, tmp_path, film, capsys):
+    pause = write_film(
+        film.with_suffix(".mkv"), [40] * 8 + [80] * 8, [k / 8 + (k >= 8) for k in range(16)]
+    )
+    assert pause == film
+    assert extend("--fit", "--seconds", 4) == 0  # 3 s of its own: 1 s, a pause of 1 s, 1 s
+    made = read_media(tmp_path / "long.mkv")
+    assert (made.fps, len(made.frames)) == (8, 32)
+    assert (made.frames[:24, 8, 8, 0].astype(int) > 60).tolist() == [False] * 16 + [True] * 8
+    assert "varies its frame rate and is taken at 8 a second" in capsys.readouterr().err
+
+
+def test_a_rate_asked_for_is_sampled(extend, tmp_path, clip):
+    assert extend("--fps", 4, "--frames", 10) == 0
+    made = read_media(tmp_path / "long.mkv")
+    assert made.fps == 4
+    np.testing.assert_array_equal(made.frames[:6], clip[::2])
+
+
+def test_a_folder_without_a_rate_is_told_of_and_given_one(extend, tmp_path, film, clip, capsys):
+    film.unlink()
+    film.mkdir()  # whatever its name
+    for k, frame in enumerate(clip):
+        Image.fromarray(frame).save(film / f"f{k}.png")
+    assert extend("--frames", 16) == 0
+    assert f"{film} states no frame rate and is taken as 25 a second" in capsys.readouterr().err
+    assert read_media(tmp_path / "long.mkv").fps == 25
+    assert extend("--frames", 16, "--source-fps", 8, out="slow.mkv") == 0
+    assert "states no frame rate" not in capsys.readouterr().err
+    slow = read_media(tmp_path / "slow.mkv")
+    assert (slow.fps, slow.metadata["given"]["source_fps"]) == (8, 8)
+    np.testing.assert_array_equal(slow.frames[:11], clip)
+    assert extend("--frames", 16, "--source-fps", 0, out="none.mkv") == 2
+    assert "0.001 to 10000" in capsys.readouterr().err

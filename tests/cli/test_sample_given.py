@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.bundle import load_bundle
@@ -209,3 +210,32 @@ def test_what_cannot_be_given_is_refused(
     assert named in error
     assert hint in told
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_to_edit_is_taken_at_the_rate_given_and_replayed(tmp_path, clip, capsys):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for k, frame in enumerate(clip):
+        Image.fromarray(frame).save(folder / f"f{k}.png")
+    assert sample(tmp_path, "--video", folder) == 1  # 9 frames at 25 a second are too short
+    assert "9 are needed" in capsys.readouterr().err
+    assert sample(tmp_path, "--video", folder, "--source-fps", 8) == 0
+    assert "states no frame rate" not in capsys.readouterr().err
+    made = read_media(tmp_path / "out.mkv")
+    assert made.metadata["given"]["files"][0]["source_fps"] == 8
+    again = tmp_path / "again.mkv"
+    device = ["--device", "cpu", "--dtype", "float32"]
+    assert main(["sample", "--replay", str(tmp_path / "out.mkv"), "-o", str(again), *device]) == 0
+    np.testing.assert_array_equal(read_media(again).frames, made.frames)
+    assert sample(tmp_path, "--source-fps", 8, out="none.mkv") == 2
+    assert "--source-fps is for --video" in capsys.readouterr().err
+    slow = ["--video", folder, "--steps", 2, "--frames", 5]
+    for k in range(40):
+        Image.fromarray(clip[0]).save(folder / f"g{k}.png")
+    assert sample(tmp_path, *slow, out="told.mkv") == 0
+    assert "states no frame rate and is taken as 25 a second" in capsys.readouterr().err
+
+
+def test_an_address_is_shown_as_given(tmp_path, capsys):
+    assert sample(tmp_path, "--image", "https://example.org/a.png") == 1
+    assert "https://example.org/a.png is an address" in capsys.readouterr().err

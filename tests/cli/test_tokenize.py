@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.batches.part_files import PartFile
@@ -387,3 +388,22 @@ def test_help_names_every_option_and_two_examples(
     ):
         assert option in out
     assert "Encode videos" in out
+
+
+def test_a_folder_of_frames_without_a_rate_is_told_of(model, tmp_path, capsys):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for k in range(20):
+        Image.new("RGB", (24, 16), (10 * k,) * 3).save(folder / f"frame_{k}.png")
+    out = ["-o", tmp_path / "a.safetensors", "--model", model, "--device", "cpu"]
+    code, _, err = tokenize(capsys, folder, *out)
+    assert (code, "taken as 25 a second; --source-fps" in err) == (0, True)
+    code, _, err = tokenize(capsys, folder, *out, "--source-fps", 8, "--force")
+    assert (code, "taken as 25" in err) == (0, False)
+    assert tokenize(capsys, folder, *out, "--source-fps", -1, "--force")[0] == 2
+    shards = ["-o", tmp_path / "shards", "--model", model, "--device", "cpu"]
+    film = tmp_path / "a.mkv"
+    write_media(film, np.zeros((9, 16, 24, 3), np.uint8), fps=25)
+    assert tokenize(capsys, film, *shards, "--source-fps", 8)[0] == 0
+    # Shards of another rate of the same files are other shards.
+    assert tokenize(capsys, film, *shards)[0] == 1
