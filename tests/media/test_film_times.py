@@ -240,3 +240,17 @@ def test_a_film_that_changes_its_size_is_refused(tmp_path: Path) -> None:
         Image.new("RGB", size).save(tmp_path / f"{k}.png")
     with pytest.raises(DataError, match="changes size after 2 frames"):
         read_media(tmp_path)
+
+
+def test_damaged_times_of_a_few_frames_make_no_million_of_them(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mkv", LEVELS[:5], [0, 0.002, 50, 100, 150])
+    assert len(read_media(path).frames) <= 300
+    # One sampled rate per tick of 2 ms would be 75,000.
+    assert own_rate([0.002, 50, 50, 50, 50])[0] < 2
+
+
+def test_a_film_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mkv", LEVELS[:2])
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
+    with pytest.raises(DataError, match="no pictures"):
+        read_media(path)

@@ -73,7 +73,8 @@ def open_film(path: Path, background: Colour) -> Source:
 
 def _main_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     covers = Disposition.attached_pic
-    streams = [s for s in container.streams.video if not s.disposition & covers]
+    found = [s for s in container.streams.video if not s.disposition & covers]
+    streams = [s for s in found if s.codec_context is not None]  # which FFmpeg can decode
     if not streams or container.format.name in _NOT_MEDIA:
         raise DataError(f"{path} holds no pictures", "give a film, an animation or an image")
 

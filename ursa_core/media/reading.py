@@ -31,6 +31,7 @@ _FAULTS = (
     ArithmeticError,
     EOFError,
     LookupError,
+    RuntimeError,
     struct.error,
     av.error.FFmpegError,
     Image.DecompressionBombError,

@@ -17,6 +17,9 @@ MAX_PIXELS = 2**26
 MAX_HOLD_SECONDS = 60.0
 """How long frames may be shown on average, so that work is bounded by the frames that exist."""
 
+MAX_REPEATS = 20
+"""How often frames may be repeated on average where a film gives its own rate."""
+
 Load = Callable[[], Frames]
 """Makes the array (H, W, 3) of a frame."""
 
@@ -85,7 +88,9 @@ def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[fl
     mean_rate = len(lengths) / total
     drift = np.abs(np.cumsum(lengths) - np.arange(1, len(lengths) + 1) / mean_rate).max()
     is_even = bool(drift <= tick / 2)
-    rate = mean_rate if is_even else float(np.rint(lengths / tick).clip(1).sum()) / total
+    # A few frames whose times are damaged shouldn't become a million.
+    ticks = min(float(np.rint(lengths / tick).clip(1).sum()), MAX_REPEATS * (len(lengths) + 10))
+    rate = mean_rate if is_even else ticks / total
     preferred = (each for each in stated if math.isclose(each, rate, rel_tol=0.01))
     return next(preferred, round(rate, 6)), is_even
 
