@@ -9,6 +9,7 @@ import torch
 
 from ursa_core.bundle import save_bundle, save_tokenizer
 from ursa_core.bundle_settings import BundleSettings
+from ursa_core.files import part_of
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
@@ -29,6 +30,15 @@ def published_image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(GOLDEN / "published_transformer", folder / "transformer", ignore=no_outputs)
     shutil.copytree(GOLDEN / "published_text" / "tokenizer", folder / "tokenizer")
     return folder
+
+
+@pytest.fixture
+def part_of_dead():
+    """Where a process that was killed has left what it was writing to a path."""
+    above_all = 1 << 22  # no process has such a number
+    return lambda path: part_of(path).with_name(
+        part_of(path).name.replace(f"-{os.getpid()}.", f"-{above_all}.")
+    )
 
 
 @pytest.fixture

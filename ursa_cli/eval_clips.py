@@ -8,6 +8,7 @@ import typer
 from ursa_cli import batch_run, eval_run, options, output
 from ursa_cli import eval_measures as measures
 from ursa_cli.eval_options import Course, Out
+from ursa_core import files
 from ursa_core.errors import DataError, UrsaError
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def path(
     from ursa_core.data.tokenizing import encode_clips
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.path_linearity import distances, draw, linearity
-    from ursa_core.evaluation.report import Report, Sample, Score, Table, write_file
+    from ursa_core.evaluation.report import Report, Sample, Score, Table
     from ursa_core.model_folder import read_json
     from ursa_core.path_files import build_path, stored_codebook
 
@@ -290,7 +291,7 @@ def path(
     )  # fmt: skip
     plot = draw(found, expected)
     batch_run.make_folder(course.folder)
-    write_file(course.folder / "linearity.png", plot)
+    files.write(course.folder / "linearity.png", plot)
     eval_run.finish(report, course, {"Linearity of the path": plot})
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ursa_cli import options, output
+from ursa_core import files
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def compare(
     """
     output.configure(as_json=as_json)
     from ursa_core.evaluation.comparison import compare as compared
-    from ursa_core.evaluation.report import read_report, write_file
+    from ursa_core.evaluation.report import read_report
 
     if plot is not None:
         from ursa_core.media import check_output
@@ -56,7 +57,7 @@ def compare(
 
         named = [(each.name, each.interval) for each in found.differences if each.interval]
         units = {each.unit for each in found.differences if each.interval}
-        write_file(plot, differences_plot(named, units.pop() if len(units) == 1 else ""))
+        files.write(plot, differences_plot(named, units.pop() if len(units) == 1 else ""))
     output.data(asdict(found), lines=_lines(found))
 
 

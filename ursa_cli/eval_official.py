@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ursa_cli import batch_run, eval_run, output, sample_plan
 from ursa_cli.eval_options import Course
 from ursa_cli.sampling_options import SamplingOptions
+from ursa_core import files
 from ursa_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -109,8 +110,6 @@ class Official:
 
     def _of_samples(self, repo: Path, scores: Path) -> dict[str, str]:
         """Options of the scorer that follow from the samples."""
-        from ursa_core.evaluation.report import write_file
-
         if self.suite.name == "dpg":
             return {"resolution": str(self._resolution())}
         info = {
@@ -128,7 +127,7 @@ class Official:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{repo / info} can't be read: {error}", "clone it anew") from error
         path = scores / "full_info.json"
-        write_file(path, json.dumps(chosen))
+        files.write(path, json.dumps(chosen))
         return {"info": str(path)}
 
     def _resolution(self) -> int:

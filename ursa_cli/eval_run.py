@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ursa_cli import batch_run, output
 from ursa_cli.eval_options import Course
+from ursa_core import files
 from ursa_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +104,6 @@ def sample(
     from ursa_core.batches.manifest import read_header
     from ursa_core.batches.resume import Item
     from ursa_core.evaluation.completeness import distinguishes_case
-    from ursa_core.evaluation.report import write_file
 
     def settled(seed: int) -> "list[Item]":
         items = []
@@ -126,12 +126,12 @@ def sample(
                 "sample to a disk that tells upper from lower case",
             )
         begun = {"format": _FORMAT, "suite": suite.name, **begun}
-        write_file(course.records / _BEGUN, json.dumps(begun, indent=1) + "\n")
+        files.write(course.records / _BEGUN, json.dumps(begun, indent=1) + "\n")
         for name, content in suite.fixed.items():
             path = course.samples / name
             if not path.exists():
                 batch_run.make_folder(path.parent)
-                write_file(path, content)
+                files.write(path, content)
     work = batch_run.Work(
         course.records, course.samples, course.shard, course.batch_size, sampling.force
     )
@@ -256,12 +256,10 @@ def run_parts(course: Course, parts: Mapping[str, Callable[[], None]], dry_run: 
 
 def write_scores(course: Course, content: Mapping[str, Any], name: str = "scores.json") -> Path:
     """Write what was scored, with the format's number, into the folder of the scores."""
-    from ursa_core.evaluation.report import write_file
-
     batch_run.make_folder(course.scores)
     path = course.scores / name
     text = json.dumps({"format": _FORMAT, **content}, ensure_ascii=False, indent=1)
-    write_file(path, text + "\n")
+    files.write(path, text + "\n")
     return path
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.files import whole
 from ursa_core.hub import name_of
 from ursa_core.model_folder import file_names, model_identity, read_json, write_json
 from ursa_core.weights import opened, save_tensors, weight_files
@@ -163,13 +164,8 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
         raise UsageError(f"{out} is there already", "give a new folder with -o")
     for adapter in adapters:
         check_adapter(adapter, model)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _write_merged(model, adapters, partial)
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole(out) as part:
+        _write_merged(model, adapters, part)
 
 
 def _write_merged(model: Path, adapters: Sequence[Adapter], out: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ursa_core.files import whole
 from ursa_core.media import Frames, contact_sheet, read_media, resize_and_crop, to_video
 from ursa_core.path.calibration import TIMES, Array, Candidate, DistanceCurve, beta_at
 from ursa_core.path.metric import MetricPath
@@ -68,9 +69,8 @@ def _save(figure: object, file: Path) -> None:
     from matplotlib.figure import Figure
 
     assert isinstance(figure, Figure)
-    partial = file.with_name(file.name + ".partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(file)
+    with whole(file) as part:
+        figure.savefig(part, format="png", dpi=120)
 
 
 def preview_sheet(

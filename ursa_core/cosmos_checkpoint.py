@@ -1,17 +1,15 @@
 """NVIDIA's Cosmos tokenizer files, and the model folder with a tokenizer that they become."""
 
 import os
-import shutil
-import tempfile
 from functools import reduce
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ursa_core.bundle_settings import BundleSettings, save_settings
-from ursa_core.errors import CheckpointError, UsageError, unwritable
+from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.files import whole
 from ursa_core.grids import Strides
 from ursa_core.model_folder import is_folder
 from ursa_core.tokenizers.cosmos_weights import convert_weights
@@ -49,17 +47,9 @@ def convert_cosmos(
         raise UsageError(f"{folder} exists already", "give a new folder")
     config, weights = convert_weights(read_cosmos(source), strides)
     dtype = reduce(torch.promote_types, (value.dtype for value in weights.values()))
-    try:
-        partial = Path(tempfile.mkdtemp(prefix=".ursa-", dir=folder.parent))
-        try:
-            save_weights(partial / "vae", config.to_json(), weights, dtype)
-            save_settings(partial, BundleSettings(motion_prefix=False, licence=LICENCE))
-            partial.chmod(0o755)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise unwritable(folder, error) from error
+    with whole(folder) as part:
+        save_weights(part / "vae", config.to_json(), weights, dtype)
+        save_settings(part, BundleSettings(motion_prefix=False, licence=LICENCE))
     return config
 
 

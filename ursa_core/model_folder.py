@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ursa_core import files
 from ursa_core.errors import CheckpointError
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -117,9 +118,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Write a JSON object, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(file)
+    files.write(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def missing_files(names: Collection[str]) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from ursa_core import files
 from ursa_core.errors import RecipeError
 
 
@@ -40,9 +41,7 @@ def write_path(file: Path, values: dict[str, str | float | None]) -> None:
         edits = [(path.start_mark.index, path.end_mark.index, _flow(old, shown))]
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    files.write(file, text)
 
 
 def _flow(old: dict[str, str], new: dict[str, str | None]) -> str:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError
+from ursa_core.files import whole
 from ursa_core.model_folder import WEIGHTS, index_of, read_json, write_json
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -159,7 +160,10 @@ def save_weights(
 
 def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
     """Write a safetensors file, whole or not at all, readable by all."""
-    partial = file.with_name(file.name + ".partial")
-    save_file(state, partial, {"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(file)
+    with whole(file) as part:
+        try:
+            save_file(state, part, {"format": "pt"})
+        except SafetensorError as error:  # which tells the system's number in its text alone
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else 0, str(error)) from error
+        part.chmod(0o644)

@@ -97,7 +97,7 @@ def test_several_threads_read_the_same_rows(tmp_path: Path) -> None:
     assert len(table._decoded) == 1
 
 
-def test_a_stopped_run_continues_after_its_last_shard(tmp_path: Path) -> None:
+def test_a_stopped_run_continues_after_its_last_shard(tmp_path: Path, part_of_dead) -> None:
     def interrupted() -> None:
         with ShardWriter(tmp_path, IDENTITY, rows_per_shard=3) as writer:
             for k in range(4):
@@ -106,7 +106,7 @@ def test_a_stopped_run_continues_after_its_last_shard(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    (tmp_path / ".shard-00002.parquet.part").write_bytes(b"half")
+    part_of_dead(tmp_path / "shard-00002.parquet").write_bytes(b"half")
     with ShardWriter(tmp_path, IDENTITY, rows_per_shard=3) as writer:
         assert writer.done == {f"clips/{k}.mp4" for k in range(4)}
         writer.add(row(4))

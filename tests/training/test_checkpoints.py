@@ -87,7 +87,7 @@ def test_a_full_disk_keeps_the_last_one(is_async, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_run_left_goes_with_the_next(tmp_path):
-    left = tmp_path / "checkpoints" / "step-0000009.partial"
+    left = tmp_path / "checkpoints" / ".step-0000009.ranks.part"
     left.mkdir(parents=True)
     (left / "shard").write_bytes(b"half")
     assert kept(tmp_path) == []

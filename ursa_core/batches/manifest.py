@@ -5,14 +5,14 @@ behind that, one of several shards to a ``manifest-i-of-n.jsonl`` of its own, so
 processes write to one file; a run reads them all. A line that a kill tore off counts for nothing.
 """
 
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ursa_core import files
 from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, rows_of
 from ursa_core.batches.shards import Shard
-from ursa_core.errors import UsageError, unwritable
+from ursa_core.errors import UsageError
 
 STEM = "manifest"
 MANIFEST = f"{STEM}.jsonl"
@@ -90,22 +90,8 @@ def begin(folder: Path, header: Header) -> Header:
         DataError: it can't be written, or is damaged.
     """
     path = folder / MANIFEST
-    temporary = folder / f".{MANIFEST}.{os.getpid()}"
     if not path.exists():
-        try:
-            with temporary.open("wb") as file:
-                file.write(line_of(asdict(header)))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)  # fails where another process was first
-            except OSError:
-                if not path.exists():  # a file system without links
-                    temporary.replace(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.write(path, line_of(asdict(header)), first_wins=True)
     found = read_header(folder)
     if found is None:
         raise damaged_line(path, 1)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ursa_core.errors import CheckpointError, DataError, unwritable
+from ursa_core.files import whole
 from ursa_core.model_folder import read_json, write_json
 from ursa_core.subjects import Subject, load_subjects, save_subjects
 
@@ -265,15 +266,12 @@ def write_array(file: Path, array: NDArray[np.uint8]) -> None:
     Raises:
         DataError: the file can't be written.
     """
-    partial = file.with_name(file.name + ".partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as opened:
-            np.save(opened, array)
-        partial.replace(file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise unwritable(file, error) from error
+    with whole(file) as part, part.open("wb") as opened:
+        np.save(opened, array)
 
 
 def _map_array(file: Path, what: str, channels: int) -> NDArray[np.uint8]:

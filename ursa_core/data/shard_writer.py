@@ -26,6 +26,7 @@ from ursa_core.data.shards import (
     shard_paths,
 )
 from ursa_core.errors import DataError, unwritable
+from ursa_core.files import sweep, whole
 
 ROWS_PER_SHARD = 512
 GROUP_CODES = 1 << 18
@@ -111,8 +112,7 @@ class ShardWriter:
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(f".{self._prefix}-[0-9][0-9][0-9][0-9][0-9]*.part"):
-                leftover.unlink()
+            sweep(folder)
         except OSError as error:
             self.remove_made()
             raise unwritable(folder, error) from error
@@ -179,20 +179,18 @@ class ShardWriter:
             "motion": [row.motion for row in rows],
             "source": [row.source for row in rows],
         }
-        temporary = path.with_name(f".{path.name}.part")
         try:
             table = pa.Table.from_pydict(columns, schema=self._schema)
-            pq.write_table(
-                table,
-                temporary,
-                row_group_size=max(1, group),
-                compression="zstd",
-                write_page_checksum=True,
-            )
-            temporary.replace(path)
-        except (OSError, pa.ArrowException) as error:
-            temporary.unlink(missing_ok=True)
-            fault = unwritable(path, error)
+            with whole(path) as part:
+                pq.write_table(
+                    table,
+                    part,
+                    row_group_size=max(1, group),
+                    compression="zstd",
+                    write_page_checksum=True,
+                )
+        except (DataError, pa.ArrowException) as error:
+            fault = error if isinstance(error, DataError) else unwritable(path, error)
             raise DataError(
                 fault.message, f"{fault.hint}, then run again: finished shards are kept"
             ) from error

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ursa_core.errors import DataError, unwritable
+from ursa_core import files
+from ursa_core.errors import DataError
 
 _KIND = "ursa-clip-tokens"
 
@@ -62,16 +62,8 @@ def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) ->
         raise ValueError(f"metadata lacks {', '.join(sorted(absent))}")
     stored = codes.detach().to("cpu", torch.int32).contiguous()
     header = {"kind": _KIND, "ursa": json.dumps(dict(metadata)), "sha256": _digest(stored)}
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        # Not save_file, which lets nobody but the owner read.
-        temporary.write_bytes(save({"codes": stored}, metadata=header))
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    # Not save_file, which lets nobody but the owner read.
+    files.write(path, save({"codes": stored}, metadata=header))
 
 
 def load_tokens(path: Path | str) -> TokenFile:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.evaluation import dpg, geneval, vbench
-from ursa_core.evaluation.report import write_file
 
 LOG = "log.txt"
 DONE = "scored.json"
@@ -200,7 +200,7 @@ def run_step(step: Step, folder: Path, repo: Path, samples_digest: str) -> str |
     if not list(folder.glob(step.results)):
         return f"it wrote no {step.results}: {last_line(folder)}"
     content = {"format": 1, "samples": samples_digest, "commands": step.commands}
-    write_file(folder / DONE, json.dumps(content, indent=1) + "\n")
+    files.write(folder / DONE, json.dumps(content, indent=1) + "\n")
     return None
 
 

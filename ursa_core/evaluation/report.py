@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ursa_core.errors import DataError, unwritable
+from ursa_core import files
+from ursa_core.errors import DataError
 from ursa_core.evaluation.intervals import Interval
 
 FORMAT = 1
@@ -128,26 +128,10 @@ class Report:
         return {"format": FORMAT, **asdict(self)}
 
 
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, whole or not at all.
-
-    Raises:
-        DataError: it can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_report(folder: Path, report: Report) -> Path:
     """Write ``report.json`` into a folder."""
     path = folder / REPORT
-    write_file(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+    files.write(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
     return path
 
 

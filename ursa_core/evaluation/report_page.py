@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from ursa_core import files
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.report import PAGE, Report, Sample, Score, Table, write_file
+from ursa_core.evaluation.report import PAGE, Report, Sample, Score, Table
 from ursa_core.evaluation.report_plots import histograms, scores_plot
 from ursa_core.media import contact_sheet, read_media
 
@@ -50,7 +51,7 @@ def write_page(
         DataError: it can't be written.
     """
     path = folder / PAGE
-    write_file(path, page(report, samples_in, plots or {}))
+    files.write(path, page(report, samples_in, plots or {}))
     return path
 
 

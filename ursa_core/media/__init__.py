@@ -1,5 +1,6 @@
 """Video and images in and out; frames are uint8 arrays (F, H, W, 3)."""
 
+from ursa_core.files import check_folder_of
 from ursa_core.media.frames import (
     Clip,
     Frames,
@@ -19,7 +20,6 @@ from ursa_core.media.reading import (
 )
 from ursa_core.media.writing import (
     FORMATS,
-    check_folder_of,
     check_format,
     check_output,
     write_media,

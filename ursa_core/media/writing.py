@@ -3,20 +3,18 @@
 import itertools
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import av.error
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image, PngImagePlugin
 
-from ursa_core.errors import DataError, ShapeError, UsageError, unwritable
+from ursa_core.errors import ShapeError, UsageError
+from ursa_core.files import check_folder_of, whole
 from ursa_core.grids import PixelShape
 from ursa_core.media.frames import Frames, check_frames
 
@@ -58,8 +56,8 @@ def check_output(
         DataError: the folder is missing or can't be written.
     """
     check_format(path, shape, fps)
+    check_folder_of(path)  # first, as it puts back what a dead process has set aside
     _check_replaceable(Path(path), _kind(path), force)
-    check_folder_of(Path(path))
 
 
 def check_format(
@@ -76,23 +74,6 @@ def check_format(
         _check_shape(Path(path), kind, shape)
     if fps is not None:
         _check_rate(kind, fps)
-
-
-def check_folder_of(target: Path) -> None:
-    """Refuse a name whose folder can't take a file.
-
-    Raises:
-        UsageError: a part of the path is a file.
-        DataError: the folder is missing or can't be written.
-    """
-    parent = target.parent
-    nearest = next((folder for folder in target.parents if folder.exists()), parent)
-    if nearest.is_file():
-        raise UsageError(f"{nearest} is a file, so {target} can't be in it", "choose another name")
-    if not parent.is_dir():
-        raise DataError(f"the folder {parent} doesn't exist", "create it first")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise DataError(f"the folder {parent} can't be written", "choose another one")
 
 
 def write_media(
@@ -139,8 +120,10 @@ def write_media(
         ".png": lambda p: _write_png(p, frames[0], comment, None),
         _FOLDER: lambda p: _write_folder(p, frames, fps, comment),
     }
-    with _whole_or_nothing(target) as temporary:
-        writers[kind](temporary)
+    with whole(target) as part:
+        writers[kind](part)
+        # Somebody may have put something else there meanwhile.
+        _check_replaceable(target, kind, force=True)
 
 
 def _kind(path: str | Path) -> str:
@@ -186,40 +169,25 @@ def _check_replaceable(target: Path, kind: str, force: bool) -> None:
             f"{target} is a {is_what}, and a {wanted} would be written", "choose another name"
         )
     if kind == _FOLDER:
-        names = [p.name for p in target.iterdir()]
-        if names and not all(_is_frame(name) for name in names):
+        if os.path.ismount(os.path.realpath(target)):
+            raise UsageError(
+                f"{target} is a disk of its own and can't be replaced", "name a folder in it"
+            )
+        found = list(target.iterdir())
+        if not all(map(_is_frame, found)):
             # Even --force replaces nothing but what an earlier run wrote.
             raise UsageError(
                 f"the folder {target} holds more than PNG frames", "choose another folder"
             )
-        if not names:
+        if not found:
             return
     if not force:
         raise UsageError(f"{target} exists already", "add --force to replace it")
 
 
-def _is_frame(name: str) -> bool:
-    stem, _, extension = name.rpartition(".")
-    return extension == "png" and stem.isdecimal()
-
-
-@contextmanager
-def _whole_or_nothing(target: Path) -> Iterator[Path]:
-    """A temporary path beside the target, moved there at the end or removed on any failure."""
-    folder = target.absolute().parent
-    temporary = folder / f".{target.stem}.{os.getpid()}{target.suffix}"
-    try:
-        yield temporary
-        if target.is_dir():
-            shutil.rmtree(target)
-        temporary.replace(target)
-    except OSError as error:  # PyAV's errors with a number of the system are of this kind too
-        raise unwritable(target, error) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+def _is_frame(path: Path) -> bool:
+    is_plain = path.is_file() and not path.is_symlink()
+    return is_plain and path.suffix == ".png" and path.stem.isdecimal()
 
 
 def _write_h264(
@@ -238,7 +206,7 @@ def _write_h264(
             interpolation=_FULL,
         )
 
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+    with av.open(str(path), "w", "mp4", options={"movflags": "+faststart"}) as container:
         # x264's macroblock tree reads memory that it never wrote: other bytes in every process.
         options = {"crf": str(crf), "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=rate, options=options)
@@ -254,7 +222,7 @@ def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title:
         return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
 
     # Otherwise the file gets a random number, and is another one each time.
-    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
+    with av.open(str(path), "w", "matroska", options={"fflags": "+bitexact"}) as container:
         # Version 3 carries a checksum in every slice.
         stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
         stream.pix_fmt = "bgr0"
@@ -298,6 +266,7 @@ def _write_gif(path: Path, frames: Frames, rate: Fraction, comment: str) -> None
     images = [Image.fromarray(f).quantize(palette=palette, dither=no_dither) for f in frames]
     images[0].save(
         path,
+        "GIF",
         save_all=True,
         append_images=images[1:],
         duration=_durations(len(frames), rate, 10),
@@ -312,6 +281,7 @@ def _write_webp(path: Path, frames: Frames, rate: Fraction, comment: str) -> Non
     images = [Image.fromarray(frame) for frame in frames]
     images[0].save(
         path,
+        "WEBP",
         save_all=len(images) > 1,
         append_images=images[1:],
         duration=_durations(len(frames), rate, 1),
@@ -327,7 +297,7 @@ def _write_png(path: Path, frame: Frames, comment: str, fps: float | None) -> No
     text.add_text("Comment", comment)
     if fps is not None:
         text.add_text("fps", repr(float(fps)))
-    Image.fromarray(frame).save(path, pnginfo=text)
+    Image.fromarray(frame).save(path, "PNG", pnginfo=text)
 
 
 def _write_folder(path: Path, frames: Frames, fps: float, comment: str) -> None:

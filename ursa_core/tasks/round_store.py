@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ursa_core import files
 from ursa_core.data.token_files import load_tokens_of, save_tokens
 from ursa_core.errors import DataError, UsageError, unwritable
 
@@ -63,12 +64,7 @@ class RoundStore:
             if found is None:
                 self._refuse_another_folder()
                 self.folder.mkdir(exist_ok=True)
-                temporary = self.folder / f".{_PLAN}.part"
-                try:
-                    temporary.write_text(json.dumps(self._plan, indent=1), encoding="utf-8")
-                    temporary.replace(self.folder / _PLAN)
-                finally:
-                    temporary.unlink(missing_ok=True)
+                files.write(self.folder / _PLAN, json.dumps(self._plan, indent=1))
                 return
         except OSError as error:
             raise unwritable(self.folder, error) from error

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
+from ursa_core import files
 from ursa_core.errors import CheckpointError, UsageError
 
 PAD_WORD = "[PAD]"
@@ -155,7 +156,7 @@ class TextTokenizer:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, which transformers loads too."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(folder / "tokenizer.json"))
+        files.write(folder / "tokenizer.json", self._backend.to_str(pretty=True))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": self.max_prompt_length,
@@ -164,7 +165,7 @@ class TextTokenizer:
             "unk_token": getattr(self._backend.model, "unk_token", None),
         }
         text = json.dumps({key: value for key, value in config.items() if value is not None})
-        (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+        files.write(folder / "tokenizer_config.json", text + "\n")
 
     def _encode(self, texts: list[str]) -> list[Any]:
         # Published checkpoints add no special token to a prompt; bov follows as part of the model.

@@ -7,7 +7,6 @@ Each rank writes what it holds, so that no one gathers the whole, and any number
 import contextlib
 import errno
 import json
-import os
 import re
 import shutil
 import warnings
@@ -26,12 +25,13 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
+from ursa_core import files
 from ursa_core.errors import CheckpointError
 from ursa_core.training.distributed import Ranks
 
 FOLDER = "checkpoints"
 _ABOUT = "state.json"
-_PARTIAL = ".partial"
+_WRITER = "ranks"
 _FILE_BYTES = 1 << 30
 """Of a file, about: it is put together in memory."""
 
@@ -45,6 +45,7 @@ def checkpoints(run: Path) -> list[Path]:
     Raises:
         CheckpointError: there are only such of an earlier version.
     """
+    files.sweep(run / FOLDER)
     found = [p for p in (run / FOLDER).glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
     if not found and (old := sorted((run / FOLDER).glob("step-*.pt"))):
         raise CheckpointError(
@@ -85,10 +86,10 @@ class CheckpointWriter:
         """
         self.finish()
         target = self.folder / f"step-{step:07d}"
-        partial = target.with_name(target.name + _PARTIAL)
+        partial = files.part_of(target, _WRITER)
         with _explained(f"the checkpoint {target} can't be written", _SPACE_HINT, partial):
             if self.ranks.is_first:
-                for left in self.folder.glob("*" + _PARTIAL):
+                for left in self.folder.glob(f".*.{_WRITER}.part"):  # of ranks that were killed
                     shutil.rmtree(left)
                 partial.mkdir(parents=True)
                 (partial / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
@@ -121,7 +122,7 @@ class CheckpointWriter:
         if self._pending is None:
             return
         (target, future), self._pending = self._pending, None
-        partial = target.with_name(target.name + _PARTIAL)
+        partial = files.part_of(target, _WRITER)
         with _explained(f"the checkpoint {target} can't be written", _SPACE_HINT, partial):
             future.result()
         self._publish(partial, target)
@@ -129,15 +130,11 @@ class CheckpointWriter:
     def _publish(self, partial: Path, target: Path) -> None:
         if not self.ranks.is_first:
             return
-        _sync(partial)
-        if target.exists():  # of the same step, left by a run that was told to save once more
-            _drop(target)
-        partial.replace(target)
-        _sync(self.folder)
+        files.put(partial, target)  # one of the same step a run left that was to save once more
         whole = checkpoints(self.folder.parent)
         for old in whole[: -self.keep]:
             if not self.keep_every or steps_of(old) % self.keep_every:
-                _drop(old)
+                files.discard(old)
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -207,20 +204,3 @@ def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:
         numbers[name] = 1 + size // _FILE_BYTES
         size += tensor.numel() * tensor.element_size()
     return numbers
-
-
-def _sync(folder: Path) -> None:
-    """Have the entries of a folder on the disk."""
-    with contextlib.suppress(OSError):  # not every file system can
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _drop(folder: Path) -> None:
-    """Delete a checkpoint, so that no half of it is ever taken for whole."""
-    gone = folder.with_name(folder.name + _PARTIAL)
-    folder.replace(gone)
-    shutil.rmtree(gone, ignore_errors=True)

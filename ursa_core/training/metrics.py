@@ -4,6 +4,7 @@ import contextlib
 import json
 from pathlib import Path
 
+from ursa_core import files
 from ursa_core.training.task import Progress
 
 METRICS = "metrics.jsonl"
@@ -45,6 +46,4 @@ def cut_figures(run: Path, steps: int) -> None:
     for line in file.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):  # the last one may be cut short
             kept += [line + "\n"] if json.loads(line)["step"] <= steps else []
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(file)
+    files.write(file, "".join(kept))

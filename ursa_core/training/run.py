@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ursa_core import files
 from ursa_core.batches.shards import launched_shard
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.errors import UsageError
@@ -187,6 +188,6 @@ def train_recipe(
         on_start(trainer.resume())
         if ranks.is_first:
             run.mkdir(parents=True, exist_ok=True)
-            (run / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+            files.write(run / "recipe.yaml", to_yaml(recipe))
         trainer.train(on_step)
     return trainer

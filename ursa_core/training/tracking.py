@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from ursa_core import files
 from ursa_core.errors import UrsaError
 from ursa_core.recipe import Recipe
 
@@ -73,7 +74,7 @@ class _WeightsAndBiases:
                 f"Weights & Biases can't begin: {str(error).splitlines()[0]}",
                 "run `wandb login`, set WANDB_MODE=offline, or leave wandb out of train.track",
             ) from error
-        id_file.write_text(begun.id, encoding="utf-8")
+        files.write(id_file, begun.id)
         self._run: Any = begun
 
     def log(self, step: int, figures: dict[str, float]) -> None:

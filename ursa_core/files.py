@@ -1,0 +1,215 @@
+"""Files and folders that appear whole or not at all, whatever stops the process.
+
+What is being written lies next to its target as ``.NAME.PLACE-PID.part``; PLACE stands for the
+machine, so that a later writer knows what a dead process left there, and takes it away. A folder
+that is replaced is set aside as ``.NAME.PLACE-PID.old`` until the new one is in its place; where
+the process died between the two, the old one is put back.
+"""
+
+import errno
+import os
+import platform
+import re
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from ursa_core.errors import DataError, UsageError, unwritable
+
+_LEFT = re.compile(r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)\.(?P<kind>part|old)")
+_FORGOTTEN_SECONDS = 86_400.0
+"""What another machine left counts as dead when nothing has touched it for a day."""
+
+
+@contextmanager
+def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
+    """A path to write a file or folder to, which is moved to ``path`` at the end.
+
+    On any failure nothing of it is left. Links are written through. What is written outlasts a
+    power cut once the block is left.
+
+    Args:
+        path: file or folder; one that is there is replaced.
+        first_wins: a file that another process has put there meanwhile stays.
+
+    Raises:
+        DataError: the system refuses to write.
+    """
+    target = Path(os.path.realpath(path))
+    part = part_of(target)
+    try:
+        sweep(target.parent)
+        _remove(part)
+        yield part
+        if first_wins and _link(part, target):
+            return
+        put(part, target)
+    except OSError as error:  # PyAV's errors with a number of the system are of this kind too
+        raise unwritable(Path(path), error) from error
+    except DataError as error:
+        cause = error.__cause__
+        if not (isinstance(cause, OSError) and error.message.startswith(str(part))):
+            raise
+        raise unwritable(Path(path), cause) from cause
+    finally:
+        _remove(part)
+
+
+def write(path: str | Path, content: str | bytes, *, first_wins: bool = False) -> None:
+    """Write a file, text as UTF-8; otherwise as ``whole``."""
+    with whole(path, first_wins=first_wins) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def part_of(target: Path, owner: str | None = None) -> Path:
+    """Where a target is written first.
+
+    Args:
+        target: file or folder.
+        owner: names the writer where it isn't this process alone, as ranks that share a folder.
+    """
+    return _beside(target, "part", owner)
+
+
+def put(new: Path, target: Path) -> None:
+    """Move a file or folder into its place; at any moment the old or the new one is there, or back.
+
+    Raises:
+        OSError: it can't be moved; the old one stays.
+    """
+    _sync(new)
+    aside = _beside(target, "old")
+    _settle(aside, target)
+    if target.is_dir() and new.is_dir() and any(target.iterdir()):
+        try:
+            target.rename(aside)
+            new.rename(target)
+        finally:
+            _settle(aside, target)
+    else:
+        new.replace(target)
+    with suppress(OSError):
+        _sync_one(target.parent)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder, so that no half of it is ever taken for whole."""
+    gone = part_of(folder)
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what dead processes left half-written, and put back folders that they set aside."""
+    with suppress(OSError):  # whoever writes to the folder next finds out what is wrong with it
+        for path in folder.iterdir():
+            match = _LEFT.fullmatch(path.name)
+            if match is None or not _is_dead(path, match["place"], int(match["pid"])):
+                continue
+            if match["kind"] == "old":
+                _settle(path, folder / match["name"])
+            else:
+                _remove(path)
+
+
+def check_folder_of(path: str | Path) -> None:
+    """Refuse a name whose folder can't take a file, and clear the folder of what dead runs left.
+
+    Raises:
+        UsageError: a part of the path is a file, or the name is too long.
+        DataError: the folder is missing or can't be written.
+    """
+    target = Path(os.path.realpath(path))
+    parent = target.parent
+    try:
+        nearest = next((folder for folder in target.parents if folder.exists()), parent)
+        if not parent.exists() or parent.is_dir():
+            os.lstat(part_of(target))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        fault = unwritable(Path(path), error)
+        raise UsageError(fault.message, fault.hint) from error
+    if nearest.is_file():
+        raise UsageError(f"{nearest} is a file, so {path} can't be in it", "choose another name")
+    shown = Path(path).parent if parent == Path(path).absolute().parent else parent
+    if not parent.is_dir():
+        raise DataError(f"the folder {shown} doesn't exist", "create it first")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DataError(f"the folder {shown} can't be written", "choose another one")
+    sweep(parent)
+
+
+def _beside(target: Path, kind: str, owner: str | None = None) -> Path:
+    return target.with_name(f".{target.name}.{owner or f'{_place()}-{os.getpid()}'}.{kind}")
+
+
+@cache
+def _place() -> str:
+    """Eight digits of the machine; containers on one have process ids of their own."""
+    try:
+        ids = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        ids = 0
+    return f"{zlib.crc32(f'{platform.node()} {ids}'.encode()):08x}"
+
+
+def _is_dead(path: Path, place: str, pid: int) -> bool:
+    """Whether nobody writes there any more; what this process writes is its own to clear."""
+    if place != _place():
+        return time.time() - path.lstat().st_mtime > _FORGOTTEN_SECONDS
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # somebody else's process, or no number of a process
+        return False
+    return False
+
+
+def _settle(aside: Path, target: Path) -> None:
+    """Put back a folder that was set aside, unless something is in its place: then delete it."""
+    if not os.path.lexists(aside):
+        return
+    if os.path.lexists(target):
+        discard(aside)
+    else:
+        aside.rename(target)
+
+
+def _link(part: Path, target: Path) -> bool:
+    """Whether a file is there now, ours or that of another process that was first."""
+    try:
+        os.link(part, target)
+    except OSError:  # it is there, or the file system has no links
+        return target.exists()
+    return True
+
+
+def _sync(path: Path) -> None:
+    for each in [*path.rglob("*"), path] if path.is_dir() else [path]:
+        _sync_one(each)
+
+
+def _sync_one(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not every file system can
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
