@@ -86,7 +86,7 @@ def test_a_failure_leaves_the_old_file_and_names_the_target(tmp_path: Path) -> N
             part.write_text("new")
             files.write(part.parent / "none" / "b.txt", "x")
 
-    with pytest.raises(DataError, match="none/b.txt can't be written: no such file"):
+    with pytest.raises(DataError, match=r"none/b\.txt can't be written: no such file"):
         fail()
     assert (target.read_text(), list(tmp_path.iterdir())) == ("old", [target])
 

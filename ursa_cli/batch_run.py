@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ursa_cli import output
 from ursa_cli.failures import explained
+from ursa_core import files
 from ursa_core.batches.shards import Shard
 from ursa_core.errors import DataError, unwritable
 
@@ -75,9 +76,8 @@ def run_work(
     own = _own(items, work)
     with manifest.Writer(folder, work.shard) as writer:
         left = resume.remaining(own, manifest.read_records(folder), work.force)
-        for each in sorted({folder, *(item.path.parent for item in left.todo)}):
-            here = {item.path.name for item in left.todo if item.path.parent == each}
-            resume.remove_leftovers(each, here)
+        for each in {folder, *(item.path.parent for item in left.todo)}:
+            files.sweep(each)
         _make(task, work, left, writer)
 
 
@@ -119,7 +119,7 @@ def _make(task: "Task", work: Work, left: "Remaining", writer: "Writer") -> None
     kept, todo = len(left.kept) + len(left.unrecorded), left.todo
     steps_left = sum(task.num_steps(item) for item in todo)
     made = failed = 0
-    with _ctrl_c() as stop, output.progress(steps_left, task.name) as advance:
+    with _stops() as stop, output.progress(steps_left, task.name) as advance:
 
         def on_step(num: int) -> None:
             advance(num, f"{kept + made}/{kept + len(todo)} items")
@@ -176,7 +176,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Stop:
-    """Whether Ctrl-C was pressed; at the second time it interrupts."""
+    """Whether Ctrl-C or SIGTERM came; at the second time it interrupts."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -191,14 +191,15 @@ class _Stop:
             raise KeyboardInterrupt
         self._asked = True
         with suppress(RuntimeError):  # the signal came while something was printed
-            output.note("stopping after this item; Ctrl-C again stops at once")
+            output.note("stopping after this item; once more stops at once")
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[_Stop]:
+def _stops() -> Iterator[_Stop]:
     stop = _Stop()
-    before = signal.signal(signal.SIGINT, stop.press)
+    before = {each: signal.signal(each, stop.press) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

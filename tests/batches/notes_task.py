@@ -1,6 +1,5 @@
 """A task of notes: text files, made as videos are but in no time."""
 
-import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from ursa_cli.batch import run_batch
 from ursa_cli.batch_options import read_batch
 from ursa_core.batches.resume import Item
 from ursa_core.errors import DataError, UsageError
+from ursa_core.files import whole
 
 COLUMNS = {"prompt": str, "seed": int, "size": int, "name": str}
 
@@ -23,6 +23,7 @@ class Notes:
     def __init__(self, identity: str = "blue", size: int = 1, seconds: float = 0.0) -> None:
         self.model_identity = identity
         self.size, self.seconds = size, seconds
+        self.fails = "fail"
         self.packs: list[list[int]] = []
         self.tidied: list[int] = []
 
@@ -49,17 +50,13 @@ class Notes:
     ) -> Iterator[tuple[Item, dict[str, Any]]]:
         self.packs.append([item.index for item in items])
         for item in items:
-            if "fail" in item.options["prompt"]:
+            if self.fails in item.options["prompt"]:
                 raise DataError(f"{item.options['prompt']} fails", "mend it")
             if "full" in item.options["prompt"]:
                 raise DataError("the disk is full", "free some") from OSError(28, "full")
-            temporary = item.path.with_name(f".{item.path.stem}.{os.getpid()}{item.path.suffix}")
-            try:
-                temporary.write_text(f"{item.options['prompt']} {item.seed}\n")
+            with whole(item.path) as part:
+                part.write_text(f"{item.options['prompt']} {item.seed}\n")
                 time.sleep(self.seconds)
-                temporary.replace(item.path)
-            finally:
-                temporary.unlink(missing_ok=True)
             on_step(self.num_steps(item))
             yield item, {}
 

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -300,8 +301,61 @@ def test_a_replaced_file_that_was_never_finished_is_made_again(tmp_path: Path) -
     assert task.packs == [[0]]
 
 
-def stopped(folder: Path, presses: int) -> tuple[int, list[str]]:
-    """Exit code and notes of a batch in a process that gets Ctrl-C while it makes the second."""
+def test_an_emptied_output_is_made_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make_notes(out, FIVE)
+    whole = notes(out)
+    (out / "00001-b.png").write_bytes(b"")
+    os.truncate(out / "00003-d.png", 0)
+    task = make_notes(out, FIVE)
+    assert task.packs == [[1], [3]]
+    assert notes(out) == whole
+
+
+def test_the_last_record_counts_whatever_the_clock_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: 4e9)
+        with pytest.raises(DataError, match="1 of 2 items failed"):
+            make_notes(out, "fail\nb\n")
+    mended = Notes()
+    mended.fails = "nothing"
+    assert make_notes(out, "fail\nb\n", mended).packs == [[0]]
+    assert make_notes(out, "fail\nb\n").packs == []
+
+
+def test_a_run_ends_when_its_folder_is_gone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    class Removing(Notes):
+        def make(self, items, on_step):
+            if items[0].index == 2:
+                shutil.rmtree(out)
+            yield from super().make(items, on_step)
+
+    task = Removing()
+    with pytest.raises(DataError, match=r"00002-c\.png can't be written: no such file"):
+        make_notes(out, FIVE, task)
+    assert task.packs == [[0], [1], [2]]
+
+    class Moving(Notes):
+        def make(self, items, on_step):
+            if items[0].index == 2:
+                (out / "manifest.jsonl").unlink()
+            yield from super().make(items, on_step)
+
+    task = Moving()
+    with pytest.raises(DataError, match="was deleted while the run was at work"):
+        make_notes(out, FIVE, task)
+    assert task.packs == [[0], [1], [2]]
+
+
+def stopped(
+    folder: Path, presses: int, number: signal.Signals = signal.SIGINT
+) -> tuple[int, list[str]]:
+    """Exit code and notes of a batch in a process that gets signals while it makes the second."""
     child = os.fork()
     if not child:
         code = 1
@@ -314,7 +368,7 @@ def stopped(folder: Path, presses: int) -> tuple[int, list[str]]:
     while not list(folder.glob(".00001-b.*")):
         time.sleep(0.01)
     for _ in range(presses):
-        os.kill(child, signal.SIGINT)
+        os.kill(child, number)
         time.sleep(0.1)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), list(notes(folder))
@@ -332,6 +386,8 @@ def test_ctrl_c_ends_after_the_item_and_the_second_at_once(tmp_path: Path) -> No
     assert read_records(tmp_path / "twice")["item 1"].status == "started"
     make_notes(tmp_path / "twice", FIVE)
     assert len(list((tmp_path / "twice").iterdir())) == 5 + 1  # no temporary is left
+    code, made = stopped(tmp_path / "term", 1, signal.SIGTERM)
+    assert (code, made) == (130, ["00000-a.png", "00001-b.png"])
 
 
 def test_kills_lose_nothing_and_make_nothing_twice(tmp_path: Path) -> None:

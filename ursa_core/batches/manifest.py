@@ -127,16 +127,22 @@ def read_records(folder: Path) -> dict[str, Record]:
         DataError: a manifest is damaged.
     """
     known = {field.name for field in fields(Record)}
-    records = []
+    latest: dict[str, Record] = {}
     for path in part_files(folder, STEM):
+        of_part = {}
         for number, row in enumerate(rows_of(path), start=1):
             if path.name == MANIFEST and number == 1:
                 continue
             try:
-                records.append(Record(**{k: v for k, v in row.items() if k in known}))
+                record = Record(**{k: v for k, v in row.items() if k in known})
             except TypeError as error:
                 raise damaged_line(path, number) from error
-    return {record.item: record for record in sorted(records, key=lambda record: record.time)}
+            of_part[record.item] = record  # by place: a clock may have been set back
+        for item, record in of_part.items():
+            other = latest.get(item)
+            if other is None or other.time <= record.time:
+                latest[item] = record
+    return latest
 
 
 class Writer(PartFile):

@@ -61,6 +61,11 @@ class PartFile:
             DataError: they can't be written.
         """
         size = os.fstat(self._file).st_size
+        if not self.path.exists():
+            raise DataError(
+                f"{self.path} was deleted while the run was at work",
+                "bring it back, or give the same command to start again",
+            )
         lines = b"".join(line_of(row) for row in rows)
         try:
             if os.write(self._file, lines) < len(lines):

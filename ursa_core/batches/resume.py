@@ -1,13 +1,12 @@
 """What of a batch is left to do, by its records and the files that are there."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ursa_core.batches.manifest import MANIFEST, Record
+from ursa_core.batches.manifest import Record
 from ursa_core.errors import UsageError
 
 _NOT_COMPARED = {"device", "ursa", "file"}
@@ -65,7 +64,7 @@ def remaining(items: Sequence[Item], records: Mapping[str, Record], force: bool)
     found = Remaining()
     for item in items:
         record = records.get(item.key)
-        there = record is not None and (item.path.parent / record.name).exists()
+        there = record is not None and _holds_something(item.path.parent / record.name)
         begun = record is not None and record.status == "started" and not record.replaces
         if record is not None and there and (record.status == "done" or begun):
             changes = _changes(item, record)
@@ -87,10 +86,22 @@ def remaining(items: Sequence[Item], records: Mapping[str, Record], force: bool)
     return found
 
 
+def _holds_something(path: Path) -> bool:
+    """Whether an output is there, and no file of it is empty."""
+    if not path.is_dir():
+        return path.exists() and path.stat().st_size > 0
+    sizes = [each.stat().st_size for each in path.iterdir()]
+    return bool(sizes) and all(sizes)
+
+
 def _changes(item: Item, record: Record) -> list[str]:
-    """What differs from the record, as ``steps 2, not 4``."""
-    now = _leaves({**json.loads(json.dumps(item.options)), "name": item.path.name})
-    before = _leaves({**record.options, "name": record.name})
+    now = {**item.options, "name": item.path.name}
+    return changes(now, {**record.options, "name": record.name})
+
+
+def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """What of an output's options differs from what is recorded, as ``steps 2, not 4``."""
+    now, before = _leaves(json.loads(json.dumps(options))), _leaves(recorded)
     keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in _NOT_COMPARED]
     return [
         f"{key} {before.get(key)!r}, not {now.get(key)!r}"
@@ -110,11 +121,3 @@ def _leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[prefix + name] = value
     return leaves
-
-
-def remove_leftovers(folder: Path, names: set[str]) -> None:
-    """Delete what killed runs left half-written of these names, once their batch has begun."""
-    for path in folder.glob(".*"):
-        match = re.fullmatch(r"\.(.+)\.\d+(\.\w+)?", path.name)
-        if match and path.is_file() and f"{match[1]}{match[2] or ''}" in {*names, MANIFEST}:
-            path.unlink(missing_ok=True)

@@ -80,7 +80,7 @@ def run_items(
     """Make items pack by pack, recording each as it ends.
 
     An item that fails is recorded so, and the rest go on; the items of a pack that fails are made
-    one by one. A full disk ends the run.
+    one by one. A full disk ends the run, and so does a folder that is gone or can't be written.
 
     Args:
         task: makes them.
@@ -92,7 +92,7 @@ def run_items(
         explain: what to record of an error.
 
     Raises:
-        DataError: the disk is full, or the record can't be written.
+        DataError: the disk is full, or the record or the outputs' folder can't be written.
     """
     for pack in packs(task, items, batch_size):
         if should_stop():
@@ -123,13 +123,12 @@ def _made(
     left = list(pack)
     try:
         for item, figures in task.make(pack, on_step):
-            _sync(item.path)
             seconds = round(time.monotonic() - begun, 3)
             writer.append(record(item, "done", seconds))
             left.remove(item)
             yield Outcome(item, seconds, figures=figures)
     except Exception as error:
-        if is_full_disk(error):
+        if is_full_disk(error) or not _can_be_written(pack[0].path.parent):
             raise
         if len(pack) > 1:
             for item in left:
@@ -163,11 +162,5 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def _sync(path: Path) -> None:
-    """Have an output outlast a power cut before the record says that it is there."""
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _can_be_written(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -97,8 +97,8 @@ class Report(PartFile):
         trace: TracebackType | None,
     ) -> None:
         """Close it; a report of nothing on no shards goes."""
-        is_empty = self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder)
-        if is_empty:
+        is_there = self.path.exists()  # unless somebody deleted the folder meanwhile
+        if is_there and self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder):
             self.path.unlink(missing_ok=True)
         super().__exit__(kind, error, trace)
 
