@@ -5,7 +5,12 @@ import sys
 
 
 def run() -> None:
-    """Exit with the command's code; Ctrl-C counts from the first import on, until that is known."""
+    """Exit with the command's code; Ctrl-C counts from the first import on, until that is known.
+
+    SIGTERM, by which schedulers stop a job, is Ctrl-C in all: the same cleanup, message and code.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from ursa_cli.main import main
 
@@ -14,7 +19,8 @@ def run() -> None:
         sys.stderr.write("error: interrupted\nhint: nothing was written\n")
         code = 130
     # Taking torch apart takes a second, in which one more Ctrl-C would change the code.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from ursa_cli import options, output
 from ursa_core.errors import UsageError
+from ursa_core.files import check_folder_of, check_products, producing
 
 if TYPE_CHECKING:
     from ursa_core.codebooks import Codebook
@@ -83,9 +84,14 @@ def calibrate_path(
         options.require(0 < value < 1e6, "--shift", value, "a number above 0")
     if linear and not write_to:
         raise UsageError("--linear writes nothing by itself", "give --write-to RECIPE, too")
-    if write_to is not None and not write_to.is_file():
-        raise UsageError(f"there is no recipe {write_to}", "give a recipe's YAML file")
-    _check_folder(out, force)
+    if write_to is not None:
+        if not write_to.is_file():
+            raise UsageError(f"there is no recipe {write_to}", "give a recipe's YAML file")
+        check_folder_of(write_to)
+    names = ["curves.png", "heatmap.png", *(["preview.png"] if preview else []), "report.json"]
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder", "give another -o")
+    check_products(out, names, force)
     import numpy as np
 
     from ursa_core.calibration_report import (
@@ -116,12 +122,6 @@ def calibrate_path(
     grid = search(curve, np.array(alphas), np.array(cs))
     best, paper = refine(curve, grid[0]), evaluate(curve, *PAPER)
     schedule = LinearSchedule.of(curve)
-    out.mkdir(parents=True, exist_ok=True)
-    draw_curves(out / "curves.png", curve, [best, paper, *_rivals(grid)], shift or [])
-    draw_heatmap(out / "heatmap.png", grid, [best, paper])
-    files = [out / "curves.png", out / "heatmap.png"]
-    if preview:
-        files.append(_draw_preview(out / "preview.png", preview, codebook, [best, *_rivals(grid)]))
     report = {
         "tokenizer": tokenizer,
         "num_codes": len(codebook.vectors),
@@ -133,13 +133,18 @@ def calibrate_path(
         "grid": [shown(each) for each in grid],
         "mean_distance": mean_distances(curve, best),
         "linear": {"times": schedule.times, "log_beta": schedule.log_beta},
-        "files": [str(file) for file in [*files, out / "report.json"]],
+        "files": [str(out / name) for name in names],
     }
-    write_json(out / "report.json", report)
-    if write_to:
-        alpha_c = (None, None) if linear else (best.alpha, best.c)
-        values = ("linear" if linear else "metric", *alpha_c)
-        write_path(write_to, dict(zip(("kind", "alpha", "c"), values, strict=True)))
+    with producing(out):
+        draw_curves(out / "curves.png", curve, [best, paper, *_rivals(grid)], shift or [])
+        draw_heatmap(out / "heatmap.png", grid, [best, paper])
+        if preview:
+            _draw_preview(out / "preview.png", preview, codebook, [best, *_rivals(grid)])
+        if write_to:
+            alpha_c = (None, None) if linear else (best.alpha, best.c)
+            values = ("linear" if linear else "metric", *alpha_c)
+            write_path(write_to, dict(zip(("kind", "alpha", "c"), values, strict=True)))
+        write_json(out / "report.json", report)  # last, as it means that all is done
     output.data(report, lines=_table(curve, grid, best, paper), paths=[out])
 
 
@@ -161,13 +166,6 @@ def _values(option: str, text: str) -> list[float]:
     return [low + (high - low) * i / max(num - 1, 1) for i in range(num)]
 
 
-def _check_folder(out: Path, force: bool) -> None:
-    if (out / "report.json").exists() and not force:
-        raise UsageError(f"{out} holds a report already", "use --force, or another -o")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file, not a folder", "give another -o")
-
-
 def _rivals(grid: list["Candidate"]) -> list["Candidate"]:
     """Two of the grid that a user may compare with: at a quarter and half of the ranking."""
     return [grid[len(grid) // 4], grid[len(grid) // 2]]
@@ -175,7 +173,7 @@ def _rivals(grid: list["Candidate"]) -> list["Candidate"]:
 
 def _draw_preview(
     file: Path, clip: Path, codebook: "Codebook", candidates: list["Candidate"]
-) -> Path:
+) -> None:
     from ursa_core.bundle import load_tokenizer
     from ursa_core.calibration_report import preview_sheet
     from ursa_core.media import write_media
@@ -187,7 +185,6 @@ def _draw_preview(
     frames = min(settings.frames, 1 + loaded.strides.temporal)
     sheet = preview_sheet(clip, loaded, size, frames, schedules)
     write_media(file, sheet[None], 1.0)
-    return file
 
 
 def _table(

@@ -110,20 +110,15 @@ class ClipTask:
             ]
             steps = _each_of(len(own), on_step)
             codes = together.sample([0] * len(own), steps, preview, conditionings)
+            preview.remove()
             for item, made in zip(own, codes, strict=True):
                 if self._tokens is not None:
-                    self._tokens.mkdir(parents=True, exist_ok=True)
                     metadata = {**item.options, "tokenizer": self._identity}
                     save_tokens(self._tokens / f"{item.path.name}.safetensors", made, metadata)
                 yield item, clips[item.path].write(bundle, made, item.path, item.options)
-            preview.remove()
 
     def tidy(self, item: "Item") -> None:
-        """Remove a picture of the estimate that is left."""
-        from ursa_core.sampling.preview import preview_path
-
-        if self._preview:
-            preview_path(item.path).unlink(missing_ok=True)
+        """Nothing is left beside a clip: its preview goes before it is written."""
 
     def _read_again(self, item: "Item") -> "Clip":
         """The clip as it was settled; DataError if a file has changed."""

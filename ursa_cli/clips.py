@@ -1,12 +1,14 @@
 """A clip as it is planned, with the frames that it is given: told, made and written."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli import output
+from ursa_cli.sample_plan import check_begun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from ursa_cli.sampling_options import SamplingOptions
     from ursa_core.bundle import Bundle
     from ursa_core.grids import LatentGrid
+    from ursa_core.media import Frames
     from ursa_core.sampling.conditioning import Conditioning
     from ursa_core.tasks.given_media import Given
 
@@ -71,7 +74,7 @@ class Clip:
         Returns:
             ``kept``, where something was given.
         """
-        from ursa_core.media import read_media, write_media
+        from ursa_core.media import write_media
         from ursa_core.sampling.generate import decode
 
         frames = decode(bundle, codes)
@@ -79,29 +82,45 @@ class Clip:
             frames = self.given.shown(frames)
         frames = frames[: len(frames) - self.drop]
         write_media(path, frames, self.plan.settings.fps, metadata, self.plan.crf)
+        return self.kept(path, frames)
+
+    def kept(self, path: "str | Path", made: "Frames | None" = None) -> dict[str, Any]:
+        """How near a video that is written is to what was given, as ``write`` tells it."""
+        from ursa_core.media import read_media
+
         if self.given is None:
             return {}
         written = read_media(path).frames
         # Animations join equal frames, and reading may count them differently.
-        kept = self.given.kept(written if len(written) == len(frames) else frames)
+        kept = self.given.kept(written if made is None or len(written) == len(made) else made)
         tell_kept(kept)
         return {"kept": kept}
 
 
-def run(clip: Clip, sampling: "SamplingOptions", preview: int = 0) -> None:
+def run(
+    clip: Clip,
+    sampling: "SamplingOptions",
+    preview: int = 0,
+    there: "Mapping[str, Mapping[str, Any]]" = MappingProxyType({}),
+) -> None:
     """Make what is planned, or print the plan with ``--dry-run``.
 
     Args:
         clip: of what, and where to.
         sampling: as given.
         preview: steps from one preview to the next; 0 is none.
+        there: files of it that a stopped run has left, and what they say they were made by.
 
     Raises:
         UrsaError: it can't be made.
     """
     clip.plan.check_memory()
+    for index, target in enumerate(clip.plan.targets, start=clip.plan.first):
+        for file in target.files:
+            if file in there:
+                check_begun(file, there[file], {**clip.provenance, "index": index})
     if not sampling.dry_run:
-        _make(clip, sampling.seed is None, preview)
+        _make(clip, sampling.seed is None, preview, there)
         return
     payload, lines = clip.plan.described()
     if clip.given is not None:
@@ -113,11 +132,11 @@ def run(clip: Clip, sampling: "SamplingOptions", preview: int = 0) -> None:
     output.data({**payload, **clip.provenance}, lines=lines, paths=payload["outputs"])
 
 
-def _make(clip: Clip, tell_seed: bool, preview: int) -> None:
+def _make(clip: Clip, tell_seed: bool, preview: int, there: "Collection[str]") -> None:
     """Generate, decode and write, one video after the other."""
     from ursa_cli.prompt_warnings import prompt_warnings
     from ursa_core.bundle import tokenizer_identity
-    from ursa_core.data.token_files import save_tokens
+    from ursa_core.data.token_files import load_tokens_of, save_tokens
     from ursa_core.sampling.generate import generate, pixel_shape
     from ursa_core.sampling.preview import Preview
 
@@ -128,23 +147,33 @@ def _make(clip: Clip, tell_seed: bool, preview: int) -> None:
         output.warn(warning)
     identity = tokenizer_identity(bundle.folder)
     grid = bundle.grid(pixel_shape(bundle, wanted))
-    if tell_seed:
+    if tell_seed or there:
         output.note(f"seed {wanted.seed}")
+    if there:
+        output.note(f"going on with what is there: {', '.join(there)}")
     conditioning = next(iter(clip.conditionings(bundle, grid)), None)
     outputs = []
     with output.progress(plan.num_steps * len(plan.targets), "sample") as advance:
         for index, target in enumerate(plan.targets, start=plan.first):
+            entry = {"path": target.media, "tokens": target.tokens, "index": index}
+            if target.files[0] in there:
+                advance(plan.num_steps, earlier=True)
+            if target.media in there:
+                outputs.append({**entry, **clip.kept(target.media)})
+                continue
             pictures = Preview(bundle, grid, [target.media], preview)
-            (made,) = generate(
-                bundle, wanted, lambda *_: advance(), pictures, [index], conditioning
-            )
             metadata = {**provenance, "index": index}
-            if target.tokens is not None:
-                save_tokens(target.tokens, made.codes, {**metadata, "tokenizer": identity})
-            kept = clip.write(bundle, made.codes, target.media, metadata)
-            pictures.remove()
-            entry = {"path": target.media, "tokens": target.tokens, "index": index, **kept}
-            outputs.append(entry)
+            if target.tokens is not None and target.tokens in there:
+                codes = load_tokens_of(target.tokens, identity).codes
+            else:
+                (made,) = generate(
+                    bundle, wanted, lambda *_: advance(), pictures, [index], conditioning
+                )
+                codes = made.codes
+                pictures.remove()
+                if target.tokens is not None:
+                    save_tokens(target.tokens, codes, {**metadata, "tokenizer": identity})
+            outputs.append({**entry, **clip.write(bundle, codes, target.media, metadata)})
     output.data({**provenance, "outputs": outputs}, paths=[entry["path"] for entry in outputs])
 
 

@@ -119,7 +119,19 @@ def reconstruction(
       ursa eval reconstruction films --model nano --size 64x64 -o kept
     """
     output.configure(as_json=as_json, quiet=quiet)
-    course = measures.course(out, limit, force)
+    course = measures.course(out, limit, force, "samples")
+    with files.producing(course.folder):
+        _reconstruction(course, inputs, model, frames, size, device)
+
+
+def _reconstruction(
+    course: Course,
+    inputs: Sequence[str],
+    model: str,
+    frames: int | None,
+    size: str | None,
+    device: str,
+) -> None:
     import numpy as np
 
     from ursa_core.bundle import load_tokenizer
@@ -169,7 +181,7 @@ def reconstruction(
         Score("bits per pixel", bits, unit="bits"),
         Score("entropy per pixel", bits * use.entropy_bits / np.log2(num_codes), unit="bits"),
     ]
-    given = {"model": model, "tokenizer": identity, "inputs": list(inputs), "limit": limit}
+    given = {"model": model, "tokenizer": identity, "inputs": list(inputs), "limit": course.limit}
     report = Report(
         "reconstruction",
         {**given, "fps": settings.fps, **_size_of(found), **networks.digests},
@@ -227,7 +239,7 @@ def path(
       ursa eval path films --model nano --limit 20 -o path
     """
     output.configure(as_json=as_json, quiet=quiet)
-    course = measures.course(out, limit, force)
+    course = measures.course(out, limit, force, "linearity.png")
     import numpy as np
     import torch
 
@@ -290,9 +302,9 @@ def path(
          *_left_out_note(left_out)),
     )  # fmt: skip
     plot = draw(found, expected)
-    batch_run.make_folder(course.folder)
-    files.write(course.folder / "linearity.png", plot)
-    eval_run.finish(report, course, {"Linearity of the path": plot})
+    with files.producing(course.folder):
+        files.write(course.folder / "linearity.png", plot)
+        eval_run.finish(report, course, {"Linearity of the path": plot})
 
 
 def _kind(scheduler: dict[str, Any]) -> str:

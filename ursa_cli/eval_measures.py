@@ -8,7 +8,7 @@ import typer
 from ursa_cli import options
 from ursa_cli.eval_options import Course, check_folder
 from ursa_core.batches.shards import Shard
-from ursa_core.errors import UsageError
+from ursa_core.files import check_products
 
 CLIPS_PANEL = "Clips"
 
@@ -23,12 +23,18 @@ Num = Annotated[
 ]
 
 
-def course(out: Path, limit: int, force: bool) -> Course:
-    """The folders of a report, which isn't replaced unless it may be."""
-    from ursa_core.evaluation.report import REPORT
+def course(out: Path, limit: int, force: bool, *products: str) -> Course:
+    """The folders of a report, which isn't replaced unless it may be.
+
+    Args:
+        out: folder to write to.
+        limit: clips at most.
+        force: replace what is there.
+        products: names of files and folders that are written before the report and its page.
+    """
+    from ursa_core.evaluation.report import PAGE, REPORT
 
     options.require(1 <= limit <= 1_000_000, "--limit", limit, "1 to 1000000")
     check_folder(out)
-    if (out / REPORT).exists() and not force:
-        raise UsageError(f"{out} holds a report already", "use --force, or another -o")
+    check_products(out, (*products, PAGE, REPORT), force)
     return Course(("score", "report"), out, limit, Shard(), 1)

@@ -38,12 +38,19 @@ def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[
         DataError: it can't be read, or nothing was sampled there.
     """
     from ursa_core.batches.manifest import read_header
+    from ursa_core.evaluation.report import PAGE, REPORT
 
     path = course.records / _BEGUN
     # A run that could not begin leaves no manifest, and decides nothing.
     if not path.exists() or read_header(course.records) is None:
         if "sample" not in course.parts:
             raise DataError(f"nothing was sampled in {course.folder}", "run --only sample first")
+        for name in (PAGE, REPORT):
+            if (course.folder / name).exists():
+                raise UsageError(
+                    f"{course.folder / name} exists already, of another evaluation",
+                    "give another folder",
+                )
         return dict(given)
     found = _read_begun(path, given)
     name = found.pop("suite")
@@ -210,11 +217,10 @@ def finish(report: "Report", course: Course, plots: Mapping[str, bytes] | None =
     from ursa_core.evaluation.report import write_report
     from ursa_core.evaluation.report_page import write_page
 
-    files = [
-        write_report(course.folder, report),
-        write_page(course.folder, report, course.samples, plots),
-    ]
-    output.data(report.to_json(), lines=[*lines_of(report), *map(str, files)], paths=files)
+    with files.producing(course.folder):
+        page = write_page(course.folder, report, course.samples, plots)
+        paths = [write_report(course.folder, report), page]  # last, as it means that all is there
+    output.data(report.to_json(), lines=[*lines_of(report), *map(str, paths)], paths=paths)
 
 
 def lines_of(report: "Report") -> list[str]:

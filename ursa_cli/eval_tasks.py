@@ -255,6 +255,10 @@ class LongTask(OneByOne):
     def _written(self, item: "Item") -> None:
         self._store(item).remove()
 
+    def tidy(self, item: "Item") -> None:
+        """Delete the rounds of a video that is written."""
+        self._store(item).remove()
+
     def _store(self, item: "Item") -> "Any":
         from ursa_core.tasks.round_store import RoundStore
 

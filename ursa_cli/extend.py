@@ -163,11 +163,12 @@ def extend(
 
     from ursa_cli.extend_plan import plan_extension
     from ursa_cli.sample_plan import place_model
-    from ursa_core.bundle import load_tokenizer
+    from ursa_core.bundle import load_tokenizer, tokenizer_identity
     from ursa_core.media import check_output
     from ursa_core.tasks.round_store import RoundStore
 
-    check_output(out, sampling.force)
+    store = RoundStore(out)
+    check_output(out, sampling.force or (not fresh and store.is_finished()))
     model = place_model(sampling)
 
     def tokenizer() -> "tuple[VisualTokenizer, str]":
@@ -177,7 +178,6 @@ def extend(
     planned = plan_extension(model, sampling, wanted, out, tokenizer)
     for warning in planned.warnings:
         output.warn(warning)
-    store = RoundStore(out)
     kept = None if fresh else store.plan()
     if sampling.seed is None and kept is not None and isinstance(kept.get("seed"), int):
         sampled = replace(planned.plan.wanted, seed=kept["seed"])
@@ -185,7 +185,10 @@ def extend(
     if sampling.dry_run:
         _tell(planned, out)
         return
-    _make(planned, store, out, fresh, sampling.seed is None)
+    plan = {**planned.provenance, "tokenizer": tokenizer_identity(model.found.folder)}
+    if not fresh:
+        store.check(plan)
+    _make(planned, store, plan, out, fresh, sampling.seed is None)
 
 
 def _tell(planned: "ExtendPlan", out: str) -> None:
@@ -202,15 +205,18 @@ def _tell(planned: "ExtendPlan", out: str) -> None:
 
 
 def _make(
-    planned: "ExtendPlan", store: "RoundStore", out: str, fresh: bool, tell_seed: bool
+    planned: "ExtendPlan",
+    store: "RoundStore",
+    plan: Mapping[str, Any],
+    out: str,
+    fresh: bool,
+    tell_seed: bool,
 ) -> None:
     """Make the video, and tell of its rounds."""
-    from ursa_core.bundle import tokenizer_identity
-
     bundle = planned.plan.model.load()
     for warning in planned.prompt_warnings(bundle):
         output.warn(warning)
-    store.open({**planned.provenance, "tokenizer": tokenizer_identity(bundle.folder)}, fresh)
+    store.open(plan, fresh)
     if tell_seed:
         output.note(f"seed {planned.plan.wanted.seed}")
     steps = planned.round_steps

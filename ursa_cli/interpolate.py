@@ -174,6 +174,7 @@ def interpolate(
 
     (target,) = sample_plan.targets(out, None, 1)
     target.check(sampling.force)
+    sample_plan.begun([target], sampling.force)
     clips.run(between.clip(sample_plan.place_model(sampling), sampling, target), sampling)
 
 

@@ -157,7 +157,10 @@ def sample(
         return
     written = sample_plan.targets(out, save_tokens, 1 if replayed else num)
     for target in written:
-        target.check(sampling.force)
+        target.check(sampling.force, bool(preview))
+    there = sample_plan.begun(written, sampling.force)
+    if sampling.seed is None:
+        sampling = replace(sampling, seed=sample_plan.seed_of(there))
     model = sample_plan.place_model(sampling)
     if replayed is not None and not options.is_given(context, "model"):
         replayed.check_model(sampling.model, model.identity)
@@ -167,7 +170,7 @@ def sample(
     plan = sample_plan.make_plan(
         model, sampling, prompt, written, num, first, start_time=given.start_time
     )
-    clips.run(given.clip(plan), sampling, preview or 0)
+    clips.run(given.clip(plan), sampling, preview or 0, there)
 
 
 def _check_together(
@@ -193,7 +196,9 @@ def _make_batch(
     """Make the clips of a list, whose lines override the options."""
     from ursa_cli import batch, sample_plan
     from ursa_cli.clip_batch import ClipTask
+    from ursa_core.sampling.preview import check_preview
 
+    tokens = None if save_tokens is None else Path(save_tokens)
     placed = replace(sampling, device=batch_run.local_device(sampling.device))
     model = sample_plan.place_model(placed)
 
@@ -205,13 +210,21 @@ def _make_batch(
         of_line.check()
         own = given.overridden(shared.own_fields(SampleGiven, line))
         own.check()
-        target = sample_plan.Target(str(path), None)
+        codes = None if tokens is None else str(tokens / f"{path.name}.safetensors")
+        target = sample_plan.Target(str(path), codes)
+        if preview and not path.exists():
+            check_preview(path, sampling.force)
         plan = sample_plan.make_plan(
             model, of_line, line["prompt"], [target], start_time=own.start_time
         )
-        return own.clip(plan)
+        clip = own.clip(plan)
+        if codes is not None and not sampling.force and sample_plan.is_there(codes):
+            options_ = {**clip.provenance, "index": 0}
+            sample_plan.check_begun(codes, sample_plan.told_by(codes), options_)
+        return clip
 
-    tokens = None if save_tokens is None else Path(save_tokens)
+    if tokens is not None and not sampling.dry_run:
+        batch_run.make_folder(tokens)
     task = ClipTask(
         "sample", model, clip_of, lambda line: line.get("prompt", ""), wanted.batch_size, tokens,
         preview,

@@ -1,5 +1,6 @@
 """What a call of `ursa sample` will do, known before any weight is loaded."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,18 +29,29 @@ class Target:
     media: str
     tokens: str | None
 
-    def check(self, force: bool) -> None:
-        """Refuse what couldn't be written, whatever the model makes."""
-        from ursa_core.media import check_output
+    @property
+    def files(self) -> list[str]:
+        """In the order in which they are written."""
+        return [self.media] if self.tokens is None else [self.tokens, self.media]
 
-        check_output(self.media, force)
-        if self.tokens is None:
-            return
-        file = Path(self.tokens)
-        if file.exists() and not force:
-            raise UsageError(f"{file} exists already", "add --force to replace it")
-        if not file.absolute().parent.is_dir():
-            raise DataError(f"the folder {file.parent} doesn't exist", "create it first")
+    def check(self, force: bool, preview: bool = False) -> None:
+        """Refuse what couldn't be written, whatever the model makes; what is there is for `begun`.
+
+        Args:
+            force: a picture in the preview's place may be replaced.
+            preview: one is written.
+        """
+        from ursa_core.media import check_folder_of, check_output
+
+        check_output(self.media, force=True)
+        if preview:
+            from ursa_core.sampling.preview import check_preview
+
+            check_preview(self.media, force)
+        if self.tokens is not None:
+            check_folder_of(self.tokens)
+            if Path(self.tokens).is_dir():
+                raise UsageError(f"{self.tokens} is a folder", "choose another name")
 
 
 @dataclass(frozen=True)
@@ -282,6 +294,67 @@ def make_plan(
         motion=sampling.motion,
     )
     return Plan(model, settings, wanted, sampling.crf, written, first, start_time)
+
+
+def begun(written: Sequence[Target], force: bool) -> dict[str, dict[str, Any]]:
+    """What the files that a stopped run has left say they were made by, by their names.
+
+    Raises:
+        UsageError: without ``force``, nothing is left to make, or a video is there without codes.
+    """
+    if force:
+        return {}
+    found = {file: told_by(file) for each in written for file in each.files if is_there(file)}
+    is_done = all(each.media in found for each in written)
+    for each in written:
+        if each.media in found and (is_done or each.files[0] not in found):
+            raise UsageError(f"{each.media} exists already", "add --force to replace it")
+    return found
+
+
+def seed_of(there: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """The seed that was drawn for the files of a stopped run; None where there are none."""
+    seed = next((told["seed"] for told in there.values() if "seed" in told), None)
+    return seed if isinstance(seed, int) else None
+
+
+def is_there(file: str) -> bool:
+    """Whether an output is there; an empty folder is none."""
+    path = Path(file)
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def told_by(file: str) -> dict[str, Any]:
+    """What an output was made by; empty where it doesn't say."""
+    from ursa_core.data.token_files import load_tokens
+    from ursa_core.media import read_media
+
+    try:
+        if Path(file).suffix == ".safetensors":
+            return load_tokens(file).metadata
+        return read_media(file, max_frames=1).metadata
+    except DataError:
+        return {}
+
+
+def check_begun(file: str, told: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse to go on with an output that was made by other options.
+
+    Args:
+        file: of the output.
+        told: what it says it was made by.
+        options: that it is to be made by.
+
+    Raises:
+        UsageError: it was.
+    """
+    from ursa_core.batches.resume import changes
+
+    differing = changes(options, {key: told[key] for key in told if key != "tokenizer"})
+    if differing:
+        raise UsageError(
+            f"{file} exists already, made with {differing[0]}", "add --force to replace it"
+        )
 
 
 def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:

@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 from ursa_core.errors import DataError, UsageError, unwritable
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)\.(?P<kind>part|old)")
+_BEGUN = ".ursa-begun"
 _FORGOTTEN_SECONDS = 86_400.0
 """What another machine left counts as dead when nothing has touched it for a day."""
 
@@ -142,6 +143,53 @@ def check_folder_of(path: str | Path) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise DataError(f"the folder {shown} can't be written", "choose another one")
     sweep(parent)
+
+
+def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
+    """Refuse a folder in which a command would replace what it hasn't written itself.
+
+    Args:
+        folder: to write into.
+        products: names in it, in the order in which they are written; the last one, a report,
+            means that all are there.
+        force: they may be replaced.
+
+    Raises:
+        UsageError: there is a report, or a file of no run that stopped.
+    """
+    here = [name for name in products if os.path.lexists(folder / name)]
+    if force or not here:
+        return
+    if products[-1] in here:
+        (folder / _BEGUN).unlink(missing_ok=True)  # the run was killed once all was there
+        raise UsageError(f"{folder} holds a report already", "use --force, or another -o")
+    if not (folder / _BEGUN).exists():
+        raise UsageError(
+            f"{folder / here[0]} exists already", "use --force to replace it, or another -o"
+        )
+
+
+@contextmanager
+def producing(folder: Path) -> Iterator[None]:
+    """Mark a folder while products are written into it, so that a stopped run can go on.
+
+    Raises:
+        DataError: it can't be made, or written.
+    """
+    mark = folder / _BEGUN
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        yield
+    except BaseException:
+        if len(list(folder.iterdir())) > 1:
+            raise  # with the mark: the products are this command's own
+        mark.unlink(missing_ok=True)
+        raise
+    mark.unlink(missing_ok=True)
 
 
 def _beside(target: Path, kind: str, owner: str | None = None) -> Path:

@@ -1,5 +1,6 @@
 """A picture of what a clip is going to be, while it is sampled."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from ursa_core.bundle import Bundle
+from ursa_core.errors import DataError
 from ursa_core.grids import LatentGrid
-from ursa_core.media import write_media
+from ursa_core.media import check_output, read_media, write_media
 from ursa_core.sampling.generate import decode
 
 
@@ -41,8 +43,8 @@ class Preview:
             write_media(path, decode(self._bundle, first), 1, {"step": step})
 
     def remove(self) -> None:
-        """Delete the pictures, which the outputs have made useless."""
-        for path in self._paths:
+        """Delete the pictures, now that the outputs are to be written."""
+        for path in filter(_is_preview, self._paths):
             with suppress(OSError):
                 path.unlink()
 
@@ -51,3 +53,22 @@ def preview_path(output: str | Path) -> Path:
     """Where the preview of an output is."""
     path = Path(output)
     return path.with_name(f"{path.name}.preview.png")
+
+
+def check_preview(output: str | Path, force: bool) -> None:
+    """Refuse an output whose preview would take the place of another picture.
+
+    Raises:
+        UsageError: without ``force``, there is one.
+        DataError: it couldn't be written.
+    """
+    path = preview_path(output)
+    if os.path.lexists(path):
+        check_output(path, force or _is_preview(path))
+
+
+def _is_preview(path: Path) -> bool:
+    try:
+        return read_media(path).metadata.keys() == {"step"}
+    except DataError:
+        return False

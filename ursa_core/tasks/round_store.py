@@ -1,7 +1,6 @@
 """Finished rounds of a long video, kept beside the output until it is written."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from ursa_core import files
 from ursa_core.data.token_files import load_tokens_of, save_tokens
 from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.media import read_media
 
 _PLAN = "plan.json"
 
@@ -23,7 +23,7 @@ class RoundStore:
     """
 
     def __init__(self, output: str) -> None:
-        path = Path(output)
+        self._output = path = Path(output)
         self.folder = path.with_name(f"{path.name}.rounds")
 
     def plan(self) -> dict[str, Any] | None:
@@ -44,6 +44,17 @@ class RoundStore:
                 f"{file} can't be read: {error}", "add --fresh to make the rounds anew"
             ) from error
         return content if isinstance(content, dict) else {}
+
+    def is_finished(self) -> bool:
+        """Whether the video of the rounds there is written, by a run that was killed just then."""
+        plan = self.plan()
+        if plan is None or not self._output.exists():
+            return False
+        try:
+            told = read_media(self._output, max_frames=1).metadata
+        except DataError:
+            return False
+        return {**told, "tokenizer": plan.get("tokenizer")} == plan
 
     def open(self, plan: Mapping[str, Any], fresh: bool) -> None:
         """Take up the rounds there, if they were made by this plan.
@@ -105,18 +116,24 @@ class RoundStore:
         save_tokens(self._file(index), codes, {**self._plan, "round": index})
 
     def remove(self) -> None:
-        """Delete the rounds and the folder; the plan last, so that a kill leaves what is known."""
-        if self.folder.exists():
-            for file in self.folder.iterdir():
-                if file.name != _PLAN and not file.is_dir():
-                    file.unlink()
-            shutil.rmtree(self.folder)
+        """Delete the rounds and the folder, at once unless somebody has put something into it."""
+        files.sweep(self.folder.parent)
+        if not self.folder.exists():
+            return
+        own = {self.folder / _PLAN, *self.folder.glob("round-*.safetensors")}
+        if all(path in own or path.name.startswith(".") for path in self.folder.iterdir()):
+            files.discard(self.folder)
+            return
+        for path in own:
+            path.unlink(missing_ok=True)
 
     def _refuse_another_folder(self) -> None:
         try:
             is_ours = all(file.name.startswith(".") for file in self.folder.iterdir())
         except FileNotFoundError:
             return
+        except NotADirectoryError:
+            is_ours = False
         if not is_ours:
             raise UsageError(
                 f"{self.folder} is in the way: finished rounds would be kept there",

@@ -1,0 +1,247 @@
+"""Every command that writes: stopped in the middle, the same command again comes to its end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ursa_core.data.shapes import training_clip
+from ursa_core.data.token_files import load_tokens
+from ursa_core.media import read_media, write_media
+
+DRIVER = Path(__file__).with_name("stopped_runs.py")
+PROMPT = "a red circle moves right on a navy background"
+TINY = ["--model", "tiny", "--device", "cpu", "--dtype", "float32"]
+TRAINED = """
+kind: tokenizer
+name: small
+model:
+  block_out_channels: [8, 8, 8, 8]
+  latent_channels: 4
+  levels: [3, 3]
+  spatial_stride: 16
+  temporal_stride: 4
+data: {source: shapes, frames: 5, height: 32, width: 32}
+optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
+train: {steps: 2, batch_size: 1, log_every: 1, checkpoint_every: 1, sample_every: 100, device: cpu}
+"""
+COMMANDS = {
+    "sample": ["sample", PROMPT, "-o", "out.mp4", "--preview", "1", *TINY],
+    "folder": ["sample", PROMPT, "-o", "old", "--force", *TINY],
+    "several": ["sample", PROMPT, "-o", "out.mkv", "--num", "3", "--save-tokens",
+                "out.safetensors", *TINY],
+    "codes": ["sample", PROMPT, "-o", "out.gif", "--save-tokens", "out.safetensors", *TINY],
+    "batch": ["sample", "--from-file", "list.txt", "-o", "out", "--save-tokens", "codes",
+              "--preview", "1", *TINY],
+    "extend": ["extend", "film.mkv", "-o", "out.mkv", "--frames", "23", "--fit", *TINY],
+    "extend_batch": ["extend", "--from-file", "films.txt", "-o", "out", "--frames", "17", "--fit",
+                     *TINY],
+    "interpolate": ["interpolate", "--first", "a.png", "--last", "a.png", "-o", "out.webp",
+                    "--fit", *TINY],
+    "clip": ["tokenize", "film.mkv", "-o", "out.safetensors", "--model", "tiny"],
+    "decode": ["tokenize", "--decode", "film.safetensors", "-o", "out.mp4", "--model", "tiny"],
+    "shards": ["tokenize", "films", "-o", "out", "--model", "tiny"],
+    "train": ["train", "small.yaml", "-o", "out"],
+    "calibrate": ["calibrate-path", "--tokenizer", "tiny", "-o", "out", "--alpha", "0.8:1.2:3",
+                  "--c", "3:5:3", "--preview", "film.mkv", "--write-to", "path.yaml"],
+    "shapes": ["eval", "shapes", "-o", "out", "--limit", "1", "--frames", "9", "--size", "32x32",
+               *TINY],
+    "vbench": ["eval", "vbench", "-o", "out", "--only", "sample", "--limit", "1", *TINY],
+    "long": ["eval", "vbench-long", "-o", "out", "--only", "sample", "--limit", "1", "--frames",
+             "17", *TINY],
+    "reconstruction": ["eval", "reconstruction", "films", "-o", "out", *TINY[:4]],
+    "path": ["eval", "path", "film.mkv", "-o", "out", *TINY[:4]],
+    "videos": ["eval", "videos", "films", "-o", "out"],
+    "compare": ["eval", "compare", "report", "report", "--plot", "out.png"],
+}  # fmt: skip
+
+Run = Callable[..., tuple[dict[str, Any], str]]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """What the commands are given."""
+    folder = tmp_path_factory.mktemp("given")
+    (folder / "tiny").symlink_to(tiny_model)
+    (folder / "films").mkdir()
+    for k in range(3):
+        clip, _ = training_clip(0, k, "all", 9, 16, 16)
+        write_media(folder / "films" / f"{k}.mkv", clip, 8)
+    shutil.copy(folder / "films" / "0.mkv", folder / "film.mkv")
+    write_media(folder / "a.png", clip[:1], 8)
+    write_media(folder / "old", np.zeros((2, 16, 16, 3), np.uint8), 8)
+    (folder / "list.txt").write_text(f"{PROMPT}\na red circle\n")
+    (folder / "films.txt").write_text("film.mkv\nfilms/1.mkv\n")
+    (folder / "small.yaml").write_text(TRAINED)
+    (folder / "path.yaml").write_text("name: x  # mine\npath: {kind: metric, alpha: 1, c: 5}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs a command in a folder: what came of it, and what it printed."""
+    log = tmp_path_factory.mktemp("log") / "log"
+    unset = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    with subprocess.Popen(
+        [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={name: value for name, value in os.environ.items() if name not in unset},
+    ) as server:  # fmt: skip
+        assert server.stdin is not None
+        assert server.stdout is not None
+        lines, answers = server.stdin, server.stdout
+
+        def call(
+            arguments: list[str], folder: Path, stop_at: int = -1, number: int = signal.SIGKILL
+        ) -> tuple[dict[str, Any], str]:
+            request = {
+                "arguments": arguments, "folder": str(folder), "log": str(log),
+                "stop_at": stop_at, "signal": number,
+            }  # fmt: skip
+            lines.write(json.dumps(request) + "\n")
+            lines.flush()
+            return json.loads(answers.readline()), log.read_text()
+
+        yield call
+        lines.close()
+
+
+def names(folder: Path) -> set[str]:
+    """Files below a folder but for those of checkpoints, whose number isn't what a stop keeps."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return {name for name in found if "checkpoints/" not in name}
+
+
+EVERYWHERE = [pytest.param(each, marks=pytest.mark.slow, id=f"{each}-at-all") for each in COMMANDS]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *EVERYWHERE])
+def test_a_stopped_command_goes_on(
+    command: str, run: Run, given: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    prepared = given
+    arguments = COMMANDS[command]
+    if command in ("decode", "compare"):
+        prepared = tmp_path / "prepared"
+        shutil.copytree(given, prepared, symlinks=True)
+        first = COMMANDS["clip" if command == "decode" else "videos"]
+        assert run(first, prepared)[0]["code"] == 0
+        for before, after in (("out.safetensors", "film.safetensors"), ("out", "report")):
+            if (prepared / before).exists():
+                (prepared / before).rename(prepared / after)
+
+    def fresh(name: str) -> Path:
+        shutil.copytree(prepared, tmp_path / name, symlinks=True)
+        return tmp_path / name
+
+    ended, said = run(arguments, fresh("whole"))
+    assert ended["code"] == 0, said
+    num, whole = ended["changes"], names(tmp_path / "whole")
+    assert num > 0
+    middle, last = (num // 2, signal.SIGKILL), (num - 1, signal.SIGKILL)
+    by = signal.SIGINT if num % 2 else signal.SIGTERM
+    every = [(k, signal.SIGKILL) for k in range(num)]
+    stops = every if "slow" in request.keywords else [middle, last, (num // 3, by)]
+    for k, number in stops:
+        folder = fresh(f"{k}-{number.name}")
+        ended, said = run(arguments, folder, k, number)
+        where = f"{number.name} before change {k} of {num}"
+        if number == signal.SIGKILL:
+            assert ended["code"] == -number, where
+        else:
+            assert ended["code"] in (130, 0), f"{where}: {said}"  # 0 where it was done with all
+            told = "error: interrupted" in said or "the run is saved" in said
+            assert told == (ended["code"] == 130), f"{where}: {said}"
+            assert "Traceback" not in said
+        again, said = run(arguments, folder)
+        is_done = again["code"] == 2 and "already" in said  # what had come to its end before
+        assert again["code"] == 0 or is_done, f"{where}: {said}"
+        assert names(folder) == whole, where
+    if command == "folder":
+        assert len(read_media(folder / "old").frames) == 9
+
+
+def test_several_videos_go_on_with_the_seed_drawn_before(
+    run: Run, given: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(given, tmp_path / "here", symlinks=True)
+    here = tmp_path / "here"
+    command = COMMANDS["several"]
+    assert run(command, here)[0]["code"] == 0
+    videos, codes = (sorted(here.glob(f"out-000*.{kind}")) for kind in ("mkv", "safetensors"))
+    content = [file.read_bytes() for file in videos]
+    tokens = [load_tokens(file).codes for file in codes]  # headers come in any order
+    assert (len(content), len(tokens)) == (3, 3)
+    ended, said = run(command, here)
+    assert (ended["code"], "out-0000.mkv exists already" in said) == (2, True)
+    for gone in ("out-0001.mkv", "out-0002.mkv", "out-0002.safetensors"):
+        (here / gone).unlink()
+    ended, said = run([*command, "--json"], here)
+    assert ended["code"] == 0, said
+    assert [file.read_bytes() for file in videos] == content
+    for file, before in zip(codes, tokens, strict=True):
+        torch.testing.assert_close(load_tokens(file).codes, before, rtol=0, atol=0)
+    told = json.loads(said.splitlines()[-1])
+    assert [each["index"] for each in told["outputs"]] == [0, 1, 2]
+    (here / "out-0001.mkv").unlink()
+    ended, said = run([*command, "--steps", "1"], here)
+    assert (ended["code"], "made with steps 2, not 1" in said) == (2, True)
+    (here / "out-0000.safetensors").unlink()
+    ended, said = run(command, here)
+    assert (ended["code"], "out-0000.mkv exists already" in said) == (2, True)
+    assert run([*command, "--force"], here)[0]["code"] == 0
+    assert videos[1].read_bytes() != content[1]
+
+
+def test_files_of_the_users_stay(run: Run, given: Path, tmp_path: Path) -> None:
+    mine = {
+        "out.mp4.preview.png": ["sample", PROMPT, "-o", "out.mp4", "--preview", "1", *TINY],
+        "out/00001-a-red-circle.mp4.preview.png": COMMANDS["batch"],
+        "codes/00001-a-red-circle.mp4.safetensors": COMMANDS["batch"],
+        "out.mkv.rounds/mine.txt": COMMANDS["extend"],
+        "out/report.html": COMMANDS["videos"],
+        "out/samples/00000.png": COMMANDS["reconstruction"],
+        "out/linearity.png": COMMANDS["path"],
+        "out/heatmap.png": COMMANDS["calibrate"],
+        "out.png": COMMANDS["compare"],
+    }
+    for k, (name, command) in enumerate(mine.items()):
+        here = tmp_path / str(k)
+        shutil.copytree(given, here, symlinks=True)
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(given / "a.png", here / name)
+        before = names(here)
+        ended, said = run(command, here)
+        refused = "exists already" in said or "is in the way" in said
+        assert (ended["code"] in (1, 2), refused) == (True, True), said
+        assert (here / name).read_bytes() == (given / "a.png").read_bytes()
+        assert names(here) - before <= {"codes"}
+    # A suite doesn't take the place of another evaluation's report.
+    ended, said = run(COMMANDS["shapes"], tmp_path / "4")
+    assert (ended["code"], "of another evaluation" in said) == (2, True)
+
+
+def test_a_video_that_is_written_beside_its_rounds_is_finished(
+    run: Run, given: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "whole"
+    shutil.copytree(given, here, symlinks=True)
+    num = run(COMMANDS["extend"], here)[0]["changes"]
+    while (num := num - 1) and not (here / "out.mkv.rounds").exists():
+        here = tmp_path / str(num)
+        shutil.copytree(given, here, symlinks=True)
+        run(COMMANDS["extend"], here, num)
+    assert (here / "out.mkv").exists()
+    whole = (here / "out.mkv").read_bytes()
+    assert run(COMMANDS["extend"], here)[0]["code"] == 0
+    assert (here / "out.mkv").read_bytes() == whole
+    assert not (here / "out.mkv.rounds").exists()
+    assert run(COMMANDS["extend"], here)[0]["code"] == 2
