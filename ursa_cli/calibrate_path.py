@@ -1,12 +1,13 @@
 """`ursa calibrate-path`: (alpha, c) of the metric path for any codebook."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ursa_cli import options, output
-from ursa_core.errors import UsageError
+from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def calibrate_path(
       ursa calibrate-path --tokenizer nano --shift 1 --shift 3 -o report
     """
     output.configure(as_json=as_json, quiet=quiet)
-    alphas, cs = _values("--alpha", alpha), _values("--c", c)
+    # As of PowerSchedule, whose module imports torch.
+    alphas, cs = _values("--alpha", alpha, 0.01, 100), _values("--c", c, 1e-4, 1e4)
     for value in shift or []:
-        options.require(0 < value < 1e6, "--shift", value, "a number above 0")
+        options.require(0.001 <= value <= 1000, "--shift", value, "0.001 to 1000")
     if linear and not write_to:
         raise UsageError("--linear writes nothing by itself", "give --write-to RECIPE, too")
     if write_to is not None:
@@ -119,8 +121,15 @@ def calibrate_path(
         )
     counts = count_codes(tokens, len(codebook.vectors)) if tokens else None
     curve = distance_curve(codebook.vectors, counts)
+    if not curve.mean[0] > 0:
+        raise DataError(f"the code vectors of {tokenizer} are all one", "give another codebook")
     grid = search(curve, np.array(alphas), np.array(cs))
     best, paper = refine(curve, grid[0]), evaluate(curve, *PAPER)
+    if not all(math.isfinite(each.score) for each in (*grid, best, paper)):
+        raise DataError(
+            f"the mean distance of codes of {tokenizer} doesn't fall along some of these paths",
+            "give other --alpha and --c",
+        )
     schedule = LinearSchedule.of(curve)
     report = {
         "tokenizer": tokenizer,
@@ -148,20 +157,27 @@ def calibrate_path(
     output.data(report, lines=_table(curve, grid, best, paper), paths=[out])
 
 
-def _values(option: str, text: str) -> list[float]:
+def _values(option: str, text: str, least: float, most: float) -> list[float]:
     """Numbers from ``LO:HI:N``, evenly spaced.
 
+    Args:
+        option: that they are of.
+        text: to be read.
+        least: number that may be.
+        most: likewise.
+
     Raises:
-        UsageError: another form, or numbers not above 0.
+        UsageError: another form, or out of range.
     """
     parts = text.split(":")
     try:
         low, high, num = float(parts[0]), float(parts[1]), int(parts[2])
     except (ValueError, IndexError):
         low, high, num = 0.0, 0.0, 0
-    if len(parts) != 3 or not (0 < low <= high < 1e6 and 1 <= num <= 1000):
+    if len(parts) != 3 or not (least <= low <= high <= most and 1 <= num <= 1000):
         raise UsageError(
-            f"{option} can't be {text!r}", "give LO:HI:N with 0 < LO <= HI, as 0.3:2:24"
+            f"{option} can't be {text!r}",
+            f"give LO:HI:N with {least:g} <= LO <= HI <= {most:g} and N of 1 to 1000, as 0.5:2:24",
         )
     return [low + (high - low) * i / max(num - 1, 1) for i in range(num)]
 

@@ -2,6 +2,7 @@
 
 import os
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -70,6 +71,10 @@ def main(arguments: list[str]) -> int:
     0 is done, 1 failed for a reason that was told, 2 wrong usage, 130 interrupted.
     """
     output.configure()
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:  # libraries would end the process
+        return _failed(error, "the working folder is gone", "change to one that exists", 1)
     try:
         result = app(arguments, prog_name="ursa", standalone_mode=False)
     except UrsaError as error:

@@ -131,8 +131,10 @@ def parse_lora(text: str) -> tuple[Path, float]:
         scale = float(number)
     except ValueError:
         scale = math.nan
-    if not folder or not math.isfinite(scale):
-        raise UsageError(f"--lora can't be {text}", "give FOLDER or FOLDER:SCALE, as mine:0.8")
+    if not folder or not -1000 <= scale <= 1000:
+        raise UsageError(
+            f"--lora can't be {text}", "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
+        )
     return Path(folder), scale
 
 

@@ -57,7 +57,7 @@ def sample(
         float | None,
         typer.Option(
             metavar="X",
-            help="How much of --video is redone, above 0 (none) to 1 (all).",
+            help="How much of --video is redone, 0.001 (hardly any) to 1 (all).",
             show_default=str(STRENGTH),
             rich_help_panel=GIVEN_PANEL,
         ),

@@ -57,8 +57,8 @@ class SampleGiven:
         options.require_text("video to edit", video)
         if image is not None and video is not None:
             raise UsageError("--image and --video can't both be given", "give one of them")
-        in_range = strength is None or 0 < strength <= 1
-        options.require(in_range, "--strength", strength, "above 0 to 1 (all is redone)")
+        in_range = strength is None or 0.001 <= strength <= 1
+        options.require(in_range, "--strength", strength, "0.001 to 1 (all is redone)")
         if strength is not None and video is None:
             raise UsageError("--strength is for --video", "name a video to edit with --video")
         if (self.cond is not None or self.cond_noise is not None) and image is None:

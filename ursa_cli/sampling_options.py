@@ -8,7 +8,6 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -131,7 +130,7 @@ class ClipOptions:
         float | None,
         typer.Option(
             metavar="X",
-            help="Amount of motion, 0 or more, for models trained with it.",
+            help="Amount of motion, 0 to 1000, for models trained with it.",
             show_default=MODELS,
             rich_help_panel=CLIP_PANEL,
         ),
@@ -182,7 +181,7 @@ class ClipOptions:
         float | None,
         typer.Option(
             metavar="L",
-            help="Time shift, above 0; more than 1 spends more steps near noise.",
+            help="Time shift, 0.001 to 1000; more than 1 spends more steps near noise.",
             show_default=MODELS,
             rich_help_panel=SAMPLING_PANEL,
         ),
@@ -191,7 +190,7 @@ class ClipOptions:
         float | None,
         typer.Option(
             metavar="T",
-            help="Randomness of the draws, above 0; below 1 favours likelier codes.",
+            help="Randomness of the draws, 0.001 to 1000; below 1 favours likelier codes.",
             show_default=MODELS,
             rich_help_panel=SAMPLING_PANEL,
         ),
@@ -200,7 +199,7 @@ class ClipOptions:
         float,
         typer.Option(
             metavar="P",
-            help="Share of probability drawn from, above 0 to 1 (all).",
+            help="Share of probability drawn from, 0.000001 to 1 (all).",
             rich_help_panel=SAMPLING_PANEL,
         ),
     ] = 1.0
@@ -217,18 +216,17 @@ class ClipOptions:
             "frames": (1, 1_000_000, "1 to 1000000"),
             "steps": (1, 10_000, "1 to 10000"),
             "guidance": (0, 100, "0 to 100; 1 is off"),
-            "shift": (5e-324, 1.7e308, "above 0; 1 is none"),
+            "shift": (0.001, 1000, "0.001 to 1000; 1 is none"),
+            "motion": (0, 1000, "0 to 1000, as 9"),
+            "temperature": (0.001, 1000, "0.001 to 1000; 1 is the model's own spread"),
+            "top_p": (1e-6, 1, "0.000001 to 1 (all)"),
             "crf": (0, 51, "0 (lossless) to 51 (worst)"),
             "seed": (0, MAX_SEED - 1, "0 to 2^63 - 1"),
         }
         for name, (low, high, words) in ranges.items():
             value = getattr(self, name)
-            require(value is None or low <= value <= high, f"--{name}", value, words)
-        motion = self.motion
-        require(motion is None or 0 <= motion < inf, "--motion", motion, "0 or more, as 9")
-        warmth = self.temperature
-        require(warmth is None or 0 < warmth < inf, "--temperature", warmth, "a number above 0")
-        require(0 < self.top_p <= 1, "--top-p", self.top_p, "above 0 to 1 (all)")
+            option = f"--{name.replace('_', '-')}"
+            require(value is None or low <= value <= high, option, value, words)
         options.require_text("negative prompt", self.negative, may_be_empty=True)
         self.settings()
 

@@ -163,11 +163,11 @@ def tokenize_media(
     ] = None,
     num: Annotated[
         int,
-        typer.Option(metavar="N", help="Clips, 1 or more.", rich_help_panel=_DRAWN),
+        typer.Option(metavar="N", help="Clips, 1 to 10000000.", rich_help_panel=_DRAWN),
     ] = NUM_SHAPES,
     seed: Annotated[
         int,
-        typer.Option(metavar="N", help="Seed, 0 or more.", rich_help_panel=_DRAWN),
+        typer.Option(metavar="N", help="Seed, 0 to 2^63 - 1.", rich_help_panel=_DRAWN),
     ] = 0,
     data: Annotated[
         Path | None,
@@ -241,14 +241,15 @@ def tokenize_media(
     output.configure(as_json=as_json, quiet=quiet)
     if out is None:
         raise UsageError("no output is given", "add -o OUT")
-    options.require(num >= 1, "--num", num, "1 or more")
-    options.require(seed >= 0, "--seed", seed, "0 or more")
+    options.require(1 <= num <= 10_000_000, "--num", num, "1 to 10000000")
+    options.require(0 <= seed < 2**63, "--seed", seed, "0 to 2^63 - 1")
     options.require(0 <= refine <= 1000, "--refine", refine, "0 to 1000")
     options.require(check is None or check >= 0, "--check", check, "0 or more")
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
     options.require(fps is None or 0.1 <= fps <= 1000, "--fps", fps, "0.1 to 1000")
     check_source_fps(source_fps)
-    options.require(frames is None or frames >= 1, "--frames", frames, "1 or more")
+    in_range = frames is None or 1 <= frames <= 1_000_000
+    options.require(in_range, "--frames", frames, "1 to 1000000")
     sizes = [] if size is None else [options.parse_size(part) for part in size.split(",")]
     if decode is not None:
         if inputs or frames is not None or sizes or refine:
@@ -322,7 +323,8 @@ def _check_clips(
         ("--stride", stride, "slide"),
         ("--clips-per-file", clips_per_file, "uniform"),
     ):
-        options.require(value is None or value >= 1, option, value, "1 or more")
+        in_range = value is None or 1 <= value <= 1_000_000
+        options.require(in_range, option, value, "1 to 1000000")
         if value is None and clips == of:
             raise UsageError(f"--clips {of} needs {option}", f"add {option} N")
         if value is not None and clips != of:

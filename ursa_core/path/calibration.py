@@ -20,6 +20,10 @@ from ursa_core.path.draws import chunks
 
 Array = NDArray[np.float64]
 
+ALPHA_RANGE = (0.01, 100.0)
+C_RANGE = (1e-4, 1e4)
+"""Where the sharpness of a path stays finite in all that is computed from it."""
+
 _CHUNK_BYTES = 4 << 20
 _MAX_LOG_BETA = 16.0
 """log(1 + beta) at the end of the curve; normalised vectors nearer than 1e-3 hardly occur."""
@@ -184,7 +188,8 @@ def evaluate(curve: DistanceCurve, alpha: float, c: float) -> Candidate:
 
 def beta_at(t: Array, alpha: float, c: float) -> Array:
     """Sharpness c·(t/(1 − t))^alpha at times below 1."""
-    return np.asarray(c * (t / (1 - t)) ** alpha)
+    with np.errstate(over="ignore"):  # infinite is what it comes to
+        return np.asarray(c * (t / (1 - t)) ** alpha)
 
 
 def _time_of(curve: DistanceCurve, share: float, alpha: float, c: float) -> float:
@@ -196,8 +201,9 @@ def _time_of(curve: DistanceCurve, share: float, alpha: float, c: float) -> floa
     fine = np.linspace(curve.log_beta[last - 1], curve.log_beta[last], 257)
     means = curve.at(np.expm1(fine))
     x = float(np.interp(-share * curve.mean[0], -means, fine))
-    odds = (math.expm1(x) / c) ** (1 / alpha)
-    return float(odds / (1 + odds))
+    # t / (1 - t) = (beta / c)^(1 / alpha), which may be beyond all numbers.
+    log_odds = (math.log(max(math.expm1(x), 5e-324)) - math.log(c)) / alpha
+    return 0.5 + 0.5 * math.tanh(log_odds / 2)
 
 
 def search(curve: DistanceCurve, alphas: Array, cs: Array) -> list[Candidate]:
@@ -218,6 +224,8 @@ def refine(
                 evaluate(curve, best.alpha * float(a), best.c * float(c))
                 for a in factors
                 for c in factors
+                if ALPHA_RANGE[0] <= best.alpha * a <= ALPHA_RANGE[1]
+                and C_RANGE[0] <= best.c * c <= C_RANGE[1]
             ),
             key=lambda candidate: candidate.score,
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.calibration import DistanceCurve
+from ursa_core.path.calibration import ALPHA_RANGE, C_RANGE, DistanceCurve
 
 
 class Schedule(Protocol):
@@ -26,20 +26,24 @@ class PowerSchedule:
     """beta_t = c·(t/(1 − t))^alpha, the paper's.
 
     Args:
-        alpha: exponent, above 0.
-        c: factor, above 0.
+        alpha: exponent, 0.01 to 100.
+        c: factor, 0.0001 to 10000.
 
     Raises:
-        UsageError: alpha or c isn't a positive number.
+        UsageError: alpha or c is out of range.
     """
 
     alpha: float
     c: float
 
     def __post_init__(self) -> None:
-        for name, value in (("alpha", self.alpha), ("c", self.c)):
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} = {value:g} can't shape a path", "use a number above 0")
+        for name, value, (low, high) in (
+            ("alpha", self.alpha, ALPHA_RANGE), ("c", self.c, C_RANGE),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise UsageError(
+                    f"{name} = {value:g} can't shape a path", f"use {low:g} to {high:g}"
+                )
 
     def beta(self, t: Tensor) -> Tensor:
         """Sharpness at times in [0, 1], of their shape."""

@@ -107,9 +107,9 @@ def posterior_weights(
         UsageError: temperature or top_p out of range.
         CheckpointError: a row has no finite largest logit.
     """
-    if not (math.isfinite(temperature) and temperature >= 0):
+    if not (temperature == 0 or 1e-6 <= temperature <= 1e6):  # beyond, quotients aren't finite
         raise UsageError(
-            f"a temperature of {temperature:g} can't be used", "use a number from 0; 1 is off"
+            f"a temperature of {temperature:g} can't be used", "use 0, or 1e-6 to 1e6; 1 is off"
         )
     if top_p is not None and not 0 < top_p <= 1:
         raise UsageError(f"top-p {top_p:g} isn't a share of probability", "use one in (0, 1]")
