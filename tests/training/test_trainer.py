@@ -21,7 +21,7 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted
-from ursa_core.training.run import build_task, plan_training
+from ursa_core.training.run import build_task, check_run_folder, plan_training
 
 
 @pytest.fixture(params=["tokenizer", "generator"])
@@ -369,3 +369,13 @@ def test_images_are_first_frames(generator_recipe, tmp_path):
     assert codes.shape == times.shape == (4, grid.codes_per_frame)
     loss, _ = task.loss(0, task.objective)
     assert torch.isfinite(loss)
+
+
+def test_a_run_that_was_killed_before_its_recipe_was_written_begins(tmp_path, part_of_dead):
+    run = tmp_path / "run"
+    run.mkdir()
+    part_of_dead(run / "recipe.yaml").write_text("kind: tok")
+    check_run_folder(run)
+    (run / "mine.txt").write_text("x")
+    with pytest.raises(UsageError, match="something else than a run"):
+        check_run_folder(run)

@@ -148,6 +148,7 @@ def check_run_folder(run: Path) -> None:
     """
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "give a folder with -o")
+    files.sweep(run)  # of a recipe that a kill has left half-written
     if run.is_dir() and any(run.iterdir()) and not (run / "recipe.yaml").exists():
         raise UsageError(f"{run} holds something else than a run", "give another folder with -o")
     above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
