@@ -379,3 +379,15 @@ def test_a_run_that_was_killed_before_its_recipe_was_written_begins(tmp_path, pa
     (run / "mine.txt").write_text("x")
     with pytest.raises(UsageError, match="something else than a run"):
         check_run_folder(run)
+
+
+def test_a_kill_after_the_last_checkpoint_leaves_a_whole_model(tmp_path):
+    train(TOKENIZER, tmp_path, "run")
+    run = tmp_path / "run"
+    weights = run / "vae" / "diffusion_pytorch_model.safetensors"
+    (sheet,) = (run / "samples").iterdir()
+    whole = weights.read_bytes(), sheet.read_bytes()
+    weights.unlink()
+    sheet.unlink()
+    train(TOKENIZER, tmp_path, "run")
+    assert (weights.read_bytes(), sheet.read_bytes()) == whole

@@ -159,6 +159,9 @@ class Trainer:
             "recipe": self.recipe.model_dump(mode="json"),
         }
         self.checkpoints.save(self.step, self.tensors(), about)
+        self._write_bundle()
+
+    def _write_bundle(self) -> None:
         averaged = self.averaged()
         if self.ranks.is_first:
             self.task.write_bundle(self.run_folder, averaged)
@@ -192,6 +195,11 @@ class Trainer:
     def _train(self, on_step: Callable[[Progress], None]) -> None:
         plan = self.recipe.train
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
+        is_cut = self.ranks.is_first and not self._sheet.exists()
+        if self.step >= plan.steps and self.ranks.any(is_cut):
+            # The run was killed after its last checkpoint, and before the rest of that step.
+            self._write_bundle()
+            self._write_sheet()
         with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
@@ -297,9 +305,12 @@ class Trainer:
         with self._averaged_weights(), gathered(self.objective), self._autocast(), torch.no_grad():
             sheet = self.task.draw_sheet()
         if sheet is not None and self.ranks.is_first:
-            file = self.run_folder / "samples" / f"step-{self.step:07d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_media(file, sheet[None], 1.0)
+            self._sheet.parent.mkdir(parents=True, exist_ok=True)
+            write_media(self._sheet, sheet[None], 1.0)
+
+    @property
+    def _sheet(self) -> Path:
+        return self.run_folder / "samples" / f"step-{self.step:07d}.png"
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
