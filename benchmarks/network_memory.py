@@ -69,7 +69,7 @@ def main() -> None:
         intermediate=config.intermediate_size,
         attention=heads * config.head_dim,
         decoder_width=0,
-        decoder_patch=1,
+        patch_volume=1,
         temporal_stride=4,
     )
     shape = PixelShape(1, 8, 8)

@@ -23,7 +23,7 @@ LARGE = Sizes(
     intermediate=6144,
     attention=4096,
     decoder_width=256,
-    decoder_patch=4,
+    patch_volume=64,
     temporal_stride=4,
     levels=(8, 8, 8, 5, 5, 5),
 )

@@ -37,7 +37,7 @@ class Sizes:
         intermediate: width inside its MLP.
         attention: widths of queries, keys and values together.
         decoder_width: channels of the decoder's widest maps.
-        decoder_patch: edge of the patch of frames, rows and columns that a cell of them stands for.
+        patch_volume: Pixels, over frames, rows and columns, that a cell of them stands for.
         temporal_stride: frames of a latent frame.
         levels: FSQ levels of the codebook; empty for a learned one.
     """
@@ -51,7 +51,7 @@ class Sizes:
     intermediate: int
     attention: int
     decoder_width: int
-    decoder_patch: int
+    patch_volume: int
     temporal_stride: int
     levels: tuple[int, ...] = ()
 
@@ -129,7 +129,7 @@ def sampling_memory(
       time, 3 · MLP for the positions of one of its chunks, + L · D · (4 + 2 · bytes of the dtype)
       where the halves are joined; attention never holds a T × T matrix;
     - logits: a fixed budget, since head, draw and step run in chunks of positions;
-    - decoding: pixels of a slice · 4 · (6 · widest channels / patch³ + 24), + 6 for
+    - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 for
       each pixel of the clip.
 
     Args:
@@ -148,7 +148,7 @@ def sampling_memory(
     pixels = shape.frames * shape.height * shape.width
     frame_pixels = sizes.temporal_stride * shape.height * shape.width
     slice_pixels = min(pixels + frame_pixels, max(SLICE_PIXELS, frame_pixels))
-    maps = _MAPS * sizes.decoder_width / sizes.decoder_patch**3
+    maps = _MAPS * sizes.decoder_width / sizes.patch_volume
     return SamplingMemory(
         process=PROCESS_BYTES,
         codebook=3 * sizes.num_codes * sizes.code_width * 4 + _TABLE_BYTES * sizes.table_entries,

@@ -98,10 +98,14 @@ class Summary:
             intermediate=config["intermediate_size"],
             attention=heads * (config.get("head_dim") or 128),
             decoder_width=widths[0] if is_image else max(widths[:2]),
-            decoder_patch=1 if is_image else self.tokenizer.get("patch_size", 4),
+            patch_volume=1 if is_image else self._patch_volume(),
             temporal_stride=self.strides.temporal,
             levels=() if is_image else tuple(self.tokenizer.get("levels", PUBLISHED_LEVELS)),
         )
+
+    def _patch_volume(self) -> int:
+        edge = int(self.tokenizer.get("patch_size", 4))
+        return edge**2 * int(self.tokenizer.get("temporal_patch_size", edge))
 
 
 def summary(folder: Path) -> Summary:

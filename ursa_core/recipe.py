@@ -304,7 +304,7 @@ def _cross_faults(values: dict[str, Any]) -> list[str]:
         (["data.height", "model.spatial_stride"], _size_fault("height")),
         (["data.width", "model.spatial_stride"], _size_fault("width")),
         (["data.more_sizes", "model.spatial_stride"], _more_sizes_fault),
-        (["loss.mse", "loss.l1", "loss.log_mse"], _loss_fault),
+        (["loss.mse", "loss.l1", "loss.log_mse", "loss.ssim"], _loss_fault),
         (["model.num_attention_heads", "model.num_key_value_heads"], _heads_fault),
         (_SHARES, _shares_fault),
         (["lora.rank", "init"], _lora_fault),
@@ -382,8 +382,8 @@ def _stride_fault(key: str, shape: PixelShape, spatial_stride: int) -> str | Non
     return None
 
 
-def _loss_fault(mse: float, l1: float, log_mse: float) -> str | None:
-    return None if mse or l1 or log_mse else "loss: at least one weight should be above 0"
+def _loss_fault(*weights: float) -> str | None:
+    return None if any(weights) else "loss: at least one weight should be above 0"
 
 
 def _heads_fault(heads: int | None, key_value_heads: int | None) -> str | None:

@@ -142,8 +142,8 @@ class TokenizerModel(Section):
     """FSQ levels, the first one fastest; their product is the number of codes."""
     spatial_stride: Literal[8, 16, 32]
     """Pixels per code in height and width."""
-    temporal_stride: Literal[4, 8]
-    """Frames per latent frame after the first."""
+    temporal_stride: Literal[2, 4, 8]
+    """Frames per latent frame after the first. With 2, Haar patches have two frames, not four."""
     causal: bool = True
     """Codes never depend on later frames."""
 
@@ -189,6 +189,11 @@ class ReconstructionLoss(Section):
     """Absolute error of the pixels."""
     log_mse: Weight = 0.0
     """Logarithm of each frame's squared error, in bels: what a mean of PSNRs measures."""
+    ssim: Weight = 0.0
+    """1 - SSIM of each frame (sigma 1) in gray: fine structure, also where contrast is low."""
+    moving: Weight = 0.0
+    """Extra weight, in the parts above, of pixels around which the clip changes from frame to
+    frame: as much as this where the change is the clip's mean. 0 weighs all pixels the same."""
     saturation: Weight = 0.1
     """Squared excess of latents over 1.5, from where the FSQ bound stops their gradient."""
 

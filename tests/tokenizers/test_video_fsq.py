@@ -55,10 +55,12 @@ def test_codes_and_pixels_equal_those_of_the_reference():
 
 
 @pytest.mark.parametrize("frames", [1, 5, 9])
-@pytest.mark.parametrize(("spatial", "temporal"), [(8, 4), (16, 4), (16, 8)])
-def test_shapes_follow_the_strides(frames, spatial, temporal):
+@pytest.mark.parametrize(
+    ("spatial", "temporal", "patch"), [(8, 4, 4), (16, 4, 4), (16, 8, 4), (8, 2, 2), (8, 4, 2)]
+)
+def test_shapes_follow_the_strides(frames, spatial, temporal, patch):
     frames = 1 + (frames - 1) * temporal // 4
-    model = small(spatial_stride=spatial, temporal_stride=temporal)
+    model = small(spatial_stride=spatial, temporal_stride=temporal, temporal_patch_size=patch)
     with torch.no_grad():
         codes = model.encode(torch.rand(2, 3, frames, 32, 48))
         back = model.decode(codes)
@@ -66,9 +68,9 @@ def test_shapes_follow_the_strides(frames, spatial, temporal):
     assert back.shape == (2, 3, frames, 32, 48)
 
 
-@pytest.mark.parametrize("temporal", [4, 8])
-def test_a_causal_tokenizer_never_looks_ahead(temporal):
-    model = small(temporal_stride=temporal)
+@pytest.mark.parametrize(("temporal", "patch"), [(4, 4), (8, 4), (2, 2), (4, 2)])
+def test_a_causal_tokenizer_never_looks_ahead(temporal, patch):
+    model = small(temporal_stride=temporal, temporal_patch_size=patch)
     video = torch.rand(1, 3, 1 + 2 * temporal, 32, 32)
     changed = video.clone()
     changed[:, :, 1 + temporal :] = torch.rand(1, 3, temporal, 32, 32)
@@ -94,6 +96,21 @@ def test_haar_bands_invert():
     bands = haar_split(flat)
     assert torch.equal(bands[:, :, :3], torch.ones(1, 1, 3, 2, 2))
     assert not bands[:, :, 3:].any()
+
+
+def test_patches_of_fewer_frames_have_the_slow_bands_of_longer_ones():
+    clip = torch.randn(1, 4, 3, 8, 8, dtype=torch.float64)
+
+    def bands(frames):
+        x = clip
+        for dims in VideoTokenizerConfig(temporal_patch_size=frames).patch_dims:
+            x = haar_split(x, dims)
+        return x
+
+    short, long = bands(2), bands(4)
+    assert short.shape == (1, 2, 96, 2, 2)
+    assert long.shape == (1, 1, 192, 2, 2)
+    assert torch.allclose(long[:, :, :96], short.mean(1, keepdim=True))
 
 
 @pytest.mark.parametrize("levels", [[8, 8, 8, 5, 5, 5], [7, 5, 5, 5, 5], [2, 3]])
@@ -155,6 +172,18 @@ def test_faults_are_named():
         )
 
 
-def test_config_round_trip():
-    config = small().config
-    assert VideoTokenizerConfig.from_json(config.to_json()) == config
+@pytest.mark.parametrize(("stride", "patch"), [(4, 4), (4, 0), (2, 2), (4, 2)])
+def test_config_round_trip(stride, patch):
+    config = small(temporal_stride=stride, temporal_patch_size=patch).config
+    written = json.loads(json.dumps(config.to_json()))
+    assert VideoTokenizerConfig.from_json(written) == config
+    assert written.get("temporal_patch_size", 4) == config.temporal_patch_size
+    with pytest.raises(CheckpointError, match="temporal_stride can't be 2"):
+        VideoTokenizerConfig.from_json({**written, "temporal_stride": 2, "temporal_patch_size": 4})
+
+
+def test_published_configs_are_written_as_they_were():
+    published = json.loads((GOLDEN / "config.json").read_text())
+    written = VideoTokenizerConfig.from_json(published).to_json()
+    assert written.keys() - {"levels", "causal"} <= published.keys()
+    assert all(published.get(key, value) == value for key, value in written.items())

@@ -12,8 +12,8 @@ from ursa_core.tokenizers import visual
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
-STRIDES = [(8, 4, 4), (16, 8, 4), (8, 8, 2), (8, 2, 2)]
-"""Strides in space and time, patch: without and with steps of the decoder over time."""
+STRIDES = [(8, 4, 4), (16, 8, 4), (8, 8, 2), (8, 2, 2), (8, 2, 4, 2), (8, 4, 4, 2)]
+"""Strides in space and time, patch, its frames: without and with steps of the decoder over time."""
 
 
 def fill(model: torch.nn.Module) -> None:
@@ -22,7 +22,7 @@ def fill(model: torch.nn.Module) -> None:
         torch.nn.init.normal_(parameter, 0, 0.3, generator=generator)
 
 
-def video_tokenizer(spatial: int, temporal: int, patch: int) -> VideoTokenizer:
+def video_tokenizer(spatial: int, temporal: int, patch: int, frames: int = 0) -> VideoTokenizer:
     config = VideoTokenizerConfig(
         block_out_channels=(8, 8, 16, 16),
         layers_per_block=1,
@@ -31,6 +31,7 @@ def video_tokenizer(spatial: int, temporal: int, patch: int) -> VideoTokenizer:
         spatial_stride=spatial,
         temporal_stride=temporal,
         patch_size=patch,
+        temporal_patch_size=frames,
     )
     model = VideoTokenizer(config).eval()
     fill(model)
@@ -44,7 +45,7 @@ def some_codes(frames: int) -> Tensor:
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("size", [1, 2, 5])
 @torch.no_grad()
-def test_slices_make_up_the_whole_video(strides: tuple[int, int, int], size: int) -> None:
+def test_slices_make_up_the_whole_video(strides: tuple[int, ...], size: int) -> None:
     model = video_tokenizer(*strides)
     codes = some_codes(5)
     whole = model.decode(codes)

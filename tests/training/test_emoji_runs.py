@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_packs import SUBJECTS, write_packs
 from tiny_runs import GENERATOR, TOKENIZER, recipe_of, train
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ursa_cli.main import main
 from ursa_core.bundle import load_bundle, load_tokenizer
@@ -13,6 +14,7 @@ from ursa_core.data.packs import prepare_film, prepare_sprites
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.training.run import build_task
+from ursa_core.training.tokenizer_task import moving_weights, ssim_map
 
 CPU = torch.device("cpu")
 MIXTURE = TOKENIZER.replace(
@@ -96,6 +98,71 @@ def test_more_code_dimensions_keep_what_the_start_knew(mixture, tmp_path):
     assert torch.equal(ours["post_quant_conv.weight"][:, :2], theirs["post_quant_conv.weight"])
     with pytest.raises(RecipeError, match="of another kind"):
         build_task(recipe_of(mixture, tmp_path, init, "model.latent_channels=8"), CPU)
+
+
+def test_a_shorter_stride_starts_from_the_shared_bands(tmp_path):
+    train(TOKENIZER, tmp_path, "start", "train.steps=1")
+    init = f"init={tmp_path / 'start'}"
+    shorter = "model.temporal_stride=2"
+    task = build_task(recipe_of(TOKENIZER, tmp_path, init, shorter), CPU)
+    start, _, _ = load_tokenizer(tmp_path / "start")
+    theirs, ours = start.state_dict(), task.model.state_dict()
+    different = {name for name in ours if ours[name].shape != theirs[name].shape}
+    ends = {"decoder.conv_out.0.weight", "decoder.conv_out.0.bias"}
+    ends |= {"decoder.conv_out.1.weight", "decoder.conv_out.1.bias"}
+    assert different == {"encoder.conv_in.0.weight", *ends}
+    for name, weight in ours.items():
+        corner = theirs[name][tuple(map(slice, weight.shape))]
+        assert torch.equal(weight, corner)
+    train(TOKENIZER, tmp_path, "run", init, shorter, "train.steps=2")
+    again, _, _ = load_tokenizer(tmp_path / "run")
+    assert again.strides.temporal == again.config.temporal_patch_size == 2
+    for kept in ("freeze_encoder=true", "init_codes=0.5"):
+        with pytest.raises(RecipeError, match="of another kind") as refusal:
+            build_task(recipe_of(TOKENIZER, tmp_path, init, shorter, kept), CPU)
+        assert "temporal_stride: 4" in refusal.value.hint
+
+
+def test_pixels_weigh_more_where_the_clip_moves():
+    video = torch.zeros(2, 3, 5, 16, 16)
+    video[0, :, 2:, 4:8, 4:8] = 1.0  # appears in the third frame and stays
+    weight = moving_weights(video, 0.5)
+    torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.ones(2))
+    assert torch.equal(weight[1], torch.ones(1, 5, 16, 16))
+    changing = weight[0, 0, :, 5, 5]
+    assert torch.equal(changing == changing.max(), torch.tensor([0, 1, 1, 0, 0]).bool())
+    assert weight[0, 0, :, 14, 14].max() < 1 < changing.max()
+    assert torch.equal(moving_weights(video, 0.0), torch.ones(2, 1, 5, 16, 16))
+
+
+def test_likeness_is_that_of_torchmetrics_inside():
+    torch.manual_seed(0)
+    a = torch.rand(1, 3, 2, 24, 20) * 2 - 1
+    b = (a + 0.2 * torch.randn_like(a)).clamp(-1, 1)
+    gray = (clip.mean(1, keepdim=True).transpose(1, 2).flatten(0, 1) for clip in (a, b))
+    _, wanted = structural_similarity_index_measure(
+        *gray, kernel_size=7, sigma=1.0, data_range=2.0, return_full_image=True
+    )
+    found = ssim_map(a, b).transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(found[..., 4:-4, 4:-4], wanted[..., 4:-4, 4:-4], rtol=0, atol=1e-3)
+    torch.testing.assert_close(ssim_map(a, a), torch.ones(1, 1, 2, 24, 20))
+
+
+def test_the_loss_has_its_weighed_parts(tmp_path):
+    weights = ["loss.mse=0", "loss.ssim=2", "loss.moving=0.5", "loss.saturation=0"]
+    with pytest.raises(RecipeError, match="at least one weight"):
+        recipe_of(TOKENIZER, tmp_path, "loss.mse=0", "loss.moving=0.5")
+    task = build_task(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
+    loss, figures = task.loss(0, task.model)
+    video, _ = task.clips(0, 2, "train", 5)
+    back = task.model(video)[0]
+    share = moving_weights(video, 0.5)
+    assert loss.item() == pytest.approx(2 * (share * (1 - ssim_map(back, video))).mean().item())
+    plain = build_task(recipe_of(TOKENIZER, tmp_path), CPU).loss(0, task.model)[1]
+    assert torch.equal(figures["psnr"][0], plain["psnr"][0])
+    squared = ["loss.moving=0.5", "loss.saturation=0"]
+    loss, _ = build_task(recipe_of(TOKENIZER, tmp_path, *squared), CPU).loss(0, task.model)
+    assert loss.item() == pytest.approx((share * (back - video).square()).mean().item())
 
 
 def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(mixture, tmp_path):

@@ -1,4 +1,4 @@
-"""Causal 3D FSQ video autoencoder: 1 + 4k frames become 1 + k grids of codes, and back.
+"""Causal 3D FSQ video autoencoder: 1 + sk frames become 1 + k grids of codes, and back.
 
 The architecture and the weight names are those of the published checkpoints
 (``AutoencoderVQCosmos3D``); widths, depth, strides and FSQ levels come from the config.
@@ -8,7 +8,7 @@ the batch for 2D convolutions over space, and those over time are 2D over frames
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -34,10 +34,13 @@ class VideoTokenizerConfig:
         latent_channels: width between network and quantizer.
         levels: FSQ levels, first one fastest.
         spatial_stride: pixels per code in height and width; a power of two, at least the patch.
-        temporal_stride: frames per latent frame after the first, likewise.
-        patch_size: edge of the Haar patches.
+        temporal_stride: frames per latent frame after the first; a power of two, at least the
+            patch's frames.
+        patch_size: Height and width of the Haar patches in pixels.
         causal: mask attention over time so that codes never depend on later frames. The
             published URSA checkpoints were made without the mask.
+        temporal_patch_size: Frames of a Haar patch, at most ``patch_size``; 0 takes ``patch_size``,
+            as in all published checkpoints.
     """
 
     block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -48,10 +51,22 @@ class VideoTokenizerConfig:
     temporal_stride: int = 4
     patch_size: int = 4
     causal: bool = False
+    temporal_patch_size: int = 0
+
+    def __post_init__(self) -> None:
+        """Fill in the frames of a patch, so that equal networks have equal configs."""
+        frames = self.temporal_patch_size or self.patch_size
+        object.__setattr__(self, "temporal_patch_size", frames)
 
     def to_json(self) -> dict[str, Any]:
-        """The published ``vae/config.json``, with our two additions (levels, causal)."""
+        """The published ``vae/config.json``, with our additions (levels, causal).
+
+        ``temporal_patch_size`` is a third one, where it differs from ``patch_size``.
+        """
         stages = len(self.block_out_channels) - 1
+        own = asdict(self)
+        if self.temporal_patch_size == self.patch_size:
+            del own["temporal_patch_size"]
         return {
             "_class_name": VIDEO_CLASS,
             "_quantizer_name": "FSQuantizer",
@@ -63,7 +78,7 @@ class VideoTokenizerConfig:
             "vq_embed_dim": len(self.levels),
             "down_block_types": ["DownEncoderBlock3D"] * stages,
             "up_block_types": ["UpDecoderBlock3D"] * stages,
-            **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()},
+            **{name: list(v) if isinstance(v, tuple) else v for name, v in own.items()},
         }
 
     @classmethod
@@ -82,19 +97,28 @@ class VideoTokenizerConfig:
             )
         read = read_config(cls, config, file)
         patch, widths = read.patch_size, read.block_out_channels
-        if patch & (patch - 1):
-            raise unusable(file, "patch_size", patch, "a power of 2")
-        for key, stride in (
-            ("spatial_stride", read.spatial_stride),
-            ("temporal_stride", read.temporal_stride),
+        if read.temporal_patch_size > patch:
+            expected = f"at most the patch_size {patch}"
+            raise unusable(file, "temporal_patch_size", read.temporal_patch_size, expected)
+        for key, size, stride_key, stride in (
+            ("patch_size", patch, "spatial_stride", read.spatial_stride),
+            (
+                "temporal_patch_size" if "temporal_patch_size" in config else "patch_size",
+                read.temporal_patch_size,
+                "temporal_stride",
+                read.temporal_stride,
+            ),
         ):
-            patches, rest = divmod(stride, patch)
+            if size & (size - 1):
+                raise unusable(file, key, size, "a power of 2")
+            patches, rest = divmod(stride, size)
             if rest or patches & (patches - 1):
-                raise unusable(file, key, stride, f"a power of 2 from the patch_size {patch}")
-        if read.temporal_stride > read.spatial_stride:
-            expected = f"at most the spatial_stride {read.spatial_stride}"
+                raise unusable(file, stride_key, stride, f"a power of 2 from the {key} {size}")
+        temporal, spatial = read.resizes
+        if temporal > spatial:
+            expected = f"at most {read.temporal_patch_size << spatial}"
             raise unusable(file, "temporal_stride", read.temporal_stride, expected)
-        least = _resizes(read.spatial_stride, patch) + 2
+        least = spatial + 2
         if len(widths) < least:
             expected = f"{least} widths or more, for spatial_stride {read.spatial_stride}"
             raise unusable(file, "block_out_channels", list(widths), expected)
@@ -111,11 +135,38 @@ class VideoTokenizerConfig:
             )
         return read
 
+    @property
+    def resizes(self) -> tuple[int, int]:
+        """Halvings in time and in space between patches and codes."""
+        temporal = self.temporal_stride // self.temporal_patch_size
+        spatial = self.spatial_stride // self.patch_size
+        return temporal.bit_length() - 1, spatial.bit_length() - 1
 
-def haar_split(x: Tensor) -> Tensor:
-    """Half-size bands of a clip: (B, T, C, H, W) to (B, T/2, 8C, H/2, W/2), low bands first."""
+    @property
+    def patch_channels(self) -> int:
+        """Channels of a Haar patch."""
+        return 3 * self.temporal_patch_size * self.patch_size**2
+
+    @property
+    def patch_dims(self) -> list[tuple[int, ...]]:
+        """Dimensions of (B, T, C, H, W) that each Haar split of a patch halves, first one first.
+
+        Time comes first, so that patches of fewer frames have the first channels of longer ones:
+        those of their slow change.
+        """
+        spatial, temporal = self.patch_size.bit_length(), self.temporal_patch_size.bit_length()
+        return [(1, 3, 4) if i < temporal else (3, 4) for i in range(1, spatial)]
+
+
+def haar_split(x: Tensor, dims: Iterable[int] = (1, 3, 4)) -> Tensor:
+    """Half-size bands of a clip: (B, T, C, H, W) to (B, T/2, 8C, H/2, W/2), low bands first.
+
+    Args:
+        x: Clip.
+        dims: Dimensions to halve; without time there are 4C bands.
+    """
     bands = [x]
-    for dim in (1, 3, 4):
+    for dim in dims:
         pairs = [
             (b.unfold(dim, 2, 2).select(-1, 0), b.unfold(dim, 2, 2).select(-1, 1)) for b in bands
         ]
@@ -123,10 +174,10 @@ def haar_split(x: Tensor) -> Tensor:
     return torch.cat(bands, 2)
 
 
-def haar_join(x: Tensor) -> Tensor:
+def haar_join(x: Tensor, dims: Sequence[int] = (1, 3, 4)) -> Tensor:
     """Inverse of ``haar_split``."""
-    bands = list(x.chunk(8, 2))
-    for dim in (4, 3, 1):
+    bands = list(x.chunk(2 ** len(dims), 2))
+    for dim in reversed(dims):
         pairs = zip(bands[::2], bands[1::2], strict=True)
         bands = [
             torch.stack((low + high, low - high), dim + 1).flatten(dim, dim + 1)
@@ -341,20 +392,15 @@ class Middle(nn.Module):
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
-def _resizes(stride: int, patch_size: int) -> int:
-    return (stride // patch_size).bit_length() - 1
-
-
 class Encoder(nn.Module):
     """Pixels (B, F, 3, H, W) to latents (B, f, latent_channels, h, w)."""
 
     def __init__(self, config: VideoTokenizerConfig) -> None:
         super().__init__()
         widths = config.block_out_channels
-        spatial = _resizes(config.spatial_stride, config.patch_size)
-        temporal = _resizes(config.temporal_stride, config.patch_size)
-        self.patch_size = config.patch_size
-        self.conv_in = conv_pair(3 * config.patch_size**3, widths[0])
+        temporal, spatial = config.resizes
+        self.patch_frames, self.patch_dims = config.temporal_patch_size, config.patch_dims
+        self.conv_in = conv_pair(config.patch_channels, widths[0])
         self.down_blocks = nn.ModuleList()
         for i, pair in enumerate(itertools.pairwise(widths)):
             resize = (
@@ -366,9 +412,9 @@ class Encoder(nn.Module):
         self.conv_out = conv_pair(widths[-1], config.latent_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cat([x[:, :1].expand(-1, self.patch_size - 1, -1, -1, -1), x], 1)
-        for _ in range(_resizes(self.patch_size, 1)):
-            x = haar_split(x)
+        x = torch.cat([x[:, :1].expand(-1, self.patch_frames - 1, -1, -1, -1), x], 1)
+        for dims in self.patch_dims:
+            x = haar_split(x, dims)
         x = self.conv_in(x)
         for stage in self.down_blocks:
             x = stage(x)
@@ -381,9 +427,8 @@ class Decoder(nn.Module):
     def __init__(self, config: VideoTokenizerConfig) -> None:
         super().__init__()
         widths = config.block_out_channels[::-1]
-        spatial = _resizes(config.spatial_stride, config.patch_size)
-        temporal = _resizes(config.temporal_stride, config.patch_size)
-        self.patch_size = config.patch_size
+        temporal, spatial = config.resizes
+        self.patch_frames, self.patch_dims = config.temporal_patch_size, config.patch_dims
         self.conv_in = conv_pair(config.latent_channels, widths[0])
         self.mid_block = Middle(widths[0], config.causal)
         self.up_blocks = nn.ModuleList()
@@ -394,22 +439,22 @@ class Decoder(nn.Module):
             pair = (widths[max(i - 1, 0)], width)
             self.up_blocks.append(Stage(pair, config.layers_per_block + 1, resize, up=True))
         self.conv_norm_out = FrameNorm(widths[-2])
-        self.conv_out = conv_pair(widths[-2], 3 * config.patch_size**3)
+        self.conv_out = conv_pair(widths[-2], config.patch_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.upwards(self.conv_in_and_middle(x))[:, self.patch_size - 1 :]
+        return self.upwards(self.conv_in_and_middle(x))[:, self.patch_frames - 1 :]
 
     def conv_in_and_middle(self, x: Tensor) -> Tensor:
         """What sees all frames at once, at the latents' resolution."""
         return self.mid_block(self.conv_in(x))
 
     def upwards(self, x: Tensor) -> Tensor:
-        """From the middle to pixels, where no frame sees a later one; patch_size - 1 in front."""
+        """From the middle to pixels, where no frame sees a later one; patch_frames - 1 in front."""
         for stage in self.up_blocks:
             x = stage(x)
         x = self.conv_out(F.silu(self.conv_norm_out(x)))
-        for _ in range(_resizes(self.patch_size, 1)):
-            x = haar_join(x)
+        for dims in reversed(self.patch_dims):
+            x = haar_join(x, dims)
         return x
 
     def slices(self, x: Tensor, size: int) -> Iterator[Tensor]:
@@ -417,7 +462,7 @@ class Decoder(nn.Module):
         with slice_by_slice(self.up_blocks), slice_by_slice(self.conv_out):
             for i, part in enumerate(self.conv_in_and_middle(x).split(size, 1)):
                 y = self.upwards(part)
-                yield y[:, self.patch_size - 1 :] if i == 0 else y
+                yield y[:, self.patch_frames - 1 :] if i == 0 else y
 
 
 class VideoTokenizer(nn.Module):

@@ -39,13 +39,15 @@ class TokenizerTask:
     Raises:
         DataError: the emoji or film to train on can't be read.
         RecipeError: the tokenizer to start from has another configuration. It may have other
-            levels and fewer residual blocks, unless its codes are to be kept: with a frozen
-            encoder neither, with some of its codes the blocks alone.
+            levels, another temporal stride and fewer residual blocks, unless its codes are to be
+            kept: with a frozen encoder none of them, with some of its codes the blocks alone.
     """
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
+        published = VideoTokenizerConfig()
         self.config = VideoTokenizerConfig(
+            temporal_patch_size=min(published.patch_size, recipe.model.temporal_stride),
             block_out_channels=tuple(recipe.model.block_out_channels),
             layers_per_block=recipe.model.layers_per_block,
             latent_channels=recipe.model.latent_channels,
@@ -80,7 +82,8 @@ class TokenizerTask:
             theirs, ours = asdict(start.config), asdict(self.config)
             if not recipe.freeze_encoder:
                 if not recipe.init_codes:
-                    theirs["levels"] = ours["levels"]
+                    free = ("levels", "temporal_stride", "temporal_patch_size")
+                    theirs |= {key: ours[key] for key in free}
                 theirs["layers_per_block"] = max(t["layers_per_block"] for t in (theirs, ours))
             different = [
                 f"{key}: {json.dumps(theirs[key])}" for key in ours if ours[key] != theirs[key]
@@ -153,17 +156,22 @@ class TokenizerTask:
         data = self.recipe.data
         video, kinds = self.clips(index * size, size, data.split, data.frames)
         back, latents = objective(video, self._init_codes(index, video))
-        error = back.float() - video
-        by_frame = error.square().mean((1, 3, 4))
+        back = back.float()
+        error = back - video
         weights = self.recipe.loss
-        loss = weights.mse * by_frame.mean()
+        share = moving_weights(video, weights.moving)
+        weighed_by_frame = (share * error.square()).mean((1, 3, 4))
+        loss = weights.mse * weighed_by_frame.mean()
         if weights.l1:
-            loss = loss + weights.l1 * error.abs().mean()
+            loss = loss + weights.l1 * (share * error.abs()).mean()
         if weights.log_mse:
-            loss = loss + weights.log_mse * torch.log10(by_frame + 1e-5).mean()
+            loss = loss + weights.log_mse * torch.log10(weighed_by_frame + 1e-5).mean()
+        if weights.ssim:
+            loss = loss + weights.ssim * (share * (1 - ssim_map(back, video))).mean()
         if weights.saturation:
             loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
         with torch.no_grad():
+            by_frame = error.square().mean((1, 3, 4))
             codes = self.model.quantizer.quantize(latents)
             used = codes.unique().numel() / self.model.quantizer.num_codes
             psnr = 10 * torch.log10(4 / by_frame).mean(1)
@@ -206,8 +214,9 @@ class TokenizerTask:
 def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
     """Take over another tokenizer's weights; where shapes differ, the corner that both have.
 
-    Shapes differ around the quantizer alone, where codes have more or fewer dimensions. Residual
-    blocks that the other lacks stay fresh, and pass their input on.
+    Shapes differ around the quantizer, where codes have more or fewer dimensions, and around the
+    pixels, where patches have more or fewer frames: the shared channels are those of the slow
+    change. Residual blocks that the other lacks stay fresh, and pass their input on.
     """
     with torch.no_grad():
         for name, parameter in model.state_dict().items():
@@ -216,6 +225,60 @@ def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
                 slice(0, min(a, b)) for a, b in zip(parameter.shape, given.shape, strict=True)
             )
             parameter[corner] = given[corner]
+
+
+def moving_weights(video: Tensor, extra: float) -> Tensor:
+    """Weights of pixels by how much changes around them, of mean 1 over each clip.
+
+    Half the error of a clip lies in what stands still, while the eye follows what moves.
+
+    Args:
+        video: Clips (B, 3, F, H, W).
+        extra: Weight in addition to 1 where the change is the clip's mean.
+
+    Returns:
+        (B, 1, F, H, W).
+    """
+    change = video.diff(dim=2).abs().mean(1)
+    to, onwards = (F.pad(change, (0, 0, 0, 0, *ends)) for ends in ((1, 0), (0, 1)))
+    around = F.avg_pool2d(torch.maximum(to, onwards), 5, stride=1, padding=2)
+    weight = 1 + extra * around / around.mean((1, 2, 3), keepdim=True).clamp(min=1e-6)
+    return (weight / weight.mean((1, 2, 3), keepdim=True)).unsqueeze(1)
+
+
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM around each pixel of the mean of the colours (Wang et al., 2004).
+
+    As matrix products, since convolutions of a single channel are slow on a CPU.
+
+    Args:
+        a: Clips (B, 3, F, H, W) in [-1, 1].
+        b: Clips of the same shape.
+
+    Returns:
+        (B, 1, F, H, W), from Gaussian windows of 9×9 pixels and sigma 1, cut at the border.
+    """
+    rows, columns = (_blurring(size, a) for size in a.shape[-2:])
+
+    def blur(x: Tensor) -> Tensor:
+        return rows @ x @ columns.T
+
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = (clips.float().mean(1, keepdim=True) for clips in (a, b))
+        mean_a, mean_b = blur(a), blur(b)
+        variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+        covariance = blur(a * b) - mean_a * mean_b
+    c_1, c_2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    likeness = (2 * mean_a * mean_b + c_1) * (2 * covariance + c_2)
+    return likeness / ((mean_a**2 + mean_b**2 + c_1) * (variance_a + variance_b + c_2))
+
+
+def _blurring(size: int, like: Tensor) -> Tensor:
+    """Matrix (size, size) that blurs a row of pixels."""
+    place = torch.arange(size, device=like.device)
+    distance = (place - place[:, None]).abs()
+    weight = torch.exp(-(distance.float() ** 2) / 2) * (distance <= 4)
+    return weight / weight.sum(1, keepdim=True)
 
 
 FULL_FRAMES = 17
