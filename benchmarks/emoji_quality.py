@@ -1,5 +1,6 @@
 """How often a model's clips show the emoji and the background of the prompt, and move as they do.
 
+Also how whole their faces are in each frame, and how steady between frames (emoji_fidelity.py).
 Held-out (subject, background) pairs are sampled with one seed and the model's default settings, by
 the functions behind ``ursa sample``, and matched against all reference loops. DATA is the folder
 that recipes/emoji_data.py prepares:
@@ -11,6 +12,10 @@ held-out emoji, film and shapes:
 
     .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model nano --check-matcher
     .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model nano --tokenizer
+
+Fidelity and steadiness themselves, on reference clips, through a tokenizer and with planted faults:
+
+    .venv/bin/python benchmarks/emoji_quality.py --data data/emoji --model emoji --check-fidelity
 
 Loops, as `ursa interpolate --loop` makes them from a reference's first frame:
 
@@ -30,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from emoji_fidelity import FAULTS, Fidelity, fidelity
 from nano_quality import hardware, shuffle_weights_
 
 import ursa_core
@@ -44,15 +50,18 @@ from ursa_core.errors import UrsaError
 from ursa_core.evaluation.emoji_matcher import EmojiMatcher, Match
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import PixelShape
-from ursa_core.media import Frames, read_media, to_frames, to_video, write_media
+from ursa_core.media import Frames, read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tasks.given_media import Given, GivenMedia
-from ursa_core.tokenizers.visual import decode_frames
+from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
 NUM_PAIRS = 200
 NUM_TOKENIZER_CLIPS = 64
 NUM_LOOPS = 50
+NUM_FIDELITY_CLIPS = 24
+STEADY = (0.67, 1.5)
+"""Changes from frame to frame, in the reference's, between which a clip counts as steady."""
 LARGEST_SEAM = 1.25
 """Change from the last frame to the first, in the largest inside, that a clean loop may have."""
 MAX_SHIFT = 3
@@ -83,6 +92,56 @@ def reference(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int = 0) ->
     return emoji.render(loop, spec, shape.height, shape.width, times, shape.frames)
 
 
+def whole_loop(sprites: Sprites, shape: PixelShape, pair: Pair) -> Frames:
+    """Every frame of a pair's loop once, plain."""
+    name, background = pair
+    number = [subject.name for subject in sprites.subjects].index(name)
+    loop = sprites.loop(number)
+    scale, _ = emoji.SCALES["plain"]
+    middle = emoji.ClipSpec(number, background, "plain", "left", scale, (0.5, 0.5), 0)
+    times = np.arange(len(loop))
+    return emoji.render(loop, middle, shape.height, shape.width, times, len(loop))
+
+
+def fidelity_figures(found: list[Fidelity], name: str = "fidelity") -> dict[str, float]:
+    """Means over clips, the median of steadiness and the share of steady clips, printed too."""
+    steadiness = np.array([each.steadiness for each in found])
+    figures = {
+        name: float(np.mean([each.mean for each in found])),
+        f"{name}_worst_frame": float(np.mean([each.worst for each in found])),
+        f"{name}_steadiness": float(np.median(steadiness)),
+        f"{name}_steady": float(np.mean((STEADY[0] <= steadiness) & (steadiness <= STEADY[1]))),
+    }
+    mean, worst, steady, share = figures.values()
+    print(
+        f"{name:14}{mean:7.3f}, worst frame {worst:.3f}, steadiness {steady:.2f},"
+        f" within {STEADY[0]} to {STEADY[1]}: {share:.0%}"
+    )
+    return figures
+
+
+def fidelity_check(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
+    """Fidelity of reference clips, of their reconstructions, and with planted faults."""
+    tokenizer, settings, identity = load_tokenizer(args.model)
+    pairs = held_out_pairs(sprites, args.limit or NUM_FIDELITY_CLIPS)
+    found: dict[str, list[Fidelity]] = {}
+    for pair in pairs:
+        clip = reference(sprites, settings.shape, pair, args.seed)
+        loop = whole_loop(sprites, settings.shape, pair)
+        kinds = {"reference": clip, "reconstructed": reconstructed(tokenizer, clip)}
+        kinds |= {name: plant(clip) for name, plant in FAULTS.items()}
+        for name, frames in kinds.items():
+            found.setdefault(name, []).append(fidelity(frames, loop))
+    figures = [fidelity_figures(each, name) for name, each in found.items()]
+    return {"clips": len(pairs), "tokenizer": identity, **{k: f[k] for f in figures for k in f}}
+
+
+def reconstructed(tokenizer: VisualTokenizer, frames: Frames, refine: int = 0) -> Frames:
+    """A clip after encoding and decoding."""
+    codes = encode_clips(tokenizer, [np.ascontiguousarray(frames)], refine)
+    return decode_frames(tokenizer, codes[0])
+
+
 def rendered(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int) -> Frames:
     """A reference clip of a pair, moved by a few pixels."""
     clip = reference(sprites, shape, pair, seed)
@@ -110,8 +169,7 @@ def matcher_check(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     wrong = []
     for pair in (pairs[place] for place in order):
         clip = rendered(sprites, settings.shape, pair, args.seed)
-        with torch.inference_mode():
-            back = to_frames(tokenizer.decode(tokenizer.encode(to_video(clip))))
+        back = reconstructed(tokenizer, clip)
         for kind, frames in (("shifted", clip), ("reconstructed", back)):
             found = matcher.match(frames)
             right[kind].append(found.subject == pair[0])
@@ -125,7 +183,7 @@ def matcher_check(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
 
 
 def tokenizer_quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
-    """PSNR in dB of held-out clips by source, and the codes that they use."""
+    """PSNR in dB of held-out clips by source, the codes that they use, and fidelity of pairs."""
     tokenizer, settings, identity = load_tokenizer(args.model)
     shape = settings.shape
     size = (shape.frames, args.side or shape.height, args.side or shape.width)
@@ -154,7 +212,20 @@ def tokenizer_quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, A
         print(f"{name:14}{np.mean(decibels):7.2f} dB, lowest {np.min(decibels):.2f} dB")
     share = float((used > 0).double().mean())
     print(f"codes used    {share:7.1%} of {len(used)}")
+    result |= ceiling(tokenizer, sprites, PixelShape(*size), args)
     return {"tokenizer": identity, **result, "num_codes": len(used), "codes_used": share}
+
+
+def ceiling(
+    tokenizer: VisualTokenizer, sprites: Sprites, shape: PixelShape, args: argparse.Namespace
+) -> dict[str, float]:
+    """Fidelity of held-out pairs' reference clips after encoding and decoding."""
+    found = []
+    for pair in held_out_pairs(sprites, args.limit or NUM_TOKENIZER_CLIPS):
+        clip = reference(sprites, shape, pair, args.seed)
+        back = reconstructed(tokenizer, clip, args.refine)
+        found.append(fidelity(back, whole_loop(sprites, shape, pair)))
+    return fidelity_figures(found, "reconstructed")
 
 
 LIVE = ("bikes",)
@@ -185,12 +256,15 @@ def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
 
     matcher = matcher_of(sprites)
     matches: list[Match] = []
+    faces: list[Fidelity] = []
     with (folder / "matches.jsonl").open("w", encoding="utf-8") as lines:
         for number, (pair, frames) in enumerate(zip(pairs, clips(), strict=True), 1):
             file = folder / f"{'_'.join(pair).replace(' ', '_')}.mp4"
             write_media(file, frames, settings.fps, {"prompt": emoji.caption(*pair)})
-            matches.append(matcher.match(read_media(file).frames))
-            line = {"wanted": pair, "seen": asdict(matches[-1])}
+            written = read_media(file).frames
+            matches.append(matcher.match(written))
+            faces.append(fidelity(written, whole_loop(sprites, settings.shape, pair)))
+            line = {"wanted": pair, "seen": asdict(matches[-1]), "face": asdict(faces[-1])}
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             if number % 20 == 0:
                 print(f"{number}/{len(pairs)} clips", file=sys.stderr, flush=True)
@@ -203,6 +277,8 @@ def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     }
     for name, share in shares.items():
         print(f"{name:14}{share:7.1%}")
+    shares |= fidelity_figures(faces)
+    shares |= ceiling(bundle.video_tokenizer, sprites, settings.shape, args)
     return {"clips": len(pairs), "device": str(device), **shares}
 
 
@@ -260,7 +336,8 @@ def parse_arguments() -> argparse.Namespace:
     mode.add_argument("--shuffle-weights", action="store_true", help="control: scores at chance")
     for option, measure, text in (
         ("--check-matcher", matcher_check, "match reference clips instead"),
-        ("--tokenizer", tokenizer_quality, "PSNR and codebook use instead"),
+        ("--check-fidelity", fidelity_check, "fidelity of references and planted faults instead"),
+        ("--tokenizer", tokenizer_quality, "PSNR, codebook use and fidelity instead"),
         ("--loops", loops, "loops instead"),
     ):
         mode.add_argument(option, action="store_const", const=measure, dest="measure", help=text)
