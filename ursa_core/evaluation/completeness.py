@@ -7,23 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import av
-import av.error
 from PIL import Image
 
 from ursa_core.errors import DataError
 from ursa_core.evaluation.suite import Suite
 from ursa_core.grids import PixelShape
+from ursa_core.media.reading import file_faults
 
 _NUM_SHOWN = 3
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    IndexError,
-    SyntaxError,
-    av.error.FFmpegError,
-    Image.DecompressionBombError,
-)
 
 Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
 _WORDS: dict[Kind, tuple[str, str]] = {
@@ -139,7 +130,7 @@ def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str
 def _check_file(path: Path, name: str, expected: PixelShape | None) -> Fault | None:
     try:
         shape = _shape_of(path)
-    except _UNREADABLE as error:
+    except file_faults() as error:
         detail = (str(error).splitlines() or [""])[0]
         return Fault("unreadable", name, detail.replace(str(path), "").strip(" :'"))
     if expected is None or shape == expected:
@@ -156,6 +147,8 @@ def _shape_of(path: Path) -> PixelShape:
         with Image.open(path) as image:
             image.load()
             return PixelShape(1, image.height, image.width)
+    import av
+
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]

@@ -5,37 +5,22 @@ How each is read is told in docs/reading.md.
 
 import math
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import av.error
 import numpy as np
 from PIL import Image
 
 from ursa_core.errors import DataError, UsageError
-from ursa_core.media.films import open_film
 from ursa_core.media.frames import Clip, Frames
 from ursa_core.media.images import Colour, open_folder, open_image
 from ursa_core.media.sources import Load, Shown, Source, at_rate, bounded, own_rate
 
 WHITE = (255, 255, 255)
 _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
-
-# What PyAV and Pillow raise for damaged files.
-_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    struct.error,
-    av.error.FFmpegError,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -138,7 +123,7 @@ def measure_length(
 
     try:
         count = sum(1 for _ in at_rate(noted(), fps))
-    except _FAULTS as error:
+    except file_faults() as error:
         raise _unreadable(path, error) from error
     return count, sum(lengths)
 
@@ -165,8 +150,8 @@ def _open(given: str | Path, background: Colour, source_fps: float | None) -> So
         elif path.stat().st_size == 0:
             raise DataError(f"{path} is empty", "write or fetch the file again")
         else:
-            source = open_image(path, background) or open_film(path, background)
-    except _FAULTS as error:
+            source = open_image(path, background) or _open_film(path, background)
+    except file_faults() as error:
         raise _unreadable(path, error) from error
     if source_fps is None or source.is_still:
         return replace(source, shown=bounded(path, source.shown))
@@ -199,7 +184,7 @@ def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tup
                     )
             count += 1
             yield seconds, frame  # type: ignore[misc]
-    except _FAULTS as error:
+    except file_faults() as error:
         if not count:
             raise _unreadable(path, error) from error
         raise DataError(
@@ -210,3 +195,26 @@ def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tup
         source.shown.close()
     if not count:
         raise DataError(f"{path} holds no frames", _EXPECTED)
+
+
+def file_faults() -> tuple[type[Exception], ...]:
+    """What Pillow, and PyAV where it has been imported, raise for damaged files."""
+    films = sys.modules.get("av.error")
+    return (
+        OSError,
+        SyntaxError,
+        ValueError,
+        ArithmeticError,
+        EOFError,
+        LookupError,
+        RuntimeError,
+        struct.error,
+        Image.DecompressionBombError,
+        *([films.FFmpegError] if films else []),
+    )
+
+
+def _open_film(path: Path, background: Colour) -> Source:
+    from ursa_core.media.films import open_film  # PyAV: not every machine that samples has it
+
+    return open_film(path, background)

@@ -6,17 +6,18 @@ import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image, PngImagePlugin
 
 from ursa_core.errors import ShapeError, UsageError
 from ursa_core.files import check_folder_of, whole
 from ursa_core.grids import PixelShape
 from ursa_core.media.frames import Frames, check_frames
+
+if TYPE_CHECKING:
+    import av
 
 FORMATS = {
     ".mp4": "H.264 film",
@@ -32,7 +33,6 @@ MIN_FPS = 0.1
 
 _FOLDER = "folder"
 _BT709 = 1
-_FULL = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 _EXIF_DESCRIPTION = 0x010E
 
 
@@ -193,9 +193,13 @@ def _is_frame(path: Path) -> bool:
 def _write_h264(
     path: Path, frames: Frames, rate: Fraction, comment: str, title: str, crf: int
 ) -> None:
-    to_yuv = VideoReformatter()
+    import av
+    from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-    def convert(frame: Frames) -> av.VideoFrame:
+    to_yuv = VideoReformatter()
+    full = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+    def convert(frame: Frames) -> "av.VideoFrame":
         return to_yuv.reformat(
             av.VideoFrame.from_ndarray(frame, format="rgb24"),
             format="yuv420p",
@@ -203,7 +207,7 @@ def _write_h264(
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
-            interpolation=_FULL,
+            interpolation=full,
         )
 
     with av.open(str(path), "w", "mp4", options={"movflags": "+faststart"}) as container:
@@ -218,7 +222,9 @@ def _write_h264(
 
 
 def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title: str) -> None:
-    def convert(frame: Frames) -> av.VideoFrame:
+    import av
+
+    def convert(frame: Frames) -> "av.VideoFrame":
         return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
 
     # Otherwise the file gets a random number, and is another one each time.
@@ -230,11 +236,11 @@ def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title:
 
 
 def _encode(
-    container: av.container.OutputContainer,
-    stream: av.VideoStream,
+    container: "av.container.OutputContainer",
+    stream: "av.VideoStream",
     rate: Fraction,
     frames: Frames,
-    convert: Callable[[Frames], av.VideoFrame],
+    convert: Callable[[Frames], "av.VideoFrame"],
     comment: str,
     title: str,
 ) -> None:
