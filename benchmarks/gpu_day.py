@@ -246,8 +246,8 @@ def proof_of(report: Path) -> dict[str, object] | None:
 def export(run: Path, out: Path) -> None:
     """Copy a trained bundle, its metrics and newest sample grid from a run folder into `out`.
 
-    Weight files go as they are, `transformer/x.safetensors` as `transformer.x.safetensors`; all
-    small files go into `bundle.zip`.
+    Weight files above a megabyte go as they are, `transformer/x.safetensors` as
+    `transformer.x.safetensors`; all small files go into `bundle.zip`.
 
     Raises:
         ValueError: The files would be more, or larger, than what may be carried back.

@@ -190,7 +190,7 @@ def test_too_many_weights_are_refused(tmp_path):
     for number in range(5):
         file = run / "transformer" / f"{number}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"1")
+        file.write_bytes(bytes(1_000_001))
     with pytest.raises(ValueError, match="5 files"):
         gpu_day.export(run, out)
 

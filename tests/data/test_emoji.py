@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from tiny_packs import NUM_FRAMES, SUBJECTS, write_packs
-from ursa_core.data.pixel_films import restore_pixels, shrink_pixels
 
 from ursa_core.data.emoji import (
     BACKGROUNDS,
@@ -187,24 +186,6 @@ def test_a_mixture_draws_what_its_sources_draw(folder, clips):
             ClipMixture({"emoji": 1}, folder).clip(0, k, "train", 1, 8, 8, 1) for k in range(9)
         )
     } == {"emoji"}
-
-
-def test_small_films_give_back_what_was_prepared(packs, folder, tmp_path):
-    size = shrink_pixels(folder, tmp_path / "small")
-    assert size == sum(file.stat().st_size for file in (tmp_path / "small").iterdir())
-    restore_pixels(tmp_path / "small", tmp_path / "again")
-    sprites, again = load_sprites(folder), load_sprites(tmp_path / "again")
-    assert again.subjects == sprites.subjects
-    assert again.starts == sprites.starts
-    over = [
-        frames[..., :3] * (frames[..., 3:] / 255) + 100 * (1 - frames[..., 3:] / 255)
-        for frames in (sprites.frames, again.frames)
-    ]
-    assert np.abs(over[0] - over[1]).mean() < 3
-    assert load_film(tmp_path / "again").shots == load_film(folder).shots
-    (tmp_path / "small" / "film.json").unlink()
-    with pytest.raises(DataError, match=r"lacks film.json"):
-        restore_pixels(tmp_path / "small", tmp_path / "third")
 
 
 def test_damaged_folders_are_told(packs, folder, tmp_path):

@@ -209,11 +209,10 @@ class Trainer:
                 self.seconds += elapsed
                 now = self._progress(figures, elapsed)
                 on_step(now)
-                is_last = self.step == plan.steps
-                if now.fault or is_last or self.step % plan.log_every == 0:
+                done = self.step == plan.steps or self.seconds >= limit
+                if now.fault or done or self.step % plan.log_every == 0:
                     self._log(figures, now)
                 self.checkpoints.poll()
-                done = is_last or self.seconds >= limit
                 stop = self.ranks.any(self._stop)
                 if stop or done or self.step % plan.checkpoint_every == 0:
                     self.save()
