@@ -1,5 +1,6 @@
 """What tests of several folders share."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -7,14 +8,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from ursa_core.bundle import save_bundle, save_tokenizer
+from ursa_core.bundle import load_tokenizer, save_bundle, save_tokenizer
 from ursa_core.bundle_settings import BundleSettings
+from ursa_core.data.cuts import Cut
+from ursa_core.data.items import find_items
+from ursa_core.data.shard_writer import ShardWriter
+from ursa_core.data.tokenizing import Tokenizing, token_identity
 from ursa_core.files import part_of
+from ursa_core.grids import PixelShape
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+
+if not torch.cuda.is_available():
+    # Before the first gradient, which starts autograd's threads, one for each device that there is.
+    with contextlib.suppress(ImportError):
+        import simulated_device
+
+        simulated_device.register()
 
 GOLDEN = Path(__file__).parent / "golden"
 # The small model, for all that doesn't ask for another one, in subprocesses too.
@@ -86,3 +99,21 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = transformer.state_dict()
     save_bundle(folder, transformer, weights, path, codebook, words, folder, settings)
     return folder
+
+
+@pytest.fixture(scope="session")
+def generator_recipe(tmp_path_factory):
+    """Text of a generator recipe whose tokenizer and shards exist."""
+    from tiny_runs import GENERATOR, TOKENIZER, train  # asks for pydantic
+
+    folder = tmp_path_factory.mktemp("generator")
+    train(TOKENIZER, folder, "tokenizer", "train.steps=1")
+    tokenizer, _, digest = load_tokenizer(folder / "tokenizer")
+    cut = Cut(8.0, PixelShape(9, 32, 32))
+    writer = ShardWriter(folder / "shards", token_identity(tokenizer, digest))
+    items = find_items(["shapes:train"], num=24, seed=3, fps=8.0)
+    for _ in Tokenizing(tokenizer, cut, writer, num_checked=0).run(items):
+        pass
+    return GENERATOR.replace("TOKENIZER", str(folder / "tokenizer")).replace(
+        "SHARDS", str(folder / "shards")
+    )

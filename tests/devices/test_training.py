@@ -1,0 +1,125 @@
+"""Training on a device: losses as on the CPU, adapters, checkpoints, exact continuation."""
+
+import signal
+
+import pytest
+import torch
+
+pytest.importorskip("pydantic")
+
+from tiny_runs import TOKENIZER, recipe_of, stored
+
+from ursa_core.adapters import read_adapter
+from ursa_core.bundle import load_bundle
+from ursa_core.sampling.generate import GenerateOptions, generate
+from ursa_core.training import trainer as trainer_module
+from ursa_core.training.checkpoints import checkpoints
+from ursa_core.training.distributed import Interrupted, Ranks
+from ursa_core.training.run import build_task
+from ursa_core.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+PRECISE = ("train.precision=float32", "train.steps=3", "train.batch_size=2")
+
+
+@pytest.fixture(autouse=True)
+def no_measurement(monkeypatch):
+    """No measured rate of large matrix products, which takes long on the simulated device."""
+    monkeypatch.setattr(trainer_module, "matmul_rates", lambda _: {"float32": 1e9, "bfloat16": 1e9})
+
+
+def trained(text, device, run, *overrides, stop_at=None):
+    """A run of a recipe on a device, and its losses."""
+    recipe = recipe_of(text, run.parent, *PRECISE, *overrides)
+    trainer = Trainer(recipe, build_task(recipe, device), run, Ranks())
+    trainer.resume()
+    run.mkdir(exist_ok=True)
+    losses = []
+
+    def on_step(now):
+        losses.append(now.loss)
+        if now.step == stop_at:
+            signal.raise_signal(signal.SIGINT)
+
+    if stop_at:
+        with pytest.raises(Interrupted):
+            trainer.train(on_step)
+    else:
+        trainer.train(on_step)
+    assert {p.device.type for p in trainer.task.model.parameters()} == {device.type}
+    return trainer, losses
+
+
+def assert_agree(device, made, expected):
+    assert made == pytest.approx(expected, rel=1e-6 if device.type == "sim" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("metric", ("objective.async_probability=1", "train.recompute=true")),
+        ("linear", ("optimizer.kind=muon",)),
+        ("mixture", ("data.validation_shards=SHARDS", "train.validation_passes=1")),
+        ("masked", ()),
+    ],
+)
+def test_losses_of_a_generator(path, words, generator_recipe, device, tmp_path):
+    shards = recipe_of(generator_recipe, tmp_path).data.shards
+    words = [f"path.kind={path}", *(w.replace("SHARDS", str(shards)) for w in words)]
+    runs = [
+        trained(generator_recipe, place, tmp_path / place.type, *words) for place in (device, CPU)
+    ]
+    if device.type == "cuda" and path == "linear":  # there muon multiplies in bfloat16
+        assert runs[0][1][:2] == pytest.approx(runs[1][1][:2], rel=1e-3)
+    else:
+        assert_agree(device, runs[0][1], runs[1][1])
+    assert list((tmp_path / device.type / "samples").glob("*.png"))
+    bundle = load_bundle(tmp_path / device.type, device)
+    (made,) = generate(bundle, GenerateOptions("a red circle"))
+    assert made.codes.shape == (3, 2, 2)
+
+
+def test_losses_of_a_tokenizer(device, tmp_path):
+    words = ("loss.l1=0.5", "loss.log_mse=0.1", "loss.saturation=0.1")
+    runs = [trained(TOKENIZER, place, tmp_path / place.type, *words) for place in (device, CPU)]
+    assert_agree(device, runs[0][1], runs[1][1])
+
+
+def test_a_stopped_run_continues_exactly(generator_recipe, device, tmp_path):
+    whole, losses = trained(generator_recipe, device, tmp_path / "whole")
+    _, first = trained(generator_recipe, device, tmp_path / "parts", stop_at=1)
+    parts, rest = trained(generator_recipe, device, tmp_path / "parts")
+    assert_agree(device, [*first, *rest], losses)
+    states = [stored(checkpoints(run.run_folder)[-1]) for run in (whole, parts)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        # Sums of some CUDA kernels have no fixed order.
+        tolerance = 0 if device.type == "sim" else 1e-4
+        torch.testing.assert_close(states[1][name], value, rtol=tolerance, atol=tolerance)
+
+
+def test_an_adapter(generator_recipe, device, tmp_path):
+    base = trained(generator_recipe, CPU, tmp_path / "base", "train.steps=1")[0].run_folder
+    words = (f"init={base}", "lora.rank=2", "name=mine", "optimizer.learning_rate=0.02")
+    runs = [
+        trained(generator_recipe, place, tmp_path / place.type, *words) for place in (device, CPU)
+    ]
+    assert_agree(device, runs[0][1], runs[1][1])
+    adapter = read_adapter(tmp_path / device.type)
+    options = GenerateOptions("a red circle", seed=3)
+    codes = []
+    for place in (device, CPU):
+        (made,) = generate(load_bundle(base, place, adapters=[adapter]), options)
+        codes.append(made.codes.cpu())
+    if device.type == "sim":
+        assert torch.equal(*codes)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", ["false", "true"])
+def test_a_bfloat16_step_is_close(compiled, generator_recipe, cuda, tmp_path):
+    words = ("train.precision=bfloat16", "train.steps=2", f"train.compile={compiled}")
+    trainer, losses = trained(generator_recipe, cuda, tmp_path / "cuda", *words)
+    assert trainer.is_half
+    _, expected = trained(generator_recipe, CPU, tmp_path / "cpu", "train.steps=2")
+    assert losses == pytest.approx(expected, rel=0.02)
