@@ -12,9 +12,13 @@ def run() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        from ursa_cli import terminal
+
+        terminal.prepare()
         from ursa_cli.main import main
 
         code = main(sys.argv[1:])
+        terminal.finish()
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\nhint: nothing was written\n")
         code = 130

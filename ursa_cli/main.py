@@ -1,7 +1,6 @@
 """The ``ursa`` application, and the only place that turns errors into exit codes."""
 
 import os
-import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +93,7 @@ def main(arguments: list[str]) -> int:
 
 def _failed(error: BaseException, message: str, hint: str, code: int) -> int:
     if os.environ.get("URSA_DEBUG") == "1":
-        traceback.print_exception(error)
+        output.cause(error)
     output.error(message)
     if hint:
         output.hint(hint)

@@ -1,10 +1,16 @@
-"""The only printer: data goes to stdout, everything said about it to stderr."""
+"""The only printer: data goes to stdout, everything said about it to stderr.
+
+Names of files and what they tell of themselves may hold anything, also what sets a terminal's title
+or turns the direction of text. So characters that control a terminal are printed as escapes.
+"""
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +18,11 @@ from typing import Any, TextIO
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is told where there is no terminal."""
+
+# C0 and C1 controls, line and paragraph separators, marks of direction, and lone surrogates.
+_CONTROLS = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 @dataclass
@@ -49,21 +60,36 @@ def data(
         paths: what was written, all that ``--quiet`` prints.
     """
     if _mode.as_json:
-        shown: Iterable[object] = [json.dumps(payload, ensure_ascii=False, default=str)]
+        shown: Iterable[object] = [_json(payload)]
     elif _mode.quiet or lines is None:
         shown = paths
     else:
         shown = lines
     with _mode.beside_bar():
         for line in shown:
-            print(line)  # noqa: T201
+            print(printable(str(line)))  # noqa: T201
         sys.stdout.flush()
+
+
+def printable(text: str) -> str:
+    """A text in one line, whose control characters are escapes, as in Python."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _json(payload: Mapping[str, Any]) -> str:
+    """An object in one line; escapes are those of JSON, also for what stdout can't encode."""
+    text = json.dumps(payload, ensure_ascii=False, default=str)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8", "surrogatepass")
+    except UnicodeEncodeError:
+        return json.dumps(payload, default=str).replace("\x7f", "\\u007f")
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table with aligned columns; columns of numbers are flush right."""
     rows = list(rows)
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in [list(header), *cells]) for k in range(len(header))]
     numeric = [
         bool(rows) and all(isinstance(row[k], int | float) for row in rows)
@@ -94,6 +120,7 @@ def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> li
 
 def wrapped(text: str) -> list[str]:
     """Lines of a long text that fit a terminal, the later ones indented; elsewhere one line."""
+    text = printable(text)
     if not _is_terminal(sys.stdout):
         return [text]
     from rich.console import Console
@@ -133,6 +160,12 @@ def error(text: str) -> None:
     _say("error", text, "31")
 
 
+def cause(error: BaseException) -> None:
+    """Show on stderr where an error was raised."""
+    for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+        _say("", line)
+
+
 @contextmanager
 def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
     """A function that advances a progress display on stderr: ``advance(1, "loss 0.5")``.
@@ -153,12 +186,17 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
 
         unit = "B" if in_bytes else "it"
         with tqdm(
-            total=total, desc=label, file=sys.stderr, leave=False, unit=unit, unit_scale=in_bytes
+            total=total,
+            desc=printable(label),
+            file=sys.stderr,
+            leave=False,
+            unit=unit,
+            unit_scale=in_bytes,
         ) as bar:
 
             def advance_bar(steps: int = 1, text: str = "", *, earlier: bool = False) -> None:
                 if text:
-                    bar.set_postfix_str(text, refresh=False)
+                    bar.set_postfix_str(printable(text), refresh=False)
                 if earlier:
                     bar.initial = bar.n + steps
                 bar.update(steps)
@@ -201,7 +239,7 @@ def _say(kind: str, text: str, colour: str = "") -> None:
     if prefix and _is_colourful(sys.stderr):
         prefix = f"\x1b[{colour};1m{kind}:\x1b[0m "
     with _mode.beside_bar():
-        print(f"{prefix}{text}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _is_terminal(stream: TextIO) -> bool:
