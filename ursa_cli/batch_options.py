@@ -148,6 +148,7 @@ def read_batch(
     """
     from ursa_core.media import check_format
 
+    options.require_text("list", source)
     template = names.DEFAULT_TEMPLATE if template is None else template
     names.check_template(template)
     check_format(names.made_name(template, 0, "a", 0))

@@ -30,7 +30,13 @@ def calibrate_path(
     ],
     out: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the report."),
+        typer.Option(
+            "--output",
+            "-o",
+            parser=options.new_path,
+            metavar="FOLDER",
+            help="Folder of the report.",
+        ),
     ] = Path("calibration"),
     tokens: Annotated[
         Path | None,

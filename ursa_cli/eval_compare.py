@@ -25,7 +25,12 @@ def compare(
     b: ReportOption,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="PNG", help="Draw the differences, too.", show_default=False),
+        typer.Option(
+            parser=options.new_path,
+            metavar="PNG",
+            help="Draw the differences, too.",
+            show_default=False,
+        ),
     ] = None,
     as_json: options.Json = False,
     force: options.Force = False,

@@ -1,6 +1,5 @@
 """Options that the suites of `ursa eval` share, and the folders of an evaluation."""
 
-import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +17,12 @@ SCORER_PANEL = "Official scorer"
 PARTS = ("sample", "score", "report")
 
 
-def _folder(text: str) -> Path:
-    # Path would make the folder that one stands in of an empty text.
-    options.require_text("folder", text)
-    return Path(text)
-
-
 Out = Annotated[
     Path,
     typer.Option(
         "--output",
         "-o",
-        parser=_folder,
+        parser=options.new_path,
         metavar="DIR",
         help="Folder of the evaluation: samples, records and scores in folders of their own, "
         "report.json and report.html.",
@@ -160,12 +153,6 @@ def check_folder(out: Path) -> None:
     Raises:
         UsageError: it is a file, or its name is no name.
     """
-    options.require_text("folder", str(out))
-    try:
-        out.lstat()
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(f"the name of {out} is too long", "give a shorter one") from error
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")
 

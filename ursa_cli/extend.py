@@ -135,7 +135,7 @@ def extend(
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
-    options.require_text("output", out)
+    options.require_name("output", out)
     wanted = ExtendOptions(
         clip or "", prompts, seconds, frames, before, overlap, chain and chain.value,
         schedule.value, cond, cond_noise, fit, source_fps,

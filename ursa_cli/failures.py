@@ -1,18 +1,17 @@
 """What any failure means to the user: two lines."""
 
-import errno
 import sys
 
-from ursa_core.errors import UrsaError
+from ursa_core.errors import UrsaError, unusable
 
 
 def explained(error: Exception) -> tuple[str, str]:
     """What went wrong and what to do, whatever raised it."""
     if isinstance(error, UrsaError):
         return error.message, error.hint
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = f", writing {error.filename}" if error.filename else ""
-        return f"the disk is full{where}", "free some space or choose another folder"
+    refused = unusable(error) if isinstance(error, OSError) else None
+    if refused is not None:
+        return refused
     if _is_out_of_memory(error):
         return (
             "out of memory",

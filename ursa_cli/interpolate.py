@@ -157,7 +157,7 @@ def interpolate(
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
-    options.require_text("output", out)
+    options.require_name("output", out)
     between = Between(first, last, keyframe, loop, prompt, cond, cond_noise, fit)
     if from_file is not None:
         columns = batch_options.columns(Between, shared.ClipOptions)

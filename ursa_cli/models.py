@@ -171,7 +171,7 @@ def pull_model(
     """
     output.configure(as_json=as_json, quiet=quiet)
     for name, text in (("id", model), ("revision", revision), ("folder", to)):
-        options.require_text(name, text)
+        options.require_name(name, text)
     from ursa_core.hub import require_id
 
     _refuse_shipped(model)
@@ -197,7 +197,12 @@ def convert_model(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="New folder to write.", show_default=False
+            "--output",
+            "-o",
+            parser=options.new_path,
+            metavar="FOLDER",
+            help="New folder to write.",
+            show_default=False,
         ),
     ] = None,
     stride: Annotated[

@@ -20,7 +20,12 @@ def merge_model(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="New folder to write.", show_default=False
+            "--output",
+            "-o",
+            parser=options.new_path,
+            metavar="FOLDER",
+            help="New folder to write.",
+            show_default=False,
         ),
     ] = None,
     as_json: options.Json = False,

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -193,6 +194,21 @@ def require_text(name: str, text: str | None, may_be_empty: bool = False) -> Non
         (text or "").encode()
     except UnicodeEncodeError:  # Python passes such bytes on as lone surrogates
         raise UsageError(f"the {name} is not UTF-8: {text!a}", "give it as UTF-8") from None
+
+
+def require_name(name: str, text: str | None) -> None:
+    """Raise UsageError for what nothing new can be called: as a text, and unseen characters."""
+    require_text(name, text)
+    if text is not None and text == Path(text).anchor:
+        raise UsageError(f"the {name} can't be {text}", "give a name below it")
+    if any(unicodedata.category(character) == "Cc" for character in text or ""):
+        raise UsageError(f"the {name} {text!a} has characters that can't be seen", "leave them out")
+
+
+def new_path(text: str | Path) -> Path:
+    """Path of a file or folder to write, as parser of an option; a default is a path already."""
+    require_name("output", str(text))
+    return Path(text)
 
 
 def require(ok: bool, option: str, value: object, range_text: str) -> None:

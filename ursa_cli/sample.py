@@ -111,7 +111,7 @@ def sample(
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     for name, text in {"output": out, "file for the codes": save_tokens}.items():
-        options.require_text(name, text)
+        options.require_name(name, text)
     options.require(1 <= num <= 10_000, "--num", num, "1 to 10000")
     in_range = preview is None or 1 <= preview <= 10_000
     options.require(in_range, "--preview", preview, "1 to 10000 steps")
@@ -120,6 +120,7 @@ def sample(
     if from_file is None:
         batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
     replayed = None
+    options.require_text("file to replay", replay)
     if replay is not None:
         from ursa_cli.sample_replay import read_replay
 

@@ -365,7 +365,7 @@ def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
     """
     from ursa_core.media import FORMATS
 
-    if Path(out).name.lower() in ("", *FORMATS):
+    if Path(out).name.lower() in ("", "..", *FORMATS):
         raise UsageError(f"{out} is no name for a video", "give one such as out.mp4")
     if save_tokens is not None and Path(save_tokens).suffix != ".safetensors":
         raise UsageError(f"codes can't be saved as {save_tokens}", "use the extension .safetensors")

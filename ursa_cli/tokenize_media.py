@@ -1,5 +1,6 @@
 """`ursa tokenize`: media to codes, and a clip's codes back to media."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +10,7 @@ import typer
 from ursa_cli import options, output
 from ursa_cli import tokenize_run as run
 from ursa_cli.sampling_options import check_source_fps
+from ursa_core.batches.shards import launched_shard
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ def tokenize_media(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="Videos, images, folders of them, a .jsonl or .csv that lists them, or "
+            help="Videos, images, folders of them, a .jsonl or .csv that lists them (- is "
+            "stdin), or "
             "shapes:train / shapes:heldout, or emoji:train / emoji:heldout with --data.",
             show_default=False,
         ),
@@ -37,6 +40,7 @@ def tokenize_media(
         typer.Option(
             "--output",
             "-o",
+            parser=options.new_path,
             metavar="OUT",
             help="FILE.safetensors for one clip, else a folder of shards; with --decode the video.",
             show_default=False,
@@ -261,6 +265,8 @@ def tokenize_media(
         return
     if not inputs:
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
+    if "-" in inputs and launched_shard(os.environ) is not None:
+        raise UsageError("several processes can't share standard input", "give a file")
     filters = _filters(min_size, min_seconds, max_seconds, min_motion, max_motion)
     _check_clips(clips, frames, stride, clips_per_file)
     _check_procedural(inputs, clips, sizes, filters)

@@ -30,6 +30,7 @@ def train(
         typer.Option(
             "--output",
             "-o",
+            parser=options.new_path,
             metavar="RUN",
             help="Folder of the run: checkpoints, metrics, samples and the model.",
             show_default="runs/NAME",

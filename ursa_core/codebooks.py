@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ursa_core.bundle import load_tokenizer, resolve_model
 from ursa_core.data.shards import read_shards
-from ursa_core.errors import CheckpointError, DataError
+from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
 from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS, read_json
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
@@ -66,15 +66,16 @@ def _vectors_of_model(model: str) -> Tensor:
 def _read_vectors(file: Path) -> Tensor:
     try:
         if file.suffix == ".npy":
-            arrays = [torch.from_numpy(np.load(file, allow_pickle=False))]
+            arrays = [torch.from_numpy(np.load(regular_file(file), allow_pickle=False))]
         else:
-            arrays = [tensor for tensor in load_file(file).values() if tensor.ndim == 2]
+            arrays = [
+                tensor for tensor in load_file(regular_file(file)).values() if tensor.ndim == 2
+            ]
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {file}", "give the codebook's file") from error
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{file} can't be read: {error}", "give a .npy or .safetensors file of numbers"
-        ) from error
+        hint = "give a .npy or .safetensors file of numbers"
+        raise unreadable(file, error, hint, CheckpointError) from error
     if len(arrays) != 1 or arrays[0].ndim != 2:
         raise CheckpointError(
             f"{file} holds {len(arrays)} matrices of shape {[tuple(a.shape) for a in arrays]}",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle_settings import BundleSettings, save_settings
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
 from ursa_core.files import whole
 from ursa_core.grids import Strides
 from ursa_core.model_folder import is_folder
@@ -83,12 +83,13 @@ def _files(source: Path) -> list[Path]:
             f"give a folder with {_WHOLE}, {' and '.join(_HALVES)}, or {_CHECKPOINT}",
         )
     try:
-        is_file = source.is_file()
-    except OSError:  # as a name that is too long for any file
-        is_file = False
-    if not is_file:
-        raise CheckpointError(f"there is no file or folder {source}", "give the downloaded folder")
-    return [source]
+        return [regular_file(source)]
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"there is no file or folder {source}", "give the downloaded folder"
+        ) from error
+    except OSError as error:
+        raise unreadable(source, error, "give the downloaded folder", CheckpointError) from error
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
-        raise CheckpointError(f"{file} can't be read: {error}", "give another file") from error
+        raise unreadable(file, error, "give another file", CheckpointError) from error
     except Exception as error:  # damaged pickles surface as many kinds
         raise CheckpointError(
             f"{file} can't be read: it is damaged, or holds more than tensors",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 
@@ -72,26 +73,113 @@ class DeviceError(UrsaError):
     """The compute device asked for isn't there or is too small."""
 
 
-_WRITE_HINTS = {
-    errno.EACCES: "make the folder writable or choose another",
-    errno.EPERM: "make the folder writable or choose another",
+_HINTS = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EFBIG: "choose a folder that allows larger files",
     errno.EROFS: "choose a folder that isn't read-only",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EFBIG: "choose a folder that allows larger files",
-    errno.ENOENT: "create the folder first",
+    errno.ELOOP: "give the path of the file itself: its links lead in a circle",
+    errno.ENOENT: "check the path",
     errno.ENOTDIR: "choose another name: a part of the path is a file",
-    errno.EEXIST: "choose another name: a part of the path is a file",
+    errno.EEXIST: "choose another name: there is something of this one",
+    errno.EISDIR: "give a file: this is a folder",
+    errno.EACCES: "change its permissions, or choose another",
+    errno.EPERM: "change its permissions, or choose another",
+    errno.EMFILE: "allow more open files: ulimit -n",
+    errno.ENFILE: "close other programs",
+    errno.EIO: "check the disk",
+    errno.ESPIPE: "copy what it gives to a file, and name that",  # as regular_file says it
 }
+_WRITE_HINTS = {
+    **_HINTS,
+    errno.EACCES: "make the folder writable or choose another",
+    errno.EPERM: "make the folder writable or choose another",
+    errno.EIO: "choose another folder, or check the disk",
+    errno.ENOENT: "create the folder first",
+    errno.EEXIST: "choose another name: a part of the path is a file",
+    errno.EISDIR: "choose another name: this is a folder",
+}
+_READ_HINTS = {
+    **_HINTS,
+    errno.EACCES: "make it readable",
+    errno.EPERM: "make it readable",
+}
+_MAX_PATH_SHOWN = 200
 
 
 def unwritable(path: Path, error: Exception) -> DataError:
     """The DataError for a failed write to ``path``, with a hint that fits the system's reason."""
-    number = getattr(error, "errno", None) or 0
-    if number in {errno.ENOSPC, errno.EDQUOT}:
-        cause, hint = "the disk is full", "free some space or choose another folder"
-    elif number in _WRITE_HINTS:
-        cause, hint = os.strerror(number).lower(), _WRITE_HINTS[number]
-    else:
-        cause = str(getattr(error, "strerror", None) or error).lower()
-        hint = "choose another folder, or check the disk"
-    return DataError(f"{path} can't be written: {cause}", hint)
+    hint = _WRITE_HINTS.get(_number(error), "choose another folder, or check the disk")
+    return DataError(f"{_shown(path)} can't be written: {_cause(error)}", hint)
+
+
+def unreadable(
+    path: Path, error: Exception, hint: str, kind: type[UrsaError] = DataError
+) -> UrsaError:
+    """The error for a failed read of ``path``.
+
+    Args:
+        path: what was read.
+        error: as the system or a library raised it.
+        hint: what to do where the system's reason doesn't say it, as of a damaged file.
+        kind: of the error.
+    """
+    hint = _READ_HINTS.get(_number(error), hint)
+    return kind(f"{_shown(path)} can't be read: {_cause(error)}", hint)
+
+
+def unusable(error: OSError) -> tuple[str, str] | None:
+    """What the system refused and what to do, where nobody nearer knows; None without a reason."""
+    if not _number(error):
+        return None
+    name = error.filename if error.filename2 is None else error.filename2
+    path = "the system refuses" if name is None else f"{_shown(os.fsdecode(name))} can't be used"
+    return f"{path}: {_cause(error)}", _HINTS.get(_number(error), "check the path and the disk")
+
+
+def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
+    """The path of a file, held to be one before it is opened: reading others may never end.
+
+    Args:
+        path: of a model's file, a recipe, a video or an image.
+        or_pipe: a pipe will do, as for a list of items.
+
+    Raises:
+        OSError: it is a folder, pipe or device, or can't be found.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "no name of a file holds a NUL", str(path)) from error
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not (stat.S_ISREG(mode) or (or_pipe and stat.S_ISFIFO(mode))):
+        what = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise OSError(errno.ESPIPE, f"it is a {what}, not a regular file", str(path))
+    return path
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is that of a pipe, as ``<(…)`` of a shell is."""
+    try:
+        return path.is_fifo()
+    except OSError:
+        return False
+
+
+def _number(error: BaseException) -> int:
+    return getattr(error, "errno", None) or 0
+
+
+def _cause(error: BaseException) -> str:
+    if _number(error) in {errno.ENOSPC, errno.EDQUOT}:
+        return "the disk is full"
+    reason = getattr(error, "strerror", None)
+    return str(reason or (os.strerror(_number(error)) if _number(error) else error)).lower()
+
+
+def _shown(path: Path | str) -> str:
+    """A path, the middle of a very long one left out."""
+    text, half = str(path), _MAX_PATH_SHOWN // 2
+    return text if len(text) <= _MAX_PATH_SHOWN else f"{text[:half]}…{text[-half:]}"

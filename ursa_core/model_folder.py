@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core import files
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, regular_file, unreadable
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -102,14 +102,14 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(regular_file(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{file.parent} is not a complete model: {file.name} is missing",
             "give a model folder with model_index.json, transformer/, vae/, scheduler/, tokenizer/",
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} can't be read: {error}", "get the model anew") from error
+        raise unreadable(file, error, "get the model anew", CheckpointError) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} holds no JSON object", "get the model anew")
     return content
@@ -264,13 +264,13 @@ def _num_parameters(file: Path) -> int:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, "np") as weights:
+        with safe_open(regular_file(file), "np") as weights:
             names = weights.keys()
             return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing", "get the model anew") from error
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
+        raise unreadable(file, error, "get the model anew", CheckpointError) from error
 
 
 def file_names(folder: Path) -> list[str]:
@@ -279,10 +279,14 @@ def file_names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a model; the hub library keeps notes of its own in hidden folders."""
+    """Files of a model, which lie at its top and in the folders there.
+
+    Deeper ones aren't looked for: any folder may be named, one with a million files too. Hidden
+    ones aren't either, as the hub library keeps notes of its own there.
+    """
     return [
         file
-        for file in sorted(folder.rglob("*"))
+        for file in sorted([*folder.glob("*"), *folder.glob("*/*")])
         if file.is_file() and not file.relative_to(folder).parts[0].startswith(".")
     ]
 

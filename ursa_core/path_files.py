@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError, UsageError, regular_file
 from ursa_core.model_folder import SCHEDULER_CLASS, write_json
 from ursa_core.weights import save_tensors
 
@@ -74,14 +74,14 @@ def _read_codebook(folder: Path) -> tuple[Path, Tensor] | None:
     file = folder / CODEBOOK
     try:
         if file.exists():
-            return file, load_file(file)[CODEBOOK_KEY]
+            return file, load_file(regular_file(file))[CODEBOOK_KEY]
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(f"{file} is damaged: {error}", "get the model anew") from error
     file = folder / PICKLED_CODEBOOK
     if not file.exists():
         return None
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(regular_file(file), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles surface as many kinds
         raise CheckpointError(
             f"{file} can't be read: it is damaged, or holds more than tensors",

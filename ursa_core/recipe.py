@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ursa_core.errors import RecipeError, ShapeError
+from ursa_core.errors import RecipeError, ShapeError, regular_file, unreadable
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.recipe_fields import GeneratorRecipe, Recipe, TokenizerRecipe
 
@@ -162,12 +162,9 @@ def _load_yaml(text: str) -> tuple[Any, list[str]]:
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular_file(path).read_text(encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or "unreadable").lower()
-        raise RecipeError(
-            f"recipe {path} can't be read: {reason}", "give the path of a YAML file"
-        ) from error
+        raise unreadable(path, error, "give the path of a YAML file", RecipeError) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path} is not UTF-8 text", "give a YAML file") from error
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from ursa_core import files
-from ursa_core.errors import RecipeError
+from ursa_core.errors import RecipeError, regular_file, unreadable
 
 
 def write_path(file: Path, values: dict[str, str | float | None]) -> None:
@@ -19,9 +19,11 @@ def write_path(file: Path, values: dict[str, str | float | None]) -> None:
         RecipeError: the file is missing or no recipe.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = regular_file(file).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise unreadable(file, error, "give a recipe's YAML file", RecipeError) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         raise RecipeError(f"{file} can't be read: {first}", "give a recipe's YAML file") from error
     if not isinstance(root, yaml.MappingNode):

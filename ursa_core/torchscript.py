@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, unreadable
 
 _DTYPES = {
     "torch DoubleStorage": torch.float64,
@@ -74,7 +74,7 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         with zipfile.ZipFile(file) as archive:
             return _Archive(archive, file.stat().st_size).tensors()
     except OSError as error:
-        raise CheckpointError(f"{file} can't be read: {error}", "give another file") from error
+        raise unreadable(file, error, "give another file", CheckpointError) from error
     # What damaged or hostile bytes make the readers of zip, pickle and tensors raise.
     except (
         ArithmeticError,

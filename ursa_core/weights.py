@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
 from ursa_core.model_folder import WEIGHTS, index_of, read_json, write_json
 
@@ -64,11 +64,13 @@ def opened(file: Path) -> Iterator[Any]:
         CheckpointError: it is missing or damaged.
     """
     try:
-        with safe_open(file, "pt") as tensors:
+        with safe_open(regular_file(file), "pt") as tensors:
             yield tensors
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing", "get the model anew") from error
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise unreadable(file, error, "get the model anew", CheckpointError) from error
+    except SafetensorError as error:
         raise CheckpointError(
             f"{file} is damaged: {error}", "get the model anew; the file is cut short or altered"
         ) from error

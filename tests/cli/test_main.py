@@ -144,7 +144,7 @@ def app_that_raises(error: BaseException) -> typer.Typer:
     [
         (CheckpointError("no weights", "get them"), 1, "no weights", "get them"),
         (ShapeError("7 frames", "use 5 or 9"), 2, "7 frames", "use 5 or 9"),
-        (OSError(errno.ENOSPC, "No space left", "/full/a"), 1, "the disk is full", "free"),
+        (OSError(errno.ENOSPC, "No space left", "/full/a"), 1, "/full/a can't be", "free"),
         (MemoryError(), 1, "out of memory", "--frames"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "out of memory", "--size"),
         (ZeroDivisionError("by zero"), 1, "a bug in ursa: ZeroDivisionError: by", "URSA_DEBUG"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ursa_core.errors import DataError, UsageError
+from ursa_core.errors import DataError, UsageError, is_pipe, regular_file, unreadable
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
 STDIN = "-"
@@ -59,7 +59,8 @@ def read_list(
 
     A line of a ``.txt`` is one column's text. A ``.jsonl`` has an object a line and a ``.csv``
     begins with the names of its columns; both may give any of the columns, and null or an empty
-    field gives nothing. Standard input is as a ``.txt``, or JSON lines if it begins with ``{``.
+    field gives nothing. Standard input and pipes without such a suffix are as a ``.txt``, or JSON
+    lines if they begin with ``{``.
 
     Args:
         source: the file, or ``-`` for standard input.
@@ -72,20 +73,23 @@ def read_list(
         DataError: the file can't be read, is no UTF-8 text, is empty, or has unknown CSV columns.
     """
     name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
-    if source != STDIN and suffix not in SUFFIXES:
+    is_stream = source == STDIN or (suffix not in SUFFIXES and is_pipe(Path(source)))
+    if not is_stream and suffix not in SUFFIXES:
         raise UsageError(
             f"{source} is no list of items",
             f"use {', '.join(SUFFIXES)}, or {STDIN} for standard input",
         )
     try:
-        content = stdin() if source == STDIN else Path(source).read_bytes()
+        if source == STDIN:
+            content = stdin()
+        else:
+            content = regular_file(Path(source), or_pipe=True).read_bytes()
     except OSError as error:
-        cause = (error.strerror or str(error)).lower()
-        raise DataError(f"{source} can't be read: {cause}", "check the path") from error
+        raise unreadable(Path(name), error, "check the path") from error
     content = content.removeprefix(b"\xef\xbb\xbf")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content:
         raise DataError(f"{name} is not UTF-8 text", _UTF8_HINT)
-    if source == STDIN:
+    if is_stream:
         suffix = ".jsonl" if content.lstrip()[:1] == b"{" else ".txt"
     if suffix == ".txt" and text is None:
         example = ", ".join(f'"{column}": …' for column in list(columns)[:2])

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, is_pipe, regular_file, unreadable
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "short_caption", "long_caption")
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
+STDIN = Path("/dev/stdin")
 MAX_WRONG_ROWS = 5
 """So many wrong rows without a right one are a wrong table, told once and not by row."""
 
@@ -84,17 +85,19 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     rows of the same file add captions. Faulty rows are left out and named in the result.
 
     Args:
-        table: the file.
+        table: the file; a pipe or standard input is JSON lines if it begins with ``{``, else CSV.
         must_be_inside: a file outside the table's folder is a fault.
 
     Raises:
         DataError: the table can't be opened or is wrong throughout.
     """
-    folder = table.parent
+    folder = Path() if is_stream(table) else table.parent
     captions: dict[Path, tuple[str, ...]] = {}
     faults: dict[Path, DataError] = {}
     stray: Path | None = None
-    rows = _jsonl_rows(table) if table.suffix == ".jsonl" else _csv_rows(table)
+    text = _read_text(table)
+    is_json = text.lstrip()[:1] == "{" if is_stream(table) else table.suffix == ".jsonl"
+    rows = _jsonl_rows(text) if is_json else _csv_rows(text)
     for line, row in rows:
         place = Path(f"{table}:{line}")
         media: Path | None = None
@@ -113,6 +116,11 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
         first = next(iter(faults.values()))
         raise DataError(f"no row of {table} is right; {first.message}", first.hint)
     return Metadata(captions, faults, stray)
+
+
+def is_stream(table: Path) -> bool:
+    """Whether a list comes from a pipe or standard input: its paths are those of this folder."""
+    return table == STDIN or (table.suffix not in MANIFEST_SUFFIXES and is_pipe(table))
 
 
 def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
@@ -141,10 +149,10 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
     return _clean(captions)
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Line numbers with the row, or with what is wrong with the line."""
     # Only "\n" ends a line here: splitlines would break at characters that JSON allows in strings.
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         if not _is_utf8(line):
@@ -158,9 +166,9 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
         yield number, row if isinstance(row, dict) else "not JSON of an object"
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Line numbers with the row, or with what is wrong with the line."""
-    lines = _read_text(path).splitlines(keepends=True)
+    lines = text.splitlines(keepends=True)
     reader = csv.DictReader(lines, strict=True)
     try:
         for row in reader:
@@ -179,9 +187,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 def _read_text(path: Path) -> str:
     """The file's text; bytes that aren't UTF-8 become surrogates, see ``_is_utf8``."""
     try:
-        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        file = regular_file(path, or_pipe=True)
+        return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
+        raise unreadable(path, error, "make it readable") from error
 
 
 def _is_utf8(text: str) -> bool:

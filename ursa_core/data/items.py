@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ursa_core.data.captions import MANIFEST_SUFFIXES, read_caption_file
+from ursa_core.data.captions import MANIFEST_SUFFIXES, STDIN, read_caption_file
 from ursa_core.data.cuts import Cut, windows
 from ursa_core.data.emoji import EmojiClips
 from ursa_core.data.packs import Sprites
@@ -239,7 +239,11 @@ def find_items(
             )
         world = EmojiClips(sprites)
         items += [EmojiItem(world, split, seed, index) for index in range(num)]
-    paths = [Path(given) for given in inputs if not given.startswith(PROCEDURAL)]
+    paths = [
+        STDIN if given == "-" else Path(given)
+        for given in inputs
+        if not given.startswith(PROCEDURAL)
+    ]
     items += [FileItem(source) for source in find_sources(paths, on_repeat)]
     return items
 

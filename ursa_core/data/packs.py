@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ursa_core.errors import CheckpointError, DataError, unwritable
+from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable, unwritable
 from ursa_core.files import whole
 from ursa_core.model_folder import read_json, write_json
 from ursa_core.subjects import Subject, load_subjects, save_subjects
@@ -81,15 +81,15 @@ def read_emoji_pack(pack: Path) -> list[tuple[Path, Subject]]:
     """
     table = pack / "metadata.jsonl"
     try:
-        rows = [json.loads(line) for line in table.read_text(encoding="utf-8").split("\n") if line]
+        lines = regular_file(table).read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line]
         found = [
             (pack / row["file"], Subject(row["name"], tuple(row["tags"]), row["group"], text))
             for row in rows
             for text in ["".join(chr(int(code, 16)) for code in row["codepoints"].split("-"))]
         ]
     except OSError as error:
-        reason = (error.strerror or "unreadable").lower()
-        raise DataError(f"{table} can't be read: {reason}", "give a folder of emoji") from error
+        raise unreadable(table, error, "give a folder of emoji") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{table} is no table of emoji: {error}", "rebuild the pack") from error
     if not found:
@@ -251,13 +251,13 @@ def _rgba_frames(file: Path, side: int) -> NDArray[np.uint8]:
 def _frames_of(file: Path, side: int) -> Iterator[NDArray[np.uint8]]:
     """Frames uint8 (side, side, 4) of an animation."""
     try:
-        with Image.open(file) as image:
+        with Image.open(regular_file(file)) as image:
             for number in range(getattr(image, "n_frames", 1)):
                 image.seek(number)
                 rgba = image.convert("RGBA")
                 yield np.asarray(rgba.resize((side, side), Image.Resampling.LANCZOS))
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"{file} can't be read: {error}", "rebuild the pack") from error
+        raise unreadable(file, error, "rebuild the pack") from error
 
 
 def write_array(file: Path, array: NDArray[np.uint8]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ursa_core.data.captions import (
     MANIFEST_SUFFIXES,
     Metadata,
+    is_stream,
     read_caption_file,
     read_manifest,
     read_metadata,
@@ -64,7 +65,8 @@ def find_sources(
     metadata: dict[Path, Metadata] = {}
     sources: dict[Path, Source] = {}
     for given in inputs:
-        if given.suffix.lower() in MANIFEST_SUFFIXES and given.is_file():
+        is_manifest = given.suffix.lower() in MANIFEST_SUFFIXES and given.is_file()
+        if is_manifest or (given.suffix.lower() not in MEDIA_SUFFIXES and is_stream(given)):
             for source in _sources_of(given):
                 at = source.path.parent.resolve() / source.path.name
                 if at in sources:
@@ -99,7 +101,7 @@ def _sources_of(manifest: Path) -> list[Source]:
     table = read_manifest(manifest)
     if not (table.captions or table.faults):
         raise DataError(f"{manifest} lists no file", "give it a row for each file")
-    root = manifest.parent.resolve()
+    root = (Path() if is_stream(manifest) else manifest.parent).resolve()
     found = []
     for path in dict.fromkeys([*table.captions, *table.faults]):
         at = path.parent.resolve() / path.name

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, regular_file, unreadable
 
 _KIND = "ursa-clip-tokens"
 
@@ -73,16 +73,15 @@ def load_tokens(path: Path | str) -> TokenFile:
         DataError: the file is missing, damaged, or holds something else.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"there is no token file {path}", "check the path")
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(regular_file(path), "pt") as file:
             header = file.metadata() or {}
             codes = file.get_tensor("codes") if "codes" in file.keys() else None  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError(f"there is no token file {path}", "check the path") from error
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{path} can't be read: {error}", "tokenize the clip again; the file is damaged"
-        ) from error
+        hint = "tokenize the clip again; the file is damaged"
+        raise unreadable(path, error, hint) from error
     if codes is None or header.get("kind") != _KIND or codes.ndim != 3:
         raise DataError(
             f"{path} holds no clip tokens", "give a file that `ursa tokenize CLIP -o` wrote"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import Image
 
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, regular_file
 from ursa_core.evaluation.suite import Suite
 from ursa_core.grids import PixelShape
 from ursa_core.media.reading import file_faults
@@ -144,12 +144,12 @@ def _check_file(path: Path, name: str, expected: PixelShape | None) -> Fault | N
 def _shape_of(path: Path) -> PixelShape:
     """Frames, height and width; packets are counted, not decoded, so that it is quick."""
     if path.suffix == ".png":
-        with Image.open(path) as image:
+        with Image.open(regular_file(path)) as image:
             image.load()
             return PixelShape(1, image.height, image.width)
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(str(regular_file(path))) as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
         if not packets or any(packet.is_corrupt for packet in packets):

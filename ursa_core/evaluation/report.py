@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core import files
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, regular_file, unreadable
 from ursa_core.evaluation.intervals import Interval
 
 FORMAT = 1
@@ -147,13 +147,13 @@ def read_report(path: Path) -> Report:
     file = path / REPORT if path.is_dir() else path
     again = "make it again with `ursa eval SUITE -o DIR --only report`"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(regular_file(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"there is no report {file}", _FOLDER_HINT) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is no report of ursa eval", _FOLDER_HINT) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{file} can't be read: {error}", again) from error
+        raise unreadable(file, error, again) from error
     if not isinstance(content, dict) or "format" not in content:
         raise DataError(f"{file} is no report of ursa eval", _FOLDER_HINT)
     if content["format"] != FORMAT:

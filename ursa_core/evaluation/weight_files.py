@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, regular_file, unreadable
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,10 @@ FVD = WeightFile(
 def read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
     """The tensors of a file that torch saved; raises ``CheckpointError`` where it holds others."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.PickleError) as error:
+        found = torch.load(regular_file(path), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise unreadable(path, error, hint, CheckpointError) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.PickleError) as error:
         reason = (str(error).splitlines() or ["it is empty"])[0]
         raise CheckpointError(f"{path} can't be read: {reason}", hint) from error
     if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, regular_file
 from ursa_core.media.frames import Frames
 from ursa_core.media.sources import Shown, Source, check_size
 
@@ -100,7 +100,7 @@ def _opened(path: Path) -> Image.Image | None:
         with warnings.catch_warnings():
             # Sizes that Pillow warns of are refused here.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=formats)
+            image = Image.open(regular_file(path), formats=formats)
     except UnidentifiedImageError:
         return None
     except Image.DecompressionBombError as error:

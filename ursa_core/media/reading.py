@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ursa_core.errors import DataError, UsageError
+from ursa_core.errors import DataError, UrsaError, UsageError, regular_file, unreadable
 from ursa_core.media.frames import Clip, Frames
 from ursa_core.media.images import Colour, open_folder, open_image
 from ursa_core.media.sources import Load, Shown, Source, at_rate, bounded, own_rate
@@ -142,12 +142,10 @@ def _open(given: str | Path, background: Colour, source_fps: float | None) -> So
     path = Path(given)
     if "://" in str(given):
         raise DataError(f"{given} is an address, and only files are read", "download it first")
-    if not path.exists():
-        raise DataError(f"{given} doesn't exist", "check the path")
     try:
         if path.is_dir():
             source = open_folder(path, background)
-        elif path.stat().st_size == 0:
+        elif regular_file(path).stat().st_size == 0:
             raise DataError(f"{path} is empty", "write or fetch the file again")
         else:
             source = open_image(path, background) or _open_film(path, background)
@@ -159,9 +157,11 @@ def _open(given: str | Path, background: Colour, source_fps: float | None) -> So
     return Source(evenly, rates=(source_fps,), metadata=source.metadata)
 
 
-def _unreadable(path: str | Path, error: BaseException) -> DataError:
-    if isinstance(error, PermissionError):
-        return DataError(f"{path} can't be opened: permission denied", "make the file readable")
+def _unreadable(path: str | Path, error: BaseException) -> UrsaError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path} doesn't exist", "check the path")
+    if isinstance(error, OSError) and error.errno:
+        return unreadable(Path(path), error, _EXPECTED)
     cause = str(getattr(error, "strerror", "") or error or type(error).__name__)
     return DataError(f"{path} can't be read: {cause.rstrip('.').lower()}", _EXPECTED)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ursa_core.bundle import Bundle
 from ursa_core.data.token_files import load_tokens_of
-from ursa_core.errors import DataError, ShapeError
+from ursa_core.errors import DataError, ShapeError, regular_file
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Clip, Frames, read_media, resize_and_crop
@@ -149,7 +149,7 @@ def digest_of(path: Path) -> str:
     """Sha256 of a file, or of the files of a folder in name order."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
+        digest.update(regular_file(file).read_bytes())
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
 
 PAD_WORD = "[PAD]"
 UNKNOWN_WORD = "[UNK]"
@@ -66,7 +66,7 @@ class TextTokenizer:
         folder = Path(folder)
         config = _read_config(folder)
         fast = folder / "tokenizer.json"
-        backend = _read_fast(fast) if fast.is_file() else _read_with_transformers(folder)
+        backend = _read_fast(fast) if fast.exists() else _read_with_transformers(folder)
         pad_token = _content(config.get("pad_token"))
         if pad_token is None:
             raise CheckpointError(
@@ -183,15 +183,14 @@ def _content(token: object) -> str | None:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(regular_file(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} has no tokenizer_config.json", "check the path, or fetch the model again"
         ) from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} can't be read: {error}", "fetch the model again; the file is damaged"
-        ) from error
+        hint = "fetch the model again; the file is damaged"
+        raise unreadable(path, error, hint, CheckpointError) from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} holds no JSON object", "fetch the model again")
     return config
@@ -199,11 +198,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_fast(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(regular_file(path)))
     except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(
-            f"{path} can't be read: {error}", "fetch the model again; the file is damaged"
-        ) from error
+        hint = "fetch the model again; the file is damaged"
+        raise unreadable(path, error, hint, CheckpointError) from error
 
 
 def _read_with_transformers(folder: Path) -> Tokenizer:

@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from ursa_core import files
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, regular_file
 from ursa_core.training.distributed import Ranks
 
 FOLDER = "checkpoints"
@@ -144,7 +144,9 @@ def read_about(folder: Path) -> dict[str, Any]:
         CheckpointError: it is damaged.
     """
     with _explained(f"the checkpoint {folder} can't be read", _DAMAGE_HINT):
-        about: dict[str, Any] = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        about: dict[str, Any] = json.loads(
+            regular_file(folder / _ABOUT).read_text(encoding="utf-8")
+        )
     return about
 
 
