@@ -13,8 +13,10 @@ def run() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from ursa_cli import terminal
+        from ursa_core.threads import share_cores_
 
         terminal.prepare()
+        share_cores_()  # before torch is loaded
         from ursa_cli.main import main
 
         code = main(sys.argv[1:])

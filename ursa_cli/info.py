@@ -64,11 +64,10 @@ def _versions() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    import os
-
     import torch
 
     from ursa_core.devices import available_devices, matmul_rates, pick_dtype, total_memory_bytes
+    from ursa_core.threads import num_cores
 
     devices = []
     for kind in available_devices():
@@ -83,10 +82,8 @@ def _machine() -> dict[str, Any]:
                 "bfloat16_faster": pick_dtype("auto", device) == torch.bfloat16,
             }
         )
-    # Containers and schedulers may leave this process fewer cores than there are.
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": num_cores(),
         "memory_bytes": total_memory_bytes(torch.device("cpu")),
         "devices": devices,
     }

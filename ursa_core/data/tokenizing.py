@@ -1,6 +1,5 @@
 """Clips to codes and back: the work of ``ursa tokenize``."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
+from ursa_core.threads import num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
@@ -163,7 +163,7 @@ def _load_ahead(
     An item that is done already comes without pieces.
     """
     waiting: deque[tuple[Item, _Pieces | None]] = deque()
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(num_cores())
     try:
         for item in items:
             is_done = item.name in done

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from ursa_core.data.shapes import FPS
 from ursa_core.errors import RecipeError
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.recipe import TokenizerRecipe
+from ursa_core.threads import num_cores
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.training.figures import Figures, weighed
 
@@ -65,7 +65,7 @@ class TokenizerTask:
         self._clips_a_step = recipe.train.batch_size * recipe.train.accumulate
         # On the CPU the network needs every core itself.
         self.draws_ahead = device.type != "cpu"
-        self._pool = ThreadPoolExecutor(os.cpu_count() if self.draws_ahead else 1)
+        self._pool = ThreadPoolExecutor(num_cores() if self.draws_ahead else 1)
         self._ahead: dict[tuple[object, ...], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
