@@ -18,12 +18,14 @@ def sim():
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A GPU that multiplies float32 numbers without rounding them to TF32."""
+    """A GPU that doesn't round float32 products to TF32, and adds up in a fixed order."""
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    return torch.device("cuda")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield torch.device("cuda")
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(params=["sim", pytest.param("cuda", marks=pytest.mark.gpu)])

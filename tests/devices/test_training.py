@@ -6,6 +6,7 @@ import pytest
 import torch
 
 pytest.importorskip("pydantic")
+pytest.importorskip("yaml")
 
 from tiny_runs import TOKENIZER, recipe_of, stored
 
@@ -51,7 +52,10 @@ def trained(text, device, run, *overrides, stop_at=None):
 
 
 def assert_agree(device, made, expected):
-    assert made == pytest.approx(expected, rel=1e-6 if device.type == "sim" else 1e-4)
+    """Losses agree; on a GPU, rounding of gradients tells after the first step."""
+    on_sim = device.type == "sim"
+    assert made[0] == pytest.approx(expected[0], rel=1e-6 if on_sim else 1e-4)
+    assert made == pytest.approx(expected, rel=1e-6 if on_sim else 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +73,9 @@ def test_losses_of_a_generator(path, words, generator_recipe, device, tmp_path):
     runs = [
         trained(generator_recipe, place, tmp_path / place.type, *words) for place in (device, CPU)
     ]
-    if device.type == "cuda" and path == "linear":  # there muon multiplies in bfloat16
-        assert runs[0][1][:2] == pytest.approx(runs[1][1][:2], rel=1e-3)
-    else:
-        assert_agree(device, runs[0][1], runs[1][1])
+    # On a GPU muon multiplies in bfloat16, which tells after its first step.
+    steps = 1 if device.type == "cuda" and path == "linear" else 3
+    assert_agree(device, runs[0][1][:steps], runs[1][1][:steps])
     assert list((tmp_path / device.type / "samples").glob("*.png"))
     bundle = load_bundle(tmp_path / device.type, device)
     (made,) = generate(bundle, GenerateOptions("a red circle"))
@@ -93,12 +96,13 @@ def test_a_stopped_run_continues_exactly(generator_recipe, device, tmp_path):
     states = [stored(checkpoints(run.run_folder)[-1]) for run in (whole, parts)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
-        # Sums of some CUDA kernels have no fixed order.
-        tolerance = 0 if device.type == "sim" else 1e-4
+        # The parts of a GPU's sums that no fixed order is known for.
+        tolerance = 0 if device.type == "sim" else 1e-5
         torch.testing.assert_close(states[1][name], value, rtol=tolerance, atol=tolerance)
 
 
 def test_an_adapter(generator_recipe, device, tmp_path):
+    pytest.importorskip("peft")
     base = trained(generator_recipe, CPU, tmp_path / "base", "train.steps=1")[0].run_folder
     words = (f"init={base}", "lora.rank=2", "name=mine", "optimizer.learning_rate=0.02")
     runs = [
