@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOOR = {"errors", "files", "grids", "seeding", "media"}
+FLOOR = {"errors", "files", "grids", "json_files", "seeding", "media"}
 APART = [{"path", "models", "tokenizers"}, {"training", "evaluation"}]
 HEAVY = ("torch", "transformers", "av", "matplotlib", "pydantic", "numpy", "PIL")
 MODULES = sorted([*ROOT.glob("ursa_core/**/*.py"), *ROOT.glob("ursa_cli/**/*.py")])

@@ -110,6 +110,8 @@ class Official:
 
     def _of_samples(self, repo: Path, scores: Path) -> dict[str, str]:
         """Options of the scorer that follow from the samples."""
+        from ursa_core.json_files import parse_json
+
         if self.suite.name == "dpg":
             return {"resolution": str(self._resolution())}
         info = {
@@ -122,7 +124,7 @@ class Official:
         # The scorer warns of every prompt without a video, and fails where none has one.
         prompts = {file.prompt_id for file in self.suite.files}
         try:
-            entries = json.loads((repo / info).read_text(encoding="utf-8"))
+            entries = parse_json((repo / info).read_text(encoding="utf-8"))
             chosen = [entry for entry in entries if entry["prompt_en"] in prompts]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{repo / info} can't be read: {error}", "clone it anew") from error

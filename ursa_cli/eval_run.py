@@ -10,6 +10,7 @@ from ursa_cli import batch_run, output
 from ursa_cli.eval_options import Course
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError
+from ursa_core.json_files import parse_json
 
 if TYPE_CHECKING:
     from ursa_cli.eval_tasks import EvalTask
@@ -81,7 +82,7 @@ def _read_begun(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """What a folder was begun with: the suite, and a value for each of ``given``."""
     hint = "give another folder with -o"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}", hint) from error
     if not isinstance(found, dict) or "format" not in found:
@@ -278,7 +279,7 @@ def read_scores(course: Course, name: str = "scores.json") -> dict[str, Any]:
     path = course.scores / name
     hint = "run --only score"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"nothing was scored in {course.folder}", hint) from error
     except (OSError, ValueError) as error:

@@ -210,6 +210,7 @@ def plan_extension(
             f"{wanted.clip} has {fps:g} frames a second and the model makes"
             f" {plan.settings.fps:g}: motion will change its speed"
         )
+    recorded = given.metadata.get("prompt")
     extension = Extension(
         len(given.frames),
         wanted.frames or round((wanted.seconds or 0) * fps),
@@ -217,7 +218,7 @@ def plan_extension(
         default_overlap(shape.frames, strides.temporal)
         if wanted.overlap is None
         else wanted.overlap,
-        tuple(wanted.prompts or [str(given.metadata.get("prompt", ""))]),
+        tuple(wanted.prompts or [recorded if isinstance(recorded, str) else ""]),
         wanted.before,
         _chain(wanted, plan),
         _schedule(wanted),

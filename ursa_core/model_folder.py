@@ -13,6 +13,7 @@ from typing import Any
 
 from ursa_core import files
 from ursa_core.errors import CheckpointError, regular_file, unreadable
+from ursa_core.json_files import parse_object
 
 SHIPPED = Path(__file__).parent / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -102,17 +103,14 @@ def read_json(file: Path) -> dict[str, Any]:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        content = json.loads(regular_file(file).read_text(encoding="utf-8"))
+        return parse_object(regular_file(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{file.parent} is not a complete model: {file.name} is missing",
             "give a model folder with model_index.json, transformer/, vae/, scheduler/, tokenizer/",
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise unreadable(file, error, "get the model anew", CheckpointError) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} holds no JSON object", "get the model anew")
-    return content
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import difflib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError, UsageError, is_pipe, regular_file, unreadable
+from ursa_core.json_files import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
 STDIN = "-"
@@ -150,8 +150,8 @@ def _json_rows(content: bytes, columns: Columns) -> _Rows:
             continue
         hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             yield number, UsageError(f"not JSON: {error}", hint)
             continue
         yield number, row if isinstance(row, dict) else UsageError("not a JSON object", hint)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self
 
 from ursa_core.batches.shards import Shard
 from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.json_files import parse_object
 
 
 class PartFile:
@@ -107,12 +108,9 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            row = json.loads(line)
+            yield parse_object(line)
         except ValueError as error:
             raise damaged_line(path, number) from error
-        if not isinstance(row, dict):
-            raise damaged_line(path, number)
-        yield row
 
 
 def line_of(row: dict[str, Any]) -> bytes:

@@ -1,13 +1,13 @@
 """Captions of media files: a text file beside each, or one metadata table for a folder."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError, is_pipe, regular_file, unreadable
+from ursa_core.json_files import parse_json
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "path")
@@ -159,7 +159,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
             yield number, _NOT_UTF8
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             yield number, f"not JSON ({error})"
             continue

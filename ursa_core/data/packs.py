@@ -4,7 +4,6 @@
 folder; ``load_sprites`` and ``load_film`` map them. ``recipes/emoji_data.py`` makes both.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,7 @@ from PIL import Image
 
 from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable, unwritable
 from ursa_core.files import whole
+from ursa_core.json_files import parse_object
 from ursa_core.model_folder import read_json, write_json
 from ursa_core.subjects import Subject, load_subjects, save_subjects
 
@@ -82,7 +82,7 @@ def read_emoji_pack(pack: Path) -> list[tuple[Path, Subject]]:
     table = pack / "metadata.jsonl"
     try:
         lines = regular_file(table).read_text(encoding="utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line]
+        rows = [parse_object(line) for line in lines if line]
         found = [
             (pack / row["file"], Subject(row["name"], tuple(row["tags"]), row["group"], text))
             for row in rows

@@ -6,7 +6,6 @@ video tokenizer that its codes belong to. Rows lie in groups of a megabyte or so
 alone: of a set of any size only some groups are in memory.
 """
 
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from ursa_core.errors import DataError
 from ursa_core.grids import LatentGrid
+from ursa_core.json_files import parse_object
 
 RECORD_KEY = b"ursa"
 CACHE_BYTES = 256 << 20
@@ -272,10 +272,9 @@ def open_shard(path: Path) -> dict[str, Any]:
     if not schema.equals(SCHEMA) or RECORD_KEY not in (schema.metadata or {}):
         raise DataError(f"{path} isn't a token shard", "give a folder that `ursa tokenize` wrote")
     try:
-        record: dict[str, Any] = json.loads(schema.metadata[RECORD_KEY])
+        return parse_object(schema.metadata[RECORD_KEY])
     except ValueError as error:
         raise _damaged(path, error) from error
-    return record
 
 
 def read_sources(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ursa_core import files
 from ursa_core.errors import DataError, regular_file, unreadable
+from ursa_core.json_files import parse_object
 
 _KIND = "ursa-clip-tokens"
 
@@ -82,7 +84,8 @@ def load_tokens(path: Path | str) -> TokenFile:
     except (OSError, SafetensorError) as error:
         hint = "tokenize the clip again; the file is damaged"
         raise unreadable(path, error, hint) from error
-    if codes is None or header.get("kind") != _KIND or codes.ndim != 3:
+    is_clip = codes is not None and codes.ndim == 3 and codes.dtype in (torch.int32, torch.int64)
+    if codes is None or header.get("kind") != _KIND or not is_clip:
         raise DataError(
             f"{path} holds no clip tokens", "give a file that `ursa tokenize CLIP -o` wrote"
         )
@@ -92,12 +95,14 @@ def load_tokens(path: Path | str) -> TokenFile:
             "tokenize the clip again; the file is damaged",
         )
     try:
-        metadata = json.loads(header["ursa"])
-        float(metadata["fps"]), str(metadata["tokenizer"])
+        metadata = parse_object(header["ursa"])
+        is_whole = isinstance(metadata["tokenizer"], str) and 0 < float(metadata["fps"]) < math.inf
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the metadata of {path} is damaged: {error}", "tokenize the clip again"
         ) from error
+    if not is_whole:
+        raise DataError(f"the metadata of {path} has no rate or tokenizer", "tokenize it again")
     return TokenFile(codes.long(), metadata)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.evaluation import dpg, geneval, vbench
+from ursa_core.json_files import parse_json
 
 LOG = "log.txt"
 DONE = "scored.json"
@@ -221,7 +222,7 @@ def is_scored(folder: Path, samples_digest: str) -> bool:
     if not file.exists():
         return False
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         return bool(content["samples"] == samples_digest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} can't be read: {error}", "delete it and score again") from error

@@ -10,6 +10,7 @@ from typing import Any
 from ursa_core import files
 from ursa_core.errors import DataError, regular_file, unreadable
 from ursa_core.evaluation.intervals import Interval
+from ursa_core.json_files import parse_json
 
 FORMAT = 1
 """Of report.json; another one isn't read."""
@@ -147,7 +148,7 @@ def read_report(path: Path) -> Report:
     file = path / REPORT if path.is_dir() else path
     again = "make it again with `ursa eval SUITE -o DIR --only report`"
     try:
-        content = json.loads(regular_file(file).read_text(encoding="utf-8"))
+        content = parse_json(regular_file(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"there is no report {file}", _FOLDER_HINT) from error
     except UnicodeDecodeError as error:

@@ -1,6 +1,5 @@
 """What an evaluation samples: files with their prompts and seeds, in a scorer's own layout."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ursa_core.errors import DataError
+from ursa_core.json_files import parse_json
 from ursa_core.seeding import stream_seed
 
 Prompts = Literal["raw", "rewritten"]
@@ -81,7 +81,7 @@ def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if not isinstance(row, dict) or not set(keys) <= set(row):

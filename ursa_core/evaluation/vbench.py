@@ -4,7 +4,6 @@ Layout and commands are those of the official code (Vchitect/VBench). All files 
 ``{prompt}-{sample}.mp4``, and nothing else may: the scorer takes its suffix from any name there.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from ursa_core.errors import DataError
 from ursa_core.evaluation.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
+from ursa_core.json_files import parse_json
 
 FLICKERING = "temporal_flickering"
 QUALITY = (
@@ -156,7 +156,7 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> dict[str, Result]:
     for file in files:
         hint = "move it away, and run --only score"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_text(encoding="utf-8"), finite=False)
         except (OSError, ValueError) as error:
             raise DataError(f"{file} can't be read: {error}", hint) from error
         if not isinstance(content, dict):

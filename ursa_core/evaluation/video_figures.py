@@ -191,8 +191,14 @@ def _given(metadata: Mapping[str, Any]) -> list[tuple[Path, str, int]]:
     if not isinstance(given, dict):
         return []
     if "files" in given:
-        rows = [(row, row.get("frame", 0)) for row in given["files"] if isinstance(row, dict)]
+        files = given["files"] if isinstance(given["files"], list) else []
+        rows = [(row, row.get("frame", 0)) for row in files if isinstance(row, dict)]
     else:  # a clip that was made longer
-        longer = metadata.get("frames", 0) - metadata.get("own_frames", 0)
+        longer = _count(metadata.get("frames")) - _count(metadata.get("own_frames"))
         rows = [(given, longer if metadata.get("before") else 0)]
-    return [(Path(str(row.get("file"))), str(row.get("sha256")), int(at)) for row, at in rows]
+    return [(Path(str(r.get("file"))), str(r.get("sha256")), max(_count(at), 0)) for r, at in rows]
+
+
+def _count(value: object) -> int:
+    """A whole number of metadata, which may hold anything; 0 for other things."""
+    return value if type(value) is int else 0

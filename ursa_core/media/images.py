@@ -1,6 +1,5 @@
 """Images, animations and folders of PNG frames, by Pillow."""
 
-import json
 import math
 import re
 import warnings
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ursa_core.errors import DataError, regular_file
+from ursa_core.json_files import parse_json
 from ursa_core.media.frames import Frames
 from ursa_core.media.sources import Shown, Source, check_size
 
@@ -163,7 +163,7 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
 def parsed(comment: str, tags: dict[str, str]) -> dict[str, Any]:
     """The JSON object that ``write_media`` puts into the comment, else the tags as they are."""
     try:
-        found = json.loads(comment)
-    except (ValueError, RecursionError):
+        found = parse_json(comment)
+    except ValueError:
         return dict(tags)
     return found if isinstance(found, dict) else dict(tags)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ursa_core import files
 from ursa_core.data.token_files import load_tokens_of, save_tokens
 from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.json_files import parse_json
 from ursa_core.media import read_media
 
 _PLAN = "plan.json"
@@ -36,7 +37,7 @@ class RoundStore:
         if not file.exists():
             return None
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:  # another process has just finished the video
             return None
         except (OSError, ValueError) as error:

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from ursa_core import files
 from ursa_core.errors import CheckpointError, regular_file
+from ursa_core.json_files import parse_object
 from ursa_core.training.distributed import Ranks
 
 FOLDER = "checkpoints"
@@ -144,10 +145,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         CheckpointError: it is damaged.
     """
     with _explained(f"the checkpoint {folder} can't be read", _DAMAGE_HINT):
-        about: dict[str, Any] = json.loads(
-            regular_file(folder / _ABOUT).read_text(encoding="utf-8")
-        )
-    return about
+        return parse_object(regular_file(folder / _ABOUT).read_text(encoding="utf-8"))
 
 
 def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:

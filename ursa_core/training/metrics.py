@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from ursa_core import files
+from ursa_core.json_files import parse_json
 from ursa_core.training.task import Progress
 
 METRICS = "metrics.jsonl"
@@ -45,5 +46,5 @@ def cut_figures(run: Path, steps: int) -> None:
     kept = []
     for line in file.read_text(encoding="utf-8").splitlines():
         with contextlib.suppress(ValueError):  # the last one may be cut short
-            kept += [line + "\n"] if json.loads(line)["step"] <= steps else []
+            kept += [line + "\n"] if parse_json(line, finite=False)["step"] <= steps else []
     files.write(file, "".join(kept))
