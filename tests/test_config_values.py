@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import MISSING, fields
+from typing import get_origin, get_type_hints
 
 import pytest
 
@@ -18,10 +19,10 @@ SOUND = {
 }
 WRONG = {
     int: (["8", -1, 2.0, True, [8], {}, float("inf"), LARGEST + 1], "a whole number from"),
-    float: (["1", -1.0, 0, True, [1.0], float("inf"), float("nan")], "a number above 0"),
+    float: (["1", -1.0, 0, True, [1.0], float("inf"), float("nan"), 1e30], "a number from"),
     bool: ([1, 0, "true", []], "true or false"),
-    tuple[int, ...]: (
-        [8, "88", [], {}, [8, "8"], [8, 0], [8, -8], [True], [8.0], [[8]], [8, None]],
+    tuple: (
+        [8, "88", [], {}, [8, "8"], [8, 0], [8, -8], [True], [8.0], [[8]], [8, None], [8] * 65],
         "a list of whole numbers from",
     ),
 }
@@ -39,10 +40,11 @@ def refused(kind, match, **changes):
 )
 def test_values_of_wrong_kinds_are_named(kind, field):
     kind.from_json(SOUND[kind])
-    values, expected = WRONG[field.type]
-    zero = [0] if field.type is int and field.name != "bov_token_id" else []
+    hint = get_type_hints(kind)[field.name]
+    values, expected = WRONG[get_origin(hint) or hint]
+    zero = [0] if hint is int and field.name != "bov_token_id" else []
     for value in [*values, *zero]:
-        match = f"config.json: {field.name} can't be {re.escape(repr(value))}\n"
+        match = f"config.json: {field.name} can't be {re.escape(repr(value)[:80])}"
         assert expected in refused(kind, match, **{field.name: value})
 
 

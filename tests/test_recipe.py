@@ -1,5 +1,6 @@
 """Recipes: all faults at once, overrides, round trip, fingerprint."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -264,3 +265,45 @@ def test_every_key_is_described(recipe_type: type[BaseModel]) -> None:
 def test_every_recipe_loads(path: Path) -> None:
     recipe = load_recipe(path, [])
     assert recipe.name == path.stem
+
+
+YAML_BOMBS = {
+    "aliases": "\n".join(
+        ["a0: &a0 [1,1,1,1,1,1,1,1,1]"]
+        + [f"a{k}: &a{k} [{','.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 12)]
+    ),
+    "merge keys": "\n".join(
+        ["a0: &a0 {x: 1, y: 2}"]
+        + [f"a{k}: &a{k} {{<<: [{','.join([f'*a{k - 1}'] * 9)}]}}" for k in range(1, 12)]
+    ),
+    "a circle": "a: &a [*a]",
+    "bool": "a: !!bool maybe",
+    "timestamp": "a: 2024-99-99",
+    "set": "a: !!set {x, y}",
+    "binary": "a: !!binary x",
+    "python": "a: !!python/object/apply:os.system [x]",
+    "int": "a: !!int x",
+    "many digits": "a: 1" + ":59" * 10_000,
+    "deep": "a: " + "[" * 5000,
+    "long": "a: " + "x" * (1 << 20),
+}
+
+
+@pytest.mark.parametrize("text", YAML_BOMBS.values(), ids=YAML_BOMBS)
+def test_yaml_that_would_hang_or_break_the_loader_is_refused(tmp_path, text):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("kind: generator\n" + text)
+    began = time.process_time()
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(file, [])
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train.steps", 1 << 64), ("train.steps", 2.0), ("seed", 1 << 63),
+     ("model.num_hidden_layers", 1 << 24), ("optimizer.learning_rate", "1e300")],
+)  # fmt: skip
+def test_numbers_out_of_any_range_are_faults(key, value):
+    with pytest.raises(RecipeError, match=key):
+        load_recipe(RECIPES[0].with_name("nano.yaml"), [f"{key}={value}"])

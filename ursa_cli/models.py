@@ -309,7 +309,7 @@ def _description(found: "Summary") -> list[str]:
         ("folder", found.folder),
         ("size", output.size(found.file_bytes)),
         *sizes.items(),
-        ("layers", f"{config['num_hidden_layers']} of width {config['hidden_size']}"),
+        ("layers", f"{config.num_hidden_layers} of width {config.hidden_size}"),
         ("codes", found.num_codes),
         ("stride", f"{found.strides.temporal} in time, {found.strides.spatial} in space"),
         ("path", f"{path}, shift {settings.shift:g}"),

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from ursa_core.config_values import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.files import whole
 from ursa_core.hub import name_of
@@ -32,6 +33,14 @@ _ADVICE = "give a folder that `ursa train` with lora.rank, or peft, has written"
 
 Change = Callable[[str, Tensor], Tensor]
 """What becomes of a weight, by its name."""
+
+
+@dataclass(frozen=True)
+class _Config:
+    """What ``adapter_config.json`` says of the factor of the product, by peft's names."""
+
+    lora_alpha: Annotated[float, number(1e-6, 1e6)]
+    use_rslora: Switch = False
 
 
 @dataclass(frozen=True)
@@ -77,15 +86,15 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is no adapter, it lacks {name}", _ADVICE)
     config = read_json(folder / CONFIG)
-    kind, alpha = config.get("peft_type"), config.get("lora_alpha")
+    kind, name = config.get("peft_type"), str(folder / CONFIG)
     if kind != "LORA":
         raise CheckpointError(f"{folder} is an adapter of the kind {kind!r}, not LORA", _ADVICE)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or config.get("alpha_pattern"):
-        what = "alpha_pattern" if config.get("alpha_pattern") else "lora_alpha"
-        raise CheckpointError(f"{folder / CONFIG}: {what} can't be used", "give one alpha for all")
+    if config.get("alpha_pattern"):
+        raise unusable(name, "alpha_pattern", config["alpha_pattern"], "one lora_alpha for all")
+    found = read_config(_Config, {k: v for k, v in config.items() if v is not None}, name)
     with (folder / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Adapter(folder, scale, float(alpha), config.get("use_rslora") is True, digest)
+    return Adapter(folder, scale, found.lora_alpha, found.use_rslora, digest)
 
 
 def check_adapter(adapter: Adapter, model: Path) -> None:
@@ -136,8 +145,15 @@ def adding(adapters: Sequence[Adapter]) -> Change | None:
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
     for adapter in adapters:
         with opened(adapter.folder / WEIGHTS) as tensors:
+            _shapes(adapter)  # refuses what can't be multiplied
             for weight, (a, b) in _names(adapter).items():
                 down, up = (tensors.get_tensor(name).float() for name in (a, b))
+                if not bool(down.isfinite().all() and up.isfinite().all()):
+                    raise CheckpointError(
+                        f"the adapter {adapter.folder} changes {weight} by numbers that"
+                        " aren't finite",
+                        "get the adapter anew",
+                    )
                 parts.setdefault(weight, []).append((adapter.factor(len(down)), down, up))
 
     def change(name: str, weight: Tensor) -> Tensor:
@@ -239,7 +255,7 @@ def _shapes(adapter: Adapter) -> dict[str, tuple[tuple[int, ...], tuple[int, ...
             for weight, pair in names.items()
         }
     for weight, (a, b) in shapes.items():
-        if len(a) != 2 or len(b) != 2:
+        if len(a) != 2 or len(b) != 2 or not a[0]:
             raise CheckpointError(
                 f"the adapter {adapter.folder} changes {weight} by {b} times {a}",
                 "get the adapter anew",

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ursa_core.adapters import Adapter, adding
-from ursa_core.bundle_settings import BundleSettings, load_settings, save_settings
+from ursa_core.bundle_settings import BundleSettings, PathConfig, load_settings, save_settings
+from ursa_core.config_values import read_config
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.model_folder import (
@@ -36,7 +38,7 @@ from ursa_core.path_files import build_path, save_path, stored_codebook
 from ursa_core.subjects import Subject, load_subjects, save_subjects
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
-from ursa_core.weights import load_weights, save_weights
+from ursa_core.weights import check_depth, check_weights, load_weights, save_weights
 
 if TYPE_CHECKING:
     from ursa_core.hub_download import Progress
@@ -162,7 +164,7 @@ def load_tokenizer(
     folder = resolve_model(model)
     config = read_json(folder / "vae" / "config.json")
     with torch.device("meta"):
-        tokenizer = build_visual_tokenizer(config)
+        tokenizer = build_visual_tokenizer(config, partial(check_depth, folder / "vae"))
     load_weights(tokenizer, folder / "vae", device)
     return tokenizer.eval(), load_settings(folder), tokenizer_identity(folder)
 
@@ -264,17 +266,22 @@ def load_bundle(
     video_tokenizer, settings, _ = load_tokenizer(folder, "cpu" if offload else device)
     config = TransformerConfig.from_json(read_json(folder / "transformer" / "config.json"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
-    path = build_path(scheduler, codebook).to(device)
-    if config.lm_head_size != path.num_states:
+    kind = read_config(PathConfig, scheduler, "scheduler_config.json").kind
+    num_states = video_tokenizer.quantizer.num_codes + (kind == "masked")
+    if config.lm_head_size != num_states:
         raise CheckpointError(
             f"{folder}: the transformer knows {config.lm_head_size} codes,"
-            f" the tokenizer and the path make {path.num_states}",
+            f" the tokenizer and the path make {num_states}",
             "use the parts of one model",
         )
+    weights, layers = folder / "transformer", config.num_hidden_layers
+    check_depth(weights, "transformer/config.json", "num_hidden_layers", layers)
     with torch.device("meta"):
         transformer = Transformer(config)
-    load_weights(transformer, folder / "transformer", device, dtype, adding(adapters))
+    check_weights(transformer, weights)
+    codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
+    path = build_path(scheduler, codebook).to(device)
+    load_weights(transformer, weights, device, dtype, adding(adapters))
     text_tokenizer = TextTokenizer.load(folder / "tokenizer", settings.max_prompt_length)
     if text_tokenizer.max_id >= config.lm_vocab_size:
         raise CheckpointError(

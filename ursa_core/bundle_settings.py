@@ -1,12 +1,18 @@
 """Defaults of a model's sampling, which ``ursa.json`` adds to the published layout."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from ursa_core.errors import CheckpointError
+from pydantic import Field
+
+from ursa_core.config_values import Switch, Text, number, read_config, whole
 from ursa_core.grids import PixelShape
 from ursa_core.model_folder import IMAGE_CLASS, read_json, write_json
+
+Pixels = Annotated[int, whole(1, 1 << 16)]
+_Time = Annotated[float, number(0, 1)]
+Interval = Annotated[tuple[_Time, _Time], Field(description="two numbers from 0 to 1")]
 
 
 @dataclass(frozen=True)
@@ -31,26 +37,54 @@ class BundleSettings:
         licence: of the weights.
     """
 
-    max_prompt_length: int = 320
-    frames: int = 49
-    height: int = 320
-    width: int = 512
-    fps: float = 12.0
-    steps: int = 50
-    guidance: float = 7.0
-    guidance_interval: tuple[float, float] = (0.0, 0.9)
-    shift: float = 3.0
-    temperature: float = 1.0
-    motion_prefix: bool = True
-    motion: float = 9.0
-    negative: str = ""
-    chain: str = "pixels"
-    licence: str = "Apache-2.0"
+    max_prompt_length: Annotated[int, whole(1, 1 << 16)] = 320
+    frames: Annotated[int, whole(1, 1_000_000)] = 49
+    height: Pixels = 320
+    width: Pixels = 512
+    fps: Annotated[float, number(0.001, 1000)] = 12.0
+    steps: Annotated[int, whole(1, 10_000)] = 50
+    guidance: Annotated[float, number(0, 100)] = 7.0
+    guidance_interval: Interval = (0.0, 0.9)
+    shift: Annotated[float, number(0.001, 1000)] = 3.0
+    temperature: Annotated[float, number(0.001, 1000)] = 1.0
+    motion_prefix: Switch = True
+    motion: Annotated[float, number(0, 1000)] = 9.0
+    negative: Text = ""
+    chain: Annotated[str, Field(pattern="^(tokens|pixels)$", description="tokens or pixels")] = (
+        "pixels"
+    )
+    licence: Text = "Apache-2.0"
 
     @property
     def shape(self) -> PixelShape:
         """Pixel shape made by default."""
         return PixelShape(self.frames, self.height, self.width)
+
+
+_Above0 = Field(gt=0, le=1e9, description="a number above 0, or null")
+
+
+@dataclass(frozen=True)
+class PathConfig:
+    """What ``scheduler_config.json`` says of the probability path.
+
+    Args:
+        path: Kind of path; null is metric with an alpha, else mixture.
+        alpha: Exponent of the metric path's sharpness.
+        c: Factor of it.
+    """
+
+    path: Annotated[
+        Literal["metric", "linear", "mixture", "masked"] | None,
+        Field(description="metric, linear, mixture, masked or null"),
+    ] = None
+    alpha: Annotated[float | None, _Above0] = None
+    c: Annotated[float | None, _Above0] = None
+
+    @property
+    def kind(self) -> str:
+        """Kind of path."""
+        return self.path or ("mixture" if self.alpha is None else "metric")
 
 
 def motion_prompt(motion: float, prompt: str) -> str:
@@ -75,42 +109,12 @@ def load_settings(folder: Path) -> BundleSettings:
     settings = IMAGE_SETTINGS if is_image else BundleSettings()
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.exists():
-        content = read_json(scheduler)
-        given = {"shift": content["shift"]} if "shift" in content else {}
-        settings = _with_settings(settings, given, scheduler)
+        shift = {k: v for k, v in read_json(scheduler).items() if k == "shift"}
+        settings = read_config(BundleSettings, {**asdict(settings), **shift}, str(scheduler))
     file = folder / "ursa.json"
-    return _with_settings(settings, read_json(file), file) if file.exists() else settings
-
-
-def _with_settings(settings: BundleSettings, content: dict[str, Any], file: Path) -> BundleSettings:
-    """Settings changed to what a file gives."""
-    known: dict[str, Any] = {}
-    for field in fields(BundleSettings):
-        if field.name not in content:
-            continue
-        value = content[field.name]
-        if not _is_setting(value, field.default):
-            raise CheckpointError(
-                f"{file}: {field.name} can't be {value!r}",
-                f"give a value such as {field.default!r}",
-            )
-        known[field.name] = tuple(value) if isinstance(value, list) else value
-    return replace(settings, **known)
-
-
-def _is_setting(value: object, like: object) -> bool:
-    """Whether a JSON value has the kind and the range of a setting's default."""
-    if isinstance(like, bool | str):
-        return type(value) is type(like)
-    if isinstance(like, tuple):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == 2
-            and all(isinstance(v, int | float) and 0 <= v <= 1 for v in value)
-        )
-    if isinstance(like, int):
-        return type(value) is int and value >= 1
-    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e6
+    if not file.exists():
+        return settings
+    return read_config(BundleSettings, {**asdict(settings), **read_json(file)}, str(file))
 
 
 def save_settings(folder: Path, settings: BundleSettings) -> None:

@@ -1,67 +1,81 @@
-"""Values of a JSON config, each of the kind that a dataclass gives its field."""
+"""Values of a JSON config, held by pydantic to the types and ranges of a dataclass.
 
-import math
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+Fields are of the types below, or ``Annotated`` with ``whole`` or ``number``. The description there
+is what a message tells the user to give.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ursa_core.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 LARGEST = 1 << 24
 """Bound of whole numbers: beyond any width, and no product of two leaves 64 bits."""
+MOST = 64
+"""Bound of the lengths of lists."""
+_MOST_SHOWN = 80
 
 
-def read_config(kind: type[T], config: dict[str, Any], file: str) -> T:
+def whole(least: int = 1, most: int = LARGEST) -> Any:
+    """Range of a field for whole numbers."""
+    return Field(ge=least, le=most, description=f"a whole number from {least} to {most}")
+
+
+def wholes(least: int = 1) -> Any:
+    """Length of a field for lists, whose numbers are from ``least``."""
+    return Field(
+        min_length=1,
+        max_length=MOST,
+        description=f"a list of whole numbers from {least} to {LARGEST}, {MOST} at most",
+    )
+
+
+def number(least: float, most: float) -> Any:
+    """Range of a field for numbers."""
+    return Field(ge=least, le=most, description=f"a number from {least:g} to {most:g}")
+
+
+Whole = Annotated[int, whole()]
+Wholes = Annotated[tuple[Whole, ...], wholes()]
+Switch = Annotated[bool, Field(description="true or false")]
+Text = Annotated[str, Field(description="a text")]
+
+
+def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
     """A dataclass filled with a config's values; those that it lacks keep their defaults.
 
-    Fields may be of the types int, float, bool and tuple[int, ...]. Whole numbers start from the
-    ``least`` of the field's metadata, else from 1.
-
     Args:
-        kind: of dataclass.
-        config: JSON object; what it has beyond the fields is left alone.
-        file: name for messages.
+        kind: Dataclass.
+        config: JSON object; keys beyond the fields are ignored.
+        file: Name for messages.
 
     Raises:
-        CheckpointError: a value is missing or of another kind.
+        CheckpointError: A value is missing, of another type or out of range.
     """
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        if field.name in config:
-            values[field.name] = _value(field, config[field.name], file)
-        elif field.default is MISSING:
-            raise CheckpointError(f"{file} lacks {field.name}", "get the model anew")
-    return kind(**values)
+    hints = get_type_hints(kind, include_extras=True)
+    given = {key: config[key] for key in hints if key in config}
+    try:
+        # From JSON, where lists become tuples and whole numbers floats, and nothing else is bent.
+        return TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = str(fault["loc"][0])
+        if fault["type"] == "missing":
+            raise CheckpointError(f"{file} lacks {key}", "get the model anew") from error
+        expected = hints[key].__metadata__[-1].description
+        raise unusable(file, key, config[key], expected) from error
 
 
 def unusable(file: str, key: str, value: object, expected: str) -> CheckpointError:
     """The error for a value of a config that can't be used."""
+    shown = repr(value)
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[:_MOST_SHOWN]}…"
     return CheckpointError(
-        f"{file}: {key} can't be {value!r}", f"give {expected}, or get the model anew"
+        f"{file}: {key} can't be {shown}", f"give {expected}, or get the model anew"
     )
-
-
-def _value(field: "Field[Any]", value: object, file: str) -> object:
-    least = field.metadata.get("least", 1)
-
-    def is_whole(number: object) -> bool:
-        return type(number) is int and least <= number <= LARGEST
-
-    kinds: dict[object, tuple[Callable[[Any], bool], str]] = {
-        int: (is_whole, f"a whole number from {least} to {LARGEST}"),
-        float: (lambda v: type(v) in (int, float) and 0 < v < math.inf, "a number above 0"),
-        bool: (lambda v: type(v) is bool, "true or false"),
-        tuple[int, ...]: (
-            lambda v: type(v) is list and v != [] and all(map(is_whole, v)),
-            f"a list of whole numbers from {least} to {LARGEST}",
-        ),
-    }
-    is_usable, expected = kinds[field.type]
-    if not is_usable(value):
-        raise unusable(file, field.name, value, expected)
-    return tuple(value) if isinstance(value, list) else value

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from ursa_core.bundle_settings import BundleSettings, load_settings
-from ursa_core.errors import CheckpointError
+from ursa_core.bundle_settings import BundleSettings, PathConfig, load_settings
+from ursa_core.config_values import Whole, Wholes, read_config, whole, wholes
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 from ursa_core.hub import name_of
 from ursa_core.memory import SamplingMemory, Sizes, sampling_memory
@@ -24,14 +24,46 @@ _UNKNOWN_LICENCE = "not stated"
 
 
 @dataclass(frozen=True)
+class TransformerSizes:
+    """What ``transformer/config.json`` says of sizes, by its own names."""
+
+    hidden_size: Whole
+    intermediate_size: Whole
+    num_hidden_layers: Whole
+    num_attention_heads: Whole
+    num_key_value_heads: Whole
+    lm_head_size: Whole
+    head_dim: Whole = 128
+
+
+@dataclass(frozen=True)
+class TokenizerSizes:
+    """What ``vae/config.json`` says of sizes, by its own names."""
+
+    temporal_stride: Whole
+    spatial_stride: Whole
+    num_vq_embeddings: Whole
+    vq_embed_dim: Whole
+    block_out_channels: Wholes
+    patch_size: Whole = 4
+    temporal_patch_size: Annotated[int, whole(0)] = 0
+    levels: Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)] = PUBLISHED_LEVELS
+
+    @property
+    def patch_volume(self) -> int:
+        """Pixels of a patch, its frames among them."""
+        return self.patch_size**2 * (self.temporal_patch_size or self.patch_size)
+
+
+@dataclass(frozen=True)
 class Summary:
     """A model's sizes, path, grid, defaults and licence."""
 
     folder: Path
     settings: BundleSettings
-    transformer: dict[str, Any]
-    tokenizer: dict[str, Any]
-    strides: Strides
+    transformer: TransformerSizes
+    tokenizer: TokenizerSizes
+    is_image: bool
     path_kind: str
     alpha: float | None
     c: float | None
@@ -45,9 +77,14 @@ class Summary:
         return name_of(self.folder)
 
     @property
+    def strides(self) -> Strides:
+        """Pixels of a code."""
+        return Strides(self.tokenizer.temporal_stride, self.tokenizer.spatial_stride)
+
+    @property
     def num_codes(self) -> int:
         """Codes K of the codebook."""
-        return int(self.tokenizer["num_vq_embeddings"])
+        return self.tokenizer.num_vq_embeddings
 
     @property
     def num_parameters(self) -> int:
@@ -85,27 +122,23 @@ class Summary:
         return sampling_memory(self._sizes(), grid, shape, dtype_bytes, device, offload=offload)
 
     def _sizes(self) -> Sizes:
-        config, widths = self.transformer, self.tokenizer["block_out_channels"]
-        is_image = self.tokenizer["_class_name"] == IMAGE_CLASS
-        heads = config["num_attention_heads"] + 2 * config["num_key_value_heads"]
+        config, tokenizer = self.transformer, self.tokenizer
+        widths = tokenizer.block_out_channels
+        heads = config.num_attention_heads + 2 * config.num_key_value_heads
         return Sizes(
             transformer_parameters=self.parts["transformer"].parameters,
             tokenizer_parameters=self.parts["vae"].parameters,
             num_codes=self.num_codes,
-            code_width=self.tokenizer["vq_embed_dim"],
+            code_width=tokenizer.vq_embed_dim,
             prompt_length=self.settings.max_prompt_length,
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            attention=heads * (config.get("head_dim") or 128),
-            decoder_width=widths[0] if is_image else max(widths[:2]),
-            patch_volume=1 if is_image else self._patch_volume(),
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            attention=heads * config.head_dim,
+            decoder_width=widths[0] if self.is_image else max(widths[:2]),
+            patch_volume=1 if self.is_image else tokenizer.patch_volume,
             temporal_stride=self.strides.temporal,
-            levels=() if is_image else tuple(self.tokenizer.get("levels", PUBLISHED_LEVELS)),
+            levels=() if self.is_image else tokenizer.levels,
         )
-
-    def _patch_volume(self) -> int:
-        edge = int(self.tokenizer.get("patch_size", 4))
-        return edge**2 * int(self.tokenizer.get("temporal_patch_size", edge))
 
 
 def summary(folder: Path) -> Summary:
@@ -115,48 +148,24 @@ def summary(folder: Path) -> Summary:
         CheckpointError: a file is missing or damaged, or the model is of another kind.
     """
     check_classes(folder)
-    transformer = read_json(folder / "transformer" / "config.json")
-    tokenizer = read_json(folder / "vae" / "config.json")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    widths = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
-    _require_sizes(folder / "transformer" / "config.json", transformer, (*widths, "lm_head_size"))
-    strides = ("temporal_stride", "spatial_stride")
-    codes = ("num_vq_embeddings", "vq_embed_dim")
-    _require_sizes(folder / "vae" / "config.json", tokenizer, (*strides, *codes))
-    channels = tokenizer.get("block_out_channels")
-    if not isinstance(channels, list) or not channels or not all(map(_is_size, channels)):
-        raise CheckpointError(
-            f"{folder / 'vae' / 'config.json'} has no list of block_out_channels",
-            "get the model anew",
-        )
-    known = {key: value for key, value in scheduler.items() if value is not None}
+    transformer, vae = (folder / part / "config.json" for part in ("transformer", "vae"))
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    tokenizer, path = read_json(vae), read_config(PathConfig, read_json(scheduler), str(scheduler))
+    # Null stands for a default there.
+    sizes = {key: value for key, value in read_json(transformer).items() if value is not None}
     return Summary(
         folder=folder,
         settings=load_settings(folder),
-        transformer=transformer,
-        tokenizer=tokenizer,
-        strides=Strides(tokenizer["temporal_stride"], tokenizer["spatial_stride"]),
-        path_kind=scheduler.get("path") or ("metric" if "alpha" in known else "mixture"),
-        alpha=_number(known.get("alpha")),
-        c=_number(known.get("c")),
+        transformer=read_config(TransformerSizes, sizes, str(transformer)),
+        tokenizer=read_config(TokenizerSizes, tokenizer, str(vae)),
+        is_image=tokenizer["_class_name"] == IMAGE_CLASS,
+        path_kind=path.kind,
+        alpha=path.alpha,
+        c=path.c,
         licence=_licence(folder),
         parts=part_sizes(folder),
         file_bytes=folder_bytes(folder),
     )
-
-
-def _require_sizes(file: Path, config: dict[str, Any], keys: tuple[str, ...]) -> None:
-    for key in keys:
-        if not _is_size(config.get(key)):
-            raise CheckpointError(f"{file} has no whole number {key}", "get the model anew")
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and value > 0
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _licence(folder: Path) -> str:

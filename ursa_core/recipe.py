@@ -5,6 +5,7 @@ A recipe with faults is refused with all of them at once. The keys are in ``reci
 
 import contextlib
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -126,12 +127,54 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
+_MAX_BYTES = 1 << 16
+_MAX_NODES = 10_000
+_MAX_DIGITS = 100
+_MAX_DEPTH = 50
+_KINDS = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe loader that notes duplicate keys and reads 3e-4 as a number, as YAML 1.2 does."""
+    """Safe loader that notes duplicate keys and reads 3e-4 as a number, as YAML 1.2 does.
+
+    What aliases repeat is counted before it is built, and tags of no use in a recipe are refused:
+    some of them stop the safe loader itself.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.duplicates: list[str] = []
+        self._sizes: dict[int, int] = {}
+        self._open: set[int] = set()
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            self._size(node)
+        return node
+
+    def _size(self, node: yaml.Node) -> int:
+        """Values in a node with its aliases written out."""
+        if id(node) in self._sizes:
+            return self._sizes[id(node)]
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind not in _KINDS:
+            raise _fault(node, f"a value of the kind {kind} (put a text in quotes)")
+        if kind in ("int", "float") and len(node.value) > _MAX_DIGITS:
+            raise _fault(node, f"a number of more than {_MAX_DIGITS} characters")
+        if id(node) in self._open:
+            raise _fault(node, "it contains itself")
+        if len(self._open) == _MAX_DEPTH:
+            raise _fault(node, f"groups and lists are nested more than {_MAX_DEPTH} deep")
+        self._open.add(id(node))
+        inside = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = itertools.chain(*inside) if isinstance(node, yaml.MappingNode) else inside
+        size = 1 + sum(map(self._size, parts))
+        if size > _MAX_NODES:
+            raise _fault(node, f"with its aliases it has more than {_MAX_NODES} values")
+        self._open.discard(id(node))
+        self._sizes[id(node)] = size
+        return size
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -142,6 +185,10 @@ class _Loader(yaml.SafeLoader):
                     self.duplicates.append(f"{key.value}: given twice, again on line {line}")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _fault(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -156,6 +203,9 @@ def _load_yaml(text: str) -> tuple[Any, list[str]]:
     loader = _Loader(text)
     try:
         return loader.get_single_data(), loader.duplicates
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        # Scalars that their own tag doesn't fit, as `!!bool maybe`, stop the loader in many ways.
+        raise yaml.YAMLError(f"a value doesn't fit its tag ({error})") from error
     finally:
         loader.dispose()
 
@@ -167,6 +217,10 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise unreadable(path, error, "give the path of a YAML file", RecipeError) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path} is not UTF-8 text", "give a YAML file") from error
+    if len(text) > _MAX_BYTES:
+        raise RecipeError(
+            f"recipe {path} has {len(text)} characters, the most is {_MAX_BYTES}", "shorten it"
+        )
     try:
         raw, faults = _load_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

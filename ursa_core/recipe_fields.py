@@ -10,10 +10,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 MAX_CODES = 1 << 20
 
-Count = Annotated[int, Field(ge=1)]
-Steps = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0)]
-Above0 = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Steps = Annotated[int, Field(ge=0, lt=1 << 63)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+Above0 = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -39,7 +40,7 @@ def _listed(value: Any) -> Any:
 OneOrMore = Annotated[list[Name], Field(min_length=1), BeforeValidator(_listed)]
 # YAML has lists only, so pairs are read leniently; their two numbers stay strict.
 Interval = Annotated[tuple[Share, Share], Field(strict=False), AfterValidator(_ordered)]
-Size = Annotated[tuple[Count, Count], Field(strict=False)]
+Size = Annotated[tuple[Width, Width], Field(strict=False)]
 Levels = Annotated[
     list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1), AfterValidator(_codebook)
 ]
@@ -132,11 +133,11 @@ class TrainSettings(Section):
 class TokenizerModel(Section):
     """Widths, strides and codes of a video tokenizer."""
 
-    block_out_channels: Annotated[list[Count], Field(min_length=2)]
+    block_out_channels: Annotated[list[Width], Field(min_length=2)]
     """Width after the input, then of each stage."""
-    layers_per_block: Count = 1
+    layers_per_block: Width = 1
     """Residual blocks of an encoder stage; the decoder has one more."""
-    latent_channels: Count = 16
+    latent_channels: Width = 16
     """Width between network and quantizer."""
     levels: Levels
     """FSQ levels, the first one fastest; their product is the number of codes."""
@@ -172,9 +173,9 @@ class TokenizerData(Section):
     """Part of the source: train or heldout; the shapes alone have all, too."""
     frames: Count
     """Frames of a clip: 1 + a multiple of the temporal stride."""
-    height: Count
+    height: Width
     """Pixels, a multiple of the spatial stride."""
-    width: Count
+    width: Width
     """Pixels, a multiple of the spatial stride."""
     more_sizes: list[Size] = []
     """More pairs of height and width; steps take turns between height × width and these."""
@@ -203,19 +204,19 @@ class GeneratorModel(Section):
 
     preset: Literal["nano", "0.6B", "1.7B", "4B"]
     """Named size that the other keys start from."""
-    hidden_size: Count | None = None
+    hidden_size: Width | None = None
     """Width."""
-    intermediate_size: Count | None = None
+    intermediate_size: Width | None = None
     """Width inside the MLP."""
-    num_hidden_layers: Count | None = None
+    num_hidden_layers: Width | None = None
     """Layers."""
-    num_attention_heads: Count | None = None
+    num_attention_heads: Width | None = None
     """Query heads, a multiple of the key/value heads."""
-    num_key_value_heads: Count | None = None
+    num_key_value_heads: Width | None = None
     """Key and value heads."""
-    head_dim: Annotated[int, Field(ge=16, multiple_of=16)] | None = None
+    head_dim: Annotated[int, Field(ge=16, le=1 << 16, multiple_of=16)] | None = None
     """Width of a head."""
-    max_prompt_length: Count
+    max_prompt_length: Width
     """Tokens that every prompt is padded to; longer ones are cut."""
 
 
@@ -246,7 +247,7 @@ class GeneratorData(Section):
 class LoraSettings(Section):
     """A LoRA adapter that is trained in place of the weights of ``init``; peft makes its layers."""
 
-    rank: Count | None = None
+    rank: Width | None = None
     """Rank of the change of each matrix, 4 to 64 as a rule; null trains the weights themselves."""
     alpha: Above0 | None = None
     """Factor of the change, over the rank; null is the rank, a factor of 1."""

@@ -1,5 +1,6 @@
 """Weights of a model folder: safetensors, read into a network tensor by tensor, and written."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ursa_core.config_values import unusable
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
 from ursa_core.model_folder import WEIGHTS, index_of, read_json, write_json
@@ -40,11 +42,9 @@ def load_weights(
 
     Raises:
         CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
-            shape or no plain float.
+            shape, no plain float or not finite.
     """
-    files = weight_files(folder)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_tensors(shapes, folder, files)
+    files = check_weights(model, folder)
     state: dict[str, Tensor] = {}
     for name, file in files.items():
         # A mapped file keeps the pages that were read until it is closed, hence one opening each.
@@ -52,8 +52,49 @@ def load_weights(
             weight = tensors.get_tensor(name)
             weight = weight if change is None else change(name, weight)
             state[name] = weight.to(device, dtype, copy=True)
+        if not all(map(math.isfinite, torch.stack(state[name].aminmax()).tolist())):
+            raise CheckpointError(
+                f"{folder}: {name} holds numbers that aren't finite in {str(dtype)[6:]}",
+                "get the model anew; its weights are damaged",
+            )
     model.load_state_dict(state, assign=True)
     model.to(device)
+
+
+def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) -> None:
+    """Refuse a config with more layers than there are tensors, before a network is built of it.
+
+    Building takes time for each layer, even where it takes no memory.
+
+    Args:
+        folder: With the weights.
+        file: Config, for messages.
+        key: Name of its number of layers.
+        layers: That number.
+        times: How often so many are built.
+
+    Raises:
+        CheckpointError: There are fewer tensors, or a file is missing or damaged.
+    """
+    most = len(weight_files(folder)) // times
+    if layers > most:
+        raise unusable(file, key, layers, f"at most {most}, by the number of its tensors")
+
+
+def check_weights(model: nn.Module, folder: Path) -> dict[str, Path]:
+    """The file of each of a model's tensors in a folder, whose names and shapes are known to fit.
+
+    Args:
+        model: Best built under ``torch.device("meta")``.
+        folder: With the weights.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
+            shape or no plain float.
+    """
+    files = weight_files(folder)
+    check_tensors({name: tuple(v.shape) for name, v in model.state_dict().items()}, folder, files)
+    return files
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ursa_core.config_values import read_config, unusable
+from ursa_core.config_values import Whole, read_config, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.model_folder import (
     Layout,
@@ -23,7 +23,7 @@ from ursa_core.model_folder import (
     read_json,
 )
 from ursa_core.models.presets import Size
-from ursa_core.models.transformer import Transformer
+from ursa_core.models.transformer import NormEps, RopeTheta, Transformer
 from ursa_core.weights import check_tensors, opened, weight_files
 
 CONFIG = "config.json"
@@ -50,15 +50,15 @@ class Qwen3Config:
         head_dim: width of a head.
     """
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    vocab_size: int
-    rope_theta: float
-    rms_norm_eps: float
-    head_dim: int = 128
+    hidden_size: Whole
+    intermediate_size: Whole
+    num_hidden_layers: Whole
+    num_attention_heads: Whole
+    num_key_value_heads: Whole
+    vocab_size: Whole
+    rope_theta: RopeTheta
+    rms_norm_eps: NormEps
+    head_dim: Whole = 128
 
     @property
     def size(self) -> Size:

@@ -6,14 +6,14 @@ in the codes. Attention is full, the padding included. Weight names are those of
 Qwen3, so that its checkpoints and the published URSA ones load as they are.
 """
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ursa_core.config_values import read_config, unusable
+from ursa_core.config_values import Whole, number, read_config, unusable, whole
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
 from ursa_core.memory import MLP_ROWS
@@ -21,6 +21,10 @@ from ursa_core.model_folder import TRANSFORMER_CLASS
 from ursa_core.models.cpu_products import attend, rms_norm
 from ursa_core.models.presets import Size
 from ursa_core.models.rope import positions, rotate, rotations
+
+RopeTheta = Annotated[float, number(1, 1e12)]
+NormEps = Annotated[float, number(1e-12, 1)]
+"""Ranges in which float32 keeps rotations apart and norms finite."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,17 @@ class TransformerConfig:
         rms_norm_eps: of the norms.
     """
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    lm_vocab_size: int
-    lm_head_size: int
-    bov_token_id: int = field(metadata={"least": 0})
-    head_dim: int = 128
-    rope_theta: float = 1_000_000.0
-    rms_norm_eps: float = 1e-6
+    hidden_size: Whole
+    intermediate_size: Whole
+    num_hidden_layers: Whole
+    num_attention_heads: Whole
+    num_key_value_heads: Whole
+    lm_vocab_size: Whole
+    lm_head_size: Whole
+    bov_token_id: Annotated[int, whole(0)]
+    head_dim: Annotated[int, whole(1, 1 << 16)] = 128
+    rope_theta: RopeTheta = 1_000_000.0
+    rms_norm_eps: NormEps = 1e-6
 
     @classmethod
     def from_size(

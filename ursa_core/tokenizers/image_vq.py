@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from ursa_core.config_values import read_config, unusable
+from ursa_core.config_values import Switch, Whole, Wholes, read_config, unusable
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.model_folder import IMAGE_CLASS
@@ -36,13 +36,13 @@ class ImageTokenizerConfig:
         attn_up_block: the same in the decoder's first stage.
     """
 
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    latent_channels: int = 16
-    num_vq_embeddings: int = 16_384
-    vq_embed_dim: int = 8
-    attn_down_block: bool = False
-    attn_up_block: bool = False
+    block_out_channels: Wholes = (128, 256, 512, 512)
+    layers_per_block: Whole = 2
+    latent_channels: Whole = 16
+    num_vq_embeddings: Whole = 16_384
+    vq_embed_dim: Whole = 8
+    attn_down_block: Switch = False
+    attn_up_block: Switch = False
 
     # What a video tokenizer's config has besides: one frame a latent frame, no patches, no FSQ.
     temporal_stride: ClassVar[int] = 1

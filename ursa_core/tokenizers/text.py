@@ -1,7 +1,9 @@
 """Prompts to ids: a thin wrapper over published BPE tokenizers and small word-level ones."""
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +12,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from ursa_core import files
+from ursa_core.config_values import LARGEST, unusable
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
+from ursa_core.json_files import parse_object
 
 PAD_WORD = "[PAD]"
 UNKNOWN_WORD = "[UNK]"
@@ -34,6 +38,17 @@ class TextTokenizer:
 
     def __init__(self, backend: Tokenizer, pad_token: str, max_prompt_length: int) -> None:
         pad_id = backend.token_to_id(pad_token)
+        max_id = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+        if max_id > LARGEST:
+            raise CheckpointError(
+                f"the text tokenizer has the id {max_id}", f"its ids should be {LARGEST} at most"
+            )
+        unknown = getattr(backend.model, "unk_token", None)
+        if unknown is not None and backend.token_to_id(unknown) is None:
+            raise CheckpointError(
+                f"the vocabulary of the text tokenizer lacks its own unknown token {unknown!r}",
+                "get the model anew; its tokenizer is of two versions",
+            )
         if pad_id is None:
             raise CheckpointError(
                 f"the text tokenizer has no padding token {pad_token!r}",
@@ -169,8 +184,76 @@ class TextTokenizer:
 
     def _encode(self, texts: list[str]) -> list[Any]:
         # Published checkpoints add no special token to a prompt; bov follows as part of the model.
-        encodings: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
+        with _explained("the text tokenizer can't read the prompt", "use another model"):
+            encodings: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
         return encodings
+
+
+@contextmanager
+def _explained(message: str, hint: str) -> Iterator[None]:
+    """Whatever the tokenizer library raises, its panics too, as a CheckpointError."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except BaseException as error:
+        # The library raises bare Exception, and panics are no Exception at all.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{message}: {reason}", hint) from error
+
+
+_NORMALIZERS = (
+    *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "BertNormalizer"),
+    *("Prepend", "Replace", "ByteLevel", "Nmt", "Sequence"),
+)
+_PRE_TOKENIZERS = (
+    *("BertPreTokenizer", "ByteLevel", "Metaspace", "Whitespace", "WhitespaceSplit", "Digits"),
+    *("Punctuation", "CharDelimiterSplit", "Split", "UnicodeScripts", "FixedLength", "Sequence"),
+)
+_MAX_REPLACEMENT = 64
+_MAX_GROWTH = 1000
+_MAX_REGEX = 1000
+_REPEATED_GROUP = re.compile(r"\)[*+{]|\\[1-9k]")
+"""What makes a regular expression take time that is exponential in its text: a repeated group, or
+a reference back. No published tokenizer has one."""
+
+
+def _check_pieces(content: Mapping[str, Any], file: Path | str) -> None:
+    """Refuse a ``tokenizer.json`` whose parts can grow or stall without bound.
+
+    Raises:
+        CheckpointError: A part is of an unknown type, or replaces or matches too much.
+    """
+    growth = 1
+    for key, inside, known in (
+        ("normalizer", "normalizers", _NORMALIZERS),
+        ("pre_tokenizer", "pretokenizers", _PRE_TOKENIZERS),
+    ):
+        left = [content.get(key)]
+        while left:
+            part = left.pop()
+            if part is None:
+                continue
+            kind = part.get("type") if isinstance(part, dict) else part
+            if kind not in known or not isinstance(part, dict):
+                raise unusable(str(file), key, kind, f"one of {', '.join(known)}")
+            parts = part.get(inside, [])
+            left += parts if isinstance(parts, list) else [parts]
+            text = part.get("content", part.get("prepend"))
+            if isinstance(text, str):
+                growth *= len(text) + 1
+                if len(text) > _MAX_REPLACEMENT or growth > _MAX_GROWTH:
+                    expected = f"replacements of at most {_MAX_REPLACEMENT} characters, few in all"
+                    raise unusable(str(file), f"{key} {kind}", text, expected)
+            pattern = part.get("pattern")
+            regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+            if isinstance(regex, str) and (
+                len(regex) > _MAX_REGEX or _REPEATED_GROUP.search(regex)
+            ):
+                expected = "a short expression without repeated groups and references back"
+                raise unusable(str(file), f"the pattern of its {key}", regex, expected)
 
 
 def _content(token: object) -> str | None:
@@ -183,7 +266,7 @@ def _content(token: object) -> str | None:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     try:
-        config = json.loads(regular_file(path).read_text(encoding="utf-8"))
+        return parse_object(regular_file(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} has no tokenizer_config.json", "check the path, or fetch the model again"
@@ -191,17 +274,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         hint = "fetch the model again; the file is damaged"
         raise unreadable(path, error, hint, CheckpointError) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds no JSON object", "fetch the model again")
-    return config
 
 
 def _read_fast(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(regular_file(path)))
-    except Exception as error:  # the library raises bare Exception
-        hint = "fetch the model again; the file is damaged"
-        raise unreadable(path, error, hint, CheckpointError) from error
+    with _explained(f"{path} can't be read", "fetch the model again; the file is damaged"):
+        text = regular_file(path).read_text(encoding="utf-8")
+        _check_pieces(parse_object(text), path)
+        return Tokenizer.from_str(text)
 
 
 def _read_with_transformers(folder: Path) -> Tokenizer:
@@ -213,18 +292,15 @@ def _read_with_transformers(folder: Path) -> Tokenizer:
         )
     from transformers import AutoTokenizer
 
-    try:
+    with _explained(f"the tokenizer in {folder} can't be read", "fetch the model again"):
         loaded = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # damaged files surface as many kinds
-        raise CheckpointError(
-            f"the tokenizer in {folder} can't be read: {error}", "fetch the model again"
-        ) from error
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise CheckpointError(
             f"{type(loaded).__name__} in {folder} has no fast version",
             "use a tokenizer that comes with a tokenizer.json",
         )
+    _check_pieces(parse_object(backend.to_str()), folder)
     return backend

@@ -10,18 +10,30 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from ursa_core.config_values import LARGEST, read_config, unusable
+from ursa_core.config_values import (
+    Switch,
+    Whole,
+    Wholes,
+    read_config,
+    unusable,
+    whole,
+    wholes,
+)
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+
+MAX_CODES = 1 << 20
+"""Bound of the codes that levels make, whose vectors are all held at once."""
+Levels = Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)]
 
 
 @dataclass(frozen=True)
@@ -43,15 +55,15 @@ class VideoTokenizerConfig:
             as in all published checkpoints.
     """
 
-    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
-    layers_per_block: int = 2
-    latent_channels: int = 16
-    levels: tuple[int, ...] = field(default=PUBLISHED_LEVELS, metadata={"least": 2})
-    spatial_stride: int = 8
-    temporal_stride: int = 4
-    patch_size: int = 4
-    causal: bool = False
-    temporal_patch_size: int = 0
+    block_out_channels: Wholes = (128, 256, 512, 512)
+    layers_per_block: Whole = 2
+    latent_channels: Whole = 16
+    levels: Levels = PUBLISHED_LEVELS
+    spatial_stride: Whole = 8
+    temporal_stride: Whole = 4
+    patch_size: Whole = 4
+    causal: Switch = False
+    temporal_patch_size: Annotated[int, whole(0)] = 0
 
     def __post_init__(self) -> None:
         """Fill in the frames of a patch, so that equal networks have equal configs."""
@@ -123,9 +135,9 @@ class VideoTokenizerConfig:
             expected = f"{least} widths or more, for spatial_stride {read.spatial_stride}"
             raise unusable(file, "block_out_channels", list(widths), expected)
         num_codes = math.prod(read.levels)
-        if num_codes > LARGEST:
+        if num_codes > MAX_CODES:
             raise unusable(
-                file, "levels", list(read.levels), f"levels that make {LARGEST} codes or less"
+                file, "levels", list(read.levels), f"levels that make {MAX_CODES} codes or less"
             )
         if config.get("num_vq_embeddings", num_codes) != num_codes:
             raise CheckpointError(

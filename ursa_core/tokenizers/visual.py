@@ -1,5 +1,6 @@
 """The tokenizers of pixels that a model folder may hold, and decoding in the memory there is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,32 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 VisualTokenizer = VideoTokenizer | ImageTokenizer
 
 
-def build_visual_tokenizer(config: dict[str, Any]) -> VisualTokenizer:
+def build_visual_tokenizer(
+    config: dict[str, Any], check_depth: Callable[[str, str, int, int], None] = lambda *_: None
+) -> VisualTokenizer:
     """The tokenizer, without a checkpoint's weights, that a ``vae/config.json`` describes.
+
+    Args:
+        config: JSON object.
+        check_depth: Called before a network is built, with the file, a key, its number of layers,
+            and how often so many are built; refuses too many.
 
     Raises:
         CheckpointError: an unknown class, or a config that makes no network.
     """
     name = config.get("_class_name")
-    if name == VIDEO_CLASS:
-        return VideoTokenizer(VideoTokenizerConfig.from_json(config))
-    if name == IMAGE_CLASS:
-        return ImageTokenizer(ImageTokenizerConfig.from_json(config))
-    raise CheckpointError(
-        f"vae/config.json describes a {name!r}, which is no tokenizer of ursa's",
-        f"this version reads {VIDEO_CLASS} (video) and {IMAGE_CLASS} (images)",
-    )
+    if name not in (VIDEO_CLASS, IMAGE_CLASS):
+        raise CheckpointError(
+            f"vae/config.json describes a {name!r}, which is no tokenizer of ursa's",
+            f"this version reads {VIDEO_CLASS} (video) and {IMAGE_CLASS} (images)",
+        )
+    kind = VideoTokenizerConfig if name == VIDEO_CLASS else ImageTokenizerConfig
+    read = kind.from_json(config)
+    stages = len(read.block_out_channels)
+    check_depth("vae/config.json", "layers_per_block", read.layers_per_block, stages)
+    if isinstance(read, VideoTokenizerConfig):
+        return VideoTokenizer(read)
+    return ImageTokenizer(read)
 
 
 @torch.inference_mode()
