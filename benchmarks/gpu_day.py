@@ -42,7 +42,10 @@ LEAST_SECONDS = 10.0
 """A step with less time than this isn't begun."""
 TAIL_CHARACTERS = 3000
 NEEDED = ("ursa_core/", "ursa_cli/", "benchmarks/", "recipes/", "tests/", "pyproject.toml")
-NOT_NEEDED = ("docs/", "tests/golden/", "tests/parity/")
+NOT_NEEDED = (
+    "tests/parity/",
+    *(f"tests/golden/{name}" for name in ("published_tokenizer", "autoenc", "cosmos", "path_")),
+)
 MEASUREMENTS = (
     "environment",
     "sampling",

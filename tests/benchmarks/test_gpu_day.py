@@ -205,6 +205,23 @@ def test_the_command_runs_its_steps_as_processes(tmp_path, capsys):
     assert "environment" in capsys.readouterr().out
 
 
+def test_the_proof_is_what_pytest_reports(tmp_path, capsys):
+    wanted = ["--out", str(tmp_path), "--rehearse", "--only", "proof", "--minutes", "2"]
+    assert gpu_day.main(wanted) == 0, capsys.readouterr().out
+    proof = json.loads((tmp_path / "gpu_day.json").read_text())["steps"]["proof"]["result"]
+    assert proof["passed"] == 1
+    assert proof["failed"] == []
+    assert any("codes equal after one step" in name for name in proof["noted"])
+
+
+def test_failures_of_the_proof_are_named(tmp_path):
+    report = "<testsuite><testcase name='a'><failure/></testcase><testcase name='b'/></testsuite>"
+    (tmp_path / "proof.xml").write_text(report)
+    found = gpu_day.proof_of(tmp_path / "proof.xml")
+    assert found == {"passed": 1, "skipped": 0, "failed": ["a"], "noted": {}}
+    assert gpu_day.proof_of(tmp_path / "none.xml") is None
+
+
 def test_files_that_it_does_not_need_are_listed():
     needed, others = gpu_day.needless_files()
     names = {name for _, name in others}
