@@ -39,6 +39,29 @@ def test_json_lines_give_options_in_their_types(tmp_path: Path) -> None:
     assert second.given == {"prompt": "b\u2028c", "steps": 4, "guidance": 0.5}
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c"])
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl"])
+def test_lines_end_where_editors_end_them(suffix: str, separator: str, tmp_path: Path) -> None:
+    texts = [f"a red{separator}boat", "a ship", "x"]
+    rows = [json.dumps({"prompt": text}, ensure_ascii=False) for text in texts]
+    header = ["prompt"] if suffix == ".csv" else []
+    lines = [*header, *(rows if suffix == ".jsonl" else texts)]
+    ends = ["\r\n", "\r", "\n", "\n"][: len(lines)]
+    content = "".join(line + end for line, end in zip(lines, ends, strict=True))
+    found = read(content, tmp_path, suffix)
+    assert [line.given["prompt"] for line in found.lines] == texts
+    assert [line.number for line in found.lines] == [k + len(header) for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+def test_a_nul_is_called_one(suffix: str, tmp_path: Path) -> None:
+    found = read("prompt\na\0 long enough prompt\nb\n", tmp_path, suffix)
+    assert [(f.number, f.reason, f.hint) for f in found.faults] == [
+        (2, "prompt holds a NUL character", "delete that character")
+    ]
+    assert found.lines[-1].given == {"prompt": "b"}
+
+
 def test_csv_names_its_columns_and_may_span_lines(tmp_path: Path) -> None:
     found = read('prompt, steps\n"a, b\nc",3\nd,\n', tmp_path, ".csv")
     assert found.lines == [
@@ -65,7 +88,7 @@ def test_standard_input_is_prompts_or_json_lines(content: bytes, kind: str) -> N
         ('{"prompt": "a"', "not JSON", "one object a line"),
         ('["a"]', "not a JSON object", "one object a line"),
         ('{"prompt": 3}', "prompt can't be 3", "give a text"),
-        ('{"prompt": "a\\u0000"}', "prompt is not UTF-8", "save it as UTF-8"),
+        ('{"prompt": "a\\u0000"}', "prompt holds a NUL", "delete that character"),
         ('{"prompt": "\\ud800"}', "prompt is not UTF-8", "save it as UTF-8"),
         ('{"steps": 2.5}', "steps can't be 2.5", "give a whole number"),
         ('{"steps": true}', "steps can't be True", "give a whole number"),
@@ -103,6 +126,7 @@ def test_rows_of_a_csv_need_all_columns(tmp_path: Path) -> None:
         (b"\n \n", ".jsonl", "holds no items", "one a line"),
         (b"prompt,seed\n", ".csv", "holds no items", "one a line"),
         ("a red circle".encode("utf-16"), ".txt", "is not UTF-8 text", "save it"),
+        ("a red circle".encode("utf-16-le"), ".txt", "is not UTF-8 text", "save it"),
         (b"prompt,sede\na,1\n", ".csv", "line 1: unknown column 'sede'", "did you mean seed?"),
         (b"a red circle\n", ".csv", "line 1: unknown column", "first line names the columns"),
         (b"prompt,prompt\na,1\n", ".csv", "column prompt is there twice", "keep one"),

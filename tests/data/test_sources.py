@@ -69,6 +69,57 @@ def test_jsonl_keeps_line_separators_and_adds_rows_of_one_file(tmp_path: Path) -
     assert read_metadata(tmp_path.parent) == Metadata()
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c"])
+def test_lines_end_where_editors_end_them(separator: str, tmp_path: Path) -> None:
+    caption = f"a red{separator}boat"
+    touch(tmp_path / "a.txt", f"{caption}\r\na ship\rx\n")
+    assert read_caption_file(tmp_path / "a.mp4") == (caption, "a ship", "x")
+    touch(tmp_path / "metadata.csv", f'file,caption\r\na.mp4,{caption}\r\nb.mp4,"x\ny"\r\nc\r\n')
+    found = read_metadata(tmp_path)
+    assert found.captions == {tmp_path / "a.mp4": (caption,), tmp_path / "b.mp4": ("x\ny",)}
+    assert [path.name for path in found.faults] == ["metadata.csv:5"]
+
+
+def test_null_is_absent(tmp_path: Path) -> None:
+    rows = [
+        {"file": None, "path": "a.mp4", "short_caption": None, "long_caption": "a ramp"},
+        {"file": "b.mp4", "captions": [None, "x"]},
+        {"file": "c.mp4", "text": None},
+        {"file": None, "text": "x"},
+    ]
+    touch(tmp_path / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    found = read_metadata(tmp_path)
+    captions = {path.name: captions for path, captions in found.captions.items()}
+    assert captions == {"a.mp4": ("a ramp",), "b.mp4": ("x",), "c.mp4": ()}
+    assert [fault.message for fault in found.faults.values()] == [
+        f"{tmp_path / 'metadata.jsonl'}:4: no file name"
+    ]
+
+
+def test_texts_that_no_file_can_hold_cost_their_row(tmp_path: Path) -> None:
+    rows = [
+        '{"file": "a\\u0000.mp4", "text": "x"}',
+        '{"file": "\\ud800.mp4", "text": "x"}',
+        '{"file": "b.mp4", "text": "\\ud800"}',
+        '{"file": "c.mp4", "text": ' + "[" * 100_000,
+        '{"file": "d.mp4", "text": "fine"}',
+    ]
+    touch(tmp_path / "metadata.jsonl", "\n".join(rows))
+    found = read_metadata(tmp_path)
+    assert found.captions == {tmp_path / "d.mp4": ("fine",)}
+    assert len(found.faults) == 4
+
+
+def test_names_of_caption_files_have_any_case(tmp_path: Path) -> None:
+    row = json.dumps({"file": "a.mp4", "caption": "a boat"})
+    (source,) = find_sources([touch(tmp_path / "LIST.JSONL", row)])
+    assert source.captions == ("a boat",)
+    touch(tmp_path / "METADATA.JSONL", row)
+    assert read_metadata(tmp_path).captions == {tmp_path / "a.mp4": ("a boat",)}
+    touch(tmp_path / "b.TXT", "a ship")
+    assert read_caption_file(tmp_path / "b.MP4") == ("a ship",)
+
+
 def test_faulty_jsonl_names_every_line(tmp_path: Path) -> None:
     lines = [
         '{"file": "a.mp4", "caption": "fine"}',

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,8 +87,10 @@ def read_list(
             content = regular_file(Path(source), or_pipe=True).read_bytes()
     except OSError as error:
         raise unreadable(Path(name), error, "check the path") from error
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content:
+    # Lines as editors count them: splitlines would also break at characters that texts may hold.
+    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    is_utf16 = 4 * content.count(b"\0") > len(content)  # of English letters every second byte is 0
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff") or is_utf16:
         raise DataError(f"{name} is not UTF-8 text", _UTF8_HINT)
     if is_stream:
         suffix = ".jsonl" if content.lstrip()[:1] == b"{" else ".txt"
@@ -159,7 +162,6 @@ def _json_rows(content: bytes, columns: Columns) -> _Rows:
 
 def _decoded_lines(content: bytes) -> Iterator[tuple[int, str | UsageError]]:
     """Number and text of each line that isn't empty."""
-    # Only "\n" ends a line: splitlines would break at characters that JSON allows in strings.
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -171,7 +173,7 @@ def _decoded_lines(content: bytes) -> Iterator[tuple[int, str | UsageError]]:
 
 def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
     text = content.decode(errors="surrogateescape")
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text), strict=True)
     header = [field.strip() for field in reader.fieldnames or []]
     for field in header:
         if field not in columns:
@@ -217,7 +219,9 @@ def _converted(column: str, value: object, kind: type) -> object:
         if texts and all(isinstance(text, str) for text in texts):
             return [_converted(column, text, str) for text in texts]
     elif kind is str and isinstance(value, str):
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if "\0" in value:
+            raise UsageError(f"{column} holds a NUL character", "delete that character")
+        if any("\ud800" <= character <= "\udfff" for character in value):
             raise UsageError(f"{column} is not UTF-8 text", _UTF8_HINT)
         return value
     elif kind is bool:

@@ -1,6 +1,7 @@
 """Captions of media files: a text file beside each, or one metadata table for a folder."""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +51,9 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
     Raises:
         DataError: the file exists but isn't readable UTF-8 text.
     """
-    path = media.with_suffix(".txt")
-    lines = _read_text(path).splitlines() if path.is_file() else []
+    texts = (media.with_suffix(suffix) for suffix in (".txt", ".TXT"))
+    path = next((text for text in texts if text.is_file()), None)
+    lines = _read_text(path).split("\n") if path else []
     for number, line in enumerate(lines, start=1):
         if not _is_utf8(line):
             raise DataError(f"{path}:{number}: {_NOT_UTF8}", _HINTS[_NOT_UTF8])
@@ -66,12 +68,14 @@ def read_metadata(folder: Path) -> Metadata:
     Raises:
         DataError: both tables exist, or the table can't be opened or is wrong throughout.
     """
-    tables = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
+    found = folder.glob("[mM]*.*[lLvV]")  # any case, on any file system
+    tables = sorted(p for p in found if p.name.lower() in METADATA_NAMES and p.is_file())
     if not tables:
         return Metadata()
     if len(tables) > 1:
         raise DataError(
-            f"{folder} has both {' and '.join(METADATA_NAMES)}", "keep the one that is right"
+            f"{folder} has both {' and '.join(table.name for table in tables)}",
+            "keep the one that is right",
         )
     return read_manifest(tables[0], must_be_inside=True)
 
@@ -81,8 +85,9 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
 
     A row names its file in the column ``file``, ``file_name`` or ``path``, relative to the table's
     folder, and its captions in ``caption``, ``text``, ``prompt``, ``captions``, ``short_caption``
-    or ``long_caption``, several of them together: a string, or in JSON a list of strings. Further
-    rows of the same file add captions. Faulty rows are left out and named in the result.
+    or ``long_caption``, several of them together: a string, or in JSON a list of strings; null is
+    nothing. Further rows of the same file add captions. Faulty rows are left out and named in the
+    result.
 
     Args:
         table: the file; a pipe or standard input is JSON lines if it begins with ``{``, else CSV.
@@ -96,7 +101,7 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     faults: dict[Path, DataError] = {}
     stray: Path | None = None
     text = _read_text(table)
-    is_json = text.lstrip()[:1] == "{" if is_stream(table) else table.suffix == ".jsonl"
+    is_json = text.lstrip()[:1] == "{" if is_stream(table) else table.suffix.lower() == ".jsonl"
     rows = _jsonl_rows(text) if is_json else _csv_rows(text)
     for line, row in rows:
         place = Path(f"{table}:{line}")
@@ -125,9 +130,11 @@ def is_stream(table: Path) -> bool:
 
 def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
     """The file of one row; the ValueError says what is wrong with it."""
-    name = next((row[column] for column in FILE_COLUMNS if column in row), None)
+    name = next((row[c] for c in FILE_COLUMNS if row.get(c) is not None), None)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file name")
+    if "\0" in name or not _is_utf8(name):
+        raise ValueError("the file name holds what no text does")
     is_outside = Path(name).is_absolute() or ".." in Path(name).parts
     if must_be_inside and is_outside:
         raise ValueError(f"{name!r} lies outside the folder")
@@ -142,16 +149,17 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
     captions: list[str] = []
     for column in columns:
         value = row[column]
-        values = value if isinstance(value, list) else [value]
+        values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         if not all(isinstance(caption, str) for caption in values):
             raise ValueError(f"{column} is neither a text nor a list of texts")
+        if not _is_utf8("".join(values)):
+            raise ValueError(_NOT_UTF8)
         captions += values
     return _clean(captions)
 
 
 def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Line numbers with the row, or with what is wrong with the line."""
-    # Only "\n" ends a line here: splitlines would break at characters that JSON allows in strings.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -168,8 +176,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Line numbers with the row, or with what is wrong with the line."""
-    lines = text.splitlines(keepends=True)
-    reader = csv.DictReader(lines, strict=True)
+    reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         for row in reader:
             if None in row:
@@ -185,7 +192,11 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 
 
 def _read_text(path: Path) -> str:
-    """The file's text; bytes that aren't UTF-8 become surrogates, see ``_is_utf8``."""
+    """The file's text; bytes that aren't UTF-8 become surrogates, see ``_is_utf8``.
+
+    Every line ends with a line feed, as editors count them: ``splitlines`` would also break at
+    form feeds and at separators of Unicode, which are part of a text.
+    """
     try:
         file = regular_file(path, or_pipe=True)
         return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -194,7 +205,7 @@ def _read_text(path: Path) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for character in text)
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _clean(captions: list[str]) -> tuple[str, ...]:

@@ -208,7 +208,7 @@ def run_step(step: Step, folder: Path, repo: Path, samples_digest: str) -> str |
 def last_line(folder: Path) -> str:
     """The last line of a step's log that says something."""
     text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     return lines[-1][:200] if lines else "it said nothing"
 
 

@@ -44,7 +44,7 @@ def cut_figures(run: Path, steps: int) -> None:
     if not file.exists():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n"):
         with contextlib.suppress(ValueError):  # the last one may be cut short
             kept += [line + "\n"] if parse_json(line, finite=False)["step"] <= steps else []
     files.write(file, "".join(kept))
