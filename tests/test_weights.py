@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import WEIGHTS, index_of
+from ursa_core.model_folder import WEIGHTS, check_model, index_of, part_sizes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.weights import load_weights, save_weights
 
@@ -125,6 +125,44 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     write_shards(tmp_path)
     (tmp_path / SHARDS[1]).unlink()
     refused(tmp_path, f"{SHARDS[1]} is missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        (WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (WEIGHTS, b"cut", "cut short"),
+        (f"{WEIGHTS[:-12]}.fp16.safetensors", b"", f"fp16.safetensors to {WEIGHTS}"),
+        (f"{WEIGHTS[:-12]}-00001-of-00002.fp16.safetensors", b"", f"{INDEX} and the files"),
+        ("diffusion_pytorch_model.bin", b"", "get its weights as .safetensors"),
+        ("README.md", b"", "get the model anew"),
+    ],
+)
+def test_weights_of_another_form_are_told(
+    tmp_path: Path, name: str, content: bytes, hint: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=WEIGHTS) as caught:
+        load_weights(network(), tmp_path)
+    assert hint in caught.value.hint
+    part = tmp_path / "transformer"
+    part.mkdir()
+    (tmp_path / name).rename(part / name)
+    with pytest.raises(CheckpointError) as caught:
+        part_sizes(tmp_path)
+    assert hint in caught.value.hint
+    if name != WEIGHTS:
+        with pytest.raises(CheckpointError, match="it lacks") as caught:
+            check_model(tmp_path)
+        assert hint in caught.value.hint or name == "README.md"
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_names_of_wrapped_networks_are_told(tmp_path: Path, prefix: str) -> None:
+    save_file({prefix + name: value for name, value in tensors().items()}, tmp_path / WEIGHTS)
+    with pytest.raises(CheckpointError, match="tensor") as caught:
+        load_weights(network(), tmp_path)
+    assert f"without the '{prefix}'" in caught.value.hint
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ TRANSFORMER_CLASS = "URSATransformer3DModel"
 SCHEDULER_CLASS = "KineticOptimalScheduler"
 VIDEO_CLASS = "AutoencoderVQCosmos3D"
 IMAGE_CLASS = "AutoencoderVQ"
+_LFS_POINTER = b"version https://git-lfs"
 _NUM_PIECES, _PIECE_BYTES = 64, 1 << 20
 CLASSES = {
     "model_index.json": (PIPELINE_CLASS,),
@@ -110,7 +111,28 @@ def read_json(file: Path) -> dict[str, Any]:
             "give a model folder with model_index.json, transformer/, vae/, scheduler/, tokenizer/",
         ) from error
     except (OSError, ValueError) as error:
-        raise unreadable(file, error, "get the model anew", CheckpointError) from error
+        raise unreadable(file, error, way_out(file), CheckpointError) from error
+
+
+def way_out(file: Path) -> str:
+    """What to do about a file of a model that is missing or can't be read."""
+    try:
+        with file.open("rb") as opened:
+            is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        is_pointer = False
+    if is_pointer:
+        return "it only points to the file: run `git lfs pull` in the clone, or download the file"
+    if file.suffix != ".safetensors" or file.exists():
+        return "get the model anew; the file is cut short or altered"
+    variants = sorted(file.parent.glob(f"{file.stem}.*.safetensors"))  # as .fp16.safetensors
+    if variants:
+        return f"rename {variants[0]} to {file.name}"
+    if any(file.parent.glob(f"{file.stem}-*.safetensors")):
+        return f"get {file.name}, or {index_of(file.name)} and the files that it lists"
+    if any(file.parent.glob("*.bin")):
+        return "get its weights as .safetensors: .bin files, which may hold code, aren't read"
+    return "get the model anew"
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
@@ -157,9 +179,11 @@ def check_model(folder: Path) -> None:
     for part in _NETWORKS:
         missing += [f"{part}/{name}" for name in missing_shards(folder / part)]
     if missing:
+        hints = [way_out(folder / name) for name in missing if name.endswith(WEIGHTS)]
         raise CheckpointError(
             f"{folder} is no whole URSA model, it lacks {listed(missing)}",
-            "get the missing files, or give another model",
+            next((hint for hint in hints if hint != "get the model anew"), None)
+            or "get the missing files, or give another model",
         )
     check_classes(folder)
 
@@ -241,7 +265,7 @@ def _part_size(part: Path) -> PartSize:
     if part.name in _NETWORKS:
         parameters = sum(_num_parameters(part / name) for name in _shards(part))
         if not parameters:
-            raise CheckpointError(f"{part} holds no weights", "get the model anew")
+            raise CheckpointError(f"{part} holds no weights", way_out(part / WEIGHTS))
     return PartSize(folder_bytes(part), parameters)
 
 
@@ -266,9 +290,9 @@ def _num_parameters(file: Path) -> int:
             names = weights.keys()
             return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing", "get the model anew") from error
+        raise CheckpointError(f"{file} is missing", way_out(file)) from error
     except (OSError, SafetensorError) as error:
-        raise unreadable(file, error, "get the model anew", CheckpointError) from error
+        raise unreadable(file, error, way_out(file), CheckpointError) from error
 
 
 def file_names(folder: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from ursa_core.config_values import unusable
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
-from ursa_core.model_folder import WEIGHTS, index_of, read_json, write_json
+from ursa_core.model_folder import WEIGHTS, index_of, read_json, way_out, write_json
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_WRAPPERS = ("module.", "_orig_mod.")
+"""Before the names of tensors that were saved from DataParallel, or a compiled model."""
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
 
 
@@ -108,13 +110,11 @@ def opened(file: Path) -> Iterator[Any]:
         with safe_open(regular_file(file), "pt") as tensors:
             yield tensors
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing", "get the model anew") from error
+        raise CheckpointError(f"{file} is missing", way_out(file)) from error
     except OSError as error:
-        raise unreadable(file, error, "get the model anew", CheckpointError) from error
+        raise unreadable(file, error, way_out(file), CheckpointError) from error
     except SafetensorError as error:
-        raise CheckpointError(
-            f"{file} is damaged: {error}", "get the model anew; the file is cut short or altered"
-        ) from error
+        raise CheckpointError(f"{file} is damaged: {error}", way_out(file)) from error
 
 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
@@ -173,7 +173,7 @@ def check_tensors(
     """
     for name in sorted(expected.keys() ^ files.keys()):
         what = "lacks the tensor" if name in expected else "has the foreign tensor"
-        raise CheckpointError(f"{folder} {what} {name}", "its config.json describes another model")
+        raise CheckpointError(f"{folder} {what} {name}", _hint_of(files))
     for file in sorted(set(files.values())):
         with opened(file) as tensors:
             for name in (name for name, home in files.items() if home == file):
@@ -189,6 +189,14 @@ def check_tensors(
                         f"{folder}: {name} is stored as {header.get_dtype()}",
                         f"get the model in one of {', '.join(_FLOATS)}",
                     )
+
+
+def _hint_of(names: Iterable[str]) -> str:
+    """What may be the matter with names that aren't those of a model."""
+    prefix = next((p for p in _WRAPPERS if any(name.startswith(p) for name in names)), None)
+    if prefix is None:
+        return "its config.json describes another model"
+    return f"save the model anew without the {prefix!r} that a training's wrapper puts before names"
 
 
 def save_weights(

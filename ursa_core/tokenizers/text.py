@@ -15,6 +15,7 @@ from ursa_core import files
 from ursa_core.config_values import LARGEST, unusable
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
 from ursa_core.json_files import parse_object
+from ursa_core.model_folder import way_out
 
 PAD_WORD = "[PAD]"
 UNKNOWN_WORD = "[UNK]"
@@ -148,12 +149,24 @@ class TextTokenizer:
         token = getattr(self._backend.model, "unk_token", None)
         return None if token is None else self.token_id(token)
 
+    def losses(self, texts: Sequence[str]) -> list[tuple[list[str], str]]:
+        """What is lost of each prompt: words that the vocabulary lacks, and the end that is cut.
+
+        Words as typed, each once, also behind the cut; BPE lacks none. The end is what doesn't fit
+        into ``max_prompt_length`` ids, or ``""``.
+        """
+        found = []
+        unknown, length = self._unknown_id, self.max_prompt_length
+        for text, encoding in zip(texts, self._encode(list(texts)), strict=True):
+            ids, offsets = encoding.ids, encoding.offsets
+            pairs = zip(ids, offsets, strict=True) if unknown in ids else ()
+            words = list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown))
+            found.append((words, text[offsets[length][0] :].strip() if len(ids) > length else ""))
+        return found
+
     def unknown_words(self, text: str) -> list[str]:
         """Words of a prompt that the vocabulary lacks, as typed, each once; BPE lacks none."""
-        (encoding,) = self._encode([text])
-        pairs = zip(encoding.ids, encoding.offsets, strict=True)
-        unknown = self._unknown_id
-        return list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown))
+        return self.losses([text])[0][0]
 
     def knows_any(self, text: str) -> bool:
         """Whether the vocabulary has any word of a prompt."""
@@ -162,10 +175,7 @@ class TextTokenizer:
 
     def cut(self, text: str) -> str:
         """The end of a prompt that doesn't fit into ``max_prompt_length`` ids, or ``""``."""
-        (encoding,) = self._encode([text])
-        if len(encoding.ids) <= self.max_prompt_length:
-            return ""
-        return text[encoding.offsets[self.max_prompt_length][0] :].strip()
+        return self.losses([text])[0][1]
 
     def save(self, folder: Path | str) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, which transformers loads too."""
@@ -272,12 +282,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} has no tokenizer_config.json", "check the path, or fetch the model again"
         ) from None
     except (OSError, ValueError) as error:
-        hint = "fetch the model again; the file is damaged"
-        raise unreadable(path, error, hint, CheckpointError) from error
+        raise unreadable(path, error, way_out(path), CheckpointError) from error
 
 
 def _read_fast(path: Path) -> Tokenizer:
-    with _explained(f"{path} can't be read", "fetch the model again; the file is damaged"):
+    with _explained(f"{path} can't be read", way_out(path)):
         text = regular_file(path).read_text(encoding="utf-8")
         _check_pieces(parse_object(text), path)
         return Tokenizer.from_str(text)
