@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from ursa_cli import output
+
 if TYPE_CHECKING:
     from ursa_core.bundle import Bundle
+    from ursa_core.data.caption_fit import CaptionFit
     from ursa_core.sampling.generate import GenerateOptions
 
 MAX_SHOWN = 60
@@ -28,8 +31,9 @@ def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
             warnings += _figure_warnings(text, bundle, bool(unknown))
         lost = bundle.text_tokenizer.cut(text)
         if lost:
-            lost = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
-            warnings.append(f"the {name} is too long for the model, this is cut off: {lost}")
+            warnings.append(
+                f"the {name} is too long for the model, this is cut off: {_start(lost)}"
+            )
     trained, shape = bundle.settings, pixel_shape(bundle, wanted)
     if bundle.subjects and (shape.height, shape.width) != (trained.height, trained.width):
         warnings.append(
@@ -37,6 +41,31 @@ def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
             f"may come out wrong at {shape.height}x{shape.width}"
         )
     return warnings
+
+
+def warn_of_captions(fit: "CaptionFit", model: str = "the model") -> None:
+    """Warn of captions that are too long for a model, or hold words that it doesn't know."""
+    if fit.num_cut:
+        output.warn(
+            f"{_share(fit.num_cut, fit.num)} are longer than the {fit.length} tokens that {model}"
+            f' reads: of "{_start(_visible(fit.example))}" this is cut off:'
+            f' "{_start(_visible(fit.lost))}"'
+        )
+    if fit.num_unknown:
+        words = [_visible(word) for word in fit.unknown]
+        more = ", …" if len(words) > MAX_WORDS else ""
+        output.warn(
+            f"{_share(fit.num_unknown, fit.num)} hold words that {model} doesn't know:"
+            f" {', '.join(words[:MAX_WORDS])}{more}"
+        )
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} of {of:,} captions ({100 * count / of:.3g} %)"
+
+
+def _start(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} …"
 
 
 def _figure_warnings(text: str, bundle: "Bundle", told_unknown: bool) -> list[str]:

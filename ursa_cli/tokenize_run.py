@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ursa_cli import options, output
 from ursa_cli.batch_run import local_device
+from ursa_cli.prompt_warnings import warn_of_captions
 from ursa_core.batches.shards import Shard, launched_shard, parse_shard
-from ursa_core.errors import DataError, UsageError
+from ursa_core.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
     from ursa_core.data.cuts import Cut, Filters, Mode
+    from ursa_core.data.items import Item
     from ursa_core.data.packs import Sprites
     from ursa_core.data.tokenize_report import ItemResult
     from ursa_core.tokenizers.visual import VisualTokenizer
@@ -24,13 +26,14 @@ NUM_SHAPES_CHECKED = 16
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded video tokenizer, its identity, how it wants clips cut, and steps of refinement."""
+    """A loaded video tokenizer, its identity, how clips are cut and refined, and its folder."""
 
     model: str
     tokenizer: "VisualTokenizer"
     digest: str
     cut: "Cut"
     refine: int
+    folder: Path
 
 
 def part_of(shard: str | None) -> Shard:
@@ -77,7 +80,7 @@ def load(
             f"the model {model} has an image tokenizer, whose codes can't be refined",
             "leave out --refine",
         )
-    return Encoder(name_of(folder, exact=True), tokenizer, digest, cut, refine)
+    return Encoder(name_of(folder, exact=True), tokenizer, digest, cut, refine, folder)
 
 
 def encode_clip(
@@ -93,6 +96,7 @@ def encode_clip(
     from ursa_core.data.tokenizing import tokenize_clip
 
     item = find_clip(given, seed, encoder.cut.fps, sprites)
+    _warn_of_captions([item], encoder)
     checked = check is None or check > 0
     result = tokenize_clip(
         item,
@@ -127,10 +131,16 @@ def encode_shards(
 
     cut = encoder.cut
     repeats: list[Path] = []
-    items = find_items(inputs, num, seed, cut.fps, repeats.append, sprites)
+    left_out: list[Path] = []
+    items = find_items(
+        inputs, num, seed, cut.fps, repeats.append, sprites, on_left_out=left_out.append
+    )
     items = [item for index, item in enumerate(items) if part.owns(index)]
     if repeats:
         output.note(f"given twice, taken once: {', '.join(map(str, repeats))}")
+    if left_out:
+        output.note(f"left out, as no media of a known suffix or unreadable: {_named(left_out)}")
+    _warn_of_captions(items, encoder)
     if check is None and any(given.startswith(PROCEDURAL) for given in inputs):
         check = NUM_SHAPES_CHECKED
     if fresh:
@@ -161,6 +171,34 @@ def encode_shards(
     if work.num_uncaptioned:
         output.note(f"clips without a caption: {work.num_uncaptioned}")
     _report(results, out, writer.shards, encoder, report.path, work.num_uncaptioned)
+
+
+def _named(paths: Sequence[Path], most: int = 4) -> str:
+    """The first few of many paths, sorted, whatever bytes their names hold."""
+    shown = [os.fsencode(path).decode(errors="backslashreplace") for path in sorted(paths)[:most]]
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return f"{', '.join(shown)}{more}"
+
+
+def _warn_of_captions(items: "Sequence[Item]", encoder: Encoder) -> None:
+    """Warn of captions of files that the model's text tokenizer, if it has one, can't take."""
+    from ursa_core.bundle_settings import load_settings, motion_prompt
+    from ursa_core.data.caption_fit import measure_captions
+    from ursa_core.data.items import FileItem
+    from ursa_core.tokenizers.text import TextTokenizer
+
+    captions = [c for item in items if isinstance(item, FileItem) for c in item.source.captions]
+    folder = encoder.folder / "tokenizer"
+    if not captions or not folder.is_dir():
+        return
+    settings = load_settings(encoder.folder)
+    prefix = motion_prompt(settings.motion, "") if settings.motion_prefix else ""
+    try:
+        texts = TextTokenizer.load(folder, settings.max_prompt_length)
+    except CheckpointError as error:
+        output.note(f"the length of captions isn't checked: {error.message}")
+        return
+    warn_of_captions(measure_captions(texts, captions, prefix.__add__), encoder.model)
 
 
 def decode_clip(

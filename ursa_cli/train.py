@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ursa_cli import options, output
+from ursa_cli.prompt_warnings import warn_of_captions
 
 if TYPE_CHECKING:
     from ursa_core.training.data_plan import DataPlan
@@ -90,7 +91,7 @@ def train(
             if now.fault and is_first:
                 output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")
 
-        trainer = train_recipe(settings, run, fresh, start, step)
+        trainer = train_recipe(settings, run, fresh, start, step, warn_of_captions)
     if not is_first:
         return
     output.data(
@@ -141,6 +142,8 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
         rows.append(("time", f"{plan.seconds_per_step:.3g} s a step, {hours:.3g} hours, about"))
     lines = [f"{name:<12}{value}" for name, value in rows]
     output.data({"run": str(run), **asdict(plan)}, lines=lines, paths=[run])
+    if plan.captions is not None:
+        warn_of_captions(plan.captions)
     if there and need > there:
         output.warn(
             f"{output.size(need)} are more than the {output.size(there)} that {plan.device} has"

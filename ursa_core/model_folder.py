@@ -117,7 +117,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def way_out(file: Path) -> str:
     """What to do about a file of a model that is missing or can't be read."""
     try:
-        with file.open("rb") as opened:
+        with regular_file(file).open("rb") as opened:
             is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
     except OSError:
         is_pointer = False

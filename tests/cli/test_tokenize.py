@@ -1,6 +1,9 @@
 """`ursa tokenize` through the command line, on a small random tokenizer."""
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ursa_cli.main import main
 from ursa_core.batches.part_files import PartFile
@@ -19,6 +23,7 @@ from ursa_core.data.shapes import training_clip
 from ursa_core.data.shards import read_shards
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media
+from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
 
@@ -265,6 +270,81 @@ def test_bad_captions_cost_only_their_clips(
     assert "2 of 3 clips were skipped" in err
     assert f"given twice, taken once: {media / '0.mkv'}" in err
     assert len(read_shards(tmp_path / "shards")) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes")
+def test_names_that_are_not_utf8_cost_only_their_files(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latin1 = os.fsdecode(b"caf\xe9")
+    shutil.copy(media / "0.mkv", media / f"{latin1}.mkv")
+    beside = tmp_path / latin1
+    beside.mkdir()
+    shutil.copy(media / "0.mkv", beside / "x.mkv")
+    (media / "link").symlink_to(beside)
+    (media / f"{latin1}.heic").touch()
+    code, out, err = tokenize(capsys, media, "-o", tmp_path / "shards", "--model", model, "--json")
+    assert (code, as_json(out)["num_done"], as_json(out)["num_skipped"]) == (1, 2, 2)
+    assert f"skipped: {media}/caf\\xe9.mkv: its path is not UTF-8" in err
+    assert f"skipped: {media}/link/x.mkv: its path is not UTF-8" in err
+    assert f"left out, as no media of a known suffix or unreadable: {media}/caf\\xe9.heic" in err
+    assert len(read_shards(tmp_path / "shards")) == 2
+    report = (tmp_path / "shards" / "report.jsonl").read_text()
+    assert report.count('"skipped"') == 2
+    code, _, err = tokenize(
+        capsys, media / f"{latin1}.mkv", "-o", tmp_path / "x.safetensors", "--model", model
+    )
+    assert (code, "its path is not UTF-8" in err) == (1, True)
+
+
+def test_bad_pictures_cost_only_themselves(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those with odd comments are whole, and read."""
+    picture = Image.new("RGB", (32, 32), "red")
+    for k, comment in enumerate(("[" * 100_000, f'{{"fps": {"9" * 5000}}}', '{"fps": null}')):
+        about = PngInfo()
+        about.add_text("comment", comment)
+        picture.save(media / f"odd{k}.png", pnginfo=about)
+    picture.save(media / "whole.png")
+    whole = (media / "whole.png").read_bytes()
+    for k, content in enumerate((whole[:-30], whole[:20], whole.replace(b"IDAT", b"IDAX"), b"\0")):
+        (media / f"bad{k}.png").write_bytes(content)
+    (media / "bad4.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(40))
+    code, out, err = tokenize(
+        capsys, media, "-o", tmp_path / "s", "--model", model, "--frames", "1", "--json"
+    )
+    assert (code, as_json(out)["num_done"], as_json(out)["num_skipped"]) == (1, 6, 5)
+    assert all(f"bad{k}." in err for k in range(5))
+
+
+def test_captions_that_the_model_cannot_take_are_warned_of(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(model, whole)
+    arguments = (media, "-o", tmp_path / "shards", "--model", whole, "--fresh")
+    assert "captions" not in tokenize(capsys, *arguments)[2]  # no text tokenizer, nothing to say
+    texts = "a red boat on a sea"
+    TextTokenizer.from_words([texts], 4).save(whole / "tokenizer")
+    settings = BundleSettings(
+        frames=5, height=16, width=24, fps=8.0, max_prompt_length=4, motion_prefix=False
+    )
+    save_settings(whole, settings)
+    (media / "0.txt").write_text("a red boat\na red boat on a sea")
+    (media / "1.txt").write_text("a quokka\na boat")
+    code, _, err = tokenize(capsys, *arguments)
+    assert code == 0
+    assert (
+        "warning: 1 of 4 captions (25 %) are longer than the 4 tokens that whole reads: "
+        'of "a red boat on a sea" this is cut off: "a sea"\n'
+    ) in err
+    assert "warning: 1 of 4 captions (25 %) hold words that whole doesn't know: quokka\n" in err
+    clip = (media / "1.mkv", "-o", tmp_path / "x.safetensors", "--model", whole)
+    assert "1 of 2 captions (50 %) hold words" in tokenize(capsys, *clip)[2]
+    (media / "0.txt").write_text("a red boat")
+    (media / "1.txt").write_text("a boat")
+    assert "captions" not in tokenize(capsys, *arguments)[2]
 
 
 def test_folders_and_stills_that_are_no_clip_are_told(

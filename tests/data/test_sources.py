@@ -1,6 +1,7 @@
 """Finding media and their captions, and naming what is wrong with caption tables."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,38 @@ def test_same_names_missing_inputs_and_empty_folders_are_refused(tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no video or image"):
         find_sources([tmp_path / "empty"])
+
+
+def test_linked_folders_are_read_once_and_the_rest_is_told(tmp_path: Path) -> None:
+    root, beside = tmp_path / "clips", tmp_path / "more"
+    for path in (root / "z" / "a.m2ts", root / "d.MTS", root / "e.jfif", beside / "b.mp4"):
+        touch(path)
+    touch(beside / "b.txt", "a boat")
+    for name in ("c.heic", "d.txt", "list.csv", ".hidden"):
+        touch(root / name)
+    (root / "metadata.csv").write_text("file,text\nx.odd,x\n")
+    touch(root / "x.odd")
+    for link, target in (("l", beside), ("m", beside), ("a", root / "z"), ("up", tmp_path)):
+        (root / link).symlink_to(target)
+    (beside / "back").symlink_to(root)
+    left_out: list[Path] = []
+    found = find_sources([root], on_left_out=left_out.append)
+    names = ["d.MTS", "e.jfif", "l/b.mp4", "x.odd", "z/a.m2ts"]
+    assert [source.name for source in found] == [f"clips/{name}" for name in names]
+    assert found[2].captions == ("a boat",)
+    assert sorted(left_out) == [root / "c.heic", root / "up"]
+    again: list[Path] = []
+    assert find_sources([root, beside / "b.mp4"], again.append) == found
+    assert again == [beside / "b.mp4"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
+def test_unreadable_folders_are_told(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4")
+    (tmp_path / "locked").mkdir(mode=0)
+    left_out: list[Path] = []
+    assert len(find_sources([tmp_path], on_left_out=left_out.append)) == 1
+    assert left_out == [tmp_path / "locked"]
 
 
 def test_jsonl_keeps_line_separators_and_adds_rows_of_one_file(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def find_items(
     fps: float,
     on_repeat: Callable[[Path], None] = lambda _: None,
     sprites: Sprites | None = None,
+    on_left_out: Callable[[Path], None] = lambda _: None,
 ) -> list[Item]:
     """What the inputs stand for.
 
@@ -208,6 +209,7 @@ def find_items(
         fps: frames that will be sampled a second.
         on_repeat: told of each file or procedural input that is found again; it counts once.
         sprites: figures of the emoji.
+        on_left_out: told of each file in a folder that isn't taken.
 
     Raises:
         DataError: an input doesn't exist or has two caption tables.
@@ -244,7 +246,7 @@ def find_items(
         for given in inputs
         if not given.startswith(PROCEDURAL)
     ]
-    items += [FileItem(source) for source in find_sources(paths, on_repeat)]
+    items += [FileItem(source) for source in find_sources(paths, on_repeat, on_left_out)]
     return items
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ursa_core.data.captions import (
@@ -17,10 +17,10 @@ from ursa_core.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv"}
-    | {".ts", ".flv", ".wmv", ".3gp", ".y4m"}
+    | {".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".y4m"}
 )
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".apng", ".avif"}
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".apng", ".avif"}
 )
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
@@ -44,12 +44,15 @@ class Source:
 
 
 def find_sources(
-    inputs: Sequence[Path], on_repeat: Callable[[Path], None] = lambda _: None
+    inputs: Sequence[Path],
+    on_repeat: Callable[[Path], None] = lambda _: None,
+    on_left_out: Callable[[Path], None] = lambda _: None,
 ) -> list[Source]:
     """The media files among the inputs, folders searched recursively; sorted within each input.
 
-    Folders give the files with a known media suffix, and those that a metadata table in them
-    lists, hidden ones left out. Files that are named themselves are taken whatever their suffix.
+    Folders, linked ones too, give the files with a known media suffix, and those that a metadata
+    table in them lists, hidden ones left out. A name that isn't UTF-8 is a fault of its file.
+    Files that are named themselves are taken whatever their suffix.
     A metadata table comes before a ``.txt`` beside the file; a row of it that names no file is a
     source of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest: the files of its
     rows, in their order, with their captions, and its faults likewise.
@@ -57,6 +60,7 @@ def find_sources(
     Args:
         inputs: files, folders and manifests.
         on_repeat: told of each file that is found again; it counts once.
+        on_left_out: told of each other file, but for captions, and of folders that can't be read.
 
     Raises:
         DataError: an input doesn't exist, a folder holds no media or two tables, or two files
@@ -68,22 +72,25 @@ def find_sources(
         is_manifest = given.suffix.lower() in MANIFEST_SUFFIXES and given.is_file()
         if is_manifest or (given.suffix.lower() not in MEDIA_SUFFIXES and is_stream(given)):
             for source in _sources_of(given):
-                at = source.path.parent.resolve() / source.path.name
+                at = _resolved(source.path)
                 if at in sources:
                     on_repeat(source.path)
                 else:
-                    sources[at] = source
+                    sources[at] = _with_name(source, at)
             continue
         if given.is_dir():
             root = given.resolve()
-            places = [path.relative_to(given) for path in _files_in(given, metadata)]
-            found = [(f"{root.name}/{at.as_posix()}", root / at, given / at) for at in places]
+            files = _files_in(given, metadata, on_left_out)
+            found = [
+                (f"{root.name}/{path.relative_to(given).as_posix()}", _resolved(path), path)
+                for path in files
+            ]
             if not found:
                 raise DataError(
                     f"no video or image in {given}", "give a folder with media, or the files"
                 )
         elif given.exists():
-            at = given.parent.resolve() / given.name
+            at = _resolved(given)
             found = [(f"{at.parent.name}/{at.name}", at, given)]
         else:
             raise DataError(f"{given} doesn't exist", "check the path")
@@ -91,7 +98,7 @@ def find_sources(
             if at in sources:
                 on_repeat(path)
             else:
-                sources[at] = Source(name, path, *_captions(path, metadata))
+                sources[at] = _with_name(Source(name, path, *_captions(path, metadata)), at)
     _refuse_same_names(list(sources.values()))
     return list(sources.values())
 
@@ -111,19 +118,51 @@ def _sources_of(manifest: Path) -> list[Source]:
     return found
 
 
-def _files_in(root: Path, metadata: dict[Path, Metadata]) -> list[Path]:
+def _resolved(path: Path) -> Path:
+    """The absolute path, with links resolved among its folders, but not the file itself."""
+    return path.parent.resolve() / path.name
+
+
+def _with_name(source: Source, at: Path) -> Source:
+    """The source, or one with a fault where no shard or report can hold its name."""
+    try:
+        f"{source.path} {at}".encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(source.path).decode(errors="backslashreplace")
+        name = os.fsencode(source.name).decode(errors="backslashreplace")
+        fault = DataError(f"{shown}: its path is not UTF-8 text", "rename it, or its folder")
+        return replace(source, name=name, captions=(), fault=fault)
+    return source
+
+
+def _files_in(
+    root: Path, metadata: dict[Path, Metadata], on_left_out: Callable[[Path], None]
+) -> list[Path]:
     """Media files below a folder, sorted; files that metadata lists count even where missing."""
     paths: set[Path] = set()
-    for at, folders, names in os.walk(root):
-        folder = Path(at)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths |= {
-            folder / name
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in MEDIA_SUFFIXES
-        }
-        table = _metadata_of(folder, metadata)
-        paths.update(table.captions, table.faults)
+    seen: set[str] = set()
+    waiting = [root]
+    while waiting:  # links come last, so that files are called by the folder that they lie in
+        walk = os.walk(waiting.pop(0), onerror=lambda error: on_left_out(Path(error.filename)))
+        for at, folders, names in walk:
+            folder, real = Path(at), os.path.realpath(at)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            for link in (folder / name for name in folders if (folder / name).is_symlink()):
+                is_above = link.resolve() in root.resolve().parents
+                on_left_out(link) if is_above else waiting.append(link)
+            table = _metadata_of(folder, metadata)
+            listed = {*table.captions, *table.faults}
+            paths |= listed
+            for path in (folder / name for name in names if not name.startswith(".")):
+                suffix = path.suffix.lower()
+                if suffix in MEDIA_SUFFIXES:
+                    paths.add(path)
+                elif path not in listed and suffix not in {".txt", *MANIFEST_SUFFIXES}:
+                    on_left_out(path)
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ursa_core.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
 from ursa_core.bundle_settings import BundleSettings, motion_prompt
+from ursa_core.data.caption_fit import CaptionFit, measure_captions
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
@@ -95,6 +96,11 @@ class GeneratorTask:
         if self.recipe.text_tokenizer != "words":
             return TextTokenizer.load(Path(self.recipe.text_tokenizer), length)
         return TextTokenizer.from_words(sorted(set(self.batches.captions())), length)
+
+    def caption_fit(self) -> CaptionFit:
+        """What the text tokenizer loses of the captions, a motion score before them if asked."""
+        prefix = motion_prompt(self.batches.motion, "") if self.recipe.data.motion_prefix else ""
+        return measure_captions(self.text_tokenizer, self.batches.captions(), prefix.__add__)
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""

@@ -9,6 +9,7 @@ import torch
 
 from ursa_core import files
 from ursa_core.batches.shards import launched_shard
+from ursa_core.data.caption_fit import CaptionFit
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.errors import UsageError
 from ursa_core.recipe import Recipe, to_yaml
@@ -42,6 +43,7 @@ class TrainingPlan:
         device_bytes: that there are; None where it can't be told.
         seconds_per_step: estimated by the device's measured rate; None for a tokenizer.
         data: the batches of a generator's run; None for a tokenizer.
+        captions: what a generator's text tokenizer loses of them; None for a tokenizer.
     """
 
     parameters: int
@@ -57,6 +59,7 @@ class TrainingPlan:
     device_bytes: int | None
     seconds_per_step: float | None
     data: DataPlan | None
+    captions: CaptionFit | None
 
 
 def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Task:
@@ -137,6 +140,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         device_bytes=total_memory_bytes(device),
         seconds_per_step=seconds,
         data=data,
+        captions=task.caption_fit() if isinstance(task, GeneratorTask) else None,
     )
 
 
@@ -162,6 +166,7 @@ def train_recipe(
     fresh: bool,
     on_start: Callable[[int], None],
     on_step: Callable[[Progress], None],
+    on_captions: Callable[[CaptionFit], None] = lambda _: None,
 ) -> Trainer:
     """Train until the recipe's last step, continuing a run that stopped.
 
@@ -173,6 +178,7 @@ def train_recipe(
         fresh: forget what is there and start over.
         on_start: told the steps done already.
         on_step: told each step's progress.
+        on_captions: told, before a generator is trained, what its text tokenizer loses of them.
 
     Raises:
         UsageError: the folder exists and is no run.
@@ -182,6 +188,8 @@ def train_recipe(
     device = pick_own_device(recipe.train.device)
     with joined_ranks(device) as ranks:
         task = build_task(recipe, device)
+        if ranks.is_first and isinstance(task, GeneratorTask):
+            on_captions(task.caption_fit())
         if fresh and ranks.is_first:
             discard_run(run)
         ranks.wait()
