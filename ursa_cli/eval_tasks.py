@@ -163,7 +163,7 @@ class ImageTask(OneByOne):
 
 @cache
 def _digest(image: Path) -> str:
-    from ursa_core.tasks.given_media import digest_of
+    from ursa_core.files import digest_of
 
     return digest_of(image)
 

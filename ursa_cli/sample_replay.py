@@ -69,7 +69,7 @@ class Replay:
         Raises:
             DataError: it is missing, or has changed.
         """
-        from ursa_core.tasks.given_media import digest_of
+        from ursa_core.files import digest_of
 
         file = self.given.image or self.given.video
         if file is None or (self.given.image, self.given.video) != (given.image, given.video):

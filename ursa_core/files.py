@@ -7,6 +7,7 @@ the process died between the two, the old one is put back.
 """
 
 import errno
+import hashlib
 import os
 import platform
 import re
@@ -95,6 +96,19 @@ def put(new: Path, target: Path) -> None:
         new.replace(target)
     with suppress(OSError):
         _sync_one(target.parent)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder in name order, hexadecimal.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    digest = hashlib.sha256()
+    for each in sorted(path.iterdir()) if path.is_dir() else [path]:
+        with each.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def discard(folder: Path) -> None:

@@ -15,8 +15,8 @@ from ursa_core.evaluation.video_figures import (
     measure,
     speeds_of,
 )
+from ursa_core.files import digest_of
 from ursa_core.media import Frames, write_media
-from ursa_core.tasks.given_media import digest_of
 
 
 def texture(seed: int = 0) -> Frames:

@@ -1,6 +1,5 @@
 """Images and clips that a task is given: read, checked, and turned into latent frames."""
 
-import hashlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from ursa_core.bundle import Bundle
 from ursa_core.data.token_files import load_tokens_of
-from ursa_core.errors import DataError, ShapeError, regular_file
+from ursa_core.errors import DataError, ShapeError
 from ursa_core.evaluation.image_metrics import psnr
+from ursa_core.files import digest_of
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Clip, Frames, read_media, resize_and_crop
 from ursa_core.sampling.conditioning import Cond, Conditioning
@@ -143,14 +143,6 @@ def _given(file: str, clip: Clip, shape: PixelShape, fit: bool) -> GivenMedia:
     fitted = resize_and_crop(frames, *wanted) if size != wanted else frames
     digest = digest_of(Path(file))
     return GivenMedia(file, digest, fitted, clip.fps, metadata, notes=clip.notes)
-
-
-def digest_of(path: Path) -> str:
-    """Sha256 of a file, or of the files of a folder in name order."""
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        digest.update(regular_file(file).read_bytes())
-    return digest.hexdigest()
 
 
 def latent_frame_of(frame: int, temporal_stride: int) -> int:
