@@ -226,6 +226,14 @@ def tokenize_media(
             rich_help_panel=options.RUN_PANEL,
         ),
     ] = False,
+    drop_gone: Annotated[
+        bool,
+        typer.Option(
+            "--drop-gone",
+            help="Remove the clips of files that are no longer there from the shards.",
+            rich_help_panel=options.RUN_PANEL,
+        ),
+    ] = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -273,7 +281,7 @@ def tokenize_media(
     _check_output(out, inputs, force)
     sprites = _sprites(inputs, data)
     if out.suffix == CLIP_SUFFIX:
-        if shard is not None or clips not in ("head", "full"):
+        if shard is not None or drop_gone or clips not in ("head", "full"):
             raise UsageError(f"{out} holds one clip", "give a folder as OUT")
         encoder = run.load(
             model, device, fps, frames, sizes, clips, 1, 1, filters, refine, source_fps
@@ -290,7 +298,7 @@ def tokenize_media(
         model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters, refine,
         source_fps,
     )  # fmt: skip
-    run.encode_shards(inputs, out, encoder, num, seed, check, fresh, sprites, part)
+    run.encode_shards(inputs, out, encoder, num, seed, check, fresh, drop_gone, sprites, part)
 
 
 def _filters(

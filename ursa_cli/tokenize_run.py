@@ -17,11 +17,13 @@ from ursa_core.errors import CheckpointError, DataError, UsageError
 if TYPE_CHECKING:
     from ursa_core.data.cuts import Cut, Filters, Mode
     from ursa_core.data.items import Item
+    from ursa_core.data.origins import Comparison
     from ursa_core.data.packs import Sprites
     from ursa_core.data.tokenize_report import ItemResult
     from ursa_core.tokenizers.visual import VisualTokenizer
 
 NUM_SHAPES_CHECKED = 16
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,14 @@ def encode_shards(
     seed: int,
     check: int | None,
     fresh: bool,
+    drop_gone: bool,
     sprites: "Sprites | None",
     part: Shard,
 ) -> None:
     """Encode a part of the inputs' clips into shards, and report."""
     from ursa_core.data.items import PROCEDURAL, find_items
     from ursa_core.data.shard_writer import ShardWriter, remove_shards
+    from ursa_core.data.shards import shard_paths
     from ursa_core.data.tokenize_report import Report, remove_reports
     from ursa_core.data.tokenizing import Tokenizing, token_identity
     from ursa_core.subjects import save_subjects
@@ -135,7 +139,7 @@ def encode_shards(
     items = find_items(
         inputs, num, seed, cut.fps, repeats.append, sprites, on_left_out=left_out.append
     )
-    items = [item for index, item in enumerate(items) if part.owns(index)]
+    own = [item for index, item in enumerate(items) if part.owns(index)]
     if repeats:
         output.note(f"given twice, taken once: {', '.join(map(str, repeats))}")
     if left_out:
@@ -153,8 +157,10 @@ def encode_shards(
     try:
         with Report(out, writer.settings, part) as report:
             work = Tokenizing(encoder.tokenizer, cut, writer, check, encoder.refine)
-            iteration = work.run(items, report.dropped)
-            with closing(iteration), output.progress(len(items), "tokenize") as advance:
+            found = work.compare(items, report, part, drop_gone)
+            files = _tell_of_files(found, out, drop_gone)
+            iteration = work.run(own, found)
+            with closing(iteration), output.progress(len(own), "tokenize") as advance:
                 for name, of_item in iteration:
                     results += of_item
                     report.add(name, of_item)
@@ -162,7 +168,7 @@ def encode_shards(
                         output.warn(f"skipped: {of_item[0].reason}")
                     advance(1)
     except KeyboardInterrupt:
-        output.note(f"stopped; {len(writer.done)} clips are in {out}, the same command goes on")
+        output.note(f"stopped; {writer.num_clips} clips are in {out}, the same command goes on")
         raise
     finally:
         writer.remove_made()
@@ -170,7 +176,35 @@ def encode_shards(
         save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
     if work.num_uncaptioned:
         output.note(f"clips without a caption: {work.num_uncaptioned}")
-    _report(results, out, writer.shards, encoder, report.path, work.num_uncaptioned)
+    added = set(shard_paths(out)) - set(writer.shards)
+    if added:
+        output.note(f"shards that other processes added meanwhile: {len(added)}")
+    _report(results, out, writer.shards, encoder, report.path, work.num_uncaptioned, files)
+
+
+def _tell_of_files(found: "Comparison", out: Path, drop_gone: bool) -> dict[str, Any]:
+    """Print and return which files have changed or are gone since their clips were made."""
+    from ursa_core.data.origins import located
+
+    gone = (
+        "gone, their clips dropped"
+        if drop_gone
+        else f"gone, their clips stay in {out} without --drop-gone"
+    )
+    files = {
+        name: sorted({str(located(out.resolve(), each.origin.path)) for each in made})
+        for name, made in (("changed", found.changed), ("gone", found.gone))
+    }
+    for what, names in (("changed, made again", files["changed"]), (gone, files["gone"])):
+        if names:
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            output.note(f"{what}: {', '.join(names[:MAX_NAMED])}{more}")
+    if found.num_unchecked:
+        output.note(
+            f"kept without knowing whether their files have changed: the clips of"
+            f" {found.num_unchecked} files, made by an earlier version; --fresh makes all again"
+        )
+    return {**files, "num_unchecked": found.num_unchecked}
 
 
 def _named(paths: Sequence[Path], most: int = 4) -> str:
@@ -247,6 +281,7 @@ def _report(
     encoder: Encoder,
     written: Path | None = None,
     num_uncaptioned: int = 0,
+    compared: dict[str, Any] | None = None,
 ) -> None:
     """Print what became of the clips; a DataError at the end says if some were skipped."""
     counts = Counter(result.status for result in results)
@@ -269,6 +304,7 @@ def _report(
         **{f"num_{name}": counts[name] for name in ("done", "kept", "skipped", "dropped")},
         "num_uncaptioned": num_uncaptioned,
         "dropped": dict(dropped),
+        **(compared or {}),
         **means,
         "items": [result.to_json() for result in results if result.quality or result.reason],
     }

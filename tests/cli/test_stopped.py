@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ursa_core.data.shapes import training_clip
+from ursa_core.data.shards import read_shards
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media
 
@@ -167,6 +168,46 @@ def test_a_stopped_command_goes_on(
         assert names(folder) == whole, where
     if command == "folder":
         assert len(read_media(folder / "old").frames) == 9
+
+
+@pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_shards_that_are_rewritten_lose_nothing(
+    everywhere: bool, run: Run, given: Path, tmp_path: Path
+) -> None:
+    command = [*COMMANDS["shards"], "--drop-gone", "--check", "0"]
+    prepared = tmp_path / "prepared"
+    shutil.copytree(given, prepared, symlinks=True)
+    assert run(command, prepared)[0]["code"] == 0
+    (prepared / "films" / "0.txt").write_text("corrected")
+    (prepared / "films" / "2.mkv").unlink()
+
+    def clips(folder: Path) -> dict[str, tuple[list[str], list[int]]]:
+        table = read_shards(folder / "out")
+        rows = range(len(table))
+        found = {table.source(k): (table.captions(k), table.codes([k])[0].tolist()) for k in rows}
+        assert len(found) == len(table)
+        return found
+
+    before = clips(prepared)
+    shutil.copytree(prepared, tmp_path / "whole", symlinks=True)
+    num = run(command, tmp_path / "whole")[0]["changes"]
+    after = clips(tmp_path / "whole")
+    assert after == {
+        "films/0.mkv": (["corrected"], before["films/0.mkv"][1]),
+        "films/1.mkv": before["films/1.mkv"],
+    }
+    assert num > 4
+    for k in range(num) if everywhere else (2, 3):  # before the rewritten one is put, and after
+        folder = tmp_path / str(k)
+        shutil.copytree(prepared, folder, symlinks=True)
+        assert run(command, folder, k)[0]["code"] == -signal.SIGKILL
+        left = clips(folder)
+        assert everywhere or len(left) == {2: 3, 3: 1}[k]
+        assert left["films/1.mkv"] == before["films/1.mkv"], k
+        assert all(clip in (before.get(name), after.get(name)) for name, clip in left.items()), k
+        assert run(command, folder)[0]["code"] == 0
+        assert clips(folder) == after, k
+        assert not list((folder / "out").glob(".*")), k
 
 
 def test_several_videos_go_on_with_the_seed_drawn_before(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -487,3 +488,146 @@ def test_a_folder_of_frames_without_a_rate_is_told_of(model, tmp_path, capsys):
     assert tokenize(capsys, film, *shards, "--source-fps", 8)[0] == 0
     # Shards of another rate of the same files are other shards.
     assert tokenize(capsys, film, *shards)[0] == 1
+
+
+def rows_of(shards: Path) -> list[tuple[str, list[str], list[int]]]:
+    """Name, captions and codes of each clip, sorted."""
+    table = read_shards(shards)
+    rows = range(len(table))
+    return sorted((table.source(k), table.captions(k), table.codes([k])[0].tolist()) for k in rows)
+
+
+def test_replaced_films_and_corrected_captions_are_made_again(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fixed = ("--model", model, "--json", "--check", 0)
+    for name in ("2.mkv", "2.txt"):
+        shutil.copy(media / name.replace("2", "1"), media / name)
+    arguments = (media, "-o", tmp_path / "shards", *fixed)
+    assert tokenize(capsys, *arguments)[0] == 0
+    first = rows_of(tmp_path / "shards")
+    (media / "0.txt").write_text("corrected")
+    write_media(media / "1.mkv", training_clip(0, 7, "all", 9, 32, 40)[0], fps=8)
+    os.utime(media / "2.mkv")  # the same content
+    code, out, err = tokenize(capsys, *arguments)
+    found, changed = as_json(out), [str(media / f"{k}.mkv") for k in (0, 1)]
+    assert (code, found["num_done"], found["num_kept"]) == (0, 2, 1)
+    assert found["changed"] == changed
+    assert f"changed, made again: {', '.join(changed)}" in err
+    assert tokenize(capsys, media, "-o", tmp_path / "new", *fixed)[0] == 0
+    again = rows_of(tmp_path / "shards")
+    assert again == rows_of(tmp_path / "new")
+    assert again[0][1] == ["corrected"]
+    assert (again[0][2], again[2]) == (first[0][2], first[2])
+    assert again[1][2] != first[1][2]
+    code, out, err = tokenize(capsys, *arguments)
+    assert (code, as_json(out)["num_kept"], as_json(out)["changed"], err) == (0, 3, [], "")
+
+
+def test_clips_of_gone_files_are_told_and_dropped_when_asked(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (media, "-o", tmp_path / "shards", "--model", model, "--json", "--check", 0)
+    assert tokenize(capsys, *arguments)[0] == 0
+    kept = rows_of(tmp_path / "shards")
+    (media / "1.mkv").unlink()
+    code, out, err = tokenize(capsys, *arguments)
+    assert (code, as_json(out)["gone"]) == (0, [str(media / "1.mkv")])
+    assert f"gone, their clips stay in {tmp_path / 'shards'} without --drop-gone: {media}" in err
+    assert rows_of(tmp_path / "shards") == kept
+    code, _, err = tokenize(capsys, *arguments, "--drop-gone")
+    assert (code, f"their clips dropped: {media / '1.mkv'}" in err) == (0, True)
+    assert rows_of(tmp_path / "shards") == kept[:1]
+    assert tokenize(capsys, *arguments, "--drop-gone")[2] == ""
+    clip = (media / "0.mkv", "-o", tmp_path / "x.safetensors", "--model", model)
+    code, _, err = tokenize(capsys, *clip, "--drop-gone")
+    assert (code, "holds one clip" in err) == (2, True)
+
+
+def test_films_of_one_name_from_two_folders_both_stay(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other" / "media"
+    other.mkdir(parents=True)
+    shutil.copy(media / "1.mkv", other / "0.mkv")
+    fixed = ("--model", model, "--json", "--check", 0)
+    for folder in (media, other):
+        assert tokenize(capsys, folder, "-o", tmp_path / "in-turn", *fixed)[0] == 0
+    assert tokenize(capsys, media, other, "-o", tmp_path / "at-once", *fixed)[0] == 0
+    assert rows_of(tmp_path / "in-turn") == rows_of(tmp_path / "at-once")
+    names = [name for name, _, _ in rows_of(tmp_path / "in-turn")]
+    assert names == ["media/0.mkv", "media/0.mkv", "media/1.mkv"]
+
+
+def test_a_folder_is_known_by_any_path_to_it_and_when_it_has_moved(
+    media: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shards = tmp_path / "shards"
+    fixed = ("--model", model, "--json", "--check", 0)
+    assert tokenize(capsys, media, "-o", shards, *fixed)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(media)
+    (tmp_path / "far").mkdir()
+    for given in ("media", "link", "far/../media", "far/clips"):
+        if given == "far/clips":
+            media.rename(given)
+        code, out, err = tokenize(capsys, given, "-o", "shards", *fixed, "--drop-gone")
+        assert (code, as_json(out)["num_kept"], as_json(out)["gone"], err) == (0, 2, [], "")
+    Path("far/clips/1.txt").write_text("corrected")
+    code, out, _ = tokenize(capsys, "far/clips", "-o", shards, *fixed)
+    assert (code, as_json(out)["num_done"], len(read_shards(shards))) == (0, 1, 2)
+
+
+def test_shards_of_earlier_versions_are_kept_with_a_note(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (media, "-o", tmp_path / "shards", "--model", model, "--json", "--check", 0)
+    assert tokenize(capsys, *arguments)[0] == 0
+    (path,) = (tmp_path / "shards").glob("*.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["origin"]), path)
+    before, content = rows_of(tmp_path / "shards"), path.read_bytes()
+    shutil.copy(media / "1.mkv", media / "2.mkv")
+    code, out, err = tokenize(capsys, *arguments, "--drop-gone")
+    found = as_json(out)
+    assert (code, found["num_kept"], found["num_done"], found["num_unchecked"]) == (0, 2, 1, 2)
+    assert "the clips of 2 files, made by an earlier version" in err
+    assert rows_of(tmp_path / "shards")[:2] == before
+    assert path.read_bytes() == content
+
+
+def test_a_film_that_was_left_out_is_read_again_when_replaced(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (media, "-o", tmp_path / "s", "--model", model, "--json", "--min-seconds", 1)
+    code, out, _ = tokenize(capsys, *arguments)
+    assert (code, as_json(out)["num_done"], as_json(out)["num_dropped"]) == (0, 1, 1)
+    shutil.copy(media / "0.mkv", media / "1.mkv")
+    code, out, _ = tokenize(capsys, *arguments)
+    assert (code, as_json(out)["num_done"], as_json(out)["num_kept"]) == (0, 1, 1)
+    assert len(read_shards(tmp_path / "s")) == 2
+
+
+def test_shards_that_came_meanwhile_are_told(
+    media: Path,
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fixed = (media, "--model", model, "--check", 0)
+    assert tokenize(capsys, *fixed, "-o", tmp_path / "other", "--shard", "2/2")[0] == 0
+    (made,) = (tmp_path / "other").glob("*.parquet")
+
+    def encode_clips(*given: Any) -> torch.Tensor:
+        shutil.copy(made, tmp_path / "shards")
+        return encode(*given)
+
+    encode = work.encode_clips
+    monkeypatch.setattr(work, "encode_clips", encode_clips)
+    code, _, err = tokenize(capsys, *fixed, "-o", tmp_path / "shards", "--shard", "1/2")
+    assert (code, "shards that other processes added meanwhile: 1" in err) == (0, True)
+    assert len(read_shards(tmp_path / "shards")) == 2

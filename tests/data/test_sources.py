@@ -51,11 +51,13 @@ def test_metadata_above_covers_folders_below_and_lists_missing_files(tmp_path: P
     ]
 
 
-def test_same_names_missing_inputs_and_empty_folders_are_refused(tmp_path: Path) -> None:
+def test_files_of_one_name_from_two_folders_both_count(tmp_path: Path) -> None:
     files = [touch(tmp_path / side / "v" / "a.mp4") for side in "ab"]
-    with pytest.raises(DataError, match=r"both be called v/a\.mp4"):
-        find_sources(files)
-    assert len(find_sources([tmp_path])) == 2
+    found = find_sources(files)
+    assert [(source.name, source.path) for source in found] == [("v/a.mp4", f) for f in files]
+
+
+def test_missing_inputs_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="doesn't exist"):
         find_sources([tmp_path / "absent.mp4"])
     (tmp_path / "empty").mkdir()

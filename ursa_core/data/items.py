@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +55,10 @@ class Item(Protocol):
     def name(self) -> str:
         """What it is called in shards and reports; the same in every run."""
 
+    @property
+    def key(self) -> str:
+        """What tells it from all other items: its name, or the absolute path of its file."""
+
     def clips(self, cut: Cut, temporal_stride: int) -> Iterator[LoadedClip | Dropped]:
         """Its clips one by one; DataError where it can't be read or is too short."""
 
@@ -68,6 +73,11 @@ class FileItem:
     def name(self) -> str:
         """Folder and place in it."""
         return self.source.name
+
+    @cached_property
+    def key(self) -> str:
+        """Absolute path of the file, links among its folders resolved."""
+        return str(self.source.path.parent.resolve() / self.source.path.name)
 
     def clips(self, cut: Cut, temporal_stride: int) -> Iterator[LoadedClip | Dropped]:
         """The clips of the file at the rate of the cut, read as they are asked for.
@@ -158,6 +168,11 @@ class ShapesItem:
         """Split, seed and number."""
         return f"{SHAPES_PREFIX}{self.split}/{self.seed}/{self.index}"
 
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.name
+
     def clips(self, cut: Cut, temporal_stride: int) -> Iterator[LoadedClip]:
         """The clip, drawn at the size of the cut."""
         shape = cut.shape
@@ -180,6 +195,11 @@ class EmojiItem:
     def name(self) -> str:
         """Split, seed and number."""
         return f"{EMOJI_PREFIX}{self.split}/{self.seed}/{self.index}"
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.name
 
     def clips(self, cut: Cut, temporal_stride: int) -> Iterator[LoadedClip]:
         """The clip, drawn at the size of the cut."""

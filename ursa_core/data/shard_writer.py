@@ -1,9 +1,11 @@
 """Writing token shards: rows in, finished Parquet files out, and going on after a stop."""
 
+import fcntl
 import itertools
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,18 +13,20 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
 import ursa_core
 from ursa_core.batches.shards import Shard
+from ursa_core.data.origins import Made, Origin
 from ursa_core.data.shards import (
     RECORD_KEY,
     SCHEMA,
     TokenIdentity,
     open_shard,
-    read_sources,
+    read_columns,
     shard_paths,
 )
 from ursa_core.errors import DataError, unwritable
@@ -43,7 +47,9 @@ class TokenRow:
         fps: frames a second at which the clip was sampled.
         motion: mean absolute difference of successive sampled frames as a share of the pixel
             range, so 0 is a still and 1 black against white; see :func:`motion_of`.
-        source: name of the clip, by which an interrupted run knows what is done.
+        source: name of the clip.
+        origin: file that it was made of, by which a later run knows what is done; clips without
+            one are known by their names.
     """
 
     codes: Tensor
@@ -51,6 +57,7 @@ class TokenRow:
     fps: float
     motion: float
     source: str
+    origin: Origin | None = None
 
 
 def motion_of(frames: NDArray[np.uint8]) -> float:
@@ -70,9 +77,9 @@ def motion_of(frames: NDArray[np.uint8]) -> float:
 class ShardWriter:
     """Appends clips to a folder of shards, each of which appears whole or not at all.
 
-    A folder that holds shards already is continued: :attr:`done` names the clips in it. Leaving
-    the ``with`` block, for whatever reason, writes the rows that wait. Several processes may write
-    into one folder, each with names of its own.
+    A folder that holds shards already is continued: :attr:`made` and :attr:`done` say what is in
+    it. Leaving the ``with`` block, for whatever reason, writes the rows that wait. Several
+    processes may write into one folder, each with names of its own.
 
     Args:
         folder: made if it doesn't exist, and removed again if nothing comes into it.
@@ -84,7 +91,9 @@ class ShardWriter:
     Attributes:
         settings: identity and options as shards record them.
         shards: that there are; those of other processes as of the beginning.
-        done: names of the clips in them, and of those that wait.
+        made: files and captions of the clips in them, and of those that wait.
+        done: names of those clips for which no file is recorded.
+        num_clips: number of all clips in them, and of those that wait.
 
     Raises:
         DataError: the shards in the folder are damaged, belong to another tokenizer or were cut
@@ -108,18 +117,22 @@ class ShardWriter:
         record = json.dumps({**settings, "version": ursa_core.__version__})
         self._schema = SCHEMA.with_metadata({RECORD_KEY: record.encode()})
         self.shards: list[Path] = []
+        self.made: set[Made] = set()
         self.done: set[str] = set()
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self.num_clips = 0
+        self._new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
         except OSError as error:
             self.remove_made()
             raise unwritable(folder, error) from error
-        for path in shard_paths(folder):
-            check_settings(path, open_shard(path), self.settings)
-            self.done |= set(read_sources(path))
-            self.shards.append(path)
+        with _locked(folder, fcntl.LOCK_SH):
+            for path in shard_paths(folder):
+                check_settings(path, open_shard(path), self.settings)
+                for clip in _clips_of(path):
+                    self._count(clip)
+                self.shards.append(path)
 
     def __enter__(self) -> Self:
         return self
@@ -138,8 +151,43 @@ class ShardWriter:
     def remove_made(self) -> None:
         """Remove the folder that was made, if there is nothing in it."""
         with suppress(OSError):  # somebody else's files may be there by now
-            for path in self._made:
+            for path in self._new_folders:
                 path.rmdir()
+
+    def _count(self, clip: Made | str) -> None:
+        self.num_clips += 1
+        if isinstance(clip, Made):
+            self.made.add(clip)
+        else:
+            self.done.add(clip)
+
+    def remove(self, stale: Collection[Made]) -> None:
+        """Take clips out of the shards, those of other parts too.
+
+        Each shard that holds some is written whole and takes the place of the old one, so that a
+        kill leaves one of both. A shard that nothing is left of is deleted.
+
+        Raises:
+            DataError: a shard is damaged or can't be written.
+        """
+        if not stale:
+            return
+        with _locked(self.folder, fcntl.LOCK_EX):  # two that rewrite a shard would undo each other
+            for path in shard_paths(self.folder):
+                clips = _clips_of(path)
+                kept = [number for number, clip in enumerate(clips) if clip not in stale]
+                if len(kept) == len(clips):
+                    continue
+                self.num_clips -= len(clips) - len(kept)
+                if kept:
+                    _write(path, read_columns(path).take(kept))
+                    continue
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise unwritable(path, error) from error
+        self.shards = [path for path in self.shards if path.exists()]
+        self.made -= set(stale)
 
     def add(self, *rows: TokenRow) -> None:
         """Take clips that come into the same shard; one is written every ``rows_per_shard`` clips.
@@ -154,7 +202,8 @@ class ShardWriter:
                     f"codes {tuple(row.codes.shape)} in [{low}, {high}] aren't of this tokenizer"
                 )
         self._rows += rows
-        self.done.update(row.source for row in rows)
+        for row in rows:
+            self._count(Made(row.origin, row.captions) if row.origin else row.source)
         if len(self._rows) >= self._rows_per_shard:
             self.flush()
 
@@ -170,7 +219,6 @@ class ShardWriter:
         number = max((int(n) + 1 for prefix, _, n in names if prefix == self._prefix), default=0)
         path = self.folder / f"{self._prefix}-{number:05d}.parquet"
         rows = self._rows
-        group = GROUP_CODES * len(rows) // sum(row.codes.numel() for row in rows)
         columns = {
             "codes": [row.codes.flatten().numpy().astype(np.int32) for row in rows],
             "grid": [list(row.codes.shape) for row in rows],
@@ -178,25 +226,58 @@ class ShardWriter:
             "fps": [row.fps for row in rows],
             "motion": [row.motion for row in rows],
             "source": [row.source for row in rows],
+            "origin": [asdict(row.origin) if row.origin else None for row in rows],
         }
-        try:
-            table = pa.Table.from_pydict(columns, schema=self._schema)
-            with whole(path) as part:
-                pq.write_table(
-                    table,
-                    part,
-                    row_group_size=max(1, group),
-                    compression="zstd",
-                    write_page_checksum=True,
-                )
-        except (DataError, pa.ArrowException) as error:
-            fault = error if isinstance(error, DataError) else unwritable(path, error)
-            raise DataError(
-                fault.message, f"{fault.hint}, then run again: finished shards are kept"
-            ) from error
+        _write(path, pa.Table.from_pydict(columns, schema=self._schema))
         self.shards.append(path)
         # Only now: an interrupt during the write leaves the rows for the flush on the way out.
         self._rows = []
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """Write a shard, in groups of rows of about ``GROUP_CODES`` codes."""
+    num_codes = pc.sum(pc.list_value_length(table["codes"])).as_py()
+    try:
+        with whole(path) as part:
+            pq.write_table(
+                table,
+                part,
+                row_group_size=max(1, GROUP_CODES * len(table) // num_codes),
+                compression="zstd",
+                write_page_checksum=True,
+            )
+    except (DataError, pa.ArrowException) as error:
+        fault = error if isinstance(error, DataError) else unwritable(path, error)
+        raise DataError(
+            fault.message, f"{fault.hint}, then run again: finished shards are kept"
+        ) from error
+
+
+def _clips_of(path: Path) -> list[Made | str]:
+    """What each clip of a shard was made of, or its name where no file is recorded."""
+    columns = read_columns(path, "captions", "source", "origin").to_pydict()
+    names, captions = columns["source"], columns["captions"]
+    origins = columns.get("origin") or [None] * len(names)
+    return [
+        Made(Origin(**origins[k]), tuple(captions[k])) if origins[k] else names[k]
+        for k in range(len(names))
+    ]
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Wait until no other process rewrites the shards of a folder.
+
+    ``LOCK_SH`` is for reading them, ``LOCK_EX`` for rewriting some. Where the file system has no
+    locks, nothing is waited for.
+    """
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(file, kind)
+        yield
+    finally:
+        os.close(file)
 
 
 def remove_shards(folder: Path) -> None:

@@ -1,9 +1,10 @@
 """Token shards: Parquet files of flat codes with captions, for training.
 
 One row a clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
-frames, rows, columns), ``captions``, ``fps``, ``motion`` and ``source``. Every shard names the
-video tokenizer that its codes belong to. Rows lie in groups of a megabyte or so, which are read
-alone: of a set of any size only some groups are in memory.
+frames, rows, columns), ``captions``, ``fps``, ``motion``, ``source`` and ``origin``, the file
+of the clip (null where it has none; shards of earlier versions lack the column). Every shard names
+the video tokenizer that its codes belong to. Rows lie in groups of a megabyte or so, which are
+read alone: of a set of any size only some groups are in memory.
 """
 
 import re
@@ -28,6 +29,14 @@ from ursa_core.json_files import parse_object
 
 RECORD_KEY = b"ursa"
 CACHE_BYTES = 256 << 20
+ORIGIN = pa.struct(
+    [
+        pa.field("path", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("digest", pa.string()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         pa.field("codes", pa.list_(pa.int32()), nullable=False),
@@ -36,8 +45,10 @@ SCHEMA = pa.schema(
         pa.field("fps", pa.float32(), nullable=False),
         pa.field("motion", pa.float32(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        pa.field("origin", ORIGIN),
     ]
 )
+_OLD_SCHEMA = SCHEMA.remove(SCHEMA.get_field_index("origin"))
 _NAME = re.compile(r"shard-(\d+-of-\d+-)?\d{5,}\.parquet")
 _SIDE_BITS = 20
 
@@ -244,7 +255,7 @@ class TokenTable:
         shard, group = map(int, self._places[number])
         path = self._paths[shard]
         with _Opened(path) as file:
-            table = file.read_row_group(group, use_threads=False)
+            table = file.read_row_group(group, _OLD_SCHEMA.names, use_threads=False)
         column = table["codes"].combine_chunks()
         lengths = column.value_lengths().to_numpy()
         values = column.flatten().to_numpy()
@@ -269,7 +280,9 @@ def open_shard(path: Path) -> dict[str, Any]:
     """
     with _Opened(path) as file:
         schema = file.schema_arrow
-    if not schema.equals(SCHEMA) or RECORD_KEY not in (schema.metadata or {}):
+    if not (schema.equals(SCHEMA) or schema.equals(_OLD_SCHEMA)) or RECORD_KEY not in (
+        schema.metadata or {}
+    ):
         raise DataError(f"{path} isn't a token shard", "give a folder that `ursa tokenize` wrote")
     try:
         return parse_object(schema.metadata[RECORD_KEY])
@@ -277,15 +290,14 @@ def open_shard(path: Path) -> dict[str, Any]:
         raise _damaged(path, error) from error
 
 
-def read_sources(path: Path) -> list[str]:
-    """Names of the clips in a shard.
+def read_columns(path: Path, *columns: str) -> pa.Table:
+    """Some columns of a shard, those that it has; all where none is named.
 
     Raises:
         DataError: the file is damaged.
     """
     with _Opened(path) as file:
-        names: list[str] = file.read(["source"])["source"].to_pylist()
-    return names
+        return file.read([name for name in columns if name in file.schema_arrow.names] or None)
 
 
 class _Opened:

@@ -30,8 +30,8 @@ class Source:
     """One media file.
 
     Attributes:
-        name: what the file is called in shards and reports: its folder and its place in it,
-            so that a run is recognised when the data has moved as a whole.
+        name: what the file is called in shards and reports: its folder and its place in it;
+            files in folders of one name may share it.
         path: where it is, as the input was given.
         captions: its captions, none where nothing was found.
         fault: what is wrong with its captions; it isn't to be tokenized without them.
@@ -63,8 +63,7 @@ def find_sources(
         on_left_out: told of each other file, but for captions, and of folders that can't be read.
 
     Raises:
-        DataError: an input doesn't exist, a folder holds no media or two tables, or two files
-            would get the same name.
+        DataError: an input doesn't exist, or a folder holds no media or two tables.
     """
     metadata: dict[Path, Metadata] = {}
     sources: dict[Path, Source] = {}
@@ -99,7 +98,6 @@ def find_sources(
                 on_repeat(path)
             else:
                 sources[at] = _with_name(Source(name, path, *_captions(path, metadata)), at)
-    _refuse_same_names(list(sources.values()))
     return list(sources.values())
 
 
@@ -197,14 +195,3 @@ def _captions(
             f"{path} has no caption, and {stray} is faulty", "correct that line first"
         )
     return captions, None
-
-
-def _refuse_same_names(sources: Sequence[Source]) -> None:
-    seen: dict[str, Path] = {}
-    for source in sources:
-        other = seen.setdefault(source.name, source.path)
-        if other != source.path:
-            raise DataError(
-                f"{other} and {source.path} would both be called {source.name}",
-                "give the folder that holds both, or tokenize them into folders of their own",
-            )

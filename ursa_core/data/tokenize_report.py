@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
 from ursa_core.batches.shards import Shard
+from ursa_core.data.origins import Made, Origin
 from ursa_core.data.shard_writer import check_settings
 from ursa_core.data.shards import shard_paths
 
@@ -38,6 +39,7 @@ class ItemResult:
         reason: why it was skipped or dropped.
         found: what the filter found.
         quality: of the round trip, where it was measured.
+        origin: File of a clip that was dropped.
     """
 
     source: str
@@ -45,6 +47,7 @@ class ItemResult:
     reason: str = ""
     found: str = ""
     quality: Quality | None = None
+    origin: Origin | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As reports show it."""
@@ -67,7 +70,8 @@ class Report(PartFile):
         shard: the part that the process does.
 
     Attributes:
-        dropped: items that a filter left nothing of, by all reports.
+        dropped: Files that a filter left nothing of, according to all reports.
+        dropped_names: Names of such items for which no file is recorded.
 
     Raises:
         DataError: it can't be written, or an earlier one has other settings.
@@ -76,7 +80,8 @@ class Report(PartFile):
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], shard: Shard) -> None:
         super().__init__(folder, STEM, shard)
-        self.dropped: set[str] = set()
+        self.dropped: set[Made] = set()
+        self.dropped_names: set[str] = set()
         try:
             if not self.path.stat().st_size:
                 self.append_rows(dict(settings))
@@ -84,8 +89,10 @@ class Report(PartFile):
                 for number, row in enumerate(rows_of(path)):
                     if number == 0:
                         check_settings(path, row, settings)
+                    elif row.get("origin"):
+                        self.dropped.add(Made(Origin(**row["origin"]), None))
                     elif row.get("nothing_of"):
-                        self.dropped.add(row["nothing_of"])
+                        self.dropped_names.add(row["nothing_of"])
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -112,6 +119,8 @@ class Report(PartFile):
         rows = [result.to_json() for result in told]
         if rows and all(result.status == "dropped" for result in results):
             rows[-1]["nothing_of"] = item
+            if told[-1].origin:
+                rows[-1]["origin"] = asdict(told[-1].origin)
         if rows:
             self.append_rows(*rows, sync=False)
 

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 import ursa_core
+from ursa_core.batches.shards import Shard
 from ursa_core.data.cuts import Cut
 from ursa_core.data.items import Dropped, Item, LoadedClip
+from ursa_core.data.origins import Comparison, Origin, compare, origin_of
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of
 from ursa_core.data.shards import TokenIdentity
 from ursa_core.data.token_files import save_tokens
-from ursa_core.data.tokenize_report import ItemResult, Quality
+from ursa_core.data.tokenize_report import ItemResult, Quality, Report
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
@@ -126,9 +128,18 @@ def _batch_size(pixels: int) -> int:
 class _Pieces:
     """The pieces of an item, read by threads: the first one early, and some more at a time."""
 
-    def __init__(self, pool: Executor, pieces: Iterator[Piece], count: int) -> None:
+    origin: Origin | None = None
+    """The item's file before it was read, once the first piece is there."""
+
+    def __init__(
+        self, pool: Executor, item: Item, pieces: Iterator[Piece], folder: Path, count: int
+    ) -> None:
         self._pool, self._pieces, self._count = pool, pieces, count
-        self._next = pool.submit(_take, pieces, 1)
+        self._next = pool.submit(self._begin, item, folder)
+
+    def _begin(self, item: Item, folder: Path) -> tuple[list[Piece], UrsaError | None, bool]:
+        self.origin = origin_of(item, folder)
+        return _take(self._pieces, 1)
 
     def __iter__(self) -> Iterator[Piece]:
         while True:
@@ -156,7 +167,12 @@ def _take(pieces: Iterator[Piece], count: int) -> tuple[list[Piece], UrsaError |
 
 
 def _load_ahead(
-    items: Iterable[Item], cut: Cut, temporal_stride: int, done: Container[str], count: int
+    items: Iterable[Item],
+    cut: Cut,
+    temporal_stride: int,
+    done: Container[str],
+    folder: Path,
+    count: int,
 ) -> Generator[tuple[Item, _Pieces | None], None, None]:
     """Items in order with their pieces, ``count`` items begun ahead by threads.
 
@@ -166,8 +182,9 @@ def _load_ahead(
     pool = ThreadPoolExecutor(num_cores())
     try:
         for item in items:
-            is_done = item.name in done
-            pieces = None if is_done else _Pieces(pool, item.clips(cut, temporal_stride), count)
+            pieces = None
+            if item.key not in done:
+                pieces = _Pieces(pool, item, item.clips(cut, temporal_stride), folder, count)
             waiting.append((item, pieces))
             if len(waiting) > count:
                 yield waiting.popleft()
@@ -182,6 +199,7 @@ class _Work:
     """An item at work: rows and results of its clips so far, and how many are to be encoded."""
 
     item: Item
+    pieces: _Pieces
     rows: list[TokenRow] = field(default_factory=list)
     results: list[ItemResult] = field(default_factory=list)
     num_waiting: int = 0
@@ -228,36 +246,55 @@ class Tokenizing:
             tokenizer.strides.grid(PixelShape(cut.shape.frames, height, width))
 
     def run(
-        self, items: Iterable[Item], dropped: Iterable[str] = ()
+        self, items: Sequence[Item], found: Comparison | None = None
     ) -> Generator[tuple[str, list[ItemResult]], None, None]:
         """Each item's name when it is done, and the results of its clips, or why there is none.
 
-        Clips that the folder holds already are kept; those that can't be read are skipped. However
-        the iteration ends, the items done until then are written.
+        Clips that the folder holds already are kept, unless their file or its captions have
+        changed; those that can't be read are skipped. However the iteration ends, the items done
+        until then are written.
 
         Args:
             items: where the clips come from.
-            dropped: names of items that an earlier run has found nothing in.
+            found: what the folder holds of them, where that has been found out before.
 
         Raises:
             DataError: a shard can't be written.
         """
         cut, writer = self._cut, self._writer
-        done = {cut.item_of(clip) for clip in writer.done}.union(dropped)
+        found = found or self.compare(items)
+        writer.remove(found.stale)
         ahead = _batch_size(cut.shape.frames * cut.shape.height * cut.shape.width)
         stride = self._tokenizer.strides.temporal
-        with writer, closing(_load_ahead(items, cut, stride, done, ahead)) as loading:
+        with (
+            writer,
+            closing(_load_ahead(items, cut, stride, found.done, writer.folder, ahead)) as loading,
+        ):
             for item, pieces in loading:
                 if pieces is None:
                     yield item.name, [ItemResult(item.name, "kept")]
                 else:
-                    yield from self._item(_Work(item), pieces)
+                    yield from self._item(_Work(item, pieces))
             for clips in list(self._waiting.values()):
                 yield from self._encode(clips)
 
-    def _item(self, work: _Work, pieces: Iterable[Piece]) -> Iterator[tuple[str, list[ItemResult]]]:
+    def compare(
+        self,
+        items: Sequence[Item],
+        report: Report | None = None,
+        part: Shard = Shard(),  # noqa: B008  (frozen)
+        drop_gone: bool = False,
+    ) -> Comparison:
+        """What the folder holds of the items of all parts; see :func:`compare`."""
+        names = {self._cut.item_of(clip) for clip in self._writer.done}
+        made = self._writer.made
+        if report is not None:
+            names, made = names | report.dropped_names, made | report.dropped
+        return compare(items, names, made, self._writer.folder, part.owns, drop_gone)
+
+    def _item(self, work: _Work) -> Iterator[tuple[str, list[ItemResult]]]:
         try:
-            for piece in pieces:
+            for piece in work.pieces:
                 yield from self._piece(work, piece)
         except UrsaError as error:
             for clips in self._waiting.values():
@@ -274,17 +311,24 @@ class Tokenizing:
 
     def _piece(self, work: _Work, piece: Piece) -> Iterator[tuple[str, list[ItemResult]]]:
         if isinstance(piece, Dropped):
-            work.results.append(ItemResult(piece.name, "dropped", piece.reason, piece.found))
+            self._drop(work, piece)
             return
         motion = motion_of(piece.frames)
         reason = self._cut.filters.of_motion(motion)
         if reason:
-            work.results.append(ItemResult(piece.name, "dropped", reason, f"{motion:.4g}"))
+            self._drop(work, Dropped(piece.name, reason, f"{motion:.4g}"))
             return
         work.num_waiting += 1
         clips = self._waiting.setdefault(piece.frames.shape, [])
         yield from self._encode(clips, if_full=True)
         clips.append((work, piece, motion))
+
+    @staticmethod
+    def _drop(work: _Work, clip: Dropped) -> None:
+        result = ItemResult(
+            clip.name, "dropped", clip.reason, clip.found, origin=work.pieces.origin
+        )
+        work.results.append(result)
 
     def _encode(
         self, clips: list[tuple[_Work, LoadedClip, float]], *, if_full: bool = False
@@ -295,7 +339,8 @@ class Tokenizing:
         batch, clips[:] = list(clips), []
         codes = encode_clips(self._tokenizer, [clip.frames for _, clip, _ in batch], self._refine)
         for (work, clip, motion), of_clip in zip(batch, codes, strict=True):
-            row = TokenRow(of_clip, clip.captions, self._cut.fps, motion, clip.name)
+            fps, origin = self._cut.fps, work.pieces.origin
+            row = TokenRow(of_clip, clip.captions, fps, motion, clip.name, origin)
             work.rows.append(row)
             self.num_uncaptioned += not clip.captions
             work.num_waiting -= 1
