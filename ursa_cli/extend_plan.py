@@ -198,7 +198,7 @@ def plan_extension(
     plan.check_memory()
     shape, strides = plan.settings.shape, model.found.strides
     size = PixelShape(1, shape.height, shape.width)
-    if wanted.clip.endswith(_TOKENS):
+    if wanted.clip.lower().endswith(_TOKENS):
         given = read_tokens(wanted.clip, size, tokenizer)
     else:
         source_fps = wanted.source_fps

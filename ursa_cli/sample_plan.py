@@ -330,7 +330,7 @@ def told_by(file: str) -> dict[str, Any]:
     from ursa_core.media import read_media
 
     try:
-        if Path(file).suffix == ".safetensors":
+        if Path(file).suffix.lower() == ".safetensors":
             return load_tokens(file).metadata
         return read_media(file, max_frames=1).metadata
     except DataError:

@@ -47,7 +47,7 @@ def load_codebook(source: str) -> Codebook:
     model = None
     if source == COSMOS:
         vectors = FiniteScalarQuantizer(list(PUBLISHED_LEVELS)).codebook
-    elif Path(source).suffix in (".npy", ".safetensors"):
+    elif Path(source).suffix.lower() in (".npy", ".safetensors"):
         vectors = _read_vectors(Path(source))
     else:
         model, vectors = source, _vectors_of_model(source)
@@ -65,7 +65,7 @@ def _vectors_of_model(model: str) -> Tensor:
 
 def _read_vectors(file: Path) -> Tensor:
     try:
-        if file.suffix == ".npy":
+        if file.suffix.lower() == ".npy":
             arrays = [torch.from_numpy(np.load(regular_file(file), allow_pickle=False))]
         else:
             arrays = [

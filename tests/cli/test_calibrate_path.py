@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import save_file
 
 from ursa_cli.main import main
+from ursa_core.codebooks import load_codebook
 from ursa_core.media import read_media, write_media
 
 SMALL = ["--alpha", "0.6:1.4:5", "--c", "2:6:5"]
@@ -20,6 +21,11 @@ def vectors(tmp_path: Path) -> Path:
     file = tmp_path / "codes.npy"
     np.save(file, np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
     return file
+
+
+def test_the_suffix_of_a_codebook_file_has_any_case(vectors: Path) -> None:
+    upper = vectors.rename(vectors.with_suffix(".NPY"))
+    assert load_codebook(str(upper)).vectors.shape == (40, 4)
 
 
 def test_a_report_of_a_codebook_file(

@@ -158,10 +158,15 @@ class TextTokenizer:
         found = []
         unknown, length = self._unknown_id, self.max_prompt_length
         for text, encoding in zip(texts, self._encode(list(texts)), strict=True):
-            ids, offsets = encoding.ids, encoding.offsets
-            pairs = zip(ids, offsets, strict=True) if unknown in ids else ()
-            words = list(dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown))
-            found.append((words, text[offsets[length][0] :].strip() if len(ids) > length else ""))
+            ids, words, cut = encoding.ids, [], ""
+            if unknown in ids:
+                pairs = zip(ids, encoding.offsets, strict=True)
+                words = list(
+                    dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown)
+                )
+            if len(ids) > length:
+                cut = text[encoding.offsets[length][0] :].strip()
+            found.append((words, cut))
         return found
 
     def unknown_words(self, text: str) -> list[str]:
