@@ -91,7 +91,7 @@ def train(
             if now.fault and is_first:
                 output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")
 
-        trainer = train_recipe(settings, run, fresh, start, step, warn_of_captions)
+        trainer = train_recipe(settings, run, fresh, start, step, warn_of_captions, output.note)
     if not is_first:
         return
     output.data(

@@ -2,12 +2,13 @@
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TOKENIZER, recipe_of, stored, train
+from tiny_runs import TOKENIZER, recipe_of, silent, stored, train
 
 from ursa_core.bundle import load_bundle, load_tokenizer
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
@@ -21,7 +22,7 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted
-from ursa_core.training.run import build_task, check_run_folder, plan_training
+from ursa_core.training.run import build_task, check_run_folder, plan_training, train_recipe
 
 
 @pytest.fixture(params=["tokenizer", "generator"])
@@ -218,6 +219,25 @@ def test_shards_of_another_tokenizer_are_refused(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path, f"tokenizer={tmp_path / 'other'}")
     with pytest.raises(DataError, match="another tokenizer"):
         build_task(recipe, torch.device("cpu"))
+
+
+def test_shards_that_grew_between_two_parts_of_a_run_are_told(generator_recipe, tmp_path):
+    shards = Path(recipe_of(generator_recipe, tmp_path).data.shards[0])
+    shutil.copytree(shards, tmp_path / "shards")
+    text = generator_recipe.replace(str(shards), str(tmp_path / "shards"))
+    notes = []
+
+    def part(steps: int) -> None:
+        recipe = recipe_of(text, tmp_path, f"train.steps={steps}")
+        train_recipe(recipe, tmp_path / "run", False, silent, silent, notes.append)
+
+    part(1)
+    part(2)
+    assert notes == []
+    shutil.copy(shards / "shard-00000.parquet", tmp_path / "shards" / "shard-00001.parquet")
+    part(3)
+    (note,) = notes
+    assert note.startswith("the shards hold 48 clips, and 24 at step 2")
 
 
 def test_another_recipe_does_not_continue_a_run(tmp_path):

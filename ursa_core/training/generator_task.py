@@ -172,6 +172,11 @@ class GeneratorTask:
         return None if self.adapter is None else self.adapter.base
 
     @property
+    def num_clips(self) -> int:
+        """Number of clips in the shards."""
+        return self.batches.num_clips
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The layers."""
         return list(self.model.model.layers)

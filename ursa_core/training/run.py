@@ -167,6 +167,7 @@ def train_recipe(
     on_start: Callable[[int], None],
     on_step: Callable[[Progress], None],
     on_captions: Callable[[CaptionFit], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> Trainer:
     """Train until the recipe's last step, continuing a run that stopped.
 
@@ -179,6 +180,7 @@ def train_recipe(
         on_start: told the steps done already.
         on_step: told each step's progress.
         on_captions: told, before a generator is trained, what its text tokenizer loses of them.
+        on_note: called with what makes a continued run differ from an unbroken one.
 
     Raises:
         UsageError: the folder exists and is no run.
@@ -194,7 +196,7 @@ def train_recipe(
             discard_run(run)
         ranks.wait()
         trainer = Trainer(recipe, task, run, ranks)
-        on_start(trainer.resume())
+        on_start(trainer.resume(on_note))
         if ranks.is_first:
             run.mkdir(parents=True, exist_ok=True)
             files.write(run / "recipe.yaml", to_yaml(recipe))

@@ -30,6 +30,10 @@ class Task(Protocol):
         """Identity of weights outside checkpoints that what is trained adds to; None of none."""
 
     @property
+    def num_clips(self) -> int | None:
+        """Number of clips in the shards of the data, which may grow; None without shards."""
+
+    @property
     def blocks(self) -> Sequence[nn.Module]:
         """Parts of the model that run one after another."""
 

@@ -48,6 +48,7 @@ class TokenBatches:
         order: which clips make which batch.
         grid: that most clips have.
         num_uncaptioned: clips without a caption.
+        num_clips: Number of clips in the table.
         num_left_out: clips shorter than a window.
         has_middles: windows come from behind the start of clips too.
 
@@ -83,6 +84,7 @@ class TokenBatches:
         self.order = ClipOrder(buckets, recipe.seed, lanes, shuffled // CODE_BYTES)
         self.grid = max(buckets, key=lambda bucket: len(bucket.rows)).grid
         self.num_uncaptioned = table.num_uncaptioned
+        self.num_clips = len(table)
         self.num_left_out = len(table) - sum(len(bucket.rows) for bucket in buckets)
         self.has_middles = any(
             grid.frames > window.frames for window, grids in windows.items() for grid in grids

@@ -70,6 +70,7 @@ class TokenizerTask:
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         self.base: str | None = None
+        self.num_clips: int | None = None
         self._frozen: dict[str, Tensor] = {}
         self._start: VideoTokenizer | None = None
         if recipe.init:

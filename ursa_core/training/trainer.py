@@ -120,8 +120,11 @@ class Trainer:
         }
         return {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].items()}
 
-    def resume(self) -> int:
+    def resume(self, on_note: Callable[[str], None] = lambda _: None) -> int:
         """Continue from the newest checkpoint, if any; the number of steps done.
+
+        Args:
+            on_note: called with what makes the continuation differ from an unbroken run.
 
         Raises:
             CheckpointError: the checkpoint is damaged or belongs to another recipe.
@@ -144,6 +147,12 @@ class Trainer:
         load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
+        before, now = about.get("num_clips"), self.task.num_clips
+        if before not in (None, now):
+            on_note(
+                f"the shards hold {now} clips, and {before} at step {self.step}: from here on"
+                " batches are drawn from all of these"
+            )
         if self.ranks.is_first:
             cut_figures(self.run_folder, self.step)
         return self.step
@@ -156,6 +165,7 @@ class Trainer:
             "precision": self.precision,
             "guard": self.guard.state,
             "base": self.task.base,
+            "num_clips": self.task.num_clips,
             "recipe": self.recipe.model_dump(mode="json"),
         }
         self.checkpoints.save(self.step, self.tensors(), about)
