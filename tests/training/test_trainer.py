@@ -229,7 +229,7 @@ def test_shards_that_grew_between_two_parts_of_a_run_are_told(generator_recipe, 
 
     def part(steps: int) -> None:
         recipe = recipe_of(text, tmp_path, f"train.steps={steps}")
-        train_recipe(recipe, tmp_path / "run", False, silent, silent, notes.append)
+        train_recipe(recipe, tmp_path / "run", False, silent, silent, on_note=notes.append)
 
     part(1)
     part(2)
