@@ -82,7 +82,7 @@ DAMAGED = (
         ('{"format": 2}', "has format 2, this version reads 1"),
         ('{"format": 1, "suite": "a"}', "is damaged"),
         (DAMAGED % ('"many"', "{}"), "'many' is no figure"),
-        (DAMAGED % ("NaN", "{}"), "nan is no figure"),
+        (DAMAGED % ("NaN", "{}"), "isn't finite"),
         (DAMAGED % ("1", '{"a": "x"}'), "'x' is no figure"),
         (DAMAGED % ("1", "3"), "is damaged"),
     ],
