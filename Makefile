@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+CASES  ?= 10000
+SEED   ?= 0
 PROMPT ?= a fox on a purple background
 
 SOURCES := $(shell find ursa_cli ursa_core -type f -not -name '*.pyc' 2>/dev/null)
@@ -11,7 +13,7 @@ INSTALLED := $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.app)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test clean
+.PHONY: help demo test fuzz clean
 
 help:  ## List these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -24,6 +26,9 @@ test: $(VENV)/.dev  ## Install with the development tools, then run every gate
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.dev  ## Feed every reader of files 10,000 damaged inputs (READERS="images configs", CASES=, SEED=)
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED) $(READERS)
 
 clean:  ## Remove .venv, caches and build outputs
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache out.mp4

@@ -6,6 +6,7 @@ is what a message tells the user to give.
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -61,7 +62,8 @@ def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
     given = {key: config[key] for key in hints if key in config}
     try:
         # From JSON, where lists become tuples and whole numbers floats, and nothing else is bent.
-        return TypeAdapter(kind).validate_json(json.dumps(given), strict=True)
+        adapter = _adapter(kind)  # type: ignore[arg-type]  # all types are hashable
+        found: T = adapter.validate_json(json.dumps(given), strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = str(fault["loc"][0])
@@ -69,6 +71,12 @@ def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
             raise CheckpointError(f"{file} lacks {key}", "get the model anew") from error
         expected = hints[key].__metadata__[-1].description
         raise unusable(file, key, config[key], expected) from error
+    return found
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    return TypeAdapter(kind)
 
 
 def unusable(file: str, key: str, value: object, expected: str) -> CheckpointError:

@@ -147,6 +147,12 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
         self._open: set[int] = set()
 
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
+        # Each open bracket makes every later token slower.
+        if self.flow_level == _MAX_DEPTH:
+            raise yaml.YAMLError(f"brackets are nested more than {_MAX_DEPTH} deep")
+        super().fetch_flow_collection_start(TokenClass)
+
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
         if node is not None:

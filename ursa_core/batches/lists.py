@@ -174,7 +174,11 @@ def _decoded_lines(content: bytes) -> Iterator[tuple[int, str | UsageError]]:
 def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
     text = content.decode(errors="surrogateescape")
     reader = csv.DictReader(io.StringIO(text), strict=True)
-    header = [field.strip() for field in reader.fieldnames or []]
+    try:
+        header = [field.strip() for field in reader.fieldnames or []]
+    except csv.Error as error:
+        hint = "quote texts that hold commas"
+        raise DataError(f"{name}, line 1: not CSV: {error}", hint) from error
     for field in header:
         if field not in columns:
             raise DataError(

@@ -76,9 +76,13 @@ def read_header(folder: Path) -> Header | None:
     if row is None:
         return None
     try:
-        return Header(**{field.name: row[field.name] for field in fields(Header)})
+        header = Header(**{field.name: row[field.name] for field in fields(Header)})
     except KeyError as error:
         raise damaged_line(folder / MANIFEST, 1) from error
+    texts = (header.task, header.model, header.model_identity, header.ursa)
+    if not all(isinstance(text, str) for text in texts) or type(header.seed) is not int:
+        raise damaged_line(folder / MANIFEST, 1)
+    return header
 
 
 def begin(folder: Path, header: Header) -> Header:
@@ -137,6 +141,13 @@ def read_records(folder: Path) -> dict[str, Record]:
                 record = Record(**{k: v for k, v in row.items() if k in known})
             except TypeError as error:
                 raise damaged_line(path, number) from error
+            texts = (record.item, record.name, record.status)
+            if not (
+                all(isinstance(text, str) for text in texts)
+                and isinstance(record.options, dict)
+                and isinstance(record.time, int | float)
+            ):
+                raise damaged_line(path, number)
             of_part[record.item] = record  # by place: a clock may have been set back
         for item, record in of_part.items():
             other = latest.get(item)
