@@ -185,10 +185,11 @@ def readers(folder: Path) -> dict[str, Reader]:
                "ursa_core.json_files:_check_depth",
                lambda value: value == {}),
         Reader("images", images, by_name, _media,
-               ("media/reading.py",), "ursa_core.media.reading:_parsed",
+               ("media/reading.py", "media/images.py"), "ursa_core.media.images:parsed",
                lambda comment, tags: bool(comment) and not comment.startswith("{")),
         Reader("films", films, mutators.mutate_bytes, _media,
-               ("media/reading.py",), "ursa_core.media.reading:_unreadable", slower=10),
+               ("media/reading.py", "media/films.py", "media/sources.py"),
+               "ursa_core.media.reading:_unreadable", slower=10),
     ]  # fmt: skip
     return {reader.name: reader for reader in found}
 
