@@ -4,6 +4,7 @@ The architecture and the weight names are those of the published checkpoints
 (``AutoencoderVQCosmos3D``); widths, depth, strides and FSQ levels come from the config.
 Inside, a clip is (B, T, C, H, W), with a pixel's channels side by side in memory: frames fold into
 the batch for 2D convolutions over space, and those over time are 2D over frames and pixels.
+The whole network is in this file, past 500 lines, since encoder and decoder mirror one another.
 """
 
 import itertools
