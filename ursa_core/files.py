@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.errors import DataError, UsageError, regular_file, unwritable
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)\.(?P<kind>part|old)")
 _BEGUN = ".ursa-begun"
@@ -102,11 +102,11 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, or of the files of a folder in name order, hexadecimal.
 
     Raises:
-        OSError: it can't be read.
+        OSError: it can't be read, or something in it is no regular file.
     """
     digest = hashlib.sha256()
     for each in sorted(path.iterdir()) if path.is_dir() else [path]:
-        with each.open("rb") as file:
+        with regular_file(each).open("rb") as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 

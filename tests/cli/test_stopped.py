@@ -181,30 +181,27 @@ def test_shards_that_are_rewritten_lose_nothing(
     (prepared / "films" / "0.txt").write_text("corrected")
     (prepared / "films" / "2.mkv").unlink()
 
-    def clips(folder: Path) -> dict[str, tuple[list[str], list[int]]]:
+    def clips(folder: Path) -> list[tuple[str, list[str], list[int]]]:
         table = read_shards(folder / "out")
         rows = range(len(table))
-        found = {table.source(k): (table.captions(k), table.codes([k])[0].tolist()) for k in rows}
-        assert len(found) == len(table)
-        return found
+        return sorted(
+            (table.source(k), table.captions(k), table.codes([k])[0].tolist()) for k in rows
+        )
 
     before = clips(prepared)
     shutil.copytree(prepared, tmp_path / "whole", symlinks=True)
     num = run(command, tmp_path / "whole")[0]["changes"]
     after = clips(tmp_path / "whole")
-    assert after == {
-        "films/0.mkv": (["corrected"], before["films/0.mkv"][1]),
-        "films/1.mkv": before["films/1.mkv"],
-    }
+    assert after == [("films/0.mkv", ["corrected"], before[0][2]), before[1]]
     assert num > 4
-    for k in range(num) if everywhere else (2, 3):  # before the rewritten one is put, and after
+    for k in range(num) if everywhere else (num // 2, num - 2):
         folder = tmp_path / str(k)
         shutil.copytree(prepared, folder, symlinks=True)
         assert run(command, folder, k)[0]["code"] == -signal.SIGKILL
         left = clips(folder)
-        assert everywhere or len(left) == {2: 3, 3: 1}[k]
-        assert left["films/1.mkv"] == before["films/1.mkv"], k
-        assert all(clip in (before.get(name), after.get(name)) for name, clip in left.items()), k
+        assert before[1] in left, k
+        assert before[0] in left or after[0] in left, k
+        assert all(clip in before or clip in after for clip in left), k
         assert run(command, folder)[0]["code"] == 0
         assert clips(folder) == after, k
         assert not list((folder / "out").glob(".*")), k

@@ -524,6 +524,22 @@ def test_replaced_films_and_corrected_captions_are_made_again(
     assert (code, as_json(out)["num_kept"], as_json(out)["changed"], err) == (0, 3, [], "")
 
 
+def test_clips_of_a_film_that_became_unreadable_stay(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (media, "-o", tmp_path / "shards", "--model", model, "--check", 0)
+    assert tokenize(capsys, *arguments)[0] == 0
+    before = rows_of(tmp_path / "shards")
+    (media / "0.mkv").write_bytes(b"no film")
+    code, _, err = tokenize(capsys, *arguments)
+    assert (code, "skipped" in err) == (1, True)
+    assert rows_of(tmp_path / "shards") == before
+    (media / "0.mkv").unlink()
+    os.mkfifo(media / "0.mkv")  # reading it would never end
+    assert tokenize(capsys, *arguments)[0] == 1
+    assert rows_of(tmp_path / "shards") == before
+
+
 def test_clips_of_gone_files_are_told_and_dropped_when_asked(
     media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

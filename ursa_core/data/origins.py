@@ -72,7 +72,7 @@ def origin_of(item: Item, folder: Path) -> Origin | None:
         digest = digest_of(item.source.path)
     except OSError:
         return None  # reading its frames reports the reason
-    return Origin(_relative(item, folder.resolve()), size, mtime_ns, digest)
+    return Origin(recorded_path(item, folder.resolve()), size, mtime_ns, digest)
 
 
 def compare(
@@ -110,7 +110,7 @@ def compare(
             if item.name in names:
                 found.done.add(item.key)
             continue
-        file, path = item.source.path, _relative(item, folder)
+        file, path = item.source.path, recorded_path(item, folder)
         if path not in known:
             others = moved[file.name]
             if others and file.exists():
@@ -168,5 +168,6 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return sum(each.st_size for each in about), max((each.st_mtime_ns for each in about), default=0)
 
 
-def _relative(item: FileItem, folder: Path) -> str:
+def recorded_path(item: Item, folder: Path) -> str:
+    """Path by which shards in ``folder``, links resolved, record the file of an item."""
     return os.path.relpath(item.key, folder)

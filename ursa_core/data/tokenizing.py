@@ -15,7 +15,7 @@ import ursa_core
 from ursa_core.batches.shards import Shard
 from ursa_core.data.cuts import Cut
 from ursa_core.data.items import Dropped, Item, LoadedClip
-from ursa_core.data.origins import Comparison, Origin, compare, origin_of
+from ursa_core.data.origins import Comparison, Origin, compare, origin_of, recorded_path
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of
 from ursa_core.data.shards import TokenIdentity
 from ursa_core.data.token_files import save_tokens
@@ -241,6 +241,7 @@ class Tokenizing:
         self._refine = refine
         self._num_left = num_checked
         self.num_uncaptioned = 0
+        self._unreadable: set[str] = set()  # recorded paths
         self._waiting: dict[tuple[int, ...], list[tuple[_Work, LoadedClip, float]]] = {}
         for height, width in cut.all_sizes:
             tokenizer.strides.grid(PixelShape(cut.shape.frames, height, width))
@@ -251,8 +252,9 @@ class Tokenizing:
         """Each item's name when it is done, and the results of its clips, or why there is none.
 
         Clips that the folder holds already are kept, unless their file or its captions have
-        changed; those that can't be read are skipped. However the iteration ends, the items done
-        until then are written.
+        changed; those that can't be read are skipped, and what is there of them stays. However the
+        iteration ends, the items done until then are written; what they replace is removed at the
+        end.
 
         Args:
             items: where the clips come from.
@@ -263,7 +265,6 @@ class Tokenizing:
         """
         cut, writer = self._cut, self._writer
         found = found or self.compare(items)
-        writer.remove(found.stale)
         ahead = _batch_size(cut.shape.frames * cut.shape.height * cut.shape.width)
         stride = self._tokenizer.strides.temporal
         with (
@@ -277,6 +278,8 @@ class Tokenizing:
                     yield from self._item(_Work(item, pieces))
             for clips in list(self._waiting.values()):
                 yield from self._encode(clips)
+        # Only now that the new clips are written: a kill leaves both, and the next run removes one.
+        writer.remove([each for each in found.stale if each.origin.path not in self._unreadable])
 
     def compare(
         self,
@@ -300,6 +303,7 @@ class Tokenizing:
             for clips in self._waiting.values():
                 clips[:] = [entry for entry in clips if entry[0] is not work]
             reason = f"{error.message} ({error.hint})" if error.hint else error.message
+            self._unreadable.add(recorded_path(work.item, self._writer.folder.resolve()))
             yield work.item.name, [ItemResult(work.item.name, "skipped", reason)]
             return
         work.is_read = True
