@@ -307,3 +307,11 @@ def test_yaml_that_would_hang_or_break_the_loader_is_refused(tmp_path, text):
 def test_numbers_out_of_any_range_are_faults(key, value):
     with pytest.raises(RecipeError, match=key):
         load_recipe(RECIPES[0].with_name("nano.yaml"), [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    "value", ["steps=20000", "guidance=200", "shift=0.0001", "temperature=0.00001", "fps=2000"]
+)
+def test_what_no_bundle_may_say_is_refused_in_the_recipe_that_makes_it(value, write):
+    with pytest.raises(RecipeError, match=f"sampling.{value.partition('=')[0]}: "):
+        load_recipe(write(GENERATOR), [f"sampling.{value}"])

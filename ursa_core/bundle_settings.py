@@ -11,6 +11,10 @@ from ursa_core.grids import PixelShape
 from ursa_core.model_folder import IMAGE_CLASS, read_json, write_json
 
 Pixels = Annotated[int, whole(1, 1 << 16)]
+# A recipe writes these into the bundle that it makes, so its keys have the same ranges.
+NumSteps = Annotated[int, whole(1, 10_000)]
+Scale = Annotated[float, number(0, 100)]
+Positive = Annotated[float, number(0.001, 1000)]
 _Time = Annotated[float, number(0, 1)]
 Interval = Annotated[tuple[_Time, _Time], Field(description="two numbers from 0 to 1")]
 
@@ -41,12 +45,12 @@ class BundleSettings:
     frames: Annotated[int, whole(1, 1_000_000)] = 49
     height: Pixels = 320
     width: Pixels = 512
-    fps: Annotated[float, number(0.001, 1000)] = 12.0
-    steps: Annotated[int, whole(1, 10_000)] = 50
-    guidance: Annotated[float, number(0, 100)] = 7.0
+    fps: Positive = 12.0
+    steps: NumSteps = 50
+    guidance: Scale = 7.0
     guidance_interval: Interval = (0.0, 0.9)
-    shift: Annotated[float, number(0.001, 1000)] = 3.0
-    temperature: Annotated[float, number(0.001, 1000)] = 1.0
+    shift: Positive = 3.0
+    temperature: Positive = 1.0
     motion_prefix: Switch = True
     motion: Annotated[float, number(0, 1000)] = 9.0
     negative: Text = ""

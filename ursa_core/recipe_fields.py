@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ursa_core.bundle_settings import NumSteps, Positive, Scale
+
 MAX_CODES = 1 << 20
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -298,17 +300,17 @@ class ObjectiveSettings(Section):
 class SamplingSettings(Section):
     """Defaults of ``ursa sample``, stored in the bundle."""
 
-    steps: Count = 25
+    steps: NumSteps = 25
     """Network calls along the path."""
-    guidance: Weight = 7.0
+    guidance: Scale = 7.0
     """Strength of classifier-free guidance; 1 is off."""
     guidance_interval: Interval = (0.0, 0.9)
     """Times between which guidance acts; 0 is noise and 1 is data."""
-    shift: Above0 = 1.0
+    shift: Positive = 1.0
     """Time shift of the steps."""
-    temperature: Above0 = 1.0
+    temperature: Positive = 1.0
     """Of the draws of x_1; below 1 favours likelier codes."""
-    fps: Above0 = 8.0
+    fps: Positive = 8.0
     """Frames a second of the file written."""
 
 
