@@ -1,16 +1,13 @@
 """The script of the paper's comparisons: its variants, data, scores, restart and report."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import comparison_report
+import comparisons
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import comparison_report
-import comparisons
 from comparison_arms import ALL_STEPS, BASE, COMPARISONS, Arm, Run, all_runs
 
 from ursa_core.bundle import Bundle, load_tokenizer

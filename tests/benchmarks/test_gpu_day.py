@@ -5,22 +5,20 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pytest
-from tiny_packs import write_packs
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-sys.path.insert(0, str(ROOT / "recipes"))
 import gpu_day
 import gpu_day_figures
+import numpy as np
+import pytest
 from gpu_day import ALL_BYTES, MAX_FILES, Outcome, Step, run_step, run_steps
 from gpu_day_weights import train_all
 from pixel_file import carry_pixels, restore_pixels
+from tiny_packs import write_packs
 
 from ursa_core.bundle import load_bundle
 from ursa_core.data.packs import load_film, load_sprites, prepare_film, prepare_sprites
 from ursa_core.errors import DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 def step(name: str, code: str = "", phase: str = "figures", seconds: float = 60.0) -> Step:

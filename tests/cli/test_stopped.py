@@ -19,7 +19,7 @@ from ursa_core.data.shards import read_shards
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media
 
-DRIVER = Path(__file__).with_name("stopped_runs.py")
+DRIVER = Path(__file__).parents[1] / "stand_ins" / "stopped_runs.py"
 PROMPT = "a red circle moves right on a navy background"
 TINY = ["--model", "tiny", "--device", "cpu", "--dtype", "float32"]
 TRAINED = """

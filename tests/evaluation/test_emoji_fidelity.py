@@ -2,18 +2,15 @@
 
 import json
 import sys
-from pathlib import Path
 
+import emoji_quality
 import numpy as np
 import pytest
 import torch
+from emoji_fidelity import FAULTS, fidelity, insides
 from PIL import Image, ImageDraw
 from tiny_packs import write_packs
 from torchmetrics.functional.image import structural_similarity_index_measure
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import emoji_quality
-from emoji_fidelity import FAULTS, fidelity, insides
 
 from ursa_core.bundle import load_tokenizer
 from ursa_core.data.packs import prepare_film, prepare_sprites

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-TOKENIZER = Path(__file__).parent / "golden" / "published_text" / "tokenizer"
+TOKENIZER = Path(__file__).parents[1] / "golden" / "published_text" / "tokenizer"
 NUM_IDS = 292
 NUM_EMBEDDINGS = 300  # the published models' tables are padded too
 THETA = 500_000.0
