@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ursa_core.memory import peak_memory
+from ursa_core.bundle.memory import peak_memory
 from ursa_core.training.chunked_loss import chunked_cross_entropy
 
 

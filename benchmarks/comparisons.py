@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 import ursa_core
-from ursa_core.bundle import Bundle, load_bundle, load_tokenizer
+from ursa_core.bundle.bundle import Bundle, load_bundle, load_tokenizer
 from ursa_core.data import shapes
 from ursa_core.data.shards import read_shards
 from ursa_core.devices import pick_device, pick_dtype

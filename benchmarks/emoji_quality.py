@@ -39,8 +39,8 @@ from emoji_fidelity import FAULTS, Fidelity, fidelity
 from nano_quality import hardware, shuffle_weights_
 
 import ursa_core
-from ursa_core.bundle import load_bundle, load_tokenizer, resolve_model
-from ursa_core.bundle_settings import load_settings
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
+from ursa_core.bundle.settings import load_settings
 from ursa_core.data import emoji, shapes
 from ursa_core.data.film import FilmClips
 from ursa_core.data.packs import Film, Sprites, load_film, load_sprites

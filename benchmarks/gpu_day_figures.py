@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 import ursa_core
-from ursa_core.bundle import Bundle
-from ursa_core.bundle_settings import BundleSettings
+from ursa_core.bundle.bundle import Bundle
+from ursa_core.bundle.memory import peak_memory
+from ursa_core.bundle.settings import BundleSettings
 from ursa_core.devices import matmul_rates, total_memory_bytes
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.memory import peak_memory
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.metric import MetricPath

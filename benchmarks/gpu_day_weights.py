@@ -24,7 +24,8 @@ sys.path.insert(0, str(HERE.parent / "recipes"))
 import torch
 from pixel_file import restore_pixels
 
-from ursa_core.bundle import load_tokenizer
+from ursa_core.bundle.bundle import load_tokenizer
+from ursa_core.bundle.subjects import save_subjects
 from ursa_core.data.cuts import Cut
 from ursa_core.data.items import find_items
 from ursa_core.data.packs import load_sprites
@@ -32,7 +33,6 @@ from ursa_core.data.shard_writer import ShardWriter
 from ursa_core.data.tokenizing import Tokenizing, token_identity
 from ursa_core.grids import PixelShape
 from ursa_core.recipe import load_recipe
-from ursa_core.subjects import save_subjects
 from ursa_core.training.run import train_recipe
 from ursa_core.training.task import Progress
 

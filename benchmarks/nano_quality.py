@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 import ursa_core
-from ursa_core.bundle import Bundle, load_bundle, load_tokenizer, resolve_model
-from ursa_core.bundle_settings import load_settings
+from ursa_core.bundle.bundle import Bundle, load_bundle, load_tokenizer, resolve_model
+from ursa_core.bundle.settings import load_settings
 from ursa_core.data import shapes
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError

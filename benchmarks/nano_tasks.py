@@ -24,7 +24,7 @@ from nano_quality import hardware
 from numpy.typing import NDArray
 
 import ursa_core
-from ursa_core.bundle import Bundle, load_bundle
+from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.data import shapes
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.image_metrics import psnr

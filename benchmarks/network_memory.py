@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ursa_core.bundle.memory import Sizes, peak_memory, sampling_memory
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.memory import Sizes, peak_memory, sampling_memory
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.sampling.guidance import Guidance, guided_hidden

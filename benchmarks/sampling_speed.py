@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import ursa_core
-from ursa_core.bundle import Bundle, load_bundle
+from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.sampling.generate import GenerateOptions, generate
 from ursa_core.sampling.guidance import Guidance

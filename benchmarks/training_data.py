@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.folder import PUBLISHED_LEVELS
+from ursa_core.bundle.memory import peak_memory
 from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
@@ -31,8 +33,6 @@ from ursa_core.data.shards import TokenIdentity, read_shards
 from ursa_core.data.tokenizing import token_identity
 from ursa_core.devices import matmul_rates
 from ursa_core.grids import LatentGrid
-from ursa_core.memory import peak_memory
-from ursa_core.model_folder import PUBLISHED_LEVELS
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.path.metric import MetricPath

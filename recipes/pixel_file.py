@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ursa_core.bundle.subjects import SUBJECTS_FILE
 from ursa_core.data.packs import (
     FILM,
     FILM_TABLE,
@@ -25,7 +26,6 @@ from ursa_core.data.packs import (
     write_array,
 )
 from ursa_core.errors import DataError, unwritable
-from ursa_core.subjects import SUBJECTS_FILE
 
 FILM_FRAMES = 240
 """Frames of film in one animation."""

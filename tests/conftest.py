@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ursa_core.bundle import load_tokenizer, save_bundle, save_tokenizer
-from ursa_core.bundle_settings import BundleSettings
+from ursa_core.bundle.bundle import load_tokenizer, save_bundle, save_tokenizer
+from ursa_core.bundle.settings import BundleSettings
 from ursa_core.data.cuts import Cut
 from ursa_core.data.items import find_items
 from ursa_core.data.shard_writer import ShardWriter

@@ -10,9 +10,9 @@ import pytest
 import torch
 from comparison_arms import ALL_STEPS, BASE, COMPARISONS, Arm, Run, all_runs
 
-from ursa_core.bundle import Bundle, load_tokenizer
+from ursa_core.bundle.bundle import Bundle, load_tokenizer
+from ursa_core.bundle.path_files import build_path
 from ursa_core.grids import PixelShape
-from ursa_core.path_files import build_path
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.generator_start import build_network
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_tokenizer
-from ursa_core.bundle_settings import load_settings
+from ursa_core.bundle.bundle import load_tokenizer
+from ursa_core.bundle.settings import load_settings
 from ursa_core.codebooks import load_codebook
 from ursa_core.cosmos_checkpoint import convert_cosmos
 from ursa_core.errors import CheckpointError, UsageError

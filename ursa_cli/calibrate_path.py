@@ -102,6 +102,7 @@ def calibrate_path(
     check_products(out, names, force)
     import numpy as np
 
+    from ursa_core.bundle.folder import write_json
     from ursa_core.calibration_report import (
         as_json as shown,
     )
@@ -111,7 +112,6 @@ def calibrate_path(
         mean_distances,
     )
     from ursa_core.codebooks import count_codes, load_codebook
-    from ursa_core.model_folder import write_json
     from ursa_core.path.calibration import distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
     from ursa_core.recipe_edit import write_path
@@ -196,7 +196,7 @@ def _rivals(grid: list["Candidate"]) -> list["Candidate"]:
 def _draw_preview(
     file: Path, clip: Path, codebook: "Codebook", candidates: list["Candidate"]
 ) -> None:
-    from ursa_core.bundle import load_tokenizer
+    from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.calibration_report import preview_sheet
     from ursa_core.media import write_media
     from ursa_core.path.schedules import PowerSchedule

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ursa_cli.clips import Clip
     from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.batches.resume import Item
-    from ursa_core.bundle import Bundle
+    from ursa_core.bundle.bundle import Bundle
     from ursa_core.sampling.denoise import OnStep
     from ursa_core.sampling.generate import GenerateOptions
     from ursa_core.sampling.packs import Packer
@@ -42,7 +42,7 @@ class ClipTask:
         tokens: Path | None = None,
         preview: int = 0,
     ) -> None:
-        from ursa_core.hub import name_of
+        from ursa_core.bundle.hub import name_of
 
         self.name = name
         self.model = name_of(model.found.folder, exact=True)
@@ -151,7 +151,7 @@ class ClipTask:
 
     @cached_property
     def _identity(self) -> str:
-        from ursa_core.bundle import tokenizer_identity
+        from ursa_core.bundle.bundle import tokenizer_identity
 
         return tokenizer_identity(self._bundle.folder)
 

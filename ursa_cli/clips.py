@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ursa_cli.sample_plan import Plan
     from ursa_cli.sampling_options import SamplingOptions
-    from ursa_core.bundle import Bundle
+    from ursa_core.bundle.bundle import Bundle
     from ursa_core.grids import LatentGrid
     from ursa_core.media import Frames
     from ursa_core.sampling.conditioning import Conditioning
@@ -135,7 +135,7 @@ def run(
 def _make(clip: Clip, tell_seed: bool, preview: int, there: "Collection[str]") -> None:
     """Generate, decode and write, one video after the other."""
     from ursa_cli.prompt_warnings import prompt_warnings
-    from ursa_core.bundle import tokenizer_identity
+    from ursa_core.bundle.bundle import tokenizer_identity
     from ursa_core.data.token_files import load_tokens_of, save_tokens
     from ursa_core.sampling.generate import generate, pixel_shape
     from ursa_core.sampling.preview import Preview

@@ -12,7 +12,7 @@ from ursa_core import files
 from ursa_core.errors import DataError, UrsaError
 
 if TYPE_CHECKING:
-    from ursa_core.bundle_settings import BundleSettings
+    from ursa_core.bundle.settings import BundleSettings
     from ursa_core.data.items import Item
     from ursa_core.grids import PixelShape
     from ursa_core.media import Frames
@@ -134,7 +134,7 @@ def _reconstruction(
 ) -> None:
     import numpy as np
 
-    from ursa_core.bundle import load_tokenizer
+    from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.intervals import mean
     from ursa_core.evaluation.reconstruction import (
@@ -243,13 +243,13 @@ def path(
     import numpy as np
     import torch
 
-    from ursa_core.bundle import load_tokenizer
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.bundle.folder import read_json
+    from ursa_core.bundle.path_files import build_path, stored_codebook
     from ursa_core.data.tokenizing import encode_clips
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.path_linearity import distances, draw, linearity
     from ursa_core.evaluation.report import Report, Sample, Score, Table
-    from ursa_core.model_folder import read_json
-    from ursa_core.path_files import build_path, stored_codebook
 
     folder = options.model_folder(model)
     place = pick_device(device)

@@ -230,7 +230,7 @@ class LongTask(OneByOne):
         )
 
     def _frames(self, item: "Item", plan: "Plan", on_step: Callable[..., None]) -> "Frames":
-        from ursa_core.bundle import tokenizer_identity
+        from ursa_core.bundle.bundle import tokenizer_identity
         from ursa_core.sampling.generate import decode, generate
         from ursa_core.tasks.extend import extend
 

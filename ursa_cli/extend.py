@@ -163,7 +163,7 @@ def extend(
 
     from ursa_cli.extend_plan import plan_extension
     from ursa_cli.sample_plan import place_model
-    from ursa_core.bundle import load_tokenizer, tokenizer_identity
+    from ursa_core.bundle.bundle import load_tokenizer, tokenizer_identity
     from ursa_core.media import check_output
     from ursa_core.tasks.round_store import RoundStore
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ursa_cli.extend_plan import ExtendOptions
     from ursa_cli.sample_plan import PlacedModel
     from ursa_core.batches.resume import Item
-    from ursa_core.bundle import Bundle
+    from ursa_core.bundle.bundle import Bundle
     from ursa_core.tasks.round_store import RoundStore
     from ursa_core.tokenizers.visual import VisualTokenizer
 
@@ -40,7 +40,7 @@ class ExtendTask:
         wanted: "ExtendOptions",
         fresh: bool,
     ) -> None:
-        from ursa_core.hub import name_of
+        from ursa_core.bundle.hub import name_of
 
         self.model = name_of(model.found.folder, exact=True)
         self.model_identity = model.identity
@@ -129,13 +129,13 @@ class ExtendTask:
 
     @cached_property
     def _own_tokenizer(self) -> "VisualTokenizer":
-        from ursa_core.bundle import load_tokenizer
+        from ursa_core.bundle.bundle import load_tokenizer
 
         return load_tokenizer(self._model.found.folder, self._model.device)[0]
 
     @cached_property
     def _identity(self) -> str:
-        from ursa_core.bundle import tokenizer_identity
+        from ursa_core.bundle.bundle import tokenizer_identity
 
         return tokenizer_identity(self._model.found.folder)
 

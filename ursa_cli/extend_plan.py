@@ -10,7 +10,7 @@ from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel, Plan
-    from ursa_core.bundle import Bundle
+    from ursa_core.bundle.bundle import Bundle
     from ursa_core.sampling.denoise import OnStep
     from ursa_core.tasks.extension import Chain, Extension, Schedule
     from ursa_core.tasks.given_media import GivenMedia, Tokenizer

@@ -92,9 +92,9 @@ def _machine() -> dict[str, Any]:
 def _models() -> list[dict[str, Any]]:
     import torch
 
+    from ursa_core.bundle.folder import shipped_models
+    from ursa_core.bundle.summary import summary
     from ursa_core.devices import pick_device, total_memory_bytes
-    from ursa_core.model_folder import shipped_models
-    from ursa_core.model_summary import summary
 
     here = total_memory_bytes(pick_device("auto")) or 0
     found = []

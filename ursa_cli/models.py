@@ -11,8 +11,8 @@ import typer
 from ursa_cli import options, output
 
 if TYPE_CHECKING:
-    from ursa_core.hub import HubId
-    from ursa_core.model_summary import Summary
+    from ursa_core.bundle.hub import HubId
+    from ursa_core.bundle.summary import Summary
 
 models = typer.Typer(
     no_args_is_help=True, help="List the models there are; show, get or convert one."
@@ -29,10 +29,10 @@ def list_models(as_json: options.Json = False) -> None:
       ursa models list --json
     """
     output.configure(as_json=as_json)
+    from ursa_core.bundle.folder import check_model, shipped_models
+    from ursa_core.bundle.hub import pulled_models
+    from ursa_core.bundle.summary import summary
     from ursa_core.errors import CheckpointError
-    from ursa_core.hub import pulled_models
-    from ursa_core.model_folder import check_model, shipped_models
-    from ursa_core.model_summary import summary
 
     found = {name: summary(folder) for name, folder in shipped_models().items()}
     for name, folder in pulled_models().items():
@@ -84,9 +84,9 @@ def show_model(
     """
     output.configure(as_json=as_json)
     options.require_text("model", model)
-    from ursa_core.bundle import resolve_model
-    from ursa_core.model_folder import check_model
-    from ursa_core.model_summary import summary
+    from ursa_core.bundle.bundle import resolve_model
+    from ursa_core.bundle.folder import check_model
+    from ursa_core.bundle.summary import summary
 
     folder = resolve_model(model, may_download=False)
     check_model(folder)
@@ -99,9 +99,9 @@ def show_model(
 
 def _show_subjects(found: "Summary") -> None:
     """Print what a model draws by name, over which backgrounds, and how to ask for it."""
+    from ursa_core.bundle.subjects import load_subjects
     from ursa_core.data import emoji
     from ursa_core.errors import UsageError
-    from ursa_core.subjects import load_subjects
 
     subjects = load_subjects(found.folder)
     if not subjects:
@@ -172,7 +172,7 @@ def pull_model(
     output.configure(as_json=as_json, quiet=quiet)
     for name, text in (("id", model), ("revision", revision), ("folder", to)):
         options.require_name(name, text)
-    from ursa_core.hub import require_id
+    from ursa_core.bundle.hub import require_id
 
     _refuse_shipped(model)
     wanted = require_id(model, revision)
@@ -251,8 +251,8 @@ def convert_model(
 
 def _refuse_shipped(model: str) -> None:
     """Say that a model which comes with ursa needs no download."""
+    from ursa_core.bundle.folder import shipped_models
     from ursa_core.errors import UsageError
-    from ursa_core.model_folder import shipped_models
 
     if model in shipped_models():
         raise UsageError(
@@ -273,9 +273,9 @@ def _check_target(folder: Path) -> None:
 
 def _pulled(wanted: "HubId", to: Path | None) -> Path:
     """Folder of a model, up to date; the one from before where the hub is out of reach."""
+    from ursa_core.bundle.hub import found_here
+    from ursa_core.bundle.hub_download import download
     from ursa_core.errors import HubUnreachableError
-    from ursa_core.hub import found_here
-    from ursa_core.hub_download import download
 
     try:
         return download(wanted, to, partial(output.progress, in_bytes=True))

@@ -43,7 +43,7 @@ def merge_model(
     """
     output.configure(as_json=as_json, quiet=quiet)
     options.require_text("model", model)
-    from ursa_core.adapters import merge_adapters
+    from ursa_core.bundle.adapters import merge_adapters
     from ursa_core.errors import UsageError
     from ursa_core.media import check_folder_of
 

@@ -14,7 +14,7 @@ from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import Strides
 
 if TYPE_CHECKING:
-    from ursa_core.adapters import Adapter
+    from ursa_core.bundle.adapters import Adapter
 
 RUN_PANEL = "Run and output"
 
@@ -90,8 +90,8 @@ def model_folder(model: str) -> Path:
     Raises:
         CheckpointError: there is no such model, or it can't be had.
     """
-    from ursa_core.adapters import is_adapter
-    from ursa_core.bundle import resolve_model
+    from ursa_core.bundle.adapters import is_adapter
+    from ursa_core.bundle.bundle import resolve_model
 
     folder = resolve_model(model, partial(output.progress, in_bytes=True))
     if is_adapter(folder):
@@ -110,7 +110,7 @@ def read_adapters(texts: list[str] | None, model: Path) -> "tuple[Adapter, ...]"
     """
     if not texts:
         return ()
-    from ursa_core.adapters import check_adapter, read_adapter
+    from ursa_core.bundle.adapters import check_adapter, read_adapter
 
     found = tuple(read_adapter(*parse_lora(text)) for text in texts)
     for adapter in found:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ursa_cli import output
 
 if TYPE_CHECKING:
-    from ursa_core.bundle import Bundle
+    from ursa_core.bundle.bundle import Bundle
     from ursa_core.data.caption_fit import CaptionFit
     from ursa_core.sampling.generate import GenerateOptions
 
@@ -70,7 +70,7 @@ def _start(text: str) -> str:
 
 def _figure_warnings(text: str, bundle: "Bundle", told_unknown: bool) -> list[str]:
     """That a prompt names several figures, where the model draws one, or none, if not yet told."""
-    from ursa_core.subjects import named_subjects
+    from ursa_core.bundle.subjects import named_subjects
 
     if not bundle.subjects or not text.strip():
         return []
@@ -107,8 +107,8 @@ def _where_listed(bundle: "Bundle") -> str:
 
 def _nearest(word: str, bundle: "Bundle") -> list[str]:
     """Subjects, or else a background, that an unknown word may stand for."""
+    from ursa_core.bundle.subjects import nearest_subjects
     from ursa_core.data.emoji import nearest_background
-    from ursa_core.subjects import nearest_subjects
 
     if not bundle.subjects:
         return []

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import torch
 
     from ursa_cli.sampling_options import ClipOptions, SamplingOptions
-    from ursa_core.adapters import Adapter
-    from ursa_core.bundle import Bundle
-    from ursa_core.bundle_settings import BundleSettings
-    from ursa_core.memory import SamplingMemory
-    from ursa_core.model_summary import Summary
+    from ursa_core.bundle.adapters import Adapter
+    from ursa_core.bundle.bundle import Bundle
+    from ursa_core.bundle.memory import SamplingMemory
+    from ursa_core.bundle.settings import BundleSettings
+    from ursa_core.bundle.summary import Summary
     from ursa_core.sampling.generate import GenerateOptions
 
 # Needs are refused from this share of the device's memory on: their estimate is rough.
@@ -78,7 +78,7 @@ class PlacedModel:
 
     def load(self) -> "Bundle":
         """The model, in its place."""
-        from ursa_core.bundle import load_bundle
+        from ursa_core.bundle.bundle import load_bundle
 
         return load_bundle(
             self.found.folder,
@@ -99,9 +99,9 @@ def place_model(sampling: "SamplingOptions") -> PlacedModel:
         DeviceError: this machine hasn't got it, or nothing to compile with.
     """
     from ursa_cli import options
+    from ursa_core.bundle.folder import model_identity
+    from ursa_core.bundle.summary import summary
     from ursa_core.devices import check_compiler, pick_device, pick_dtype
-    from ursa_core.model_folder import model_identity
-    from ursa_core.model_summary import summary
 
     options.require_text("model", sampling.model)
     found = summary(options.model_folder(sampling.model))
@@ -156,7 +156,7 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """What the videos are made of, as their metadata record it."""
         from ursa_core import __version__
-        from ursa_core.hub import name_of
+        from ursa_core.bundle.hub import name_of
 
         model = self.model
         adapters = [adapter.provenance for adapter in model.adapters]

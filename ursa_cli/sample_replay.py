@@ -13,7 +13,7 @@ from ursa_core.errors import DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ursa_core.adapters import Adapter
+    from ursa_core.bundle.adapters import Adapter
 
 _PLACEMENT = ("device", "dtype", "offload", "compiled")
 _BESIDE = {*_PLACEMENT, "model", "model_identity", "fps", "crf", "ursa", "index"}

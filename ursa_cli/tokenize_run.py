@@ -63,11 +63,11 @@ def load(
         ShapeError: the cut doesn't fit its strides.
         UsageError: codes of images are to be refined.
     """
-    from ursa_core.bundle import load_tokenizer
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.bundle.hub import name_of
     from ursa_core.data.cuts import Cut
     from ursa_core.devices import pick_device
     from ursa_core.grids import PixelShape
-    from ursa_core.hub import name_of
     from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
     folder = options.model_folder(model)
@@ -126,12 +126,12 @@ def encode_shards(
     part: Shard,
 ) -> None:
     """Encode a part of the inputs' clips into shards, and report."""
+    from ursa_core.bundle.subjects import save_subjects
     from ursa_core.data.items import PROCEDURAL, find_items
     from ursa_core.data.shard_writer import ShardWriter, remove_shards
     from ursa_core.data.shards import shard_paths
     from ursa_core.data.tokenize_report import Report, remove_reports
     from ursa_core.data.tokenizing import Tokenizing, token_identity
-    from ursa_core.subjects import save_subjects
 
     cut = encoder.cut
     repeats: list[Path] = []
@@ -216,7 +216,7 @@ def _named(paths: Sequence[Path], most: int = 4) -> str:
 
 def _warn_of_captions(items: "Sequence[Item]", encoder: Encoder) -> None:
     """Warn of captions of files that the model's text tokenizer, if it has one, can't take."""
-    from ursa_core.bundle_settings import load_settings, motion_prompt
+    from ursa_core.bundle.settings import load_settings, motion_prompt
     from ursa_core.data.caption_fit import measure_captions
     from ursa_core.data.items import FileItem
     from ursa_core.tokenizers.text import TextTokenizer
@@ -245,11 +245,11 @@ def decode_clip(
     force: bool,
 ) -> None:
     """Turn a token file back into a video, and report."""
-    from ursa_core.bundle import load_tokenizer
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.bundle.hub import name_of
     from ursa_core.data.token_files import load_tokens_of
     from ursa_core.devices import pick_device
     from ursa_core.grids import LatentGrid
-    from ursa_core.hub import name_of
     from ursa_core.media import check_output, write_media
     from ursa_core.tokenizers.visual import decode_frames
 

@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ursa_core.bundle import load_tokenizer, resolve_model
+from ursa_core.bundle.bundle import load_tokenizer, resolve_model
+from ursa_core.bundle.folder import PUBLISHED_LEVELS, VIDEO_CLASS, read_json
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
-from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS, read_json
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ursa_core.bundle_settings import NumSteps, Positive, Scale
+from ursa_core.bundle.settings import NumSteps, Positive, Scale
 
 MAX_CODES = 1 << 20
 

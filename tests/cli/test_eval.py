@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.evaluation import shapes_suite
 from ursa_core.evaluation.shapes_judge import judge
 from ursa_core.media import read_media, write_media

@@ -15,8 +15,8 @@ from PIL import Image
 from small_films import write_film
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_bundle, tokenizer_identity
-from ursa_core.bundle_settings import load_settings, save_settings
+from ursa_core.bundle.bundle import load_bundle, tokenizer_identity
+from ursa_core.bundle.settings import load_settings, save_settings
 from ursa_core.data.shapes import training_clip
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.data.shapes import training_clip
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media, write_media

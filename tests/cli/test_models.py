@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ursa_cli.main import main
-from ursa_core.bundle import resolve_model
+from ursa_core.bundle.bundle import resolve_model
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures"
 NANO = resolve_model("nano")

@@ -10,10 +10,16 @@ from rich.cells import cell_len
 from ursa_cli import output
 from ursa_cli.main import main
 from ursa_cli.prompt_warnings import prompt_warnings
-from ursa_core.bundle import load_bundle, resolve_model
+from ursa_core.bundle.bundle import load_bundle, resolve_model
+from ursa_core.bundle.subjects import (
+    SUBJECTS_FILE,
+    Subject,
+    load_subjects,
+    named_subjects,
+    save_subjects,
+)
 from ursa_core.data.emoji import BACKGROUNDS, KINDS, caption
 from ursa_core.sampling.generate import GenerateOptions, Pass, full_prompt
-from ursa_core.subjects import SUBJECTS_FILE, Subject, load_subjects, named_subjects, save_subjects
 
 # nano knows these words; figures named by them stand in for emoji that a model was trained on.
 CIRCLE = Subject("red circle", ("ball",), "shapes", "\N{LARGE RED CIRCLE}")

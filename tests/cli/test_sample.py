@@ -12,11 +12,11 @@ import pytest
 
 from ursa_cli.main import main
 from ursa_core import __version__, devices
-from ursa_core.bundle import load_bundle
-from ursa_core.bundle_settings import load_settings
+from ursa_core.bundle.bundle import load_bundle
+from ursa_core.bundle.folder import shipped_models
+from ursa_core.bundle.settings import load_settings
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media
-from ursa_core.model_folder import shipped_models
 from ursa_core.sampling.generate import decode
 
 PROMPT = "a red circle moves right on a navy background"

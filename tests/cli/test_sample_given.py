@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media

@@ -17,8 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from ursa_cli.main import main
 from ursa_core.batches.part_files import PartFile
 from ursa_core.batches.shards import Shard
-from ursa_core.bundle import load_tokenizer, save_tokenizer
-from ursa_core.bundle_settings import BundleSettings, save_settings
+from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
+from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.data import tokenizing as work
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shards import read_shards

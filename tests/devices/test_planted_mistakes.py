@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.path import draws, metric
 from ursa_core.path.distance_table import DistanceTable
 from ursa_core.sampling.conditioning import Conditioning

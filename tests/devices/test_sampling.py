@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ursa_core.adapters import read_adapter, save_adapter
-from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.adapters import read_adapter, save_adapter
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.data.cuts import Cut
 from ursa_core.data.items import find_items
 from ursa_core.data.shard_writer import ShardWriter

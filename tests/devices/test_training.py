@@ -10,8 +10,8 @@ pytest.importorskip("yaml")
 
 from tiny_runs import TOKENIZER, recipe_of, stored
 
-from ursa_core.adapters import read_adapter
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.adapters import read_adapter
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.sampling.generate import GenerateOptions, generate
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints

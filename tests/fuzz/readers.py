@@ -78,9 +78,9 @@ def _tokens(folder: Path, name: str) -> None:
 
 
 def _weights(folder: Path, name: str) -> None:
-    from ursa_core.adapters import adding, read_adapter
-    from ursa_core.path_files import CODEBOOK, stored_codebook
-    from ursa_core.weights import load_weights
+    from ursa_core.bundle.adapters import adding, read_adapter
+    from ursa_core.bundle.path_files import CODEBOOK, stored_codebook
+    from ursa_core.bundle.weights import load_weights
 
     if name == CODEBOOK:
         stored_codebook(folder, torch.ones(12, 2))
@@ -93,12 +93,12 @@ def _weights(folder: Path, name: str) -> None:
 
 
 def _configs(folder: Path, name: str) -> None:
-    from ursa_core.bundle import load_bundle, load_tokenizer
+    from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+    from ursa_core.bundle.folder import check_model, read_json
+    from ursa_core.bundle.path_files import build_path
+    from ursa_core.bundle.subjects import load_subjects
+    from ursa_core.bundle.summary import summary
     from ursa_core.errors import UrsaError
-    from ursa_core.model_folder import check_model, read_json
-    from ursa_core.model_summary import summary
-    from ursa_core.path_files import build_path
-    from ursa_core.subjects import load_subjects
     from ursa_core.tokenizers.text import TextTokenizer
 
     if name.startswith("tokenizer/"):
@@ -172,7 +172,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                ("data/token_files.py",), "ursa_core.data.token_files:parse_object",
                lambda text: '"fps": 8.0' not in text),
         Reader("weights", _weight_seeds(folder / "weights"), by_name, _weights,
-               ("weights.py", "adapters.py"), "ursa_core.weights:check_tensors",
+               ("weights.py", "adapters.py"), "ursa_core.bundle.weights:check_tensors",
                lambda expected, *_: len(expected) == 4),
         Reader("configs", {n: d for n, d in model.items() if n not in networks},
                mutators.mutate_json, _configs,
@@ -211,8 +211,8 @@ def _weight_seeds(folder: Path) -> dict[str, bytes]:
     """Weights in two files with their index, an adapter and a codebook."""
     from safetensors.torch import save_file
 
-    from ursa_core.adapters import PREFIX
-    from ursa_core.model_folder import WEIGHTS, index_of
+    from ursa_core.bundle.adapters import PREFIX
+    from ursa_core.bundle.folder import WEIGHTS, index_of
 
     folder.mkdir()
     shards = {
@@ -236,12 +236,12 @@ def _weight_seeds(folder: Path) -> dict[str, bytes]:
 
 def _tiny_model(folder: Path) -> dict[str, bytes]:
     """Files of a whole model with networks of a few thousand weights."""
-    from ursa_core.bundle import save_bundle, save_tokenizer
-    from ursa_core.bundle_settings import BundleSettings
+    from ursa_core.bundle.bundle import save_bundle, save_tokenizer
+    from ursa_core.bundle.settings import BundleSettings
+    from ursa_core.bundle.subjects import Subject
     from ursa_core.models.transformer import Transformer, TransformerConfig
     from ursa_core.path.metric import MetricPath
     from ursa_core.path.schedules import PowerSchedule
-    from ursa_core.subjects import Subject
     from ursa_core.tokenizers.text import TextTokenizer
     from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 

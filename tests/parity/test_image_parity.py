@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ursa_core.bundle import Bundle, load_bundle
+from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.grids import LatentGrid
 from ursa_core.media import to_frames
 from ursa_core.path.metric import MetricPath

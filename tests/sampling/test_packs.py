@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import Bundle, load_bundle
+from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.sampling.generate import GenerateOptions, Pass, generate
 from ursa_core.sampling.packs import Packer, pack_key
 

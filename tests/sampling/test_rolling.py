@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.sampling.generate import GenerateOptions, Pass
 from ursa_core.sampling.rolling import roll_on, stage_steps, stage_times
 from ursa_core.sampling.time_grid import time_grid

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ursa_core.bundle import load_tokenizer
+from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.tokenizing import encode_clips, measure
 from ursa_core.media import to_video

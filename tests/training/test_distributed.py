@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import stored, train
 
-from ursa_core.adapters import WEIGHTS
+from ursa_core.bundle.adapters import WEIGHTS
 from ursa_core.errors import UsageError
 from ursa_core.recipe import load_recipe
 from ursa_core.training.checkpoints import checkpoints, steps_of

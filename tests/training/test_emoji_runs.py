@@ -9,7 +9,7 @@ from tiny_runs import GENERATOR, TOKENIZER, recipe_of, train
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.data.packs import prepare_film, prepare_sprites
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import DataError, RecipeError

@@ -10,7 +10,7 @@ from tiny_qwen3 import NUM_IDS, THETA, write_qwen3
 from tiny_runs import recipe_of
 
 from ursa_cli.main import main
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import CheckpointError, HubUnreachableError, RecipeError
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.tokenizers.text import TextTokenizer

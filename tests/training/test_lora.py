@@ -13,8 +13,8 @@ from tiny_qwen3 import write_qwen3
 from tiny_runs import recipe_of, stored, train
 
 from ursa_cli.main import main
-from ursa_core.adapters import CONFIG, WEIGHTS, Adapter, adding, check_adapter, read_adapter
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.adapters import CONFIG, WEIGHTS, Adapter, adding, check_adapter, read_adapter
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import CheckpointError, RecipeError, UrsaError
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media

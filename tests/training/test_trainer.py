@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_runs import TOKENIZER, recipe_of, silent, stored, train
 
-from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
 from ursa_core.data.shards import read_shards, shard_paths
 from ursa_core.devices import DTYPES

@@ -14,7 +14,7 @@ sys.modules["av"] = None  # whoever imports it gets an ImportError
 model, folder, generator, tokenizer = sys.argv[1:]
 from tiny_runs import train
 
-from ursa_core.bundle import load_bundle
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from ursa_core.bundle.subjects import synonyms
 from ursa_core.data.packs import Sprites
 from ursa_core.errors import UsageError
-from ursa_core.subjects import synonyms
 
 BACKGROUNDS = {
     "black": (20, 20, 24),

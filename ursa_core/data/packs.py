@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ursa_core.bundle.folder import read_json, write_json
+from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
 from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable, unwritable
 from ursa_core.files import whole
 from ursa_core.json_files import parse_object
-from ursa_core.model_folder import read_json, write_json
-from ursa_core.subjects import Subject, load_subjects, save_subjects
 
 FPS = 8.0
 SPRITES, SPRITE_TABLE = "sprites.npy", "sprites.json"

@@ -7,8 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import Bundle
-from ursa_core.bundle_settings import motion_prompt
+from ursa_core.bundle.bundle import Bundle
+from ursa_core.bundle.settings import motion_prompt
+from ursa_core.bundle.subjects import name_emoji
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, to_video
 from ursa_core.sampling.conditioning import Conditioning, Start, joined
@@ -16,7 +17,6 @@ from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
-from ursa_core.subjects import name_emoji
 from ursa_core.tokenizers.visual import decode_frames
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import Bundle
+from ursa_core.bundle.bundle import Bundle
 from ursa_core.grids import LatentGrid
 from ursa_core.sampling.generate import GenerateOptions, Pass
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ursa_core.bundle import Bundle
+from ursa_core.bundle.bundle import Bundle
 from ursa_core.errors import DataError
 from ursa_core.grids import LatentGrid
 from ursa_core.media import check_output, read_media, write_media

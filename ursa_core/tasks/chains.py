@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import Bundle
+from ursa_core.bundle.bundle import Bundle
 from ursa_core.media import Frames
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.denoise import OnStep

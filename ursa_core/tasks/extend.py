@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ursa_core.bundle import Bundle
+from ursa_core.bundle.bundle import Bundle
 from ursa_core.media import Frames
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import GenerateOptions

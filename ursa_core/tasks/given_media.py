@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import Bundle
+from ursa_core.bundle.bundle import Bundle
 from ursa_core.data.token_files import load_tokens_of
 from ursa_core.errors import DataError, ShapeError
 from ursa_core.evaluation.image_metrics import psnr

@@ -13,9 +13,9 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from ursa_core.bundle.folder import PUBLISHED_LEVELS, listed
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import Strides
-from ursa_core.model_folder import PUBLISHED_LEVELS, listed
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 _BUFFERS = re.compile(r"(encoder\.patcher3d|decoder\.unpatcher3d|(inv_quant\.)?quantizer)\.\w+")

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
+from ursa_core.bundle.folder import PUBLISHED_LEVELS, VIDEO_CLASS
 from ursa_core.config_values import (
     Switch,
     Whole,
@@ -29,7 +30,6 @@ from ursa_core.config_values import (
 )
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
-from ursa_core.model_folder import PUBLISHED_LEVELS, VIDEO_CLASS
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 
 MAX_CODES = 1 << 20

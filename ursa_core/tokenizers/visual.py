@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ursa_core.bundle.folder import IMAGE_CLASS, VIDEO_CLASS
+from ursa_core.bundle.memory import SLICE_PIXELS
 from ursa_core.errors import CheckpointError
 from ursa_core.media import Frames, to_frames
-from ursa_core.memory import SLICE_PIXELS
-from ursa_core.model_folder import IMAGE_CLASS, VIDEO_CLASS
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import load_bundle, resolve_model
-from ursa_core.errors import RecipeError
-from ursa_core.model_folder import URSA_MODEL, read_json
-from ursa_core.models.presets import PRESETS
-from ursa_core.models.qwen3_start import (
+from ursa_core.bundle.bundle import load_bundle, resolve_model
+from ursa_core.bundle.folder import URSA_MODEL, read_json
+from ursa_core.bundle.qwen3 import (
     QWEN3_MODEL,
     Qwen3Config,
     check_qwen3,
     initialise_from_qwen3_,
     read_qwen3,
 )
+from ursa_core.errors import RecipeError
+from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.seeding import stream

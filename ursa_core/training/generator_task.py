@@ -10,19 +10,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ursa_core.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
-from ursa_core.bundle_settings import BundleSettings, motion_prompt
+from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
+from ursa_core.bundle.path_files import build_path
+from ursa_core.bundle.settings import BundleSettings, motion_prompt
+from ursa_core.bundle.subjects import Subject, load_subjects
 from ursa_core.data.caption_fit import CaptionFit, measure_captions
 from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.path.base import Path as ProbabilityPath
-from ursa_core.path_files import build_path
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
-from ursa_core.subjects import Subject, load_subjects
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.ahead import Ahead
 from ursa_core.training.estimates import pass_operations

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ursa_core import __version__
-from ursa_core.adapters import PREFIX, save_adapter, transformer_identity
-from ursa_core.bundle import tokenizer_identity
-from ursa_core.bundle_settings import load_settings
+from ursa_core.bundle.adapters import PREFIX, save_adapter, transformer_identity
+from ursa_core.bundle.bundle import tokenizer_identity
+from ursa_core.bundle.folder import read_json
+from ursa_core.bundle.path_files import path_to_json
+from ursa_core.bundle.settings import load_settings
 from ursa_core.errors import RecipeError, UrsaError
-from ursa_core.model_folder import read_json
 from ursa_core.models.transformer import Transformer
 from ursa_core.path.base import Path as ProbabilityPath
-from ursa_core.path_files import path_to_json
 from ursa_core.recipe import GeneratorRecipe
 from ursa_core.seeding import stream
 

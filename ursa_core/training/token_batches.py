@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle_settings import motion_prompt
+from ursa_core.bundle.settings import motion_prompt
 from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shards import TokenTable
 from ursa_core.errors import DataError, RecipeError

@@ -12,8 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ursa_core.bundle import load_tokenizer, save_tokenizer
-from ursa_core.bundle_settings import BundleSettings, save_settings
+from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
+from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.data.mixture import KINDS, ClipMixture
 from ursa_core.data.shapes import FPS
 from ursa_core.errors import RecipeError

@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ursa_core.bundle.folder import WEIGHTS, index_of, read_json, way_out, write_json
 from ursa_core.config_values import unusable
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
-from ursa_core.model_folder import WEIGHTS, index_of, read_json, way_out, write_json
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _WRAPPERS = ("module.", "_orig_mod.")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ursa_core.adapters import adding, read_adapter
-from ursa_core.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.adapters import adding, read_adapter
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.folder import shipped_models
+from ursa_core.bundle.summary import summary
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import shipped_models
-from ursa_core.model_summary import summary
 from ursa_core.tokenizers.text import TextTokenizer
 
 NANO = shipped_models()["nano"]

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ursa_core.bundle.folder import IMAGE_CLASS, read_json, write_json
 from ursa_core.config_values import Switch, Text, number, read_config, whole
 from ursa_core.grids import PixelShape
-from ursa_core.model_folder import IMAGE_CLASS, read_json, write_json
 
 Pixels = Annotated[int, whole(1, 1 << 16)]
 # A recipe writes these into the bundle that it makes, so its keys have the same ranges.

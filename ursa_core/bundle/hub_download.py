@@ -15,6 +15,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ursa_core.bundle.folder import URSA_MODEL, Layout, layout_of, listed
+from ursa_core.bundle.hub import HubId
 from ursa_core.errors import (
     CheckpointError,
     DataError,
@@ -23,8 +25,6 @@ from ursa_core.errors import (
     UrsaError,
     unwritable,
 )
-from ursa_core.hub import HubId
-from ursa_core.model_folder import URSA_MODEL, Layout, layout_of, listed
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm

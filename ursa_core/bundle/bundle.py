@@ -16,12 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ursa_core.adapters import Adapter, adding
-from ursa_core.bundle_settings import BundleSettings, PathConfig, load_settings, save_settings
-from ursa_core.config_values import read_config
-from ursa_core.errors import CheckpointError
-from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.model_folder import (
+from ursa_core.bundle.adapters import Adapter, adding
+from ursa_core.bundle.folder import (
     IMAGE_CLASS,
     PIPELINE_CLASS,
     SCHEDULER_CLASS,
@@ -34,14 +30,18 @@ from ursa_core.model_folder import (
     shipped_models,
     write_json,
 )
-from ursa_core.path_files import build_path, save_path, stored_codebook
-from ursa_core.subjects import Subject, load_subjects, save_subjects
+from ursa_core.bundle.path_files import build_path, save_path, stored_codebook
+from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings, save_settings
+from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
+from ursa_core.bundle.weights import check_depth, check_weights, load_weights, save_weights
+from ursa_core.config_values import read_config
+from ursa_core.errors import CheckpointError
+from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
-from ursa_core.weights import check_depth, check_weights, load_weights, save_weights
 
 if TYPE_CHECKING:
-    from ursa_core.hub_download import Progress
+    from ursa_core.bundle.hub_download import Progress
     from ursa_core.models.transformer import Transformer
     from ursa_core.path.base import Path as ProbabilityPath
     from ursa_core.tokenizers.text import TextTokenizer
@@ -89,7 +89,7 @@ class Bundle:
     @property
     def name(self) -> str:
         """Name of the model, at its commit if it came from the hub."""
-        from ursa_core.hub import name_of
+        from ursa_core.bundle.hub import name_of
 
         return name_of(self.folder, exact=True)
 
@@ -121,7 +121,7 @@ def resolve_model(
         return shipped[str(model)]
     if is_folder(model):
         return Path(model)
-    from ursa_core import hub
+    from ursa_core.bundle import hub
 
     wanted = hub.parse_id(str(model))
     if wanted is None:

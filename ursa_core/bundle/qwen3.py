@@ -11,9 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ursa_core.config_values import Whole, read_config, unusable
-from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import (
+from ursa_core.bundle.folder import (
     Layout,
     file_names,
     index_of,
@@ -22,9 +20,11 @@ from ursa_core.model_folder import (
     missing_shards,
     read_json,
 )
+from ursa_core.bundle.weights import check_tensors, opened, weight_files
+from ursa_core.config_values import Whole, read_config, unusable
+from ursa_core.errors import CheckpointError
 from ursa_core.models.presets import Size
 from ursa_core.models.transformer import NormEps, RopeTheta, Transformer
-from ursa_core.weights import check_tensors, opened, weight_files
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -15,7 +15,7 @@ from ursa_core import files
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.json_files import parse_object
 
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parents[1] / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")
 _NETWORKS = ("transformer", "vae")

@@ -5,12 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ursa_core.bundle_settings import BundleSettings, PathConfig, load_settings
-from ursa_core.config_values import Whole, Wholes, read_config, whole, wholes
-from ursa_core.grids import LatentGrid, PixelShape, Strides
-from ursa_core.hub import name_of
-from ursa_core.memory import SamplingMemory, Sizes, sampling_memory
-from ursa_core.model_folder import (
+from ursa_core.bundle.folder import (
     IMAGE_CLASS,
     PUBLISHED_LEVELS,
     PartSize,
@@ -19,6 +14,11 @@ from ursa_core.model_folder import (
     part_sizes,
     read_json,
 )
+from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.memory import SamplingMemory, Sizes, sampling_memory
+from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings
+from ursa_core.config_values import Whole, Wholes, read_config, whole, wholes
+from ursa_core.grids import LatentGrid, PixelShape, Strides
 
 _UNKNOWN_LICENCE = "not stated"
 

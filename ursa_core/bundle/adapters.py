@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from ursa_core.bundle.folder import file_names, model_identity, read_json, write_json
+from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.weights import opened, save_tensors, weight_files
 from ursa_core.config_values import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.files import whole
-from ursa_core.hub import name_of
-from ursa_core.model_folder import file_names, model_identity, read_json, write_json
-from ursa_core.weights import opened, save_tensors, weight_files
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

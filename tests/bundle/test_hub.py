@@ -17,10 +17,14 @@ from hub_stand_in import Hub, commit, files_of, serve
 from safetensors.numpy import save
 
 from ursa_cli.main import main
-from ursa_core import hub as ursa_hub
-from ursa_core import hub_download
-from ursa_core.bundle import resolve_model
-from ursa_core.bundle_settings import load_settings
+from ursa_core.bundle import hub as ursa_hub
+from ursa_core.bundle import hub_download
+from ursa_core.bundle.bundle import resolve_model
+from ursa_core.bundle.folder import check_model, shipped_models
+from ursa_core.bundle.hub import HubId, found_here, models_folder, name_of, parse_id, require_id
+from ursa_core.bundle.hub_download import download
+from ursa_core.bundle.settings import load_settings
+from ursa_core.bundle.summary import summary
 from ursa_core.errors import (
     CheckpointError,
     DataError,
@@ -28,12 +32,8 @@ from ursa_core.errors import (
     HubUnreachableError,
     UsageError,
 )
-from ursa_core.hub import HubId, found_here, models_folder, name_of, parse_id, require_id
-from ursa_core.hub_download import download
-from ursa_core.model_folder import check_model, shipped_models
-from ursa_core.model_summary import summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NANO = shipped_models()["nano"]
 ID = "lab/tiny-model"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"

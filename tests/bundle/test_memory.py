@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ursa_core.bundle.folder import shipped_models
+from ursa_core.bundle.memory import Sizes, sampling_memory
+from ursa_core.bundle.summary import summary
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.memory import Sizes, sampling_memory
-from ursa_core.model_folder import shipped_models
-from ursa_core.model_summary import summary
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LARGE = Sizes(
     transformer_parameters=2_000_000_000,
     tokenizer_parameters=100_000_000,
@@ -35,7 +35,7 @@ def test_nano_takes_about_what_is_told(tmp_path):
     told = summary(shipped_models()["nano"]).memory(4).total
     code = (
         "import sys; from ursa_cli.main import main; assert main(sys.argv[1:]) == 0;"
-        "from ursa_core.memory import peak_memory; print(peak_memory())"
+        "from ursa_core.bundle.memory import peak_memory; print(peak_memory())"
     )
     words = ["sample", "a red circle", "-o", str(tmp_path / "a.mp4"), "--steps", "1", "--quiet"]
     command = [sys.executable, "-c", code, *words, "--device", "cpu", "--dtype", "float32"]

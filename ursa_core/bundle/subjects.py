@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ursa_core.bundle.folder import read_json, write_json
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import read_json, write_json
 
 SUBJECTS_FILE = "subjects.json"
 _VARIATION = "\ufe0f"

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ursa_core.bundle.folder import WEIGHTS, check_model, index_of, part_sizes
+from ursa_core.bundle.weights import load_weights, save_weights
 from ursa_core.errors import CheckpointError
-from ursa_core.model_folder import WEIGHTS, check_model, index_of, part_sizes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
-from ursa_core.weights import load_weights, save_weights
 
 INDEX = index_of(WEIGHTS)
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -185,8 +185,8 @@ def test_memory_holds_one_copy(tmp_path: Path) -> None:
 import sys, torch
 from pathlib import Path
 from torch import nn
-from ursa_core.memory import peak_memory
-from ursa_core.weights import load_weights
+from ursa_core.bundle.memory import peak_memory
+from ursa_core.bundle.weights import load_weights
 with torch.device("meta"):
     model = nn.Sequential(*(nn.Linear(1024, 1024, bias=False) for _ in range(32)))
 before = peak_memory()

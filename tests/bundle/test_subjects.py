@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from ursa_core.errors import CheckpointError
-from ursa_core.subjects import (
+from ursa_core.bundle.subjects import (
     SUBJECTS_FILE,
     Subject,
     load_subjects,
@@ -15,6 +14,7 @@ from ursa_core.subjects import (
     save_subjects,
     synonyms,
 )
+from ursa_core.errors import CheckpointError
 
 CAT = "\N{CAT}"
 FOX = Subject("fox", ("animal", "vixen"), "animals", "\N{FOX FACE}")

@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ursa_core.bundle_settings import PathConfig
+from ursa_core.bundle.folder import SCHEDULER_CLASS, write_json
+from ursa_core.bundle.settings import PathConfig
+from ursa_core.bundle.weights import opened, save_tensors
 from ursa_core.config_values import read_config
 from ursa_core.errors import CheckpointError, UsageError, regular_file
-from ursa_core.model_folder import SCHEDULER_CLASS, write_json
-from ursa_core.weights import opened, save_tensors
 
 if TYPE_CHECKING:
     from ursa_core.path.base import Path as ProbabilityPath

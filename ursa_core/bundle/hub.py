@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ursa_core.bundle.folder import URSA_MODEL, Layout, check_classes, file_names, layout_of
 from ursa_core.errors import CheckpointError, HubError, UsageError
-from ursa_core.model_folder import URSA_MODEL, Layout, check_classes, file_names, layout_of
 
 if TYPE_CHECKING:
-    from ursa_core.hub_download import Progress
+    from ursa_core.bundle.hub_download import Progress
 
 _NAME = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?", re.ASCII)
@@ -104,7 +104,7 @@ def find(
             f"the model {wanted} isn't on this machine: neither a folder nor pulled before",
             f"check the path, or get it from the hub: ursa models pull {wanted}",
         )
-    from ursa_core.hub_download import download
+    from ursa_core.bundle.hub_download import download
 
     return download(wanted, progress=progress, layouts=layouts)
 

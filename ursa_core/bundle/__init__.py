@@ -1,0 +1,1 @@
+"""A model folder: on disk, on the hub, in memory."""
