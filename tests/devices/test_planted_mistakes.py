@@ -7,7 +7,7 @@ import torch
 
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.path import draws, metric
-from ursa_core.path.distance_table import DistanceTable
+from ursa_core.path.fast.distance_table import DistanceTable
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 

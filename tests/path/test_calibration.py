@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path import calibration, distance_table
+from ursa_core.path import calibration
 from ursa_core.path.calibration import distance_curve, evaluate, refine, search
+from ursa_core.path.fast import distance_table
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer

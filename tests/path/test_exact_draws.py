@@ -8,15 +8,16 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ursa_core.path import distance_table, streamed_draws
-from ursa_core.path.codebook import CodebookDistances
-from ursa_core.path.distance_table import CodeGrid, DistanceTable
+from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import uniforms
+from ursa_core.path.fast import distance_table
+from ursa_core.path.fast import streamed as streamed_draws
+from ursa_core.path.fast.distance_table import CodeGrid, DistanceTable
+from ursa_core.path.fast.quadrature import num_nodes, one_node, quadrature
+from ursa_core.path.fast.streamed import StreamedDraws
+from ursa_core.path.fast.table import TableDraws, bisect
 from ursa_core.path.metric import MetricPath
-from ursa_core.path.quadrature import num_nodes, one_node, quadrature
 from ursa_core.path.schedules import PowerSchedule
-from ursa_core.path.streamed_draws import StreamedDraws
-from ursa_core.path.table_draws import TableDraws, bisect
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 
 DRAWS = 60_000

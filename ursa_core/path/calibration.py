@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.codebook import CodebookDistances
-from ursa_core.path.distance_table import DistanceTable
+from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks
+from ursa_core.path.fast.distance_table import DistanceTable
 
 Array = NDArray[np.float64]
 

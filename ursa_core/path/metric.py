@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ursa_core.errors import UsageError
 from ursa_core.path.base import Path, Times
-from ursa_core.path.codebook import CodebookDistances
-from ursa_core.path.distance_table import DistanceTable
+from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import Randomness, exp2_, uniform_codes, uniforms
-from ursa_core.path.quadrature import num_nodes, one_node, quadrature
+from ursa_core.path.fast.distance_table import DistanceTable
+from ursa_core.path.fast.quadrature import num_nodes, one_node, quadrature
+from ursa_core.path.fast.streamed import StreamedDraws
+from ursa_core.path.fast.table import TableDraws
 from ursa_core.path.schedules import Schedule
-from ursa_core.path.streamed_draws import StreamedDraws
-from ursa_core.path.table_draws import TableDraws
 
 _BETA_LIMIT = 1e12
 """Stands for the infinite beta of t = 1: only x_1 and its twins have a probability left."""

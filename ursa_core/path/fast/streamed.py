@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ursa_core.path.codebook import CodebookDistances
+from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks, exp2_, pick
-from ursa_core.path.table_draws import Rule
+from ursa_core.path.fast.table import Rule
 
 _BLOCK = 2048
 _LOG2_E = 1.4426950408889634

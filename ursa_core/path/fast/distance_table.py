@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.memory import MAX_TABLE_ENTRIES
-from ursa_core.path.codebook import CodebookDistances
+from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import precise_dtype
 
 _EQUAL = 1e-7

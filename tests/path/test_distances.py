@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from ursa_core.path.codebook import CodebookDistances
+from ursa_core.path.distances import CodebookDistances
 
 
 def fsq_codebook(levels: tuple[int, ...]) -> torch.Tensor:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ursa_core.path.codebook import CodebookDistances
-from ursa_core.path.distance_table import DistanceTable
+from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks, pick
+from ursa_core.path.fast.distance_table import DistanceTable
 
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Two numbers a position, each (n,), to betas (N, n) and measures (N, n) of the jump rates."""

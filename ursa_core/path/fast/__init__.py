@@ -1,0 +1,1 @@
+"""The same draws as the plain step, without tensors over all codes."""
