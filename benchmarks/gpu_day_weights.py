@@ -32,7 +32,7 @@ from ursa_core.data.packs import load_sprites
 from ursa_core.data.shard_writer import ShardWriter
 from ursa_core.data.tokenizing import Tokenizing, token_identity
 from ursa_core.grids import PixelShape
-from ursa_core.recipe import load_recipe
+from ursa_core.recipe.loading import load_recipe
 from ursa_core.training.run import train_recipe
 from ursa_core.training.task import Progress
 

@@ -37,8 +37,8 @@ from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
-from ursa_core.recipe import load_recipe
-from ursa_core.recipe_fields import TrainSettings
+from ursa_core.recipe.fields import TrainSettings
+from ursa_core.recipe.loading import load_recipe
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.training.estimates import UTILISATION, pass_operations

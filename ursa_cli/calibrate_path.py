@@ -114,7 +114,7 @@ def calibrate_path(
     from ursa_core.codebooks import count_codes, load_codebook
     from ursa_core.path.calibration import distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
-    from ursa_core.recipe_edit import write_path
+    from ursa_core.recipe.editing import write_path
 
     codebook = load_codebook(tokenizer)
     if preview and not codebook.model:

@@ -61,7 +61,7 @@ def train(
     rank = launched_shard(os.environ)
     is_first = rank is None or rank.number == 1
     output.configure(as_json=as_json, quiet=quiet or not is_first)
-    from ursa_core.recipe import load_recipe
+    from ursa_core.recipe.loading import load_recipe
     from ursa_core.training.run import plan_training, train_recipe
 
     settings = load_recipe(recipe, overrides or [])

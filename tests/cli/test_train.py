@@ -89,7 +89,7 @@ def test_frames_that_do_not_fit_are_refused(recipe, capsys):
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda f: f.name)
 def test_shipped_recipes_load_and_say_what_they_are(file):
-    from ursa_core.recipe import load_recipe
+    from ursa_core.recipe.loading import load_recipe
 
     assert load_recipe(file, []).name == file.stem
     head = file.read_text().split("kind:")[0]

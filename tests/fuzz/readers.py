@@ -45,7 +45,7 @@ class Reader:
 
 
 def _recipe(folder: Path, name: str) -> None:
-    from ursa_core.recipe import load_recipe, to_yaml
+    from ursa_core.recipe.loading import load_recipe, to_yaml
 
     file = folder / name
     to_yaml(load_recipe(file, []))
@@ -160,7 +160,7 @@ def readers(folder: Path) -> dict[str, Reader]:
     }
     found = [
         Reader("recipes", recipes, mutators.mutate_yaml, _recipe,
-               ("recipe.py",), "ursa_core.recipe:_describe",
+               ("recipe.py",), "ursa_core.recipe.loading:_describe",
                lambda _, detail: detail["type"] == "extra_forbidden"),
         Reader("lists", lists, by_name, _list,
                ("batches/lists.py",), "ursa_core.batches.lists:_converted",

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 
-from ursa_core.recipe import load_recipe
+from ursa_core.recipe.loading import load_recipe
 from ursa_core.training.checkpoints import load_checkpoint_
 from ursa_core.training.distributed import Ranks
 from ursa_core.training.run import train_recipe

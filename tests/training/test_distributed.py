@@ -14,7 +14,7 @@ from tiny_runs import stored, train
 
 from ursa_core.bundle.adapters import WEIGHTS
 from ursa_core.errors import UsageError
-from ursa_core.recipe import load_recipe
+from ursa_core.recipe.loading import load_recipe
 from ursa_core.training.checkpoints import checkpoints, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
-from ursa_core.recipe_fields import LoraSettings, OptimizerSettings, TrainSettings
+from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
 from ursa_core.training.estimates import num_parameters, pass_operations, training_memory
 from ursa_core.training.objective import Denoising
 

@@ -7,7 +7,7 @@ import torch
 
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
-from ursa_core.recipe_fields import OptimizerSettings
+from ursa_core.recipe.fields import OptimizerSettings
 from ursa_core.training.optimizer import Ema, build_optimizer, learning_rate, orthogonalize
 
 MUON = OptimizerSettings(kind="muon", learning_rate=0.01, warmup_steps=0, weight_decay=0.1)

@@ -115,7 +115,7 @@ def test_a_device_that_is_too_small_is_told(recipe, plan):
 
 @pytest.mark.parametrize("recipe", GRIDS)
 def test_the_optimizer_is_the_papers(recipe):
-    from ursa_core.recipe import load_recipe
+    from ursa_core.recipe.loading import load_recipe
 
     found = load_recipe(RECIPES / f"{recipe}.yaml", [])
     optimizer = found.optimizer

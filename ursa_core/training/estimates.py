@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from ursa_core.bundle.memory import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
-from ursa_core.recipe_fields import LoraSettings, OptimizerSettings, TrainSettings
+from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
 from ursa_core.training.chunked_loss import CHUNK_BYTES
 
 UTILISATION = 0.4

@@ -20,7 +20,7 @@ from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.path.base import Path as ProbabilityPath
-from ursa_core.recipe import GeneratorRecipe
+from ursa_core.recipe.loading import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ursa_core.recipe_fields import OptimizerSettings
+from ursa_core.recipe.fields import OptimizerSettings
 from ursa_core.training.sharding import sharded_like, whole
 
 

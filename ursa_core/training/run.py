@@ -12,8 +12,8 @@ from ursa_core.batches.shards import launched_shard
 from ursa_core.data.caption_fit import CaptionFit
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.errors import UsageError
-from ursa_core.recipe import Recipe, to_yaml
-from ursa_core.recipe_fields import TokenizerRecipe
+from ursa_core.recipe.fields import TokenizerRecipe
+from ursa_core.recipe.loading import Recipe, to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.data_plan import DataPlan, plan_data
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device

@@ -12,8 +12,8 @@ from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shards import TokenTable
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
-from ursa_core.recipe import GeneratorRecipe
-from ursa_core.recipe_fields import ObjectiveSettings
+from ursa_core.recipe.fields import ObjectiveSettings
+from ursa_core.recipe.loading import GeneratorRecipe
 from ursa_core.sampling.time_grid import frame_times, shift_time
 from ursa_core.seeding import stream
 

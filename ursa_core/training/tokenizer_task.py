@@ -18,7 +18,7 @@ from ursa_core.data.mixture import KINDS, ClipMixture
 from ursa_core.data.shapes import FPS
 from ursa_core.errors import RecipeError
 from ursa_core.media.frames import Frames, contact_sheet
-from ursa_core.recipe import TokenizerRecipe
+from ursa_core.recipe.loading import TokenizerRecipe
 from ursa_core.threads import num_cores
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.training.figures import Figures, weighed

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from ursa_core import files
 from ursa_core.errors import UrsaError
-from ursa_core.recipe import Recipe
+from ursa_core.recipe.loading import Recipe
 
 
 class Tracker(Protocol):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ursa_core.devices import matmul_rates, pick_dtype
 from ursa_core.errors import CheckpointError
 from ursa_core.media import write_media
-from ursa_core.recipe import Recipe, differing_keys
+from ursa_core.recipe.loading import Recipe, differing_keys
 from ursa_core.training.checkpoints import (
     CheckpointWriter,
     checkpoints,

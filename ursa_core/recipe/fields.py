@@ -1,6 +1,6 @@
 """Every key of a recipe: its type, bounds, default and meaning.
 
-``ursa_core.recipe`` loads these from YAML and checks what two keys say together.
+``ursa_core.recipe.loading`` loads these from YAML and checks what two keys say together.
 """
 
 import math

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from ursa_core.errors import RecipeError
-from ursa_core.recipe import (
+from ursa_core.recipe.loading import (
     GeneratorRecipe,
     TokenizerRecipe,
     differing_keys,
@@ -39,7 +39,7 @@ optimizer: {learning_rate: 0.001, warmup_steps: 100}
 train: {steps: 1000, batch_size: 8}
 """
 
-RECIPES = sorted(Path(__file__).parents[1].joinpath("recipes").glob("*.yaml"))
+RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").glob("*.yaml"))
 
 Write = Callable[[str], Path]
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ursa_core.errors import RecipeError, ShapeError, regular_file, unreadable
 from ursa_core.grids import PixelShape, Strides
-from ursa_core.recipe_fields import GeneratorRecipe, Recipe, TokenizerRecipe
+from ursa_core.recipe.fields import GeneratorRecipe, Recipe, TokenizerRecipe
 
 __all__ = [
     "GeneratorRecipe",

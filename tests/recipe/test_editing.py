@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ursa_core.errors import RecipeError
-from ursa_core.recipe_edit import write_path
+from ursa_core.recipe.editing import write_path
 
 AROUND = "# a comment\nname: x  # another\n{}seed: 1\n"
 

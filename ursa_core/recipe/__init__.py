@@ -1,0 +1,1 @@
+"""Recipes: typed YAML with overrides, every fault reported at once."""
