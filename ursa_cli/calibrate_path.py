@@ -11,7 +11,7 @@ from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
 
 if TYPE_CHECKING:
-    from ursa_core.codebooks import Codebook
+    from ursa_core.calibration.codebooks import Codebook
     from ursa_core.path.calibration import Candidate, DistanceCurve
 
 PAPER = (1.0, 5.0)
@@ -103,15 +103,15 @@ def calibrate_path(
     import numpy as np
 
     from ursa_core.bundle.folder import write_json
-    from ursa_core.calibration_report import (
+    from ursa_core.calibration.codebooks import count_codes, load_codebook
+    from ursa_core.calibration.report import (
         as_json as shown,
     )
-    from ursa_core.calibration_report import (
+    from ursa_core.calibration.report import (
         draw_curves,
         draw_heatmap,
         mean_distances,
     )
-    from ursa_core.codebooks import count_codes, load_codebook
     from ursa_core.path.calibration import distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
     from ursa_core.recipe.editing import write_path
@@ -197,7 +197,7 @@ def _draw_preview(
     file: Path, clip: Path, codebook: "Codebook", candidates: list["Candidate"]
 ) -> None:
     from ursa_core.bundle.bundle import load_tokenizer
-    from ursa_core.calibration_report import preview_sheet
+    from ursa_core.calibration.report import preview_sheet
     from ursa_core.media import write_media
     from ursa_core.path.schedules import PowerSchedule
 

@@ -229,7 +229,7 @@ def convert_model(
       ursa models convert Cosmos-0.1-Tokenizer-DV4x8x8 --stride 4x8x8 -o cosmos
     """
     output.configure(as_json=as_json, quiet=quiet)
-    from ursa_core.cosmos_checkpoint import convert_cosmos
+    from ursa_core.convert.cosmos import convert_cosmos
     from ursa_core.errors import UsageError
     from ursa_core.media import check_folder_of
 

@@ -10,8 +10,8 @@ from cosmos_cases import CASES, FIRST, FULL
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from ursa_core.convert.cosmos_weights import convert_weights, cosmos_name
 from ursa_core.grids import Strides
-from ursa_core.tokenizers.cosmos_weights import convert_weights, cosmos_name
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos.safetensors"

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.bundle.settings import load_settings
-from ursa_core.codebooks import load_codebook
-from ursa_core.cosmos_checkpoint import convert_cosmos
+from ursa_core.calibration.codebooks import load_codebook
+from ursa_core.convert.cosmos import convert_cosmos
+from ursa_core.convert.cosmos_weights import cosmos_name
+from ursa_core.convert.torchscript import read_torchscript
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import Strides
-from ursa_core.tokenizers.cosmos_weights import cosmos_name
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
-from ursa_core.torchscript import read_torchscript
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit")
 CONFIG = VideoTokenizerConfig(

@@ -10,12 +10,12 @@ from torch import Tensor
 from ursa_core.bundle.folder import is_folder
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.bundle.weights import save_weights
+from ursa_core.convert.cosmos_weights import convert_weights
+from ursa_core.convert.torchscript import is_torchscript, read_torchscript
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
 from ursa_core.files import whole
 from ursa_core.grids import Strides
-from ursa_core.tokenizers.cosmos_weights import convert_weights
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
-from ursa_core.torchscript import is_torchscript, read_torchscript
 
 LICENCE = "NVIDIA Open Model License"
 _WHOLE, _HALVES, _CHECKPOINT = "autoencoder.jit", ("encoder.jit", "decoder.jit"), "model.pt"
