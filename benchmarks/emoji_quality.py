@@ -44,8 +44,8 @@ from ursa_core.bundle.settings import load_settings
 from ursa_core.data import emoji, shapes
 from ursa_core.data.film import FilmClips
 from ursa_core.data.packs import Film, Sprites, load_film, load_sprites
-from ursa_core.data.tokenizing import encode_clips
 from ursa_core.devices import pick_device, pick_dtype
+from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.emoji_matcher import EmojiMatcher, Match
 from ursa_core.evaluation.image_metrics import psnr

@@ -30,8 +30,8 @@ from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
 from ursa_core.data.shards import TokenIdentity, read_shards
-from ursa_core.data.tokenizing import token_identity
 from ursa_core.devices import matmul_rates
+from ursa_core.encoding.encode import token_identity
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import TransformerConfig

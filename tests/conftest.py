@@ -10,10 +10,10 @@ import torch
 
 from ursa_core.bundle.bundle import load_tokenizer, save_bundle, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings
-from ursa_core.data.cuts import Cut
-from ursa_core.data.items import find_items
 from ursa_core.data.shard_writer import ShardWriter
-from ursa_core.data.tokenizing import Tokenizing, token_identity
+from ursa_core.encoding.cuts import Cut
+from ursa_core.encoding.encode import Tokenizing, token_identity
+from ursa_core.encoding.items import find_items
 from ursa_core.files import part_of
 from ursa_core.grids import PixelShape
 from ursa_core.models.transformer import Transformer, TransformerConfig

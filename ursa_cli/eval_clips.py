@@ -13,7 +13,7 @@ from ursa_core.errors import DataError, UrsaError
 
 if TYPE_CHECKING:
     from ursa_core.bundle.settings import BundleSettings
-    from ursa_core.data.items import Item
+    from ursa_core.encoding.items import Item
     from ursa_core.grids import PixelShape
     from ursa_core.media import Frames
     from ursa_core.tokenizers.visual import VisualTokenizer
@@ -73,8 +73,8 @@ def _clips(
     left_out: list[str],
 ) -> "Iterator[tuple[str, Frames]]":
     """Name and frames of each clip that can be read; others are told of and ``left_out``."""
-    from ursa_core.data.cuts import Cut
-    from ursa_core.data.items import Dropped, find_items
+    from ursa_core.encoding.cuts import Cut
+    from ursa_core.encoding.items import Dropped, find_items
 
     items: list[Item] = find_items(inputs, course.limit or 1, _SEED, fps)
     chosen = items[: course.limit]
@@ -246,8 +246,8 @@ def path(
     from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.bundle.folder import read_json
     from ursa_core.bundle.path_files import build_path, stored_codebook
-    from ursa_core.data.tokenizing import encode_clips
     from ursa_core.devices import pick_device
+    from ursa_core.encoding.encode import encode_clips
     from ursa_core.evaluation.path_linearity import distances, draw, linearity
     from ursa_core.evaluation.report import Report, Sample, Score, Table
 

@@ -43,7 +43,7 @@ def videos(
     import numpy as np
 
     from ursa_core import __version__
-    from ursa_core.data.sources import find_sources
+    from ursa_core.encoding.sources import find_sources
     from ursa_core.evaluation.intervals import mean, wilson
     from ursa_core.evaluation.report import Report, Sample, Score
     from ursa_core.evaluation.video_figures import measure

@@ -6,7 +6,7 @@ from ursa_cli import output
 
 if TYPE_CHECKING:
     from ursa_core.bundle.bundle import Bundle
-    from ursa_core.data.caption_fit import CaptionFit
+    from ursa_core.encoding.caption_fit import CaptionFit
     from ursa_core.sampling.generate import GenerateOptions
 
 MAX_SHOWN = 60

@@ -14,8 +14,8 @@ from ursa_core.batches.shards import launched_shard
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.data.cuts import Filters
     from ursa_core.data.packs import Sprites
+    from ursa_core.encoding.cuts import Filters
 
 CLIP_SUFFIX = ".safetensors"
 NUM_SHAPES = 1000
@@ -309,7 +309,7 @@ def _filters(
     max_motion: float | None,
 ) -> "Filters":
     """What is wanted of clips, each bound checked."""
-    from ursa_core.data.cuts import Filters
+    from ursa_core.encoding.cuts import Filters
 
     options.require(min_size is None or min_size >= 1, "--min-size", min_size, "1 or more")
     for low, high, name, most in (
@@ -362,7 +362,7 @@ def _check_procedural(
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
     """Refuse an output that can't be, before any work."""
-    from ursa_core.data.sources import MEDIA_SUFFIXES
+    from ursa_core.encoding.sources import MEDIA_SUFFIXES
     from ursa_core.media import check_folder_of
 
     if out.suffix != CLIP_SUFFIX:

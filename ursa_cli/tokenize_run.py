@@ -15,11 +15,11 @@ from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.data.cuts import Cut, Filters, Mode
-    from ursa_core.data.items import Item
-    from ursa_core.data.origins import Comparison
     from ursa_core.data.packs import Sprites
-    from ursa_core.data.tokenize_report import ItemResult
+    from ursa_core.encoding.cuts import Cut, Filters, Mode
+    from ursa_core.encoding.items import Item
+    from ursa_core.encoding.origins import Comparison
+    from ursa_core.encoding.report import ItemResult
     from ursa_core.tokenizers.visual import VisualTokenizer
 
 NUM_SHAPES_CHECKED = 16
@@ -65,8 +65,8 @@ def load(
     """
     from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.bundle.hub import name_of
-    from ursa_core.data.cuts import Cut
     from ursa_core.devices import pick_device
+    from ursa_core.encoding.cuts import Cut
     from ursa_core.grids import PixelShape
     from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
@@ -94,8 +94,8 @@ def encode_clip(
     sprites: "Sprites | None",
 ) -> None:
     """Encode one clip into a token file, and report."""
-    from ursa_core.data.items import find_clip
-    from ursa_core.data.tokenizing import tokenize_clip
+    from ursa_core.encoding.encode import tokenize_clip
+    from ursa_core.encoding.items import find_clip
 
     item = find_clip(given, seed, encoder.cut.fps, sprites)
     _warn_of_captions([item], encoder)
@@ -127,11 +127,11 @@ def encode_shards(
 ) -> None:
     """Encode a part of the inputs' clips into shards, and report."""
     from ursa_core.bundle.subjects import save_subjects
-    from ursa_core.data.items import PROCEDURAL, find_items
     from ursa_core.data.shard_writer import ShardWriter, remove_shards
     from ursa_core.data.shards import shard_paths
-    from ursa_core.data.tokenize_report import Report, remove_reports
-    from ursa_core.data.tokenizing import Tokenizing, token_identity
+    from ursa_core.encoding.encode import Tokenizing, token_identity
+    from ursa_core.encoding.items import PROCEDURAL, find_items
+    from ursa_core.encoding.report import Report, remove_reports
 
     cut = encoder.cut
     repeats: list[Path] = []
@@ -184,7 +184,7 @@ def encode_shards(
 
 def _tell_of_files(found: "Comparison", out: Path, drop_gone: bool) -> dict[str, Any]:
     """Print and return which files have changed or are gone since their clips were made."""
-    from ursa_core.data.origins import located
+    from ursa_core.encoding.origins import located
 
     gone = (
         "gone, their clips dropped"
@@ -217,8 +217,8 @@ def _named(paths: Sequence[Path], most: int = 4) -> str:
 def _warn_of_captions(items: "Sequence[Item]", encoder: Encoder) -> None:
     """Warn of captions of files that the model's text tokenizer, if it has one, can't take."""
     from ursa_core.bundle.settings import load_settings, motion_prompt
-    from ursa_core.data.caption_fit import measure_captions
-    from ursa_core.data.items import FileItem
+    from ursa_core.encoding.caption_fit import measure_captions
+    from ursa_core.encoding.items import FileItem
     from ursa_core.tokenizers.text import TextTokenizer
 
     captions = [c for item in items if isinstance(item, FileItem) for c in item.source.captions]

@@ -15,7 +15,7 @@ from ursa_cli.main import main
 from ursa_core.batches.lists import read_list
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shards import read_shards
-from ursa_core.data.sources import find_sources
+from ursa_core.encoding.sources import find_sources
 from ursa_core.errors import (
     CheckpointError,
     DataError,

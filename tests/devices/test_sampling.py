@@ -8,11 +8,11 @@ import torch
 
 from ursa_core.bundle.adapters import read_adapter, save_adapter
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.data.cuts import Cut
-from ursa_core.data.items import find_items
 from ursa_core.data.shard_writer import ShardWriter
 from ursa_core.data.shards import read_shards
-from ursa_core.data.tokenizing import Tokenizing, token_identity
+from ursa_core.encoding.cuts import Cut
+from ursa_core.encoding.encode import Tokenizing, token_identity
+from ursa_core.encoding.items import find_items
 from ursa_core.grids import PixelShape
 from ursa_core.media import to_video
 from ursa_core.sampling.generate import GenerateOptions, Pass, decode, encode, generate

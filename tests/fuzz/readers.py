@@ -61,7 +61,7 @@ def _list(folder: Path, name: str) -> None:
 
 
 def _captions(folder: Path, name: str) -> None:
-    from ursa_core.data.captions import read_caption_file, read_manifest
+    from ursa_core.encoding.captions import read_caption_file, read_manifest
 
     if name.endswith(".txt"):
         read_caption_file(folder / name.replace(".txt", ".mp4"))
@@ -166,7 +166,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                ("batches/lists.py",), "ursa_core.batches.lists:_converted",
                lambda column, value, kind: kind is list and not isinstance(value, list)),
         Reader("captions", captions, by_name, _captions,
-               ("data/captions.py",), "ursa_core.data.captions:_row_captions",
+               ("data/captions.py",), "ursa_core.encoding.captions:_row_captions",
                lambda row: not all(isinstance(v, str | list) for v in row.values())),
         Reader("tokens", _token_seeds(folder), mutators.mutate_safetensors, _tokens,
                ("data/token_files.py",), "ursa_core.data.token_files:parse_object",

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from small_films import LEVELS, write_film
 
-from ursa_core.data.cuts import Cut, Filters
-from ursa_core.data.items import Dropped, LoadedClip, find_clip
+from ursa_core.encoding.cuts import Cut, Filters
+from ursa_core.encoding.items import Dropped, LoadedClip, find_clip
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.grids import PixelShape
 from ursa_core.media import measure_length, open_media, read_media

@@ -20,7 +20,6 @@ from torch import Tensor
 
 import ursa_core
 from ursa_core.batches.shards import Shard
-from ursa_core.data.origins import Made, Origin
 from ursa_core.data.shards import (
     RECORD_KEY,
     SCHEMA,
@@ -29,6 +28,7 @@ from ursa_core.data.shards import (
     read_columns,
     shard_paths,
 )
+from ursa_core.encoding.origins import Made, Origin
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import sweep, whole
 

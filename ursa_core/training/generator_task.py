@@ -14,8 +14,8 @@ from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model, save_
 from ursa_core.bundle.path_files import build_path
 from ursa_core.bundle.settings import BundleSettings, motion_prompt
 from ursa_core.bundle.subjects import Subject, load_subjects
-from ursa_core.data.caption_fit import CaptionFit, measure_captions
 from ursa_core.data.shards import read_shards
+from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet

@@ -6,7 +6,7 @@ import numpy as np
 from tiny_runs import GENERATOR
 
 from ursa_cli.main import main
-from ursa_core.data.caption_fit import measure_captions
+from ursa_core.encoding.caption_fit import measure_captions
 from ursa_core.media import write_media
 from ursa_core.tokenizers.text import TextTokenizer
 

@@ -13,13 +13,13 @@ from torch import Tensor
 
 import ursa_core
 from ursa_core.batches.shards import Shard
-from ursa_core.data.cuts import Cut
-from ursa_core.data.items import Dropped, Item, LoadedClip
-from ursa_core.data.origins import Comparison, Origin, compare, origin_of, recorded_path
 from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of
 from ursa_core.data.shards import TokenIdentity
 from ursa_core.data.token_files import save_tokens
-from ursa_core.data.tokenize_report import ItemResult, Quality, Report
+from ursa_core.encoding.cuts import Cut
+from ursa_core.encoding.items import Dropped, Item, LoadedClip
+from ursa_core.encoding.origins import Comparison, Origin, compare, origin_of, recorded_path
+from ursa_core.encoding.report import ItemResult, Quality, Report
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape

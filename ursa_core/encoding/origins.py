@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ursa_core.data.items import FileItem, Item
+from ursa_core.encoding.items import FileItem, Item
 from ursa_core.files import digest_of
 
 

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from ursa_core.data import tokenizing
-from ursa_core.data.cuts import Cut, Filters
-from ursa_core.data.items import find_clip, find_items
 from ursa_core.data.shapes import training_clip
 from ursa_core.data.shard_writer import ShardWriter, motion_of
 from ursa_core.data.shards import read_shards
 from ursa_core.data.token_files import load_tokens_of
-from ursa_core.data.tokenize_report import ItemResult, Quality
-from ursa_core.data.tokenizing import (
+from ursa_core.encoding import encode as tokenizing
+from ursa_core.encoding.cuts import Cut, Filters
+from ursa_core.encoding.encode import (
     Tokenizing,
     encode_clips,
     measure,
     token_identity,
     tokenize_clip,
 )
+from ursa_core.encoding.items import find_clip, find_items
+from ursa_core.encoding.report import ItemResult, Quality
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import LatentGrid, PixelShape

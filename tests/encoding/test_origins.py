@@ -10,11 +10,11 @@ from threading import Thread
 import pytest
 import torch
 
-from ursa_core.data.items import FileItem, ShapesItem
-from ursa_core.data.origins import Made, compare, origin_of
 from ursa_core.data.shard_writer import ShardWriter, TokenRow
 from ursa_core.data.shards import TokenIdentity, read_shards, shard_paths
-from ursa_core.data.sources import Source
+from ursa_core.encoding.items import FileItem, ShapesItem
+from ursa_core.encoding.origins import Made, compare, origin_of
+from ursa_core.encoding.sources import Source
 from ursa_core.errors import DataError
 
 IDENTITY = TokenIdentity("ab12", 8, (), 4, 8)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ursa_core.data.captions import Metadata, read_caption_file, read_metadata
-from ursa_core.data.sources import find_sources
+from ursa_core.encoding.captions import Metadata, read_caption_file, read_metadata
+from ursa_core.encoding.sources import find_sources
 from ursa_core.errors import DataError
 
 

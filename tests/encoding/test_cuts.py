@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ursa_core.data.cuts import Cut, Filters, windows
+from ursa_core.encoding.cuts import Cut, Filters, windows
 from ursa_core.grids import PixelShape
 
 SHAPE = PixelShape(5, 240, 384)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ursa_core.data.captions import (
+from ursa_core.encoding.captions import (
     MANIFEST_SUFFIXES,
     Metadata,
     is_stream,

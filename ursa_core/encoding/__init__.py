@@ -1,0 +1,1 @@
+"""Media to codes: what `ursa tokenize` does."""
