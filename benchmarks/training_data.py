@@ -26,10 +26,7 @@ import torch
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.bundle.folder import PUBLISHED_LEVELS
 from ursa_core.bundle.memory import peak_memory
-from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.data.shapes import training_clip
-from ursa_core.data.shard_writer import ShardWriter, TokenRow
-from ursa_core.data.shards import TokenIdentity, read_shards
 from ursa_core.devices import matmul_rates
 from ursa_core.encoding.encode import token_identity
 from ursa_core.grids import LatentGrid
@@ -41,6 +38,9 @@ from ursa_core.recipe.fields import TrainSettings
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+from ursa_core.tokens.order import Bucket, ClipOrder
+from ursa_core.tokens.shards import TokenIdentity, read_shards
+from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.estimates import UTILISATION, pass_operations
 from ursa_core.training.run import train_recipe
 

@@ -10,7 +10,6 @@ import torch
 
 from ursa_core.bundle.bundle import load_tokenizer, save_bundle, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings
-from ursa_core.data.shard_writer import ShardWriter
 from ursa_core.encoding.cuts import Cut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
@@ -21,6 +20,7 @@ from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.tokens.writer import ShardWriter
 
 if not torch.cuda.is_available():
     # Before the first gradient, which starts autograd's threads, one for each device that there is.

@@ -85,8 +85,8 @@ class ClipTask:
         self, items: "Sequence[Item]", on_step: Callable[[int], None]
     ) -> "Iterator[tuple[Item, dict[str, Any]]]":
         """Generate, decode and write clips of one key."""
-        from ursa_core.data.token_files import save_tokens
         from ursa_core.sampling.preview import Preview
+        from ursa_core.tokens.token_files import save_tokens
 
         clips = {item.path: self._read_again(item) for item in items}
         bundle = self._bundle

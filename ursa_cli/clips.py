@@ -136,9 +136,9 @@ def _make(clip: Clip, tell_seed: bool, preview: int, there: "Collection[str]") -
     """Generate, decode and write, one video after the other."""
     from ursa_cli.prompt_warnings import prompt_warnings
     from ursa_core.bundle.bundle import tokenizer_identity
-    from ursa_core.data.token_files import load_tokens_of, save_tokens
     from ursa_core.sampling.generate import generate, pixel_shape
     from ursa_core.sampling.preview import Preview
+    from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 
     plan, wanted, provenance = clip.plan, clip.plan.wanted, clip.provenance
     bundle = plan.model.load()

@@ -326,8 +326,8 @@ def is_there(file: str) -> bool:
 
 def told_by(file: str) -> dict[str, Any]:
     """What an output was made by; empty where it doesn't say."""
-    from ursa_core.data.token_files import load_tokens
     from ursa_core.media import read_media
+    from ursa_core.tokens.token_files import load_tokens
 
     try:
         if Path(file).suffix.lower() == ".safetensors":

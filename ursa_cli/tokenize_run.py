@@ -127,11 +127,11 @@ def encode_shards(
 ) -> None:
     """Encode a part of the inputs' clips into shards, and report."""
     from ursa_core.bundle.subjects import save_subjects
-    from ursa_core.data.shard_writer import ShardWriter, remove_shards
-    from ursa_core.data.shards import shard_paths
     from ursa_core.encoding.encode import Tokenizing, token_identity
     from ursa_core.encoding.items import PROCEDURAL, find_items
     from ursa_core.encoding.report import Report, remove_reports
+    from ursa_core.tokens.shards import shard_paths
+    from ursa_core.tokens.writer import ShardWriter, remove_shards
 
     cut = encoder.cut
     repeats: list[Path] = []
@@ -247,11 +247,11 @@ def decode_clip(
     """Turn a token file back into a video, and report."""
     from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.bundle.hub import name_of
-    from ursa_core.data.token_files import load_tokens_of
     from ursa_core.devices import pick_device
     from ursa_core.grids import LatentGrid
     from ursa_core.media import check_output, write_media
     from ursa_core.tokenizers.visual import decode_frames
+    from ursa_core.tokens.token_files import load_tokens_of
 
     check_output(out, force, fps=fps)
     folder = options.model_folder(model)

@@ -15,9 +15,9 @@ from ursa_core import __version__, devices
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.bundle.folder import shipped_models
 from ursa_core.bundle.settings import load_settings
-from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media
 from ursa_core.sampling.generate import decode
+from ursa_core.tokens.token_files import load_tokens
 
 PROMPT = "a red circle moves right on a navy background"
 FAST = ["--steps", "2", "--frames", "5", "--device", "cpu", "--dtype", "float32"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ursa_cli.main import main
-from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, writing
+from ursa_core.tokens.token_files import load_tokens
 
 FAST = ["--steps", "2", "--frames", "1", "--device", "cpu", "--dtype", "float32"]
 PROMPTS = ("a red circle on a navy background", "a cyan square on a brown background")

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from ursa_core.data.shapes import training_clip
-from ursa_core.data.shards import read_shards
-from ursa_core.data.token_files import load_tokens
 from ursa_core.media import read_media, write_media
+from ursa_core.tokens.shards import read_shards
+from ursa_core.tokens.token_files import load_tokens
 
 DRIVER = Path(__file__).parents[1] / "stand_ins" / "stopped_runs.py"
 PROMPT = "a red circle moves right on a navy background"

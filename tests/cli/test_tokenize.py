@@ -20,13 +20,13 @@ from ursa_core.batches.shards import Shard
 from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.data.shapes import training_clip
-from ursa_core.data.shards import read_shards
-from ursa_core.data.token_files import load_tokens
 from ursa_core.encoding import encode as work
 from ursa_core.media import read_media, write_media
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
+from ursa_core.tokens.shards import read_shards
+from ursa_core.tokens.token_files import load_tokens
 
 
 def make_model(folder: Path, seed: int) -> Path:

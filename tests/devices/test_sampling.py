@@ -8,8 +8,6 @@ import torch
 
 from ursa_core.bundle.adapters import read_adapter, save_adapter
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.data.shard_writer import ShardWriter
-from ursa_core.data.shards import read_shards
 from ursa_core.encoding.cuts import Cut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
@@ -22,6 +20,8 @@ from ursa_core.tasks.given_media import Given, GivenMedia
 from ursa_core.tasks.round_store import RoundStore
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.visual import decode_frames
+from ursa_core.tokens.shards import read_shards
+from ursa_core.tokens.writer import ShardWriter
 
 CPU = torch.device("cpu")
 PROMPT = "a red circle moves right on navy background"

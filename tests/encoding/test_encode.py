@@ -7,9 +7,6 @@ import pytest
 import torch
 
 from ursa_core.data.shapes import training_clip
-from ursa_core.data.shard_writer import ShardWriter, motion_of
-from ursa_core.data.shards import read_shards
-from ursa_core.data.token_files import load_tokens_of
 from ursa_core.encoding import encode as tokenizing
 from ursa_core.encoding.cuts import Cut, Filters
 from ursa_core.encoding.encode import (
@@ -27,6 +24,9 @@ from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import read_media, resize_and_crop, to_video, write_media
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
+from ursa_core.tokens.shards import read_shards
+from ursa_core.tokens.token_files import load_tokens_of
+from ursa_core.tokens.writer import ShardWriter, motion_of
 
 CUT = Cut(8.0, PixelShape(5, 16, 24))
 

@@ -10,12 +10,12 @@ from threading import Thread
 import pytest
 import torch
 
-from ursa_core.data.shard_writer import ShardWriter, TokenRow
-from ursa_core.data.shards import TokenIdentity, read_shards, shard_paths
 from ursa_core.encoding.items import FileItem, ShapesItem
 from ursa_core.encoding.origins import Made, compare, origin_of
 from ursa_core.encoding.sources import Source
 from ursa_core.errors import DataError
+from ursa_core.tokens.shards import TokenIdentity, read_shards, shard_paths
+from ursa_core.tokens.writer import ShardWriter, TokenRow
 
 IDENTITY = TokenIdentity("ab12", 8, (), 4, 8)
 

@@ -70,7 +70,7 @@ def _captions(folder: Path, name: str) -> None:
 
 
 def _tokens(folder: Path, name: str) -> None:
-    from ursa_core.data.token_files import load_tokens
+    from ursa_core.tokens.token_files import load_tokens
 
     found = load_tokens(folder / name)
     assert 0 < found.fps < float("inf")
@@ -169,7 +169,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                ("data/captions.py",), "ursa_core.encoding.captions:_row_captions",
                lambda row: not all(isinstance(v, str | list) for v in row.values())),
         Reader("tokens", _token_seeds(folder), mutators.mutate_safetensors, _tokens,
-               ("data/token_files.py",), "ursa_core.data.token_files:parse_object",
+               ("data/token_files.py",), "ursa_core.tokens.token_files:parse_object",
                lambda text: '"fps": 8.0' not in text),
         Reader("weights", _weight_seeds(folder / "weights"), by_name, _weights,
                ("weights.py", "adapters.py"), "ursa_core.bundle.weights:check_tensors",
@@ -280,7 +280,7 @@ def _media_seeds(folder: Path) -> dict[str, bytes]:
 
 
 def _token_seeds(folder: Path) -> dict[str, bytes]:
-    from ursa_core.data.token_files import save_tokens
+    from ursa_core.tokens.token_files import save_tokens
 
     told: dict[str, Any] = {"tokenizer": "0123456789abcdef", "fps": 8.0, "prompt": "a", "seed": 1}
     save_tokens(folder / "a.safetensors", torch.arange(24).reshape(2, 3, 4), told)

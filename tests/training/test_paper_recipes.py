@@ -14,12 +14,12 @@ from ursa_cli.main import main
 from ursa_core.bundle.bundle import save_tokenizer, tokenizer_identity
 from ursa_core.bundle.folder import IMAGE_CLASS, write_json
 from ursa_core.bundle.weights import save_weights
-from ursa_core.data.shard_writer import ShardWriter, TokenRow
-from ursa_core.data.shards import TokenIdentity
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.tokens.shards import TokenIdentity
+from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training import run as run_module
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_runs import GENERATOR, recipe_of
 
-from ursa_core.data.shard_writer import ShardWriter, TokenRow
-from ursa_core.data.shards import TokenIdentity, read_shards
 from ursa_core.errors import DataError, RecipeError
+from ursa_core.tokens.shards import TokenIdentity, read_shards
+from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.data_plan import plan_data
 from ursa_core.training.token_batches import LAST_TIME, TokenBatches
 

@@ -11,14 +11,14 @@ import torch
 from tiny_runs import TOKENIZER, recipe_of, silent, stored, train
 
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.data.shard_writer import ShardWriter, TokenRow
-from ursa_core.data.shards import read_shards, shard_paths
 from ursa_core.devices import DTYPES
 from ursa_core.errors import CheckpointError, DataError, DeviceError, RecipeError, UsageError
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import LinearSchedule
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.tokens.shards import read_shards, shard_paths
+from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted

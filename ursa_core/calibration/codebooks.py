@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ursa_core.bundle.bundle import load_tokenizer, resolve_model
 from ursa_core.bundle.folder import PUBLISHED_LEVELS, VIDEO_CLASS, read_json
-from ursa_core.data.shards import read_shards
 from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
+from ursa_core.tokens.shards import read_shards
 
 COSMOS = "cosmos"
 """The FSQ codebook of the published video models; it follows from its levels, no file is needed."""

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
 from ursa_core.batches.shards import Shard
-from ursa_core.data.shard_writer import check_settings
-from ursa_core.data.shards import shard_paths
 from ursa_core.encoding.origins import Made, Origin
+from ursa_core.tokens.shards import shard_paths
+from ursa_core.tokens.writer import check_settings
 
 STEM = "report"
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
-from ursa_core.data.token_files import load_tokens_of
 from ursa_core.errors import DataError, ShapeError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.files import digest_of
@@ -20,6 +19,7 @@ from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
 from ursa_core.tasks.joins import with_frames
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
+from ursa_core.tokens.token_files import load_tokens_of
 
 Tokenizer = Callable[[], tuple[VisualTokenizer, str]]
 """Gives a model's tokenizer and its identity."""

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.data.token_files import load_tokens_of, save_tokens
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.json_files import parse_json
 from ursa_core.media import read_media
+from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 
 _PLAN = "plan.json"
 

@@ -14,7 +14,6 @@ from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model, save_
 from ursa_core.bundle.path_files import build_path
 from ursa_core.bundle.settings import BundleSettings, motion_prompt
 from ursa_core.bundle.subjects import Subject, load_subjects
-from ursa_core.data.shards import read_shards
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
@@ -24,6 +23,7 @@ from ursa_core.recipe.loading import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.tokens.shards import read_shards
 from ursa_core.training.ahead import Ahead
 from ursa_core.training.estimates import pass_operations
 from ursa_core.training.figures import CLIPS, OPERATIONS, TOKENS, WAITED, Figures, weighed

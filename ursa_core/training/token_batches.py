@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.settings import motion_prompt
-from ursa_core.data.clip_order import Bucket, ClipOrder
-from ursa_core.data.shards import TokenTable
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.recipe.fields import ObjectiveSettings
 from ursa_core.recipe.loading import GeneratorRecipe
 from ursa_core.sampling.time_grid import frame_times, shift_time
 from ursa_core.seeding import stream
+from ursa_core.tokens.order import Bucket, ClipOrder
+from ursa_core.tokens.shards import TokenTable
 
 LAST_TIME = 0.999
 """Of what is given: nearly data, where the sharpness of a path is still finite."""

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ursa_core.data import shard_writer
-from ursa_core.data.shard_writer import ShardWriter, TokenRow, motion_of, remove_shards
-from ursa_core.data.shards import TokenIdentity, read_shards, shard_paths
 from ursa_core.errors import DataError
 from ursa_core.grids import LatentGrid
+from ursa_core.tokens import writer as shard_writer
+from ursa_core.tokens.shards import TokenIdentity, read_shards, shard_paths
+from ursa_core.tokens.writer import ShardWriter, TokenRow, motion_of, remove_shards
 
 IDENTITY = TokenIdentity("ab12", 4375, (7, 5, 5, 5, 5), 4, 8)
 SMALL, LARGE = LatentGrid(3, 4, 4), LatentGrid(1, 4, 6)

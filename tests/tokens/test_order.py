@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ursa_core.data.clip_order import Bucket, ClipOrder
 from ursa_core.grids import LatentGrid
+from ursa_core.tokens.order import Bucket, ClipOrder
 
 SMALL, LARGE = LatentGrid(1, 2, 2), LatentGrid(5, 2, 2)
 GROUPS = np.arange(0, 101, 10)

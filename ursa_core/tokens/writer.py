@@ -20,7 +20,10 @@ from torch import Tensor
 
 import ursa_core
 from ursa_core.batches.shards import Shard
-from ursa_core.data.shards import (
+from ursa_core.encoding.origins import Made, Origin
+from ursa_core.errors import DataError, unwritable
+from ursa_core.files import sweep, whole
+from ursa_core.tokens.shards import (
     RECORD_KEY,
     SCHEMA,
     TokenIdentity,
@@ -28,9 +31,6 @@ from ursa_core.data.shards import (
     read_columns,
     shard_paths,
 )
-from ursa_core.encoding.origins import Made, Origin
-from ursa_core.errors import DataError, unwritable
-from ursa_core.files import sweep, whole
 
 ROWS_PER_SHARD = 512
 GROUP_CODES = 1 << 18

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ursa_core.data.token_files import load_tokens, save_tokens
 from ursa_core.errors import DataError
+from ursa_core.tokens.token_files import load_tokens, save_tokens
 
 METADATA = {"tokenizer": "abc", "fps": 8.0, "prompt": "ein Löwe", "seed": 3, "size": [64, 48]}
 

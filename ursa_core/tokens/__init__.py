@@ -1,0 +1,1 @@
+"""Codes on disk: token files and token shards."""
