@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import ursa_core
-from ursa_core.data.shapes import BACKGROUNDS, COLOURS, SHAPES
 from ursa_core.media import read_media
+from ursa_core.worlds.shapes import BACKGROUNDS, COLOURS, SHAPES
 
 FAST = ["--steps", "2", "--frames", "1", "--device", "cpu", "--dtype", "float32"]
 

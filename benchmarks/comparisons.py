@@ -31,7 +31,6 @@ from torch import Tensor
 
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle, load_tokenizer
-from ursa_core.data import shapes
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.shapes_judge import judge
@@ -45,6 +44,7 @@ from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.visual import VisualTokenizer
 from ursa_core.tokens.shards import read_shards
+from ursa_core.worlds import shapes
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "compare.yaml"
 SIZE = (48, 40)

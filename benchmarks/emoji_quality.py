@@ -41,9 +41,6 @@ from nano_quality import hardware, shuffle_weights_
 import ursa_core
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.settings import load_settings
-from ursa_core.data import emoji, shapes
-from ursa_core.data.film import FilmClips
-from ursa_core.data.packs import Film, Sprites, load_film, load_sprites
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import UrsaError
@@ -55,6 +52,9 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tasks.given_media import Given, GivenMedia
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
+from ursa_core.worlds import emoji, shapes
+from ursa_core.worlds.film import FilmClips
+from ursa_core.worlds.sprites import Film, Sprites, load_film, load_sprites
 
 NUM_PAIRS = 200
 NUM_TOKENIZER_CLIPS = 64

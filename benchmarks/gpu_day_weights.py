@@ -26,7 +26,6 @@ from pixel_file import restore_pixels
 
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.bundle.subjects import save_subjects
-from ursa_core.data.packs import load_sprites
 from ursa_core.encoding.cuts import Cut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
@@ -35,6 +34,7 @@ from ursa_core.recipe.loading import load_recipe
 from ursa_core.tokens.writer import ShardWriter
 from ursa_core.training.run import train_recipe
 from ursa_core.training.task import Progress
+from ursa_core.worlds.sprites import load_sprites
 
 RECIPES = HERE.parent / "recipes"
 TOKENIZER_SHARE, TOKENS_SHARE = 0.35, 0.1

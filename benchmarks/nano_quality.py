@@ -32,7 +32,6 @@ import torch
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.settings import load_settings
-from ursa_core.data import shapes
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.image_metrics import psnr
@@ -48,6 +47,7 @@ from ursa_core.evaluation.shapes_suite import (
 from ursa_core.media import to_frames, to_video, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream
+from ursa_core.worlds import shapes
 
 TOKENIZER_CLIPS = 256
 

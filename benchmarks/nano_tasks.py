@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle
-from ursa_core.data import shapes
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.evaluation.shapes_judge import judge
@@ -36,6 +35,7 @@ from ursa_core.tasks.extend import extend
 from ursa_core.tasks.extension import Extension, default_overlap
 from ursa_core.tasks.given_media import Given, GivenMedia
 from ursa_core.tasks.round_store import RoundStore
+from ursa_core.worlds import shapes
 
 CASES = {"image": 100, "extend": 30, "interpolate": 50}
 BACK = {

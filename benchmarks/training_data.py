@@ -26,7 +26,6 @@ import torch
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.bundle.folder import PUBLISHED_LEVELS
 from ursa_core.bundle.memory import peak_memory
-from ursa_core.data.shapes import training_clip
 from ursa_core.devices import matmul_rates
 from ursa_core.encoding.encode import token_identity
 from ursa_core.grids import LatentGrid
@@ -43,6 +42,7 @@ from ursa_core.tokens.shards import TokenIdentity, read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.estimates import UTILISATION, pass_operations
 from ursa_core.training.run import train_recipe
+from ursa_core.worlds.shapes import training_clip
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "nano.yaml"
 COSMOS_GRID, COSMOS_PROMPT = LatentGrid(7, 30, 48), 320

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ursa_core.bundle.subjects import SUBJECTS_FILE
-from ursa_core.data.packs import (
+from ursa_core.errors import DataError, unwritable
+from ursa_core.worlds.sprites import (
     FILM,
     FILM_TABLE,
     FPS,
@@ -25,7 +26,6 @@ from ursa_core.data.packs import (
     load_sprites,
     write_array,
 )
-from ursa_core.errors import DataError, unwritable
 
 FILM_FRAMES = 240
 """Frames of film in one animation."""

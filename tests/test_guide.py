@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from ursa_cli.main import main
-from ursa_core.data.shapes import training_clip
 from ursa_core.media import read_media, write_media
+from ursa_core.worlds.shapes import training_clip
 
 REPOSITORY = Path(__file__).parents[1]
 GUIDE = (REPOSITORY / "docs" / "guide-training.md").read_text(encoding="utf-8")

@@ -79,7 +79,7 @@ def test_help_loads_nothing_heavy():
 def test_sampling_never_loads_the_clip_renderer():
     code = (
         "import sys; import ursa_core.sampling.generate, ursa_core.bundle.bundle, ursa_cli.sample;"
-        "print('ursa_core.data.shapes' in sys.modules)"
+        "print('ursa_core.worlds.shapes' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

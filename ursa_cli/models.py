@@ -100,8 +100,8 @@ def show_model(
 def _show_subjects(found: "Summary") -> None:
     """Print what a model draws by name, over which backgrounds, and how to ask for it."""
     from ursa_core.bundle.subjects import load_subjects
-    from ursa_core.data import emoji
     from ursa_core.errors import UsageError
+    from ursa_core.worlds import emoji
 
     subjects = load_subjects(found.folder)
     if not subjects:

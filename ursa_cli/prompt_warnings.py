@@ -108,7 +108,7 @@ def _where_listed(bundle: "Bundle") -> str:
 def _nearest(word: str, bundle: "Bundle") -> list[str]:
     """Subjects, or else a background, that an unknown word may stand for."""
     from ursa_core.bundle.subjects import nearest_subjects
-    from ursa_core.data.emoji import nearest_background
+    from ursa_core.worlds.emoji import nearest_background
 
     if not bundle.subjects:
         return []

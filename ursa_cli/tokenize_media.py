@@ -14,8 +14,8 @@ from ursa_core.batches.shards import launched_shard
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.data.packs import Sprites
     from ursa_core.encoding.cuts import Filters
+    from ursa_core.worlds.sprites import Sprites
 
 CLIP_SUFFIX = ".safetensors"
 NUM_SHAPES = 1000
@@ -389,6 +389,6 @@ def _sprites(inputs: Sequence[str], data: Path | None) -> "Sprites | None":
         return None
     if not any(given.startswith("emoji:") for given in inputs):
         raise UsageError("--data is for the emoji", "add the input emoji:train, or leave it out")
-    from ursa_core.data.packs import load_sprites
+    from ursa_core.worlds.sprites import load_sprites
 
     return load_sprites(data)

@@ -15,12 +15,12 @@ from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.data.packs import Sprites
     from ursa_core.encoding.cuts import Cut, Filters, Mode
     from ursa_core.encoding.items import Item
     from ursa_core.encoding.origins import Comparison
     from ursa_core.encoding.report import ItemResult
     from ursa_core.tokenizers.visual import VisualTokenizer
+    from ursa_core.worlds.sprites import Sprites
 
 NUM_SHAPES_CHECKED = 16
 MAX_NAMED = 3

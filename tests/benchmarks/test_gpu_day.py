@@ -15,8 +15,8 @@ from pixel_file import carry_pixels, restore_pixels
 from tiny_packs import write_packs
 
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.data.packs import load_film, load_sprites, prepare_film, prepare_sprites
 from ursa_core.errors import DataError
+from ursa_core.worlds.sprites import load_film, load_sprites, prepare_film, prepare_sprites
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,11 @@ from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.folder import WEIGHTS, shipped_models
 from ursa_core.bundle.path_files import stored_codebook
 from ursa_core.bundle.settings import load_settings
-from ursa_core.data.emoji import BACKGROUNDS
 from ursa_core.errors import CheckpointError
 from ursa_core.path.metric import MetricPath
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.tokenizers.image_vq import ImageTokenizer
+from ursa_core.worlds.emoji import BACKGROUNDS
 
 NANO = resolve_model("nano")
 

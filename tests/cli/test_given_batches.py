@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ursa_cli.main import main
-from ursa_core.data.shapes import training_clip
 from ursa_core.media import read_media, write_media
+from ursa_core.worlds.shapes import training_clip
 
 PROMPT = "a red circle moves right"
 

@@ -8,12 +8,12 @@ import pytest
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.data.shapes import training_clip
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import encode
 from ursa_core.tasks.given_media import Given, GivenMedia, read_image
 from ursa_core.tasks.keyframes import place_keyframes
+from ursa_core.worlds.shapes import training_clip
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from ursa_core.bundle.subjects import (
     named_subjects,
     save_subjects,
 )
-from ursa_core.data.emoji import BACKGROUNDS, KINDS, caption
 from ursa_core.sampling.generate import GenerateOptions, Pass, full_prompt
+from ursa_core.worlds.emoji import BACKGROUNDS, KINDS, caption
 
 # nano knows these words; figures named by them stand in for emoji that a model was trained on.
 CIRCLE = Subject("red circle", ("ball",), "shapes", "\N{LARGE RED CIRCLE}")

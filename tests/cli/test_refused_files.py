@@ -13,7 +13,6 @@ import pytest
 from ursa_cli import main as application
 from ursa_cli.main import main
 from ursa_core.batches.lists import read_list
-from ursa_core.data.shapes import training_clip
 from ursa_core.encoding.sources import find_sources
 from ursa_core.errors import (
     CheckpointError,
@@ -26,6 +25,7 @@ from ursa_core.errors import (
 )
 from ursa_core.media import write_media
 from ursa_core.tokens.shards import read_shards
+from ursa_core.worlds.shapes import training_clip
 
 LONG = "a" * 300
 REPOSITORY = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from ursa_core.data.shapes import training_clip
 from ursa_core.media import read_media, write_media
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.token_files import load_tokens
+from ursa_core.worlds.shapes import training_clip
 
 DRIVER = Path(__file__).parents[1] / "stand_ins" / "stopped_runs.py"
 PROMPT = "a red circle moves right on a navy background"

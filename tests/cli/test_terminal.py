@@ -168,9 +168,9 @@ def test_names_and_metadata_set_no_title(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ursa_cli.sample_replay import _BESIDE
-    from ursa_core.data.shapes import training_clip
     from ursa_core.media import write_media
     from ursa_core.sampling.generate import GenerateOptions
+    from ursa_core.worlds.shapes import training_clip
 
     frames = training_clip(0, 0, "all", 1, 16, 16)[0]
     told = dict.fromkeys([field.name for field in fields(GenerateOptions)] + [*_BESIDE], "x")

@@ -19,7 +19,6 @@ from ursa_core.batches.part_files import PartFile
 from ursa_core.batches.shards import Shard
 from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
-from ursa_core.data.shapes import training_clip
 from ursa_core.encoding import encode as work
 from ursa_core.media import read_media, write_media
 from ursa_core.tokenizers.text import TextTokenizer
@@ -27,6 +26,7 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.token_files import load_tokens
+from ursa_core.worlds.shapes import training_clip
 
 
 def make_model(folder: Path, seed: int) -> Path:

@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ursa_core.data.shapes import training_clip
 from ursa_core.media import write_media
 from ursa_core.tokens.shards import read_shards, shard_paths
+from ursa_core.worlds.shapes import training_clip
 
 
 def test_ranks_share_a_batch_out(tmp_path: Path, tiny_model: Path) -> None:

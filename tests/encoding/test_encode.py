@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from ursa_core.data.shapes import training_clip
 from ursa_core.encoding import encode as tokenizing
 from ursa_core.encoding.cuts import Cut, Filters
 from ursa_core.encoding.encode import (
@@ -27,6 +26,7 @@ from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.token_files import load_tokens_of
 from ursa_core.tokens.writer import ShardWriter, motion_of
+from ursa_core.worlds.shapes import training_clip
 
 CUT = Cut(8.0, PixelShape(5, 16, 24))
 

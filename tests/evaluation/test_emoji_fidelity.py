@@ -13,7 +13,7 @@ from tiny_packs import write_packs
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ursa_core.bundle.bundle import load_tokenizer
-from ursa_core.data.packs import prepare_film, prepare_sprites
+from ursa_core.worlds.sprites import prepare_film, prepare_sprites
 
 GROUND = (124, 77, 196)
 LENGTH = 12

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from ursa_core.data import shapes
 from ursa_core.errors import ShapeError
 from ursa_core.evaluation import shapes_judge
 from ursa_core.evaluation.shapes_judge import judge
+from ursa_core.worlds import shapes
 
 Clip = NDArray[np.uint8]
 PROGRESS = np.linspace(0, 1, 17)

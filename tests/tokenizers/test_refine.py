@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from ursa_core.bundle.bundle import load_tokenizer
-from ursa_core.data.shapes import training_clip
 from ursa_core.encoding.encode import encode_clips, measure
 from ursa_core.media import to_video
 from ursa_core.tokenizers.refine import refined_codes
+from ursa_core.worlds.shapes import training_clip
 
 
 @pytest.fixture(scope="module")

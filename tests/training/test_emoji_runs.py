@@ -10,11 +10,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.data.packs import prepare_film, prepare_sprites
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.run import build_task
 from ursa_core.training.tokenizer_task import moving_weights, ssim_map
+from ursa_core.worlds.sprites import prepare_film, prepare_sprites
 
 CPU = torch.device("cpu")
 MIXTURE = TOKENIZER.replace(

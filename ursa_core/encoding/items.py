@@ -9,14 +9,14 @@ from typing import Protocol
 
 import numpy as np
 
-from ursa_core.data.emoji import EmojiClips
-from ursa_core.data.packs import Sprites
-from ursa_core.data.shapes import FPS, SPLITS, training_clip
 from ursa_core.encoding.captions import MANIFEST_SUFFIXES, STDIN, read_caption_file
 from ursa_core.encoding.cuts import Cut, windows
 from ursa_core.encoding.sources import MEDIA_SUFFIXES, Source, find_sources
 from ursa_core.errors import DataError, UsageError
 from ursa_core.media import Frames, OpenMedia, measure_length, open_media, resize_and_crop
+from ursa_core.worlds.emoji import EmojiClips
+from ursa_core.worlds.shapes import FPS, SPLITS, training_clip
+from ursa_core.worlds.sprites import Sprites
 
 SHAPES_PREFIX, EMOJI_PREFIX = "shapes:", "emoji:"
 PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)

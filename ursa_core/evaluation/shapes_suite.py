@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ursa_core.data import shapes
 from ursa_core.evaluation.intervals import wilson
 from ursa_core.evaluation.report import Sample, Score, Table
 from ursa_core.evaluation.shapes_judge import Verdict, judge
@@ -20,6 +19,7 @@ from ursa_core.evaluation.suite import PlannedFile, Suite, thinned
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.seeding import stream_seed
+from ursa_core.worlds import shapes
 
 ATTRIBUTES = ("colour", "shape", "motion", "background")
 ALL = "all four"

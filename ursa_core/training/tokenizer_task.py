@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
-from ursa_core.data.mixture import KINDS, ClipMixture
-from ursa_core.data.shapes import FPS
 from ursa_core.errors import RecipeError
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.recipe.loading import TokenizerRecipe
 from ursa_core.threads import num_cores
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.training.figures import Figures, weighed
+from ursa_core.worlds.mixture import KINDS, ClipMixture
+from ursa_core.worlds.shapes import FPS
 
 Drawn = tuple[NDArray[np.uint8], str]
 """A clip, and the kind of its source."""

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from ursa_core.bundle.subjects import synonyms
-from ursa_core.data.packs import Sprites
 from ursa_core.errors import UsageError
+from ursa_core.worlds.sprites import Sprites
 
 BACKGROUNDS = {
     "black": (20, 20, 24),

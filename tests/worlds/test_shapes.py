@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ursa_core.data.shapes import (
+from ursa_core.errors import UsageError
+from ursa_core.worlds.shapes import (
     BACKGROUNDS,
     COLOURS,
     MOTIONS,
@@ -17,7 +18,6 @@ from ursa_core.data.shapes import (
     sample_spec,
     training_clip,
 )
-from ursa_core.errors import UsageError
 
 EVERY = [(shape, motion) for _, shape, motion in combinations() if _ == "red"]
 

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ursa_core.data.packs import Film, Shot
 from ursa_core.errors import DataError, UsageError
+from ursa_core.worlds.sprites import Film, Shot
 
 SPLITS = ("train", "heldout")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ursa_core.data import shapes
-from ursa_core.data.emoji import EmojiClips
-from ursa_core.data.film import FilmClips
-from ursa_core.data.packs import load_film, load_sprites
+from ursa_core.worlds import shapes
+from ursa_core.worlds.emoji import EmojiClips
+from ursa_core.worlds.film import FilmClips
+from ursa_core.worlds.sprites import load_film, load_sprites
 
 KINDS = ("emoji", "film", "shapes")
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny_packs import NUM_FRAMES, SUBJECTS, write_packs
 
-from ursa_core.data.emoji import (
+from ursa_core.errors import DataError, UsageError
+from ursa_core.worlds.emoji import (
     BACKGROUNDS,
     KINDS,
     PHASE_STEP,
@@ -18,10 +19,9 @@ from ursa_core.data.emoji import (
     render,
     sample_spec,
 )
-from ursa_core.data.film import FilmClips
-from ursa_core.data.mixture import ClipMixture
-from ursa_core.data.packs import load_film, load_sprites, prepare_film, prepare_sprites
-from ursa_core.errors import DataError, UsageError
+from ursa_core.worlds.film import FilmClips
+from ursa_core.worlds.mixture import ClipMixture
+from ursa_core.worlds.sprites import load_film, load_sprites, prepare_film, prepare_sprites
 
 NAMES = [name for name, *_ in SUBJECTS]
 
