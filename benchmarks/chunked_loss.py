@@ -21,7 +21,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ursa_core.bundle.memory import peak_memory
-from ursa_core.training.chunked_loss import chunked_cross_entropy
+from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
 
 
 def plain(hidden: Tensor, head: Tensor, x_1: Tensor) -> Tensor:

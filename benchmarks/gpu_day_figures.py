@@ -213,7 +213,7 @@ def decoder(sizes: Sizes) -> dict[str, object]:
 def training(sizes: Sizes, name: str) -> dict[str, object]:
     """Tokens per second of training steps, their share of the matrix rate, and peak memory."""
     from ursa_core.recipe.fields import OptimizerSettings
-    from ursa_core.training.objective import Denoising
+    from ursa_core.training.generator.objective import Denoising
     from ursa_core.training.optimizer import Ema, build_optimizer, trained
     from ursa_core.training.sharding import recompute_
 

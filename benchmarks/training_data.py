@@ -40,7 +40,7 @@ from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokens.order import Bucket, ClipOrder
 from ursa_core.tokens.shards import TokenIdentity, read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
-from ursa_core.training.estimates import UTILISATION, pass_operations
+from ursa_core.training.generator.estimates import UTILISATION, pass_operations
 from ursa_core.training.run import train_recipe
 from ursa_core.worlds.shapes import training_clip
 

@@ -14,7 +14,7 @@ from ursa_core.bundle.bundle import Bundle, load_tokenizer
 from ursa_core.bundle.path_files import build_path
 from ursa_core.grids import PixelShape
 from ursa_core.tokenizers.text import TextTokenizer
-from ursa_core.training.generator_start import build_network
+from ursa_core.training.generator.start import build_network
 
 CEILING_SHARE = 0.95
 WORDS = TextTokenizer.from_words(map(comparisons.prompt_of, comparisons.stills("train")), 7)

@@ -11,9 +11,9 @@ from ursa_cli import options, output
 from ursa_cli.prompt_warnings import warn_of_captions
 
 if TYPE_CHECKING:
-    from ursa_core.training.data_plan import DataPlan
+    from ursa_core.training.generator.data_plan import DataPlan
+    from ursa_core.training.learner import Progress
     from ursa_core.training.run import TrainingPlan
-    from ursa_core.training.task import Progress
 
 
 def train(

@@ -17,8 +17,8 @@ import torch
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.recipe.loading import load_recipe, to_yaml
 from ursa_core.training.distributed import Ranks, joined_ranks
+from ursa_core.training.learner import Progress
 from ursa_core.training.run import build_task
-from ursa_core.training.task import Progress
 from ursa_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")

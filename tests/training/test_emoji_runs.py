@@ -13,7 +13,7 @@ from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.run import build_task
-from ursa_core.training.tokenizer_task import moving_weights, ssim_map
+from ursa_core.training.tokenizer_learner import moving_weights, ssim_map
 from ursa_core.worlds.sprites import prepare_film, prepare_sprites
 
 CPU = torch.device("cpu")

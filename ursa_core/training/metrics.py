@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ursa_core import files
 from ursa_core.json_files import parse_json
-from ursa_core.training.task import Progress
+from ursa_core.training.learner import Progress
 
 METRICS = "metrics.jsonl"
 

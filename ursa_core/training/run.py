@@ -15,13 +15,13 @@ from ursa_core.errors import UsageError
 from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.recipe.loading import Recipe, to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
-from ursa_core.training.data_plan import DataPlan, plan_data
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
-from ursa_core.training.estimates import UTILISATION, pass_operations, training_memory
-from ursa_core.training.generator_task import GeneratorTask
+from ursa_core.training.generator.data_plan import DataPlan, plan_data
+from ursa_core.training.generator.estimates import UTILISATION, pass_operations, training_memory
+from ursa_core.training.generator.learner import GeneratorTask
+from ursa_core.training.learner import Progress, Task
 from ursa_core.training.optimizer import trained
-from ursa_core.training.task import Progress, Task
-from ursa_core.training.tokenizer_task import TokenizerTask
+from ursa_core.training.tokenizer_learner import TokenizerTask
 from ursa_core.training.trainer import Trainer
 
 

@@ -37,6 +37,7 @@ from ursa_core.training.figures import (
     weighed,
 )
 from ursa_core.training.guards import Guard
+from ursa_core.training.learner import Progress, Task
 from ursa_core.training.metrics import cut_figures, log_figures
 from ursa_core.training.optimizer import (
     Ema,
@@ -54,7 +55,6 @@ from ursa_core.training.sharding import (
     synchronising,
     whole,
 )
-from ursa_core.training.task import Progress, Task
 from ursa_core.training.tracking import Tracker, open_trackers
 
 log = logging.getLogger(__name__)

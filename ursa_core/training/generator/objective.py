@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import Transformer
-from ursa_core.training.chunked_loss import chunked_cross_entropy
 from ursa_core.training.figures import Figures, weighed
+from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
 
 TIME_BINS = 4
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ursa_core.training.chunked_loss import chunked_cross_entropy
+from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
 
 N, D, K = 37, 8, 50
 

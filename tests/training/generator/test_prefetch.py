@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from ursa_core.errors import DataError
-from ursa_core.training.ahead import Ahead
+from ursa_core.training.generator.prefetch import Ahead
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -6,7 +6,7 @@ from ursa_core.bundle.memory import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
-from ursa_core.training.chunked_loss import CHUNK_BYTES
+from ursa_core.training.generator.chunked_loss import CHUNK_BYTES
 
 UTILISATION = 0.4
 """Share of the rate of a large matrix product that a training step reaches, about."""

@@ -14,7 +14,7 @@ from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import CheckpointError, HubUnreachableError, RecipeError
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.tokenizers.text import TextTokenizer
-from ursa_core.training.generator_start import find_start
+from ursa_core.training.generator.start import find_start
 from ursa_core.training.run import build_task
 
 CPU = torch.device("cpu")

@@ -24,13 +24,13 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.ahead import Ahead
-from ursa_core.training.estimates import pass_operations
 from ursa_core.training.figures import CLIPS, OPERATIONS, TOKENS, WAITED, Figures, weighed
-from ursa_core.training.generator_start import build_network, find_start, start_tokenizer
-from ursa_core.training.lora import LoraTraining, check_start
-from ursa_core.training.objective import Denoising, by_time_bin
-from ursa_core.training.token_batches import TokenBatch, TokenBatches
+from ursa_core.training.generator.batches import TokenBatch, TokenBatches
+from ursa_core.training.generator.estimates import pass_operations
+from ursa_core.training.generator.lora import LoraTraining, check_start
+from ursa_core.training.generator.objective import Denoising, by_time_bin
+from ursa_core.training.generator.prefetch import Ahead
+from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
 
 
 class GeneratorTask:

@@ -11,8 +11,8 @@ from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
-from ursa_core.training.estimates import num_parameters, pass_operations, training_memory
-from ursa_core.training.objective import Denoising
+from ursa_core.training.generator.estimates import num_parameters, pass_operations, training_memory
+from ursa_core.training.generator.objective import Denoising
 
 GRID, PROMPT = LatentGrid(3, 4, 4), 15
 LORA = LoraSettings(rank=4)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ursa_core.grids import LatentGrid
-from ursa_core.training.token_batches import TokenBatches
+from ursa_core.training.generator.batches import TokenBatches
 
 
 @dataclass(frozen=True)

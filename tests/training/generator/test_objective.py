@@ -7,7 +7,7 @@ from tiny_runs import recipe_of
 from ursa_core.path.masked import MaskedPath
 from ursa_core.training.distributed import Ranks
 from ursa_core.training.figures import means
-from ursa_core.training.objective import by_time_bin
+from ursa_core.training.generator.objective import by_time_bin
 from ursa_core.training.run import build_task
 
 CPU = torch.device("cpu")
