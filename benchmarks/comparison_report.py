@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from comparison_arms import ALL_STEPS, SOME_STEPS, Arm
 
-from ursa_core.evaluation.intervals import Interval, wilson
-from ursa_core.evaluation.report_plots import BLUE, GRAY, RED, png_of
+from ursa_core.evaluation.reports.intervals import Interval, wilson
+from ursa_core.evaluation.reports.plots import BLUE, GRAY, RED, png_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

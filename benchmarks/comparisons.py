@@ -33,7 +33,7 @@ import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle, load_tokenizer
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.shapes_judge import judge
+from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.grids import LatentGrid
 from ursa_core.media import Frames, to_frames, to_video
 from ursa_core.path.calibration import TIMES, beta_at, distance_curve, evaluate

@@ -35,8 +35,7 @@ from ursa_core.bundle.settings import load_settings
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.image_metrics import psnr
-from ursa_core.evaluation.shapes_judge import Verdict
-from ursa_core.evaluation.shapes_suite import (
+from ursa_core.evaluation.suites.shapes import (
     Wanted,
     judge_file,
     judge_rendered,
@@ -44,6 +43,7 @@ from ursa_core.evaluation.shapes_suite import (
     scores,
     wanted,
 )
+from ursa_core.evaluation.suites.shapes_judge import Verdict
 from ursa_core.media import to_frames, to_video, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 
 import ursa_core
-from ursa_core.evaluation import vbench
-from ursa_core.evaluation.completeness import check
+from ursa_core.evaluation.suites import vbench
+from ursa_core.evaluation.suites.completeness import check
 from ursa_core.grids import PixelShape
 
 SHARDS = 4

@@ -7,7 +7,7 @@ import pytest
 from ursa_core.batches.part_files import rows_of
 from ursa_core.bundle.folder import read_json
 from ursa_core.errors import DataError
-from ursa_core.evaluation.report import read_report
+from ursa_core.evaluation.reports.report import read_report
 from ursa_core.json_files import MAX_DEPTH, parse_json, parse_object
 from ursa_core.media import read_media, write_media
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.evaluation.shapes_judge import judge
+from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.models.transformer import Transformer
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 

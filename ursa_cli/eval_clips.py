@@ -136,14 +136,14 @@ def _reconstruction(
 
     from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.devices import pick_device
-    from ursa_core.evaluation.intervals import mean
-    from ursa_core.evaluation.reconstruction import (
+    from ursa_core.evaluation.measures.reconstruction import (
         CodeUse,
         Networks,
         bits_per_pixel,
         reconstruct,
     )
-    from ursa_core.evaluation.report import Report, Sample, Score
+    from ursa_core.evaluation.reports.intervals import mean
+    from ursa_core.evaluation.reports.report import Report, Sample, Score
     from ursa_core.media import contact_sheet, write_media
 
     folder = options.model_folder(model)
@@ -248,8 +248,8 @@ def path(
     from ursa_core.bundle.path_files import build_path, stored_codebook
     from ursa_core.devices import pick_device
     from ursa_core.encoding.encode import encode_clips
-    from ursa_core.evaluation.path_linearity import distances, draw, linearity
-    from ursa_core.evaluation.report import Report, Sample, Score, Table
+    from ursa_core.evaluation.measures.path_linearity import distances, draw, linearity
+    from ursa_core.evaluation.reports.report import Report, Sample, Score, Table
 
     folder = options.model_folder(model)
     place = pick_device(device)

@@ -11,7 +11,7 @@ from ursa_core import files
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.evaluation.comparison import Comparison, Difference
+    from ursa_core.evaluation.reports.comparison import Comparison, Difference
 
 _NUM_SHOWN = 5
 
@@ -47,8 +47,8 @@ def compare(
       ursa eval compare a b --plot differences.png --json
     """
     output.configure(as_json=as_json)
-    from ursa_core.evaluation.comparison import compare as compared
-    from ursa_core.evaluation.report import read_report
+    from ursa_core.evaluation.reports.comparison import compare as compared
+    from ursa_core.evaluation.reports.report import read_report
 
     if plot is not None:
         from ursa_core.media import check_output
@@ -58,7 +58,7 @@ def compare(
         check_output(plot, force)
     found = compared(read_report(a), read_report(b))
     if plot is not None:
-        from ursa_core.evaluation.report_plots import differences_plot
+        from ursa_core.evaluation.reports.plots import differences_plot
 
         named = [(each.name, each.interval) for each in found.differences if each.interval]
         units = {each.unit for each in found.differences if each.interval}
@@ -85,7 +85,7 @@ def _lines(found: "Comparison") -> list[str]:
 
 
 def _row(each: "Difference") -> tuple[str, ...]:
-    from ursa_core.evaluation.report import number
+    from ursa_core.evaluation.reports.report import number
 
     def text(value: float | None) -> str:
         return "missing" if value is None else number(value, each.unit)

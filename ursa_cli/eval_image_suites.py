@@ -51,8 +51,8 @@ def geneval(
     course = shared.course(out, only, limit, shard, batch_size)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import EvalTask
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.geneval import plan
+    from ursa_core.evaluation.official import reports as official_reports
+    from ursa_core.evaluation.suites.geneval import plan
 
     suites.kind(prompts)
     begun = eval_run.begun_with(course, "geneval", limit=limit, prompts=prompts)
@@ -94,8 +94,8 @@ def dpg(
     course = shared.course(out, only, limit, shard, 1)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import GridTask
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.dpg import plan
+    from ursa_core.evaluation.official import reports as official_reports
+    from ursa_core.evaluation.suites.dpg import plan
 
     begun = eval_run.begun_with(course, "dpg", limit=limit)
     if scorer_repo is None:

@@ -32,7 +32,7 @@ def course(out: Path, limit: int, force: bool, *products: str) -> Course:
         force: replace what is there.
         products: names of files and folders that are written before the report and its page.
     """
-    from ursa_core.evaluation.report import PAGE, REPORT
+    from ursa_core.evaluation.reports.report import PAGE, REPORT
 
     options.require(1 <= limit <= 1_000_000, "--limit", limit, "1 to 1000000")
     check_folder(out)

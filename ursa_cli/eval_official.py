@@ -15,8 +15,8 @@ from ursa_core.errors import DataError
 if TYPE_CHECKING:
     from ursa_cli.eval_tasks import EvalTask
     from ursa_cli.sample_plan import PlacedModel
-    from ursa_core.evaluation.report import Report
-    from ursa_core.evaluation.suite import Suite
+    from ursa_core.evaluation.reports.report import Report
+    from ursa_core.evaluation.suites.suite import Suite
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Official:
         Raises:
             UrsaError: one of them fails; what was done before is kept.
         """
-        from ursa_core.evaluation.official_scorer import check_checkout
+        from ursa_core.evaluation.official.scorer import check_checkout
 
         if "score" in self.course.parts and not self.sampling.dry_run:
             # Told before hours of sampling, not after them.
@@ -65,8 +65,8 @@ class Official:
         eval_run.sample(self.suite, task, self.course, placed, self.begun)
 
     def _score(self) -> None:
-        from ursa_core.evaluation import official_scorer as scorer
-        from ursa_core.evaluation.completeness import digest
+        from ursa_core.evaluation.official import scorer
+        from ursa_core.evaluation.suites.completeness import digest
 
         repo, python = scorer.check_checkout(self.suite.name, self.repo, self.python)
         eval_run.check_complete(self.suite, self.course)
@@ -139,8 +139,8 @@ class Official:
             return image.height // 2
 
     def _report(self) -> None:
-        from ursa_core.evaluation import official_scorer as scorer
-        from ursa_core.evaluation.completeness import digest
+        from ursa_core.evaluation.official import scorer
+        from ursa_core.evaluation.suites.completeness import digest
 
         try:
             mark = digest(self.suite, self.course.samples)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ursa_cli.eval_tasks import EvalTask
     from ursa_cli.sampling_options import SamplingOptions
     from ursa_core.batches.resume import Item
-    from ursa_core.evaluation.report import Report
-    from ursa_core.evaluation.suite import Suite
+    from ursa_core.evaluation.reports.report import Report
+    from ursa_core.evaluation.suites.suite import Suite
 
 DEFAULT_SEED = 0
 """So that two runs agree where nobody asked for a seed."""
@@ -39,7 +39,7 @@ def begun_with(course: Course, suite: str, **given: str | float | None) -> dict[
         DataError: it can't be read, or nothing was sampled there.
     """
     from ursa_core.batches.manifest import read_header
-    from ursa_core.evaluation.report import PAGE, REPORT
+    from ursa_core.evaluation.reports.report import PAGE, REPORT
 
     path = course.records / _BEGUN
     # A run that could not begin leaves no manifest, and decides nothing.
@@ -111,7 +111,7 @@ def sample(
     """
     from ursa_core.batches.manifest import read_header
     from ursa_core.batches.resume import Item
-    from ursa_core.evaluation.completeness import distinguishes_case
+    from ursa_core.evaluation.suites.completeness import distinguishes_case
 
     def settled(seed: int) -> "list[Item]":
         items = []
@@ -163,7 +163,7 @@ def check_complete(suite: "Suite", course: Course) -> None:
         DataError: it doesn't; the first files of each kind are named.
     """
     from ursa_core.batches.manifest import read_records
-    from ursa_core.evaluation.completeness import check, refuse
+    from ursa_core.evaluation.suites.completeness import check, refuse
     from ursa_core.grids import PixelShape
 
     expected = {
@@ -187,7 +187,7 @@ def check_scored(suite: "Suite", course: Course, content: Mapping[str, Any]) -> 
     Raises:
         DataError: files were changed since, or the suite is another.
     """
-    from ursa_core.evaluation.completeness import digest
+    from ursa_core.evaluation.suites.completeness import digest
 
     try:
         is_same = content.get("samples") == digest(suite, course.samples)
@@ -215,8 +215,8 @@ def settings_of(course: Course, begun: Mapping[str, Any]) -> dict[str, Any]:
 
 def finish(report: "Report", course: Course, plots: Mapping[str, bytes] | None = None) -> None:
     """Write a report and its page, and print it."""
-    from ursa_core.evaluation.report import write_report
-    from ursa_core.evaluation.report_page import write_page
+    from ursa_core.evaluation.reports.page import write_page
+    from ursa_core.evaluation.reports.report import write_report
 
     with files.producing(course.folder):
         page = write_page(course.folder, report, course.samples, plots)

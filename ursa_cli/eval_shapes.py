@@ -10,9 +10,9 @@ from ursa_cli import sampling_options as of_sampling
 from ursa_core.errors import DataError
 
 if TYPE_CHECKING:
-    from ursa_core.evaluation.shapes_judge import Verdict
-    from ursa_core.evaluation.shapes_suite import Wanted
-    from ursa_core.evaluation.suite import Suite
+    from ursa_core.evaluation.suites.shapes import Wanted
+    from ursa_core.evaluation.suites.shapes_judge import Verdict
+    from ursa_core.evaluation.suites.suite import Suite
 
 _NAME = "shapes"
 _SPLITS_NOTE = (
@@ -44,7 +44,7 @@ def shapes(
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
-    from ursa_core.evaluation import shapes_suite
+    from ursa_core.evaluation.suites import shapes as shapes_suite
 
     begun = eval_run.begun_with(course, _NAME, limit=limit)
     suite = shapes_suite.plan(begun["limit"])
@@ -66,8 +66,8 @@ def shapes(
 
 def _score(suite: "Suite", course: shared.Course, limit: int | None) -> None:
     """Judge the clips, and rendered ones of the same prompts and size."""
-    from ursa_core.evaluation import shapes_suite
-    from ursa_core.evaluation.completeness import digest
+    from ursa_core.evaluation.suites import shapes as shapes_suite
+    from ursa_core.evaluation.suites.completeness import digest
     from ursa_core.grids import PixelShape
     from ursa_core.media import read_media
 
@@ -100,8 +100,8 @@ def _score(suite: "Suite", course: shared.Course, limit: int | None) -> None:
 
 
 def _report(suite: "Suite", course: shared.Course, begun: dict[str, Any]) -> None:
-    from ursa_core.evaluation import shapes_suite
-    from ursa_core.evaluation.report import Report
+    from ursa_core.evaluation.reports.report import Report
+    from ursa_core.evaluation.suites import shapes as shapes_suite
 
     content = eval_run.read_scores(course)
     eval_run.check_scored(suite, course, content)
@@ -130,7 +130,7 @@ def _report(suite: "Suite", course: shared.Course, begun: dict[str, Any]) -> Non
 def _verdicts(
     content: Mapping[str, Any], key: str, clips: "Sequence[Wanted]", course: shared.Course
 ) -> "list[Verdict]":
-    from ursa_core.evaluation.shapes_judge import Verdict
+    from ursa_core.evaluation.suites.shapes_judge import Verdict
 
     try:
         return [Verdict(**content[key][each.name]) for each in clips]

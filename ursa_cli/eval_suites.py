@@ -11,7 +11,7 @@ from ursa_cli import sampling_options as of_sampling
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.evaluation.suite import Prompts
+    from ursa_core.evaluation.suites.suite import Prompts
 
 _LONG_SECONDS = 10.0
 
@@ -46,8 +46,8 @@ def vbench(
     course = shared.course(out, only, limit, shard, batch_size)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import EvalTask
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.vbench import plan
+    from ursa_core.evaluation.official import reports as official_reports
+    from ursa_core.evaluation.suites.vbench import plan
 
     kind(prompts)
     begun = eval_run.begun_with(course, "vbench", limit=limit, prompts=prompts)
@@ -106,8 +106,8 @@ def vbench_i2v(
     course = shared.course(out, only, limit, shard, 1)
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import ImageTask
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.vbench import RATIOS, plan_i2v
+    from ursa_core.evaluation.official import reports as official_reports
+    from ursa_core.evaluation.suites.vbench import RATIOS, plan_i2v
 
     options.require(ratio in (None, *RATIOS), "--ratio", ratio, " or ".join(RATIOS))
     where = None if images is None else str(images)
@@ -170,8 +170,8 @@ def vbench_long(
     from ursa_cli.eval_official import Official
     from ursa_cli.eval_tasks import EvalTask, LongTask
     from ursa_cli.sample_plan import PlacedModel
-    from ursa_core.evaluation import official_reports
-    from ursa_core.evaluation.vbench import plan
+    from ursa_core.evaluation.official import reports as official_reports
+    from ursa_core.evaluation.suites.vbench import plan
 
     kind(prompts)
     begun = eval_run.begun_with(

@@ -15,7 +15,7 @@ from ursa_cli.sampling_options import SamplingOptions
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.batches.resume import Item
-    from ursa_core.evaluation.suite import PlannedFile
+    from ursa_core.evaluation.suites.suite import PlannedFile
     from ursa_core.media import Frames
     from ursa_core.tasks.extension import Extension
     from ursa_core.tasks.given_media import Given
@@ -125,7 +125,7 @@ class GridTask(OneByOne):
         return self.num_samples * super().num_steps(item)
 
     def _frames(self, item: "Item", plan: "Plan", on_step: Callable[..., None]) -> "Frames":
-        from ursa_core.evaluation.dpg import grid
+        from ursa_core.evaluation.suites.dpg import grid
         from ursa_core.sampling.generate import decode, generate
 
         made = generate(self._bundle, plan.wanted, on_step)

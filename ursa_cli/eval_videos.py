@@ -44,9 +44,9 @@ def videos(
 
     from ursa_core import __version__
     from ursa_core.encoding.sources import find_sources
-    from ursa_core.evaluation.intervals import mean, wilson
-    from ursa_core.evaluation.report import Report, Sample, Score
-    from ursa_core.evaluation.video_figures import measure
+    from ursa_core.evaluation.measures.videos import measure
+    from ursa_core.evaluation.reports.intervals import mean, wilson
+    from ursa_core.evaluation.reports.report import Report, Sample, Score
 
     sources = find_sources(inputs)
     samples, left_out = [], 0

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.evaluation import shapes_suite
-from ursa_core.evaluation.shapes_judge import judge
+from ursa_core.evaluation.suites import shapes as shapes_suite
+from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 

@@ -127,7 +127,7 @@ def _media(folder: Path, name: str) -> None:
 
 def _reports(folder: Path, name: str) -> None:
     from ursa_core.batches.manifest import read_header, read_records
-    from ursa_core.evaluation.report import read_report
+    from ursa_core.evaluation.reports.report import read_report
 
     if name == "report.json":
         read_report(folder)
@@ -291,7 +291,7 @@ def _report_seeds() -> dict[str, bytes]:
     from dataclasses import asdict
 
     from ursa_core.batches.manifest import Header, Record
-    from ursa_core.evaluation.report import Report, Sample, Score, Table
+    from ursa_core.evaluation.reports.report import Report, Sample, Score, Table
 
     report = Report(
         "shapes", {"seed": 1}, complete=True,

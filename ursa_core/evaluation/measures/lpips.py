@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ursa_core.errors import ShapeError
-from ursa_core.evaluation.weight_files import LPIPS, fill_, read_tensors
+from ursa_core.evaluation.measures.weight_files import LPIPS, fill_, read_tensors
 from ursa_core.media import Frames, to_float
 
 MIN_SIDE_PX = 31

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ursa_core.evaluation.video_figures import (
+from ursa_core.evaluation.measures.videos import (
     colour_drift,
     displacements,
     flicker,

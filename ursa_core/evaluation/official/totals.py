@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from ursa_core.evaluation.intervals import Interval, Z, wilson
-from ursa_core.evaluation.vbench import I2V, I2V_QUALITY, QUALITY, SEMANTIC
+from ursa_core.evaluation.reports.intervals import Interval, Z, wilson
+from ursa_core.evaluation.suites.vbench import I2V, I2V_QUALITY, QUALITY, SEMANTIC
 
 RANGES = {
     "subject_consistency": (0.1462, 1.0),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
+from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
 
 RESULTS = "results.jsonl"
 _SAMPLES = 4

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ursa_core.errors import UsageError
-from ursa_core.evaluation.intervals import Interval, mcnemar, paired_mean, paired_share
-from ursa_core.evaluation.report import Report, Score
+from ursa_core.evaluation.reports.intervals import Interval, mcnemar, paired_mean, paired_share
+from ursa_core.evaluation.reports.report import Report, Score
 
 
 @dataclass(frozen=True)

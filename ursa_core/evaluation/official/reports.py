@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ursa_core.evaluation import dpg, geneval, published, totals, vbench
-from ursa_core.evaluation.intervals import mean
-from ursa_core.evaluation.report import Cell, Report, Sample, Score, Table
-from ursa_core.evaluation.suite import Suite
+from ursa_core.evaluation.official import published, totals
+from ursa_core.evaluation.reports.intervals import mean
+from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table
+from ursa_core.evaluation.suites import dpg, geneval, vbench
+from ursa_core.evaluation.suites.suite import Suite
 
 _BESIDE = "The paper's rows, as printed there"
 

@@ -13,7 +13,7 @@ import stand_in_scorers as stand_ins
 from PIL import Image
 
 from ursa_cli.main import main
-from ursa_core.evaluation import totals
+from ursa_core.evaluation.official import totals
 from ursa_core.media import read_media
 
 Captured = pytest.CaptureFixture[str]

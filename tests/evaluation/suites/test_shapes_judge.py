@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from ursa_core.errors import ShapeError
-from ursa_core.evaluation import shapes_judge
-from ursa_core.evaluation.shapes_judge import judge
+from ursa_core.evaluation.suites import shapes_judge
+from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.worlds import shapes
 
 Clip = NDArray[np.uint8]

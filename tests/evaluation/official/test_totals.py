@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ursa_core.evaluation import published, totals
-from ursa_core.evaluation.vbench import DIMENSIONS, I2V, QUALITY, SEMANTIC
+from ursa_core.evaluation.official import published, totals
+from ursa_core.evaluation.suites.vbench import DIMENSIONS, I2V, QUALITY, SEMANTIC
 
 ORDER = (
     "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness",

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ursa_core import files
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.report import PAGE, Report, Sample, Score, Table
-from ursa_core.evaluation.report_plots import histograms, scores_plot
+from ursa_core.evaluation.reports.plots import histograms, scores_plot
+from ursa_core.evaluation.reports.report import PAGE, Report, Sample, Score, Table
 from ursa_core.media import contact_sheet, read_media
 
 NUM_SHOWN = 6

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ursa_cli.eval_run import case_twins
-from ursa_core.evaluation import completeness, vbench
-from ursa_core.evaluation.completeness import Fault, check, refuse
-from ursa_core.evaluation.suite import PlannedFile, Suite
+from ursa_core.evaluation.suites import completeness, vbench
+from ursa_core.evaluation.suites.completeness import Fault, check, refuse
+from ursa_core.evaluation.suites.suite import PlannedFile, Suite
 from ursa_core.grids import PixelShape
 from ursa_core.media import write_media
 

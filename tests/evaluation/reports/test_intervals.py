@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ursa_core.evaluation.intervals import mcnemar, mean, paired_mean, paired_share, wilson
+from ursa_core.evaluation.reports.intervals import mcnemar, mean, paired_mean, paired_share, wilson
 
 
 @pytest.mark.parametrize(("right", "num"), [(0, 7), (3, 7), (81, 263), (148, 148), (1, 29)])

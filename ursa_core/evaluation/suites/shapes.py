@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ursa_core.evaluation.intervals import wilson
-from ursa_core.evaluation.report import Sample, Score, Table
-from ursa_core.evaluation.shapes_judge import Verdict, judge
-from ursa_core.evaluation.suite import PlannedFile, Suite, thinned
+from ursa_core.evaluation.reports.intervals import wilson
+from ursa_core.evaluation.reports.report import Sample, Score, Table
+from ursa_core.evaluation.suites.shapes_judge import Verdict, judge
+from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.seeding import stream_seed

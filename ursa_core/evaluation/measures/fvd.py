@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ursa_core.evaluation.weight_files import FVD, fill_
+from ursa_core.evaluation.measures.weight_files import FVD, fill_
 from ursa_core.media import Frames, to_video
 
 MIN_FRAMES = 9

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
+from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
 from ursa_core.json_files import parse_json
 
 FLICKERING = "temporal_flickering"

@@ -10,7 +10,7 @@ from typing import Literal
 from PIL import Image
 
 from ursa_core.errors import DataError, regular_file
-from ursa_core.evaluation.suite import Suite
+from ursa_core.evaluation.suites.suite import Suite
 from ursa_core.grids import PixelShape
 from ursa_core.media.reading import file_faults
 

@@ -12,9 +12,16 @@ from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.errors import DataError, UsageError
-from ursa_core.evaluation.comparison import compare
-from ursa_core.evaluation.report import Report, Sample, Score, Table, read_report, write_report
-from ursa_core.evaluation.report_page import chosen, write_page
+from ursa_core.evaluation.reports.comparison import compare
+from ursa_core.evaluation.reports.page import chosen, write_page
+from ursa_core.evaluation.reports.report import (
+    Report,
+    Sample,
+    Score,
+    Table,
+    read_report,
+    write_report,
+)
 from ursa_core.media import write_media
 
 Captured = pytest.CaptureFixture[str]

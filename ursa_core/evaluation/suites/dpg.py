@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ursa_core.errors import DataError, ShapeError
-from ursa_core.evaluation.suite import PlannedFile, Suite, thinned
+from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
 from ursa_core.media import Frames
 
 RESULTS = "results.txt"

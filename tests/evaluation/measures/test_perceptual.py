@@ -12,10 +12,10 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 from ursa_cli.main import main
 from ursa_core.errors import CheckpointError, ShapeError
-from ursa_core.evaluation.fvd import I3D, frechet_distance
-from ursa_core.evaluation.lpips import Lpips
-from ursa_core.evaluation.reconstruction import Networks
-from ursa_core.evaluation.weight_files import FVD, LPIPS, WeightFile, fill_
+from ursa_core.evaluation.measures.fvd import I3D, frechet_distance
+from ursa_core.evaluation.measures.lpips import Lpips
+from ursa_core.evaluation.measures.reconstruction import Networks
+from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile, fill_
 from ursa_core.grids import PixelShape
 
 Captured = pytest.CaptureFixture[str]

@@ -80,7 +80,7 @@ def draw(found: Linearity, expected: NDArray[np.float64] | None) -> bytes:
     """
     from matplotlib.figure import Figure
 
-    from ursa_core.evaluation.report_plots import BLUE, GRAY, png_of
+    from ursa_core.evaluation.reports.plots import BLUE, GRAY, png_of
 
     figure = Figure(figsize=(6.5, 4.2), layout="constrained")
     axes = figure.subplots()

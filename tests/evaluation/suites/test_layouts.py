@@ -6,8 +6,8 @@ import layouts
 import pytest
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation import dpg, geneval, vbench
-from ursa_core.evaluation.suite import Suite, thinned
+from ursa_core.evaluation.suites import dpg, geneval, vbench
+from ursa_core.evaluation.suites.suite import Suite, thinned
 
 
 def planned(suite: Suite) -> dict[str, bytes]:

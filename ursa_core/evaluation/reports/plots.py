@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ursa_core.evaluation.intervals import Interval
-from ursa_core.evaluation.report import Sample, Score
+from ursa_core.evaluation.reports.intervals import Interval
+from ursa_core.evaluation.reports.report import Sample, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

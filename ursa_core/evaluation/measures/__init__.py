@@ -1,0 +1,1 @@
+"""Measures of clips, tokenizers and paths."""

@@ -1,0 +1,1 @@
+"""Scores of the suites' own code, and the published totals."""

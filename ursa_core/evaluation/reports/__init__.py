@@ -1,0 +1,1 @@
+"""Reports: intervals, comparisons, plots, the page."""

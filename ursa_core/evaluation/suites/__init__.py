@@ -1,0 +1,1 @@
+"""Prompt suites: their lists, layouts and judges."""
