@@ -45,9 +45,9 @@ from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.emoji_matcher import EmojiMatcher, Match
-from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, write_media
+from ursa_core.media.quality import psnr
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tasks.given_media import Given, GivenMedia

@@ -34,7 +34,6 @@ from ursa_core.bundle.bundle import Bundle, load_bundle, load_tokenizer, resolve
 from ursa_core.bundle.settings import load_settings
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.evaluation.suites.shapes import (
     Wanted,
     judge_file,
@@ -45,6 +44,7 @@ from ursa_core.evaluation.suites.shapes import (
 )
 from ursa_core.evaluation.suites.shapes_judge import Verdict
 from ursa_core.media import to_frames, to_video, write_media
+from ursa_core.media.quality import psnr
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream
 from ursa_core.worlds import shapes

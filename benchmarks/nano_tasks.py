@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.evaluation.suites.shapes import Wanted, rendered, wanted
 from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.media import Frames, read_media, write_media
+from ursa_core.media.quality import psnr
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.tasks.extend import extend
 from ursa_core.tasks.extension import Extension, default_overlap

@@ -151,8 +151,8 @@ class ExtendPlan:
 
     def _kept(self, out: str) -> dict[str, Any]:
         """The clip's own frames in the file written; PSNR None where it can't be told."""
-        from ursa_core.evaluation.image_metrics import psnr
         from ursa_core.media import read_media
+        from ursa_core.media.quality import psnr
 
         extension, given = self.extension, self.given
         start = extension.frames - extension.own_frames if extension.before else 0

@@ -18,9 +18,9 @@ from ursa_core.encoding.encode import (
 from ursa_core.encoding.items import find_clip, find_items
 from ursa_core.encoding.report import ItemResult, Quality
 from ursa_core.errors import DataError, ShapeError, UsageError
-from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import read_media, resize_and_crop, to_video, write_media
+from ursa_core.media.quality import psnr
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards

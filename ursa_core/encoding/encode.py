@@ -18,9 +18,9 @@ from ursa_core.encoding.items import Dropped, Item, LoadedClip
 from ursa_core.encoding.origins import Comparison, Origin, compare, origin_of, recorded_path
 from ursa_core.encoding.report import ItemResult, Quality, Report
 from ursa_core.errors import DataError, UrsaError
-from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
+from ursa_core.media.quality import psnr, ssim
 from ursa_core.threads import num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer

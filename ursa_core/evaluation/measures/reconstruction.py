@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.evaluation.measures.fvd import I3D, MIN_FRAMES, Array, frechet_distance
 from ursa_core.evaluation.measures.lpips import MIN_SIDE_PX, Lpips
 from ursa_core.evaluation.measures.videos import flicker
 from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
+from ursa_core.media.quality import psnr, ssim
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ursa_core.errors import DataError, UrsaError
-from ursa_core.evaluation.image_metrics import psnr
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, read_media, resize_and_crop
+from ursa_core.media.quality import psnr
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ursa_core.errors import DataError, ShapeError, UrsaError, UsageError
-from ursa_core.evaluation.image_metrics import psnr, ssim
 from ursa_core.grids import PixelShape
 from ursa_core.media import (
     Clip,
@@ -29,6 +28,7 @@ from ursa_core.media import (
     to_video,
     write_media,
 )
+from ursa_core.media.quality import psnr, ssim
 
 REPOSITORY = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "published_tokenizer" / "expected.safetensors"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ursa_core.evaluation.image_metrics import ssim
+from ursa_core.media.quality import ssim
 
 
 def written_out(a: np.ndarray, b: np.ndarray) -> float:
