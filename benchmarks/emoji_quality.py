@@ -41,6 +41,7 @@ from nano_quality import hardware, shuffle_weights_
 import ursa_core
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.settings import load_settings
+from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import UrsaError
@@ -50,7 +51,6 @@ from ursa_core.media import Frames, read_media, write_media
 from ursa_core.media.quality import psnr
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream_seed
-from ursa_core.tasks.given_media import Given, GivenMedia
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.worlds import emoji, shapes
 from ursa_core.worlds.film import FilmClips

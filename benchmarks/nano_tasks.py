@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle
+from ursa_core.clips.extend import extend
+from ursa_core.clips.extension import Extension, default_overlap
+from ursa_core.clips.given import Given, GivenMedia
+from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.suites.shapes import Wanted, rendered, wanted
 from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.media.quality import psnr
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
-from ursa_core.tasks.extend import extend
-from ursa_core.tasks.extension import Extension, default_overlap
-from ursa_core.tasks.given_media import Given, GivenMedia
-from ursa_core.tasks.round_store import RoundStore
 from ursa_core.worlds import shapes
 
 CASES = {"image": 100, "extend": 30, "interpolate": 50}

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.batches.resume import Item
     from ursa_core.bundle.bundle import Bundle
+    from ursa_core.sampling.batching import Packer
     from ursa_core.sampling.denoise import OnStep
     from ursa_core.sampling.generate import GenerateOptions
-    from ursa_core.sampling.packs import Packer
 
 
 class ClipTask:
@@ -64,7 +64,7 @@ class ClipTask:
         Raises:
             UrsaError: it can't be made.
         """
-        from ursa_core.sampling.packs import pack_key
+        from ursa_core.sampling.batching import pack_key
 
         clip = self._clip_of(given, path)
         clip.plan.check_memory(self._batch_size)
@@ -85,7 +85,7 @@ class ClipTask:
         self, items: "Sequence[Item]", on_step: Callable[[int], None]
     ) -> "Iterator[tuple[Item, dict[str, Any]]]":
         """Generate, decode and write clips of one key."""
-        from ursa_core.sampling.preview import Preview
+        from ursa_core.clips.preview import Preview
         from ursa_core.tokens.token_files import save_tokens
 
         clips = {item.path: self._read_again(item) for item in items}
@@ -145,7 +145,7 @@ class ClipTask:
 
     @cached_property
     def _packer(self) -> "Packer":
-        from ursa_core.sampling.packs import Packer
+        from ursa_core.sampling.batching import Packer
 
         return Packer(self._bundle)
 

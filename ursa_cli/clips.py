@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ursa_cli.sample_plan import Plan
     from ursa_cli.sampling_options import SamplingOptions
     from ursa_core.bundle.bundle import Bundle
+    from ursa_core.clips.given import Given
     from ursa_core.grids import LatentGrid
     from ursa_core.media import Frames
     from ursa_core.sampling.conditioning import Conditioning
-    from ursa_core.tasks.given_media import Given
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def _make(clip: Clip, tell_seed: bool, preview: int, there: "Collection[str]") -
     """Generate, decode and write, one video after the other."""
     from ursa_cli.prompt_warnings import prompt_warnings
     from ursa_core.bundle.bundle import tokenizer_identity
+    from ursa_core.clips.preview import Preview
     from ursa_core.sampling.generate import generate, pixel_shape
-    from ursa_core.sampling.preview import Preview
     from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 
     plan, wanted, provenance = clip.plan, clip.plan.wanted, clip.provenance

@@ -15,10 +15,10 @@ from ursa_cli.sampling_options import SamplingOptions
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.batches.resume import Item
+    from ursa_core.clips.extension import Extension
+    from ursa_core.clips.given import Given
     from ursa_core.evaluation.suites.suite import PlannedFile
     from ursa_core.media import Frames
-    from ursa_core.tasks.extension import Extension
-    from ursa_core.tasks.given_media import Given
 
 
 def _prompt_of(given: Mapping[str, Any]) -> str:
@@ -155,7 +155,7 @@ class ImageTask(OneByOne):
         return given.shown(decode(self._bundle, made.codes))
 
     def _given(self, item: "Item", plan: "Plan") -> "Given":
-        from ursa_core.tasks.given_media import Given, read_image
+        from ursa_core.clips.given import Given, read_image
 
         file = item.options["given"]["files"][0]["file"]
         return Given({0: read_image(file, plan.settings.shape, fit=True)}, "lock", 0.0)
@@ -211,7 +211,7 @@ class LongTask(OneByOne):
         return steps + sum(of_rounds)
 
     def _extension(self, path: Path, prompt: str) -> "Extension":
-        from ursa_core.tasks.extension import Extension, default_overlap
+        from ursa_core.clips.extension import Extension, default_overlap
 
         settings, stride = self._plans[path].settings, self._model.found.strides.temporal
         window = settings.frames
@@ -231,8 +231,8 @@ class LongTask(OneByOne):
 
     def _frames(self, item: "Item", plan: "Plan", on_step: Callable[..., None]) -> "Frames":
         from ursa_core.bundle.bundle import tokenizer_identity
+        from ursa_core.clips.extend import extend
         from ursa_core.sampling.generate import decode, generate
-        from ursa_core.tasks.extend import extend
 
         (made,) = generate(self._bundle, plan.wanted, on_step)
         frames = decode(self._bundle, made.codes)
@@ -260,6 +260,6 @@ class LongTask(OneByOne):
         self._store(item).remove()
 
     def _store(self, item: "Item") -> "Any":
-        from ursa_core.tasks.round_store import RoundStore
+        from ursa_core.clips.round_store import RoundStore
 
         return RoundStore(str(self._rounds / f"{item.index:05d}"))

@@ -15,7 +15,7 @@ from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_cli.extend_plan import ExtendPlan
-    from ursa_core.tasks.round_store import RoundStore
+    from ursa_core.clips.round_store import RoundStore
     from ursa_core.tokenizers.visual import VisualTokenizer
 
 
@@ -164,8 +164,8 @@ def extend(
     from ursa_cli.extend_plan import plan_extension
     from ursa_cli.sample_plan import place_model
     from ursa_core.bundle.bundle import load_tokenizer, tokenizer_identity
+    from ursa_core.clips.round_store import RoundStore
     from ursa_core.media import check_output
-    from ursa_core.tasks.round_store import RoundStore
 
     store = RoundStore(out)
     check_output(out, sampling.force or (not fresh and store.is_finished()))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel
     from ursa_core.batches.resume import Item
     from ursa_core.bundle.bundle import Bundle
-    from ursa_core.tasks.round_store import RoundStore
+    from ursa_core.clips.round_store import RoundStore
     from ursa_core.tokenizers.visual import VisualTokenizer
 
 
@@ -159,6 +159,6 @@ def make_batch(
 
 
 def _store(path: Path) -> "RoundStore":
-    from ursa_core.tasks.round_store import RoundStore
+    from ursa_core.clips.round_store import RoundStore
 
     return RoundStore(str(path))

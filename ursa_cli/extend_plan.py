@@ -11,10 +11,10 @@ from ursa_core.errors import UsageError
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel, Plan
     from ursa_core.bundle.bundle import Bundle
+    from ursa_core.clips.extension import Chain, Extension, Schedule
+    from ursa_core.clips.given import GivenMedia, Tokenizer
+    from ursa_core.clips.round_store import RoundStore
     from ursa_core.sampling.denoise import OnStep
-    from ursa_core.tasks.extension import Chain, Extension, Schedule
-    from ursa_core.tasks.given_media import GivenMedia, Tokenizer
-    from ursa_core.tasks.round_store import RoundStore
 
 _TOKENS = ".safetensors"
 
@@ -138,8 +138,8 @@ class ExtendPlan:
             Figures of the video: ``kept``, how near the clip's own frames are in the file, and
             ``rounds``.
         """
+        from ursa_core.clips.extend import extend
         from ursa_core.media import write_media
-        from ursa_core.tasks.extend import extend
 
         plan, given = self.plan, self.given
         rounds, frames = extend(
@@ -188,10 +188,10 @@ def plan_extension(
         UrsaError: it can't be made.
     """
     from ursa_cli.sample_plan import make_plan
+    from ursa_core.clips.extension import Extension, default_overlap
+    from ursa_core.clips.given import read_clip, read_tokens
     from ursa_core.grids import PixelShape
     from ursa_core.media import check_format
-    from ursa_core.tasks.extension import Extension, default_overlap
-    from ursa_core.tasks.given_media import read_clip, read_tokens
 
     # --frames counts those of the result; a round has the model's own.
     plan = make_plan(model, replace(sampling, frames=None), (wanted.prompts or [""])[0], [])

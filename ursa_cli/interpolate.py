@@ -64,8 +64,8 @@ class Between:
             UrsaError: they can't be read, or don't fit the clip or one another.
         """
         from ursa_cli.sample_plan import make_plan
-        from ursa_core.tasks.given_media import Given, read_image
-        from ursa_core.tasks.keyframes import place_keyframes
+        from ursa_core.clips.given import Given, read_image
+        from ursa_core.clips.keyframes import place_keyframes
 
         stride = model.found.strides.temporal
         plan = make_plan(model, sampling, self.prompt, [target])

@@ -197,7 +197,7 @@ def _make_batch(
     """Make the clips of a list, whose lines override the options."""
     from ursa_cli import batch, sample_plan
     from ursa_cli.clip_batch import ClipTask
-    from ursa_core.sampling.preview import check_preview
+    from ursa_core.clips.preview import check_preview
 
     tokens = None if save_tokens is None else Path(save_tokens)
     placed = replace(sampling, device=batch_run.local_device(sampling.device))

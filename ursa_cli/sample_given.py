@@ -84,7 +84,7 @@ class SampleGiven:
             UrsaError: they can't be read, or don't fit the clip.
         """
         from ursa_cli.clips import Clip
-        from ursa_core.tasks.given_media import Given, read_clip, read_image
+        from ursa_core.clips.given import Given, read_clip, read_image
 
         shape = plan.settings.shape
         if self.image is not None:

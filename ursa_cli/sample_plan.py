@@ -45,7 +45,7 @@ class Target:
 
         check_output(self.media, force=True)
         if preview:
-            from ursa_core.sampling.preview import check_preview
+            from ursa_core.clips.preview import check_preview
 
             check_preview(self.media, force)
         if self.tokens is not None:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
+from ursa_core.clips.given import condition
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import GenerateOptions, encode, generate
-from ursa_core.tasks.given_media import condition
 from ursa_core.tokens.token_files import load_tokens
 from ursa_core.worlds.shapes import training_clip
 

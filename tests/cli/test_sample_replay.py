@@ -96,7 +96,7 @@ def test_a_file_without_metadata_is_refused(
 def test_previews_are_pictures_of_the_estimate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ursa_core.sampling import preview
+    from ursa_core.clips import preview
 
     out, pictures = tmp_path / "a.mkv", []
     whole = preview.write_media

@@ -8,16 +8,16 @@ import torch
 
 from ursa_core.bundle.adapters import read_adapter, save_adapter
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+from ursa_core.clips.extend import extend
+from ursa_core.clips.extension import Extension
+from ursa_core.clips.given import Given, GivenMedia
+from ursa_core.clips.round_store import RoundStore
 from ursa_core.encoding.cuts import Cut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
 from ursa_core.grids import PixelShape
 from ursa_core.media import to_video
 from ursa_core.sampling.generate import GenerateOptions, Pass, decode, encode, generate
-from ursa_core.tasks.extend import extend
-from ursa_core.tasks.extension import Extension
-from ursa_core.tasks.given_media import Given, GivenMedia
-from ursa_core.tasks.round_store import RoundStore
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards

@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
+from ursa_core.clips.extension import Extension
+from ursa_core.clips.given import condition
+from ursa_core.clips.joins import following
+from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import Frames
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.denoise import OnStep
@@ -27,10 +31,6 @@ from ursa_core.sampling.generate import (
 )
 from ursa_core.sampling.rolling import roll_on
 from ursa_core.seeding import stream, stream_seed
-from ursa_core.tasks.extension import Extension
-from ursa_core.tasks.given_media import condition
-from ursa_core.tasks.joins import following
-from ursa_core.tasks.round_store import RoundStore
 
 
 class Rounds:

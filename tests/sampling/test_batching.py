@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle, load_bundle
+from ursa_core.sampling.batching import Packer, pack_key
 from ursa_core.sampling.generate import GenerateOptions, Pass, generate
-from ursa_core.sampling.packs import Packer, pack_key
 
 PROMPTS = ("a red circle on a navy background", "a cyan star spins on a brown background", "")
 OPTIONS = [

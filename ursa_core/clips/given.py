@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
+from ursa_core.clips.joins import with_frames
 from ursa_core.errors import DataError, ShapeError
 from ursa_core.files import digest_of
 from ursa_core.grids import LatentGrid, PixelShape
@@ -17,7 +18,6 @@ from ursa_core.media import Clip, Frames, read_media, resize_and_crop
 from ursa_core.media.quality import psnr
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
-from ursa_core.tasks.joins import with_frames
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.tokens.token_files import load_tokens_of
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from ursa_core.clips.given import latent_frame_of
 from ursa_core.errors import UsageError
-from ursa_core.tasks.given_media import latent_frame_of
 
 
 def place_keyframes(

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
+from ursa_core.clips.chains import Rounds, in_pixels, in_tokens
+from ursa_core.clips.extension import Extension
+from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import Frames
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import GenerateOptions
-from ursa_core.tasks.chains import Rounds, in_pixels, in_tokens
-from ursa_core.tasks.extension import Extension
-from ursa_core.tasks.round_store import RoundStore
 
 
 @dataclass(frozen=True)

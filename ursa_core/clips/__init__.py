@@ -1,0 +1,1 @@
+"""What one clip is asked for, planned, made from and written as."""
