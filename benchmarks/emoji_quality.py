@@ -39,13 +39,13 @@ from emoji_fidelity import FAULTS, Fidelity, fidelity
 from nano_quality import hardware, shuffle_weights_
 
 import ursa_core
+from benchmarks.emoji_matcher import EmojiMatcher, Match
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.settings import load_settings
 from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import UrsaError
-from ursa_core.evaluation.emoji_matcher import EmojiMatcher, Match
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.media.quality import psnr
