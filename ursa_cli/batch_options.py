@@ -11,8 +11,8 @@ import typer
 
 from ursa_cli import options, output
 from ursa_core.batches import lists, names
-from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import DataError, UsageError
+from ursa_core.parts import Shard, launched_shard, parse_shard
 
 _PANEL = "Batches"
 _NUM_FAULTS_SHOWN = 10

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ursa_cli import output
 from ursa_cli.failures import explained
 from ursa_core import files
-from ursa_core.batches.shards import Shard
 from ursa_core.errors import DataError, unwritable
+from ursa_core.parts import Shard
 
 if TYPE_CHECKING:
     from ursa_core.batches.manifest import Header, Writer

@@ -7,8 +7,8 @@ import typer
 
 from ursa_cli import options
 from ursa_cli.eval_options import Course, check_folder
-from ursa_core.batches.shards import Shard
 from ursa_core.files import check_products
+from ursa_core.parts import Shard
 
 CLIPS_PANEL = "Clips"
 

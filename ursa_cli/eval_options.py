@@ -9,8 +9,8 @@ import typer
 
 from ursa_cli import options, output
 from ursa_cli.sampling_options import SamplingOptions
-from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import UsageError
+from ursa_core.parts import Shard, launched_shard, parse_shard
 
 SUITE_PANEL = "Suite"
 SCORER_PANEL = "Official scorer"

@@ -10,8 +10,8 @@ import typer
 from ursa_cli import options, output
 from ursa_cli import tokenize_run as run
 from ursa_cli.sampling_options import check_source_fps
-from ursa_core.batches.shards import launched_shard
 from ursa_core.errors import UsageError
+from ursa_core.parts import launched_shard
 
 if TYPE_CHECKING:
     from ursa_core.encoding.cuts import Filters

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ursa_cli import options, output
 from ursa_cli.batch_run import local_device
 from ursa_cli.prompt_warnings import warn_of_captions
-from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import CheckpointError, DataError, UsageError
+from ursa_core.parts import Shard, launched_shard, parse_shard
 
 if TYPE_CHECKING:
     from ursa_core.encoding.cuts import Cut, Filters, Mode

@@ -56,7 +56,7 @@ def train(
 
       ursa train recipes/nano.yaml train.steps=500 -o runs/short --dry-run
     """
-    from ursa_core.batches.shards import launched_shard
+    from ursa_core.parts import launched_shard
 
     rank = launched_shard(os.environ)
     is_first = rank is None or rank.number == 1

@@ -10,8 +10,8 @@ from ursa_core.batches.names import (
     same_file,
     slug,
 )
-from ursa_core.batches.shards import Shard, launched_shard, parse_shard
 from ursa_core.errors import UsageError
+from ursa_core.parts import Shard, launched_shard, parse_shard
 
 
 def test_default_names_sort_by_index_and_tell_the_prompt() -> None:

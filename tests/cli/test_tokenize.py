@@ -16,11 +16,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from ursa_cli.main import main
 from ursa_core.batches.part_files import PartFile
-from ursa_core.batches.shards import Shard
 from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.encoding import encode as work
 from ursa_core.media import read_media, write_media
+from ursa_core.parts import Shard
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames

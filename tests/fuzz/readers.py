@@ -177,7 +177,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         Reader("configs", {n: d for n, d in model.items() if n not in networks},
                mutators.mutate_json, _configs,
                ("config_values.py", "bundle_settings.py", "path_files.py", "tokenizers/text.py"),
-               "ursa_core.config_values:unusable",
+               "ursa_core.configs:unusable",
                lambda file, key, value, expected: isinstance(value, list | dict),
                beside=model),
         Reader("reports", _report_seeds(), mutators.mutate_json_lines, _reports,

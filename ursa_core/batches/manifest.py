@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from ursa_core import files
 from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, rows_of
-from ursa_core.batches.shards import Shard
 from ursa_core.errors import UsageError
+from ursa_core.parts import Shard
 
 STEM = "manifest"
 MANIFEST = f"{STEM}.jsonl"

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from ursa_core.batches.shards import Shard
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.json_files import parse_object
+from ursa_core.parts import Shard
 
 
 class PartFile:

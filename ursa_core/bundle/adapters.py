@@ -19,7 +19,7 @@ from torch import Tensor
 from ursa_core.bundle.folder import file_names, model_identity, read_json, write_json
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.weights import opened, save_tensors, weight_files
-from ursa_core.config_values import Switch, number, read_config, unusable
+from ursa_core.configs import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.files import whole
 

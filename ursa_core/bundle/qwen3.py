@@ -21,7 +21,7 @@ from ursa_core.bundle.folder import (
     read_json,
 )
 from ursa_core.bundle.weights import check_tensors, opened, weight_files
-from ursa_core.config_values import Whole, read_config, unusable
+from ursa_core.configs import Whole, read_config, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.models.presets import Size
 from ursa_core.models.transformer import NormEps, RopeTheta, Transformer

@@ -17,7 +17,7 @@ from ursa_core.bundle.folder import (
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.memory import SamplingMemory, Sizes, sampling_memory
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings
-from ursa_core.config_values import Whole, Wholes, read_config, whole, wholes
+from ursa_core.configs import Whole, Wholes, read_config, whole, wholes
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 
 _UNKNOWN_LICENCE = "not stated"

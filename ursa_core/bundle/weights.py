@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ursa_core.bundle.folder import WEIGHTS, index_of, read_json, way_out, write_json
-from ursa_core.config_values import unusable
+from ursa_core.configs import unusable
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import ursa_core
-from ursa_core.batches.shards import Shard
 from ursa_core.encoding.cuts import Cut
 from ursa_core.encoding.items import Dropped, Item, LoadedClip
 from ursa_core.encoding.origins import Comparison, Origin, compare, origin_of, recorded_path
@@ -21,6 +20,7 @@ from ursa_core.errors import DataError, UrsaError
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
 from ursa_core.media.quality import psnr, ssim
+from ursa_core.parts import Shard
 from ursa_core.threads import num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ursa_core.bundle.folder import TRANSFORMER_CLASS
 from ursa_core.bundle.memory import MLP_ROWS
-from ursa_core.config_values import Whole, number, read_config, unusable, whole
+from ursa_core.configs import Whole, number, read_config, unusable, whole
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
 from ursa_core.models.cpu_products import attend, rms_norm

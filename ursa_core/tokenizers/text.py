@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ursa_core import files
 from ursa_core.bundle.folder import way_out
-from ursa_core.config_values import LARGEST, unusable
+from ursa_core.configs import LARGEST, unusable
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
 from ursa_core.json_files import parse_object
 

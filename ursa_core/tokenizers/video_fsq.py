@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from ursa_core.bundle.folder import PUBLISHED_LEVELS, VIDEO_CLASS
-from ursa_core.config_values import (
+from ursa_core.configs import (
     Switch,
     Whole,
     Wholes,

@@ -15,9 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from ursa_core.batches.shards import launched_shard
 from ursa_core.devices import pick_device
 from ursa_core.errors import DeviceError, UrsaError, UsageError
+from ursa_core.parts import launched_shard
 
 _TIMEOUT = timedelta(minutes=30)
 """Longest wait for another rank: sample sheets are drawn by one alone."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from ursa_core import files
-from ursa_core.batches.shards import launched_shard
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
+from ursa_core.parts import launched_shard
 from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.recipe.loading import Recipe, to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of

@@ -6,7 +6,7 @@ from typing import get_origin, get_type_hints
 
 import pytest
 
-from ursa_core.config_values import LARGEST
+from ursa_core.configs import LARGEST
 from ursa_core.errors import CheckpointError
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.tokenizers.image_vq import ImageTokenizerConfig
