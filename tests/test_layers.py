@@ -78,7 +78,7 @@ def test_help_loads_nothing_heavy():
 
 def test_sampling_never_loads_the_clip_renderer():
     code = (
-        "import sys; import ursa_core.sampling.generate, ursa_core.bundle.bundle, ursa_cli.sample;"
+        "import sys; import ursa_core.sampling.generate, ursa_core.bundle.bundle, ursa_cli.commands.sample;"
         "print('ursa_core.worlds.shapes' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ def run() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from ursa_cli import terminal
+        from ursa_cli.terminal import streams as terminal
         from ursa_core.threads import share_cores_
 
         terminal.prepare()

@@ -7,8 +7,8 @@ Names and seeds are the same for all; `batch_run` makes what is left.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ursa_cli.batch_options import Batch, handle
 from ursa_cli.batch_run import Work, run_work
+from ursa_cli.options.batches import Batch, handle
 from ursa_core.batches import lists, names
 from ursa_core.errors import DataError, UrsaError, UsageError
 

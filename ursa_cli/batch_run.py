@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ursa_cli import output
-from ursa_cli.failures import explained
+from ursa_cli.terminal import output
+from ursa_cli.terminal.failures import explained
 from ursa_core import files
 from ursa_core.errors import DataError, unwritable
 from ursa_core.parts import Shard

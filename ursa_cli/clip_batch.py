@@ -5,8 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import output
 from ursa_cli.prompt_warnings import prompt_warnings
+from ursa_cli.terminal import output
 from ursa_core.errors import DataError
 
 if TYPE_CHECKING:

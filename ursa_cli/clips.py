@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import output
 from ursa_cli.sample_plan import check_begun
+from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ursa_cli.options.sampling import SamplingOptions
     from ursa_cli.sample_plan import Plan
-    from ursa_cli.sampling_options import SamplingOptions
     from ursa_core.bundle.bundle import Bundle
     from ursa_core.clips.given import Given
     from ursa_core.grids import LatentGrid

@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import output, sample_plan
+from ursa_cli import sample_plan
 from ursa_cli.clip_batch import ClipTask
 from ursa_cli.clips import Clip
+from ursa_cli.options.sampling import SamplingOptions
 from ursa_cli.prompt_warnings import prompt_warnings
-from ursa_cli.sampling_options import SamplingOptions
+from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
     from ursa_cli.sample_plan import PlacedModel, Plan

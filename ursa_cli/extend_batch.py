@@ -6,14 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import batch, batch_run, clips, output
-from ursa_cli import sampling_options as shared
+from ursa_cli import batch, batch_run, clips
 from ursa_cli.extend_plan import ExtendPlan, plan_extension
+from ursa_cli.options import sampling as shared
+from ursa_cli.terminal import output
 from ursa_core.errors import DataError
 
 if TYPE_CHECKING:
-    from ursa_cli.batch_options import Batch
     from ursa_cli.extend_plan import ExtendOptions
+    from ursa_cli.options.batches import Batch
     from ursa_cli.sample_plan import PlacedModel
     from ursa_core.batches.resume import Item
     from ursa_core.bundle.bundle import Bundle

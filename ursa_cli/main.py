@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import output
-from ursa_cli.calibrate_path import calibrate_path
-from ursa_cli.evaluate import evaluate
-from ursa_cli.extend import extend
-from ursa_cli.failures import explained
-from ursa_cli.info import info
-from ursa_cli.interpolate import interpolate
-from ursa_cli.models import models
-from ursa_cli.models_merge import merge_model
-from ursa_cli.sample import sample
-from ursa_cli.tokenize_media import tokenize_media
-from ursa_cli.train import train
+from ursa_cli.commands.calibrate_path import calibrate_path
+from ursa_cli.commands.evaluate.app import evaluate
+from ursa_cli.commands.extend import extend
+from ursa_cli.commands.info import info
+from ursa_cli.commands.interpolate import interpolate
+from ursa_cli.commands.models import models
+from ursa_cli.commands.models_merge import merge_model
+from ursa_cli.commands.sample import sample
+from ursa_cli.commands.tokenize_media import tokenize_media
+from ursa_cli.commands.train import train
+from ursa_cli.terminal import output
+from ursa_cli.terminal.failures import explained
 from ursa_core import __version__
 from ursa_core.errors import UrsaError
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ursa_cli import output
+from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
     from ursa_core.bundle.bundle import Bundle

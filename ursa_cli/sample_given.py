@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from ursa_cli import options
-from ursa_cli import sampling_options as shared
+from ursa_cli.options import sampling as shared
+from ursa_cli.options import shared as options
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:

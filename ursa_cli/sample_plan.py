@@ -10,7 +10,7 @@ from ursa_core.errors import DataError, DeviceError, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from ursa_cli.sampling_options import ClipOptions, SamplingOptions
+    from ursa_cli.options.sampling import ClipOptions, SamplingOptions
     from ursa_core.bundle.adapters import Adapter
     from ursa_core.bundle.bundle import Bundle
     from ursa_core.bundle.memory import SamplingMemory
@@ -98,7 +98,7 @@ def place_model(sampling: "SamplingOptions") -> PlacedModel:
         UsageError: no such device or number format.
         DeviceError: this machine hasn't got it, or nothing to compile with.
     """
-    from ursa_cli import options
+    from ursa_cli.options import shared as options
     from ursa_core.bundle.folder import model_identity
     from ursa_core.bundle.summary import summary
     from ursa_core.devices import check_compiler, pick_device, pick_dtype
@@ -262,8 +262,8 @@ def make_plan(
     """
     import secrets
 
-    from ursa_cli import options
-    from ursa_cli.sampling_options import MAX_SEED
+    from ursa_cli.options import shared as options
+    from ursa_cli.options.sampling import MAX_SEED
     from ursa_core.media import check_format
     from ursa_core.sampling.generate import GenerateOptions
 

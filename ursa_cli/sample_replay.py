@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import batch_options
+from ursa_cli.options import batches as batch_options
+from ursa_cli.options.sampling import SamplingOptions
 from ursa_cli.sample_given import SampleGiven
-from ursa_cli.sampling_options import SamplingOptions
 from ursa_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:

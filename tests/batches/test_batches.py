@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from notes_task import Notes, make_notes
 
-from ursa_cli import output
+from ursa_cli.terminal import output
 from ursa_core.batches.manifest import read_records
 from ursa_core.errors import DataError, UsageError
 

@@ -6,7 +6,7 @@ import platform
 import pytest
 import torch
 
-from ursa_cli.info import _gigaflops
+from ursa_cli.commands.info import _gigaflops
 from ursa_cli.main import main
 from ursa_core import __version__
 from ursa_core.devices import available_devices, matmul_rates, pick_device, pick_dtype

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ursa_cli import output
+from ursa_cli.terminal import output
 
 
 class Terminal(io.StringIO):

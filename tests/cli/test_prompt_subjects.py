@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from ursa_cli import output
 from ursa_cli.main import main
 from ursa_cli.prompt_warnings import prompt_warnings
+from ursa_cli.terminal import output
 from ursa_core.bundle.bundle import load_bundle, resolve_model
 from ursa_core.bundle.subjects import (
     SUBJECTS_FILE,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ursa_cli import output
 from ursa_cli.main import main
+from ursa_cli.terminal import output
 
 URSA = [sys.executable, "-m", "ursa_cli"]
 TITLE = "\x1b]0;title\x07"

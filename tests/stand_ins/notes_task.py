@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_cli.batch import run_batch
-from ursa_cli.batch_options import read_batch
+from ursa_cli.options.batches import read_batch
 from ursa_core.batches.resume import Item
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import whole

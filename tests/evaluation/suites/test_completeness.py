@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ursa_cli.eval_run import case_twins
+from ursa_cli.commands.evaluate.eval_run import case_twins
 from ursa_core.evaluation.suites import completeness, vbench
 from ursa_core.evaluation.suites.completeness import Fault, check, refuse
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite

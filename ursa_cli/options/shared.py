@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ursa_cli import output
+from ursa_cli.terminal import output
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import Strides
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import batch_run, eval_run, output, sample_plan
-from ursa_cli.eval_options import Course
-from ursa_cli.sampling_options import SamplingOptions
+from ursa_cli import batch_run, sample_plan
+from ursa_cli.commands.evaluate import eval_run
+from ursa_cli.options.evaluation import Course
+from ursa_cli.options.sampling import SamplingOptions
+from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.errors import DataError
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ursa_cli import eval_options as shared
-from ursa_cli import eval_run, options
-from ursa_cli import sampling_options as of_sampling
+from ursa_cli.commands.evaluate import eval_run
+from ursa_cli.options import evaluation as shared
+from ursa_cli.options import sampling as of_sampling
+from ursa_cli.options import shared as options
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def vbench(
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
-    from ursa_cli.eval_official import Official
+    from ursa_cli.commands.evaluate.official import Official
     from ursa_cli.eval_tasks import EvalTask
     from ursa_core.evaluation.official import reports as official_reports
     from ursa_core.evaluation.suites.vbench import plan
@@ -104,7 +105,7 @@ def vbench_i2v(
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)
-    from ursa_cli.eval_official import Official
+    from ursa_cli.commands.evaluate.official import Official
     from ursa_cli.eval_tasks import ImageTask
     from ursa_core.evaluation.official import reports as official_reports
     from ursa_core.evaluation.suites.vbench import RATIOS, plan_i2v
@@ -167,7 +168,7 @@ def vbench_long(
     course = shared.course(out, only, limit, shard, 1)
     in_range = seconds is None or 0 < seconds <= 600
     options.require(in_range, "--seconds", seconds, "above 0 to 600")
-    from ursa_cli.eval_official import Official
+    from ursa_cli.commands.evaluate.official import Official
     from ursa_cli.eval_tasks import EvalTask, LongTask
     from ursa_cli.sample_plan import PlacedModel
     from ursa_core.evaluation.official import reports as official_reports

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli.options import shared as options
+from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import HubId

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli.options import shared as options
+from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.errors import UsageError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from ursa_cli import options
+from ursa_cli.options import shared as options
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ursa_cli import options, output
-from ursa_cli import tokenize_run as run
-from ursa_cli.sampling_options import check_source_fps
+from ursa_cli.commands import tokenize_run as run
+from ursa_cli.options import shared as options
+from ursa_cli.options.sampling import check_source_fps
+from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 from ursa_core.parts import launched_shard
 

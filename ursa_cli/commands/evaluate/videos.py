@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import batch_run, eval_run, options, output
-from ursa_cli import eval_measures as measures
-from ursa_cli.eval_options import Out
+from ursa_cli import batch_run
+from ursa_cli.commands.evaluate import eval_run
+from ursa_cli.options import measures
+from ursa_cli.options import shared as options
+from ursa_cli.options.evaluation import Out
+from ursa_cli.terminal import output
 from ursa_core.errors import DataError, UrsaError
 
 _NOTES = (

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import options, output
-from ursa_cli.sampling_options import SamplingOptions
+from ursa_cli.options import shared as options
+from ursa_cli.options.sampling import SamplingOptions
+from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 from ursa_core.parts import Shard, launched_shard, parse_shard
 

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import batch_run, output
-from ursa_cli.eval_options import Course
+from ursa_cli import batch_run
+from ursa_cli.options.evaluation import Course
+from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError
 from ursa_core.json_files import parse_json
 
 if TYPE_CHECKING:
     from ursa_cli.eval_tasks import EvalTask
-    from ursa_cli.sampling_options import SamplingOptions
+    from ursa_cli.options.sampling import SamplingOptions
     from ursa_core.batches.resume import Item
     from ursa_core.evaluation.reports.report import Report
     from ursa_core.evaluation.suites.suite import Suite

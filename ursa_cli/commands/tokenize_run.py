@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import options, output
 from ursa_cli.batch_run import local_device
+from ursa_cli.options import shared as options
 from ursa_cli.prompt_warnings import warn_of_captions
+from ursa_cli.terminal import output
 from ursa_core.errors import CheckpointError, DataError, UsageError
 from ursa_core.parts import Shard, launched_shard, parse_shard
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import batch_options, clips, options, output
-from ursa_cli import sampling_options as shared
+from ursa_cli import clips
 from ursa_cli.extend_plan import ExtendOptions
-from ursa_cli.sampling_options import CLIP_PANEL, GIVEN_PANEL
+from ursa_cli.options import batches as batch_options
+from ursa_cli.options import sampling as shared
+from ursa_cli.options import shared as options
+from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
+from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli.options import shared as options
+from ursa_cli.terminal import output
 from ursa_core.batches import lists, names
 from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Shard, launched_shard, parse_shard

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import batch_options, batch_run, clips, options, output
-from ursa_cli import sampling_options as shared
-from ursa_cli.batch_options import Batch
+from ursa_cli import batch_run, clips
+from ursa_cli.options import batches as batch_options
+from ursa_cli.options import sampling as shared
+from ursa_cli.options import shared as options
+from ursa_cli.options.batches import Batch
+from ursa_cli.options.sampling import GIVEN_PANEL
 from ursa_cli.sample_given import STRENGTH, SampleGiven
-from ursa_cli.sampling_options import GIVEN_PANEL
+from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ursa_cli import eval_options as shared
-from ursa_cli import eval_run, output, sample_plan
-from ursa_cli import sampling_options as of_sampling
+from ursa_cli import sample_plan
+from ursa_cli.commands.evaluate import eval_run
+from ursa_cli.options import evaluation as shared
+from ursa_cli.options import sampling as of_sampling
+from ursa_cli.terminal import output
 from ursa_core.errors import DataError
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli.options import shared as options
+from ursa_cli.terminal import output
 
 
 def merge_model(

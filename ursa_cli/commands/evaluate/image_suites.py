@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import eval_options as shared
-from ursa_cli import eval_run, options
-from ursa_cli import eval_suites as suites
-from ursa_cli import sampling_options as of_sampling
+from ursa_cli.commands.evaluate import eval_run, suites
+from ursa_cli.options import evaluation as shared
+from ursa_cli.options import sampling as of_sampling
+from ursa_cli.options import shared as options
 from ursa_core.errors import UsageError
 
 
@@ -49,7 +49,7 @@ def geneval(
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, batch_size)
-    from ursa_cli.eval_official import Official
+    from ursa_cli.commands.evaluate.official import Official
     from ursa_cli.eval_tasks import EvalTask
     from ursa_core.evaluation.official import reports as official_reports
     from ursa_core.evaluation.suites.geneval import plan
@@ -92,7 +92,7 @@ def dpg(
     """
     sampling = shared.prepared(sampling, seed)
     course = shared.course(out, only, limit, shard, 1)
-    from ursa_cli.eval_official import Official
+    from ursa_cli.commands.evaluate.official import Official
     from ursa_cli.eval_tasks import GridTask
     from ursa_core.evaluation.official import reports as official_reports
     from ursa_core.evaluation.suites.dpg import plan

@@ -2,12 +2,12 @@
 
 import typer
 
-from ursa_cli.eval_clips import path, reconstruction
-from ursa_cli.eval_compare import compare
-from ursa_cli.eval_image_suites import dpg, geneval
-from ursa_cli.eval_shapes import shapes
-from ursa_cli.eval_suites import vbench, vbench_i2v, vbench_long
-from ursa_cli.eval_videos import videos
+from ursa_cli.commands.evaluate.clips import path, reconstruction
+from ursa_cli.commands.evaluate.compare import compare
+from ursa_cli.commands.evaluate.image_suites import dpg, geneval
+from ursa_cli.commands.evaluate.shapes import shapes
+from ursa_cli.commands.evaluate.suites import vbench, vbench_i2v, vbench_long
+from ursa_cli.commands.evaluate.videos import videos
 
 evaluate = typer.Typer(
     no_args_is_help=True,

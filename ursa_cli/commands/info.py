@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ursa_cli import options, output
+from ursa_cli.options import shared as options
+from ursa_cli.terminal import output
 
 
 def info(as_json: options.Json = False) -> None:

@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import TextIO
 
-from ursa_cli import output
+from ursa_cli.terminal import output
 
 _READER_LEFT = (errno.EPIPE, errno.EIO)  # EIO is that of a terminal that was closed
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ursa_cli import options
-from ursa_cli.eval_options import Course, check_folder
+from ursa_cli.options import shared as options
+from ursa_cli.options.evaluation import Course, check_folder
 from ursa_core.files import check_products
 from ursa_core.parts import Shard
 

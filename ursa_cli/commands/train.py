@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ursa_cli import options, output
+from ursa_cli.options import shared as options
 from ursa_cli.prompt_warnings import warn_of_captions
+from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
     from ursa_core.training.generator.data_plan import DataPlan

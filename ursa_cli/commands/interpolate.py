@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from ursa_cli import batch_options, clips, options, output
-from ursa_cli import sampling_options as shared
-from ursa_cli.sampling_options import GIVEN_PANEL
+from ursa_cli import clips
+from ursa_cli.options import batches as batch_options
+from ursa_cli.options import sampling as shared
+from ursa_cli.options import shared as options
+from ursa_cli.options.sampling import GIVEN_PANEL
+from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_cli.batch_options import Batch
     from ursa_cli.clips import Clip
+    from ursa_cli.options.batches import Batch
     from ursa_cli.sample_plan import PlacedModel, Target
 
 

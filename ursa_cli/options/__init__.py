@@ -1,0 +1,1 @@
+"""Options with their help, shared by commands."""
