@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_runs import GENERATOR, TOKENIZER, train
 
-from ursa_core.bundle import load_tokenizer
-from ursa_core.data.shard_writer import ShardWriter, TokenRow
-from ursa_core.data.tokenizing import token_identity
+from ursa_core.bundle.bundle import load_tokenizer
+from ursa_core.encoding.encode import token_identity
+from ursa_core.tokens.writer import ShardWriter, TokenRow
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 PINNED = ("train.steps=10", "train.precision=float32", "train.sample_every=99", "seed=7")

@@ -1,1 +1,0 @@
-"""Clips, captions and token shards."""

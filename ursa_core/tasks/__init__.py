@@ -1,1 +1,0 @@
-"""What one model does besides text to video: clips made from given frames."""
