@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ursa_core
-from ursa_core.encoding.origins import Made, Origin
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import sweep, whole
 from ursa_core.parts import Shard
+from ursa_core.tokens.origins import Made, Origin
 from ursa_core.tokens.shards import (
     RECORD_KEY,
     SCHEMA,
