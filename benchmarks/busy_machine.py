@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ursa_core.threads import num_cores
+from ursa_core.parts import num_cores
 
 PROMPT = "a red circle moves right on a navy background"
 GOALS = {"two_shards": 1.2, "busy_core": 2.0}

@@ -24,8 +24,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import PUBLISHED_LEVELS
 from ursa_core.bundle.memory import peak_memory
+from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.posterior import draw_codes

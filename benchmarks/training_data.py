@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.bundle.folder import PUBLISHED_LEVELS
 from ursa_core.bundle.memory import peak_memory
+from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.devices import matmul_rates
 from ursa_core.encoding.encode import token_identity
 from ursa_core.grids import LatentGrid

@@ -8,7 +8,7 @@ from ursa_core.batches.part_files import rows_of
 from ursa_core.bundle.folder import read_json
 from ursa_core.errors import DataError
 from ursa_core.evaluation.reports.report import read_report
-from ursa_core.json_files import MAX_DEPTH, parse_json, parse_object
+from ursa_core.files import MAX_DEPTH, parse_json, parse_object
 from ursa_core.media import read_media, write_media
 
 DEEP = "[" * 100_000

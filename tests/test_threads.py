@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ursa_core.threads import num_cores, share_cores_
+from ursa_core.parts import num_cores, share_cores_
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 

@@ -13,7 +13,7 @@ def run() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from ursa_cli.terminal import streams as terminal
-        from ursa_core.threads import share_cores_
+        from ursa_core.parts import share_cores_
 
         terminal.prepare()
         share_cores_()  # before torch is loaded

@@ -7,14 +7,23 @@ is what a message tells the user to give.
 import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, regular_file
 
 T = TypeVar("T")
 
+PIPELINE_CLASS = "URSAPipeline"
+TRANSFORMER_CLASS = "URSATransformer3DModel"
+SCHEDULER_CLASS = "KineticOptimalScheduler"
+VIDEO_CLASS = "AutoencoderVQCosmos3D"
+IMAGE_CLASS = "AutoencoderVQ"
+PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
+"""FSQ levels of the published video models, whose configs have no field for them."""
+_LFS_POINTER = b"version https://git-lfs"
 LARGEST = 1 << 24
 """Bound of whole numbers: beyond any width, and no product of two leaves 64 bits."""
 MOST = 64
@@ -87,3 +96,29 @@ def unusable(file: str, key: str, value: object, expected: str) -> CheckpointErr
     return CheckpointError(
         f"{file}: {key} can't be {shown}", f"give {expected}, or get the model anew"
     )
+
+
+def index_of(weights: str) -> str:
+    """Name of the file that lists the shards of a file of weights."""
+    return f"{weights}.index.json"
+
+
+def way_out(file: Path) -> str:
+    """What to do about a file of a model that is missing or can't be read."""
+    try:
+        with regular_file(file).open("rb") as opened:
+            is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        is_pointer = False
+    if is_pointer:
+        return "it only points to the file: run `git lfs pull` in the clone, or download the file"
+    if file.suffix != ".safetensors" or file.exists():
+        return "get the model anew; the file is cut short or altered"
+    variants = sorted(file.parent.glob(f"{file.stem}.*.safetensors"))  # as .fp16.safetensors
+    if variants:
+        return f"rename {variants[0]} to {file.name}"
+    if any(file.parent.glob(f"{file.stem}-*.safetensors")):
+        return f"get {file.name}, or {index_of(file.name)} and the files that it lists"
+    if any(file.parent.glob("*.bin")):
+        return "get its weights as .safetensors: .bin files, which may hold code, aren't read"
+    return "get the model anew"

@@ -182,7 +182,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                beside=model),
         Reader("reports", _report_seeds(), mutators.mutate_json_lines, _reports,
                ("json_files.py", "evaluation/report.py", "batches/manifest.py"),
-               "ursa_core.json_files:_check_depth",
+               "ursa_core.files:_check_depth",
                lambda value: value == {}),
         Reader("images", images, by_name, _media,
                ("media/reading.py", "media/images.py"), "ursa_core.media.images:parsed",

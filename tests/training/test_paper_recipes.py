@@ -12,8 +12,9 @@ import torch
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import save_tokenizer, tokenizer_identity
-from ursa_core.bundle.folder import IMAGE_CLASS, write_json
+from ursa_core.bundle.folder import write_json
 from ursa_core.bundle.weights import save_weights
+from ursa_core.configs import IMAGE_CLASS
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig

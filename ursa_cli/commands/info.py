@@ -68,7 +68,7 @@ def _machine() -> dict[str, Any]:
     import torch
 
     from ursa_core.devices import available_devices, matmul_rates, pick_dtype, total_memory_bytes
-    from ursa_core.threads import num_cores
+    from ursa_core.parts import num_cores
 
     devices = []
     for kind in available_devices():

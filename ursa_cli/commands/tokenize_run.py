@@ -18,9 +18,9 @@ from ursa_core.parts import Shard, launched_shard, parse_shard
 if TYPE_CHECKING:
     from ursa_core.encoding.cuts import Cut, Filters, Mode
     from ursa_core.encoding.items import Item
+    from ursa_core.encoding.origins import Comparison
     from ursa_core.encoding.report import ItemResult
     from ursa_core.tokenizers.visual import VisualTokenizer
-    from ursa_core.tokens.origins import Comparison
     from ursa_core.worlds.sprites import Sprites
 
 NUM_SHAPES_CHECKED = 16
@@ -185,7 +185,7 @@ def encode_shards(
 
 def _tell_of_files(found: "Comparison", out: Path, drop_gone: bool) -> dict[str, Any]:
     """Print and return which files have changed or are gone since their clips were made."""
-    from ursa_core.tokens.origins import located
+    from ursa_core.encoding.origins import located
 
     gone = (
         "gone, their clips dropped"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError, UsageError, is_pipe, regular_file, unreadable
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
 STDIN = "-"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from ursa_core.errors import DataError, UsageError, unwritable
-from ursa_core.json_files import parse_object
+from ursa_core.files import parse_object
 from ursa_core.parts import Shard
 
 

@@ -18,12 +18,7 @@ from torch import Tensor
 
 from ursa_core.bundle.adapters import Adapter, adding
 from ursa_core.bundle.folder import (
-    IMAGE_CLASS,
-    PIPELINE_CLASS,
-    SCHEDULER_CLASS,
-    TRANSFORMER_CLASS,
     URSA_MODEL,
-    VIDEO_CLASS,
     Layout,
     is_folder,
     read_json,
@@ -34,7 +29,14 @@ from ursa_core.bundle.path_files import build_path, save_path, stored_codebook
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings, save_settings
 from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
 from ursa_core.bundle.weights import check_depth, check_weights, load_weights, save_weights
-from ursa_core.configs import read_config
+from ursa_core.configs import (
+    IMAGE_CLASS,
+    PIPELINE_CLASS,
+    SCHEDULER_CLASS,
+    TRANSFORMER_CLASS,
+    VIDEO_CLASS,
+    read_config,
+)
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig

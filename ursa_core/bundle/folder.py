@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core import files
+from ursa_core.configs import (
+    IMAGE_CLASS,
+    PIPELINE_CLASS,
+    TRANSFORMER_CLASS,
+    VIDEO_CLASS,
+    index_of,
+    way_out,
+)
 from ursa_core.errors import CheckpointError, regular_file, unreadable
-from ursa_core.json_files import parse_object
+from ursa_core.files import parse_object
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")
 _NETWORKS = ("transformer", "vae")
-PIPELINE_CLASS = "URSAPipeline"
-TRANSFORMER_CLASS = "URSATransformer3DModel"
-SCHEDULER_CLASS = "KineticOptimalScheduler"
-VIDEO_CLASS = "AutoencoderVQCosmos3D"
-IMAGE_CLASS = "AutoencoderVQ"
-_LFS_POINTER = b"version https://git-lfs"
 _NUM_PIECES, _PIECE_BYTES = 64, 1 << 20
 CLASSES = {
     "model_index.json": (PIPELINE_CLASS,),
@@ -32,8 +34,6 @@ CLASSES = {
     "vae/config.json": (VIDEO_CLASS, IMAGE_CLASS),
 }
 """The files that name a class, and the names that this version reads."""
-PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
-"""FSQ levels of the published video models, whose configs have no field for them."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,6 @@ def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
     return next((layout for layout in layouts if layout.mark in names), layouts[0])
 
 
-def index_of(weights: str) -> str:
-    """Name of the file that lists the shards of a file of weights."""
-    return f"{weights}.index.json"
-
-
 def shipped_models() -> dict[str, Path]:
     """Folders of the models that come with the package, by name."""
     return {p.parent.name: p.parent for p in sorted(SHIPPED.glob("*/model_index.json"))}
@@ -112,27 +107,6 @@ def read_json(file: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise unreadable(file, error, way_out(file), CheckpointError) from error
-
-
-def way_out(file: Path) -> str:
-    """What to do about a file of a model that is missing or can't be read."""
-    try:
-        with regular_file(file).open("rb") as opened:
-            is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
-    except OSError:
-        is_pointer = False
-    if is_pointer:
-        return "it only points to the file: run `git lfs pull` in the clone, or download the file"
-    if file.suffix != ".safetensors" or file.exists():
-        return "get the model anew; the file is cut short or altered"
-    variants = sorted(file.parent.glob(f"{file.stem}.*.safetensors"))  # as .fp16.safetensors
-    if variants:
-        return f"rename {variants[0]} to {file.name}"
-    if any(file.parent.glob(f"{file.stem}-*.safetensors")):
-        return f"get {file.name}, or {index_of(file.name)} and the files that it lists"
-    if any(file.parent.glob("*.bin")):
-        return "get its weights as .safetensors: .bin files, which may hold code, aren't read"
-    return "get the model anew"
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ursa_core.grids import LatentGrid, PixelShape
+from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
 
 PROCESS_BYTES = 350_000_000
 """Python with torch and av on the CPU, and what these set up at work."""
@@ -14,12 +15,6 @@ LOGITS_BYTES = {"cpu": 16_000_000, "other": 256_000_000}
 """Logits of one chunk of positions and what is drawn and stepped from them, by kind of device."""
 _MAPS = 6  # of the decoder's widest, alive at once
 _TABLE_BYTES = 6  # an entry of the path's table of distances, while it is made
-MAX_TABLE_ENTRIES = 1 << 27
-"""Largest table of distances: (classes × codes) entries of two bytes each."""
-MLP_ROWS = 4096
-"""Positions that go through a network's MLP at a time."""
-SLICE_PIXELS = 1 << 21
-"""Pixels that are decoded at a time, at least those of one latent frame."""
 _PIXELS = 24  # float32 numbers a pixel in the last convolution and while bands join
 
 

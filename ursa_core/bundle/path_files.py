@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ursa_core.bundle.folder import SCHEDULER_CLASS, write_json
+from ursa_core.bundle.folder import write_json
 from ursa_core.bundle.settings import PathConfig
 from ursa_core.bundle.weights import opened, save_tensors
-from ursa_core.configs import read_config
+from ursa_core.configs import SCHEDULER_CLASS, read_config
 from ursa_core.errors import CheckpointError, UsageError, regular_file
 
 if TYPE_CHECKING:

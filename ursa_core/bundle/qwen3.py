@@ -14,14 +14,13 @@ from torch import Tensor
 from ursa_core.bundle.folder import (
     Layout,
     file_names,
-    index_of,
     listed,
     missing_of_tokenizer,
     missing_shards,
     read_json,
 )
 from ursa_core.bundle.weights import check_tensors, opened, weight_files
-from ursa_core.configs import Whole, read_config, unusable
+from ursa_core.configs import Whole, index_of, read_config, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.models.presets import Size
 from ursa_core.models.transformer import NormEps, RopeTheta, Transformer

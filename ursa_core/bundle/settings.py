@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ursa_core.bundle.folder import IMAGE_CLASS, read_json, write_json
-from ursa_core.configs import Switch, Text, number, read_config, whole
+from ursa_core.bundle.folder import read_json, write_json
+from ursa_core.configs import IMAGE_CLASS, Switch, Text, number, read_config, whole
 from ursa_core.grids import PixelShape
 
 Pixels = Annotated[int, whole(1, 1 << 16)]

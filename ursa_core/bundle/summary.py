@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from ursa_core.bundle.folder import (
-    IMAGE_CLASS,
-    PUBLISHED_LEVELS,
-    PartSize,
-    check_classes,
-    folder_bytes,
-    part_sizes,
-    read_json,
-)
+from ursa_core.bundle.folder import PartSize, check_classes, folder_bytes, part_sizes, read_json
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.memory import SamplingMemory, Sizes, sampling_memory
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings
-from ursa_core.configs import Whole, Wholes, read_config, whole, wholes
+from ursa_core.configs import (
+    IMAGE_CLASS,
+    PUBLISHED_LEVELS,
+    Whole,
+    Wholes,
+    read_config,
+    whole,
+    wholes,
+)
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 
 _UNKNOWN_LICENCE = "not stated"

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ursa_core.bundle.folder import WEIGHTS, index_of, read_json, way_out, write_json
-from ursa_core.configs import unusable
+from ursa_core.bundle.folder import WEIGHTS, read_json, write_json
+from ursa_core.configs import index_of, unusable, way_out
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
 

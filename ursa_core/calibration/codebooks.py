@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ursa_core.bundle.bundle import load_tokenizer, resolve_model
-from ursa_core.bundle.folder import PUBLISHED_LEVELS, VIDEO_CLASS, read_json
+from ursa_core.bundle.folder import read_json
+from ursa_core.configs import PUBLISHED_LEVELS, VIDEO_CLASS
 from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig

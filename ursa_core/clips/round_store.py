@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 from ursa_core.media import read_media
 from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 

@@ -13,7 +13,8 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import PUBLISHED_LEVELS, listed
+from ursa_core.bundle.folder import listed
+from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.grids import Strides
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig

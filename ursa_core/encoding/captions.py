@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError, is_pipe, regular_file, unreadable
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "path")

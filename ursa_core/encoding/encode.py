@@ -14,20 +14,19 @@ from torch import Tensor
 import ursa_core
 from ursa_core.encoding.cuts import Cut
 from ursa_core.encoding.items import Dropped, Item, LoadedClip
+from ursa_core.encoding.origins import Comparison, compare, origin_of, recorded_path
 from ursa_core.encoding.report import ItemResult, Quality, Report
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_video
 from ursa_core.media.quality import psnr, ssim
-from ursa_core.parts import Shard
-from ursa_core.threads import num_cores
+from ursa_core.parts import Shard, num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
-from ursa_core.tokens.origins import Comparison, Origin, compare, origin_of, recorded_path
 from ursa_core.tokens.shards import TokenIdentity
 from ursa_core.tokens.token_files import save_tokens
-from ursa_core.tokens.writer import ShardWriter, TokenRow, motion_of
+from ursa_core.tokens.writer import Origin, ShardWriter, TokenRow, motion_of
 
 BATCH_SIZE = 16
 BATCH_PIXELS = 16 * 17 * 128 * 128

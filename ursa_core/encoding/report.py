@@ -13,9 +13,8 @@ from typing import Any, Literal
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
 from ursa_core.parts import Shard
-from ursa_core.tokens.origins import Made, Origin
 from ursa_core.tokens.shards import shard_paths
-from ursa_core.tokens.writer import check_settings
+from ursa_core.tokens.writer import Made, Origin, check_settings
 
 STEM = "report"
 

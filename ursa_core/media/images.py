@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ursa_core.errors import DataError, regular_file
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 from ursa_core.media.frames import Frames
 from ursa_core.media.sources import Shown, Source, check_size
 

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ursa_core.bundle.folder import TRANSFORMER_CLASS
-from ursa_core.bundle.memory import MLP_ROWS
-from ursa_core.configs import Whole, number, read_config, unusable, whole
+from ursa_core.configs import TRANSFORMER_CLASS, Whole, number, read_config, unusable, whole
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
+from ursa_core.limits import MLP_ROWS
 from ursa_core.models.cpu_products import attend, rms_norm
 from ursa_core.models.presets import Size
 from ursa_core.models.rope import positions, rotate, rotations

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from ursa_core.bundle.folder import IMAGE_CLASS
-from ursa_core.configs import Switch, Whole, Wholes, read_config, unusable
+from ursa_core.configs import IMAGE_CLASS, Switch, Whole, Wholes, read_config, unusable
 from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.tokenizers.quantizers import VectorQuantizer

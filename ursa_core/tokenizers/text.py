@@ -12,10 +12,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.bundle.folder import way_out
-from ursa_core.configs import LARGEST, unusable
+from ursa_core.configs import LARGEST, unusable, way_out
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
-from ursa_core.json_files import parse_object
+from ursa_core.files import parse_object
 
 PAD_WORD = "[PAD]"
 UNKNOWN_WORD = "[UNK]"

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from ursa_core.bundle.folder import PUBLISHED_LEVELS, VIDEO_CLASS
 from ursa_core.configs import (
+    PUBLISHED_LEVELS,
+    VIDEO_CLASS,
     Switch,
     Whole,
     Wholes,

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import IMAGE_CLASS, VIDEO_CLASS
-from ursa_core.bundle.memory import SLICE_PIXELS
+from ursa_core.configs import IMAGE_CLASS, VIDEO_CLASS
 from ursa_core.errors import CheckpointError
+from ursa_core.limits import SLICE_PIXELS
 from ursa_core.media import Frames, to_frames
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.errors import DataError
+from ursa_core.files import parse_object
 from ursa_core.grids import LatentGrid
-from ursa_core.json_files import parse_object
 
 RECORD_KEY = b"ursa"
 CACHE_BYTES = 256 << 20

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ursa_core import files
 from ursa_core.errors import DataError, regular_file, unreadable
-from ursa_core.json_files import parse_object
+from ursa_core.files import parse_object
 
 _KIND = "ursa-clip-tokens"
 

@@ -22,7 +22,6 @@ import ursa_core
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import sweep, whole
 from ursa_core.parts import Shard
-from ursa_core.tokens.origins import Made, Origin
 from ursa_core.tokens.shards import (
     RECORD_KEY,
     SCHEMA,
@@ -35,6 +34,31 @@ from ursa_core.tokens.shards import (
 ROWS_PER_SHARD = 512
 GROUP_CODES = 1 << 18
 """Of a group of rows, about: what is read and decoded at once, a megabyte."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A media file as it was when it was read.
+
+    Attributes:
+        path: Path relative to the folder of the shards, so that both may move together.
+        size: Number of bytes.
+        mtime_ns: Time of the last change, in nanoseconds since 1970.
+        digest: SHA-256 of the content, hexadecimal.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What clips were made of: a file and its captions; None where no clip came of the file."""
+
+    origin: Origin
+    captions: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from ursa_core import files
 from ursa_core.errors import CheckpointError, regular_file
-from ursa_core.json_files import parse_object
+from ursa_core.files import parse_object
 from ursa_core.training.distributed import Ranks
 
 FOLDER = "checkpoints"

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from ursa_core import files
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 from ursa_core.training.learner import Progress
 
 METRICS = "metrics.jsonl"

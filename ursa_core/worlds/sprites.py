@@ -17,8 +17,7 @@ from PIL import Image
 from ursa_core.bundle.folder import read_json, write_json
 from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
 from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable, unwritable
-from ursa_core.files import whole
-from ursa_core.json_files import parse_object
+from ursa_core.files import parse_object, whole
 
 FPS = 8.0
 SPRITES, SPRITE_TABLE = "sprites.npy", "sprites.json"

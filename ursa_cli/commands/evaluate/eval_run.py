@@ -11,7 +11,7 @@ from ursa_cli.options.evaluation import Course
 from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 
 if TYPE_CHECKING:
     from ursa_cli.eval_tasks import EvalTask

@@ -112,7 +112,7 @@ class Official:
 
     def _of_samples(self, repo: Path, scores: Path) -> dict[str, str]:
         """Options of the scorer that follow from the samples."""
-        from ursa_core.json_files import parse_json
+        from ursa_core.files import parse_json
 
         if self.suite.name == "dpg":
             return {"resolution": str(self._resolution())}

@@ -14,7 +14,7 @@ from pathlib import Path
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.evaluation.suites import dpg, geneval, vbench
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 
 LOG = "log.txt"
 DONE = "scored.json"

@@ -10,7 +10,7 @@ from typing import Any
 from ursa_core import files
 from ursa_core.errors import DataError, regular_file, unreadable
 from ursa_core.evaluation.reports.intervals import Interval
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 
 FORMAT = 1
 """Of report.json; another one isn't read."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ursa_core.errors import DataError
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 from ursa_core.seeding import stream_seed
 
 Prompts = Literal["raw", "rewritten"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ursa_core.errors import DataError
 from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
-from ursa_core.json_files import parse_json
+from ursa_core.files import parse_json
 
 FLICKERING = "temporal_flickering"
 QUALITY = (

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from ursa_core.encoding.items import FileItem, ShapesItem
+from ursa_core.encoding.origins import Made, compare, origin_of
 from ursa_core.encoding.sources import Source
 from ursa_core.errors import DataError
-from ursa_core.tokens.origins import Made, compare, origin_of
 from ursa_core.tokens.shards import TokenIdentity, read_shards, shard_paths
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 

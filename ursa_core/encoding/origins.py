@@ -12,31 +12,7 @@ from pathlib import Path
 
 from ursa_core.encoding.items import FileItem, Item
 from ursa_core.files import digest_of
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A media file as it was when it was read.
-
-    Attributes:
-        path: Path relative to the folder of the shards, so that both may move together.
-        size: Number of bytes.
-        mtime_ns: Time of the last change, in nanoseconds since 1970.
-        digest: SHA-256 of the content, hexadecimal.
-    """
-
-    path: str
-    size: int
-    mtime_ns: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """What clips were made of: a file and its captions; None where no clip came of the file."""
-
-    origin: Origin
-    captions: tuple[str, ...] | None
+from ursa_core.tokens.writer import Made, Origin
 
 
 @dataclass
