@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import ursa_core.evaluation
+import ursa_core.evaluation.suites
 
-LISTS = Path(ursa_core.evaluation.__file__).parent / "prompt_lists"
+LISTS = Path(ursa_core.evaluation.suites.__file__).parent / "prompt_lists"
 
 FOLDERS = {  # official folder of prompts, and how many they are
     "subject_consistency": 72,
