@@ -213,7 +213,7 @@ def decoder(sizes: Sizes) -> dict[str, object]:
 def training(sizes: Sizes, name: str) -> dict[str, object]:
     """Tokens per second of training steps, their share of the matrix rate, and peak memory."""
     from ursa_core.recipe.fields import OptimizerSettings
-    from ursa_core.training.generator.objective import Denoising
+    from ursa_core.training.generator.objective import DenoisingObjective
     from ursa_core.training.optimizer import Ema, build_optimizer, trained
     from ursa_core.training.sharding import recompute_
 
@@ -223,15 +223,18 @@ def training(sizes: Sizes, name: str) -> dict[str, object]:
     start_memory(device)
     model = sizes.transformer(name, tokenizer.codebook, torch.float32)
     recompute_(list(model.model.layers))
-    objective = Denoising(model).train()
+    path = MetricPath(tokenizer.codebook.to(device), PowerSchedule(1.0, 5.0))
+    objective = DenoisingObjective(model, path).train()
     optimizer = build_optimizer(model, OptimizerSettings(learning_rate=1e-5, warmup_steps=1))
     average = Ema(model, 0.99)
     ids = torch.zeros(1, sizes.prompt_length, dtype=torch.int64, device=device)
     codes = torch.zeros(1, grid.num_codes, dtype=torch.int64, device=device)
+    times = torch.full((1, grid.num_codes), 0.5, device=device)
+    generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16):
-            loss, _ = objective(ids, codes, codes, grid)
+            loss, _ = objective(ids, codes, times, grid, generator)
         loss.backward()
         optimizer.step()
         average.update_(trained(model), 1)

@@ -112,6 +112,20 @@ def test_jumps_are_exact(
 
 
 @pytest.mark.parametrize("name", CODEBOOKS)
+def test_the_fast_step_draws_what_the_plain_step_draws(name: str) -> None:
+    path = MetricPath(CODEBOOKS[name], PowerSchedule(1.0, 4.0))
+    for x_t, x_1 in ((1, 0), (30, 7), (5, 44)):
+        codes = torch.full((DRAWS,), x_t), torch.full((DRAWS,), x_1)
+        generator = torch.Generator().manual_seed(x_t)
+        plain = path.plain_step(*codes, 0.3, 0.55, generator)
+        fast = path.step(*codes, 0.3, 0.55, generator, "euler")
+        counts = torch.stack([each.bincount(minlength=path.num_codes) for each in (plain, fast)])
+        often = counts.sum(0) > 20
+        table = torch.cat([counts[:, often], counts[:, ~often].sum(1, keepdim=True)], dim=1)
+        assert stats.chi2_contingency(table[:, table.sum(0) > 0].numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", CODEBOOKS)
 def test_table_and_codebook_agree(name: str) -> None:
     distances = CodebookDistances(CODEBOOKS[name])
     table = DistanceTable.of(CODEBOOKS[name])

@@ -72,7 +72,7 @@ class Path(ABC):
         """Codes at t = 1, given x_t and a draw x_1 from the posterior: the draw."""
         return x_1
 
-    def is_open(self, x_t: Tensor) -> Tensor | None:
+    def loss_mask(self, x_t: Tensor) -> Tensor | None:
         """Which codes of x_t may differ from x_1: bool, the shape of ``x_t``; None for all."""
         return None
 

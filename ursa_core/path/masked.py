@@ -82,6 +82,6 @@ class MaskedPath(Path):
         """Codes at t = 1: revealed codes stay, masks become the draw from the posterior."""
         return torch.where(x_t == self.mask_id, x_1, x_t)
 
-    def is_open(self, x_t: Tensor) -> Tensor:
+    def loss_mask(self, x_t: Tensor) -> Tensor:
         """Which codes are masked: bool, the shape of ``x_t``."""
         return x_t == self.mask_id

@@ -1,4 +1,13 @@
-"""The metric path: codes move towards x_1 through codes ever nearer to it."""
+"""The metric path: codes move towards x_1 through codes that are ever nearer to it.
+
+    p_t(x | x_1) = softmax over x of −beta_t·d(x, x_1)                      (Eq. 3)
+    beta_t = c·(t / (1 − t))^alpha                                           (Eq. 4, `schedules.py`)
+    u_t(x) = p_t(x | x_1)·dbeta_t·relu(d(x_t, x_1) − d(x, x_1))              (kinetic-optimal rates,
+                                                                   Shaul et al., ICLR 2025)
+
+Read `conditional_probs`, `jump_rates` and `plain_step`. `step` and `corrupt` draw from the same
+distributions without tensors over all codes (`fast/`).
+"""
 
 import math
 from collections.abc import Sequence
@@ -27,13 +36,12 @@ _CHUNK_BYTES = {"cpu": 4 << 20, "other": 64 << 20}
 class MetricPath(Path):
     """p_t(x | x_1) = softmax over x of −beta_t·d(x, x_1).
 
-    d is the squared Euclidean distance between L2-normalised codebook vectors. The chain is the
-    kinetic-optimal one, with rates p_t(x | x_1)·dbeta_t·relu(d(x_t, x_1) − d(x, x_1)).
+    d is the squared Euclidean distance between L2-normalised codebook vectors.
 
     Args:
-        codebook: (K, C) float vectors of the codes; float64 makes all results float64.
-        schedule: of the sharpness beta_t.
-        chunk_bytes: memory of one tensor of the draws; results don't depend on it.
+        codebook: Float vectors (K, C) of the codes; float64 makes all results float64.
+        schedule: Sharpness beta_t and its derivative.
+        chunk_bytes: Memory of one tensor of the draws; results don't depend on it.
 
     Raises:
         UsageError: the codebook isn't a finite matrix.
@@ -72,8 +80,8 @@ class MetricPath(Path):
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
         """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
         beta = self._sharpness(t, x_1).reshape(-1)
-        noise = uniforms(x_1.shape, generator, x_1.device).reshape(-1)
-        return self._draws.corrupt(x_1.reshape(-1), beta, noise).view_as(x_1)
+        numbers = uniforms(x_1.shape, generator, x_1.device).reshape(-1)
+        return self._draws.corrupt(x_1.reshape(-1), beta, numbers).view_as(x_1)
 
     def conditional_probs(self, x_1: Tensor, t: Times) -> Tensor:
         """p_t(x | x_1) of every code: (..., K), rows sum to 1."""
@@ -98,6 +106,31 @@ class MetricPath(Path):
         gap = (distances.gather(-1, x_t[..., None]) - distances).clamp_(min=0).to(self.dtype)
         return self.conditional_probs(x_1, t) * dbeta[..., None] * gap
 
+    def plain_step(
+        self, x_t: Tensor, x_1: Tensor, t: float, t_next: float, generator: torch.Generator
+    ) -> Tensor:
+        """One Euler step of the chain as the formulas say it, with tensors over all K codes.
+
+        Slow and large; what ``step(…, solver="euler")`` draws is tested against it.
+
+        Args:
+            x_t: int64 (n,), codes at t.
+            x_1: int64 (n,), codes drawn from the posterior.
+            t: Time in (0, 1).
+            t_next: Time in [t, 1].
+            generator: Generator on the device of the codes.
+
+        Returns:
+            int64 (n,), codes at ``t_next``.
+        """
+        rates = self.jump_rates(x_t, x_1, t)  # (n, K)
+        total = rates.sum(-1)
+        jump_probability = 1 - torch.exp(-(t_next - t) * total)
+        jumps = torch.rand(total.shape, generator=generator) < jump_probability
+        rates[~jumps] = 1.0  # the draw below is then not used, and total may be 0
+        destination = torch.multinomial(rates, 1, generator=generator).squeeze(-1)
+        return torch.where(jumps, destination, x_t)
+
     def step(
         self,
         x_t: Tensor,
@@ -117,20 +150,21 @@ class MetricPath(Path):
             UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
         """
         start, end = self._interval(t, t_next, x_t, solver)
-        noise = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
-        codes, targets = x_t.reshape(-1), x_1.reshape(-1)
+        numbers = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
+        flat_t, flat_1 = x_t.reshape(-1), x_1.reshape(-1)
         beta = self._sharpness(start, x_t).reshape(-1)
         if solver == "euler":
             rate = torch.where((start > 0) & (start < end), self.dbeta_t(start), 0.0)
-            ends = (beta, (rate * (end - start)).reshape(-1))
-            return self._draws.jump(codes, targets, ends, one_node, noise).view_as(x_t)
-        ends = (beta, self._sharpness(end, x_t).reshape(-1))
-        nodes, moved = num_nodes(*ends), torch.empty_like(codes)
+            measure = (rate * (end - start)).reshape(-1)
+            moved = self._draws.jump(flat_t, flat_1, (beta, measure), one_node, numbers)
+            return moved.view_as(x_t)
+        beta_next = self._sharpness(end, x_t).reshape(-1)
+        nodes, moved = num_nodes(beta, beta_next), torch.empty_like(flat_t)
         for number in nodes.unique().tolist():  # so that no position depends on another's step
             at = (nodes == number).nonzero().squeeze(1)
-            rule = partial(quadrature, nodes=number)
-            pair = (ends[0][at], ends[1][at])
-            moved[at] = self._draws.jump(codes[at], targets[at], pair, rule, noise[at])
+            nodes_of = partial(quadrature, nodes=number)
+            betas = (beta[at], beta_next[at])
+            moved[at] = self._draws.jump(flat_t[at], flat_1[at], betas, nodes_of, numbers[at])
         return moved.view_as(x_t)
 
     @cached_property

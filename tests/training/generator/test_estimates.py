@@ -10,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.path.mixture import MixturePath
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
 from ursa_core.training.generator.estimates import num_parameters, pass_operations, training_memory
-from ursa_core.training.generator.objective import Denoising
+from ursa_core.training.generator.objective import DenoisingObjective
 
 GRID, PROMPT = LatentGrid(3, 4, 4), 15
 LORA = LoraSettings(rank=4)
@@ -47,9 +48,14 @@ def adapted(network):
     return inject_adapter_in_model(LoraConfig(r=4, target_modules=targets), deepcopy(network))
 
 
+PATH = MixturePath(500)
+
+
 def inputs():
     codes = torch.randint(500, (2, GRID.num_codes))
-    return torch.zeros(2, PROMPT, dtype=torch.int64), codes, codes, GRID
+    times = torch.full(codes.shape, 0.5)
+    prompts = torch.zeros(2, PROMPT, dtype=torch.int64)
+    return prompts, codes, times, GRID, torch.Generator().manual_seed(0)
 
 
 def test_parameters_are_counted():
@@ -69,7 +75,7 @@ def kept_by(network):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        Denoising(network)(*inputs())
+        DenoisingObjective(network, PATH)(*inputs())
     return sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
 
 
@@ -81,7 +87,7 @@ def test_activations_are_about_those_that_autograd_keeps(network):
 
 def test_operations_are_those_of_a_step(network):
     with FlopCounterMode(display=False) as counter:
-        Denoising(network)(*inputs())[0].backward()
+        DenoisingObjective(network, PATH)(*inputs())[0].backward()
     ours = pass_operations(config(), GRID, PROMPT, settings())
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)
 
@@ -89,7 +95,7 @@ def test_operations_are_those_of_a_step(network):
 def test_an_adapter_is_counted(adapted):
     ours = pass_operations(config(), GRID, PROMPT, settings(), LORA)
     with FlopCounterMode(display=False) as counter:
-        loss, _ = Denoising(adapted)(*inputs())
+        loss, _ = DenoisingObjective(adapted, PATH)(*inputs())
         loss.backward()
     # The first of the three layers needs no gradient of its inputs.
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.15)

@@ -20,16 +20,18 @@ def test_losses_are_told_by_quarters_of_time():
     later = by_time_bin(torch.tensor([[5.0]]), torch.tensor([[0.0]]))
     both = means([by_time_bin(each, times), later], Ranks())
     assert both["loss_time_1_of_4"] == pytest.approx((1 + 2 + 5) / 3)
-    is_open = torch.tensor([[True, False, True, True]])
-    assert means([by_time_bin(each, times, is_open)], Ranks())["loss_time_1_of_4"] == 1
+    loss_mask = torch.tensor([[True, False, True, True]])
+    assert means([by_time_bin(each, times, loss_mask)], Ranks())["loss_time_1_of_4"] == 1
 
 
 def test_revealed_codes_of_the_masked_path_do_not_count(generator_recipe, tmp_path):
     x_t = torch.tensor([[0, 3, 2, 3]])
-    assert MaskedPath(3).is_open(x_t).tolist() == [[False, True, False, True]]
+    assert MaskedPath(3).loss_mask(x_t).tolist() == [[False, True, False, True]]
     task = build_task(recipe_of(generator_recipe, tmp_path, "path.kind=masked"), CPU)
-    x_1, prompt_ids, _, grid = task.batch(0)
+    x_1, prompt_ids, times, grid = task.batch(0)
     x_t = torch.where(torch.arange(x_1.shape[1]) % 2 == 0, x_1, task.path.mask_id)
-    is_open = task.path.is_open(x_t)
-    loss, each = task.objective(prompt_ids, x_t, x_1, grid, is_open)
-    assert loss.item() == pytest.approx(each[is_open].mean().item(), rel=1e-5)
+    hidden = task.model(prompt_ids, x_t, grid)
+    loss, _ = task.objective.loss(hidden, x_1, times, task.path.loss_mask(x_t))
+    logits = task.model.lm_head(hidden)[:, 1::2]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x_1[:, 1::2].flatten())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks, exp2_, pick
-from ursa_core.path.fast.table import Rule
+from ursa_core.path.fast.table import NodesOf
 
 _BLOCK = 2048
 _LOG2_E = 1.4426950408889634
@@ -22,8 +22,8 @@ class StreamedDraws:
     """Draws from p_t and from the jump rates, block by block.
 
     Args:
-        distances: of the codebook.
-        chunk_bytes: memory of one tensor of (positions, block); results don't depend on it.
+        distances: Distances between codes.
+        chunk_bytes: Memory of one tensor of (positions, block); results don't depend on it.
     """
 
     def __init__(self, distances: CodebookDistances, chunk_bytes: int) -> None:
@@ -33,7 +33,7 @@ class StreamedDraws:
             for start in range(0, distances.num_codes, _BLOCK)
         ]
 
-    def corrupt(self, x_1: Tensor, beta: Tensor, noise: Tensor) -> Tensor:
+    def corrupt(self, x_1: Tensor, beta: Tensor, uniforms: Tensor) -> Tensor:
         """Codes (n,) drawn from exp(−beta·d(x, x_1)), for codes, betas and uniforms (n,)."""
         drawn = torch.empty_like(x_1)
         for rows in chunks(x_1.numel(), _BLOCK, self._chunk_bytes):
@@ -42,7 +42,7 @@ class StreamedDraws:
                 _boltzmann(self._distances.block(codes, block), sharpness).sum(-1)
                 for block in self._blocks
             ]
-            chosen, within = _pick_with_rest(torch.stack(sums, dim=1), noise[rows])
+            chosen, within = _pick_with_rest(torch.stack(sums, dim=1), uniforms[rows])
             for block, at in self._by_block(chosen):
                 distance = self._distances.block(codes[at], block)
                 entry = pick(_boltzmann(distance, sharpness[at]), within[at])
@@ -50,13 +50,18 @@ class StreamedDraws:
         return drawn
 
     def jump(
-        self, x_t: Tensor, x_1: Tensor, ends: tuple[Tensor, Tensor], rule: Rule, noise: Tensor
+        self,
+        x_t: Tensor,
+        x_1: Tensor,
+        pair: tuple[Tensor, Tensor],
+        nodes_of: NodesOf,
+        uniforms: Tensor,
     ) -> Tensor:
         """Codes (n,) after one jump or none, as `TableDraws.jump`."""
         moved = x_t.clone()
         for rows in chunks(x_1.numel(), _BLOCK, self._chunk_bytes):
             codes = x_1[rows]
-            nodes, measures = rule(*(end[rows] for end in ends))
+            nodes, measures = nodes_of(*(each[rows] for each in pair))
             reach = self._distances.pairs(x_t[rows], codes)
             flows, masses = [], torch.zeros_like(nodes)
             for block in self._blocks:
@@ -70,10 +75,10 @@ class StreamedDraws:
                 flows.append(torch.stack(flow))
             by_block = torch.stack(flows, dim=-1)  # (N, n, blocks)
             share = (by_block.sum(-1) / masses * measures).T
-            jumps = (noise[rows, 0] < -torch.expm1(-share.sum(1))).nonzero().squeeze(1)
-            node = pick(share[jumps], noise[rows, 1][jumps])
+            jumps = (uniforms[rows, 0] < -torch.expm1(-share.sum(1))).nonzero().squeeze(1)
+            node = pick(share[jumps], uniforms[rows, 1][jumps])
             beta = nodes[node, jumps]
-            chosen, within = _pick_with_rest(by_block[node, jumps], noise[rows, 2][jumps])
+            chosen, within = _pick_with_rest(by_block[node, jumps], uniforms[rows, 2][jumps])
             for block, at in self._by_block(chosen):
                 distance = self._distances.block(codes[jumps[at]], block)
                 weights = _boltzmann(distance, beta[at]).mul_(_gap(distance, reach[jumps[at]]))

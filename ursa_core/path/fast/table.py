@@ -14,17 +14,17 @@ from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks, pick
 from ursa_core.path.fast.distance_table import DistanceTable
 
-Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Two numbers a position, each (n,), to betas (N, n) and measures (N, n) of the jump rates."""
+NodesOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Two numbers per position, each (n,), to N betas (N, n) and measures (N, n) of the rates."""
 
 
 class TableDraws:
     """Draws from p_t and from the jump rates by a table of distances.
 
     Args:
-        distances: of the codebook.
-        table: of the same codebook.
-        chunk_bytes: memory of the sums held at once; results don't depend on it.
+        distances: Distances between codes.
+        table: Table of the same distances.
+        chunk_bytes: Memory of the sums held at once; results don't depend on it.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class TableDraws:
     ) -> None:
         self._distances, self._table, self._chunk_bytes = distances, table, chunk_bytes
 
-    def corrupt(self, x_1: Tensor, beta: Tensor, noise: Tensor) -> Tensor:
+    def corrupt(self, x_1: Tensor, beta: Tensor, uniforms: Tensor) -> Tensor:
         """Codes (n,) drawn from exp(−beta·d(x, x_1)), for codes, betas and uniforms (n,)."""
         table = self._table
         drawn = torch.empty_like(x_1)
         for at, row, classes, (beta_row,) in self._groups(x_1, beta):
             weights = _boltzmann(table.distance[classes], beta_row).mul_(table.count[classes])
             running = weights.cumsum(-1)
-            target = _below(noise[at] * running[row, -1], running[row, -1])
+            target = _below(uniforms[at] * running[row, -1], running[row, -1])
             level = bisect(_entries(running, row), table.num_levels, target)
             weight = weights[row, level]
             within = (target - (running[row, level] - weight)) / weight
@@ -47,24 +47,30 @@ class TableDraws:
         return drawn
 
     def jump(
-        self, x_t: Tensor, x_1: Tensor, ends: tuple[Tensor, Tensor], rule: Rule, noise: Tensor
+        self,
+        x_t: Tensor,
+        x_1: Tensor,
+        pair: tuple[Tensor, Tensor],
+        nodes_of: NodesOf,
+        uniforms: Tensor,
     ) -> Tensor:
-        """Codes (n,) after one jump or none, by the rates that ``rule`` makes of ``ends``.
+        """Codes (n,) after one jump or none, by the rates at the nodes.
 
-        A jump belongs to one node of the rule: drawing the node first, in proportion to its share
+        A jump belongs to one node: drawing the node first, in proportion to its share
         of the total, and then the destination at that node is a draw from the sum of both.
 
         Args:
-            x_t: codes (n,).
-            x_1: codes (n,).
-            ends: what the rule takes, two tensors (n,).
-            rule: to nodes and measures.
-            noise: uniform numbers (n, 3): whether to jump, at which node, and where to.
+            x_t: Codes (n,).
+            x_1: Codes (n,).
+            pair: Arguments (n,) of ``nodes_of``: the betas at both ends of an integrated step, or
+                beta and the measure of an Euler step.
+            nodes_of: Quadrature rule of the step.
+            uniforms: Uniform numbers (n, 3): whether to jump, at which node, and where to.
         """
         table = self._table
         moved = x_t.clone()
-        for at, row, classes, row_ends in self._groups(x_1, *ends):
-            nodes, measures = rule(*row_ends)
+        for at, row, classes, row_pair in self._groups(x_1, *pair):
+            nodes, measures = nodes_of(*row_pair)
             distance, count = table.distance[classes], table.count[classes]
             reach = self._distances.pairs(x_t[at], x_1[at]).to(distance.dtype)
             entries = _entries(distance, row)
@@ -77,12 +83,12 @@ class TableDraws:
             each = row + len(classes) * torch.arange(len(nodes), device=row.device)[:, None]
             flow = torch.where(nearer > 0, _flow(mass, moment, each, reach)(last), 0.0)
             share = (flow.clamp_(min=0) / mass[each, -1] * measures[:, row]).T
-            jumps = (noise[at, 0] < -torch.expm1(-share.sum(1))).nonzero().squeeze(1)
-            node = pick(share[jumps], noise[at[jumps], 1])
+            jumps = (uniforms[at, 0] < -torch.expm1(-share.sum(1))).nonzero().squeeze(1)
+            node = pick(share[jumps], uniforms[at[jumps], 1])
             where = at[jumps]
             flow_to = _flow(mass, moment, each[node, jumps], reach[jumps])
             total = flow_to(last[jumps])
-            target = _below(noise[where, 2] * total, total)
+            target = _below(uniforms[where, 2] * total, total)
             level = bisect(flow_to, last[jumps] + 1, target)
             before = torch.where(level > 0, flow_to((level - 1).clamp(min=0)), 0.0)
             within = (target - before) / (flow_to(level) - before)
@@ -123,10 +129,10 @@ def bisect(
     """First index (n,) whose value exceeds the target, ``size`` if none does.
 
     Args:
-        values: indices (n,) to rising values (n,).
-        size: of each row of values.
-        target: (n,).
-        or_equal: take a value that equals the target, too.
+        values: Function of indices (n,) to rising values (n,).
+        size: Number of values per row.
+        target: Float (n,).
+        or_equal: Take a value that equals the target, too.
     """
     low = torch.zeros_like(target, dtype=torch.int64)
     high = low + size

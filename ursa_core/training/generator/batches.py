@@ -10,15 +10,13 @@ from torch import Tensor
 from ursa_core.bundle.settings import motion_prompt
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
-from ursa_core.recipe.fields import ObjectiveSettings
 from ursa_core.recipe.loading import GeneratorRecipe
-from ursa_core.sampling.time_grid import frame_times, shift_time
+from ursa_core.sampling.time_grid import frame_times
 from ursa_core.seeding import stream
 from ursa_core.tokens.order import Bucket, ClipOrder
 from ursa_core.tokens.shards import TokenTable
+from ursa_core.training.generator.objective import draw_times
 
-LAST_TIME = 0.999
-"""Of what is given: nearly data, where the sharpness of a path is still finite."""
 CODE_BYTES = 4
 
 
@@ -144,18 +142,14 @@ class TokenBatches:
         ]
         is_image = float(torch.rand((), generator=generator)) < objective.image_probability
         grid = LatentGrid(1, bucket.grid.rows, bucket.grid.columns) if is_image else bucket.grid
-        own = torch.rand(size, grid.frames, generator=generator)
-        shared = torch.rand(size, 1, generator=generator).expand_as(own)
-        kinds = torch.rand(size, generator=generator)
         places = stream(recipe.seed, "windows", index)
         first = np.zeros(size, np.int64)
         if not is_image:
             frames = np.array([self._table.grid(row).frames for row in chosen])
             share = torch.rand(size, generator=places).numpy()
             first = (share * (frames - grid.frames + 1)).astype(np.int64)
-        given, apart = _given_frames(kinds, grid.frames, objective, first > 0, places)
-        times = torch.where(apart[:, None], own, shared).masked_fill(given, 1.0)
-        times = shift_time(LAST_TIME * times, objective.shift)
+        is_middle = torch.from_numpy(first > 0)
+        times = draw_times(grid.frames, is_middle, objective, generator, places)
         begins = first * grid.codes_per_frame
         codes = [
             self._table.row_codes(row)[begin : begin + grid.num_codes]
@@ -174,42 +168,3 @@ class TokenBatches:
         if not data.motion_prefix:
             return caption
         return motion_prompt(data.motion_scale * self._table.motion(row), caption)
-
-
-def _given_frames(
-    kinds: Tensor,
-    num_frames: int,
-    objective: ObjectiveSettings,
-    is_middle: np.ndarray,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Which frames are given (B, F), and which clips have times apart (B,), both bool.
-
-    Args:
-        kinds: uniform (B,), decide what each clip is trained for.
-        num_frames: F, latent frames of a window.
-        objective: the shares of the kinds.
-        is_middle: (B,) windows whose first frames are given in any case.
-        generator: draws how many.
-    """
-    size = len(kinds)
-    given = torch.zeros(size, num_frames, dtype=torch.bool)
-    apart = kinds < objective.async_probability
-    counts = 1 + (torch.rand(size, generator=generator) * (num_frames - 1)).long()
-    if num_frames == 1:
-        return given, apart
-    place = torch.arange(num_frames)
-    prefixes = place < counts[:, None]
-    ends = (place == 0) | (place == num_frames - 1)
-    low = objective.async_probability
-    for share, shown in (
-        (objective.image_to_video_probability, place == 0),
-        (objective.extension_probability, prefixes),
-        (objective.interpolation_probability, ends),
-    ):
-        chosen = (kinds >= low) & (kinds < low + share)
-        given |= chosen[:, None] & shown
-        low += share
-    middle = torch.from_numpy(is_middle)
-    given = torch.where(middle[:, None], prefixes, given)
-    return given, apart & ~middle

@@ -28,7 +28,7 @@ from ursa_core.training.figures import CLIPS, OPERATIONS, TOKENS, WAITED, Figure
 from ursa_core.training.generator.batches import TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
-from ursa_core.training.generator.objective import Denoising, by_time_bin
+from ursa_core.training.generator.objective import DenoisingObjective
 from ursa_core.training.generator.prefetch import Ahead
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
 
@@ -87,7 +87,7 @@ class GeneratorTask:
             self.model.to(device)
         if recipe.train.compile and not empty:
             self.model.model.compile()
-        self.objective = Denoising(self.model)
+        self.objective = DenoisingObjective(self.model, self.path)
 
     def _text_tokenizer(self) -> TextTokenizer:
         length = self.recipe.model.max_prompt_length
@@ -132,8 +132,8 @@ class GeneratorTask:
 
         On the masked path over the codes that it hasn't revealed.
         """
-        noise = stream(self.recipe.seed, "corruption", index)
-        loss, figures = self._loss(self.batch(index), noise, objective)
+        generator = stream(self.recipe.seed, "corruption", index)
+        loss, figures = self._loss(self.batch(index), generator, objective)
         waited = weighed(loss.new_tensor(self._ahead.seconds_waited))
         return loss, {**figures, WAITED: waited}
 
@@ -141,21 +141,19 @@ class GeneratorTask:
         """Likewise of pass ``index`` over the validation shards; None without them."""
         if self.validation is None:
             return None
-        noise = stream(self.recipe.seed, "validation corruption", index)
+        generator = stream(self.recipe.seed, "validation corruption", index)
         batch = self._on_device(*self._encoded(self.validation.batch(index)))
-        loss, figures = self._loss(batch, noise, objective)
+        loss, figures = self._loss(batch, generator, objective)
         return {"loss": weighed(loss), **figures}
 
     def _loss(
         self,
         batch: tuple[Tensor, Tensor, Tensor, LatentGrid],
-        noise: torch.Generator,
+        generator: torch.Generator,
         objective: nn.Module,
     ) -> tuple[Tensor, Figures]:
         x_1, prompt_ids, times, grid = batch
-        x_t = self.path.corrupt(x_1, times, noise)
-        is_open = self.path.is_open(x_t)
-        loss, each = objective(prompt_ids, x_t, x_1, grid, is_open)
+        loss, by_time = objective(prompt_ids, x_1, times, grid, generator)
         clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
         length, lora = prompt_ids.shape[1], self.recipe.lora
         told = {
@@ -164,7 +162,7 @@ class GeneratorTask:
             OPERATIONS: pass_operations(self.model.config, grid, length, clips, lora),
         }
         sizes = {name: weighed(loss.new_tensor(value)) for name, value in told.items()}
-        return loss, {**sizes, **by_time_bin(each, times, is_open)}
+        return loss, {**sizes, **by_time}
 
     @property
     def base(self) -> str | None:

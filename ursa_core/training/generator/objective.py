@@ -1,7 +1,10 @@
-"""What a generator minimises: cross-entropy on x_1 from x_t and the prompt (Sec. 3.2 of the paper).
+"""One training step of the paper (Sec. 3.2): draw times, corrupt, predict, take the loss.
 
-A module of its own, network included, so that whatever spreads training over devices can go around
-all that one step computes.
+    t ~ U[0, 1], shifted by Eq. 5     one per clip, or one per frame (asynchronous, Sec. 3.2.2)
+    x_t ~ p_t(x | x_1)                along the probability path (Eq. 3)
+    loss = −log p(x_1 | x_t, text)    (Eq. 6)
+
+Shapes: B clips, F latent frames, L = F·H·W codes, S text length. Time 0 is noise, 1 is data.
 """
 
 import torch
@@ -9,59 +12,128 @@ from torch import Tensor, nn
 
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import Transformer
+from ursa_core.path.base import Path as ProbPath
+from ursa_core.recipe.fields import ObjectiveSettings
+from ursa_core.sampling.time_grid import shift_time
 from ursa_core.training.figures import Figures, weighed
 from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
 
+LAST_TIME = 0.999
+"""Time of conditioning frames: nearly data, where the sharpness of a path is still finite."""
 TIME_BINS = 4
 
 
-class Denoising(nn.Module):
-    """The loss of a transformer.
+def draw_times(
+    num_frames: int,
+    is_middle: Tensor,
+    shares: ObjectiveSettings,
+    generator: torch.Generator,
+    task_generator: torch.Generator,
+) -> Tensor:
+    """Times of the frames of B clips: float32 (B, F), at most ``LAST_TIME``.
+
+    Each clip is trained for one task. Text to video has one time for all frames; asynchronous has
+    one time per frame; image to video, extension and interpolation have one time for all frames
+    but the conditioning ones, which are data.
 
     Args:
-        network: that predicts.
+        num_frames: F, latent frames of each clip.
+        is_middle: bool (B,), clips cut from behind the start of a longer one. Their first frames
+            are always conditioning frames, since a clip's own first latent frame stands for one
+            frame and all later ones for several.
+        shares: Probabilities of the tasks, and the shift λ.
+        generator: Draws times and tasks, on the CPU.
+        task_generator: Draws how many frames an extension is given, on the CPU.
+    """
+    size = len(is_middle)
+    per_frame = torch.rand(size, num_frames, generator=generator)
+    per_clip = torch.rand(size, 1, generator=generator).expand_as(per_frame)
+    task = torch.rand(size, generator=generator)
+    counts = 1 + (torch.rand(size, generator=task_generator) * (num_frames - 1)).long()
+
+    frame = torch.arange(num_frames)
+    is_first = frame == 0
+    prefixes = frame < counts[:, None]
+    is_async = task < shares.async_probability
+    is_given = torch.zeros(size, num_frames, dtype=torch.bool)
+    if num_frames > 1:
+        low = shares.async_probability
+        for share, frames in (
+            (shares.image_to_video_probability, is_first),
+            (shares.extension_probability, prefixes),
+            (shares.interpolation_probability, is_first | (frame == num_frames - 1)),
+        ):
+            is_given |= ((task >= low) & (task < low + share))[:, None] & frames
+            low += share
+        is_given = torch.where(is_middle[:, None], prefixes, is_given)
+        is_async &= ~is_middle
+    times = torch.where(is_async[:, None], per_frame, per_clip).masked_fill(is_given, 1.0)
+    return shift_time(LAST_TIME * times, shares.shift)
+
+
+class DenoisingObjective(nn.Module):
+    """The loss of a transformer along a path.
+
+    A module that contains the network, so that whatever spreads training over devices can wrap all
+    that one step computes.
+
+    Args:
+        network: The transformer to train.
+        path: The path from noise to data.
     """
 
-    def __init__(self, network: Transformer) -> None:
+    def __init__(self, network: Transformer, path: ProbPath) -> None:
         super().__init__()
         self.network = network
+        self.path = path
 
     def forward(
         self,
         prompt_ids: Tensor,
-        x_t: Tensor,
         x_1: Tensor,
+        times: Tensor,
         grid: LatentGrid,
-        is_open: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy of the codes in nats, and that of each of them, detached.
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy in nats (a scalar), and that of each quarter of time.
 
         Args:
             prompt_ids: int64 (B, S).
-            x_t: int64 (B, L), noisy codes.
             x_1: int64 (B, L), the codes to predict.
-            grid: of the codes.
-            is_open: bool (B, L), the codes that count; None for all. If none does, the loss is 0.
-
-        Returns:
-            A scalar, and float32 (B, L).
+            times: float (B, L).
+            grid: Latent grid of the codes.
+            generator: Draws the noise, on the CPU.
         """
-        hidden = self.network(prompt_ids, x_t, grid).flatten(0, 1)
+        x_t = self.path.corrupt(x_1, times, generator)
+        hidden = self.network(prompt_ids, x_t, grid)
+        return self.loss(hidden, x_1, times, self.path.loss_mask(x_t))
+
+    def loss(
+        self, hidden: Tensor, x_1: Tensor, times: Tensor, loss_mask: Tensor | None
+    ) -> tuple[Tensor, Figures]:
+        """Loss of hidden states (B, L, D) as ``forward``; 0 where no code counts.
+
+        Args:
+            hidden: float (B, L, D), the network's output.
+            x_1: int64 (B, L).
+            times: float (B, L).
+            loss_mask: bool (B, L), the codes that count; None for all.
+        """
+        weights = None if loss_mask is None else loss_mask.flatten().float()
         head = self.network.lm_head.weight
-        weights = None if is_open is None else is_open.flatten().float()
-        loss, each = chunked_cross_entropy(hidden, head, x_1.flatten(), weights)
-        return loss, each.view_as(x_1)
+        loss, each = chunked_cross_entropy(hidden.flatten(0, 1), head, x_1.flatten(), weights)
+        return loss, by_time_bin(each.view_as(x_1), times, loss_mask)
 
 
-def by_time_bin(each: Tensor, times: Tensor, is_open: Tensor | None = None) -> Figures:
-    """Losses of the quarters of time, the first one next to noise.
+def by_time_bin(each: Tensor, times: Tensor, loss_mask: Tensor | None = None) -> Figures:
+    """Mean losses of the quarters of time, the first one next to noise.
 
     Args:
-        each: float (B, L) losses.
+        each: float (B, L), loss of each code.
         times: float (B, L) in [0, 1].
-        is_open: bool (B, L), the losses that count; None for all.
+        loss_mask: bool (B, L), the losses that count; None for all.
     """
-    weights = torch.ones_like(each) if is_open is None else is_open.float()
+    weights = torch.ones_like(each) if loss_mask is None else loss_mask.float()
     bins = (times * TIME_BINS).long().clamp_max(TIME_BINS - 1)
     return {
         f"loss_time_{number + 1}_of_{TIME_BINS}": weighed(each, weights * (bins == number))
