@@ -3,10 +3,11 @@
     git worktree add ../before COMMIT
     python benchmarks/same_outputs.py ../before .
 
-Runs the commands below in both, with `nano` in float32 on one CPU thread and all options explicit, and
-compares every file that they leave: codes, token shards, verdicts, manifests, reports, recipes, frames
-and the metadata inside them. Keys renamed between the two stand in ``RENAMED``; times and versions are
-left out. Prints one line per file and exits with 1 if any differs.
+Runs the commands below in both, with `nano` in float32 on one CPU thread and all options
+explicit, and compares every file that they leave: codes, token shards, verdicts, manifests,
+reports, recipes, frames and the metadata inside them. Keys renamed between the two stand in
+``RENAMED``; times and versions are left out. Prints one line per file and exits with 1 if any
+differs.
 """
 
 import argparse
@@ -28,33 +29,23 @@ from ursa_core.media import read_media
 
 RENAMED: dict[str, str] = {}
 """Old keys of manifests, reports and metadata, and what they are called now."""
-VOLATILE = {
-    "seconds",
-    "time",
-    "started",
-    "date",
-    "version",
-    "ursa",
-    "mtime_ns",
-    "made_by",
-    "peak_bytes",
-}
-PLACED = "--model nano --device cpu --dtype float32"
+VOLATILE = ("seconds", "time", "started", "date", "version", "ursa", "mtime_ns", "peak_bytes")
+TOKENIZE = "--model nano --device cpu"
 HOW = (
-    f"{PLACED} --steps 6 --guidance 2 --guidance-interval 0 1 --solver integrated --shift 3"
-    " --temperature 1 --top-p 1 --fps 8 --seed 11"
+    "--model nano --device cpu --dtype float32 --steps 6 --guidance 2 --guidance-interval 0:1"
+    " --solver integrated --shift 3 --temperature 1 --top-p 1 --fps 8 --seed 11"
 )
 PROMPT = '"a red circle moves right on a navy background"'
 OTHER = '"a blue square spins on a brown background"'
 COMMANDS = [
-    f"sample {PROMPT} -o text.mkv {HOW} --frames 9 --size 64 64 --save-tokens text.safetensors",
-    f"sample {OTHER} -o still.png {HOW} --frames 1 --size 64 64",
+    f"sample {PROMPT} -o text.mkv {HOW} --frames 9 --size 64x64 --save-tokens text.safetensors",
+    f"sample {OTHER} -o still.png {HOW} --frames 1 --size 64x64",
     *(
-        f"sample {OTHER} -o image_{cond}.mkv {HOW} --frames 9 --size 64 64 --image still.png"
+        f"sample {OTHER} -o image_{cond}.mkv {HOW} --frames 9 --size 64x64 --image still.png"
         f" --cond {cond} --cond-noise {noise} --save-tokens image_{cond}.safetensors"
         for cond, noise in (("lock", 0), ("soft", 0.1))
     ),
-    f"sample {OTHER} -o edit.mkv {HOW} --video text.mkv --strength 0.6 --save-tokens edit.safetensors",
+    f"sample {OTHER} -o edit.mkv {HOW} --video text.mkv --frames 9 --strength 0.6",
     f"sample {PROMPT} -o several {HOW} --frames 5 --num 2 --force",
     *(
         f"extend text.mkv {OTHER} -o longer_{cond}.mkv {HOW} --frames 21 --overlap 5"
@@ -63,14 +54,14 @@ COMMANDS = [
     ),
     *(
         f"interpolate {OTHER} -o between_{cond}.mkv {HOW} --first still.png --last still.png"
-        f" --frames 9 --size 64 64 --cond {cond} --cond-noise {noise}"
+        f" --frames 9 --size 64x64 --cond {cond} --cond-noise {noise}"
         for cond, noise in (("lock", 0), ("soft", 0.1))
     ),
     "sample --replay text.mkv -o again.mkv --device cpu --dtype float32",
-    f"sample --from-file prompts.txt -o batch {HOW} --frames 5 --size 64 64 --batch-size 2",
-    "tokenize clips -o shards --model nano --device cpu --clips chunk --frames 5 --size 64 64 --fps 8",
-    "tokenize shapes:train --num 3 --seed 1 -o shapes --model nano --device cpu",
-    "tokenize text.mkv -o film.safetensors --model nano --device cpu",
+    f"sample --from-file prompts.txt -o batch {HOW} --frames 5 --size 64x64 --batch-size 2",
+    f"tokenize clips -o shards {TOKENIZE} --clips chunk --frames 5 --size 64x64 --fps 8",
+    f"tokenize shapes:train --num 3 --seed 1 -o shapes {TOKENIZE}",
+    f"tokenize text.mkv -o film.safetensors {TOKENIZE}",
     "tokenize --decode film.safetensors -o back.mkv --device cpu",
     f"eval shapes -o scores --limit 4 {HOW} --frames 9 --batch-size 2",
     "eval reconstruction text.mkv -o reconstruction --model nano --device cpu",
@@ -99,9 +90,7 @@ def run(checkout: Path, folder: Path) -> None:
 
 def prepare(folder: Path) -> None:
     """Write what the commands read."""
-    folder.joinpath("prompts.txt").write_text(
-        f"{PROMPT.strip(chr(34))}\n{OTHER.strip(chr(34))}\na green star grows on a black background\n"
-    )
+    folder.joinpath("prompts.txt").write_text("\n".join(shlex.split(f"{PROMPT} {OTHER}")))
     clips = folder / "clips"
     clips.mkdir()
     columns, rows = np.meshgrid(np.arange(80), np.arange(72))
