@@ -30,8 +30,8 @@ from ursa_core.media import (
 )
 from ursa_core.media.quality import psnr, ssim
 
-REPOSITORY = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden" / "published_tokenizer" / "expected.safetensors"
+REPOSITORY = Path(__file__).parents[2]
+GOLDEN = REPOSITORY / "tests" / "golden" / "published_tokenizer" / "expected.safetensors"
 METADATA = {"prompt": 'a "café"; = #\n\\', "seed": 2**63, "guidance": 7.5, "words": ["x", None]}
 
 

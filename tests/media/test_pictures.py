@@ -13,8 +13,8 @@ from PIL.PngImagePlugin import PngInfo
 from small_films import LEVELS, write_film
 
 from ursa_core.errors import DataError
-from ursa_core.media import read_media
-from ursa_core.media.sources import MAX_PIXELS
+from ursa_core.media import iter_frames, read_media
+from ursa_core.media.sources import MAX_MOVING_PIXELS, MAX_PIXELS
 
 COLOURS = [(220, 30, 30), (30, 180, 30), (40, 60, 200), (200, 190, 40)]
 
@@ -254,6 +254,95 @@ def test_pictures_that_would_fill_the_memory_are_refused(
     assert width * height > MAX_PIXELS
     with pytest.raises(DataError, match="pixels"):
         read_media(path)
+
+
+def animation(path: Path, width: int, height: int, count: int = 3) -> Path:
+    """An animation of 16x16 pixels whose header claims a canvas of another size."""
+    noise = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    first, *others = (Image.fromarray(frame) for frame in noise)
+    first.save(path, save_all=True, append_images=others, duration=100)
+    data = bytearray(path.read_bytes())
+    if path.suffix == ".webp":  # the chunk VP8X, three bytes each, less one
+        data[24:30] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    elif path.suffix == ".gif":
+        data[6:10] = struct.pack("<HH", width, height)
+    else:
+        data[16:24] = struct.pack(">II", width, height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["webp", "gif", "png"])
+def test_animations_that_claim_a_huge_canvas_are_refused_before_decoding(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = animation(tmp_path / f"a.{suffix}", 65_000, MAX_MOVING_PIXELS // 65_000 + 1)
+    monkeypatch.setattr("ursa_core.media.images._pixels", None)  # decodes
+    with pytest.raises(DataError, match="pixels, more than 17 million"):
+        read_media(path)
+
+
+def test_a_frame_that_makes_the_canvas_huge_is_refused(tmp_path: Path) -> None:
+    path = animation(tmp_path / "a.gif", 16, 16, 2)
+    data = bytearray(path.read_bytes())
+    second = data.rindex(b"\x2c" + bytes(4) + struct.pack("<HH", 16, 16))
+    data[second + 5 : second + 9] = struct.pack("<HH", 9000, 9000)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="9000x9000 pixels"):
+        read_media(path)
+
+
+def test_no_more_frames_are_held_than_a_file_of_its_size_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ursa_core.media.reading.MAX_PIXELS", 5 * 48 * 64)
+    monkeypatch.setattr("ursa_core.media.reading.PIXELS_PER_BYTE", 0)
+    film = write_film(tmp_path / "a.mkv", LEVELS[:8])
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for k in range(8):
+        Image.new("RGB", (64, 48)).save(folder / f"{k}.png")
+    for path in (film, animation(tmp_path / "a.webp", 64, 48, 8), folder):
+        assert len(read_media(path, max_frames=5).frames) == 5
+        with pytest.raises(DataError, match="more than 5 frames of 48x64 pixels in"):
+            read_media(path)
+        with pytest.raises(DataError, match="more than 5 frames"):
+            read_media(path, fps=1000)  # frames repeated fill the memory as well
+        assert sum(1 for _ in iter_frames(path)) == 8  # holds few
+    monkeypatch.setattr("ursa_core.media.reading.PIXELS_PER_BYTE", 64)
+    assert len(read_media(film).frames) == 8
+
+
+def test_a_film_that_grows_is_refused_before_its_frame_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Transport streams may be joined, and the second part may have another size.
+    small = write_film(tmp_path / "small.ts")
+    size = {"width": 128, "height": 96}
+    large = write_film(tmp_path / "large.ts", [np.zeros((96, 128, 3), np.uint8)] * 9, marks=size)
+    path = tmp_path / "a.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    with pytest.raises(DataError, match="changes size after 48 frames"):
+        read_media(path)
+    monkeypatch.setattr("ursa_core.media.sources.MAX_PIXELS", 48 * 64)
+    with pytest.raises(DataError, match="96x128 pixels, more than"):
+        read_media(path)
+    monkeypatch.setattr("ursa_core.media.films.MAX_PIXELS", 48 * 64)  # the decoder's own
+    with pytest.raises(DataError, match="is damaged"):
+        read_media(path)
+
+
+def test_a_damaged_tiff_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (4, 4)).save(path)
+    data = path.read_bytes()
+    entry = struct.pack("<HHI", 277, 3, 1)  # samples per pixel
+    at = data.index(entry) + len(entry)
+    path.write_bytes(data[:at] + struct.pack("<H", 999) + data[at + 2 :])
+    with pytest.raises(DataError):
+        read_media(path)
+    assert not caplog.records
 
 
 def test_pixels_become_square_and_count_as_such(

@@ -19,7 +19,7 @@ from ursa_core.errors import DataError
 from ursa_core.media.frames import Frames
 from ursa_core.media.hdr import HLG, PQ, to_sdr
 from ursa_core.media.images import Colour, on_background, parsed
-from ursa_core.media.sources import Load, Shown, Source, check_size
+from ursa_core.media.sources import MAX_PIXELS, Load, Shown, Source, check_size
 
 # Demuxers that make pictures out of any text.
 _NOT_MEDIA = ("tty",)
@@ -66,7 +66,7 @@ def open_film(path: Path, background: Colour) -> Source:
     comment = next((value for key, value in tags.items() if key.lower() == "comment"), "")
     start, end = _seconds(stream, stream.start_time) or 0.0, _stated_ends(container, stream)[0]
     lasts = None if end is None or end <= start else end - start
-    rgb = partial(_rgb, aspect=_aspect(stream), background=background)
+    rgb = partial(_rgb, path, aspect=_aspect(stream), background=background)
     shown = _shown(container, stream, min(rates), rgb)
     return Source(shown, False, rates, lasts, parsed(comment, tags))
 
@@ -153,6 +153,8 @@ class _Decoding:
             own.extradata = self._codec.extradata
             self._codec = own  # type: ignore[assignment]
         self._codec.thread_type = "AUTO"
+        # Twice, as decoders pad frames; ``_rgb`` checks the size without padding.
+        self._codec.options = {"max_pixels": str(2 * MAX_PIXELS)}
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._container.demux():
@@ -234,8 +236,10 @@ def _in_order(
         yield (*heapq.heappop(times), waiting.popleft())
 
 
-def _rgb(frame: av.VideoFrame, aspect: Fraction, background: Colour) -> Frames:
+def _rgb(path: Path, frame: av.VideoFrame, aspect: Fraction, background: Colour) -> Frames:
     """RGB of a frame, as players show it: square pixels, upright, opaque, in the range of SDR."""
+    # A film may change its size after what its header states.
+    check_size(path, frame.height, frame.width * max(float(aspect), 1.0))
     known = frame.colorspace in {int(space) for space in Colorspace}
     # Films without a mark follow their size: BT.709 from 720 lines on, else BT.601.
     is_hdr = frame.color_trc in (PQ, HLG)

@@ -1,5 +1,6 @@
 """Images, animations and folders of PNG frames, by Pillow."""
 
+import logging
 import math
 import re
 import warnings
@@ -14,7 +15,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ursa_core.errors import DataError, regular_file
 from ursa_core.files import parse_json
 from ursa_core.media.frames import Frames
-from ursa_core.media.sources import Shown, Source, check_size
+from ursa_core.media.sources import MAX_MOVING_PIXELS, Shown, Source, check_size
+
+# It logs what it then raises, and the error is reported anyway.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 FOLDER_FPS = 25.0
 """Frames a second of a folder that states none."""
@@ -114,11 +118,14 @@ def _opened(path: Path) -> Image.Image | None:
 
 
 def _animation(image: Image.Image, background: Colour) -> Shown:
+    path = Path(image.filename)  # type: ignore[attr-defined]
     with closing(image):
         # The default image of an APNG may be none of its frames.
         for k in range(int(getattr(image, "default_image", False)), image.n_frames):  # type: ignore[attr-defined]
             image.seek(k)
-            pixels = _pixels(Path(image.filename), image, background)  # type: ignore[attr-defined]
+            # A frame of a GIF that reaches over the canvas makes it larger.
+            check_size(path, image.height, image.width, MAX_MOVING_PIXELS)
+            pixels = _pixels(path, image, background)
             seconds = (image.info.get("duration") or 100) / 1000  # as browsers do
             yield float(seconds), lambda pixels=pixels: pixels  # type: ignore[misc]
 

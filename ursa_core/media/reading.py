@@ -17,7 +17,16 @@ from PIL import Image
 from ursa_core.errors import DataError, UrsaError, UsageError, regular_file, unreadable
 from ursa_core.media.frames import Clip, Frames
 from ursa_core.media.images import Colour, open_folder, open_image
-from ursa_core.media.sources import Load, Shown, Source, at_rate, bounded, own_rate
+from ursa_core.media.sources import (
+    MAX_PIXELS,
+    PIXELS_PER_BYTE,
+    Load,
+    Shown,
+    Source,
+    at_rate,
+    bounded,
+    own_rate,
+)
 
 WHITE = (255, 255, 255)
 _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
@@ -66,18 +75,44 @@ def read_media(
     _check(fps, max_frames, source_fps)
     source = _open(path, background, source_fps)
     if fps is not None or source.is_still:
-        frames = [frame for _, frame in islice(_frames(path, source, fps), max_frames)]
+        frames = [frame for _, frame in _held(path, _frames(path, source, fps), max_frames)]
         rate = None if source.is_still else fps
         stack = np.stack(frames) if len(frames) > 1 else frames[0][None]
         return Clip(stack, rate, source.metadata, source.notes)
-    timed = list(islice(_frames(path, source, None), max_frames))
+    timed = _held(path, _frames(path, source, None), max_frames)
     notes = source.notes
     rate, is_even = own_rate([seconds for seconds, _ in timed], source.rates)
     if not is_even:
         shown = ((seconds, lambda frame=frame: frame) for seconds, frame in timed)
-        timed = [(seconds, load()) for seconds, load in islice(at_rate(shown, rate), max_frames)]
+        sampled = ((seconds, load()) for seconds, load in at_rate(shown, rate))
+        timed = _held(path, sampled, max_frames)
         notes += (f"{path} varies its frame rate and is taken at {rate:.4g} a second",)
     return Clip(np.stack([frame for _, frame in timed]), rate, source.metadata, notes)
+
+
+def _held(
+    path: str | Path, timed: Iterator[tuple[float, Frames]], max_frames: int | None
+) -> list[tuple[float, Frames]]:
+    """The first frames and their seconds, in memory.
+
+    Raises:
+        DataError: They have more pixels than is likely for the size of the file.
+    """
+    files = Path(path).iterdir() if Path(path).is_dir() else [Path(path)]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    left = MAX_PIXELS + PIXELS_PER_BYTE * size
+    held: list[tuple[float, Frames]] = []
+    for seconds, frame in islice(timed, max_frames):
+        height, width = frame.shape[:2]
+        left -= height * width
+        if left < 0:
+            raise DataError(
+                f"{path} has more than {len(held)} frames of {height}x{width} pixels in {size} "
+                "bytes, and so many aren't held in memory",
+                "scale it down, or cut a shorter part out of it",
+            )
+        held.append((seconds, frame))
+    return held
 
 
 def iter_frames(

@@ -14,6 +14,16 @@ from ursa_core.media.frames import Frames
 MAX_PIXELS = 2**26
 """Pixels of the largest picture that is read, 8192 x 8192; decoding takes some 15 bytes a pixel."""
 
+MAX_MOVING_PIXELS = 2**24
+"""Pixels of the largest animation, 4096 x 4096: each of its frames is drawn on the whole canvas."""
+
+PIXELS_PER_BYTE = 2**14
+"""Pixels that a clip in memory may have per byte of its file, on top of `MAX_PIXELS`.
+
+Damaged headers claim gigabytes in a few thousand bytes. Films of a still slide have some thousand
+pixels per byte.
+"""
+
 MAX_HOLD_SECONDS = 60.0
 """How long frames may be shown on average, so that work is bounded by the frames that exist."""
 
@@ -113,14 +123,17 @@ def bounded(path: str | Path, shown: Shown) -> Shown:
         yield seconds, load
 
 
-def check_size(path: str | Path, height: float, width: float) -> None:
+def check_size(
+    path: str | Path, height: float, width: float, max_pixels: int | None = None
+) -> None:
     """Refuse pictures that would fill the memory, before they are decoded.
 
     Raises:
-        DataError: more than `MAX_PIXELS`.
+        DataError: more than `max_pixels`, by default `MAX_PIXELS`.
     """
-    if height * width > MAX_PIXELS:
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    if height * width > limit:
         raise DataError(
-            f"{path} has {height:.0f}x{width:.0f} pixels, more than {MAX_PIXELS / 1e6:.0f} million",
+            f"{path} has {height:.0f}x{width:.0f} pixels, more than {limit / 1e6:.0f} million",
             "scale it down first",
         )
