@@ -249,6 +249,11 @@ def test_damaged_times_of_a_few_frames_make_no_million_of_them(tmp_path: Path) -
     assert own_rate([0.002, 50, 50, 50, 50])[0] < 2
 
 
+@pytest.mark.parametrize("seconds", [[0, 0.04] * 9, [0.04, 0] * 9, [0, 0, 0, 1.0], [0, 0]])
+def test_films_with_several_frames_at_one_time_have_a_rate(seconds: list[float]) -> None:
+    assert 4 <= own_rate(seconds, (24.0,))[0] <= 50
+
+
 def test_a_film_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
     path = write_film(tmp_path / "a.mkv", LEVELS[:2])
     path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))

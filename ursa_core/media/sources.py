@@ -90,7 +90,9 @@ def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[fl
         stated: rates to be preferred where they say the same.
     """
     lengths = np.array(seconds)
-    short = float(np.sort(lengths)[len(lengths) // 10]) or float(lengths.mean())
+    if not lengths.any():  # all at one time
+        return (*stated, 25.0)[0], True
+    short = float(np.sort(lengths)[len(lengths) // 10]) or float(lengths[lengths > 0].min())
     lengths[-1] = max(lengths[-1], short)  # one that is cut short at the end is a frame as well
     total = float(lengths.sum())
     # Containers round times: the mean of many is nearer to what was meant.
