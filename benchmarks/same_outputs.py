@@ -103,7 +103,6 @@ def prepare(folder: Path) -> None:
     for name, kept in (("a.gif", frames), ("b.gif", frames[5:])):
         kept[0].save(clips / name, save_all=True, append_images=kept[1:], duration=125)
         clips.joinpath(name).with_suffix(".txt").write_text(f"stripes {name}")
-    frames[3].save(clips / "c.png")
 
 
 def plain(value: Any, folder: Path) -> Any:
