@@ -61,7 +61,7 @@ COMMANDS = [
     f"sample --from-file prompts.txt -o batch {HOW} --frames 5 --size 64x64 --batch-size 2",
     f"tokenize clips -o shards {TOKENIZE} --clips chunk --frames 5 --size 64x64 --fps 8",
     f"tokenize shapes:train --num 3 --seed 1 -o shapes {TOKENIZE}",
-    f"tokenize text.mkv -o film.safetensors {TOKENIZE}",
+    f"tokenize text.mkv -o film.safetensors {TOKENIZE} --frames 9",
     "tokenize --decode film.safetensors -o back.mkv --device cpu",
     f"eval shapes -o scores --limit 4 {HOW} --frames 9 --batch-size 2",
     "eval reconstruction text.mkv -o reconstruction --model nano --device cpu",
