@@ -59,7 +59,7 @@ def test_streams_that_lead_nowhere_end_nothing(
 def test_no_file_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     """Else what is printed would go into the first file that is opened."""
     program = (
-        "from ursa_cli import terminal; terminal.prepare()\n"
+        "from ursa_cli.terminal import streams; streams.prepare()\n"
         f"file = open({str(tmp_path / 'a')!r}, 'w'); assert file.fileno() > 2\n"
         "import os; print('lost'); os.write(2, b'lost'); file.write('kept')"
     )
@@ -148,7 +148,7 @@ def test_progress_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_logs_and_warnings_go_through_the_printer(tmp_path: Path) -> None:
     program = (
-        "from ursa_cli import terminal; terminal.prepare()\n"
+        "from ursa_cli.terminal import streams; streams.prepare()\n"
         "import logging, warnings\n"
         f"logging.getLogger('ursa_core.x').info('a %s', {TITLE!r})\n"
         f"logging.getLogger('other').warning({TITLE!r})\n"

@@ -40,7 +40,7 @@ def test_clips_are_sampled_and_models_trained_without_av(tiny_model, generator_r
     words = [str(tiny_model), str(tmp_path), generator_recipe, TOKENIZER]
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, *words],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[1] / "stand_ins",
         capture_output=True,
         text=True,
     )
