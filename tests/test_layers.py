@@ -16,8 +16,9 @@ batches media models path
 tokenizers tokens
 bundle
 worlds
-convert encoding recipe sampling evaluation
+convert encoding recipe sampling
 calibration clips training
+evaluation
 """
 CLI_FLOORS = """
 terminal

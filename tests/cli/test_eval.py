@@ -1,4 +1,4 @@
-"""`ursa eval` on the command line: shapes, and the figures that need no suite."""
+"""`ursa eval` on the command line: shapes, and the measures that need no suite."""
 
 import itertools
 import json
@@ -73,58 +73,84 @@ def test_two_runs_with_one_seed_agree_exactly(scored: Path, tmp_path: Path) -> N
     assert main(["eval", "compare", str(scored), str(tmp_path / "b")]) == 0
 
 
-def test_parts_run_alone_and_changed_clips_are_noticed(
-    scored: Path, tmp_path: Path, capsys: Captured
-) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(scored, out)
+@pytest.fixture
+def out(scored: Path, tmp_path: Path) -> Path:
+    """A copy of the scored clips."""
+    return shutil.copytree(scored, tmp_path / "out")
+
+
+def part(name: str, out: Path) -> int:
+    return main(["eval", "shapes", "-o", str(out), "--only", name, "--quiet"])
+
+
+def test_the_report_is_made_again_as_it_was(scored: Path, out: Path, capsys: Captured) -> None:
     (out / "report.json").unlink()
-    assert main(["eval", "shapes", "-o", str(out), "--only", "report", "--quiet"]) == 0
+    assert part("report", out) == 0
     assert capsys.readouterr().out.split() == [str(out / "report.json"), str(out / "report.html")]
     assert (out / "report.json").read_bytes() == (scored / "report.json").read_bytes()
+
+
+def test_changed_clips_are_noticed_and_scored_again(out: Path, capsys: Captured) -> None:
     clip = next((out / "samples" / "train").iterdir())
     write_media(clip, np.zeros((17, 64, 64, 3), np.uint8), 8.0)
-    assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 1
+    assert part("report", out) == 1
     assert "aren't those scored" in capsys.readouterr().err
-    assert main(["eval", "shapes", "-o", str(out), "--only", "score"]) == 0
-    assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 0
+    assert part("score", out) == 0
+    assert part("report", out) == 0
     assert "seen: nothing nothing nothing on black" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"format": 0}, "has format 0, this version reads 1"),
+        ({"samples": "0" * 16}, "aren't those scored"),
+        ({"samples": None}, "is damaged: samples"),
+        ({"verdicts": {}}, "is damaged: it has no verdict on 'heldout/"),
+        ({"verdicts": {"a.mp4": {"colour": "red"}}}, "is damaged: verdicts.a.mp4.background"),
+        ({"judge_on_rendered": None}, "is damaged: judge_on_rendered"),
+    ],
+)
+def test_damaged_scores_are_refused(
+    changed: dict[str, Any], words: str, out: Path, capsys: Captured
+) -> None:
     scores = out / "scores" / "scores.json"
-    content = json.loads(scores.read_text())
-    of_clips = content["verdicts"]
-    for changed, words in (
-        ({"format": 0}, "is of another version"),
-        ({"samples": None}, "aren't those scored"),
-        ({"verdicts": {}}, "are damaged"),
-        ({"verdicts": {name: {"colour": "red"} for name in of_clips}}, "are damaged"),
-        ({"judge_on_rendered": None}, "are damaged"),
-    ):
-        scores.write_text(json.dumps({**content, **changed}))
-        assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 1
-        assert words in capsys.readouterr().err
-    scores.unlink()
-    assert main(["eval", "shapes", "-o", str(out), "--only", "report"]) == 1
+    scores.write_text(json.dumps({**json.loads(scores.read_text()), **changed}))
+    assert part("report", out) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_parts_need_those_before_them(out: Path, tmp_path: Path, capsys: Captured) -> None:
+    (out / "scores" / "scores.json").unlink()
+    assert part("report", out) == 1
     assert "nothing was scored" in capsys.readouterr().err
-    assert main(["eval", "shapes", "-o", str(tmp_path / "new"), "--only", "score"]) == 1
+    assert part("score", tmp_path / "new") == 1
     assert "nothing was sampled" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
-def test_a_dry_run_and_a_folder_that_can_not_be_written(
-    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: Captured) -> None:
     out = tmp_path / "out"
     assert main(["eval", "shapes", "-o", str(out), *TRIAL, "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert len(told["items"]) == 4
     assert told["task"] == "eval shapes"
     assert not out.exists()
-    assert main(["eval", "shapes", "-o", str(out), *TRIAL, "--only", "sample", "--seed", "3"]) == 0
-    clips = sorted((out / "samples").rglob("*.mp4"))
-    content = clips[0].read_bytes()
-    clips[0].unlink()
-    assert main(["eval", "shapes", "-o", str(out), *TRIAL, "--only", "sample"]) == 0
-    assert clips[0].read_bytes() == content  # the folder's seed holds
+
+
+def test_the_seed_of_a_folder_holds(tmp_path: Path) -> None:
+    given = ["eval", "shapes", "-o", str(tmp_path), *TRIAL, "--limit", "1", "--only", "sample"]
+    assert main([*given, "--seed", "3"]) == 0
+    clip = min((tmp_path / "samples").rglob("*.mp4"))
+    content = clip.read_bytes()
+    clip.unlink()
+    assert main(given) == 0
+    assert clip.read_bytes() == content
+
+
+def test_disks_that_can_not_be_written_are_named(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     inside = tmp_path / "file" / "out"
     assert main(["eval", "shapes", "-o", str(inside), *TRIAL]) == 1
@@ -134,8 +160,7 @@ def test_a_dry_run_and_a_folder_that_can_not_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("ursa_core.media.writing._write_h264", full)
-    for clip in clips:
-        clip.unlink()
+    out = tmp_path / "out"
     assert main(["eval", "shapes", "-o", str(out), *TRIAL]) == 1
     assert "the disk is full" in capsys.readouterr().err
     assert not list((out / "samples").rglob("*.mp4"))
@@ -160,6 +185,10 @@ def test_reconstruction_measures_a_tokenizer(tmp_path: Path, capsys: Captured) -
         assert image.height == 2 * 64 + 3 * 4  # a clip above what came back
     assert main([*given, "-o", str(out)]) == 2
     assert "holds a report already" in capsys.readouterr().err
+
+
+def test_clips_that_can_not_be_used_are_left_out(tmp_path: Path, capsys: Captured) -> None:
+    given = ["eval", "reconstruction", "--device", "cpu", "--limit", "2"]
     films = tmp_path / "films"
     films.mkdir()
     write_media(films / "short.mp4", np.zeros((3, 64, 64, 3), np.uint8), 8.0)
@@ -172,6 +201,10 @@ def test_reconstruction_measures_a_tokenizer(tmp_path: Path, capsys: Captured) -
     report = report_of(tmp_path / "one")
     assert not report["complete"]
     assert report["notes"][-1] == "1 clips could not be used: films/short.mp4."
+
+
+def test_sizes_that_do_not_fit_are_refused(tmp_path: Path, capsys: Captured) -> None:
+    given = ["eval", "reconstruction", "--device", "cpu", "--limit", "2"]
     assert main([*given, "-o", str(tmp_path / "b"), "--size", "60x64"]) == 2
     assert "height of 60" in capsys.readouterr().err
 
@@ -190,7 +223,7 @@ def test_path_is_linear_on_real_tokens(tmp_path: Path) -> None:
     assert (out / "report.html").read_text().count("data:image/png") >= 1
 
 
-def test_videos_are_measured_and_damaged_ones_told_of(
+def test_videos_are_measured_and_damaged_ones_named(
     scored: Path, tmp_path: Path, capsys: Captured
 ) -> None:
     folder = tmp_path / "clips"

@@ -1,22 +1,25 @@
-"""Options that the suites of `ursa eval` share, and the folders of an evaluation."""
+"""Options of `ursa eval`: records of them, from whose fields the commands are made."""
 
+import inspect
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.sampling import SamplingOptions
-from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
+from ursa_core.files import check_products
 from ursa_core.parts import Shard, launched_shard, parse_shard
 
 SUITE_PANEL = "Suite"
 SCORER_PANEL = "Official scorer"
+CLIPS_PANEL = "Clips"
 PARTS = ("sample", "score", "report")
-
+RATIOS = ("1-1", "8-5", "7-4", "16-9")
+_MOST_CLIPS = 1_000_000
 
 Out = Annotated[
     Path,
@@ -30,153 +33,268 @@ Out = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="That those of the samples are derived from, 0 to 2^63 - 1.",
-        show_default="0",
-        rich_help_panel=SUITE_PANEL,
-    ),
-]
-Only = Annotated[
-    str | None,
-    typer.Option(
-        "--only",
-        metavar="PART",
-        help="Run one part: sample, score or report.",
-        show_default="all three",
-        rich_help_panel=SUITE_PANEL,
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="For trials: N prompts, 1 or more, a fixed random part of the suite.",
-        show_default="all",
-        rich_help_panel=SUITE_PANEL,
-    ),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard",
-        metavar="I/N",
-        help="Sample part I, 1 to N, of the files; score and report once all parts are there.",
-        show_default="by torchrun",
-        rich_help_panel=SUITE_PANEL,
-    ),
-]
-BatchSize = Annotated[
+MaxClips = Annotated[
     int,
     typer.Option(
+        "--limit",
         metavar="N",
-        help="Samples in one pass of the network, 1 to 1024; no result depends on it.",
-        rich_help_panel=SUITE_PANEL,
+        help="Clips at most, 1 to 1000000.",
+        rich_help_panel=CLIPS_PANEL,
     ),
 ]
-PromptsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--prompts",
-        metavar="KIND",
-        help="raw, or rewritten: the longer ones that the paper's best rows are sampled from.",
-        show_default="raw",
-        rich_help_panel=SUITE_PANEL,
-    ),
-]
-ScorerRepo = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Checkout of the official scorer.",
-        show_default=False,
-        rich_help_panel=SCORER_PANEL,
-    ),
-]
-ScorerPython = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PYTHON",
-        help="Python of the environment that the official scorer runs in.",
-        show_default=False,
-        rich_help_panel=SCORER_PANEL,
-    ),
-]
-
-
-def prepared(sampling: SamplingOptions, seed: int | None) -> SamplingOptions:
-    """Options of sampling with the suite's seed, checked; what is printed is set by them."""
-    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
-    chosen = replace(sampling, seed=seed)
-    chosen.check()
-    return chosen
 
 
 @dataclass(frozen=True)
-class Course:
-    """Which parts of an evaluation are run, on what.
+class EvalOptions:
+    """How a suite is run; None is the suite's own choice."""
 
-    Attributes:
-        parts: some of ``PARTS``, in their order.
-        folder: of the evaluation.
-        limit: prompts; None is what the folder was begun with, else all.
-        shard: to sample.
-        batch_size: samples in one pass.
+    out: Out
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Seed that those of the samples are derived from, 0 to 2^63 - 1.",
+            show_default="0",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only",
+            metavar="PART",
+            help="Run one part: sample, score or report.",
+            show_default="all three",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="For trials: N prompts, 1 or more, a fixed random part of the suite.",
+            show_default="all",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Sample part I, 1 to N, of the files; score and report once all parts are there.",
+            show_default="by torchrun",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Samples per pass of the network, 1 to 1024; no result depends on it.",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = 1
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="KIND",
+            help="raw, or rewritten: the longer ones that the paper's best rows are sampled from.",
+            show_default="raw",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The official cropped images.",
+            show_default="those of the ratio in --scorer-repo",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    ratio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="R",
+            help="Ratio of the images: 1-1, 8-5 (512x320), 7-4 or 16-9.",
+            show_default="8-5",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Length of each clip, above 0 to 600, to the nearest frame; the official "
+            "scorer is for 5 and more.",
+            show_default="10",
+            rich_help_panel=SUITE_PANEL,
+        ),
+    ] = None
+    detector: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Weights of the official detector, by download_models.sh of the checkout.",
+            show_default="the checkout",
+            rich_help_panel=SCORER_PANEL,
+        ),
+    ] = None
+    scorer_repo: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Checkout of the official scorer.",
+            show_default=False,
+            rich_help_panel=SCORER_PANEL,
+        ),
+    ] = None
+    scorer_python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="Python of the environment that the official scorer runs in.",
+            show_default=False,
+            rich_help_panel=SCORER_PANEL,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse options that can't be, or that don't go together.
+
+        Raises:
+            UsageError: There is one.
+        """
+        require = options.require
+        require(self.only in (None, *PARTS), "--only", self.only, "sample, score or report")
+        require(self.limit is None or self.limit >= 1, "--limit", self.limit, "1 or more")
+        require(1 <= self.batch_size <= 1024, "--batch-size", self.batch_size, "1 to 1024")
+        kinds, ratios = (None, "raw", "rewritten"), (None, *RATIOS)
+        require(self.prompts in kinds, "--prompts", self.prompts, "raw or rewritten")
+        require(self.ratio in ratios, "--ratio", self.ratio, " or ".join(RATIOS))
+        in_range = self.seconds is None or 0 < self.seconds <= 600
+        require(in_range, "--seconds", self.seconds, "above 0 to 600")
+        check_folder(self.out)
+        if self.out.suffix and not self.out.exists():
+            raise _no_folder(self.out)
+        if self.part.count > 1 and self.only not in (None, "sample"):
+            raise UsageError(
+                f"--shard is for samples, and --only {self.only} needs them all",
+                "leave --shard out",
+            )
+
+    @property
+    def part(self) -> Shard:
+        """Part of the files that this process samples."""
+        if self.shard is not None:
+            return parse_shard(self.shard)
+        return launched_shard(os.environ) or Shard()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the evaluation that run, in their order; one of several shards only samples."""
+        if self.part.count > 1:
+            return ("sample",)
+        return PARTS if self.only is None else (self.only,)
+
+
+@dataclass(frozen=True)
+class ClipsOptions:
+    """Which clips are measured, on which model; None is the model's own."""
+
+    out: Out
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help="Folders or files of videos and images, or shapes:heldout, clips of the "
+            "procedural world.",
+        ),
+    ] = field(default_factory=lambda: ["shapes:heldout"])
+    model: options.Model = options.DEFAULT_MODEL
+    limit: MaxClips = 64
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames",
+            metavar="N",
+            help="Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
+            show_default="the model's",
+            rich_help_panel=CLIPS_PANEL,
+        ),
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Height and width in pixels to scale and crop to.",
+            show_default="the model's",
+            rich_help_panel=CLIPS_PANEL,
+        ),
+    ] = None
+    device: options.Device = "auto"
+    as_json: options.Json = False
+    quiet: options.Quiet = False
+    force: options.Force = False
+
+
+def parameters(record: type, names: Collection[str] | None = None) -> list[inspect.Parameter]:
+    """Parameters of a command, as Typer reads them, from the fields of a record of options.
+
+    Args:
+        record: Dataclass whose fields have annotations of Typer.
+        names: Fields to take; None takes all.
     """
 
-    parts: tuple[str, ...]
-    folder: Path
-    limit: int | None
-    shard: Shard
-    batch_size: int
+    def default(of: Any) -> Any:
+        if of.default_factory is not MISSING:
+            return of.default_factory()
+        return inspect.Parameter.empty if of.default is MISSING else of.default
 
-    @property
-    def samples(self) -> Path:
-        """Folder of the files that are scored; nothing else is in it."""
-        return self.folder / "samples"
+    hints = get_type_hints(record, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        inspect.Parameter(each.name, keyword, default=default(each), annotation=hints[each.name])
+        for each in fields(record)
+        if names is None or each.name in names
+    ]
 
-    @property
-    def records(self) -> Path:
-        """Folder of the manifest and of what the suite was begun with."""
-        return self.folder / "records"
 
-    @property
-    def scores(self) -> Path:
-        """Folder of what the scorer wrote."""
-        return self.folder / "scores"
+def with_parameters(
+    command: Callable[..., None], taken: list[inspect.Parameter]
+) -> Callable[..., None]:
+    """The command with a signature that Typer reads its options from."""
+    vars(command)["__signature__"] = inspect.Signature(taken)
+    command.__annotations__ = {each.name: each.annotation for each in taken}
+    return command
 
 
 def check_folder(out: Path) -> None:
-    """Refuse what can't be the folder of an evaluation.
-
-    Raises:
-        UsageError: it is a file, or its name is no name.
-    """
+    """Refuse what can't be the folder of an evaluation; raises `UsageError`."""
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")
+        raise _no_folder(out)
 
 
-def course(
-    out: Path, only: str | None, limit: int | None, shard: str | None, batch_size: int
-) -> Course:
-    """The course that options ask for; a shard is only sampled.
+def check_report(out: Path, limit: int, force: bool, *products: str) -> None:
+    """Refuse a folder whose report would be replaced, and a number of clips out of range.
+
+    Args:
+        out: Folder to write to.
+        limit: Largest number of clips.
+        force: Replace what is there.
+        products: Names of files and folders that are written before the report and its page.
 
     Raises:
-        UsageError: options that can't be, or that don't go together.
+        UsageError: The folder or the number can't be.
     """
-    options.require(only is None or only in PARTS, "--only", only, "sample, score or report")
-    options.require(limit is None or limit >= 1, "--limit", limit, "1 or more")
-    options.require(1 <= batch_size <= 1024, "--batch-size", batch_size, "1 to 1024")
+    from ursa_core.evaluation.reports.report import PAGE, REPORT
+
+    options.require(1 <= limit <= _MOST_CLIPS, "--limit", limit, f"1 to {_MOST_CLIPS}")
     check_folder(out)
-    if out.suffix and not out.exists():
-        raise UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")
-    launched = launched_shard(os.environ)
-    part = parse_shard(shard) if shard is not None else launched or Shard()
-    if part.count > 1 and only not in (None, "sample"):
-        raise UsageError(
-            f"--shard is for samples, and --only {only} needs them all", "leave --shard out"
-        )
-    parts = ("sample",) if part.count > 1 else PARTS if only is None else (only,)
-    return Course(parts, out, limit, part, batch_size)
+    check_products(out, (*products, PAGE, REPORT), force)
+
+
+def _no_folder(out: Path) -> UsageError:
+    return UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")

@@ -15,7 +15,7 @@ from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.evaluation.measures.fvd import I3D, frechet_distance
 from ursa_core.evaluation.measures.lpips import Lpips
 from ursa_core.evaluation.measures.reconstruction import Networks
-from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile, fill_
+from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile
 from ursa_core.grids import PixelShape
 
 Captured = pytest.CaptureFixture[str]
@@ -154,13 +154,24 @@ def test_damaged_and_other_weights_are_refused(hub: Path, tmp_path: Path, capsys
         assert main(given) == 1
         error, hint = capsys.readouterr().err.splitlines()
         assert "alexnet-owt-7be5be79.pth can't be read" in error
-        assert hint.startswith("hint: get it anew from https://")
+        assert hint.startswith("hint: get it again from https://")
     torch.save([1, 2], LPIPS.path)
     with pytest.raises(CheckpointError, match="holds no tensors by name"):
-        LPIPS.read()
-    tensors = dict(Lpips().state_dict())
-    with pytest.raises(CheckpointError, match=r"another file: features\.0\.weight is \[2\]"):
-        fill_(Lpips(), {**tensors, "features.0.weight": torch.zeros(2)}, LPIPS)
-    del tensors["features.10.bias"]
-    with pytest.raises(CheckpointError, match=r"it has no features\.10\.bias"):
-        fill_(Lpips(), tensors, LPIPS)
+        Lpips.load(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        ("features.0.weight", torch.zeros(2), r"another file: .*features\.0\.weight.*\[2\]"),
+        ("features.10.bias", None, r"it has no features\.10\.bias"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    name: str, tensor: torch.Tensor | None, words: str, hub: Path
+) -> None:
+    save(Lpips(), LPIPS)
+    tensors = {**torch.load(LPIPS.path), name: tensor}
+    torch.save({k: v for k, v in tensors.items() if v is not None}, LPIPS.path)
+    with pytest.raises(CheckpointError, match=words):
+        Lpips.load(torch.device("cpu"))

@@ -4,6 +4,7 @@ import base64
 import html.parser
 import io
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,10 @@ DAMAGED = (
         ('{"scores": []}', "is no report of ursa eval"),
         ('{"format": 2}', "has format 2, this version reads 1"),
         ('{"format": 1, "suite": "a"}', "is damaged"),
-        (DAMAGED % ('"many"', "{}"), "'many' is no figure"),
+        (DAMAGED % ('"many"', "{}"), "damaged: scores.0.value: Input should be a valid number"),
         (DAMAGED % ("NaN", "{}"), "isn't finite"),
-        (DAMAGED % ("1", '{"a": "x"}'), "'x' is no figure"),
-        (DAMAGED % ("1", "3"), "is damaged"),
+        (DAMAGED % ("1", '{"a": "x"}'), "damaged: samples.0.values.a"),
+        (DAMAGED % ("1", "3"), "damaged: samples.0.values"),
     ],
 )
 def test_other_files_are_no_reports(content: str | None, words: str, tmp_path: Path) -> None:
@@ -102,7 +103,9 @@ def test_other_files_are_no_reports(content: str | None, words: str, tmp_path: P
     assert caught.value.hint
 
 
-def test_the_page_needs_nothing_else_and_shows_pictures(tmp_path: Path) -> None:
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    """The page of ten samples, the first of which is missing, with a plot of its own."""
     made = report([True, False] * 5, [float(k) for k in range(10)])
     rng = np.random.default_rng(0)
     samples = tmp_path / "samples"
@@ -113,6 +116,10 @@ def test_the_page_needs_nothing_else_and_shows_pictures(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(plot, "png")
     page = Page()
     page.feed(write_page(tmp_path, made, samples, {"extra": plot.getvalue()}).read_text())
+    return page
+
+
+def test_the_page_needs_nothing_else_and_shows_pictures(page: Page) -> None:
     assert not page.loaded
     sizes = []
     for source in page.pictures:
@@ -122,60 +129,103 @@ def test_the_page_needs_nothing_else_and_shows_pictures(tmp_path: Path) -> None:
             sizes.append(image.size)
     assert (4, 4) in sizes
     assert sizes.count((48 * 5 + 8, 32 + 8)) == 8  # strips of best, median, worst; one is missing
+
+
+def test_the_page_shows_what_a_reader_must_know(page: Page) -> None:
     text = " ".join(page.texts)
     for words in ("12.5 %", "missing", "<ours>", "a <b>0</b> & more", "Incomplete", "judge: 0.4 %"):
         assert words in text
     assert "00.mp4 doesn't exist" in text
+
+
+def test_best_median_and_worst_samples_are_chosen() -> None:
+    made = report([True, False] * 5, [float(k) for k in range(10)])
     names = {title: [s.name for s in group] for title, group in chosen(made.samples).items()}
     assert names["Best"] == ["09.mp4", "08.mp4", "07.mp4"]
     assert names["Worst"] == ["00.mp4", "01.mp4", "02.mp4"]
     assert len({name for group in names.values() for name in group}) == 9
 
 
-def test_differences_have_intervals_and_name_what_changed(tmp_path: Path, capsys: Captured) -> None:
+@dataclass(frozen=True)
+class Pair:
+    """Two reports: 60 samples, of which some become right, and all gain 0.3 of the error."""
+
+    before: np.ndarray
+    after: np.ndarray
+    a: Report
+    b: Report
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
     rng = np.random.default_rng(1)
     before = rng.random(60) < 0.4
     after = before | (rng.random(60) < 0.6)
     values = rng.normal(0, 1, 60)
     a = report(before.tolist(), values.tolist())
-    b = report(after.tolist(), (values + 0.3).tolist(), seed=4)
-    colour, error, lost = compare(a, b).differences
+    return Pair(before, after, a, report(after.tolist(), (values + 0.3).tolist(), seed=4))
+
+
+@pytest.fixture
+def written(pair: Pair, tmp_path: Path) -> list[str]:
+    """The command that compares them."""
+    for name, each in (("a", pair.a), ("b", pair.b)):
+        write_report(tmp_path / name, each)
+    return ["eval", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
+
+
+def test_shares_are_compared_pair_by_pair(pair: Pair) -> None:
+    colour = compare(pair.a, pair.b).differences[0]
     assert colour.interval is not None
     assert colour.interval.low > 0.1
-    assert colour.interval.value == pytest.approx(after.mean() - before.mean())
+    assert colour.interval.value == pytest.approx(pair.after.mean() - pair.before.mean())
     assert colour.p is not None
     assert colour.p < 1e-4
-    assert colour.gained == tuple(f"{k:02d}.mp4" for k in np.flatnonzero(after & ~before))
+    changed = np.flatnonzero(pair.after & ~pair.before)
+    assert colour.gained == tuple(f"{k:02d}.mp4" for k in changed)
     assert colour.lost == ()
-    most = error.gained[0]
+
+
+def test_means_are_compared_pair_by_pair(pair: Pair) -> None:
+    _, error, lost = compare(pair.a, pair.b).differences
     assert len(error.gained) == 60
     assert error.interval is not None
     assert error.interval.value == pytest.approx(0.3)
     assert error.p is None
     assert (lost.a, lost.interval) == (None, None)
-    same = compare(a, a).differences[0]
+
+
+def test_a_report_does_not_differ_from_itself(pair: Pair) -> None:
+    same = compare(pair.a, pair.a).differences[0]
     assert same.interval is not None
     assert same.interval.low <= 0 <= same.interval.high
     assert same.p == 1.0
 
-    for name, each in (("a", a), ("b", b)):
-        (tmp_path / name).mkdir()
-        write_report(tmp_path / name, each)
+
+def test_the_command_prints_and_draws_differences(
+    pair: Pair, written: list[str], tmp_path: Path, capsys: Captured
+) -> None:
     plot = tmp_path / "plot.png"
-    given = ["eval", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
-    assert main([*given, "--plot", str(plot)]) == 0
+    assert main([*written, "--plot", str(plot)]) == 0
     shown = capsys.readouterr().out
     assert " *" in shown
     assert "colour, gained: " in shown
-    assert f"error, gained: {most}, " in shown
+    assert f"error, gained: {compare(pair.a, pair.b).differences[1].gained[0]}, " in shown
     assert "seed: 0 and 4" in shown
     with Image.open(plot) as image:
         assert image.width > 300
-    assert main([*given, "--json"]) == 0
+    assert main([*written, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["differences"][0]["num"] == 60
-    assert main([*given, "--plot", str(plot)]) == 2
+
+
+def test_the_command_replaces_no_plot_and_needs_reports(
+    written: list[str], tmp_path: Path, capsys: Captured
+) -> None:
+    plot = tmp_path / "plot.png"
+    plot.touch()
+    assert main([*written, "--plot", str(plot)]) == 2
     assert "exists already" in capsys.readouterr().err
-    assert main([*given[:3], str(tmp_path)]) == 1
+    assert main([*written[:3], str(tmp_path)]) == 1
     assert "there is no report" in capsys.readouterr().err
 
 

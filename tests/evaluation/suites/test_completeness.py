@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ursa_cli.commands.evaluate.eval_run import case_twins
 from ursa_core.evaluation.suites import completeness, vbench
 from ursa_core.evaluation.suites.completeness import Fault, check, refuse
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite
@@ -82,10 +81,10 @@ def test_disks_that_do_not_tell_cases_apart_are_found(
     monkeypatch.setattr(Path, "exists", lower)
     assert not completeness.distinguishes_case(tmp_path)
     assert not list(tmp_path.iterdir())
-    twins = case_twins(vbench.plan())
+    twins = completeness.case_twins(vbench.plan())
     assert twins is not None
     assert twins[0].lower() == twins[1].lower()
-    assert case_twins(vbench.plan(limit=3)) is None
+    assert completeness.case_twins(vbench.plan(limit=3)) is None
 
 
 def test_the_digest_changes_with_the_files(suite: Suite, tmp_path: Path) -> None:

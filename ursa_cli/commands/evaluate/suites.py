@@ -1,198 +1,192 @@
-"""`ursa eval vbench|vbench-i2v|vbench-long`: video suites that official code scores."""
+"""The suites of `ursa eval`: a table of them, and the command that each of them becomes."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ursa_cli.commands.evaluate import eval_run
-from ursa_cli.options import evaluation as shared
+from ursa_cli.options import evaluation
 from ursa_cli.options import sampling as of_sampling
-from ursa_cli.options import shared as options
+from ursa_cli.options.evaluation import EvalOptions
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.evaluation.suites.suite import Prompts
+    from ursa_core.evaluation.suites.suite import Suite
 
-_LONG_SECONDS = 10.0
-
-
-def kind(prompts: object) -> "Prompts":
-    """The kind of prompts that is asked for."""
-    options.require(prompts in (None, "raw", "rewritten"), "--prompts", prompts, "raw or rewritten")
-    return "rewritten" if prompts == "rewritten" else "raw"
+_SHARED = ("out", "seed", "only", "limit", "shard")
+_SCORER = ("scorer_repo", "scorer_python")
 
 
-@of_sampling.spread
-def vbench(
-    out: shared.Out,
-    sampling: of_sampling.SamplingOptions,
-    seed: shared.Seed = None,
-    only: shared.Only = None,
-    limit: shared.Limit = None,
-    shard: shared.ShardOption = None,
-    batch_size: shared.BatchSize = 1,
-    prompts: shared.PromptsOption = None,
-    scorer_repo: shared.ScorerRepo = None,
-    scorer_python: shared.ScorerPython = None,
-) -> None:
-    """Score a model by VBench: text to video, 6,220 files, 16 dimensions.
+@dataclass(frozen=True)
+class SuiteCommand:
+    """A suite as a command.
 
-    Examples:
-      ursa eval vbench --only sample --prompts rewritten --shard 1/4 -o vbench
-
-      ursa eval vbench -o vbench --scorer-repo VBench --scorer-python env/bin/python
+    Attributes:
+        name: Name of the suite and of its command.
+        help: Help of the command.
+        plan: Function from the options to the files of the suite.
+        own: Options that it has besides those of every suite.
+        of_images: Whether its files are images, not videos.
     """
-    sampling = shared.prepared(sampling, seed)
-    course = shared.course(out, only, limit, shard, batch_size)
-    from ursa_cli.commands.evaluate.official import Official
-    from ursa_cli.eval_tasks import EvalTask
-    from ursa_core.evaluation.official import reports as official_reports
-    from ursa_core.evaluation.suites.vbench import plan
 
-    kind(prompts)
-    begun = eval_run.begun_with(course, "vbench", limit=limit, prompts=prompts)
-    suite = plan(kind(begun["prompts"]), begun["limit"])
-    Official(
-        course,
-        suite,
-        sampling,
-        begun,
-        lambda model, placed: EvalTask(suite.name, model, placed, batch_size),
-        scorer_repo,
-        scorer_python,
-        lambda settings: official_reports.vbench_report(suite, settings, course.scores),
-    ).run()
+    name: str
+    help: str
+    plan: "Callable[[EvalOptions], Suite]"
+    own: tuple[str, ...]
+    of_images: bool = False
+
+    @property
+    def is_official(self) -> bool:
+        """Whether official code scores it, not this package."""
+        return "scorer_repo" in self.own
 
 
-@of_sampling.spread
-def vbench_i2v(
-    out: shared.Out,
-    sampling: of_sampling.SamplingOptions,
-    seed: shared.Seed = None,
-    only: shared.Only = None,
-    limit: shared.Limit = None,
-    shard: shared.ShardOption = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="The official cropped images.",
-            show_default="those of the ratio in --scorer-repo",
-            rich_help_panel=shared.SUITE_PANEL,
-        ),
-    ] = None,
-    ratio: Annotated[
-        str | None,
-        typer.Option(
-            metavar="R",
-            help="Of the images: 1-1, 8-5 (512x320), 7-4 or 16-9.",
-            show_default="8-5",
-            rich_help_panel=shared.SUITE_PANEL,
-        ),
-    ] = None,
-    scorer_repo: shared.ScorerRepo = None,
-    scorer_python: shared.ScorerPython = None,
-) -> None:
-    """Score a model by VBench-I2V: image to video, 5,590 files, 9 dimensions.
+def command_of(suite: SuiteCommand) -> Callable[..., None]:
+    """The command of a suite, with the options that the suite has."""
 
-    The images are in no package: download_data.sh in the checkout of VBench fetches them.
+    def run(*, sampling: of_sampling.SamplingOptions, **given: Any) -> None:
+        from ursa_cli.commands.evaluate.parts import SuiteRun
 
-    Examples:
-      ursa eval vbench-i2v --only sample --scorer-repo VBench -o i2v
+        SuiteRun(suite, EvalOptions(**given), sampling).run()
 
-      ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
-    """
-    sampling = shared.prepared(sampling, seed)
-    course = shared.course(out, only, limit, shard, 1)
-    from ursa_cli.commands.evaluate.official import Official
-    from ursa_cli.eval_tasks import ImageTask
-    from ursa_core.evaluation.official import reports as official_reports
-    from ursa_core.evaluation.suites.vbench import RATIOS, plan_i2v
+    out, *own = evaluation.parameters(EvalOptions, (*_SHARED, *suite.own))
+    sampling = inspect.Parameter("sampling", inspect.Parameter.KEYWORD_ONLY)
+    return of_sampling.spread(evaluation.with_parameters(run, [out, sampling, *own]))
 
-    options.require(ratio in (None, *RATIOS), "--ratio", ratio, " or ".join(RATIOS))
-    where = None if images is None else str(images)
-    begun = eval_run.begun_with(course, "vbench-i2v", limit=limit, ratio=ratio, images=where)
-    chosen = begun["ratio"] or "8-5"
-    if begun["images"] is None and scorer_repo is None:
+
+def _shapes(chosen: EvalOptions) -> "Suite":
+    from ursa_core.evaluation.suites import shapes
+
+    return shapes.plan(chosen.limit)
+
+
+def _vbench(chosen: EvalOptions) -> "Suite":
+    from ursa_core.evaluation.suites import vbench
+
+    return vbench.plan(chosen.prompts or "raw", chosen.limit)
+
+
+def _vbench_long(chosen: EvalOptions) -> "Suite":
+    from ursa_core.evaluation.suites import vbench
+
+    return vbench.plan(chosen.prompts or "raw", chosen.limit, long=True)
+
+
+def _vbench_i2v(chosen: EvalOptions) -> "Suite":
+    from ursa_core.evaluation.suites import vbench
+
+    images = chosen.images
+    if images is None:
+        if chosen.scorer_repo is None:
+            raise UsageError(
+                "the images of VBench-I2V are in its checkout, and none is given",
+                "git clone https://github.com/Vchitect/VBench, run "
+                "vbench2_beta_i2v/download_data.sh there, and give --scorer-repo",
+            )
+        inside = Path("vbench2_beta_i2v") / "data" / "crop" / (chosen.ratio or "8-5")
+        images = chosen.scorer_repo / inside
+    return vbench.plan_i2v(images, chosen.limit)
+
+
+def _geneval(chosen: EvalOptions) -> "Suite":
+    from ursa_core.evaluation.suites import geneval
+
+    return geneval.plan(chosen.prompts or "raw", chosen.limit)
+
+
+def _dpg(chosen: EvalOptions) -> "Suite":
+    from ursa_core.evaluation.suites import dpg
+
+    if chosen.scorer_repo is None:
         raise UsageError(
-            "the images of VBench-I2V are in its checkout, and none is given",
-            "git clone https://github.com/Vchitect/VBench, run "
-            "vbench2_beta_i2v/download_data.sh there, and give --scorer-repo",
+            "the prompts of DPG-Bench are in its checkout, and none is given",
+            "git clone https://github.com/TencentQQGYLab/ELLA, and give --scorer-repo",
         )
-    inside = Path("vbench2_beta_i2v") / "data" / "crop" / chosen
-    suite = plan_i2v(Path(begun["images"] or (scorer_repo or Path()) / inside), begun["limit"])
-    Official(
-        course,
-        suite,
-        sampling,
-        begun,
-        lambda model, placed: ImageTask(suite.name, model, placed, 1),
-        scorer_repo,
-        scorer_python,
-        lambda settings: official_reports.vbench_report(suite, settings, course.scores),
-        {"ratio": chosen},
-    ).run()
+    return dpg.plan(chosen.scorer_repo, chosen.limit)
 
 
-@of_sampling.spread
-def vbench_long(
-    out: shared.Out,
-    sampling: of_sampling.SamplingOptions,
-    seed: shared.Seed = None,
-    only: shared.Only = None,
-    limit: shared.Limit = None,
-    shard: shared.ShardOption = None,
-    prompts: shared.PromptsOption = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S",
-            help="Length of each clip, above 0 to 600, to the nearest frame; the official "
-            "scorer is for 5 and more.",
-            show_default=f"{_LONG_SECONDS:g}",
-            rich_help_panel=shared.SUITE_PANEL,
-        ),
-    ] = None,
-    scorer_repo: shared.ScorerRepo = None,
-    scorer_python: shared.ScorerPython = None,
-) -> None:
-    """Score a model by VBench-Long: clips that are extended, as `ursa extend` does.
+SUITES = (
+    SuiteCommand(
+        "shapes",
+        """Score colour, shape, motion and background of clips of the procedural world.
 
-    Examples:
-      ursa eval vbench-long --only sample --seconds 10 -o long
+        A judge reads the four from the pixels. Combinations held out of training
+        stand apart from as many that training saw (--limit counts each), and the
+        judge's own error on rendered clips is stated.
 
-      ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
-    """
-    sampling = shared.prepared(sampling, seed)
-    course = shared.course(out, only, limit, shard, 1)
-    in_range = seconds is None or 0 < seconds <= 600
-    options.require(in_range, "--seconds", seconds, "above 0 to 600")
-    from ursa_cli.commands.evaluate.official import Official
-    from ursa_cli.eval_tasks import EvalTask, LongTask
-    from ursa_cli.sample_plan import PlacedModel
-    from ursa_core.evaluation.official import reports as official_reports
-    from ursa_core.evaluation.suites.vbench import plan
+        Examples:
+          ursa eval shapes --model nano -o shapes
 
-    kind(prompts)
-    begun = eval_run.begun_with(
-        course, "vbench-long", limit=limit, prompts=prompts, seconds=seconds
-    )
-    suite = plan(kind(begun["prompts"]), begun["limit"], long=True)
-    length = float(begun["seconds"] or _LONG_SECONDS)
+          ursa eval shapes --model nano --limit 24 --steps 8 -o trial
+        """,
+        _shapes,
+        ("batch_size",),
+    ),
+    SuiteCommand(
+        "vbench",
+        """Score a model by VBench: text to video, 6,220 files, 16 dimensions.
 
-    def task(model: PlacedModel, placed: of_sampling.SamplingOptions) -> EvalTask:
-        fps = placed.fps or model.found.settings.fps
-        rounds = course.records / "rounds"
-        return LongTask(suite.name, model, placed, round(length * fps), rounds)
+        Examples:
+          ursa eval vbench --only sample --prompts rewritten --shard 1/4 -o vbench
 
-    Official(
-        course,
-        suite,
-        sampling,
-        begun,
-        task,
-        scorer_repo,
-        scorer_python,
-        lambda settings: official_reports.vbench_report(suite, settings, course.scores),
-    ).run()
+          ursa eval vbench -o vbench --scorer-repo VBench --scorer-python env/bin/python
+        """,
+        _vbench,
+        ("batch_size", "prompts", *_SCORER),
+    ),
+    SuiteCommand(
+        "vbench-i2v",
+        """Score a model by VBench-I2V: image to video, 5,590 files, 9 dimensions.
+
+        The images are in no package: download_data.sh in the checkout of VBench fetches them.
+
+        Examples:
+          ursa eval vbench-i2v --only sample --scorer-repo VBench -o i2v
+
+          ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
+        """,
+        _vbench_i2v,
+        ("images", "ratio", *_SCORER),
+    ),
+    SuiteCommand(
+        "vbench-long",
+        """Score a model by VBench-Long: clips that are extended, as `ursa extend` does.
+
+        Examples:
+          ursa eval vbench-long --only sample --seconds 10 -o long
+
+          ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
+        """,
+        _vbench_long,
+        ("prompts", "seconds", *_SCORER),
+    ),
+    SuiteCommand(
+        "geneval",
+        """Score a model by GenEval: text to image, 553 prompts, four images each, six tags.
+
+        Examples:
+          ursa eval geneval --only sample --prompts rewritten -o geneval
+
+          ursa eval geneval -o geneval --scorer-repo code --scorer-python env/bin/python
+        """,
+        _geneval,
+        ("batch_size", "prompts", "detector", *_SCORER),
+        of_images=True,
+    ),
+    SuiteCommand(
+        "dpg",
+        """Score a model by DPG-Bench: text to image, 1,065 grids of four square images.
+
+        Its prompts are read from the checkout of ELLA, so sampling needs --scorer-repo, too.
+
+        Examples:
+          ursa eval dpg --only sample --scorer-repo ELLA --size 1024x1024 -o dpg
+
+          ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python env/bin/python
+        """,
+        _dpg,
+        _SCORER,
+        of_images=True,
+    ),
+)

@@ -1,7 +1,7 @@
-"""FVD: how far two sets of clips are, by what a network for actions makes of them.
+"""FVD: distance of two sets of clips in the features of a network for actions.
 
-The Fréchet distance of I3D's 400 logits (Unterthiner et al., 2018; Carreira and Zisserman, 2017),
-of clips scaled to 224×224. Few clips make it large, so compare only what has as many.
+The Fréchet distance of I3D's 400 logits (Unterthiner et al., 2018; Carreira and Zisserman, 2017)
+on clips scaled to 224×224. Few clips make it large: compare only sets of one size.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ursa_core.evaluation.measures.weight_files import FVD, fill_
+from ursa_core.evaluation.measures.weight_files import FVD
 from ursa_core.media import Frames, to_video
 
 MIN_FRAMES = 9
-"""Fewer leave nothing to take the mean of: I3D has a stride of 8 and a window of 2 behind it."""
+"""Smallest number: I3D has a temporal stride of 8 and averages windows of 2 after it."""
 _SIDE_PX = 224
 
 Shape = tuple[int, int, int]
@@ -107,9 +107,9 @@ class I3D(nn.Module):
 
     @staticmethod
     def load(device: torch.device) -> "I3D":
-        """The network with its weights; raises ``CheckpointError`` where they are others."""
+        """The network with its weights; raises `CheckpointError` where they are others."""
         made = I3D()
-        fill_(made, FVD.read(), FVD)
+        FVD.load_into_(made)
         return made.eval().to(device)
 
     def forward(self, video: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ def frechet_distance(a: Sequence[Array], b: Sequence[Array]) -> float:
     """|μ_a − μ_b|² + tr A + tr B − 2 tr √(A B) of the means and covariances of two sets.
 
     Args:
-        a: vectors, 2 or more.
-        b: likewise, of the same length.
+        a: Vectors of one set, 2 or more.
+        b: Vectors of the other set, 2 or more, of the same length.
     """
     x, y = np.stack(a), np.stack(b)
     far = float(np.square(x.mean(0) - y.mean(0)).sum())

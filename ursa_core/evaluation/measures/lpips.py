@@ -1,7 +1,7 @@
-"""LPIPS: how different two frames look to a network that knows images (Zhang et al., 2018).
+"""LPIPS: perceptual distance of two frames (Zhang et al., 2018).
 
 Version 0.1 with AlexNet: differences of normalised features after each of its five convolutions,
-weighed by the published heads, which come with torchmetrics.
+weighted by the published heads, which come with torchmetrics.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ursa_core.errors import ShapeError
-from ursa_core.evaluation.measures.weight_files import LPIPS, fill_, read_tensors
+from ursa_core.evaluation.measures.weight_files import LPIPS, read_tensors
 from ursa_core.media import Frames, to_float
 
 MIN_SIDE_PX = 31
-"""Below it nothing is left for the last convolutions."""
+"""Smallest side; below it nothing is left for the last convolutions."""
 _CHUNK = 16
 _EPSILON = 1e-8
 _WIDTHS = (64, 192, 384, 256, 256)
@@ -49,11 +49,11 @@ class Lpips(nn.Module):
         """The network with its weights.
 
         Raises:
-            CheckpointError: they aren't readable, or are others.
+            CheckpointError: The weights can't be read, or are others.
         """
         made = Lpips()
-        fill_(made, LPIPS.read(), LPIPS)
-        tensors = read_tensors(_heads_file(), "install torchmetrics anew")
+        LPIPS.load_into_(made)
+        tensors = read_tensors(_heads_file(), "install torchmetrics again")
         made.heads = [tensors[f"lin{k}.model.1.weight"].to(device) for k in range(len(_WIDTHS))]
         return made.eval().to(device)
 
@@ -62,7 +62,7 @@ class Lpips(nn.Module):
         """Mean distance of the frames of two clips of one shape; 0 is none.
 
         Raises:
-            ShapeError: they are too small.
+            ShapeError: They are too small.
         """
         if min(a.shape[1:3]) < MIN_SIDE_PX:
             raise ShapeError(

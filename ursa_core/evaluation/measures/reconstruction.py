@@ -1,40 +1,27 @@
 """What a tokenizer keeps of videos and images, and how it uses its codes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ursa_core import __version__
+from ursa_core.evaluation.measures.clips import Clips
 from ursa_core.evaluation.measures.fvd import I3D, MIN_FRAMES, Array, frechet_distance
 from ursa_core.evaluation.measures.lpips import MIN_SIDE_PX, Lpips
 from ursa_core.evaluation.measures.videos import flicker
 from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile
+from ursa_core.evaluation.records import made
+from ursa_core.evaluation.reports.report import Report, Sample, Score
 from ursa_core.grids import PixelShape
-from ursa_core.media import Frames, to_video
+from ursa_core.media import Frames, contact_sheet, to_video, write_media
 from ursa_core.media.quality import psnr, ssim
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """A clip beside what came back of it.
-
-    Attributes:
-        psnr: in dB, mean over frames.
-        ssim: mean over frames.
-        flicker: mean change of a pixel from frame to frame beyond the clip's own, in levels.
-        lpips: mean over frames, None without its weights.
-        num_codes: that it was stored in.
-        num_pixels: of all its frames.
-    """
-
-    psnr: float
-    ssim: float
-    flicker: float
-    lpips: float | None
-    num_codes: int
-    num_pixels: int
+_UNITS = {"psnr": "dB", "ssim": "", "flicker": "levels", "lpips": ""}
 
 
 class CodeUse:
@@ -54,13 +41,13 @@ class CodeUse:
 
     @property
     def perplexity(self) -> float:
-        """Codes that would tell as much if all occurred alike: exp of the entropy."""
+        """Number of codes that are as uncertain if all are as frequent: exp of the entropy."""
         share = self.counts[self.counts > 0].double() / self.counts.sum()
         return float(torch.exp(-(share * share.log()).sum()))
 
     @property
     def entropy_bits(self) -> float:
-        """Bits that a code takes at least, coded by how often each occurs."""
+        """Least bits per code, coded by how often each occurs."""
         return float(np.log2(self.perplexity))
 
 
@@ -68,11 +55,11 @@ class Networks:
     """The networks for LPIPS and FVD whose weights are there.
 
     Args:
-        shape: of the clips.
-        device: to run on.
+        shape: Shape of the clips.
+        device: Device to run on.
 
     Raises:
-        CheckpointError: weights are damaged, or others.
+        CheckpointError: Weights are damaged, or others.
     """
 
     def __init__(self, shape: PixelShape, device: torch.device) -> None:
@@ -94,57 +81,90 @@ class Networks:
         elif not file.path.is_file():
             self.notes.append(file.missing_note)
         else:
-            self.digests[file.score] = f"{file.name}, {file.digest()}"
+            self.digests[file.score] = file.label
             return True
         return False
 
     def lpips(self, frames: Frames, decoded: Frames) -> float | None:
-        """How different a clip looks from what came back of it."""
+        """How different a clip looks from its reconstruction."""
         return self._lpips.distance(frames, decoded) if self._lpips else None
 
     def add(self, frames: Frames, decoded: Frames) -> None:
-        """Count a clip, and what came back of it, for the FVD."""
+        """Count a clip and its reconstruction for the FVD."""
         if self._i3d:
             self._given.append(self._i3d.features(frames))
             self._decoded.append(self._i3d.features(decoded))
 
     @property
     def fvd(self) -> float | None:
-        """Distance of the decoded clips from those given, None for fewer than two."""
+        """Distance of the decoded clips from the given ones, None for fewer than two."""
         return frechet_distance(self._given, self._decoded) if len(self._given) > 1 else None
 
 
 @torch.inference_mode()
-def reconstruct(
-    tokenizer: VisualTokenizer, frames: Frames, use: CodeUse, networks: Networks
-) -> tuple[Reconstruction, Frames]:
-    """A clip (F, H, W, 3) through the tokenizer and back.
+def report(
+    tokenizer: VisualTokenizer, clips: Clips, folder: Path, settings: Mapping[str, Any]
+) -> Report:
+    """What the tokenizer keeps of some clips.
 
-    Its codes are counted in ``use``, and it is for the FVD of ``networks``.
-
-    Returns:
-        The figures, and the decoded clip.
+    Args:
+        tokenizer: Tokenizer to measure.
+        clips: Clips to encode and decode.
+        folder: Folder for pictures of each clip above its reconstruction.
+        settings: What the clips and the tokenizer are.
 
     Raises:
-        ShapeError: it doesn't fit, or is too small for SSIM.
+        CheckpointError: Weights of LPIPS or FVD are damaged, or others.
+        DataError: No clip could be used, or the folder can't be written.
+        ShapeError: The clips are too small for SSIM.
     """
     device = next(tokenizer.parameters()).device
-    codes = tokenizer.encode(to_video(frames).to(device))[0]
-    use.add(codes)
-    decoded = decode_frames(tokenizer, codes)
-    networks.add(frames, decoded)
-    found = Reconstruction(
-        psnr(decoded, frames),
-        ssim(decoded, frames),
-        flicker(decoded) - flicker(frames),
-        networks.lpips(frames, decoded),
-        codes.numel(),
-        frames[..., 0].size,
+    networks, use = Networks(clips.cut.shape, device), CodeUse(len(tokenizer.codebook))
+    samples, num_pixels = [], 0
+    made(folder)
+    for index, (name, frames) in enumerate(clips):
+        codes = tokenizer.encode(to_video(frames).to(device))[0]
+        use.add(codes)
+        decoded = decode_frames(tokenizer, codes)
+        networks.add(frames, decoded)
+        num_pixels += frames[..., 0].size
+        values = {
+            "psnr": psnr(decoded, frames),
+            "ssim": ssim(decoded, frames),
+            "flicker": flicker(decoded) - flicker(frames),
+        }
+        lpips = networks.lpips(frames, decoded)
+        values |= {} if lpips is None else {"lpips": lpips}
+        file = f"{index:05d}.png"
+        sheet = contact_sheet([frames, decoded], columns=1)
+        write_media(folder / file, sheet[None], 1.0, {"clip": name})
+        caption = f"{name}: {values['psnr']:.2f} dB, SSIM {values['ssim']:.3f}"
+        samples.append(Sample(file, caption, values, values["psnr"]))
+    scores = [Score.mean_of(name, samples, unit) for name, unit in _UNITS.items() if name in values]
+    if networks.fvd is not None:
+        scores.append(Score("fvd", networks.fvd, num=len(samples)))
+    num_codes = int(use.counts.sum())
+    bits_per_code = float(np.log2(len(use.counts)))
+    bits = num_codes * bits_per_code / num_pixels
+    scores += [
+        Score("codes used", use.used, unit="share", num=num_codes),
+        Score("perplexity", use.perplexity, unit=f"of {len(use.counts)} codes"),
+        Score("bits per pixel", bits, unit="bits"),
+        Score("entropy per pixel", bits * use.entropy_bits / bits_per_code, unit="bits"),
+    ]
+    per_clip = {"pixels_per_clip": frames[..., 0].size, "codes_per_clip": codes.numel()}
+    notes = (
+        "flicker: change from frame to frame beyond that of the clips themselves.",
+        f"Bits per pixel: {bits_per_code:.2f} bits for each code.",
+        "Entropy per pixel: what codes take at least, by how often each occurs.",
+        *networks.notes,
+        *clips.notes,
     )
-    return found, decoded
-
-
-def bits_per_pixel(found: list[Reconstruction], num_codes: int) -> float:
-    """Bits that the codes take, each log2 of the codebook's size, for a pixel of the clips."""
-    codes = sum(each.num_codes for each in found)
-    return codes * float(np.log2(num_codes)) / sum(each.num_pixels for each in found)
+    return Report(
+        "reconstruction",
+        {**settings, **per_clip, "ursa": __version__, **networks.digests},
+        not clips.left_out,
+        scores,
+        samples=samples,
+        notes=notes,
+    )

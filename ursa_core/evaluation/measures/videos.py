@@ -1,15 +1,18 @@
-"""Figures of any videos that need neither weights nor references: flicker, motion, drift."""
+"""Metrics of any videos that need neither weights nor references: flicker, motion, drift."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ursa_core import __version__
+from ursa_core.encoding.sources import Source
 from ursa_core.errors import DataError, UrsaError
+from ursa_core.evaluation.reports.intervals import wilson
+from ursa_core.evaluation.reports.report import Report, Sample, Score
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.media.quality import psnr
@@ -25,62 +28,99 @@ _MIN_TEXTURE = 3.0
 """Standard deviation below which a block is too plain to be followed, in levels."""
 _TOP_SHARE = 0.05
 _DYNAMIC = 6 / 256
-"""Displacement a frame, in shares of the shorter side, from which VBench counts it as motion."""
+"""Displacement per frame, as a share of the shorter side, that VBench counts as motion."""
 
 
-@dataclass(frozen=True)
-class VideoFigures:
-    """What a video is like.
-
-    Attributes:
-        frames: number of them.
-        height: in pixels.
-        width: in pixels.
-        flicker: mean change of a pixel from frame to frame, in levels, 0 to 255; VBench's temporal
-            flickering is (255 − it) / 255.
-        motion: mean displacement of the 5 % fastest blocks in an eighth of a second, in per cent
-            of the shorter side.
-        dynamic: whether enough frames move, by VBench's rule of dynamic degree.
-        colour_drift: distance of the last eighth's mean colour from the first eighth's, in RGB
-            levels, 0 to 442.
-        kept_psnr: of the frames that it was given, in dB; None where it was given none.
-    """
-
-    frames: int
-    height: int
-    width: int
-    flicker: float
-    motion: float
-    dynamic: bool
-    colour_drift: float
-    kept_psnr: float | None
+_UNITS = {
+    "flicker": "levels",
+    "motion": "% of a side",
+    "dynamic": "share",
+    "colour drift": "levels",
+    "kept frames": "dB",
+}
+_NOTES = (
+    "flicker: mean change of a pixel from frame to frame, 0 to 255.",
+    "motion: of the fastest 5 % of blocks, in an eighth of a second, by block matching.",
+    "dynamic: VBench's rule of dynamic degree on that motion, which it takes from RAFT.",
+    "colour drift: from the first eighth of the frames to the last.",
+)
 
 
-def measure(path: Path) -> VideoFigures:
-    """Figures of a video file, animation or folder of frames.
+def report(
+    sources: Sequence[Source],
+    settings: Mapping[str, Any],
+    warn: Callable[[str], None],
+    on_video: Callable[[], object],
+) -> Report:
+    """Metrics of some videos.
 
-    Frames that it was given are those that its own metadata tell of, where their file is still
-    there and unchanged.
+    Args:
+        sources: Video files.
+        settings: What they are.
+        warn: Function called with why a file is left out.
+        on_video: Function called after each file.
 
     Raises:
-        DataError: it can't be read, or is a still image.
+        DataError: No video could be measured.
     """
-    clip = read_media(path)
+    samples = []
+    for source in sources:
+        try:
+            samples.append(measure(source))
+        except UrsaError as error:
+            warn(f"left out: {error.message}")
+        finally:
+            on_video()
+    if not samples:
+        raise DataError("no video could be measured", "the warnings say why")
+    dynamic = sum(bool(sample.values["dynamic"]) for sample in samples)
+    share = Score.of("dynamic", wilson(dynamic, len(samples)), "share", len(samples))
+    scores = [
+        share if name == "dynamic" else Score.mean_of(name, samples, unit)
+        for name, unit in _UNITS.items()
+        if any(name in sample.values for sample in samples)
+    ]
+    num_left_out = len(sources) - len(samples)
+    left_out = [f"{num_left_out} files could not be measured."] if num_left_out else []
+    return Report(
+        "videos",
+        {**settings, "ursa": __version__},
+        not num_left_out,
+        scores,
+        samples=samples,
+        notes=(*_NOTES, *left_out),
+    )
+
+
+def measure(source: Source) -> Sample:
+    """Metrics of a video file, animation or folder of frames.
+
+    ``flicker`` is in levels, 0 to 255; VBench's temporal flickering is (255 − it) / 255. ``motion``
+    is the mean displacement of the 5 % fastest blocks in an eighth of a second, in per cent of the
+    shorter side; ``colour drift`` is in RGB levels, 0 to 442. ``kept frames`` is the PSNR in dB of
+    the frames that the video was given, where its metadata names them and they are unchanged.
+
+    Raises:
+        DataError: It can't be read, or is a still image.
+    """
+    clip = read_media(source.path)
     frames, fps = clip.frames, clip.fps or _FLOW_FPS
     if len(frames) < 2:
-        raise DataError(f"{path} is a still image", "give videos")
+        raise DataError(f"{source.path} is a still image", "give videos")
     speeds = speeds_of(frames, fps)
+    motion = 100 * float(speeds.mean()) if len(speeds) else 0.0
+    drift, kept = colour_drift(frames), kept_psnr(frames, clip.metadata)
+    values: dict[str, float | bool] = {
+        "flicker": flicker(frames),
+        "motion": motion,
+        "dynamic": is_dynamic(speeds),
+        "colour drift": drift,
+    }
+    values |= {} if kept is None else {"kept frames": kept}
     num, height, width = frames.shape[:3]
-    return VideoFigures(
-        num,
-        height,
-        width,
-        flicker(frames),
-        100 * float(speeds.mean()) if len(speeds) else 0.0,
-        is_dynamic(speeds),
-        colour_drift(frames),
-        kept_psnr(frames, clip.metadata),
-    )
+    shown = f"{num} frames of {height}x{width}; motion {motion:.2f} %, drift {drift:.1f}"
+    caption = f"{source.name}: {shown}"
+    return Sample(str(source.path.absolute()), caption, values, -values["flicker"])
 
 
 def flicker(frames: Frames) -> float:
@@ -134,11 +174,11 @@ def displacements(before: Array, after: Array) -> tuple[Array, Array]:
     """Where each block of a frame goes to, by full search over whole pixels.
 
     Of equally good places the nearest is taken, and plain blocks stay, so that noise on a flat
-    ground is no motion.
+    ground doesn't count as motion.
 
     Args:
-        before: luma (H, W), in levels.
-        after: the frame that follows, of the same shape.
+        before: Luma (H, W), in levels.
+        after: Luma (H, W) of the next frame.
 
     Returns:
         Displacements down and to the right, each float (H // 8, W // 8), in pixels.
@@ -163,11 +203,11 @@ def displacements(before: Array, after: Array) -> tuple[Array, Array]:
 
 
 def kept_psnr(frames: Frames, metadata: Mapping[str, Any]) -> float | None:
-    """PSNR of the frames that a video was given, in dB, None where that can't be told.
+    """PSNR of the frames that a video was given, in dB, None where they aren't known.
 
     Args:
-        frames: uint8 (F, H, W, 3).
-        metadata: that `ursa sample`, `extend` and `interpolate` write into their files.
+        frames: Frames uint8 (F, H, W, 3).
+        metadata: Metadata that `ursa sample`, `extend` and `interpolate` write.
     """
     found = []
     for path, sha256, at in _given(metadata):
@@ -200,5 +240,5 @@ def _given(metadata: Mapping[str, Any]) -> list[tuple[Path, str, int]]:
 
 
 def _count(value: object) -> int:
-    """A whole number of metadata, which may hold anything; 0 for other things."""
+    """A whole number of metadata, which may hold anything; 0 for anything else."""
     return value if type(value) is int else 0

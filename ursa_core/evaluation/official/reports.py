@@ -1,4 +1,4 @@
-"""Reports of official results: totals, what they are made of, and the paper's rows beside them."""
+"""Reports of official results: totals, what they are made of, and the paper's rows next to them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,188 +6,160 @@ from typing import Any
 
 import numpy as np
 
-from ursa_core.evaluation.official import published, totals
+from ursa_core.evaluation.official import totals
+from ursa_core.evaluation.official.scorer import check_current
 from ursa_core.evaluation.reports.intervals import mean
 from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table
 from ursa_core.evaluation.suites import dpg, geneval, vbench
-from ursa_core.evaluation.suites.suite import Suite
+from ursa_core.evaluation.suites.suite import PlannedFile, Results, Suite
 
-_BESIDE = "The paper's rows, as printed there"
+_FIRST_NOTE = {
+    "geneval": "The overall score is the mean of the six tags, as the official summary has it.",
+    "dpg": dpg.QUIRKS,
+}
 
 
-def vbench_report(suite: Suite, settings: Mapping[str, Any], scores: Path) -> Report:
-    """The report of VBench, VBench-I2V or VBench-Long.
+def official_report(
+    suite: Suite, settings: Mapping[str, Any], scores: Path, samples_digest: str
+) -> Report:
+    """The report of a suite that official code has scored.
 
     Args:
-        suite: that was scored.
-        settings: what the samples came of.
-        scores: folder with the scorer's results.
+        suite: Suite that was scored.
+        settings: What the samples were made with.
+        scores: Folder with the scorer's results.
+        samples_digest: Digest of the samples that are there.
 
     Raises:
-        DataError: results can't be read.
+        DataError: The results can't be read, or are of other samples.
     """
-    is_i2v = suite.name == "vbench-i2v"
-    dimensions = vbench.I2V_DIMENSIONS if is_i2v else vbench.DIMENSIONS
-    results = vbench.read_results(scores, dimensions)
-    raw = {name: result.score for name, result in results.items()}
-    sums = totals.vbench_i2v(raw) if is_i2v else totals.vbench(raw)
-    missing = [name for name in dimensions if name not in results]
-    all_scores = [Score(name, value, unit="share") for name, value in sums.items()]
-    all_scores += [_dimension(name, results.get(name)) for name in dimensions]
-    columns = published.I2V_COLUMNS if is_i2v else published.VBENCH_COLUMNS
-    rows = published.VBENCH_I2V if is_i2v else published.VBENCH
-    ours = {score.name: score.value for score in all_scores}
-    notes = [_missing_note(missing, sums)] if missing else []
+    check_current(scores, samples_digest)
+    if suite.name == "geneval":
+        results = geneval.read_results(scores / suite.name / geneval.RESULTS)
+        found, missing, without = _geneval_scores(results)
+    elif suite.name == "dpg":
+        results = dpg.read_results(scores / suite.name / dpg.RESULTS)
+        found, missing, without = _dpg_scores(results)
+    else:
+        is_i2v = suite.name == "vbench-i2v"
+        dimensions = vbench.I2V_DIMENSIONS if is_i2v else vbench.DIMENSIONS
+        results = vbench.read_results(scores, dimensions)
+        sums = totals.vbench_i2v if is_i2v else totals.vbench
+        found, missing, without = _vbench_scores(results, dimensions, sums(results.scores))
+    overall = results.files.get("overall")
+    ranks = _mean_places(results) if overall is None else overall
+    unscored = 0 if overall is None else sum(file.name not in overall for file in suite.files)
+    complete = suite.is_whole and not missing and not unscored
+    notes = [_FIRST_NOTE[suite.name]] if suite.name in _FIRST_NOTE else []
+    notes += [_missing_note(missing, without)] if missing else []
+    notes += [f"{unscored} images have no result."] if unscored else []
     if not suite.is_whole:
-        notes.append(_part_note(suite))
+        notes.append(f"A trial: {len(suite.files)} of {suite.num_full} files.")
     if suite.name == "vbench-long":
         notes.append("The paper's rows are of VBench, not of VBench-Long.")
-    return Report(
-        suite.name,
-        settings,
-        suite.is_whole and not missing,
-        all_scores,
-        [_beside(columns, rows, ours, 100, not (missing or not suite.is_whole))],
-        _video_samples(suite, results),
-        notes,
-    )
+    samples = [
+        Sample(
+            file.name,
+            _caption(suite, file),
+            {key: files[file.name] for key, files in results.files.items() if file.name in files},
+            float(ranks[file.name]) if file.name in ranks else None,
+            results.verdicts.get(file.name, ""),
+        )
+        for file in suite.files
+    ]
+    table = _next_to_published(suite, found, complete)
+    return Report(suite.name, settings, complete, found, [table], samples, notes)
 
 
-def _dimension(name: str, result: vbench.Result | None) -> Score:
-    """A dimension, with an interval where its score is the mean of its videos."""
-    if result is None:
-        return Score(name, None, unit="share")
-    values = np.array([float(value) for value in result.videos.values()])
-    for factor in (1.0, 0.01):  # imaging quality is told in per cent of each video
-        if len(values) > 1 and abs(factor * values.mean() - result.score) < 1e-3:
-            found = mean(factor * values)
-            return Score(name, result.score, found.low, found.high, "share", len(values))
-    return Score(name, result.score, unit="share", num=len(values) or None)
+def _caption(suite: Suite, file: PlannedFile) -> str:
+    """The raw prompt of a file."""
+    if suite.name == "geneval":
+        return file.prompt_id.partition(" ")[2]
+    return file.prompt if suite.name == "dpg" else file.prompt_id
 
 
-def _video_samples(suite: Suite, results: Mapping[str, vbench.Result]) -> list[Sample]:
-    """Every file with what the scorer found; ranked by its mean place in the dimensions."""
+_Scores = tuple[list[Score], list[str], list[str]]
+"""Scores, names of those that are missing, and names of totals that there are none of for it."""
+
+
+def _vbench_scores(
+    results: Results, dimensions: Sequence[str], sums: Mapping[str, float | None]
+) -> _Scores:
+    scores = [Score(name, value, unit="share") for name, value in sums.items()]
+    for name in dimensions:
+        value = results.scores.get(name)
+        values = np.array([float(each) for each in results.files.get(name, {}).values()])
+        score = Score(name, value, unit="share", num=len(values) or None)
+        # An interval where the score is the mean of its videos; imaging quality gives per cent.
+        for scaled in (values, 0.01 * values):
+            if value is not None and len(values) > 1 and abs(scaled.mean() - value) < 1e-3:
+                found = mean(scaled)
+                score = Score(name, value, found.low, found.high, "share", len(values))
+                break
+        scores.append(score)
+    missing = [name for name in dimensions if name not in results.scores]
+    return scores, missing, [name for name, value in sums.items() if value is None]
+
+
+def _geneval_scores(results: Results) -> _Scores:
+    right = {tag: [bool(v) for v in files.values()] for tag, files in results.files.items()}
+    found = totals.geneval(right)
+    scores = [
+        Score(name, None, unit="share")
+        if interval is None
+        else Score.of(name, interval, "share", len(right[name]))
+        for name, interval in found.items()
+    ]
+    missing = [name for name, interval in found.items() if interval is None and name != "overall"]
+    return scores, missing, ["overall"]
+
+
+def _dpg_scores(results: Results) -> _Scores:
+    value, values = results.scores.get("overall"), np.array([*results.files["overall"].values()])
+    overall = Score("overall", value, unit="share")
+    if value is not None and len(values) > 1:
+        found = mean(values)
+        overall = Score("overall", value, found.low, found.high, "share", len(values))
+    categories = [
+        Score(name, share, unit="share")
+        for name, share in results.scores.items()
+        if name != "overall"
+    ]
+    return [overall, *categories], [] if value is not None else ["overall"], []
+
+
+def _mean_places(results: Results) -> dict[str, float]:
+    """Mean place of each file in the dimensions, from 0 (last) to 1."""
     places: dict[str, list[float]] = {}
-    for result in results.values():
-        values = list(result.videos.values())
-        for name, value in result.videos.items():
+    for files in results.files.values():
+        values = list(files.values())
+        for name, value in files.items():
             below = sum(other < value for other in values)
             ties = sum(other == value for other in values)
             places.setdefault(name, []).append((below + ties / 2) / len(values))
-    return [
-        Sample(
-            file.name,
-            file.prompt_id,
-            {
-                name: result.videos[file.name]
-                for name, result in results.items()
-                if file.name in result.videos
-            },
-            float(np.mean(places[file.name])) if file.name in places else None,
-        )
-        for file in suite.files
-    ]
+    return {name: float(np.mean(each)) for name, each in places.items()}
 
 
-def geneval_report(suite: Suite, settings: Mapping[str, Any], scores: Path) -> Report:
-    """The report of GenEval; raises ``DataError`` where its results can't be read."""
-    images = geneval.read_results(scores / suite.name / geneval.RESULTS)
-    found = totals.geneval(geneval.by_tag(images))
-    counts = {tag: len(values) for tag, values in geneval.by_tag(images).items()}
-    all_scores = [
-        Score(name, None, unit="share")
-        if interval is None
-        else Score.of(name, interval, "share", counts.get(name, len(images)))
-        for name, interval in found.items()
-    ]
-    unscored = [file.name for file in suite.files if file.name not in images]
-    missing = [name for name, interval in found.items() if interval is None and name != "overall"]
-    notes = ["The overall score is the mean of the six tags, as the official summary has it."]
-    notes += [_missing_note(missing, {"overall": None})] if missing else []
-    notes += [f"{len(unscored)} images have no result."] if unscored else []
-    notes += [] if suite.is_whole else [_part_note(suite)]
-    complete = suite.is_whole and not unscored and not missing
-    ours = {score.name: score.value for score in all_scores}
-    samples = [
-        Sample(
-            file.name,
-            file.prompt_id.partition(" ")[2],
-            {file.groups[0]: images[file.name].correct, "overall": images[file.name].correct}
-            if file.name in images
-            else {},
-            float(images[file.name].correct) if file.name in images else None,
-            _verdict(images.get(file.name)),
-        )
-        for file in suite.files
-    ]
-    table = _beside(published.GENEVAL_COLUMNS, published.GENEVAL, ours, 1, complete)
-    return Report(suite.name, settings, complete, all_scores, [table], samples, notes)
+def _next_to_published(suite: Suite, scores: Sequence[Score], complete: bool) -> Table:
+    """Our row above the paper's, in the paper's unit and digits."""
+    rows = totals.published("vbench" if suite.name == "vbench-long" else suite.name)
+    factor, digits, unit = (1, 2, "shares") if suite.name == "geneval" else (100, 1, "per cent")
 
-
-def _verdict(image: geneval.Image | None) -> str:
-    if image is None:
-        return ""
-    return "right" if image.correct else " ".join(image.reason.split()) or "wrong"
-
-
-def dpg_report(suite: Suite, settings: Mapping[str, Any], scores: Path) -> Report:
-    """The report of DPG-Bench; raises ``DataError`` where its results can't be read."""
-    results = dpg.read_results(scores / suite.name / dpg.RESULTS)
-    unscored = [file.name for file in suite.files if file.name not in results.images]
-    overall = Score("overall", results.score, unit="share")
-    values = np.array(list(results.images.values()))
-    if results.score is not None and len(values) > 1:
-        found = mean(values)
-        overall = Score("overall", results.score, found.low, found.high, "share", len(values))
-    complete = suite.is_whole and not unscored and results.score is not None
-    all_scores = [overall]
-    all_scores += [Score(name, value, unit="share") for name, value in results.categories.items()]
-    notes = [dpg.QUIRKS]
-    notes += [_missing_note(["overall"], {})] if results.score is None else []
-    notes += [f"{len(unscored)} images have no result."] if unscored else []
-    notes += [] if suite.is_whole else [_part_note(suite)]
-    samples = [
-        Sample(
-            file.name,
-            file.prompt,
-            {"overall": results.images[file.name]} if file.name in results.images else {},
-            results.images.get(file.name),
-        )
-        for file in suite.files
-    ]
-    ours = {score.name.lower(): score.value for score in all_scores}
-    table = _beside(published.DPG_COLUMNS, published.DPG, ours, 100, complete)
-    return Report(suite.name, settings, complete, all_scores, [table], samples, notes)
-
-
-def _beside(
-    columns: Sequence[str],
-    rows: Mapping[str, published.Row],
-    ours: Mapping[str, float | None],
-    factor: int,
-    complete: bool,
-) -> Table:
-    """Our row above the paper's, in the paper's unit and digits; a dash is what there isn't."""
-    digits = 1 if factor == 100 else 2
-
-    def shown(value: float | None, scale: float) -> Cell:
+    def shown(value: float | None, scale: int = 1) -> Cell:
         return "-" if value is None else f"{scale * value:.{digits}f}"
 
+    ours = {score.name.lower(): score.value for score in scores}
+    columns = list(next(iter(rows.values())))
     mine = [shown(ours.get(name), factor) for name in columns]
     label = "this model" if complete else "this model (incomplete)"
-    printed = [[name, *(shown(value, 1) for value in row)] for name, row in rows.items()]
+    printed = [[name, *map(shown, row.values())] for name, row in rows.items()]
     header = ["MODEL", *(name.replace("_", " ").upper() for name in columns)]
-    unit = "per cent" if factor == 100 else "shares"
-    return Table(_BESIDE, header, [[label, *mine], *printed], f"In {unit}; - is not given.")
+    title, note = "The paper's rows, as printed there", f"In {unit}; - is not given."
+    return Table(title, header, [[label, *mine], *printed], note)
 
 
-def _missing_note(missing: Sequence[str], sums: Mapping[str, float | None]) -> str:
-    without = [name for name, value in sums.items() if value is None]
+def _missing_note(missing: Sequence[str], without: Sequence[str]) -> str:
     sentence = f"Not scored: {', '.join(missing)}."
     if without:
         sentence += f" Nothing is counted as 0 for it, so there is no {', '.join(without)} score."
     return sentence
-
-
-def _part_note(suite: Suite) -> str:
-    return f"A trial: {len(suite.files)} of {suite.num_full} files."

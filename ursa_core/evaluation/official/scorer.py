@@ -1,28 +1,31 @@
 """Official scorers in environments of their own: their commands, what they lack, what they leave.
 
 Nothing of them is imported here. Each step of a scorer writes into a folder of its own, with its
-whole output in ``log.txt``; ``scored.json`` says that it came to its end, and for which samples.
+whole output in ``log.txt``; ``scored.json`` says that it ended, and for which samples.
 """
 
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.evaluation.records import made, read_record, write_record
 from ursa_core.evaluation.suites import dpg, geneval, vbench
-from ursa_core.files import parse_json
+from ursa_core.evaluation.suites.completeness import digest
+from ursa_core.evaluation.suites.suite import Suite
 
-LOG = "log.txt"
-DONE = "scored.json"
+_LOG = "log.txt"
+_DONE = "scored.json"
 
+_VBENCH = "https://github.com/Vchitect/VBench"
 REPOSITORIES = {
-    "vbench": "https://github.com/Vchitect/VBench",
-    "vbench-i2v": "https://github.com/Vchitect/VBench",
-    "vbench-long": "https://github.com/Vchitect/VBench",
+    "vbench": _VBENCH,
+    "vbench-i2v": _VBENCH,
+    "vbench-long": _VBENCH,
     "geneval": "https://github.com/djghosh13/geneval",
     "dpg": "https://github.com/TencentQQGYLab/ELLA",
 }
@@ -34,6 +37,11 @@ _INSTALL = {
     "open_clip": "pip install open-clip-torch",
     "clip_benchmark": "pip install clip-benchmark",
 }
+_VBENCH_FILES = {  # script, and list of prompts
+    "vbench": ("evaluate.py", "vbench/VBench_full_info.json"),
+    "vbench-long": ("vbench2_beta_long/eval_long.py", "vbench2_beta_long/VBench_full_info.json"),
+    "vbench-i2v": ("evaluate_i2v.py", "vbench2_beta_i2v/vbench2_i2v_full_info.json"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,11 @@ class Step:
     """A part of a scorer that runs, fails and is kept by itself.
 
     Attributes:
-        name: of its folder: a dimension, or the suite.
-        commands: run in turn, in the checkout; the first that fails ends the step.
-        modules: that its Python must have.
-        files: of the checkout that it needs.
-        results: pattern in its folder; a step without any has failed, whatever it returned.
+        name: Name of its folder: a dimension, or the suite.
+        commands: Command lines, run in turn in the checkout; the first that fails ends the step.
+        modules: Modules that its Python must have.
+        files: Files of the checkout that it needs.
+        results: Pattern of results in its folder; a step without any has failed.
     """
 
     name: str
@@ -55,87 +63,18 @@ class Step:
     results: str
 
 
-def steps(
-    suite: str, python: Path, samples: Path, scores: Path, options: Mapping[str, str]
-) -> list[Step]:
-    """How a suite is scored.
+@dataclass(frozen=True)
+class _Done:
+    """The content of ``scored.json``."""
 
-    Args:
-        suite: its name.
-        python: of the scorer's environment.
-        samples: folder of the files.
-        scores: folder that the steps' own folders are in.
-        options: ``ratio`` of VBench-I2V, ``models`` of GenEval, ``resolution`` of DPG-Bench,
-            ``info`` of VBench where only a part of its prompts was sampled.
-    """
-    executable, videos = str(python), str(samples)
-    if suite == "geneval":
-        target = scores / suite / geneval.RESULTS
-        detector = ["--model-path", options["models"]] if "models" in options else []
-        script = "evaluation/evaluate_images.py"
-        command = [executable, script, videos, "--outfile", str(target), *detector]
-        modules = ["torch", "mmdet", "open_clip", "clip_benchmark", "pandas"]
-        return [Step(suite, [command], modules, (script,), geneval.RESULTS)]
-    if suite == "dpg":
-        target = scores / suite / dpg.RESULTS
-        script = "dpg_bench/compute_dpg_bench.py"
-        # What dist_eval.sh starts, with the results beside the images instead of among them.
-        command = [
-            executable, "-m", "accelerate.commands.launch", "--num_machines", "1",
-            "--num_processes", "1", "--mixed_precision", "fp16", script,
-            "--image-root-path", videos, "--resolution", options["resolution"],
-            "--res-path", str(target), "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
-        ]  # fmt: skip
-        modules = ["torch", "accelerate", "modelscope", "pandas"]
-        return [Step(suite, [command], modules, (script,), dpg.RESULTS)]
-    return [
-        _vbench_step(suite, dimension, executable, videos, scores / dimension, options)
-        for dimension in (vbench.I2V_DIMENSIONS if suite == "vbench-i2v" else vbench.DIMENSIONS)
-    ]
-
-
-def _vbench_step(
-    suite: str,
-    dimension: str,
-    python: str,
-    videos: str,
-    folder: Path,
-    options: Mapping[str, str],
-) -> Step:
-    modules = ["torch", "vbench"]
-    if dimension in vbench.NEED_DETECTRON2:
-        modules.append("detectron2")
-    script = {"vbench": "evaluate.py", "vbench-i2v": "evaluate_i2v.py"}.get(
-        suite, "vbench2_beta_long/eval_long.py"
-    )
-    files, commands, more = [script], [], []
-    is_flickering = dimension == vbench.FLICKERING
-    if suite == "vbench-i2v":
-        more = ["--ratio", options["ratio"]]
-    elif suite == "vbench-long":
-        modules.append("scenedetect")
-        more = ["--mode", "long_vbench_standard", "--dev_flag"]
-        more += ["--static_filter_flag"] if is_flickering else []
-    elif is_flickering:
-        filtered = folder / "filtered"
-        files.append("static_filter.py")
-        commands.append(
-            [python, "static_filter.py", "--videos_path", videos, "--result_path", str(filtered),
-             "--filter_scope", dimension]
-        )  # fmt: skip
-        videos = str(filtered / "filtered_videos")
-    if "info" in options:
-        more += ["--full_json_dir", options["info"]]
-    command = [python, script, "--videos_path", videos, "--dimension", dimension]
-    commands.append([*command, "--output_path", str(folder), *more])
-    return Step(dimension, commands, modules, files, "*_eval_results.json")
+    samples: str
 
 
 def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[Path, Path]:
     """The checkout and the Python of a scorer, absolute.
 
     Raises:
-        UsageError: one of them isn't given, or isn't there.
+        UsageError: One of them isn't given, or isn't there.
     """
     hint = (
         f"git clone {REPOSITORIES[suite]}, make it an environment of its own, and give both with"
@@ -151,87 +90,220 @@ def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[
     return repo.absolute(), python.absolute()
 
 
-def missing_of(step: Step, repo: Path, python: Path) -> list[str]:
-    """What a step lacks, each with the command to get it."""
-    lacking = [
-        f"{repo / file} (from the official repository)"
-        for file in step.files
-        if not (repo / file).is_file()
-    ]
-    code = (
-        "import importlib.util as u, sys; "
-        "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
-    )
-    try:
-        run = subprocess.run(
-            [str(python), "-c", code, *step.modules], cwd=repo, capture_output=True, text=True,
-            check=False, errors="replace",
-        )  # fmt: skip
-    except OSError as error:
-        return [*lacking, f"{python} that starts ({error.strerror})"]
-    if run.returncode:
-        said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return [*lacking, f"{python} that starts ({said})"]
-    for module in run.stdout.split():
-        how = _INSTALL.get(module, f"pip install {module}")
-        lacking.append(f"the module {module} ({how})")
-    return lacking
+@dataclass(frozen=True)
+class Scorer:
+    """An official scorer and what it scores; all paths are absolute.
+
+    Attributes:
+        suite: Suite to score.
+        repo: Checkout of the scorer.
+        python: Python of the scorer's environment.
+        samples: Folder of the files.
+        scores: Folder in which each step has its own.
+        ratio: Ratio of the images of VBench-I2V.
+        detector: Folder of GenEval's detector; None takes the checkout's own.
+    """
+
+    suite: Suite
+    repo: Path
+    python: Path
+    samples: Path
+    scores: Path
+    ratio: str
+    detector: Path | None = None
+
+    def score(self, force: bool, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        """Run all steps that haven't scored these samples yet.
+
+        Args:
+            force: Run the others again, too.
+            note: Function called with what is done.
+            warn: Function called with what a step lacks, or why it failed.
+
+        Raises:
+            DataError: Steps failed or can't run; what the others scored is kept.
+        """
+        mark = digest(self.suite, self.samples)
+        sampled = {group for file in self.suite.files for group in file.groups}
+        failed, lacking = [], []
+        steps = self.steps()
+        for step in steps:
+            if step.name != self.suite.name and step.name not in sampled:
+                note(f"{step.name}: the trial has no prompt of it")
+            elif not force and _is_scored(self.scores / step.name, mark):
+                note(f"{step.name}: scored already")
+            elif missing := self._missing_of(step):
+                lacking.append(step.name)
+                warn(f"{step.name} isn't scored, there is no {'; no '.join(missing)}")
+            else:
+                note(f"{step.name}: {self.scores / step.name / _LOG}")
+                reason = self._run(step, mark)
+                if reason is not None:
+                    failed.append(step.name)
+                    warn(f"{step.name} failed: {reason}")
+        parts = [
+            f"{what}: {', '.join(names)}"
+            for what, names in (("failed", failed), ("can't be scored", lacking))
+            if names
+        ]
+        if parts:
+            raise DataError(
+                f"{len(failed) + len(lacking)} of {len(steps)} parts of {self.suite.name} have no "
+                f"score ({'; '.join(parts)})",
+                "the warnings and logs say why; the same command scores the rest, --only report"
+                " shows what is there",
+            )
+
+    def steps(self) -> list[Step]:
+        """How the suite is scored."""
+        name, python, samples = self.suite.name, str(self.python), str(self.samples)
+        if name == "geneval":
+            target = str(self.scores / name / geneval.RESULTS)
+            detector = (
+                [] if self.detector is None else ["--model-path", str(self.detector.absolute())]
+            )
+            script = "evaluation/evaluate_images.py"
+            command = [python, script, samples, "--outfile", target, *detector]
+            modules = ["torch", "mmdet", "open_clip", "clip_benchmark", "pandas"]
+            return [Step(name, [command], modules, (script,), geneval.RESULTS)]
+        if name == "dpg":
+            target = str(self.scores / name / dpg.RESULTS)
+            script = "dpg_bench/compute_dpg_bench.py"
+            # What dist_eval.sh starts, with the results next to the images instead of among them.
+            command = [
+                python, "-m", "accelerate.commands.launch", "--num_machines", "1",
+                "--num_processes", "1", "--mixed_precision", "fp16", script,
+                "--image-root-path", samples, "--resolution", str(self._resolution()),
+                "--res-path", target, "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
+            ]  # fmt: skip
+            modules = ["torch", "accelerate", "modelscope", "pandas"]
+            return [Step(name, [command], modules, (script,), dpg.RESULTS)]
+        dimensions = vbench.I2V_DIMENSIONS if name == "vbench-i2v" else vbench.DIMENSIONS
+        more = self._sampled_prompts()
+        return [self._vbench_step(dimension, more) for dimension in dimensions]
+
+    def _vbench_step(self, dimension: str, more: Sequence[str]) -> Step:
+        name, python, videos = self.suite.name, str(self.python), str(self.samples)
+        script, folder = _VBENCH_FILES[name][0], self.scores / dimension
+        modules, scripts, commands = ["torch", "vbench"], [script], []
+        modules += ["detectron2"] if dimension in vbench.NEED_DETECTRON2 else []
+        is_flickering = dimension == vbench.FLICKERING
+        if name == "vbench-i2v":
+            more = ["--ratio", self.ratio, *more]
+        elif name == "vbench-long":
+            modules.append("scenedetect")
+            filtering = ["--static_filter_flag"] if is_flickering else []
+            more = ["--mode", "long_vbench_standard", "--dev_flag", *filtering, *more]
+        elif is_flickering:
+            filtered = folder / "filtered"
+            scripts.append("static_filter.py")
+            commands.append(
+                [python, "static_filter.py", "--videos_path", videos, "--result_path",
+                 str(filtered), "--filter_scope", dimension]
+            )  # fmt: skip
+            videos = str(filtered / "filtered_videos")
+        command = [python, script, "--videos_path", videos, "--dimension", dimension]
+        commands.append([*command, "--output_path", str(folder), *more])
+        return Step(dimension, commands, modules, scripts, "*_eval_results.json")
+
+    def _sampled_prompts(self) -> list[str]:
+        """Option for VBench to score the prompts of a trial alone.
+
+        It warns of every prompt without a video, and fails where no prompt has one.
+        """
+        info = self.repo / _VBENCH_FILES[self.suite.name][1]
+        if self.suite.is_whole or not info.is_file():
+            return []
+        prompts = {file.prompt_id for file in self.suite.files}
+        try:
+            entries = files.parse_json(info.read_text(encoding="utf-8"))
+            chosen = [entry for entry in entries if entry["prompt_en"] in prompts]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{info} can't be read: {error}", "clone it again") from error
+        path = made(self.scores) / "full_info.json"
+        files.write(path, json.dumps(chosen))
+        return ["--full_json_dir", str(path)]
+
+    def _resolution(self) -> int:
+        """Side of each image in DPG-Bench's grids of four, in pixels."""
+        from PIL import Image
+
+        with Image.open(self.samples / self.suite.files[0].name) as image:
+            return image.height // 2
+
+    def _missing_of(self, step: Step) -> list[str]:
+        """What a step lacks, each with the command to get it."""
+        lacking = [
+            f"{self.repo / file} (from the official repository)"
+            for file in step.files
+            if not (self.repo / file).is_file()
+        ]
+        code = (
+            "import importlib.util as u, sys; "
+            "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
+        )
+        try:
+            run = subprocess.run(
+                [str(self.python), "-c", code, *step.modules],
+                cwd=self.repo, capture_output=True, text=True, check=False, errors="replace",
+            )  # fmt: skip
+        except OSError as error:
+            return [*lacking, f"{self.python} that starts ({error.strerror})"]
+        if run.returncode:
+            said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            return [*lacking, f"{self.python} that starts ({said})"]
+        for module in run.stdout.split():
+            how = _INSTALL.get(module, f"pip install {module}")
+            lacking.append(f"the module {module} ({how})")
+        return lacking
+
+    def _run(self, step: Step, samples_digest: str) -> str | None:
+        """Run a step, its output appended to its log; why it failed, None if it didn't."""
+        folder = self.scores / step.name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _DONE).unlink(missing_ok=True)
+            with (folder / _LOG).open("ab") as log:
+                for command in step.commands:
+                    log.write(f"$ {' '.join(command)}\n".encode())
+                    log.flush()
+                    done = subprocess.run(
+                        command, cwd=self.repo, stdout=log, stderr=subprocess.STDOUT, check=False
+                    )
+                    if done.returncode:
+                        return f"it ended with {done.returncode}: {_last_line(folder)}"
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        if not list(folder.glob(step.results)):
+            return f"it wrote no {step.results}: {_last_line(folder)}"
+        write_record(folder / _DONE, {"samples": samples_digest, "commands": step.commands})
+        return None
 
 
-def run_step(step: Step, folder: Path, repo: Path, samples_digest: str) -> str | None:
-    """Run a step, its output appended to its log; why it failed, None if it didn't.
+def check_current(scores: Path, samples_digest: str) -> None:
+    """Refuse scores of other samples; results without our mark are taken as they are.
 
     Raises:
-        DataError: its folder can't be written.
+        DataError: There are some, or a mark is damaged.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / DONE).unlink(missing_ok=True)
-        with (folder / LOG).open("ab") as log:
-            for command in step.commands:
-                log.write(f"$ {' '.join(command)}\n".encode())
-                log.flush()
-                done = subprocess.run(
-                    command, cwd=repo, stdout=log, stderr=subprocess.STDOUT, check=False,
-                )  # fmt: skip
-                if done.returncode:
-                    return f"it ended with {done.returncode}: {last_line(folder)}"
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    if not list(folder.glob(step.results)):
-        return f"it wrote no {step.results}: {last_line(folder)}"
-    content = {"format": 1, "samples": samples_digest, "commands": step.commands}
-    files.write(folder / DONE, json.dumps(content, indent=1) + "\n")
-    return None
+    folders = [path.parent for path in scores.glob(f"*/{_DONE}")]
+    stale = [folder.name for folder in folders if not _is_scored(folder, samples_digest)]
+    if stale:
+        raise DataError(
+            f"{', '.join(stale)} in {scores} were scored for other samples", "run --only score"
+        )
 
 
-def last_line(folder: Path) -> str:
-    """The last line of a step's log that says something."""
-    text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return lines[-1][:200] if lines else "it said nothing"
-
-
-def is_scored(folder: Path, samples_digest: str) -> bool:
-    """Whether a step came to its end, for these samples.
-
-    Raises:
-        DataError: what it left is damaged.
-    """
-    file = folder / DONE
+def _is_scored(folder: Path, samples_digest: str) -> bool:
+    """Whether a step ended, for these samples."""
+    file = folder / _DONE
     if not file.exists():
         return False
-    try:
-        content = parse_json(file.read_text(encoding="utf-8"))
-        return bool(content["samples"] == samples_digest)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} can't be read: {error}", "delete it and score again") from error
+    return read_record(file, _Done, "record", "delete it and score again").samples == samples_digest
 
 
-def stale(scores: Path, names: Sequence[str], samples_digest: str) -> list[str]:
-    """Steps that were scored for other samples; results without our mark are taken as they are."""
-    return [
-        name
-        for name in names
-        if (scores / name / DONE).exists() and not is_scored(scores / name, samples_digest)
-    ]
+def _last_line(folder: Path) -> str:
+    """The last line of a step's log that isn't empty."""
+    text = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return lines[-1][:200] if lines else "it said nothing"

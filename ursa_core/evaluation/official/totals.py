@@ -1,7 +1,14 @@
-"""Official totals of official results; a total is None as soon as one of its parts is missing."""
+"""Official totals of official results, and the rows of the paper's tables.
 
+A total is None as soon as one of its parts is missing. The tables are 1 (VBench), 2 (VBench-I2V)
+and 3 (DPG-Bench and GenEval) of Deng et al., "Uniform Discrete Diffusion with Metric Path for
+Video Generation", as printed: in per cent, GenEval as shares; † marks rewritten GenEval prompts.
+"""
+
+import csv
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ursa_core.evaluation.reports.intervals import Interval, Z, wilson
 from ursa_core.evaluation.suites.vbench import I2V, I2V_QUALITY, QUALITY, SEMANTIC
@@ -23,18 +30,11 @@ RANGES = {
 WEIGHTS = {"dynamic_degree": 0.5, "camera_motion": 0.1}
 """Weights other than 1."""
 
-GENEVAL_TAGS = (
-    "single_object",
-    "two_object",
-    "counting",
-    "colors",
-    "position",
-    "color_attr",
-)
+GENEVAL_TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 
 def normalised(name: str, score: float) -> float:
-    """A VBench dimension scaled to the range that its weight counts on."""
+    """A VBench dimension scaled to its range, which its weight is for."""
     low, high = RANGES.get(name, (0.0, 1.0))
     return (score - low) / (high - low)
 
@@ -50,10 +50,10 @@ def _weighted(scores: Mapping[str, float], names: Sequence[str]) -> float | None
 def vbench(scores: Mapping[str, float]) -> dict[str, float | None]:
     """Total, quality and semantic score of VBench, in [0, 1].
 
-    Total = (4 quality + semantic) / 5, as ``scripts/cal_final_score.py`` has it.
+    Total = (4 quality + semantic) / 5, as in ``scripts/cal_final_score.py``.
 
     Args:
-        scores: by dimension, raw, in [0, 1].
+        scores: Raw scores in [0, 1] by dimension.
     """
     quality, semantic = _weighted(scores, QUALITY), _weighted(scores, SEMANTIC)
     total = None if quality is None or semantic is None else (4 * quality + semantic) / 5
@@ -71,7 +71,7 @@ def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]
     """GenEval's six tags and their mean, which is the overall score, not that of all images.
 
     Args:
-        correct: by tag, of each image.
+        correct: Whether each image is right, by tag.
     """
     tags: dict[str, Interval | None] = {
         tag: wilson(sum(correct[tag]), len(correct[tag])) if correct.get(tag) else None
@@ -85,3 +85,13 @@ def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]
     reach = Z * math.sqrt(variance) / len(there)
     overall = Interval(value, max(0.0, value - reach), min(1.0, value + reach))
     return {"overall": overall, **tags}
+
+
+def published(suite: str) -> dict[str, dict[str, float | None]]:
+    """The paper's rows of a suite by model, each by column; None is what isn't given."""
+    file = Path(__file__).parent / "published" / f"{suite}.csv"
+    with file.open(encoding="utf-8", newline="") as opened:
+        return {
+            row.pop("model"): {name: float(v) if v else None for name, v in row.items()}
+            for row in csv.DictReader(opened)
+        }

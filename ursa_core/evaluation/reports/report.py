@@ -1,19 +1,14 @@
-"""The one form of all results: scores, tables, samples, and how they came about."""
+"""The one form of all results: scores, tables, samples, and what they were made with."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ursa_core import files
-from ursa_core.errors import DataError, regular_file, unreadable
-from ursa_core.evaluation.reports.intervals import Interval
-from ursa_core.files import parse_json
+import numpy as np
 
-FORMAT = 1
-"""Of report.json; another one isn't read."""
+from ursa_core.evaluation.records import FORMAT, read_record, write_record
+from ursa_core.evaluation.reports.intervals import Interval, mean
 
 REPORT = "report.json"
 PAGE = "report.html"
@@ -23,16 +18,16 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Score:
-    """One figure.
+    """A score, with its interval where there is one.
 
     Attributes:
-        name: unique in the report; samples give their values under it.
-        value: None where it is missing.
-        low: end of the 95 % interval, None without one.
-        high: likewise.
-        unit: ``share`` is printed as per cent; else behind the number.
-        num: samples behind it.
-        chance: what guessing would reach.
+        name: Name, unique in the report; samples give their values under it.
+        value: The score, None where it is missing.
+        low: Lower end of the 95 % interval, None without one.
+        high: Upper end of the 95 % interval, None without one.
+        unit: Unit, printed behind the number; ``share`` is printed as per cent.
+        num: Number of samples that it is made from.
+        chance: Value that guessing would reach.
     """
 
     name: str
@@ -51,10 +46,21 @@ class Score:
         """A score with its interval."""
         return Score(name, interval.value, interval.low, interval.high, unit, num, chance)
 
+    @staticmethod
+    def mean_of(name: str, samples: "Sequence[Sample]", unit: str = "") -> "Score":
+        """The mean of the samples that have a value of the score, with its interval."""
+        values = [sample.values[name] for sample in samples if name in sample.values]
+        return Score.of(name, mean(np.array(values, float)), unit, len(values))
+
     @property
     def text(self) -> str:
         """The value as people read it; ``missing`` where there is none."""
         return number(self.value, self.unit) if self.value is not None else "missing"
+
+    @property
+    def chance_text(self) -> str:
+        """What guessing would reach, as people read it."""
+        return "" if self.chance is None else f"{100 * self.chance:.1f} %"
 
     @property
     def interval_text(self) -> str:
@@ -75,7 +81,7 @@ def number(value: float, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows beside the scores: breakdowns, or the paper's rows beside ours."""
+    """Rows next to the scores: breakdowns, or the paper's rows next to ours."""
 
     title: str
     header: Sequence[str]
@@ -88,11 +94,11 @@ class Sample:
     """One sampled file.
 
     Attributes:
-        name: below the folder of the files.
-        caption: what it should show.
-        values: by the name of the score that they belong to; true and false are right and wrong.
-        rank: best samples have the largest; None isn't ranked.
-        verdict: what was seen, in words.
+        name: Path below the folder of the files.
+        caption: What it should show.
+        values: Values by score; true and false are right and wrong.
+        rank: Rank, largest for the best samples; None isn't ranked.
+        verdict: What was seen, in words.
     """
 
     name: str
@@ -107,13 +113,13 @@ class Report:
     """Results of a suite.
 
     Attributes:
-        suite: its name.
-        settings: what they came of: model, seed, options, versions.
-        complete: nothing that the suite asks for is missing.
-        scores: the figures.
-        tables: more of them.
-        samples: every file.
-        notes: what a reader must know, such as the judge's own error.
+        suite: Name of the suite.
+        settings: What they were made with: model, seed, options, versions.
+        complete: Whether nothing that the suite asks for is missing.
+        scores: Scores, in the order in which they are printed.
+        tables: Tables next to them.
+        samples: Every file.
+        notes: What a reader must know, such as the judge's own error.
     """
 
     suite: str
@@ -132,50 +138,15 @@ class Report:
 def write_report(folder: Path, report: Report) -> Path:
     """Write ``report.json`` into a folder."""
     path = folder / REPORT
-    files.write(path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+    write_record(path, asdict(report))
     return path
-
-
-_FOLDER_HINT = "give the -o folder of ursa eval"
 
 
 def read_report(path: Path) -> Report:
     """A report from its file, or from the folder that holds it.
 
     Raises:
-        DataError: there is none, it is damaged, or of another version.
+        DataError: There is none, it is damaged, or of another version.
     """
-    file = path / REPORT if path.is_dir() else path
-    again = "make it again with `ursa eval SUITE -o DIR --only report`"
-    try:
-        content = parse_json(regular_file(file).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"there is no report {file}", _FOLDER_HINT) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no report of ursa eval", _FOLDER_HINT) from error
-    except (OSError, ValueError) as error:
-        raise unreadable(file, error, again) from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise DataError(f"{file} is no report of ursa eval", _FOLDER_HINT)
-    if content["format"] != FORMAT:
-        raise DataError(
-            f"{file} has format {content['format']}, this version reads {FORMAT}", again
-        )
-    try:
-        found = Report(
-            content["suite"],
-            content["settings"],
-            content["complete"],
-            tuple(Score(**score) for score in content["scores"]),
-            tuple(Table(**table) for table in content["tables"]),
-            tuple(Sample(**sample) for sample in content["samples"]),
-            tuple(content["notes"]),
-        )
-        figures = [each for score in found.scores for each in (score.value, score.low, score.high)]
-        figures += [each for sample in found.samples for each in sample.values.values()]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is damaged: {error}", again) from error
-    for figure in figures:
-        if figure is not None and not (isinstance(figure, int | float) and math.isfinite(figure)):
-            raise DataError(f"{file} is damaged: {figure!r} is no figure", again)
-    return found
+    hint = "give the -o folder of ursa eval; `--only report` makes the report of a suite again"
+    return read_record(path / REPORT if path.is_dir() else path, Report, "report", hint)

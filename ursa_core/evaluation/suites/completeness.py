@@ -104,6 +104,16 @@ def distinguishes_case(folder: Path) -> bool:
         probe.unlink(missing_ok=True)
 
 
+def case_twins(suite: Suite) -> tuple[str, str] | None:
+    """Two names of a suite that differ in case alone, if there are any."""
+    seen: dict[str, str] = {}
+    for file in suite.files:
+        other = seen.setdefault(file.name.casefold(), file.name)
+        if other != file.name:
+            return other, file.name
+    return None
+
+
 def digest(suite: Suite, folder: Path) -> str:
     """Sixteen hex digits that change with names and sizes of the files."""
     made = hashlib.sha256()

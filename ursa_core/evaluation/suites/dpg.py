@@ -1,18 +1,17 @@
 """DPG-Bench: 1,065 dense prompts, a 2×2 grid of images each, in one folder.
 
-Prompts are read from a checkout of ELLA, since their sources have terms of their own. The scorer
+Prompts are read from a checkout of ELLA, since their sources have licences of their own. The scorer
 cuts squares of R pixels out of ``{id}.png``: top left, top right, bottom left, bottom right.
 """
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ursa_core.errors import DataError, ShapeError
-from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
+from ursa_core.evaluation.suites.suite import PlannedFile, Results, Suite, thinned
 from ursa_core.media import Frames
 
 RESULTS = "results.txt"
@@ -29,11 +28,11 @@ def plan(repo: Path, limit: int | None = None) -> Suite:
     """DPG-Bench's 1,065 grids.
 
     Args:
-        repo: checkout of ELLA.
-        limit: prompts of a trial.
+        repo: Checkout of ELLA.
+        limit: Number of prompts of a trial.
 
     Raises:
-        DataError: the prompts aren't there.
+        DataError: The prompts aren't there.
     """
     hint = "git clone https://github.com/TencentQQGYLab/ELLA, and give it with --scorer-repo"
     folder = repo / PROMPTS
@@ -48,14 +47,14 @@ def plan(repo: Path, limit: int | None = None) -> Suite:
         except (OSError, ValueError) as error:
             raise DataError(f"{path} can't be read: {error}", hint) from error
         files.append(PlannedFile(f"{path.stem}.png", path.stem, prompt))
-    return Suite("dpg", files, NUM_PROMPTS, images_per_file=GRID)
+    return Suite("dpg", files, NUM_PROMPTS)
 
 
 def grid(images: list[Frames]) -> Frames:
     """Four square images (1, R, R, 3) as one (1, 2R, 2R, 3), row by row.
 
     Raises:
-        ShapeError: they aren't square, which the scorer would cut wrongly.
+        ShapeError: They aren't square, which the scorer would cut wrongly.
     """
     height, width = images[0].shape[1:3]
     if height != width or len(images) != GRID:
@@ -66,31 +65,14 @@ def grid(images: list[Frames]) -> Frames:
     return np.concatenate(rows, axis=1)
 
 
-@dataclass(frozen=True)
-class Results:
-    """What the scorer wrote.
-
-    Attributes:
-        score: in [0, 1]; None where it didn't come to its end.
-        categories: of level 1, in [0, 1].
-        images: mean of the four of each grid, in [0, 1], by file.
-    """
-
-    score: float | None
-    categories: dict[str, float]
-    images: dict[str, float]
-
-
 def read_results(path: Path) -> Results:
-    """The scorer's results; empty where there are none.
+    """The scorer's score, its categories of level 1, and the mean of each grid; maybe none.
 
     Raises:
-        DataError: the file can't be read.
+        DataError: The file can't be read.
     """
-    if not path.exists():
-        return Results(None, {}, {})
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}", "run --only score again") from error
     images = {}
@@ -99,10 +81,8 @@ def read_results(path: Path) -> Results:
         images[Path(match[1]).name] = float(match[0].rsplit(", ", 1)[1])
     level_1 = re.search(r"L1 category scores:\n((?:\t.*\n)*)", text)
     rows = re.findall(r"\t(.+?): ([\d.]+)", level_1[1]) if level_1 else []
+    scores = {name: float(percent) / 100 for name, percent in rows}
     score = re.search(r"^DPG-Bench score: ([\d.]+)", text, re.MULTILINE)
-    value = float(score[1]) / 100 if score else math.nan
-    return Results(
-        value if math.isfinite(value) else None,
-        {name: float(percent) / 100 for name, percent in rows},
-        images,
-    )
+    if score and math.isfinite(float(score[1])):
+        scores["overall"] = float(score[1]) / 100
+    return Results(scores, {"overall": images})

@@ -5,23 +5,28 @@
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
+from ursa_core.evaluation.suites.suite import (
+    LISTS,
+    PlannedFile,
+    Results,
+    Suite,
+    read_rows,
+    thinned,
+)
 
 RESULTS = "results.jsonl"
 _SAMPLES = 4
 
 
-def plan(prompts: Prompts = "raw", limit: int | None = None) -> Suite:
-    """GenEval's 2,212 images, and the metadata beside them.
+def plan(prompts: str = "raw", limit: int | None = None) -> Suite:
+    """GenEval's 2,212 images, and the metadata next to them.
 
     Args:
-        prompts: what the model is given.
-        limit: prompts of a trial; they keep their numbers.
+        prompts: Kind of prompts that the model is given, ``raw`` or ``rewritten``.
+        limit: Number of prompts of a trial; they keep their numbers.
     """
     rows = read_rows(LISTS / "geneval.jsonl", ("metadata", "rewritten"))
     files, fixed = [], {}
@@ -42,37 +47,20 @@ def plan(prompts: Prompts = "raw", limit: int | None = None) -> Suite:
     return Suite("geneval", files, _SAMPLES * len(rows), fixed)
 
 
-@dataclass(frozen=True)
-class Image:
-    """What the scorer found in an image."""
-
-    tag: str
-    prompt: str
-    correct: bool
-    reason: str
-
-
-def read_results(path: Path) -> dict[str, Image]:
-    """The scorer's findings by file, as ``00000/samples/0000.png``; empty where there are none.
+def read_results(path: Path) -> Results:
+    """Whether the scorer found each image right, by tag and overall; empty without a file.
 
     Raises:
-        DataError: the file is of another form.
+        DataError: The file is of another form.
     """
-    if not path.exists():
-        return {}
-    found = {}
-    for row in read_rows(path, ("filename", "tag", "prompt", "correct")):
-        name = "/".join(Path(str(row["filename"])).parts[-3:])
+    rows = read_rows(path, ("filename", "tag", "prompt", "correct")) if path.exists() else []
+    tags: dict[str, dict[str, bool]] = {}
+    overall, verdicts = {}, {}
+    for row in rows:
         if not isinstance(row["correct"], bool | int):
             raise DataError(f"{path} is of another version", "run --only score again")
-        reason = str(row.get("reason") or "")
-        found[name] = Image(str(row["tag"]), str(row["prompt"]), bool(row["correct"]), reason)
-    return found
-
-
-def by_tag(images: Mapping[str, Image]) -> dict[str, list[bool]]:
-    """Whether images are right, by tag."""
-    found: dict[str, list[bool]] = {}
-    for image in images.values():
-        found.setdefault(image.tag, []).append(image.correct)
-    return found
+        name, correct = "/".join(Path(str(row["filename"])).parts[-3:]), bool(row["correct"])
+        tags.setdefault(str(row["tag"]), {})[name] = overall[name] = correct
+        reason = " ".join(str(row.get("reason") or "wrong").split()) or "wrong"
+        verdicts[name] = "right" if correct else reason
+    return Results({}, {**tags, "overall": overall}, verdicts)

@@ -6,14 +6,18 @@ apart from as many that training saw.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ursa_core.errors import DataError
+from ursa_core.evaluation.records import read_record
 from ursa_core.evaluation.reports.intervals import wilson
-from ursa_core.evaluation.reports.report import Sample, Score, Table
+from ursa_core.evaluation.reports.report import Report, Sample, Score, Table
+from ursa_core.evaluation.suites.completeness import digest
 from ursa_core.evaluation.suites.shapes_judge import Verdict, judge
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
 from ursa_core.grids import PixelShape
@@ -21,6 +25,7 @@ from ursa_core.media import Frames, read_media, write_media
 from ursa_core.seeding import stream_seed
 from ursa_core.worlds import shapes
 
+NAME = "shapes"
 ATTRIBUTES = ("colour", "shape", "motion", "background")
 ALL = "all four"
 SPLITS = {"heldout": "held out of training", "train": "seen in training"}
@@ -30,6 +35,32 @@ CHANCE = {
     "motion": 1 / len(shapes.MOTIONS),
     "background": 1 / len(shapes.BACKGROUNDS),
 }
+
+
+SCORES = "scores.json"
+_SPLITS_NOTE = (
+    "heldout: combinations of colour, shape and motion that training left out; "
+    "train: as many that it saw. Intervals are Wilson's."
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the judge saw, as ``scores.json`` holds it.
+
+    Attributes:
+        suite: Name of the suite.
+        limit: Number of combinations of each split, None for all.
+        samples: Digest of the clips.
+        verdicts: Verdicts on the clips, by file.
+        judge_on_rendered: Verdicts on rendered clips of the same prompts.
+    """
+
+    suite: str
+    limit: int | None
+    samples: str
+    verdicts: Mapping[str, Verdict]
+    judge_on_rendered: Mapping[str, Verdict]
 
 
 @dataclass(frozen=True)
@@ -49,18 +80,18 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """Of its file, below the folder of the clips."""
+        """Path of its file below the folder of the clips."""
         return f"{self.split}/{self.prompt.replace(' ', '_')}.mp4"
 
 
 def wanted(split: str, limit: int | None = None) -> list[Wanted]:
-    """Combinations of a split over all backgrounds, a fixed random part of them.
+    """Combinations of a split with all backgrounds, a fixed random part of them.
 
-    Every held-out one without a limit, and of those seen in training as many.
+    Without a limit all held-out ones, and as many of those seen in training.
 
     Args:
-        split: ``heldout`` or ``train``.
-        limit: how many, 1 or more.
+        split: Split of the world, ``heldout`` or ``train``.
+        limit: Number of combinations, 1 or more.
     """
     every = [
         Wanted(split, *combination, background)
@@ -72,14 +103,14 @@ def wanted(split: str, limit: int | None = None) -> list[Wanted]:
 
 
 def plan(limit: int | None = None, splits: Sequence[str] = tuple(SPLITS)) -> Suite:
-    """The suite; a limit takes so many combinations of each split."""
+    """The suite, with ``limit`` combinations of each split."""
     num_full = sum(len(wanted(split)) for split in splits)
     files = [
         PlannedFile(each.name, each.prompt, each.prompt, groups=(split,))
         for split in splits
         for each in wanted(split, limit)
     ]
-    return Suite("shapes", files, num_full)
+    return Suite(NAME, files, num_full)
 
 
 def rendered(each: Wanted, shape: PixelShape, seed: int) -> Frames:
@@ -149,11 +180,78 @@ def sample_of(each: Wanted, verdict: Verdict) -> Sample:
     return Sample(each.name, each.prompt, named, rank, "right" if found[ALL] else f"seen: {shown}")
 
 
-def judge_note(own: Mapping[str, Score]) -> str:
+def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], object]) -> Scores:
+    """Judge the clips of a folder, and rendered ones of the same prompts and size.
+
+    Args:
+        folder: Folder of the clips.
+        limit: Number of combinations of each split.
+        seed: Seed of the rendered clips.
+        on_clip: Function called after each clip, two times as often as there are files.
+
+    Raises:
+        DataError: A clip can't be read.
+    """
+    clips = [each for split in SPLITS for each in wanted(split, limit)]
+    first = read_media(folder / clips[0].name)
+    shape = PixelShape(*first.frames.shape[:3])
+
+    def counted(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+        found = {}
+        for each, verdict in zip(clips, verdicts, strict=True):
+            found[each.name] = verdict
+            on_clip()
+        return found
+
+    return Scores(
+        NAME,
+        limit,
+        digest(plan(limit), folder),
+        counted(judge_file(folder / each.name) for each in clips),
+        counted(judge_rendered(clips, shape, first.fps or 8.0, seed)),
+    )
+
+
+def report(
+    suite: Suite, settings: Mapping[str, Any], scores_in: Path, samples_digest: str
+) -> Report:
+    """The report of the suite from the judge's verdicts.
+
+    Args:
+        suite: Suite that was judged.
+        settings: What the samples were made with.
+        scores_in: Folder with ``scores.json``.
+        samples_digest: Digest of the samples that are there.
+
+    Raises:
+        DataError: There are no verdicts, or they are damaged or on other clips.
+    """
+    path, hint = scores_in / SCORES, "run --only score"
+    if not path.exists():
+        raise DataError(f"nothing was scored in {scores_in.parent}", hint)
+    found = read_record(path, Scores, "record", hint)
+    if found.samples != samples_digest:
+        raise DataError(f"the samples aren't those scored in {path}", hint)
+    scored, tables, samples, judged, on_rendered = [], [], [], [], []
+    try:
+        for split, title in SPLITS.items():
+            clips = wanted(split, found.limit)
+            seen = [found.verdicts[each.name] for each in clips]
+            on_rendered += [found.judge_on_rendered[each.name] for each in clips]
+            judged += clips
+            scored += scores(clips, seen, f"{split} ")
+            tables.append(by_value(clips, seen, f"By value, {title}"))
+            samples += [sample_of(*pair) for pair in zip(clips, seen, strict=True)]
+    except KeyError as error:
+        raise DataError(f"{path} is damaged: it has no verdict on {error}", hint) from error
+    notes = (_SPLITS_NOTE, judge_note(scores(judged, on_rendered)))
+    return Report(NAME, settings, suite.is_whole, scored, tables, samples, notes)
+
+
+def judge_note(own: Sequence[Score]) -> str:
     """The judge's own error, in a sentence."""
     wrong = ", ".join(
-        f"{name} {100 * (1 - (score.value or 0)):.1f} % ({score.interval_text} right)"
-        for name, score in own.items()
+        f"{score.name} {100 * (1 - (score.value or 0)):.1f} % ({score.interval_text} right)"
+        for score in own
     )
-    num = next(iter(own.values())).num
-    return f"The judge's own error on {num} rendered clips: {wrong}."
+    return f"The judge's own error on {own[0].num} rendered clips: {wrong}."

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,22 +11,20 @@ from ursa_core.errors import DataError
 from ursa_core.files import parse_json
 from ursa_core.seeding import stream_seed
 
-Prompts = Literal["raw", "rewritten"]
-
 LISTS = Path(__file__).parent / "prompt_lists"
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One output of the model, and what it is asked for.
+    """One output of the model, and what it should show.
 
     Attributes:
-        name: below the folder of the scored files, with ``/``; what the scorer looks for.
-        prompt_id: what the seed is derived from: the same prompt, the same draws, in any suite.
-        prompt: what the model is given.
-        sample: number of it among the samples of its prompt.
-        image: first frame that the model is given, a file.
-        groups: what it is scored for: a split, a tag, dimensions.
+        name: Path below the folder of the scored files, with ``/``, as the scorer looks for it.
+        prompt_id: Text that the seed is derived from: one prompt has the same draws in any suite.
+        prompt: Prompt that the model is given.
+        sample: Number among the samples of its prompt.
+        image: First frame that the model is given, a file.
+        groups: What it is scored for: a split, a tag, dimensions.
     """
 
     name: str
@@ -46,19 +44,17 @@ class Suite:
     """All files of an evaluation.
 
     Attributes:
-        name: of the suite.
-        files: to be sampled.
-        num_full: files that the whole suite has; fewer are a trial.
-        fixed: other files of the layout, with their content.
-        images_per_file: samples that a file shows, side by side.
-        scratch: names in the folder that belong to the scorer itself.
+        name: Name of the suite.
+        files: Files to sample.
+        num_full: Number of files of the whole suite; fewer are a trial.
+        fixed: Other files of the layout, with their content.
+        scratch: Names in the folder that belong to the scorer itself.
     """
 
     name: str
     files: Sequence[PlannedFile]
     num_full: int
     fixed: Mapping[str, str] = field(default_factory=dict)
-    images_per_file: int = 1
     scratch: tuple[str, ...] = ()
 
     @property
@@ -67,11 +63,26 @@ class Suite:
         return len(self.files) == self.num_full
 
 
+@dataclass(frozen=True)
+class Results:
+    """What an official scorer found.
+
+    Attributes:
+        scores: Scores of the whole by name, in [0, 1].
+        files: Values of single files by score and file; true and false are right and wrong.
+        verdicts: What was seen in a file, in words.
+    """
+
+    scores: Mapping[str, float]
+    files: Mapping[str, Mapping[str, float | bool]]
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+
+
 def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
     """The objects of a JSON lines file, each with all of ``keys``.
 
     Raises:
-        DataError: it can't be read, or a line is no such object.
+        DataError: It can't be read, or a line is no such object.
     """
     try:
         # Only "\n" ends a line: splitlines would break at characters that JSON allows in strings.
@@ -96,7 +107,7 @@ def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
 def thinned(num: int, limit: int | None) -> list[int]:
     """Indices of a fixed random part of ``num`` entries; all without a limit.
 
-    A larger part holds every smaller one, so that a trial can be gone on with.
+    A larger part holds every smaller one, so that a trial can grow.
     """
     order = np.random.default_rng(0).permutation(num)[:limit]
     return sorted(int(place) for place in order)

@@ -1,17 +1,23 @@
-"""VBench, VBench-I2V and VBench-Long: what is sampled, how it is scored, what the results say.
+"""VBench, VBench-I2V and VBench-Long: their files, and what the scorer's results say.
 
 Layout and commands are those of the official code (Vchitect/VBench). All files lie in one folder,
 ``{prompt}-{sample}.mp4``, and nothing else may: the scorer takes its suffix from any name there.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Prompts, Suite, read_rows, thinned
+from ursa_core.evaluation.suites.suite import (
+    LISTS,
+    PlannedFile,
+    Results,
+    Suite,
+    read_rows,
+    thinned,
+)
 from ursa_core.files import parse_json
 
 FLICKERING = "temporal_flickering"
@@ -37,30 +43,22 @@ SEMANTIC = (
 )
 DIMENSIONS = (*QUALITY, *SEMANTIC)
 I2V = ("camera_motion", "i2v_subject", "i2v_background")
-I2V_QUALITY = (
-    "subject_consistency",
-    "background_consistency",
-    "motion_smoothness",
-    "dynamic_degree",
-    "aesthetic_quality",
-    "imaging_quality",
-)
+I2V_QUALITY = tuple(name for name in QUALITY if name != FLICKERING)
 I2V_DIMENSIONS = (*I2V, *I2V_QUALITY)
 NEED_DETECTRON2 = ("object_class", "multiple_objects", "color", "spatial_relationship")
-RATIOS = ("1-1", "8-5", "7-4", "16-9")
 
 _SAMPLES = 5
 _FLICKERING_SAMPLES = 25
 """The official filter looks for five still ones among them."""
 
 
-def plan(prompts: Prompts = "raw", limit: int | None = None, *, long: bool = False) -> Suite:
+def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) -> Suite:
     """VBench, or VBench-Long: 944 prompts, five samples each, of flickering 25; 6,220 files.
 
     Args:
-        prompts: what the model is given; files are named by the raw ones.
-        limit: prompts of a trial.
-        long: for the scorer of clips of five seconds and more.
+        prompts: Kind of prompts that the model is given; files are named by the raw ones.
+        limit: Number of prompts of a trial.
+        long: Whether the scorer of clips of five seconds and more is used.
     """
     entries: dict[str, dict[str, Any]] = {}
     for row in read_rows(LISTS / "vbench.jsonl", ("prompt", "rewritten", "dimensions")):
@@ -97,11 +95,11 @@ def plan_i2v(images: Path, limit: int | None = None) -> Suite:
     """VBench-I2V: 1,118 prompts over 355 images, five samples each; 5,590 files.
 
     Args:
-        images: folder of the official cropped images of one ratio.
-        limit: prompts of a trial.
+        images: Folder of the official cropped images of one ratio.
+        limit: Number of prompts of a trial.
 
     Raises:
-        DataError: images are missing.
+        DataError: Images are missing.
     """
     rows = read_rows(LISTS / "vbench_i2v.jsonl", ("prompt", "dimensions", "image"))
     chosen = [rows[place] for place in thinned(len(rows), limit)]
@@ -126,34 +124,19 @@ def plan_i2v(images: Path, limit: int | None = None) -> Suite:
     return Suite("vbench-i2v", files, _SAMPLES * len(rows))
 
 
-@dataclass(frozen=True)
-class Result:
-    """What the scorer found for a dimension.
-
-    Attributes:
-        score: in [0, 1].
-        videos: by the name of the file, where the scorer tells.
-        file: that says so.
-    """
-
-    score: float
-    videos: Mapping[str, float | bool]
-    file: Path
-
-
-def read_results(folder: Path, dimensions: Sequence[str]) -> dict[str, Result]:
+def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
     """Results of all dimensions that were scored; of several, the latest.
 
     Args:
-        folder: with ``*_eval_results.json`` anywhere in it.
-        dimensions: of the suite.
+        folder: Folder with ``*_eval_results.json`` anywhere in it.
+        dimensions: Dimensions of the suite.
 
     Raises:
-        DataError: a file is damaged, or of another form than the official one.
+        DataError: A file is damaged, or of another form than the official one.
     """
-    found: dict[str, Result] = {}
-    files = sorted(folder.rglob("*_eval_results.json"), key=lambda path: path.name)
-    for file in files:
+    scores: dict[str, float] = {}
+    videos: dict[str, dict[str, float | bool]] = {}
+    for file in sorted(folder.rglob("*_eval_results.json"), key=lambda path: path.name):
         hint = "move it away, and run --only score"
         try:
             content = parse_json(file.read_text(encoding="utf-8"), finite=False)
@@ -161,26 +144,24 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> dict[str, Result]:
             raise DataError(f"{file} can't be read: {error}", hint) from error
         if not isinstance(content, dict):
             continue  # the official script reads only objects
-        for name, value in content.items():
-            if name not in dimensions:
-                continue
-            if not isinstance(value, list) or not value or not _is_score(value[0]):
-                raise DataError(
-                    f"{file} gives no [score of 0 to 1, videos] for {name}: it is of another "
-                    "version",
-                    hint,
-                )
-            videos = _videos(value[1]) if len(value) > 1 else {}
-            found[name] = Result(float(value[0]), videos, file)
-    return found
+        for name in [name for name in content if name in dimensions]:
+            match content[name]:
+                case [int() | float() as score, *rows] if _is_share(score):
+                    scores[name], videos[name] = float(score), _videos(*rows[:1])
+                case _:
+                    raise DataError(
+                        f"{file} gives no [score of 0 to 1, videos] for {name}: it is of another "
+                        "version",
+                        hint,
+                    )
+    return Results(scores, videos)
 
 
-def _is_score(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 <= float(str(value)) <= 1
+def _is_share(value: float) -> bool:
+    return not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _videos(rows: object) -> dict[str, float | bool]:
+def _videos(rows: object = ()) -> dict[str, float | bool]:
     found: dict[str, float | bool] = {}
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, dict):

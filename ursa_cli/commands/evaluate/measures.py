@@ -1,0 +1,172 @@
+"""`ursa eval reconstruction|path|videos`: measures of a tokenizer, a path and any videos."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ursa_cli.options import evaluation
+from ursa_cli.options import shared as options
+from ursa_cli.options.evaluation import ClipsOptions, MaxClips, Out
+from ursa_cli.terminal import output
+from ursa_core import files
+
+if TYPE_CHECKING:
+    from ursa_core.bundle.settings import BundleSettings
+    from ursa_core.evaluation.measures.clips import Clips
+    from ursa_core.tokenizers.visual import VisualTokenizer
+
+_SEED = 0
+
+
+def _on_clips(measure: Callable[[ClipsOptions], None]) -> Callable[..., None]:
+    """The command of a measure, with the options of clips."""
+
+    @functools.wraps(measure)
+    def run(**given: Any) -> None:
+        chosen = ClipsOptions(**given)
+        output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
+        measure(chosen)
+
+    return evaluation.with_parameters(run, evaluation.parameters(ClipsOptions))
+
+
+@_on_clips
+def reconstruction(chosen: ClipsOptions) -> None:
+    """Measure what a tokenizer keeps: PSNR, SSIM, flicker, use of its codes, bits per pixel.
+
+    LPIPS and FVD, too, where their weights are there; the report says where they
+    are looked for. The page shows clips above their reconstructions.
+
+    Examples:
+      ursa eval reconstruction -o kept
+
+      ursa eval reconstruction films --model nano --size 64x64 -o kept
+    """
+    evaluation.check_report(chosen.out, chosen.limit, chosen.force, "samples")
+    from ursa_cli.commands.evaluate.parts import finish
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.devices import pick_device
+    from ursa_core.evaluation.measures.reconstruction import report
+    from ursa_core.evaluation.runs import EvalRun
+
+    run = EvalRun(chosen.out)
+    with files.producing(run.folder):
+        folder = options.model_folder(chosen.model)
+        place = pick_device(chosen.device)
+        tokenizer, defaults, identity = load_tokenizer(folder, place)
+        settings = {**_settings(chosen, identity), "fps": defaults.fps}
+        with _clips(chosen, tokenizer, defaults) as clips:
+            found = report(tokenizer, clips, run.samples, settings)
+        finish(found, run)
+
+
+@_on_clips
+def path(chosen: ClipsOptions) -> None:
+    """Measure how linearly the model's path leads from noise to real tokens.
+
+    The distance of the embeddings of x_t to those of x_1 at t = 0, 0.05 … 0.95,
+    its correlation with t (-1 is linear), and the plot of the paper's Figure 5.
+
+    Examples:
+      ursa eval path -o path
+
+      ursa eval path films --model nano --limit 20 -o path
+    """
+    evaluation.check_report(chosen.out, chosen.limit, chosen.force, "linearity.png")
+    from ursa_cli.commands.evaluate.parts import finish
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.bundle.folder import read_json
+    from ursa_core.bundle.path_files import build_path, stored_codebook
+    from ursa_core.devices import pick_device
+    from ursa_core.evaluation.measures.path_linearity import report
+    from ursa_core.evaluation.runs import EvalRun
+
+    run, folder = EvalRun(chosen.out), options.model_folder(chosen.model)
+    place = pick_device(chosen.device)
+    tokenizer, defaults, identity = load_tokenizer(folder, place)
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    codebook = stored_codebook(folder / "scheduler", tokenizer.codebook)
+    of_model = build_path(scheduler, codebook).to(place)
+    kind = scheduler.get("path") or _kind(scheduler)
+    settings = {**_settings(chosen, identity), "seed": _SEED, "path": kind}
+    with _clips(chosen, tokenizer, defaults) as clips:
+        found, plot = report(tokenizer, of_model, codebook, clips, settings)
+    with files.producing(run.folder):
+        files.write(run.folder / "linearity.png", plot)
+        finish(found, run, {"Linearity of the path": plot})
+
+
+def videos(
+    out: Out,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT", help="Folders or files of videos.", show_default=False),
+    ],
+    limit: MaxClips = 1_000_000,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    force: options.Force = False,
+) -> None:
+    """Measure any videos, without weights or references: flicker, motion, drift, kept frames.
+
+    Motion is by block matching; kept frames are those that the video's own metadata names.
+
+    Examples:
+      ursa eval videos out.mp4 -o metrics
+
+      ursa eval videos clips --limit 100 -o metrics
+    """
+    output.configure(as_json=as_json, quiet=quiet)
+    evaluation.check_report(out, limit, force)
+    from ursa_cli.commands.evaluate.parts import finish
+    from ursa_core.encoding.sources import find_sources
+    from ursa_core.evaluation.measures.videos import report
+    from ursa_core.evaluation.runs import EvalRun
+
+    sources = find_sources(inputs)[:limit]
+    settings = {"inputs": [str(each) for each in inputs], "limit": limit}
+    with output.progress(len(sources), "measure") as advance:
+        found = report(sources, settings, output.warn, advance)
+    finish(found, EvalRun(out))
+
+
+@contextmanager
+def _clips(
+    chosen: ClipsOptions, tokenizer: "VisualTokenizer", defaults: "BundleSettings"
+) -> "Iterator[Clips]":
+    """The clips that are asked for, with progress; a shape that doesn't fit is refused."""
+    from ursa_core.encoding.cuts import Cut
+    from ursa_core.encoding.items import find_items
+    from ursa_core.evaluation.measures.clips import Clips
+    from ursa_core.grids import PixelShape
+
+    frames, size = chosen.frames, chosen.size
+    in_range = frames is None or 1 <= frames <= 1_000_000
+    options.require(in_range, "--frames", frames, "1 to 1000000")
+    height, width = options.parse_size(size) if size else (defaults.height, defaults.width)
+    shape = PixelShape(frames or defaults.frames, height, width)
+    tokenizer.strides.grid(shape)
+    items = find_items(chosen.inputs, chosen.limit, _SEED, defaults.fps)
+    first = items[: chosen.limit]
+    if len(first) < len(items):
+        output.note(f"the first {len(first)} of {len(items)} clips")
+    stride = tokenizer.strides.temporal
+    with output.progress(len(first), "measure") as advance:
+        yield Clips(first, Cut(defaults.fps, shape), stride, output.warn, advance)
+
+
+def _settings(chosen: ClipsOptions, tokenizer: str) -> dict[str, Any]:
+    inputs = list(chosen.inputs)
+    return {
+        "model": chosen.model, "tokenizer": tokenizer, "inputs": inputs, "limit": chosen.limit
+    }  # fmt: skip
+
+
+def _kind(scheduler: dict[str, Any]) -> str:
+    if scheduler.get("alpha") is None:
+        return "mixture"
+    return f"metric, alpha {scheduler['alpha']}, c {scheduler.get('c')}"

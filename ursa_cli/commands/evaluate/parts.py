@@ -1,0 +1,193 @@
+"""The parts of a suite, sampling, scoring and reporting, and how a report is printed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ursa_cli import batch_run, sample_plan
+from ursa_cli.commands.evaluate.suites import SuiteCommand
+from ursa_cli.options import shared as options
+from ursa_cli.options.evaluation import EvalOptions
+from ursa_cli.options.sampling import SamplingOptions
+from ursa_cli.terminal import output
+from ursa_core import files
+from ursa_core.batches.manifest import read_header
+from ursa_core.evaluation import runs
+from ursa_core.evaluation.records import write_record
+from ursa_core.evaluation.runs import DEFAULT_SEED, Begun, EvalRun
+
+if TYPE_CHECKING:
+    from ursa_cli.eval_tasks import EvalTask
+    from ursa_core.batches.resume import Item
+    from ursa_core.evaluation.official.scorer import Scorer
+    from ursa_core.evaluation.reports.report import Report
+
+_LONG_SECONDS = 10.0
+_RATIO = "8-5"
+_DECIDING = ("limit", "prompts", "ratio", "images", "seconds")
+
+
+class SuiteRun:
+    """A run of a suite as the command line asks for it.
+
+    Args:
+        command: Suite.
+        chosen: Options of the suite; those that a folder was begun with replace None.
+        sampling: Options of every sample.
+
+    Raises:
+        UrsaError: The options can't be, or the folder is of another run.
+    """
+
+    def __init__(
+        self, command: SuiteCommand, chosen: EvalOptions, sampling: SamplingOptions
+    ) -> None:
+        output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
+        sampling = replace(sampling, seed=chosen.seed)
+        sampling.check()
+        chosen.check()
+        if command.of_images:
+            frames = sampling.frames
+            options.require(frames in (None, 1), "--frames", frames, "1: it is of images")
+            sampling = replace(sampling, frames=1)
+        self._evaluation = EvalRun(chosen.out)
+        given = {name: getattr(chosen, name) for name in _DECIDING}
+        given["images"] = None if chosen.images is None else str(chosen.images)
+        wanted = Begun(command.name, **given)
+        self._begun = runs.begin(self._evaluation, wanted, "sample" in chosen.parts)
+        if chosen.limit is None is not self._begun.limit and "sample" in chosen.parts:
+            output.note(
+                f"{chosen.out} goes on with --limit {self._begun.limit}; a larger one makes more"
+            )
+        images = None if self._begun.images is None else Path(self._begun.images)
+        decided = {name: getattr(self._begun, name) for name in _DECIDING}
+        self._chosen = replace(chosen, **{**decided, "images": images})
+        self._command, self._sampling = command, sampling
+        self._suite = command.plan(self._chosen)
+
+    def run(self) -> None:
+        """Run the parts that are asked for.
+
+        Raises:
+            UrsaError: One of them fails; what was done before is kept.
+        """
+        dry_run = self._sampling.dry_run
+        if self._command.is_official and "score" in self._chosen.parts and not dry_run:
+            self._scorer()  # what it lacks is reported before hours of sampling, not after them
+        parts = {"sample": self._sample, "score": self._score, "report": self._report}
+        for name in self._chosen.parts:
+            if dry_run and name != "sample":
+                output.note(f"{name} would follow")
+            else:
+                parts[name]()
+
+    def _sample(self) -> None:
+        """Sample what is left of the suite into its layout."""
+        from ursa_core.batches.resume import Item
+
+        run, suite = self._evaluation, self._suite
+        sampling = replace(self._sampling, device=batch_run.local_device(self._sampling.device))
+        task = self._task(sampling)
+
+        def settled(seed: int) -> "list[Item]":
+            items = []
+            for index, file in enumerate(suite.files):
+                path, own = run.samples / file.name, file.seed(seed)
+                made_by = task.settle_file(file, own, path)
+                items.append(Item(file.name, index, 0, path, own, made_by))
+            return items
+
+        found = read_header(run.records)
+        of_folder = DEFAULT_SEED if found is None else found.seed
+        seed = of_folder if sampling.seed is None else sampling.seed
+        if not sampling.dry_run:
+            own = [name for name in _DECIDING if name in ("limit", *self._command.own)]
+            begun = {name: getattr(self._begun, name) for name in ("suite", *own)}
+            runs.lay_out(run, suite, begun)
+        size = self._chosen.batch_size
+        work = batch_run.Work(run.records, run.samples, self._chosen.part, size, sampling.force)
+        batch_run.run_work(task, work, settled, seed, sampling.dry_run)
+
+    def _task(self, sampling: SamplingOptions) -> "EvalTask":
+        from ursa_cli import eval_tasks
+
+        model, name = sample_plan.place_model(sampling), self._suite.name
+        if name == "vbench-long":
+            fps = sampling.fps or model.found.settings.fps
+            num_frames = round((self._chosen.seconds or _LONG_SECONDS) * fps)
+            rounds = self._evaluation.records / "rounds"
+            return eval_tasks.LongTask(name, model, sampling, num_frames, rounds)
+        kinds = {"vbench-i2v": eval_tasks.ImageTask, "dpg": eval_tasks.GridTask}
+        kind = kinds.get(name, eval_tasks.EvalTask)
+        return kind(name, model, sampling, self._chosen.batch_size)
+
+    def _scorer(self) -> "Scorer":
+        from ursa_core.evaluation.official.scorer import Scorer, check_checkout
+
+        chosen, run = self._chosen, self._evaluation
+        repo, python = check_checkout(self._suite.name, chosen.scorer_repo, chosen.scorer_python)
+        samples, scores = run.samples.absolute(), run.scores.absolute()
+        ratio = chosen.ratio or _RATIO
+        return Scorer(self._suite, repo, python, samples, scores, ratio, chosen.detector)
+
+    def _score(self) -> None:
+        run, suite = self._evaluation, self._suite
+        with output.progress(len(suite.files) + len(suite.fixed), "check") as advance:
+            num_unknown = runs.check_complete(run, suite, advance)
+        if num_unknown:
+            output.warn(f"no record states what length and size {num_unknown} files should have")
+        output.note(f"{run.samples} is complete: {len(suite.files)} files")
+        if self._command.is_official:
+            self._scorer().score(self._sampling.force, output.note, output.warn)
+            return
+        from ursa_core.evaluation.suites import shapes
+
+        with output.progress(2 * len(suite.files), "judge") as advance:
+            found = shapes.score(run.samples, self._begun.limit, DEFAULT_SEED, advance)
+        path = run.scores / shapes.SCORES
+        write_record(path, asdict(found))
+        output.note(f"{len(suite.files)} clips are judged: {path}")
+
+    def _report(self) -> None:
+        from ursa_core.evaluation.official.reports import official_report
+        from ursa_core.evaluation.suites import shapes
+
+        run, suite = self._evaluation, self._suite
+        report = official_report if self._command.is_official else shapes.report
+        settings, digest = runs.settings_of(run, self._begun), runs.digest_of_samples(run, suite)
+        finish(report(suite, settings, run.scores, digest), run)
+
+
+def finish(report: "Report", run: EvalRun, plots: Mapping[str, bytes] | None = None) -> None:
+    """Write a report and its page, and print it."""
+    from ursa_core.evaluation.reports.page import write_page
+    from ursa_core.evaluation.reports.report import write_report
+
+    with files.producing(run.folder):
+        page = write_page(run.folder, report, run.samples, plots)
+        paths = [write_report(run.folder, report), page]  # last, as it means that all is there
+    output.data(report.to_json(), lines=[*lines_of(report), *map(str, paths)], paths=paths)
+
+
+def lines_of(report: "Report") -> list[str]:
+    """A report for the terminal."""
+    rows = [
+        (
+            score.name,
+            score.text,
+            score.interval_text,
+            score.chance_text,
+            "" if score.num is None else str(score.num),
+        )
+        for score in report.scores
+    ]
+    lines = output.table(("SCORE", "VALUE", "95 % INTERVAL", "CHANCE", "SAMPLES"), rows)
+    for table in report.tables:
+        shown = [["" if cell is None else cell for cell in row] for row in table.rows]
+        lines += ["", table.title, *output.fitting_table(table.header, shown)]
+        lines += [table.note] if table.note else []
+    lines += ["", *report.notes]
+    if not report.complete:
+        lines.append("INCOMPLETE: this is no result of the whole.")
+    return lines

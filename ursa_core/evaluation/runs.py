@@ -1,0 +1,186 @@
+"""A run of a suite: its folder, what decides its files, and what its records say."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ursa_core import __version__, files
+from ursa_core.batches.manifest import read_header, read_records
+from ursa_core.errors import DataError, UsageError
+from ursa_core.evaluation.records import made, read_record, write_record
+from ursa_core.evaluation.reports.report import PAGE, REPORT
+from ursa_core.evaluation.suites.completeness import (
+    case_twins,
+    check,
+    digest,
+    distinguishes_case,
+    refuse,
+)
+from ursa_core.evaluation.suites.suite import Suite
+from ursa_core.grids import PixelShape
+
+DEFAULT_SEED = 0
+"""Fixed, so that two runs agree where nobody asked for a seed."""
+
+
+@dataclass(frozen=True)
+class EvalRun:
+    """Folders of an evaluation.
+
+    Attributes:
+        folder: Folder that everything is in.
+    """
+
+    folder: Path
+
+    @property
+    def samples(self) -> Path:
+        """Folder of the files that are scored, which holds nothing else."""
+        return self.folder / "samples"
+
+    @property
+    def records(self) -> Path:
+        """Folder of the manifest and of what the suite was begun with."""
+        return self.folder / "records"
+
+    @property
+    def scores(self) -> Path:
+        """Folder of what the scorer wrote."""
+        return self.folder / "scores"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What decides the files of a suite; None is the suite's own choice.
+
+    Attributes:
+        suite: Name of the suite.
+        limit: Number of prompts.
+        prompts: Kind of prompts, ``raw`` or ``rewritten``.
+        ratio: Ratio of the given images.
+        images: Folder of the given images.
+        seconds: Length of each clip.
+    """
+
+    suite: str
+    limit: Annotated[int, Field(ge=1)] | None
+    prompts: str | None = None
+    ratio: str | None = None
+    images: str | None = None
+    seconds: float | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The choices without the suite's name, those that were made."""
+        return {key: v for key, v in asdict(self).items() if key != "suite" and v is not None}
+
+
+def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
+    """What decides the files of a run: as wanted, else as its folder was begun with.
+
+    Raises:
+        UsageError: The folder is of another suite, or begun with other options or more prompts.
+        DataError: Its record can't be read, or nothing was sampled there.
+    """
+    path = run.records / "suite.json"
+    # A run that could not begin leaves no manifest, and decides nothing.
+    if not path.exists() or read_header(run.records) is None:
+        if not may_sample:
+            raise DataError(f"nothing was sampled in {run.folder}", "run --only sample first")
+        for file in (run.folder / PAGE, run.folder / REPORT):
+            if file.exists():
+                raise UsageError(
+                    f"{file} exists already, of another evaluation", "give another folder"
+                )
+        return wanted
+    found = read_record(path, Begun, "record", "give another folder with -o")
+    if found.suite != wanted.suite:
+        raise UsageError(
+            f"{run.folder} is an evaluation by {found.suite}, not {wanted.suite}",
+            "give another folder",
+        )
+    for key, value in wanted.given.items():
+        if key != "limit" and value != getattr(found, key):
+            raise UsageError(
+                f"{run.folder} was begun with --{key} {getattr(found, key)}, not {value}",
+                f"leave --{key} out to go on, or give another folder",
+            )
+    # A larger part of a suite holds every smaller one, so a trial may grow.
+    if wanted.limit is None:
+        return found
+    if found.limit is None or wanted.limit < found.limit:
+        whole = "all prompts" if found.limit is None else f"--limit {found.limit}"
+        raise UsageError(
+            f"{run.folder} was begun with {whole}, more than --limit {wanted.limit}",
+            "leave --limit out, or give another folder",
+        )
+    return replace(found, limit=wanted.limit)
+
+
+def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
+    """Write what a suite's samples lie between: folders, the record, the suite's fixed files.
+
+    Raises:
+        DataError: The disk refuses it, or takes two names of the suite for one.
+    """
+    made(run.records)
+    made(run.samples)
+    twins = case_twins(suite)
+    if twins and not distinguishes_case(run.samples):
+        raise DataError(
+            f"{run.samples} takes {twins[0]} and {twins[1]} for one file",
+            "sample to a disk that distinguishes upper from lower case",
+        )
+    write_record(run.records / "suite.json", begun)
+    for name, content in suite.fixed.items():
+        path = run.samples / name
+        if not path.exists():
+            files.write(made(path.parent) / path.name, content)
+
+
+def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:
+    """Refuse a folder that doesn't hold exactly what the suite asks for.
+
+    Args:
+        run: Run whose samples are checked.
+        suite: Suite that they should be.
+        on_file: Function called after each file.
+
+    Returns:
+        Number of files whose length and size no record states.
+
+    Raises:
+        DataError: It doesn't; the first files of each kind are named.
+    """
+    expected = {
+        name: PixelShape(*record.options["pixel_shape"])
+        for name, record in read_records(run.records).items()
+        if "pixel_shape" in record.options
+    }
+    faults = check(suite, run.samples, expected, on_file)
+    if faults:
+        raise refuse(faults, run.samples)
+    return sum(file.name not in expected for file in suite.files)
+
+
+def digest_of_samples(run: EvalRun, suite: Suite) -> str:
+    """Digest of the samples that are there; raises `DataError` where some are missing."""
+    try:
+        return digest(suite, run.samples)
+    except OSError as error:
+        raise DataError(f"samples are missing: {error}", "run --only sample") from error
+
+
+def settings_of(run: EvalRun, begun: Begun) -> dict[str, Any]:
+    """What the samples were made with, as reports state it: what all their records agree on."""
+    header = read_header(run.records)
+    records = list(read_records(run.records).values())
+    shared = dict(records[0].options) if records else {}
+    for record in records:
+        shared = {k: v for k, v in shared.items() if record.options.get(k) == v}
+    shown = {k: v for k, v in shared.items() if k not in ("index", "pixel_shape")}
+    of_batch = {"model": header.model, "seed": header.seed} if header else {}
+    return {**of_batch, **begun.given, **shown, **of_batch, "ursa": __version__}
