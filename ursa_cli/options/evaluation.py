@@ -14,12 +14,18 @@ from ursa_core.errors import UsageError
 from ursa_core.files import check_products
 from ursa_core.parts import Shard, launched_shard, parse_shard
 
-SUITE_PANEL = "Suite"
-SCORER_PANEL = "Official scorer"
-CLIPS_PANEL = "Clips"
+SUITE = "Suite"
+SCORER = "Official scorer"
+CLIPS = "Clips"
 PARTS = ("sample", "score", "report")
 RATIOS = ("1-1", "8-5", "7-4", "16-9")
 _MOST_CLIPS = 1_000_000
+
+
+def _option(panel: str, metavar: str, text: str, default: str | bool = True) -> Any:
+    """Option in a panel of the help, with its default in words where it isn't the value's own."""
+    return typer.Option(metavar=metavar, help=text, show_default=default, rich_help_panel=panel)
+
 
 Out = Annotated[
     Path,
@@ -33,15 +39,7 @@ Out = Annotated[
         show_default=False,
     ),
 ]
-MaxClips = Annotated[
-    int,
-    typer.Option(
-        "--limit",
-        metavar="N",
-        help="Clips at most, 1 to 1000000.",
-        rich_help_panel=CLIPS_PANEL,
-    ),
-]
+MaxClips = Annotated[int, _option(CLIPS, "N", "Clips at most, 1 to 1000000.")]
 
 
 @dataclass(frozen=True)
@@ -51,113 +49,77 @@ class EvalOptions:
     out: Out
     seed: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Seed that those of the samples are derived from, 0 to 2^63 - 1.",
-            show_default="0",
-            rich_help_panel=SUITE_PANEL,
-        ),
+        _option(SUITE, "N", "Seed that those of the samples are derived from, 0 to 2^63 - 1.", "0"),
     ] = None
     only: Annotated[
         str | None,
-        typer.Option(
-            "--only",
-            metavar="PART",
-            help="Run one part: sample, score or report.",
-            show_default="all three",
-            rich_help_panel=SUITE_PANEL,
-        ),
+        _option(SUITE, "PART", "Run one part: sample, score or report.", "all three"),
     ] = None
     limit: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="For trials: N prompts, 1 or more, a fixed random part of the suite.",
-            show_default="all",
-            rich_help_panel=SUITE_PANEL,
+        _option(
+            SUITE, "N", "For trials: N prompts, 1 or more, a fixed random part of the suite.", "all"
         ),
     ] = None
     shard: Annotated[
         str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Sample part I, 1 to N, of the files; score and report once all parts are there.",
-            show_default="by torchrun",
-            rich_help_panel=SUITE_PANEL,
+        _option(
+            SUITE,
+            "I/N",
+            "Sample part I, 1 to N, of the files; score and report once all parts are there.",
+            "by torchrun",
         ),
     ] = None
     batch_size: Annotated[
         int,
-        typer.Option(
-            metavar="N",
-            help="Samples per pass of the network, 1 to 1024; no result depends on it.",
-            rich_help_panel=SUITE_PANEL,
-        ),
+        _option(SUITE, "N", "Samples per pass of the network, 1 to 1024; no result depends on it."),
     ] = 1
     prompts: Annotated[
         str | None,
-        typer.Option(
-            "--prompts",
-            metavar="KIND",
-            help="raw, or rewritten: the longer ones that the paper's best rows are sampled from.",
-            show_default="raw",
-            rich_help_panel=SUITE_PANEL,
+        _option(
+            SUITE,
+            "KIND",
+            "raw, or rewritten: the longer ones that the paper's best rows are sampled from.",
+            "raw",
         ),
     ] = None
     images: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="The official cropped images.",
-            show_default="those of the ratio in --scorer-repo",
-            rich_help_panel=SUITE_PANEL,
+        _option(
+            SUITE, "FOLDER", "The official cropped images.", "those of the ratio in --scorer-repo"
         ),
     ] = None
     ratio: Annotated[
         str | None,
-        typer.Option(
-            metavar="R",
-            help="Ratio of the images: 1-1, 8-5 (512x320), 7-4 or 16-9.",
-            show_default="8-5",
-            rich_help_panel=SUITE_PANEL,
-        ),
+        _option(SUITE, "R", "Ratio of the images: 1-1, 8-5 (512x320), 7-4 or 16-9.", "8-5"),
     ] = None
     seconds: Annotated[
         float | None,
-        typer.Option(
-            metavar="S",
-            help="Length of each clip, above 0 to 600, to the nearest frame; the official "
-            "scorer is for 5 and more.",
-            show_default="10",
-            rich_help_panel=SUITE_PANEL,
+        _option(
+            SUITE,
+            "S",
+            "Length of each clip, above 0 to 600, to the nearest frame; the official scorer is "
+            "for 5 and more.",
+            "10",
         ),
     ] = None
     detector: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Weights of the official detector, by download_models.sh of the checkout.",
-            show_default="the checkout",
-            rich_help_panel=SCORER_PANEL,
+        _option(
+            SCORER,
+            "FOLDER",
+            "Weights of the official detector, by download_models.sh of the checkout.",
+            "the checkout",
         ),
     ] = None
     scorer_repo: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Checkout of the official scorer.",
-            show_default=False,
-            rich_help_panel=SCORER_PANEL,
-        ),
+        _option(SCORER, "FOLDER", "Checkout of the official scorer.", False),
     ] = None
     scorer_python: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PYTHON",
-            help="Python of the environment that the official scorer runs in.",
-            show_default=False,
-            rich_help_panel=SCORER_PANEL,
+        _option(
+            SCORER, "PYTHON", "Python of the environment that the official scorer runs in.", False
         ),
     ] = None
 
@@ -217,22 +179,16 @@ class ClipsOptions:
     limit: MaxClips = 64
     frames: Annotated[
         int | None,
-        typer.Option(
-            "--frames",
-            metavar="N",
-            help="Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
-            show_default="the model's",
-            rich_help_panel=CLIPS_PANEL,
+        _option(
+            CLIPS,
+            "N",
+            "Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
+            "the model's",
         ),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Height and width in pixels to scale and crop to.",
-            show_default="the model's",
-            rich_help_panel=CLIPS_PANEL,
-        ),
+        _option(CLIPS, "HxW", "Height and width in pixels to scale and crop to.", "the model's"),
     ] = None
     device: options.Device = "auto"
     as_json: options.Json = False

@@ -12,6 +12,7 @@ from ursa_core.batches.manifest import read_header, read_records
 from ursa_core.errors import DataError, UsageError
 from ursa_core.evaluation.records import made, read_record, write_record
 from ursa_core.evaluation.reports.report import PAGE, REPORT
+from ursa_core.evaluation.suites import dpg, geneval, shapes, vbench
 from ursa_core.evaluation.suites.completeness import (
     case_twins,
     check,
@@ -22,6 +23,8 @@ from ursa_core.evaluation.suites.completeness import (
 from ursa_core.evaluation.suites.suite import Suite
 from ursa_core.grids import PixelShape
 
+DEFAULT_RATIO = "8-5"
+"""Ratio of VBench-I2V's images."""
 DEFAULT_SEED = 0
 """Fixed, so that two runs agree where nobody asked for a seed."""
 
@@ -78,6 +81,32 @@ class Begun:
         return {key: v for key, v in asdict(self).items() if key != "suite" and v is not None}
 
 
+def planned(begun: Begun, repo: Path | None) -> Suite:
+    """The files of a suite.
+
+    Args:
+        begun: Suite, and what decides its files.
+        repo: Checkout of the official scorer, which holds images of VBench-I2V and DPG's prompts.
+
+    Raises:
+        UsageError: The suite needs the checkout.
+        DataError: The checkout lacks them.
+    """
+    prompts, limit = begun.prompts or "raw", begun.limit
+    match begun.suite:
+        case "shapes":
+            return shapes.plan(limit)
+        case "geneval":
+            return geneval.plan(prompts, limit)
+        case "dpg":
+            return dpg.plan(repo, limit)
+        case "vbench-i2v":
+            ratio = begun.ratio or DEFAULT_RATIO
+            images = Path(begun.images) if begun.images else vbench.images_in(repo, ratio)
+            return vbench.plan_i2v(images, limit)
+    return vbench.plan(prompts, limit, long=begun.suite == "vbench-long")
+
+
 def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
     """What decides the files of a run: as wanted, else as its folder was begun with.
 
@@ -121,7 +150,7 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
 
 
 def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
-    """Write what a suite's samples lie between: folders, the record, the suite's fixed files.
+    """Create the folders of a run, its record and the fixed files of its suite.
 
     Raises:
         DataError: The disk refuses it, or takes two names of the suite for one.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ursa_cli import batch_run, sample_plan
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from ursa_core.evaluation.reports.report import Report
 
 _LONG_SECONDS = 10.0
-_RATIO = "8-5"
 _DECIDING = ("limit", "prompts", "ratio", "images", "seconds")
 
 
@@ -56,15 +54,12 @@ class SuiteRun:
         given["images"] = None if chosen.images is None else str(chosen.images)
         wanted = Begun(command.name, **given)
         self._begun = runs.begin(self._evaluation, wanted, "sample" in chosen.parts)
-        if chosen.limit is None is not self._begun.limit and "sample" in chosen.parts:
+        if wanted.limit is None is not self._begun.limit and "sample" in chosen.parts:
             output.note(
                 f"{chosen.out} goes on with --limit {self._begun.limit}; a larger one makes more"
             )
-        images = None if self._begun.images is None else Path(self._begun.images)
-        decided = {name: getattr(self._begun, name) for name in _DECIDING}
-        self._chosen = replace(chosen, **{**decided, "images": images})
-        self._command, self._sampling = command, sampling
-        self._suite = command.plan(self._chosen)
+        self._suite = runs.planned(self._begun, chosen.scorer_repo)
+        self._command, self._chosen, self._sampling = command, chosen, sampling
 
     def run(self) -> None:
         """Run the parts that are asked for.
@@ -115,7 +110,7 @@ class SuiteRun:
         model, name = sample_plan.place_model(sampling), self._suite.name
         if name == "vbench-long":
             fps = sampling.fps or model.found.settings.fps
-            num_frames = round((self._chosen.seconds or _LONG_SECONDS) * fps)
+            num_frames = round((self._begun.seconds or _LONG_SECONDS) * fps)
             rounds = self._evaluation.records / "rounds"
             return eval_tasks.LongTask(name, model, sampling, num_frames, rounds)
         kinds = {"vbench-i2v": eval_tasks.ImageTask, "dpg": eval_tasks.GridTask}
@@ -128,7 +123,7 @@ class SuiteRun:
         chosen, run = self._chosen, self._evaluation
         repo, python = check_checkout(self._suite.name, chosen.scorer_repo, chosen.scorer_python)
         samples, scores = run.samples.absolute(), run.scores.absolute()
-        ratio = chosen.ratio or _RATIO
+        ratio = self._begun.ratio or runs.DEFAULT_RATIO
         return Scorer(self._suite, repo, python, samples, scores, ratio, chosen.detector)
 
     def _score(self) -> None:

@@ -3,16 +3,11 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ursa_cli.options import evaluation
 from ursa_cli.options import sampling as of_sampling
 from ursa_cli.options.evaluation import EvalOptions
-from ursa_core.errors import UsageError
-
-if TYPE_CHECKING:
-    from ursa_core.evaluation.suites.suite import Suite
 
 _SHARED = ("out", "seed", "only", "limit", "shard")
 _SCORER = ("scorer_repo", "scorer_python")
@@ -25,14 +20,12 @@ class SuiteCommand:
     Attributes:
         name: Name of the suite and of its command.
         help: Help of the command.
-        plan: Function from the options to the files of the suite.
-        own: Options that it has besides those of every suite.
+        own: Options that it has in addition to those of every suite.
         of_images: Whether its files are images, not videos.
     """
 
     name: str
     help: str
-    plan: "Callable[[EvalOptions], Suite]"
     own: tuple[str, ...]
     of_images: bool = False
 
@@ -55,57 +48,6 @@ def command_of(suite: SuiteCommand) -> Callable[..., None]:
     return of_sampling.spread(evaluation.with_parameters(run, [out, sampling, *own]))
 
 
-def _shapes(chosen: EvalOptions) -> "Suite":
-    from ursa_core.evaluation.suites import shapes
-
-    return shapes.plan(chosen.limit)
-
-
-def _vbench(chosen: EvalOptions) -> "Suite":
-    from ursa_core.evaluation.suites import vbench
-
-    return vbench.plan(chosen.prompts or "raw", chosen.limit)
-
-
-def _vbench_long(chosen: EvalOptions) -> "Suite":
-    from ursa_core.evaluation.suites import vbench
-
-    return vbench.plan(chosen.prompts or "raw", chosen.limit, long=True)
-
-
-def _vbench_i2v(chosen: EvalOptions) -> "Suite":
-    from ursa_core.evaluation.suites import vbench
-
-    images = chosen.images
-    if images is None:
-        if chosen.scorer_repo is None:
-            raise UsageError(
-                "the images of VBench-I2V are in its checkout, and none is given",
-                "git clone https://github.com/Vchitect/VBench, run "
-                "vbench2_beta_i2v/download_data.sh there, and give --scorer-repo",
-            )
-        inside = Path("vbench2_beta_i2v") / "data" / "crop" / (chosen.ratio or "8-5")
-        images = chosen.scorer_repo / inside
-    return vbench.plan_i2v(images, chosen.limit)
-
-
-def _geneval(chosen: EvalOptions) -> "Suite":
-    from ursa_core.evaluation.suites import geneval
-
-    return geneval.plan(chosen.prompts or "raw", chosen.limit)
-
-
-def _dpg(chosen: EvalOptions) -> "Suite":
-    from ursa_core.evaluation.suites import dpg
-
-    if chosen.scorer_repo is None:
-        raise UsageError(
-            "the prompts of DPG-Bench are in its checkout, and none is given",
-            "git clone https://github.com/TencentQQGYLab/ELLA, and give --scorer-repo",
-        )
-    return dpg.plan(chosen.scorer_repo, chosen.limit)
-
-
 SUITES = (
     SuiteCommand(
         "shapes",
@@ -120,7 +62,6 @@ SUITES = (
 
           ursa eval shapes --model nano --limit 24 --steps 8 -o trial
         """,
-        _shapes,
         ("batch_size",),
     ),
     SuiteCommand(
@@ -132,7 +73,6 @@ SUITES = (
 
           ursa eval vbench -o vbench --scorer-repo VBench --scorer-python env/bin/python
         """,
-        _vbench,
         ("batch_size", "prompts", *_SCORER),
     ),
     SuiteCommand(
@@ -146,7 +86,6 @@ SUITES = (
 
           ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
         """,
-        _vbench_i2v,
         ("images", "ratio", *_SCORER),
     ),
     SuiteCommand(
@@ -158,7 +97,6 @@ SUITES = (
 
           ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
         """,
-        _vbench_long,
         ("prompts", "seconds", *_SCORER),
     ),
     SuiteCommand(
@@ -170,7 +108,6 @@ SUITES = (
 
           ursa eval geneval -o geneval --scorer-repo code --scorer-python env/bin/python
         """,
-        _geneval,
         ("batch_size", "prompts", "detector", *_SCORER),
         of_images=True,
     ),
@@ -185,7 +122,6 @@ SUITES = (
 
           ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python env/bin/python
         """,
-        _dpg,
         _SCORER,
         of_images=True,
     ),

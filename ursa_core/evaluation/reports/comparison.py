@@ -1,4 +1,4 @@
-"""Two reports beside one another: differences with intervals, and the samples that changed."""
+"""Two reports compared: differences with intervals, and the samples that changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ursa_core.errors import UsageError
-from ursa_core.evaluation.reports.intervals import Interval, mcnemar, paired_mean, paired_share
+from ursa_core.evaluation.reports.intervals import Interval, mcnemar, mean, paired_share
 from ursa_core.evaluation.reports.report import Report, Score
 
 
@@ -15,16 +15,16 @@ class Difference:
     """How a score differs between two reports, B minus A.
 
     Attributes:
-        name: of the score.
-        unit: of it.
-        a: value of the first.
-        b: value of the second.
-        interval: of the difference over the samples that both have; None where single samples
-            have no values.
-        p: of McNemar's exact test, for right and wrong.
-        num: samples that both have.
-        gained: samples right in B alone, or larger there; those that changed most first.
-        lost: likewise in A.
+        name: Name of the score.
+        unit: Unit of the score.
+        a: Value in the first report.
+        b: Value in the second report.
+        interval: Interval of the difference over the samples that both have; None where single
+            samples have no values.
+        p: P-value of McNemar's exact test, for right and wrong.
+        num: Number of samples that both have.
+        gained: Samples right in B alone, or larger there; those that changed most first.
+        lost: Samples right in A alone, or larger there; those that changed most first.
     """
 
     name: str
@@ -53,7 +53,7 @@ def compare(a: Report, b: Report) -> Comparison:
     """Compare two reports, sample by sample where they have the same.
 
     Raises:
-        UsageError: they are of different suites.
+        UsageError: They are of different suites.
     """
     if a.suite != b.suite:
         raise UsageError(
@@ -97,20 +97,12 @@ def _difference(
     gained = tuple(sorted((n for n, by in changes.items() if by > 0), key=lambda n: -changes[n]))
     lost = tuple(sorted((n for n, by in changes.items() if by < 0), key=lambda n: changes[n]))
     if pairs:
-        values = np.array([[float(x), float(y)] for x, y in pairs.values()])
-        if all(isinstance(x, bool) and isinstance(y, bool) for x, y in pairs.values()):
-            interval = paired_share(values[:, 0] > 0.5, values[:, 1] > 0.5)
-            p = mcnemar(len(lost), len(gained))
+        a, b = np.array([[float(x), float(y)] for x, y in pairs.values()]).T
+        if all(isinstance(each, bool) for pair in pairs.values() for each in pair):
+            interval, p = paired_share(a > 0.5, b > 0.5), mcnemar(len(lost), len(gained))
         else:
-            interval = paired_mean(values[:, 0], values[:, 1])
+            interval = mean(b - a)
+    b_value = other.value if other else None
     return Difference(
-        score.name,
-        score.unit,
-        score.value,
-        other.value if other else None,
-        interval,
-        p,
-        len(pairs),
-        gained,
-        lost,
+        score.name, score.unit, score.value, b_value, interval, p, len(pairs), gained, lost
     )

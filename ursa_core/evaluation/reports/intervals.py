@@ -1,4 +1,4 @@
-"""How sure a score is: intervals of shares, means and differences."""
+"""Confidence intervals of shares, means and differences."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 Z = 1.959963984540054
-"""Of a 95 % interval; every interval here is one."""
+"""Standard deviations of a 95 % interval; every interval here is one."""
 
 _RESAMPLES = 10_000
 _CHUNK = 500
@@ -28,7 +28,7 @@ def wilson(successes: int, num: int) -> Interval:
     """A share with Wilson's score interval (1927), which holds near 0 and 1 and for small ``num``.
 
     Raises:
-        ValueError: there are no trials, or more successes than trials.
+        ValueError: There are no trials, or more successes than trials.
     """
     if not 0 <= successes <= num or num < 1:
         raise ValueError(f"{successes} of {num} is no share")
@@ -45,8 +45,8 @@ def mean(values: Array, seed: int = 0) -> Interval:
     """A mean with the bootstrap's percentile interval, 10,000 resamples.
 
     Args:
-        values: (n,), one a sample.
-        seed: of the resamples.
+        values: Values (n,), one per sample.
+        seed: Seed of the resamples.
     """
     if len(values) == 0:
         raise ValueError("no values")
@@ -62,11 +62,6 @@ def mean(values: Array, seed: int = 0) -> Interval:
     )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(middle, min(float(low), middle), max(float(high), middle))
-
-
-def paired_mean(a: Array, b: Array, seed: int = 0) -> Interval:
-    """Mean of ``b − a`` over the same samples, with the paired bootstrap's interval."""
-    return mean(b - a, seed)
 
 
 def paired_share(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
@@ -97,7 +92,7 @@ def paired_share(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value that as many pairs change one way as the other."""
+    """Exact two-sided p-value, if as many pairs change one way as the other."""
     changed, fewer = only_a + only_b, min(only_a, only_b)
     if changed == 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: pictures are inside it."""
+"""A report as one HTML page with its pictures inside."""
 
 import base64
 import html
@@ -15,7 +15,7 @@ from ursa_core.evaluation.reports.report import PAGE, Report, Sample, Score, Tab
 from ursa_core.media import contact_sheet, read_media
 
 NUM_SHOWN = 6
-"""Samples of each kind on the contact sheet: best, median and worst."""
+"""Samples of each kind on the sample grid: best, median and worst."""
 
 _FRAMES_SHOWN = 5
 _MAX_HEIGHT_PX = 128
@@ -42,13 +42,13 @@ def write_page(
     """Write ``report.html`` into a folder.
 
     Args:
-        folder: to write to.
-        report: to be shown.
-        samples_in: folder of the sampled files.
-        plots: further pictures, PNG by title.
+        folder: Folder to write to.
+        report: Report to show.
+        samples_in: Folder of the sampled files.
+        plots: Further pictures, PNG by title.
 
     Raises:
-        DataError: it can't be written.
+        DataError: It can't be written.
     """
     path = folder / PAGE
     files.write(path, page(report, samples_in, plots or {}))
@@ -98,13 +98,7 @@ def _of_one_unit(scores: Sequence[Score]) -> list[list[Score]]:
 def _scores_table(scores: Sequence[Score]) -> str:
     header = ("SCORE", "VALUE", "95 % INTERVAL", "SAMPLES", "CHANCE")
     rows = [
-        (
-            score.name,
-            score.text,
-            score.interval_text,
-            score.num,
-            "" if score.chance is None else f"{100 * score.chance:.1f} %",
-        )
+        (score.name, score.text, score.interval_text, score.num, score.chance_text)
         for score in scores
     ]
     return _table(Table("", header, rows))
@@ -147,8 +141,8 @@ def chosen(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 def _sheet(samples: Sequence[Sample], samples_in: Path) -> list[str]:
     parts = []
     for title, group in chosen(samples).items():
-        figures = [_figure(sample, samples_in / sample.name) for sample in group]
-        parts.append(f'<h2>{title}</h2><div class="sheet">{"".join(figures)}</div>')
+        shown = [_figure(sample, samples_in / sample.name) for sample in group]
+        parts.append(f'<h2>{title}</h2><div class="sheet">{"".join(shown)}</div>')
     return parts
 
 
@@ -169,7 +163,7 @@ def strip(file: Path) -> bytes:
     """Some frames of a file side by side, first and last among them, as PNG.
 
     Raises:
-        DataError: it can't be read.
+        DataError: It can't be read.
     """
     frames = read_media(file).frames
     image = Image.fromarray(contact_sheet([frames], columns=1, num_shown=_FRAMES_SHOWN))

@@ -24,7 +24,7 @@ def png_of(figure: "Figure") -> bytes:
 
 
 def scores_plot(scores: Sequence[Score]) -> bytes:
-    """Scores of one unit with their intervals, a line each; chance as a gray mark."""
+    """Scores of one unit with their intervals, one per line; chance as a gray mark."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -52,7 +52,7 @@ def scores_plot(scores: Sequence[Score]) -> bytes:
 
 
 def histograms(samples: Sequence[Sample], scores: Sequence[Score]) -> bytes | None:
-    """How figures of single samples are spread; None where they are only right or wrong."""
+    """Distributions of single samples' scores; None where they are only right or wrong."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -84,7 +84,7 @@ def histograms(samples: Sequence[Sample], scores: Sequence[Score]) -> bytes | No
 
 
 def differences_plot(named: Sequence[tuple[str, Interval]], unit: str) -> bytes:
-    """Differences with their intervals; those that leave out zero in colour."""
+    """Differences with their intervals; those without zero in colour."""
     from matplotlib.figure import Figure
 
     factor = 100 if unit == "share" else 1

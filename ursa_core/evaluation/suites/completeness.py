@@ -42,13 +42,13 @@ def check(
     expected: Mapping[str, PixelShape],
     on_file: Callable[[], object] = lambda: None,
 ) -> list[Fault]:
-    """All that differs between a folder and its suite.
+    """All differences between a folder and its suite.
 
     Args:
-        suite: that the folder should hold.
-        folder: of the files.
-        expected: shape of each file, by name; files that it doesn't name are only read.
-        on_file: called after each file.
+        suite: Suite that the folder should hold.
+        folder: Folder of the files.
+        expected: Shape of each file by name; files without one are only read.
+        on_file: Function called after each file.
 
     Returns:
         Faults, in the order of the suite, foreign files last; none if it is complete.
@@ -95,7 +95,7 @@ def refuse(faults: list[Fault], folder: Path) -> DataError:
 
 
 def distinguishes_case(folder: Path) -> bool:
-    """Whether the folder's file system takes ``a`` and ``A`` for two names."""
+    """Whether the folder's file system keeps ``a`` and ``A`` apart."""
     probe = folder / f".case-{os.getpid()}"
     probe.touch()
     try:

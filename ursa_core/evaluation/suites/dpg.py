@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ursa_core.errors import DataError, ShapeError
+from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.evaluation.suites.suite import PlannedFile, Results, Suite, thinned
 from ursa_core.media import Frames
 
@@ -24,7 +24,7 @@ QUIRKS = (
 )
 
 
-def plan(repo: Path, limit: int | None = None) -> Suite:
+def plan(repo: Path | None, limit: int | None = None) -> Suite:
     """DPG-Bench's 1,065 grids.
 
     Args:
@@ -32,9 +32,12 @@ def plan(repo: Path, limit: int | None = None) -> Suite:
         limit: Number of prompts of a trial.
 
     Raises:
+        UsageError: No checkout is given.
         DataError: The prompts aren't there.
     """
     hint = "git clone https://github.com/TencentQQGYLab/ELLA, and give it with --scorer-repo"
+    if repo is None:
+        raise UsageError("the prompts of DPG-Bench are in its checkout, and none is given", hint)
     folder = repo / PROMPTS
     paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     if not paths:

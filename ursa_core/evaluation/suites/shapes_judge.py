@@ -1,7 +1,7 @@
 """What a procedural clip shows, read from its pixels: background, colour, shape, motion.
 
 Plain image analysis with no network and no knowledge of the prompt. It keeps its own constants
-and shares no code with the renderer, so that a fault there can't excuse itself here.
+and shares no code with the renderer, so that a fault there doesn't hide itself here.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ SMALLEST_GROWTH = float(np.log(4.0))
 SMALLEST_TURN = float(np.pi / 2)
 
 MIN_CONTRAST = 25.0
-"""Least RGB distance between object and background; tokenizer and codec noise stay below."""
+"""Smallest RGB distance of object and background; tokenizer and codec noise stay below."""
 MIN_AREA_PX = 12.0
 
 RADII = (np.arange(22) + 0.5) * 0.08
@@ -60,16 +60,16 @@ class Verdict:
     """What a clip shows, and the measurements behind it.
 
     Attributes:
-        background: name of the background's colour.
-        colour: name of the object's colour, or ``nothing``.
-        shape: name of the shape, or ``nothing``.
-        motion: as captions say it (``moves right``, ``stays still``, …), or ``nothing``.
+        background: Name of the background's colour.
+        colour: Name of the object's colour, or ``nothing``.
+        shape: Name of the shape, or ``nothing``.
+        motion: Words of captions (``moves right``, ``stays still``, …), or ``nothing``.
         background_error: RGB distance to the named colour, in [0, 442].
         colour_error: RGB distance to the named colour, in [0, 442].
-        shape_error: share of the object that disagrees with the named shape, from 0.
-        shift: travel to the right and downwards, as shares of width and height.
-        area_ratio: area of the last frame over that of the first.
-        turn_degrees: rotation from first to last frame, clockwise; 0 for circle and ring.
+        shape_error: Share of the object that disagrees with the named shape, from 0.
+        shift: Travel to the right and downwards, as shares of width and height.
+        area_ratio: Area in the last frame over that in the first.
+        turn_degrees: Rotation from first to last frame, clockwise; 0 for circle and ring.
     """
 
     background: str
@@ -103,10 +103,10 @@ def judge(frames: NDArray[np.uint8]) -> Verdict:
     """What a clip shows.
 
     Args:
-        frames: uint8 (F, H, W, 3), RGB, at least 16×16 pixels.
+        frames: Frames uint8 (F, H, W, 3), RGB, at least 16×16 pixels.
 
     Raises:
-        ShapeError: the array isn't such a clip.
+        ShapeError: The array isn't such a clip.
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ShapeError(
@@ -290,7 +290,7 @@ def _angles(profiles: Array, shape: str) -> Array:
 
 
 def _motion(shift: Array, growth: float, turn: float) -> str:
-    """Name of the motion that is largest beside the smallest of its kind."""
+    """Name of the motion that is largest relative to the smallest of its kind."""
     across, down = shift
     sideways = abs(across) >= abs(down)
     along = across if sideways else down

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ursa_core.errors import DataError
+from ursa_core.errors import DataError, UsageError
 from ursa_core.evaluation.suites.suite import (
     LISTS,
     PlannedFile,
@@ -89,6 +89,17 @@ def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) 
 def num_samples(dimensions: Sequence[str]) -> int:
     """Samples of a prompt that is for these dimensions."""
     return _FLICKERING_SAMPLES if FLICKERING in dimensions else _SAMPLES
+
+
+def images_in(repo: Path | None, ratio: str) -> Path:
+    """Folder of the official cropped images of a ratio; raises `UsageError` without a checkout."""
+    if repo is None:
+        raise UsageError(
+            "the images of VBench-I2V are in its checkout, and none is given",
+            "git clone https://github.com/Vchitect/VBench, run "
+            "vbench2_beta_i2v/download_data.sh there, and give --scorer-repo",
+        )
+    return repo / "vbench2_beta_i2v" / "data" / "crop" / ratio
 
 
 def plan_i2v(images: Path, limit: int | None = None) -> Suite:
