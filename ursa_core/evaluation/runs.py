@@ -13,13 +13,7 @@ from ursa_core.errors import DataError, UsageError
 from ursa_core.evaluation.records import made, read_record, write_record
 from ursa_core.evaluation.reports.report import PAGE, REPORT
 from ursa_core.evaluation.suites import dpg, geneval, shapes, vbench
-from ursa_core.evaluation.suites.completeness import (
-    case_twins,
-    check,
-    digest,
-    distinguishes_case,
-    refuse,
-)
+from ursa_core.evaluation.suites.completeness import case_twins, check, distinguishes_case, refuse
 from ursa_core.evaluation.suites.suite import Suite
 from ursa_core.grids import PixelShape
 
@@ -31,11 +25,7 @@ DEFAULT_SEED = 0
 
 @dataclass(frozen=True)
 class EvalRun:
-    """Folders of an evaluation.
-
-    Attributes:
-        folder: Folder that everything is in.
-    """
+    """Folder of an evaluation, and the folders in it."""
 
     folder: Path
 
@@ -171,18 +161,13 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
 
 
 def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:
-    """Refuse a folder that doesn't hold exactly what the suite asks for.
-
-    Args:
-        run: Run whose samples are checked.
-        suite: Suite that they should be.
-        on_file: Function called after each file.
+    """Refuse samples that aren't exactly what the suite asks for.
 
     Returns:
         Number of files whose length and size no record states.
 
     Raises:
-        DataError: It doesn't; the first files of each kind are named.
+        DataError: They aren't; the first files of each kind are named.
     """
     expected = {
         name: PixelShape(*record.options["pixel_shape"])
@@ -193,14 +178,6 @@ def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) ->
     if faults:
         raise refuse(faults, run.samples)
     return sum(file.name not in expected for file in suite.files)
-
-
-def digest_of_samples(run: EvalRun, suite: Suite) -> str:
-    """Digest of the samples that are there; raises `DataError` where some are missing."""
-    try:
-        return digest(suite, run.samples)
-    except OSError as error:
-        raise DataError(f"samples are missing: {error}", "run --only sample") from error
 
 
 def settings_of(run: EvalRun, begun: Begun) -> dict[str, Any]:

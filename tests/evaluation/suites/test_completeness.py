@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ursa_core.evaluation.suites import completeness, vbench
-from ursa_core.evaluation.suites.completeness import Fault, check, refuse
+from ursa_core.evaluation.suites.completeness import FileFault, check, refuse
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite
 from ursa_core.grids import PixelShape
 from ursa_core.media import write_media
@@ -68,7 +68,7 @@ def test_a_film_that_was_cut_off_is_noticed(share: float, suite: Suite, tmp_path
 
 
 def test_many_faults_are_counted(tmp_path: Path) -> None:
-    error = refuse([Fault("missing", f"{k}.mp4") for k in range(9)], tmp_path)
+    error = refuse([FileFault("missing", f"{k}.mp4") for k in range(9)], tmp_path)
     assert "9 are missing (0.mp4, 1.mp4, 2.mp4, …)" in error.message
 
 

@@ -1,26 +1,28 @@
-"""The parts of a suite, sampling, scoring and reporting, and how a report is printed."""
+"""The parts of a suite, sampling, scoring and reporting, and how a report is printed.
+
+Imported once a command runs: what it needs is heavy.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
 
-from ursa_cli import batch_run, sample_plan
+from ursa_cli import batch_run, eval_tasks, sample_plan
 from ursa_cli.commands.evaluate.suites import SuiteCommand
-from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import EvalOptions
 from ursa_cli.options.sampling import SamplingOptions
 from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.batches.manifest import read_header
+from ursa_core.batches.resume import Item
 from ursa_core.evaluation import runs
+from ursa_core.evaluation.official.reports import official_report
+from ursa_core.evaluation.official.scorer import Scorer, check_checkout
 from ursa_core.evaluation.records import write_record
+from ursa_core.evaluation.reports.page import write_page
+from ursa_core.evaluation.reports.report import Report, write_report
 from ursa_core.evaluation.runs import DEFAULT_SEED, Begun, EvalRun
-
-if TYPE_CHECKING:
-    from ursa_cli.eval_tasks import EvalTask
-    from ursa_core.batches.resume import Item
-    from ursa_core.evaluation.official.scorer import Scorer
-    from ursa_core.evaluation.reports.report import Report
+from ursa_core.evaluation.suites import shapes
+from ursa_core.evaluation.suites.completeness import digest
 
 _LONG_SECONDS = 10.0
 _DECIDING = ("limit", "prompts", "ratio", "images", "seconds")
@@ -31,24 +33,16 @@ class SuiteRun:
 
     Args:
         command: Suite.
-        chosen: Options of the suite; those that a folder was begun with replace None.
-        sampling: Options of every sample.
+        chosen: Options of the suite, checked; a folder's own replace None.
+        sampling: Options of every sample, checked.
 
     Raises:
-        UrsaError: The options can't be, or the folder is of another run.
+        UrsaError: The folder is of another run, or the suite lacks files.
     """
 
     def __init__(
         self, command: SuiteCommand, chosen: EvalOptions, sampling: SamplingOptions
     ) -> None:
-        output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
-        sampling = replace(sampling, seed=chosen.seed)
-        sampling.check()
-        chosen.check()
-        if command.of_images:
-            frames = sampling.frames
-            options.require(frames in (None, 1), "--frames", frames, "1: it is of images")
-            sampling = replace(sampling, frames=1)
         self._evaluation = EvalRun(chosen.out)
         given = {name: getattr(chosen, name) for name in _DECIDING}
         given["images"] = None if chosen.images is None else str(chosen.images)
@@ -79,13 +73,11 @@ class SuiteRun:
 
     def _sample(self) -> None:
         """Sample what is left of the suite into its layout."""
-        from ursa_core.batches.resume import Item
-
         run, suite = self._evaluation, self._suite
         sampling = replace(self._sampling, device=batch_run.local_device(self._sampling.device))
         task = self._task(sampling)
 
-        def settled(seed: int) -> "list[Item]":
+        def settled(seed: int) -> list[Item]:
             items = []
             for index, file in enumerate(suite.files):
                 path, own = run.samples / file.name, file.seed(seed)
@@ -104,9 +96,7 @@ class SuiteRun:
         work = batch_run.Work(run.records, run.samples, self._chosen.part, size, sampling.force)
         batch_run.run_work(task, work, settled, seed, sampling.dry_run)
 
-    def _task(self, sampling: SamplingOptions) -> "EvalTask":
-        from ursa_cli import eval_tasks
-
+    def _task(self, sampling: SamplingOptions) -> eval_tasks.EvalTask:
         model, name = sample_plan.place_model(sampling), self._suite.name
         if name == "vbench-long":
             fps = sampling.fps or model.found.settings.fps
@@ -117,9 +107,7 @@ class SuiteRun:
         kind = kinds.get(name, eval_tasks.EvalTask)
         return kind(name, model, sampling, self._chosen.batch_size)
 
-    def _scorer(self) -> "Scorer":
-        from ursa_core.evaluation.official.scorer import Scorer, check_checkout
-
+    def _scorer(self) -> Scorer:
         chosen, run = self._chosen, self._evaluation
         repo, python = check_checkout(self._suite.name, chosen.scorer_repo, chosen.scorer_python)
         samples, scores = run.samples.absolute(), run.scores.absolute()
@@ -136,8 +124,6 @@ class SuiteRun:
         if self._command.is_official:
             self._scorer().score(self._sampling.force, output.note, output.warn)
             return
-        from ursa_core.evaluation.suites import shapes
-
         with output.progress(2 * len(suite.files), "judge") as advance:
             found = shapes.score(run.samples, self._begun.limit, DEFAULT_SEED, advance)
         path = run.scores / shapes.SCORES
@@ -145,27 +131,21 @@ class SuiteRun:
         output.note(f"{len(suite.files)} clips are judged: {path}")
 
     def _report(self) -> None:
-        from ursa_core.evaluation.official.reports import official_report
-        from ursa_core.evaluation.suites import shapes
-
         run, suite = self._evaluation, self._suite
         report = official_report if self._command.is_official else shapes.report
-        settings, digest = runs.settings_of(run, self._begun), runs.digest_of_samples(run, suite)
-        finish(report(suite, settings, run.scores, digest), run)
+        settings = runs.settings_of(run, self._begun)
+        finish(report(suite, settings, run.scores, digest(suite, run.samples)), run)
 
 
-def finish(report: "Report", run: EvalRun, plots: Mapping[str, bytes] | None = None) -> None:
+def finish(report: Report, run: EvalRun, plots: Mapping[str, bytes] | None = None) -> None:
     """Write a report and its page, and print it."""
-    from ursa_core.evaluation.reports.page import write_page
-    from ursa_core.evaluation.reports.report import write_report
-
     with files.producing(run.folder):
         page = write_page(run.folder, report, run.samples, plots)
         paths = [write_report(run.folder, report), page]  # last, as it means that all is there
     output.data(report.to_json(), lines=[*lines_of(report), *map(str, paths)], paths=paths)
 
 
-def lines_of(report: "Report") -> list[str]:
+def lines_of(report: Report) -> list[str]:
     """A report for the terminal."""
     rows = [
         (

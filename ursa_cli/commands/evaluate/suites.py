@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ursa_cli.options import evaluation
 from ursa_cli.options import sampling as of_sampling
+from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import EvalOptions
+from ursa_cli.terminal import output
 
 _SHARED = ("out", "seed", "only", "limit", "shard")
 _SCORER = ("scorer_repo", "scorer_python")
@@ -39,9 +41,18 @@ def command_of(suite: SuiteCommand) -> Callable[..., None]:
     """The command of a suite, with the options that the suite has."""
 
     def run(*, sampling: of_sampling.SamplingOptions, **given: Any) -> None:
+        output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
+        chosen = EvalOptions(**given)
+        sampling = replace(sampling, seed=chosen.seed)
+        sampling.check()
+        chosen.check()
+        if suite.of_images:
+            frames = sampling.frames
+            options.require(frames in (None, 1), "--frames", frames, "1: it is of images")
+            sampling = replace(sampling, frames=1)
         from ursa_cli.commands.evaluate.parts import SuiteRun
 
-        SuiteRun(suite, EvalOptions(**given), sampling).run()
+        SuiteRun(suite, chosen, sampling).run()
 
     out, *own = evaluation.parameters(EvalOptions, (*_SHARED, *suite.own))
     sampling = inspect.Parameter("sampling", inspect.Parameter.KEYWORD_ONLY)

@@ -28,7 +28,7 @@ _WORDS: dict[Kind, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class FileFault:
     """What is wrong with a file of the folder."""
 
     kind: Kind
@@ -41,7 +41,7 @@ def check(
     folder: Path,
     expected: Mapping[str, PixelShape],
     on_file: Callable[[], object] = lambda: None,
-) -> list[Fault]:
+) -> list[FileFault]:
     """All differences between a folder and its suite.
 
     Args:
@@ -59,10 +59,10 @@ def check(
     faults = []
     for name in [*suite.fixed, *(file.name for file in suite.files)]:
         if name not in there:
-            faults.append(Fault("missing", name))
+            faults.append(FileFault("missing", name))
         elif name in suite.fixed:
             if (folder / name).read_bytes() != suite.fixed[name].encode():
-                faults.append(Fault("unreadable", name, "not as the suite has it"))
+                faults.append(FileFault("unreadable", name, "not as the suite has it"))
         else:
             fault = _check_file(folder / name, name, expected.get(name))
             faults += [fault] if fault else []
@@ -71,13 +71,13 @@ def check(
         like = folded.get(name.casefold())
         # A twin of a planned name is foreign where the planned file is there itself.
         if like is not None and like not in there:
-            faults.append(Fault("case", name, f"should be {like}"))
+            faults.append(FileFault("case", name, f"should be {like}"))
         else:
-            faults.append(Fault("foreign", name))
+            faults.append(FileFault("foreign", name))
     return faults
 
 
-def refuse(faults: list[Fault], folder: Path) -> DataError:
+def refuse(faults: list[FileFault], folder: Path) -> DataError:
     """The error for a folder that can't be scored, which counts and names its faults."""
     parts = []
     for kind, (words, _) in _WORDS.items():
@@ -115,10 +115,17 @@ def case_twins(suite: Suite) -> tuple[str, str] | None:
 
 
 def digest(suite: Suite, folder: Path) -> str:
-    """Sixteen hex digits that change with names and sizes of the files."""
+    """Sixteen hex digits that change with names and sizes of the files.
+
+    Raises:
+        DataError: A file is missing.
+    """
     made = hashlib.sha256()
-    for file in suite.files:
-        made.update(f"{file.name}\0{(folder / file.name).stat().st_size}\0".encode())
+    try:
+        for file in suite.files:
+            made.update(f"{file.name}\0{(folder / file.name).stat().st_size}\0".encode())
+    except OSError as error:
+        raise DataError(f"samples are missing: {error}", "run --only sample") from error
     return made.hexdigest()[:16]
 
 
@@ -137,18 +144,18 @@ def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str
     return found
 
 
-def _check_file(path: Path, name: str, expected: PixelShape | None) -> Fault | None:
+def _check_file(path: Path, name: str, expected: PixelShape | None) -> FileFault | None:
     try:
         shape = _shape_of(path)
     except file_faults() as error:
         detail = (str(error).splitlines() or [""])[0]
-        return Fault("unreadable", name, detail.replace(str(path), "").strip(" :'"))
+        return FileFault("unreadable", name, detail.replace(str(path), "").strip(" :'"))
     if expected is None or shape == expected:
         return None
     if (shape.height, shape.width) != (expected.height, expected.width):
         found, wanted = (f"{each.height}x{each.width}" for each in (shape, expected))
-        return Fault("size", name, f"{found}, not {wanted}")
-    return Fault("short", name, f"{shape.frames} frames, not {expected.frames}")
+        return FileFault("size", name, f"{found}, not {wanted}")
+    return FileFault("short", name, f"{shape.frames} frames, not {expected.frames}")
 
 
 def _shape_of(path: Path) -> PixelShape:

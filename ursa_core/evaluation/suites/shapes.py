@@ -35,8 +35,6 @@ CHANCE = {
     "motion": 1 / len(shapes.MOTIONS),
     "background": 1 / len(shapes.BACKGROUNDS),
 }
-
-
 SCORES = "scores.json"
 _SPLITS_NOTE = (
     "heldout: combinations of colour, shape and motion that training left out; "
@@ -102,15 +100,13 @@ def wanted(split: str, limit: int | None = None) -> list[Wanted]:
     return [every[place] for place in thinned(len(every), whole if limit is None else limit)]
 
 
-def plan(limit: int | None = None, splits: Sequence[str] = tuple(SPLITS)) -> Suite:
+def plan(limit: int | None = None) -> Suite:
     """The suite, with ``limit`` combinations of each split."""
-    num_full = sum(len(wanted(split)) for split in splits)
+    clips = [each for split in SPLITS for each in wanted(split, limit)]
     files = [
-        PlannedFile(each.name, each.prompt, each.prompt, groups=(split,))
-        for split in splits
-        for each in wanted(split, limit)
+        PlannedFile(each.name, each.prompt, each.prompt, groups=(each.split,)) for each in clips
     ]
-    return Suite(NAME, files, num_full)
+    return Suite(NAME, files, sum(len(wanted(split)) for split in SPLITS))
 
 
 def rendered(each: Wanted, shape: PixelShape, seed: int) -> Frames:
