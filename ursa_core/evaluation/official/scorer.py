@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.evaluation.records import made, read_record, write_record
@@ -155,25 +157,25 @@ class Scorer:
             )
 
     def steps(self) -> list[Step]:
-        """How the suite is scored."""
+        """The steps of the suite's scorer."""
         name, python, samples = self.suite.name, str(self.python), str(self.samples)
         if name == "geneval":
             target = str(self.scores / name / geneval.RESULTS)
-            detector = (
-                [] if self.detector is None else ["--model-path", str(self.detector.absolute())]
-            )
+            detector = ["--model-path", str(self.detector.absolute())] if self.detector else []
             script = "evaluation/evaluate_images.py"
             command = [python, script, samples, "--outfile", target, *detector]
             modules = ["torch", "mmdet", "open_clip", "clip_benchmark", "pandas"]
             return [Step(name, [command], modules, (script,), geneval.RESULTS)]
         if name == "dpg":
             target = str(self.scores / name / dpg.RESULTS)
+            with Image.open(self.samples / self.suite.files[0].name) as grid:
+                side = grid.height // 2
             script = "dpg_bench/compute_dpg_bench.py"
             # What dist_eval.sh starts, with the results next to the images instead of among them.
             command = [
                 python, "-m", "accelerate.commands.launch", "--num_machines", "1",
                 "--num_processes", "1", "--mixed_precision", "fp16", script,
-                "--image-root-path", samples, "--resolution", str(self._resolution()),
+                "--image-root-path", samples, "--resolution", str(side),
                 "--res-path", target, "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
             ]  # fmt: skip
             modules = ["torch", "accelerate", "modelscope", "pandas"]
@@ -223,13 +225,6 @@ class Scorer:
         path = made(self.scores) / "full_info.json"
         files.write(path, json.dumps(chosen))
         return ["--full_json_dir", str(path)]
-
-    def _resolution(self) -> int:
-        """Side of each image in DPG-Bench's grids of four, in pixels."""
-        from PIL import Image
-
-        with Image.open(self.samples / self.suite.files[0].name) as image:
-            return image.height // 2
 
     def _missing_of(self, step: Step) -> list[str]:
         """What a step lacks, each with the command to get it."""

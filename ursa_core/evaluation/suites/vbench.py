@@ -65,29 +65,25 @@ def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) 
         entry = entries.setdefault(row["prompt"], {**row, "dimensions": []})
         entry["dimensions"] += row["dimensions"]
     every = list(entries.values())
-
-    def files(of: Sequence[dict[str, Any]]) -> list[PlannedFile]:
-        return [
-            PlannedFile(
-                f"{entry['prompt']}-{sample}.mp4",
-                entry["prompt"],
-                entry["prompt" if prompts == "raw" else "rewritten"],
-                sample,
-                groups=tuple(entry["dimensions"]),
-            )
-            for entry in of
-            for sample in range(num_samples(entry["dimensions"]))
-        ]
-
-    chosen = [every[place] for place in thinned(len(every), limit)]
+    files = [
+        PlannedFile(
+            f"{entry['prompt']}-{sample}.mp4",
+            entry["prompt"],
+            entry["prompt" if prompts == "raw" else "rewritten"],
+            sample,
+            groups=tuple(entry["dimensions"]),
+        )
+        for entry in (every[place] for place in thinned(len(every), limit))
+        for sample in range(num_samples(entry["dimensions"]))
+    ]
     # The long scorer cuts its clips into the folder that it reads.
     scratch = ("split_clip", "split_scene", "temporal_filtered_cilps") if long else ()
-    name = "vbench-long" if long else "vbench"
-    return Suite(name, files(chosen), len(files(every)), scratch=scratch)
+    num_full = sum(num_samples(entry["dimensions"]) for entry in every)
+    return Suite("vbench-long" if long else "vbench", files, num_full, scratch=scratch)
 
 
 def num_samples(dimensions: Sequence[str]) -> int:
-    """Samples of a prompt that is for these dimensions."""
+    """Number of samples of a prompt for these dimensions."""
     return _FLICKERING_SAMPLES if FLICKERING in dimensions else _SAMPLES
 
 
@@ -165,7 +161,8 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
                         "version",
                         hint,
                     )
-    return Results(scores, videos)
+    there = [name for name in dimensions if name in scores]  # files of one second are in any order
+    return Results({name: scores[name] for name in there}, {name: videos[name] for name in there})
 
 
 def _is_share(value: float) -> bool:
