@@ -45,11 +45,6 @@ class CodeUse:
         share = self.counts[self.counts > 0].double() / self.counts.sum()
         return float(torch.exp(-(share * share.log()).sum()))
 
-    @property
-    def entropy_bits(self) -> float:
-        """Least bits per code, coded by how often each occurs."""
-        return float(np.log2(self.perplexity))
-
 
 class Networks:
     """The networks for LPIPS and FVD whose weights are there.
@@ -141,16 +136,17 @@ def report(
         caption = f"{name}: {values['psnr']:.2f} dB, SSIM {values['ssim']:.3f}"
         samples.append(Sample(file, caption, values, values["psnr"]))
     scores = [Score.mean_of(name, samples, unit) for name, unit in _UNITS.items() if name in values]
-    if networks.fvd is not None:
-        scores.append(Score("fvd", networks.fvd, num=len(samples)))
+    fvd = networks.fvd
+    scores += [] if fvd is None else [Score("fvd", fvd, num=len(samples))]
     num_codes = int(use.counts.sum())
     bits_per_code = float(np.log2(len(use.counts)))
     bits = num_codes * bits_per_code / num_pixels
+    entropy = bits * float(np.log2(use.perplexity)) / bits_per_code
     scores += [
         Score("codes used", use.used, unit="share", num=num_codes),
         Score("perplexity", use.perplexity, unit=f"of {len(use.counts)} codes"),
         Score("bits per pixel", bits, unit="bits"),
-        Score("entropy per pixel", bits * use.entropy_bits / bits_per_code, unit="bits"),
+        Score("entropy per pixel", entropy, unit="bits"),
     ]
     per_clip = {"pixels_per_clip": frames[..., 0].size, "codes_per_clip": codes.numel()}
     notes = (
