@@ -18,11 +18,17 @@ from safetensors.numpy import save
 
 from ursa_cli.main import main
 from ursa_core.bundle import hub as ursa_hub
-from ursa_core.bundle import hub_download
 from ursa_core.bundle.bundle import resolve_model
 from ursa_core.bundle.folder import check_model, shipped_models
-from ursa_core.bundle.hub import HubId, found_here, models_folder, name_of, parse_id, require_id
-from ursa_core.bundle.hub_download import download
+from ursa_core.bundle.hub import (
+    HubId,
+    download,
+    found_here,
+    models_folder,
+    name_of,
+    parse_id,
+    require_id,
+)
 from ursa_core.bundle.settings import load_settings
 from ursa_core.bundle.summary import summary
 from ursa_core.errors import (
@@ -180,7 +186,7 @@ def test_ctrl_c_stops_a_download_at_once(hub):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download(HubId(ID), progress=lambda *_: hub_download.nullcontext(stop))
+        download(HubId(ID), progress=lambda *_: ursa_hub.nullcontext(stop))
     assert len(hub.fetched()) == 1
 
 

@@ -274,8 +274,7 @@ def _check_target(folder: Path) -> None:
 
 def _pulled(wanted: "HubId", to: Path | None) -> Path:
     """Folder of a model, up to date; the one from before where the hub is out of reach."""
-    from ursa_core.bundle.hub import found_here
-    from ursa_core.bundle.hub_download import download
+    from ursa_core.bundle.hub import download, found_here
     from ursa_core.errors import HubUnreachableError
 
     try:

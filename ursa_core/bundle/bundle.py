@@ -43,7 +43,7 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
 
 if TYPE_CHECKING:
-    from ursa_core.bundle.hub_download import Progress
+    from ursa_core.bundle.hub import Progress
     from ursa_core.models.transformer import Transformer
     from ursa_core.path.base import Path as ProbabilityPath
     from ursa_core.tokenizers.text import TextTokenizer

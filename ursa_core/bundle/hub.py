@@ -1,25 +1,96 @@
-"""Models of the Hugging Face hub: their ids, and where they are on this machine.
+"""Models of the Hugging Face hub: their ids, where they are on this machine, and downloads.
 
 A model is looked for where files are put by hand, then in the cache of ``huggingface_hub``, and
-is downloaded at last. That library is imported late: shipped models and folders never need it.
+is downloaded last. That library is imported late: shipped models and folders never need it. It
+takes its settings from its own environment: ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_TOKEN``,
+``HF_ENDPOINT``.
+
+Files are downloaded one after the other in the caller's thread, so that Ctrl-C stops them at
+once; ``snapshot_download`` uses threads, and waits for the files that it has begun.
 """
 
+import logging
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ursa_core.bundle.folder import URSA_MODEL, Layout, check_classes, file_names, layout_of
-from ursa_core.errors import CheckpointError, HubError, UsageError
+from ursa_core.bundle.folder import (
+    URSA_MODEL,
+    Layout,
+    check_classes,
+    file_names,
+    layout_of,
+    listed,
+)
+from ursa_core.errors import (
+    CheckpointError,
+    DataError,
+    HubError,
+    HubUnreachableError,
+    UrsaError,
+    UsageError,
+    unwritable,
+)
 
 if TYPE_CHECKING:
-    from ursa_core.bundle.hub_download import Progress
+    from tqdm.auto import tqdm
+
+Progress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
+"""Total bytes and a label, to a context whose value is called with each number of bytes done."""
 
 _NAME = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?", re.ASCII)
 _MAX_ID_LENGTH = 96  # that the hub allows
+_SECONDS_TO_ANSWER = 10
+_CREDENTIALS = "credentials"
+_NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
+_NO_WAY_THERE = (
+    *("ConnectError", "ConnectTimeout", "ProxyError"),
+    *("ConnectionError", "ConnectionRefusedError"),
+    *("UnsupportedProtocol", "InvalidURL", "MissingSchema"),
+)
+_AGAIN = "give the same command again: files that are whole are kept"
+_FAILED = "the download of {model} failed: {reason}"
+_BY_HAND = "or put its files into {model.by_hand} by hand"
+_ERRORS: tuple[tuple[tuple[object, ...], str, str], ...] = (
+    (
+        ("RevisionNotFoundError",),
+        "{model.name} has no revision {revision!r} at {hub}",
+        "give a branch, a tag or a commit that the model has",
+    ),
+    (
+        (403, "GatedRepoError"),
+        "{hub} doesn't let you have {model.name}: it asks for permission",
+        "ask for it at {hub}/{model.name}, then `hf auth login` or set HF_TOKEN",
+    ),
+    (
+        (_CREDENTIALS,),
+        "{hub} doesn't accept your token",
+        "log in again with `hf auth login`, or correct HF_TOKEN",
+    ),
+    (
+        (401, 404),
+        "there is no model '{model}': neither a folder here, nor one that {hub} shows",
+        "check the spelling; if it is private, `hf auth login` or set HF_TOKEN",
+    ),
+    (("status",), "{hub} answers with error {status}", "try again later"),
+    (("OfflineModeIsEnabled",), "HF_HUB_OFFLINE forbids to download it", f"unset it, {_BY_HAND}"),
+    (_NO_WAY_THERE, "{hub} can't be reached", f"connect and try again, {_BY_HAND}"),
+    (_NETWORK_LIBRARIES, "the download of {model} was cut", _AGAIN),
+    (("OSError",), _FAILED, _AGAIN),
+    (
+        ("JSONDecodeError",),
+        "{hub} doesn't answer as a hub does: {reason}",
+        "check HF_ENDPOINT, and whether a proxy or a login page stands between",
+    ),
+)
+"""Signs of a failure, most telling first, with its message and hint."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +106,7 @@ class HubId:
         return models_folder() / str(self).replace("/", "--")
 
     def __str__(self) -> str:
-        """As ``owner/name`` or ``owner/name@revision``."""
+        """``owner/name`` or ``owner/name@revision``."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
@@ -51,7 +122,7 @@ def require_id(text: str, revision: str | None = None) -> HubId:
     """The hub id of a text, at ``revision`` where one is given.
 
     Raises:
-        UsageError: the text is no id, or names another revision.
+        UsageError: The text is no id, or names another revision.
     """
     wanted = parse_id(text)
     if wanted is None:
@@ -79,7 +150,7 @@ def models_folder() -> Path:
 
 def find(
     wanted: HubId,
-    progress: "Progress | None" = None,
+    progress: Progress | None = None,
     *,
     may_download: bool = True,
     layouts: Sequence[Layout] = (URSA_MODEL,),
@@ -87,14 +158,14 @@ def find(
     """Folder of a model: put there by hand, else pulled before, else downloaded now.
 
     Args:
-        wanted: the model.
-        progress: told of a download.
-        may_download: False looks on this machine alone.
-        layouts: kinds of models that will do.
+        wanted: Id of the model.
+        progress: Display of a download.
+        may_download: Whether to go to the hub for what isn't on this machine.
+        layouts: Kinds of models that are accepted.
 
     Raises:
-        CheckpointError: the model is incomplete or of another kind.
-        HubError: it isn't here and can't be downloaded.
+        CheckpointError: The model is incomplete or of another kind.
+        HubError: It isn't here and can't be downloaded.
     """
     folder = found_here(wanted, layouts)
     if folder is not None:
@@ -104,8 +175,6 @@ def find(
             f"the model {wanted} isn't on this machine: neither a folder nor pulled before",
             f"check the path, or get it from the hub: ursa models pull {wanted}",
         )
-    from ursa_core.bundle.hub_download import download
-
     return download(wanted, progress=progress, layouts=layouts)
 
 
@@ -113,23 +182,16 @@ def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path
     """Folder of a model that is on this machine; None if there is none, or only a part of one.
 
     Raises:
-        CheckpointError: its files were put there by hand, and aren't a model.
+        CheckpointError: Its files were put there by hand, and aren't a model.
     """
     if wanted.by_hand.is_dir():
         layout_of(file_names(wanted.by_hand), layouts).check(wanted.by_hand)
         return wanted.by_hand
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(
-            snapshot_download(
-                wanted.name,
-                revision=wanted.revision,
-                allow_patterns=[pattern for layout in layouts for pattern in layout.patterns],
-                local_files_only=True,
-            )
-        )
+        patterns = [pattern for layout in layouts for pattern in layout.patterns]
+        folder = _snapshot(wanted, patterns, local_files_only=True)
         layout_of(file_names(folder), layouts).check(folder)
     except (LocalEntryNotFoundError, CheckpointError):
         return None
@@ -139,7 +201,7 @@ def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path
 def pulled_models() -> dict[str, Path]:
     """Folders of the hub's models on this machine, by the name that ``--model`` takes.
 
-    Models of other kinds in the hub library's cache are left out; a download that was cut may be
+    Models of other kinds in the hub library's cache are left out; an interrupted download may be
     among them.
     """
     from huggingface_hub import constants
@@ -164,8 +226,8 @@ def name_of(folder: Path, *, exact: bool = False) -> str:
     """Name of a model as ``--model`` takes it: the hub id where it came from there.
 
     Args:
-        folder: of the model.
-        exact: name the commit of a pulled model, not its branch or tag.
+        folder: Folder of the model.
+        exact: Whether to name the commit of a pulled model, not its branch or tag.
     """
     folder = folder.absolute()
     if folder.parent == models_folder():
@@ -182,3 +244,194 @@ def name_of(folder: Path, *, exact: bool = False) -> str:
     if exact or not refs:
         return f"{name}@{folder.name}"
     return name if "main" in refs else f"{name}@{min(refs)}"
+
+
+def download(
+    wanted: HubId,
+    to: Path | None = None,
+    progress: Progress | None = None,
+    layouts: Sequence[Layout] = (URSA_MODEL,),
+) -> Path:
+    """Folder of a model, downloaded or brought up to date; files that are here are kept.
+
+    The descriptions come first, so that a model of another kind is refused before its weights.
+
+    Args:
+        wanted: Id of the model.
+        to: Folder to download to; None is the cache of the hub library.
+        progress: Display of the download.
+        layouts: Kinds of models that are accepted.
+
+    Raises:
+        CheckpointError: The model is incomplete or of another kind.
+        DataError: The disk is full, or the folder can't be written to.
+        HubUnreachableError: There is no network, or it is switched off.
+        HubError: The hub doesn't have the model, or refuses it.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if not os.environ.get("HF_HUB_VERBOSITY"):  # what matters comes back as an error of ours
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    target = to or Path(constants.HF_HUB_CACHE)
+    try:
+        info = HfApi().model_info(
+            wanted.name,
+            revision=wanted.revision,
+            files_metadata=True,
+            timeout=_SECONDS_TO_ANSWER,
+        )
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        layout = layout_of(sizes, layouts)
+        _check_complete(wanted, layout, sizes)
+        parts = [
+            {name: sizes[name] for name in sizes if any(fnmatch(name, p) for p in patterns)}
+            for patterns in (layout.descriptions, layout.weights)
+        ]
+        new = {
+            name: size
+            for name, size in (parts[0] | parts[1]).items()
+            if not _is_here(wanted, str(info.sha), to, name, size)
+        }
+        num_bytes = sum(new.values())
+        _check_room(wanted, target, num_bytes)
+        with (progress or _no_progress)(num_bytes, f"pull {wanted}") as advance:
+            for part in parts:
+                for name in part:
+                    file = _get(wanted, str(info.sha), to, name, new.get(name, 0), advance)
+                    folder = file.parents[name.count("/")]
+                layout.check_kind(folder)
+        if to is None:  # all is here now: this lets the cache know which commit the revision is
+            folder = _snapshot(wanted, layout.patterns, tqdm_class=_bar_class(lambda _: None))
+    except UrsaError:
+        raise
+    except Exception as error:
+        explained = _explained(error, wanted, target)
+        if explained is None:
+            raise
+        raise explained from error
+    layout.check(folder)
+    return folder
+
+
+def _snapshot(wanted: HubId, patterns: Sequence[str], **options: Any) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            wanted.name, revision=wanted.revision, allow_patterns=list(patterns), **options
+        )
+    )
+
+
+def _is_here(wanted: HubId, commit: str, to: Path | None, name: str, size: int) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    if to is None:
+        return isinstance(try_to_load_from_cache(wanted.name, name, revision=commit), str)
+    return (to / name).is_file() and (to / name).stat().st_size == size
+
+
+def _check_complete(wanted: HubId, layout: Layout, names: Collection[str]) -> None:
+    missing = layout.missing(names)
+    if missing:
+        raise CheckpointError(
+            f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}",
+            f"give a model in the published layout, as {layout.example}",
+        )
+
+
+def _check_room(wanted: HubId, target: Path, num_bytes: int) -> None:
+    """Refuse a download that the disk has no room for."""
+    existing = next(p for p in (target, *target.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if num_bytes > free:
+        raise DataError(
+            f"{wanted} takes {num_bytes / 1e9:.3g} GB,"
+            f" the disk of {target} has {free / 1e9:.3g} GB free",
+            "free some space, or choose another disk with --to or HF_HOME",
+        )
+
+
+def _get(
+    wanted: HubId,
+    commit: str,
+    to: Path | None,
+    name: str,
+    size: int,
+    advance: Callable[[int], None],
+) -> Path:
+    """A file of a model, downloaded unless it is here.
+
+    Bytes are counted once, even where the library shows them in several bars.
+    """
+    import inspect
+
+    from huggingface_hub import hf_hub_download
+
+    counted = 0
+
+    def count(done: int) -> None:
+        nonlocal counted
+        if done > counted:
+            advance(done - counted)
+            counted = done
+
+    takes_bar = "tqdm_class" in inspect.signature(hf_hub_download).parameters
+    options: dict[str, Any] = {"tqdm_class": _bar_class(count)} if takes_bar else {}
+    file = hf_hub_download(wanted.name, name, revision=commit, local_dir=to, **options)
+    count(size)
+    return Path(file)
+
+
+def _bar_class(count: Callable[[int], None]) -> "type[tqdm[Any]]":
+    """A bar for the library, which shows nothing and calls ``count`` with the bytes done."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]  # generic for type checkers alone
+        def __init__(self, *_: object, **options: Any) -> None:
+            super().__init__(disable=True)
+            self.done = options.get("initial") or 0
+
+        def update(self, n: float | None = 1) -> None:
+            self.done += int(n or 0)
+            count(self.done)
+
+    return Bar
+
+
+def _no_progress(_total: int, _label: str) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda _: None)
+
+
+def _explained(error: BaseException, wanted: HubId, target: Path) -> UrsaError | None:
+    """Our error for one of the hub library's; None if it is none that a user can cause."""
+    from huggingface_hub import constants
+
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    responses: list[Any] = [getattr(e, "response", None) for e in chain]
+    answers = [response for response in responses if response is not None]
+    told = " ".join(str(answer.headers.get("X-Error-Message", "")) for answer in answers)
+    status = answers[0].status_code if answers else None
+    full = next((e for e in chain if isinstance(e, OSError) and e.errno), None)
+    signs: set[object] = {type(e).__name__ for e in chain}
+    signs |= {type(e).__module__.split(".")[0] for e in chain}
+    signs |= {status, "status"} if answers else set()
+    signs |= {_CREDENTIALS} if status == 401 and _CREDENTIALS in told.lower() else set()
+    signs |= {"OSError"} if full or isinstance(error, OSError) else set()
+    _, message, hint = next((row for row in _ERRORS if signs.intersection(row[0])), ((), "", ""))
+    if message == _FAILED and full:
+        return unwritable(Path(full.filename or target), full)
+    facts = {
+        "model": wanted,
+        "revision": wanted.revision or "main",
+        "hub": constants.ENDPOINT,
+        "status": status,
+        "reason": next((line for line in str(error).splitlines() if line), type(error).__name__),
+    }
+    if _BY_HAND in hint:
+        return HubUnreachableError(str(wanted), message.format(**facts), hint.format(**facts))
+    return HubError(message.format(**facts), hint.format(**facts)) if message else None
