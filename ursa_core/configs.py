@@ -1,7 +1,7 @@
-"""Values of a JSON config, held by pydantic to the types and ranges of a dataclass.
+"""Values of a JSON config, checked by pydantic against the types and ranges of a dataclass.
 
-Fields are of the types below, or ``Annotated`` with ``whole`` or ``number``. The description there
-is what a message tells the user to give.
+Fields have the types below, or are ``Annotated`` with ``whole`` or ``number``. The description
+there is what an error message asks the user to give.
 """
 
 import json
@@ -23,6 +23,7 @@ VIDEO_CLASS = "AutoencoderVQCosmos3D"
 IMAGE_CLASS = "AutoencoderVQ"
 PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
 """FSQ levels of the published video models, whose configs have no field for them."""
+GET_AGAIN = "get the model again"
 _LFS_POINTER = b"version https://git-lfs"
 LARGEST = 1 << 24
 """Bound of whole numbers: beyond any width, and no product of two leaves 64 bits."""
@@ -70,16 +71,25 @@ def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
     hints = get_type_hints(kind, include_extras=True)
     given = {key: config[key] for key in hints if key in config}
     try:
-        # From JSON, where lists become tuples and whole numbers floats, and nothing else is bent.
-        adapter = _adapter(kind)  # type: ignore[arg-type]  # all types are hashable
-        found: T = adapter.validate_json(json.dumps(given), strict=True)
+        return parsed(kind, given)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = str(fault["loc"][0])
         if fault["type"] == "missing":
-            raise CheckpointError(f"{file} lacks {key}", "get the model anew") from error
+            raise CheckpointError(f"{file} lacks {key}", GET_AGAIN) from error
         expected = hints[key].__metadata__[-1].description
         raise unusable(file, key, config[key], expected) from error
+
+
+def parsed(kind: type[T], value: object) -> T:
+    """A value of JSON as a type of Python's, such as a tuple of dataclasses.
+
+    Lists become tuples and whole numbers floats; nothing else is converted.
+
+    Raises:
+        ValueError: The value is of another type or out of range.
+    """
+    found: T = _adapter(kind).validate_json(json.dumps(value), strict=True)  # type: ignore[arg-type]
     return found
 
 
@@ -93,9 +103,7 @@ def unusable(file: str, key: str, value: object, expected: str) -> CheckpointErr
     shown = repr(value)
     if len(shown) > _MOST_SHOWN:
         shown = f"{shown[:_MOST_SHOWN]}…"
-    return CheckpointError(
-        f"{file}: {key} can't be {shown}", f"give {expected}, or get the model anew"
-    )
+    return CheckpointError(f"{file}: {key} can't be {shown}", f"give {expected}, or {GET_AGAIN}")
 
 
 def index_of(weights: str) -> str:
@@ -113,7 +121,7 @@ def way_out(file: Path) -> str:
     if is_pointer:
         return "it only points to the file: run `git lfs pull` in the clone, or download the file"
     if file.suffix != ".safetensors" or file.exists():
-        return "get the model anew; the file is cut short or altered"
+        return f"{GET_AGAIN}; the file is cut short or altered"
     variants = sorted(file.parent.glob(f"{file.stem}.*.safetensors"))  # as .fp16.safetensors
     if variants:
         return f"rename {variants[0]} to {file.name}"
@@ -121,4 +129,4 @@ def way_out(file: Path) -> str:
         return f"get {file.name}, or {index_of(file.name)} and the files that it lists"
     if any(file.parent.glob("*.bin")):
         return "get its weights as .safetensors: .bin files, which may hold code, aren't read"
-    return "get the model anew"
+    return GET_AGAIN

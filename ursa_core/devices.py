@@ -17,8 +17,8 @@ def pick_device(name: str) -> torch.device:
     """The device of a name; ``auto`` takes cuda, else mps, else cpu.
 
     Raises:
-        UsageError: no such kind of device.
-        DeviceError: this machine hasn't got it.
+        UsageError: No such kind of device.
+        DeviceError: This machine hasn't got it.
     """
     if name == "auto":
         return torch.device(available_devices()[0])
@@ -49,10 +49,10 @@ def check_compiler(device: torch.device, without: str = "leave out --compile") -
 
     Args:
         device: to compile for.
-        without: how the user does without it.
+        without: How the user does without it.
 
     Raises:
-        DeviceError: the CPU has no C++ compiler to compile with, or the device is no target.
+        DeviceError: The CPU has no C++ compiler to compile with, or the device is no target.
     """
     if device.type == "mps":
         raise DeviceError("torch can't compile for mps well enough", without)
@@ -67,7 +67,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The number format of a name; ``auto`` takes bfloat16 where it is clearly faster.
 
     Raises:
-        UsageError: no such format.
+        UsageError: No such format.
     """
     if name != "auto":
         if name not in DTYPES:
@@ -84,8 +84,8 @@ def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]
     The formats take turns, so that other work at a time slows both.
 
     Args:
-        device: where to measure.
-        seconds: spent on the measurement in all, about.
+        device: Where to measure.
+        seconds: Spent on the measurement in all, about.
     """
     size = {"cpu": 256, "cuda": 8192}.get(device.type, 2048)
     matrices = {

@@ -10,8 +10,8 @@ class UrsaError(Exception):
     """An expected failure, shown as two lines and never as a traceback.
 
     Args:
-        message: what is wrong, naming the value given.
-        hint: what the user can do about it.
+        message: What is wrong, naming the value given.
+        hint: What the user can do about it.
     """
 
     exit_code = 1
@@ -56,9 +56,9 @@ class HubUnreachableError(HubError):
     """There is no way to the hub: no network, or downloads are switched off.
 
     Args:
-        model: that was asked for.
-        cause: why the hub is out of reach.
-        hint: what the user can do about it.
+        model: That was asked for.
+        cause: Why the hub is out of reach.
+        hint: What the user can do about it.
     """
 
     def __init__(self, model: str, cause: str, hint: str) -> None:
@@ -120,9 +120,9 @@ def unreadable(
     """The error for a failed read of ``path``.
 
     Args:
-        path: what was read.
+        path: What was read.
         error: as the system or a library raised it.
-        hint: what to do where the system's reason doesn't say it, as of a damaged file.
+        hint: What to do where the system's reason doesn't say it, as of a damaged file.
         kind: of the error.
     """
     hint = _READ_HINTS.get(_number(error), hint)
@@ -143,10 +143,10 @@ def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
 
     Args:
         path: of a model's file, a recipe, a video or an image.
-        or_pipe: a pipe will do, as for a list of items.
+        or_pipe: A pipe will do, as for a list of items.
 
     Raises:
-        OSError: it is a folder, pipe or device, or can't be found.
+        OSError: It is a folder, pipe or device, or can't be found.
     """
     try:
         mode = path.stat().st_mode

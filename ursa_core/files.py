@@ -41,11 +41,11 @@ def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
     power cut once the block is left.
 
     Args:
-        path: file or folder; one that is there is replaced.
-        first_wins: a file that another process has put there meanwhile stays.
+        path: File or folder; one that is there is replaced.
+        first_wins: A file that another process has put there meanwhile stays.
 
     Raises:
-        DataError: the system refuses to write.
+        DataError: The system refuses to write.
     """
     target = Path(os.path.realpath(path))
     part = part_of(target)
@@ -77,8 +77,8 @@ def part_of(target: Path, owner: str | None = None) -> Path:
     """Where a target is written first.
 
     Args:
-        target: file or folder.
-        owner: names the writer where it isn't this process alone, as ranks that share a folder.
+        target: File or folder.
+        owner: Names the writer where it isn't this process alone, as ranks that share a folder.
     """
     return _beside(target, "part", owner)
 
@@ -87,7 +87,7 @@ def put(new: Path, target: Path) -> None:
     """Move a file or folder into its place; at any moment the old or the new one is there, or back.
 
     Raises:
-        OSError: it can't be moved; the old one stays.
+        OSError: It can't be moved; the old one stays.
     """
     _sync(new)
     aside = _beside(target, "old")
@@ -108,7 +108,7 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, or of the files of a folder in name order, hexadecimal.
 
     Raises:
-        OSError: it can't be read, or something in it is no regular file.
+        OSError: It can't be read, or something in it is no regular file.
     """
     digest = hashlib.sha256()
     for each in sorted(path.iterdir()) if path.is_dir() else [path]:
@@ -141,8 +141,8 @@ def check_folder_of(path: str | Path) -> None:
     """Refuse a name whose folder can't take a file, and clear the folder of what dead runs left.
 
     Raises:
-        UsageError: a part of the path is a file, or the name is too long.
-        DataError: the folder is missing or can't be written.
+        UsageError: A part of the path is a file, or the name is too long.
+        DataError: The folder is missing or can't be written.
     """
     target = Path(os.path.realpath(path))
     parent = target.parent
@@ -170,12 +170,12 @@ def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
 
     Args:
         folder: to write into.
-        products: names in it, in the order in which they are written; the last one, a report,
+        products: Names in it, in the order in which they are written; the last one, a report,
             means that all are there.
-        force: they may be replaced.
+        force: They may be replaced.
 
     Raises:
-        UsageError: there is a report, or a file of no run that stopped.
+        UsageError: There is a report, or a file of no run that stopped.
     """
     here = [name for name in products if os.path.lexists(folder / name)]
     if force or not here:
@@ -194,7 +194,7 @@ def producing(folder: Path) -> Iterator[None]:
     """Mark a folder while products are written into it, so that a stopped run can go on.
 
     Raises:
-        DataError: it can't be made, or written.
+        DataError: It can't be made, or written.
     """
     mark = folder / _BEGUN
     try:

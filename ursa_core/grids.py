@@ -56,7 +56,7 @@ class Strides:
         """Latent grid of a pixel shape.
 
         Raises:
-            ShapeError: frames, height or width don't fit; names the nearest that do.
+            ShapeError: Frames, height or width don't fit; names the nearest that do.
         """
         if shape.frames < 1 or (shape.frames - 1) % self.temporal:
             raise ShapeError(

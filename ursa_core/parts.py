@@ -36,7 +36,7 @@ def parse_shard(text: str) -> Shard:
     """A shard from ``i/n``, 1 <= i <= n.
 
     Raises:
-        UsageError: another form, or out of range.
+        UsageError: Another form, or out of range.
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -48,7 +48,7 @@ def launched_shard(environment: Mapping[str, str]) -> Shard | None:
     """The shard of a process that ``torchrun`` started, by RANK and WORLD_SIZE; None without.
 
     Raises:
-        UsageError: they are no rank and size.
+        UsageError: They are no rank and size.
     """
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None or size is None:
@@ -80,7 +80,7 @@ def share_cores_(environment: MutableMapping[str, str] = os.environ) -> None:
     loaded: call this before torch is imported. Whatever the user has set stays.
 
     Args:
-        environment: to be changed.
+        environment: Environment to change.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", "0")  # GNU's libgomp

@@ -135,7 +135,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         (f"{WEIGHTS[:-12]}.fp16.safetensors", b"", f"fp16.safetensors to {WEIGHTS}"),
         (f"{WEIGHTS[:-12]}-00001-of-00002.fp16.safetensors", b"", f"{INDEX} and the files"),
         ("diffusion_pytorch_model.bin", b"", "get its weights as .safetensors"),
-        ("README.md", b"", "get the model anew"),
+        ("README.md", b"", "get the model again"),
     ],
 )
 def test_weights_of_another_form_are_told(

@@ -168,13 +168,13 @@ def _values(option: str, text: str, least: float, most: float) -> list[float]:
     """Numbers from ``LO:HI:N``, evenly spaced.
 
     Args:
-        option: that they are of.
+        option: That they are of.
         text: to be read.
-        least: number that may be.
+        least: Number that may be.
         most: likewise.
 
     Raises:
-        UsageError: another form, or out of range.
+        UsageError: Another form, or out of range.
     """
     parts = text.split(":")
     try:

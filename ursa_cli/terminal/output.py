@@ -55,9 +55,9 @@ def data(
     """Print a command's result to stdout in the form asked for.
 
     Args:
-        payload: the object for ``--json``; its keys are part of the interface.
-        lines: text for people; the paths where None.
-        paths: what was written, all that ``--quiet`` prints.
+        payload: The object for ``--json``; its keys are part of the interface.
+        lines: Text for people; the paths where None.
+        paths: What was written, all that ``--quiet`` prints.
     """
     if _mode.as_json:
         shown: Iterable[object] = [_json(payload)]
@@ -175,9 +175,9 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
     long; nothing with ``--quiet``.
 
     Args:
-        total: steps in all.
-        label: what is being done.
-        in_bytes: steps are bytes, and shown as such.
+        total: Steps in all.
+        label: What is being done.
+        in_bytes: Steps are bytes, and shown as such.
     """
     if _mode.quiet:
         yield lambda *_, **__: None

@@ -1,10 +1,9 @@
-"""LoRA adapters in peft's folder layout: read, held against a model, added to its weights, written.
+"""LoRA adapters in peft's folder layout: read, checked against a model, added to it, written.
 
-An adapter makes W + scale · alpha / rank · B · A of a matrix W. It is added to the weights as they
-are read, in float32, so that sampling with it takes neither more time nor more memory, nor peft.
+An adapter turns a matrix W into W + scale · alpha / rank · B · A (arXiv 2106.09685). It is added to
+the weights as they are read, in float32, so that sampling takes no more time or memory, nor peft.
 """
 
-import hashlib
 import math
 import re
 import shutil
@@ -16,12 +15,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import file_names, model_identity, read_json, write_json
+from ursa_core.bundle.folder import file_names, model_identity, opened, read_json, write_json
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.weights import opened, save_tensors, weight_files
+from ursa_core.bundle.weights import save_tensors, weight_files
 from ursa_core.configs import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
-from ursa_core.files import whole
+from ursa_core.files import digest_of, whole
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -32,12 +31,12 @@ _PART = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.we
 _ADVICE = "give a folder that `ursa train` with lora.rank, or peft, has written"
 
 Change = Callable[[str, Tensor], Tensor]
-"""What becomes of a weight, by its name."""
+"""Function from a weight's name and value to its new value."""
 
 
 @dataclass(frozen=True)
 class _Config:
-    """What ``adapter_config.json`` says of the factor of the product, by peft's names."""
+    """The keys of peft's ``adapter_config.json`` that scale the product."""
 
     lora_alpha: Annotated[float, number(1e-6, 1e6)]
     use_rslora: Switch = False
@@ -45,14 +44,14 @@ class _Config:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as it is on the disk, and how strongly it is taken.
+    """An adapter on disk, and its scale.
 
     Args:
-        folder: of it.
-        scale: that its change is multiplied by; 1 as it was trained.
-        alpha: over the rank, the factor of its product.
-        is_rank_stabilised: the factor is alpha over the root of the rank.
-        sha256: of its file of weights.
+        folder: Folder of the adapter.
+        scale: Multiple of the trained change.
+        alpha: Factor of the product, before it is divided by the rank.
+        is_rank_stabilised: Whether to divide alpha by the root of the rank instead.
+        sha256: Digest of the weights file.
     """
 
     folder: Path
@@ -63,7 +62,7 @@ class Adapter:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What files that were made with it record."""
+        """The adapter as files made with it record it."""
         return {"path": str(self.folder), "sha256": self.sha256, "scale": self.scale}
 
     def factor(self, rank: int) -> float:
@@ -80,7 +79,7 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
     """The adapter in a folder.
 
     Raises:
-        CheckpointError: there is none, or none of a kind that can be added to weights.
+        CheckpointError: There is none, or none of a kind that can be added to weights.
     """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -92,20 +91,15 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
     if config.get("alpha_pattern"):
         raise unusable(name, "alpha_pattern", config["alpha_pattern"], "one lora_alpha for all")
     found = read_config(_Config, {k: v for k, v in config.items() if v is not None}, name)
-    with (folder / WEIGHTS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = digest_of(folder / WEIGHTS)
     return Adapter(folder, scale, found.lora_alpha, found.use_rslora, digest)
 
 
 def check_adapter(adapter: Adapter, model: Path) -> None:
-    """Refuse an adapter that isn't one of a model.
-
-    Args:
-        adapter: as it is on the disk.
-        model: folder of the model.
+    """Refuse an adapter of another model than the one in the folder ``model``.
 
     Raises:
-        CheckpointError: it was trained on another model, or changes what this one doesn't have.
+        CheckpointError: It was trained on another model, or changes what this one doesn't have.
     """
     folder, name = adapter.folder, name_of(model)
     origin = read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
@@ -139,7 +133,7 @@ def transformer_identity(model: Path) -> str:
 
 
 def adding(adapters: Sequence[Adapter]) -> Change | None:
-    """What adapters make of the weights that they change; None without any."""
+    """The function that adds adapters to weights; None without any."""
     if not adapters:
         return None
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
@@ -152,7 +146,7 @@ def adding(adapters: Sequence[Adapter]) -> Change | None:
                     raise CheckpointError(
                         f"the adapter {adapter.folder} changes {weight} by numbers that"
                         " aren't finite",
-                        "get the adapter anew",
+                        "get the adapter again",
                     )
                 parts.setdefault(weight, []).append((adapter.factor(len(down)), down, up))
 
@@ -165,16 +159,16 @@ def adding(adapters: Sequence[Adapter]) -> Change | None:
 
 
 def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
-    """Write a model of its own, adapters added; numbers are stored in the model's own formats.
+    """Write a model with adapters added, in the number formats of the original.
 
     Args:
-        model: folder of the model.
-        adapters: that were trained on it.
-        out: folder to write, new or empty.
+        model: Folder of the original.
+        adapters: Adapters trained on it.
+        out: Folder to write, new or empty.
 
     Raises:
-        CheckpointError: one isn't an adapter of the model.
-        UsageError: the folder holds something.
+        CheckpointError: One isn't an adapter of the model.
+        UsageError: The folder holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already", "give a new folder with -o")
@@ -198,13 +192,13 @@ def _write_merged(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
         with opened(model / name) as tensors:
             read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
         save_tensors(target, {k: change(k, w).to(w.dtype).contiguous() for k, w in read.items()})
-    told = {
+    merged = {
         "base": name_of(model, exact=True),
         "base_identity": transformer_identity(model),
         "lora": [adapter.provenance for adapter in adapters],
         "ursa": __version__,
     }
-    write_json(out / MERGED, told)
+    write_json(out / MERGED, merged)
 
 
 def save_adapter(
@@ -213,10 +207,10 @@ def save_adapter(
     """Write an adapter, each file whole or not at all.
 
     Args:
-        folder: to write to.
-        weights: by the names that peft saves them under.
-        config: that peft reads.
-        origin: the model that it belongs to, and its identity.
+        folder: Folder to write to.
+        weights: Tensors by peft's names.
+        config: Content of ``adapter_config.json``.
+        origin: The adapter's model and that model's identity.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}
@@ -226,7 +220,7 @@ def save_adapter(
 
 
 def _names(adapter: Adapter) -> dict[str, tuple[str, str]]:
-    """By the weight that they change, the names of an adapter's pairs of tensors A and B."""
+    """Names of an adapter's tensors A and B by the weight that they change."""
     found: dict[str, dict[str, str]] = {}
     with opened(adapter.folder / WEIGHTS) as tensors:
         for name in tensors.keys():  # noqa: SIM118
@@ -241,7 +235,7 @@ def _names(adapter: Adapter) -> dict[str, tuple[str, str]]:
         if len(sides) != 2:
             raise CheckpointError(
                 f"the adapter {adapter.folder} has one of the two matrices of {weight}",
-                "get the adapter anew",
+                "get the adapter again",
             )
     return {weight: (sides["A"], sides["B"]) for weight, sides in found.items()}
 
@@ -258,6 +252,6 @@ def _shapes(adapter: Adapter) -> dict[str, tuple[tuple[int, ...], tuple[int, ...
         if len(a) != 2 or len(b) != 2 or not a[0]:
             raise CheckpointError(
                 f"the adapter {adapter.folder} changes {weight} by {b} times {a}",
-                "get the adapter anew",
+                "get the adapter again",
             )
     return {weight: (a, b) for weight, (a, b) in shapes.items()}

@@ -1,8 +1,8 @@
-"""Model bundles: a folder in the published layout, with our settings in ``ursa.json`` beside it.
+"""Model bundles: a folder in the published layout, with our settings in ``ursa.json``.
 
 ``model_index.json``, ``transformer/``, ``vae/``, ``scheduler/``, ``tokenizer/``: weights are
-safetensors, everything else JSON. This file joins models, tokenizers and paths, which don't know
-one another.
+safetensors, everything else JSON. This file joins networks, tokenizers and paths, which don't
+import one another.
 """
 
 import hashlib
@@ -57,16 +57,16 @@ class Bundle:
     """A model ready to sample from.
 
     Args:
-        folder: it was read from.
-        transformer: predicts codes.
-        video_tokenizer: makes pixels of them.
-        text_tokenizer: makes ids of prompts.
-        path: that the transformer was trained on.
-        settings: defaults.
-        device: where sampling runs.
-        offload: transformer and tokenizer take turns on it, and guidance's halves run one after
-            the other.
-        subjects: figures that it draws by name, where it lists any.
+        folder: Folder that it was read from.
+        transformer: Network that predicts codes.
+        video_tokenizer: Network from codes to pixels.
+        text_tokenizer: Tokenizer of prompts.
+        path: Path that the transformer was trained on.
+        settings: Defaults of sampling.
+        device: Device to sample on.
+        offload: Whether transformer and tokenizer take turns on the device, and guidance's halves
+            run one after the other.
+        subjects: Subjects that it draws by name, where it lists any.
     """
 
     folder: Path
@@ -80,7 +80,7 @@ class Bundle:
     subjects: tuple[Subject, ...] = ()
 
     def take_turn(self, part: "Transformer | VisualTokenizer") -> None:
-        """Have a network on the device, and where they take turns the other one off it."""
+        """Move ``part`` to the device; with offloading, move the other network to the CPU."""
         if not self.offload:
             return
         for module in (self.transformer, self.video_tokenizer):
@@ -110,13 +110,13 @@ def resolve_model(
     """Folder of a model: a shipped name, else an existing folder, else a Hugging Face id.
 
     Args:
-        model: name, path or ``owner/name``, at a revision with ``@revision`` behind it.
-        progress: told of a download.
-        may_download: False looks on this machine alone.
-        layouts: kinds of models that the hub may give; a folder is taken as it is.
+        model: Name, path, ``owner/name`` or ``owner/name@revision``.
+        progress: Display of a download.
+        may_download: Whether to go to the hub for what isn't on this machine.
+        layouts: Kinds of models to accept from the hub; a folder isn't checked.
 
     Raises:
-        CheckpointError: there is no such model, or it can't be had.
+        CheckpointError: There is no such model, or it can't be downloaded.
     """
     shipped = shipped_models()
     if str(model) in shipped:
@@ -143,11 +143,7 @@ def save_tokenizer(
 ) -> None:
     """Write the video tokenizer of a bundle, in float16.
 
-    Args:
-        folder: of the bundle.
-        config: of the tokenizer.
-        weights: of the tokenizer.
-        codes_of: identity of the tokenizer whose encoder, and so whose codes, it has.
+    ``codes_of`` is the identity of the tokenizer whose encoder, and so whose codes, it has.
     """
     kept = {} if codes_of is None else {_CODES_OF: codes_of}
     save_weights(folder / "vae", {**config.to_json(), **kept}, weights, torch.float16)
@@ -158,10 +154,10 @@ def load_tokenizer(
 ) -> tuple[VisualTokenizer, BundleSettings, str]:
     """The video or image tokenizer of a bundle in float32, its settings, and its identity.
 
-    Codes mean the same only under one identity, see ``tokenizer_identity``.
+    Codes of two tokenizers mean the same only if the identities are equal.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or describes no tokenizer of ours.
+        CheckpointError: A file is missing or damaged, or describes no tokenizer of ours.
     """
     folder = resolve_model(model)
     config = read_json(folder / "vae" / "config.json")
@@ -172,19 +168,14 @@ def load_tokenizer(
 
 
 def tokenizer_identity(folder: Path) -> str:
-    """Sixteen hex digits that say what codes mean.
-
-    A hash of configuration and weights, or that of the tokenizer whose encoder was kept, as
-    ``codes_of`` records it.
-    """
+    """Sixteen hex digits of configuration and weights, or of the tokenizer whose encoder it has."""
     kept = read_json(folder / "vae" / "config.json").get(_CODES_OF)
     if isinstance(kept, str):
         return kept
     digest = hashlib.sha256()
     for file in (folder / "vae" / "config.json", *sorted((folder / "vae").glob("*.safetensors"))):
         with file.open("rb") as opened:
-            while piece := opened.read(1 << 20):
-                digest.update(piece)
+            hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()[:16]
 
 
@@ -202,15 +193,15 @@ def save_bundle(
     """Write a whole bundle, its transformer in float16.
 
     Args:
-        folder: to write to; what is there is replaced file by file.
-        transformer: for its configuration.
-        weights: of the transformer, by name.
-        path: that it was trained on.
+        folder: Folder to write to; what is there is replaced file by file.
+        transformer: Network, whose configuration is written.
+        weights: Weights of the transformer by name.
+        path: Path that it was trained on.
         codebook: float (K, C) vectors of the codes.
-        text_tokenizer: of its prompts.
-        tokenizer_folder: bundle whose ``vae/`` is taken over.
-        settings: defaults of sampling.
-        subjects: figures that it draws by name.
+        text_tokenizer: Tokenizer of prompts.
+        tokenizer_folder: Bundle whose ``vae/`` is copied.
+        settings: Defaults of sampling.
+        subjects: Subjects that it draws by name.
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
     save_path(folder / "scheduler", path, codebook, settings.shift)
@@ -250,15 +241,15 @@ def load_bundle(
     """Read a model folder, or a shipped model by name.
 
     Args:
-        model: folder or name.
-        device: of the networks.
-        dtype: of the transformer; the tokenizer stays in float32.
-        offload: save the device's memory: its networks take turns.
-        compiled: run the transformer's layers through ``torch.compile``.
-        adapters: that are added to the transformer's weights.
+        model: Folder or name.
+        device: Device of the networks.
+        dtype: Number format of the transformer; the tokenizer stays in float32.
+        offload: Whether the networks take turns on the device, to save its memory.
+        compiled: Whether to compile the transformer's layers with ``torch.compile``.
+        adapters: Adapters to add to the transformer's weights.
 
     Raises:
-        CheckpointError: a part is missing, damaged or of another kind.
+        CheckpointError: A part is missing, damaged or of another kind.
     """
     from ursa_core.models.transformer import Transformer, TransformerConfig
     from ursa_core.tokenizers.text import TextTokenizer

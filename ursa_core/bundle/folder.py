@@ -1,18 +1,21 @@
-"""What a model folder must hold, told from its file names, JSON and safetensors headers alone.
+"""What a model folder must hold, by its file names, JSON and safetensors headers.
 
-No torch here: a folder is judged before, and far faster than, anything of it is loaded.
+No torch here: a folder is checked before anything of it is loaded, and far faster.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ursa_core import files
 from ursa_core.configs import (
+    GET_AGAIN,
     IMAGE_CLASS,
     PIPELINE_CLASS,
     TRANSFORMER_CLASS,
@@ -28,12 +31,13 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")
 _NETWORKS = ("transformer", "vae")
 _NUM_PIECES, _PIECE_BYTES = 64, 1 << 20
+_FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
 CLASSES = {
     "model_index.json": (PIPELINE_CLASS,),
     "transformer/config.json": (TRANSFORMER_CLASS,),
     "vae/config.json": (VIDEO_CLASS, IMAGE_CLASS),
 }
-"""The files that name a class, and the names that this version reads."""
+"""Files that name a class, and the names that this version reads."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,14 @@ class Layout:
     """The files of one kind of model, as a folder or the hub holds them.
 
     Args:
-        kind: what messages call such a model.
-        example: id of one on the hub.
-        mark: the file that tells it from other kinds.
-        descriptions: patterns of the files that say what the model is.
-        weights: patterns of the others that are wanted; never code.
-        missing: names that such a model needs and a collection of names lacks.
-        check_kind: refuses a folder whose descriptions are those of another kind.
-        check: refuses a folder that lacks a part, besides.
+        kind: Name of the kind in messages.
+        example: Id of such a model on the hub.
+        mark: File that no other kind has.
+        descriptions: Patterns of the files that describe the model.
+        weights: Patterns of the other files to download; never code.
+        missing: Function from file names to those that such a model needs besides.
+        check_kind: Function that refuses a folder of another kind, by its descriptions.
+        check: Function that also refuses a folder that lacks a part.
     """
 
     kind: str
@@ -75,7 +79,7 @@ class Layout:
 
 
 def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
-    """The first layout whose mark is among the names of files; the first of all if none is."""
+    """The first layout whose mark is among the file names; otherwise the first of all."""
     return next((layout for layout in layouts if layout.mark in names), layouts[0])
 
 
@@ -85,7 +89,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a path, of whatever form, is that of a folder."""
+    """Whether a path is that of a folder; False for one that no file can have."""
     try:
         return Path(path).is_dir()
     except OSError:  # as a name that is too long for any file
@@ -96,7 +100,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object of a model folder.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: The file is missing or damaged.
     """
     try:
         return parse_object(regular_file(file).read_text(encoding="utf-8"))
@@ -116,7 +120,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def missing_files(names: Collection[str]) -> list[str]:
-    """What the published layout needs and ``names``, paths inside a model, lack."""
+    """Files that the published layout needs and ``names``, paths inside a model, lack."""
     names = set(names)
     missing = [name for name in CLASSES if name not in names]
     missing += [
@@ -129,12 +133,7 @@ def missing_files(names: Collection[str]) -> list[str]:
 
 
 def missing_of_tokenizer(names: Collection[str], inside: str = "") -> list[str]:
-    """What a text tokenizer needs and ``names`` lack.
-
-    Args:
-        names: paths inside a model.
-        inside: its folder there, with a slash.
-    """
+    """Files that a text tokenizer, in ``inside/`` of a model, needs and ``names`` lack."""
     names = {name.removeprefix(inside) for name in names if name.startswith(inside)}
     missing = {"tokenizer_config.json"} - names
     if not {"vocab.json", "merges.txt"} <= names:
@@ -146,7 +145,7 @@ def check_model(folder: Path) -> None:
     """Refuse a folder that lacks a part of a model, or is a model of another kind.
 
     Raises:
-        CheckpointError: names all that is missing, or the class that isn't known.
+        CheckpointError: Names all that is missing, or the class that isn't known.
     """
     names = file_names(folder)
     missing = missing_files(names)
@@ -156,7 +155,7 @@ def check_model(folder: Path) -> None:
         hints = [way_out(folder / name) for name in missing if name.endswith(WEIGHTS)]
         raise CheckpointError(
             f"{folder} is no whole URSA model, it lacks {listed(missing)}",
-            next((hint for hint in hints if hint != "get the model anew"), None)
+            next((hint for hint in hints if hint != GET_AGAIN), None)
             or "get the missing files, or give another model",
         )
     check_classes(folder)
@@ -166,7 +165,7 @@ def missing_shards(part: Path, weights: str = WEIGHTS) -> list[str]:
     """Names of weight files that a folder's index lists and the folder lacks.
 
     Raises:
-        CheckpointError: the index is damaged.
+        CheckpointError: The index is damaged.
     """
     return [name for name in _shards(part, weights) if not (part / name).is_file()]
 
@@ -175,7 +174,7 @@ def check_classes(folder: Path) -> None:
     """Refuse a model of another kind.
 
     Raises:
-        CheckpointError: a file of ``CLASSES`` names an unknown class, or is missing or damaged.
+        CheckpointError: A file of ``CLASSES`` names an unknown class, or is missing or damaged.
     """
     for file, known in CLASSES.items():
         name = read_json(folder / file).get("_class_name")
@@ -196,7 +195,7 @@ def part_sizes(folder: Path) -> dict[str, PartSize]:
     """Bytes on disk and parameters of each part, without reading a weight.
 
     Raises:
-        CheckpointError: a file of weights is missing or damaged.
+        CheckpointError: A file of weights is missing or damaged.
     """
     return {part: _part_size(folder / part) for part in PARTS if (folder / part).is_dir()}
 
@@ -212,12 +211,11 @@ _DEFINING = (*PARTS, "ursa.json", "model_index.json")
 def model_identity(folder: Path, parts: Collection[str] = _DEFINING) -> str:
     """Sixteen hex digits that change with a model's configuration, vocabulary or weights.
 
-    Of a file of more than 64 MiB, 64 pieces spread over it are read, and its size: enough to tell
-    any two trainings apart in a moment.
+    Only 64 pieces of a file above 64 MiB are read: enough to distinguish any two trainings, fast.
 
     Args:
-        folder: of the model.
-        parts: names at its top that count.
+        folder: Folder of the model.
+        parts: Names of the files and folders at its top that count.
     """
     digest = hashlib.sha256()
     for file in _files(folder):
@@ -246,27 +244,54 @@ def _part_size(part: Path) -> PartSize:
 def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
     """Names of a network's weight files: those of its index, or the one of small networks."""
     index = part / index_of(weights)
-    if not index.exists():
-        return [weights] if (part / weights).exists() else []
-    weight_map = read_json(index).get("weight_map")
-    names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not names or not all(isinstance(n, str) and n == Path(n).name for n in names):
-        raise CheckpointError(f"{index} names no files of weights", "get the model anew")
-    return sorted(set(names))
+    if index.exists():
+        return sorted(set(read_index(index).values()))
+    return [weights] if (part / weights).exists() else []
+
+
+def read_index(file: Path) -> dict[str, str]:
+    """The file name of each tensor that an index lists; plain names of the same folder only.
+
+    Raises:
+        CheckpointError: The index is damaged, or leads out of the folder.
+    """
+    mapped = read_json(file).get("weight_map")
+    if not isinstance(mapped, dict) or not mapped:
+        raise CheckpointError(f"{file} has no weight_map", GET_AGAIN)
+    for name in mapped.values():
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+            raise CheckpointError(
+                f"{file} names {name!r}, which is no safetensors file of the same folder",
+                "don't use this model; get it again from a source that you trust",
+            )
+    return mapped
+
+
+@contextmanager
+def opened(file: Path, framework: str = "pt") -> Iterator[Any]:
+    """A safetensors file, mapped, for ``pt`` (torch) or ``np``.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(regular_file(file), framework) as tensors:
+            yield tensors
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing", way_out(file)) from error
+    except OSError as error:
+        raise unreadable(file, error, way_out(file), CheckpointError) from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged: {error}", way_out(file)) from error
 
 
 def _num_parameters(file: Path) -> int:
     """Numbers in a safetensors file, from its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(regular_file(file), "np") as weights:
-            names = weights.keys()
-            return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing", way_out(file)) from error
-    except (OSError, SafetensorError) as error:
-        raise unreadable(file, error, way_out(file), CheckpointError) from error
+    with opened(file, "np") as weights:
+        names = weights.keys()
+        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
 
 
 def file_names(folder: Path) -> list[str]:
@@ -277,8 +302,8 @@ def file_names(folder: Path) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     """Files of a model, which lie at its top and in the folders there.
 
-    Deeper ones aren't looked for: any folder may be named, one with a million files too. Hidden
-    ones aren't either, as the hub library keeps notes of its own there.
+    Deeper files aren't searched for: the user may name any folder, even one with a million files.
+    Hidden ones aren't either, as the hub library keeps metadata there.
     """
     return [
         file

@@ -1,4 +1,4 @@
-"""Memory that sampling takes, told before anything is loaded, and that a process took."""
+"""Memory that sampling takes, estimated before anything is loaded, and that a process took."""
 
 import math
 import re
@@ -10,30 +10,30 @@ from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
 
 PROCESS_BYTES = 350_000_000
-"""Python with torch and av on the CPU, and what these set up at work."""
+"""Python with torch and av on the CPU, once they have worked."""
 LOGITS_BYTES = {"cpu": 16_000_000, "other": 256_000_000}
-"""Logits of one chunk of positions and what is drawn and stepped from them, by kind of device."""
-_MAPS = 6  # of the decoder's widest, alive at once
-_TABLE_BYTES = 6  # an entry of the path's table of distances, while it is made
-_PIXELS = 24  # float32 numbers a pixel in the last convolution and while bands join
+"""Logits of one chunk of positions, with their draw and step, by kind of device."""
+_MAPS = 6  # of the decoder's widest, held at once
+_TABLE_BYTES = 6  # per entry of the path's table of distances, while it is made
+_PIXELS = 24  # float32 numbers per pixel in the last convolution and while bands join
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a model that its need for memory follows from.
+    """Sizes of a model that determine its need for memory.
 
     Args:
-        transformer_parameters: numbers in its weights.
-        tokenizer_parameters: likewise; the tokenizer runs in float32.
-        num_codes: codes K.
-        code_width: channels C of a code's vector.
-        prompt_length: text ids S of a padded prompt.
-        hidden: width D of the transformer.
-        intermediate: width inside its MLP.
-        attention: widths of queries, keys and values together.
-        decoder_width: channels of the decoder's widest maps.
-        patch_volume: Pixels, over frames, rows and columns, that a cell of them stands for.
-        temporal_stride: frames of a latent frame.
+        transformer_parameters: Parameters of the transformer.
+        tokenizer_parameters: Parameters of the tokenizer, which runs in float32.
+        num_codes: Codes K.
+        code_width: Channels C of a code's vector.
+        prompt_length: Text ids S of a padded prompt.
+        hidden: Width D of the transformer.
+        intermediate: Width inside its MLP.
+        attention: Sum of the widths of queries, keys and values.
+        decoder_width: Channels of the decoder's widest feature maps.
+        patch_volume: Pixels per cell of those maps, over frames, rows and columns.
+        temporal_stride: Frames per latent frame.
         levels: FSQ levels of the codebook; empty for a learned one.
     """
 
@@ -66,17 +66,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SamplingMemory:
-    """Bytes that sampling one clip takes at most, part by part.
+    """Peak memory of sampling one clip, in bytes per part.
 
     Args:
-        process: of Python and its libraries.
-        codebook: of the vectors of all codes and their distances.
-        transformer: of its weights.
-        tokenizer: likewise.
-        activations: of a network pass.
-        logits: of a chunk of positions, with its draw.
-        decoding: of the tokenizer at work.
-        offload: transformer and tokenizer take turns.
+        process: Python and its libraries.
+        codebook: Vectors of all codes and their distances.
+        transformer: Weights of the transformer.
+        tokenizer: Weights of the tokenizer.
+        activations: Activations of one network pass.
+        logits: Logits of a chunk of positions, with their draw.
+        decoding: Activations of decoding.
+        offload: Whether transformer and tokenizer take turns on the device.
     """
 
     process: int
@@ -90,7 +90,7 @@ class SamplingMemory:
 
     @property
     def total(self) -> int:
-        """All that stays, and the larger peak: of a network pass with its draw, or of decoding."""
+        """The peak: of a network pass with its draw, or of decoding."""
         sampling, decoding = self.activations + self.logits, self.decoding
         weights = (self.transformer, self.tokenizer)
         if self.offload:
@@ -113,27 +113,27 @@ def sampling_memory(
     *,
     offload: bool = False,
 ) -> SamplingMemory:
-    """Estimate of the memory that sampling one clip of a shape takes.
+    """Estimate of the peak memory of sampling one clip.
 
     With T = S + 1 + L tokens and L = F·H·W codes:
 
     - transformer: parameters · bytes of the dtype; tokenizer: parameters · 4;
     - codebook: three float32 copies of (K, C), the tokenizer's and the path's, + 6 · entries of the
       path's table of distances;
-    - activations: T · (4·D + 2·QKV) · bytes of the dtype for each half of guidance that runs at a
+    - activations: T · (4·D + 2·QKV) · bytes of the dtype per half of guidance that runs at a
       time, 3 · MLP for the positions of one of its chunks, + L · D · (4 + 2 · bytes of the dtype)
       where the halves are joined; attention never holds a T × T matrix;
     - logits: a fixed budget, since head, draw and step run in chunks of positions;
-    - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 for
-      each pixel of the clip.
+    - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 per
+      pixel of the clip.
 
     Args:
-        sizes: of the model.
-        grid: latent grid of the clip.
-        shape: pixel shape of the clip.
-        dtype_bytes: of one number of the transformer.
+        sizes: Sizes of the model.
+        grid: Latent grid of the clip.
+        shape: Pixel shape of the clip.
+        dtype_bytes: Bytes per number of the transformer.
         device: ``cpu``, or any other kind.
-        offload: transformer and tokenizer take turns on the device, and so do guidance's halves.
+        offload: Whether transformer and tokenizer, and guidance's halves, take turns on the device.
     """
     halves = 1 if offload else 2
     tokens = halves * (sizes.prompt_length + 1 + grid.num_codes)
@@ -159,11 +159,11 @@ def sampling_memory(
 def peak_memory(*, since_now: bool = False) -> int:
     """Largest resident memory of this process on Linux, in bytes.
 
-    Unlike ``getrusage``, which carries the peak of the process it was forked from across ``exec``.
+    ``getrusage`` won't do: its peak includes that of the process that this one was forked from.
 
     Args:
-        since_now: forget earlier peaks first, so that the answer is the present size and a later
-            call tells the growth from here.
+        since_now: Whether to forget earlier peaks first, so that the answer is the present size
+            and a later call gives the growth since then.
     """
     process = Path("/proc/self")
     if since_now:

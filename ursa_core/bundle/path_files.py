@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ursa_core.bundle.folder import write_json
+from ursa_core.bundle.folder import opened, write_json
 from ursa_core.bundle.settings import PathConfig
-from ursa_core.bundle.weights import opened, save_tensors
+from ursa_core.bundle.weights import save_tensors
 from ursa_core.configs import SCHEDULER_CLASS, read_config
 from ursa_core.errors import CheckpointError, UsageError, regular_file
 

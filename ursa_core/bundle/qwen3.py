@@ -1,7 +1,7 @@
 """A Qwen3 language model, as Hugging Face publishes them, as the start of a generator's network.
 
-The layers and weight names are the same. Of the table of embeddings the rows of the text ids are
-taken, without the padding that such tables end with; codes and head are new.
+Layers and weight names are the same. The rows of text ids are taken from the table of embeddings,
+without the padding at its end; codes and head are new.
 """
 
 from collections.abc import Collection
@@ -17,9 +17,10 @@ from ursa_core.bundle.folder import (
     listed,
     missing_of_tokenizer,
     missing_shards,
+    opened,
     read_json,
 )
-from ursa_core.bundle.weights import check_tensors, opened, weight_files
+from ursa_core.bundle.weights import check_tensors, weight_files
 from ursa_core.configs import Whole, index_of, read_config, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.models.presets import Size
@@ -35,19 +36,7 @@ _FIXED = {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": F
 
 @dataclass(frozen=True)
 class Qwen3Config:
-    """What a Qwen3 ``config.json`` says of the network; field names are those of the file.
-
-    Args:
-        hidden_size: width D.
-        intermediate_size: width inside the MLP.
-        num_hidden_layers: layers.
-        num_attention_heads: query heads.
-        num_key_value_heads: key and value heads.
-        vocab_size: rows of the table of embeddings, padding included.
-        rope_theta: base of the rotary frequencies.
-        rms_norm_eps: of the norms.
-        head_dim: width of a head.
-    """
+    """A Qwen3 ``config.json``; ``vocab_size`` counts all rows of embeddings, padding included."""
 
     hidden_size: Whole
     intermediate_size: Whole
@@ -95,7 +84,7 @@ def check_qwen3(folder: Path) -> None:
     """Refuse a folder that is no Qwen3 language model or lacks a part of one.
 
     Raises:
-        CheckpointError: says what it is, or names what is missing.
+        CheckpointError: Says what it is, or names what is missing.
     """
     read_qwen3(folder)
     missing = _missing_files(file_names(folder)) + missing_shards(folder, WEIGHTS)
@@ -131,19 +120,18 @@ def initialise_from_qwen3_(
 ) -> None:
     """Fill a network with a language model's text embeddings, layers and last norm.
 
-    Code embeddings and head are drawn as for a new network, in proportion to what they meet: the
-    embeddings get the spread of the text's, and the head is divided by the last norm's gain, so
-    that layers and logits begin with numbers of the usual size. The language model's weights are
-    read one at a time.
+    Code embeddings and head are drawn as for a new network, then scaled: the embeddings get the
+    spread of the text's, and the head is divided by the last norm's gain, so that layers and logits
+    begin with numbers of the usual size. The language model's weights are read one at a time.
 
     Args:
-        model: to fill; its layers have the language model's sizes.
-        folder: of the language model.
+        model: Network to fill; its layers have the language model's sizes.
+        folder: Folder of the language model.
         codebook: float (K, C) vectors of the codes.
-        generator: of the draws, on the CPU.
+        generator: CPU generator of the draws.
 
     Raises:
-        CheckpointError: a file is missing or damaged, a tensor doesn't fit, or there are fewer
+        CheckpointError: A file is missing or damaged, a tensor doesn't fit, or there are fewer
             embeddings than text ids.
     """
     state, num_ids = model.state_dict(), model.config.lm_vocab_size
@@ -151,7 +139,7 @@ def initialise_from_qwen3_(
     if num_embeddings < num_ids:
         raise CheckpointError(
             f"{folder} has {num_embeddings} embeddings for the {num_ids} ids of its text tokenizer",
-            "get the model anew; its parts are of two models",
+            "get the model again; its parts are of two models",
         )
     shapes = {name: tuple(value.shape) for name, value in state.items() if name != HEAD}
     shapes[EMBEDDINGS] = (num_embeddings, model.config.hidden_size)

@@ -1,45 +1,48 @@
-"""What a model of named figures can draw: names, synonyms, groups and emoji characters."""
+"""Subjects that a model draws by name: names, synonyms, groups and emoji characters."""
 
 import difflib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
 
 from ursa_core.bundle.folder import read_json, write_json
+from ursa_core.configs import parsed
 from ursa_core.errors import CheckpointError
 
 SUBJECTS_FILE = "subjects.json"
 _VARIATION = "\ufe0f"
 _COMMON_PARTS = frozenset(("and", "black", "face", "in", "of", "the", "white", "with"))
 _LIKENESS = 0.76
-"""Least likeness of spelling, in [0, 1]: ``brown`` isn't near ``broken``."""
+"""Least similarity of spelling, in [0, 1]: ``brown`` isn't near ``broken``."""
+_Name = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One figure.
+    """One subject.
 
     Attributes:
-        name: as captions say it.
-        tags: other words for it, which other figures may share.
-        group: of figures, such as ``animals``.
-        emoji: its character or sequence of characters.
+        name: Name in captions.
+        tags: Other words for it, which other subjects may share.
+        group: Group of subjects, such as ``animals``.
+        emoji: Its character or sequence of characters.
     """
 
-    name: str
-    tags: tuple[str, ...]
-    group: str
-    emoji: str
+    name: _Name
+    tags: tuple[_Name, ...]
+    group: _Name
+    emoji: _Name
 
 
 def synonyms(subjects: Sequence[Subject]) -> dict[str, tuple[str, ...]]:
-    """Tags by name of the subject, those left out that another subject has as tag or name."""
-    counts: dict[str, int] = {}
-    for subject in subjects:
-        for word in {*subject.tags, subject.name}:
-            counts[word] = counts.get(word, 0) + 1
+    """Tags by name of the subject, without those that another subject has as tag or name."""
+    counts = Counter(word for s in subjects for word in {*s.tags, s.name})
     return {
         subject.name: tuple(
             tag
@@ -69,7 +72,7 @@ def name_emoji(text: str, subjects: Sequence[Subject]) -> str:
 def named_subjects(text: str, subjects: Sequence[Subject]) -> list[str]:
     """Names of the subjects that a text names, each once, as they come; else by one synonym.
 
-    Synonyms alone don't count beside a name: ``purple`` is one of a heart's.
+    Synonyms don't count next to a name: ``purple`` is one of a heart's.
     """
     by_name = {subject.name.lower(): subject.name for subject in subjects}
     by_synonym = {tag: name for name, tags in synonyms(subjects).items() for tag in tags}
@@ -77,7 +80,7 @@ def named_subjects(text: str, subjects: Sequence[Subject]) -> list[str]:
 
 
 def _found(text: str, words: dict[str, str]) -> list[str]:
-    """What the words of a table stand for, where a text has them."""
+    """Values of those words of a table that a text has."""
     if not words:
         return []
     # The longest first: a black cat isn't a cat too.
@@ -89,7 +92,7 @@ def _found(text: str, words: dict[str, str]) -> list[str]:
 def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> list[str]:
     """Names of the subjects that a word most likely means: by name, by tag, by spelling.
 
-    An emoji is taken by the words of its Unicode name.
+    An emoji counts as the words of its Unicode name.
     """
     if not any(character.isalpha() for character in word):
         spelled = [w for each in word for w in unicodedata.name(each, "").lower().split()]
@@ -110,7 +113,7 @@ def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> 
 
 
 def _telling_parts(name: str) -> list[str]:
-    """Words of a name that say which figure it is."""
+    """Words of a name that say which subject it is."""
     return [part for part in name.lower().split() if part not in _COMMON_PARTS]
 
 
@@ -123,21 +126,14 @@ def load_subjects(folder: Path) -> tuple[Subject, ...]:
     """The subjects of a folder, none without a ``subjects.json``.
 
     Raises:
-        CheckpointError: the file is damaged.
+        CheckpointError: The file is damaged.
     """
     file = folder / SUBJECTS_FILE
     if not file.is_file():
         return ()
-    content = read_json(file)
     try:
-        subjects = tuple(
-            Subject(**{**entry, "tags": tuple(entry["tags"])}) for entry in content["subjects"]
-        )
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} lists no subjects", "fetch or make the folder again") from (
-            error
-        )
-    texts = [text for s in subjects for text in (s.name, s.group, s.emoji, *s.tags)]
-    if not all(isinstance(text, str) and text for text in texts):
-        raise CheckpointError(f"{file} holds an empty name", "fetch or make the folder again")
-    return subjects
+        return parsed(tuple[Subject, ...], read_json(file).get("subjects"))
+    except ValidationError as error:
+        is_short = error.errors()[0]["type"] == "string_too_short"
+        what = "holds an empty name" if is_short else "lists no subjects"
+        raise CheckpointError(f"{file} {what}", "fetch or make the folder again") from error

@@ -1,4 +1,4 @@
-"""What a model's folder says about it, read without loading its weights."""
+"""A summary of a model folder, read without loading its weights."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _UNKNOWN_LICENCE = "not stated"
 
 @dataclass(frozen=True)
 class TransformerSizes:
-    """What ``transformer/config.json`` says of sizes, by its own names."""
+    """Sizes in ``transformer/config.json``, by its own names."""
 
     hidden_size: Whole
     intermediate_size: Whole
@@ -38,7 +38,7 @@ class TransformerSizes:
 
 @dataclass(frozen=True)
 class TokenizerSizes:
-    """What ``vae/config.json`` says of sizes, by its own names."""
+    """Sizes in ``vae/config.json``, by its own names."""
 
     temporal_stride: Whole
     spatial_stride: Whole
@@ -51,7 +51,7 @@ class TokenizerSizes:
 
     @property
     def patch_volume(self) -> int:
-        """Pixels of a patch, its frames among them."""
+        """Pixels per patch, over frames, rows and columns."""
         return self.patch_size**2 * (self.temporal_patch_size or self.patch_size)
 
 
@@ -78,7 +78,7 @@ class Summary:
 
     @property
     def strides(self) -> Strides:
-        """Pixels of a code."""
+        """Pixels per code."""
         return Strides(self.tokenizer.temporal_stride, self.tokenizer.spatial_stride)
 
     @property
@@ -109,13 +109,9 @@ class Summary:
         *,
         offload: bool = False,
     ) -> SamplingMemory:
-        """About what sampling one clip takes at most.
+        """Estimate of the peak memory of sampling one clip, by default of the model's shape.
 
-        Args:
-            dtype_bytes: of one number of the transformer.
-            shape: pixel shape of the clip; None is the default one.
-            device: kind of device.
-            offload: transformer and tokenizer take turns on it.
+        The other arguments are those of ``sampling_memory``.
         """
         shape = shape or self.settings.shape
         grid = self.strides.grid(shape)
@@ -145,7 +141,7 @@ def summary(folder: Path) -> Summary:
     """The summary of a model folder.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the model is of another kind.
+        CheckpointError: A file is missing or damaged, or the model is of another kind.
     """
     check_classes(folder)
     transformer, vae = (folder / part / "config.json" for part in ("transformer", "vae"))
@@ -169,7 +165,7 @@ def summary(folder: Path) -> Summary:
 
 
 def _licence(folder: Path) -> str:
-    """Licence that ``ursa.json``, or else the head of the model card, states."""
+    """Licence by ``ursa.json``, or else by the head of the model card."""
     if (folder / "ursa.json").exists():
         return load_settings(folder).licence
     card = folder / "README.md"

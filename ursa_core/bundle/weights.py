@@ -2,25 +2,23 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ursa_core.bundle.folder import WEIGHTS, read_json, write_json
-from ursa_core.configs import index_of, unusable, way_out
-from ursa_core.errors import CheckpointError, regular_file, unreadable
+from ursa_core.bundle.folder import WEIGHTS, opened, read_index, write_json
+from ursa_core.configs import index_of, unusable
+from ursa_core.errors import CheckpointError
 from ursa_core.files import whole
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _WRAPPERS = ("module.", "_orig_mod.")
-"""Before the names of tensors that were saved from DataParallel, or a compiled model."""
-_FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
+"""Prefixes of tensor names that DataParallel and compiled models add."""
 
 
 def load_weights(
@@ -32,18 +30,18 @@ def load_weights(
 ) -> None:
     """Give a model the safetensors weights of a folder, one file or shards with an index.
 
-    Nothing is read before names and shapes are known to fit. The tensors then replace those of
-    the model one after the other, so that memory holds one copy of them and no more.
+    Names and shapes are checked before anything is read. The tensors then replace those of the
+    model one after the other, so that memory never holds two copies of them.
 
     Args:
-        model: best built under ``torch.device("meta")``, where it takes no memory.
-        folder: with the weights.
-        device: that the weights, and all other buffers of the model, end on.
-        dtype: of the weights.
-        change: what becomes of a weight as it is read, by its name.
+        model: Network, best built under ``torch.device("meta")``, where it takes no memory.
+        folder: Folder with the weights.
+        device: Device of the weights and all other buffers of the model.
+        dtype: Number format of the weights.
+        change: Function from a weight's name and value to the value to take.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
+        CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another
             shape, no plain float or not finite.
     """
     files = check_weights(model, folder)
@@ -57,7 +55,7 @@ def load_weights(
         if not all(map(math.isfinite, torch.stack(state[name].aminmax()).tolist())):
             raise CheckpointError(
                 f"{folder}: {name} holds numbers that aren't finite in {str(dtype)[6:]}",
-                "get the model anew; its weights are damaged",
+                "get the model again; its weights are damaged",
             )
     model.load_state_dict(state, assign=True)
     model.to(device)
@@ -69,11 +67,11 @@ def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) 
     Building takes time for each layer, even where it takes no memory.
 
     Args:
-        folder: With the weights.
-        file: Config, for messages.
-        key: Name of its number of layers.
-        layers: That number.
-        times: How often so many are built.
+        folder: Folder with the weights.
+        file: Name of the config for messages.
+        key: Its key for the number of layers.
+        layers: Number of layers.
+        times: Number of stacks of so many layers.
 
     Raises:
         CheckpointError: There are fewer tensors, or a file is missing or damaged.
@@ -84,14 +82,10 @@ def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) 
 
 
 def check_weights(model: nn.Module, folder: Path) -> dict[str, Path]:
-    """The file of each of a model's tensors in a folder, whose names and shapes are known to fit.
-
-    Args:
-        model: Best built under ``torch.device("meta")``.
-        folder: With the weights.
+    """The file of each of a model's tensors in a folder, names and shapes checked.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a tensor is missing, foreign, of another
+        CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another
             shape or no plain float.
     """
     files = weight_files(folder)
@@ -99,36 +93,18 @@ def check_weights(model: nn.Module, folder: Path) -> dict[str, Path]:
     return files
 
 
-@contextmanager
-def opened(file: Path) -> Iterator[Any]:
-    """A safetensors file, mapped.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        with safe_open(regular_file(file), "pt") as tensors:
-            yield tensors
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing", way_out(file)) from error
-    except OSError as error:
-        raise unreadable(file, error, way_out(file), CheckpointError) from error
-    except SafetensorError as error:
-        raise CheckpointError(f"{file} is damaged: {error}", way_out(file)) from error
-
-
 def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
     """The file of each tensor in a folder, by the headers of the files.
 
     Args:
-        folder: with the weights.
-        weights: name of their file; shards are listed by the index of that name.
+        folder: Folder with the weights.
+        weights: Name of their file, or of the one that their index stands for.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or isn't what the index says.
+        CheckpointError: A file is missing or damaged, or isn't what the index says.
     """
     index = folder / index_of(weights)
-    mapped = _read_index(index) if index.exists() else None
+    mapped = read_index(index) if index.exists() else None
     found: dict[str, Path] = {}
     for file_name in sorted(set(mapped.values())) if mapped else [weights]:
         file = folder / file_name
@@ -139,23 +115,9 @@ def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
             if name not in found or mapped.get(name) != found[name].name:
                 raise CheckpointError(
                     f"{index} and the files that it lists differ about the tensor {name}",
-                    "get the model anew; its files are of two versions",
+                    "get the model again; its files are of two versions",
                 )
     return found
-
-
-def _read_index(file: Path) -> dict[str, str]:
-    """The file name of each tensor that an index lists; plain names of the same folder only."""
-    mapped = read_json(file).get("weight_map")
-    if not isinstance(mapped, dict) or not mapped:
-        raise CheckpointError(f"{file} has no weight_map", "get the model anew")
-    for name in mapped.values():
-        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
-            raise CheckpointError(
-                f"{file} names {name!r}, which is no safetensors file of the same folder",
-                "don't use this model; get it anew from a source that you trust",
-            )
-    return mapped
 
 
 def check_tensors(
@@ -164,12 +126,12 @@ def check_tensors(
     """Refuse weights that aren't those of a model, by the headers of their files.
 
     Args:
-        expected: shapes of the model's tensors by name.
-        folder: with the weights, for messages.
-        files: the file of each tensor.
+        expected: Shapes of the model's tensors by name.
+        folder: Folder with the weights, for messages.
+        files: File of each tensor.
 
     Raises:
-        CheckpointError: a tensor is missing, foreign, of another shape or no plain float.
+        CheckpointError: A tensor is missing, foreign, of another shape or no plain float.
     """
     for name in sorted(expected.keys() ^ files.keys()):
         what = "lacks the tensor" if name in expected else "has the foreign tensor"
@@ -192,11 +154,13 @@ def check_tensors(
 
 
 def _hint_of(names: Iterable[str]) -> str:
-    """What may be the matter with names that aren't those of a model."""
+    """A likely reason for names that aren't those of a model."""
     prefix = next((p for p in _WRAPPERS if any(name.startswith(p) for name in names)), None)
     if prefix is None:
         return "its config.json describes another model"
-    return f"save the model anew without the {prefix!r} that a training's wrapper puts before names"
+    return (
+        f"save the model again without the {prefix!r} that a training's wrapper puts before names"
+    )
 
 
 def save_weights(
@@ -214,7 +178,7 @@ def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
     with whole(file) as part:
         try:
             save_file(state, part, {"format": "pt"})
-        except SafetensorError as error:  # which tells the system's number in its text alone
+        except SafetensorError as error:  # which gives the system's number in its text alone
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]) if number else 0, str(error)) from error
         part.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Where a codebook for calibration comes from: the published one, a model, or a file of vectors."""
+"""Codebooks to calibrate a path for: the published one, a model's, or a file of vectors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,18 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokens.shards import read_shards
 
 COSMOS = "cosmos"
-"""The FSQ codebook of the published video models; it follows from its levels, no file is needed."""
+"""Name of the FSQ codebook of the published video models, which its levels define."""
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """Vectors of codes and where they are from.
+    """Vectors of codes and their origin.
 
     Attributes:
-        name: as the user gave it.
-        vectors: (K, C) float32.
-        model: name or folder of the model they belong to, None where there is none.
-        num_twins: codes whose direction another code has too; the path can't tell them apart.
+        name: Source that the user named.
+        vectors: float32 (K, C).
+        model: Name or folder of the model with the codebook, None without one.
+        num_twins: Codes with the same direction as another one, which the path can't distinguish.
     """
 
     name: str
@@ -42,8 +42,8 @@ def load_codebook(source: str) -> Codebook:
     """The codebook of ``cosmos``, of a model, or of a ``.npy`` or ``.safetensors`` file.
 
     Raises:
-        CheckpointError: no such thing, a damaged file, or none or several matrices in it.
-        UsageError: the vectors can't make a path (the metric path checks them).
+        CheckpointError: There is no such source, or the file is damaged or isn't one matrix.
+        UsageError: The vectors can't make a path (the metric path checks them).
     """
     model = None
     if source == COSMOS:
@@ -69,9 +69,7 @@ def _read_vectors(file: Path) -> Tensor:
         if file.suffix.lower() == ".npy":
             arrays = [torch.from_numpy(np.load(regular_file(file), allow_pickle=False))]
         else:
-            arrays = [
-                tensor for tensor in load_file(regular_file(file)).values() if tensor.ndim == 2
-            ]
+            arrays = [t for t in load_file(regular_file(file)).values() if t.ndim == 2]
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {file}", "give the codebook's file") from error
     except (OSError, ValueError, TypeError, SafetensorError) as error:
@@ -86,7 +84,7 @@ def _read_vectors(file: Path) -> Tensor:
 
 
 def _num_twins(vectors: Tensor) -> int:
-    """Codes whose normalised vector equals another's to 1e-5 a component."""
+    """Number of codes whose normalised vector equals another's to 1e-5 per component."""
     unit = torch.nn.functional.normalize(vectors.double(), dim=1, eps=1e-5)
     if not bool(unit.isfinite().all()):
         return 0  # refused where the path is made
@@ -102,10 +100,10 @@ def _num_twins(vectors: Tensor) -> int:
 
 
 def count_codes(shards: str | Path, num_codes: int) -> Tensor:
-    """How often each code occurs in a folder of token shards: (K,) float64.
+    """Counts of each code in a folder of token shards, float64 (K,).
 
     Raises:
-        DataError: the shards belong to a codebook of another size, or hold nothing.
+        DataError: The shards belong to a codebook of another size, or hold nothing.
     """
     table = read_shards(shards)
     theirs = table.identity.num_codes

@@ -1,7 +1,8 @@
-"""What `ursa calibrate-path` writes: curves, heat map, preview sheet and the figures as JSON."""
+"""Files of `ursa calibrate-path`: curves, heat map, preview sheet and numbers as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,13 +16,16 @@ from ursa_core.sampling.time_grid import shift_time
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PREVIEW_TIMES = tuple(round(0.1 * i, 1) for i in range(11))
 
 
 def draw_curves(
     file: Path, curve: DistanceCurve, candidates: Sequence[Candidate], shifts: Sequence[float]
 ) -> None:
-    """Plot the mean distance over t of some (alpha, c), and over shifted steps of the first."""
+    """Plot the mean distance over t for each candidate, and over shifted steps for the first."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11 if shifts else 6, 4.2), layout="constrained")
@@ -45,7 +49,7 @@ def draw_curves(
 
 
 def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candidate]) -> None:
-    """Plot the score over the grid, some candidates marked."""
+    """Plot the score over the grid, with some candidates marked."""
     from matplotlib.figure import Figure
 
     alphas = sorted({each.alpha for each in grid})
@@ -65,10 +69,7 @@ def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candida
     _save(figure, file)
 
 
-def _save(figure: object, file: Path) -> None:
-    from matplotlib.figure import Figure
-
-    assert isinstance(figure, Figure)
+def _save(figure: "Figure", file: Path) -> None:
     with whole(file) as part:
         figure.savefig(part, format="png", dpi=120)
 
@@ -80,17 +81,14 @@ def preview_sheet(
     num_frames: int,
     schedules: Sequence[Schedule],
 ) -> Frames:
-    """A clip corrupted at t = 0, 0.1 … 1, a row a schedule: what each leaves to be seen.
+    """A clip corrupted at t = 0, 0.1 … 1, one row per schedule, as an uint8 picture.
 
     Args:
-        clip: video or image to read.
-        tokenizer: of the codebook.
-        size: height and width to fit it to.
-        num_frames: of the clip, as the tokenizer's strides ask.
-        schedules: of the sharpness.
-
-    Returns:
-        uint8 picture; the middle frame stands for the clip.
+        clip: Video or image to read.
+        tokenizer: Tokenizer with the codebook.
+        size: Height and width to resize the clip to.
+        num_frames: Number of frames of the clip; the middle one is shown.
+        schedules: Schedules of the sharpness.
     """
     frames = read_media(clip, max_frames=num_frames).frames
     missing = np.repeat(frames[-1:], num_frames - len(frames), axis=0)
@@ -109,7 +107,7 @@ def preview_sheet(
 
 
 def as_json(candidate: Candidate) -> dict[str, float]:
-    """Stable keys of a candidate."""
+    """A candidate for JSON; the keys are part of the interface."""
     low, high = candidate.used
     return {
         "alpha": candidate.alpha,

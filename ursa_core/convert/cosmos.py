@@ -25,23 +25,23 @@ _AVERAGED, _TRAINED = "ema.network-", "network."
 def convert_cosmos(
     source: Path, folder: Path, strides: Strides | None = None
 ) -> VideoTokenizerConfig:
-    """Write a model folder whose tokenizer is NVIDIA's; all of it or nothing.
+    """Write a model folder whose tokenizer is NVIDIA's, whole or not at all.
 
-    The weights keep their precision. In memory they are held twice.
+    The weights keep their precision. Memory holds them twice.
 
     Args:
         source: ``autoencoder.jit``, a checkpoint ``model.pt``, or a folder with one of them or
             with ``encoder.jit`` and ``decoder.jit``.
-        folder: to make.
-        strides: where the weights don't tell them (see ``convert_weights``).
+        folder: Folder to make.
+        strides: Strides of the tokenizer, where the weights don't have them.
 
     Returns:
         The tokenizer's configuration.
 
     Raises:
-        CheckpointError: the files are missing or damaged, or hold another thing.
-        UsageError: the folder exists, or the strides are needed or wrong.
-        DataError: the folder can't be written.
+        CheckpointError: The files are missing or damaged, or hold something else.
+        UsageError: The folder exists, or the strides are needed or wrong.
+        DataError: The folder can't be written.
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists already", "give a new folder")
@@ -57,7 +57,7 @@ def read_cosmos(source: Path) -> dict[str, Tensor]:
     """NVIDIA's tensors by their names, from a file or folder as ``convert_cosmos`` takes it.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it holds half a tokenizer.
+        CheckpointError: There is no such file, it is damaged, or it holds half a tokenizer.
     """
     tensors: dict[str, Tensor] = {}
     for file in _files(source):
@@ -93,10 +93,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint of NVIDIA's training; the averaged weights, which its archives have.
-
-    Its numbers stay in the file until they are used.
-    """
+    """Tensors of a checkpoint of NVIDIA's training, mapped; the averaged ones where it has them."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except OSError as error:
@@ -104,7 +101,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged pickles surface as many kinds
         raise CheckpointError(
             f"{file} can't be read: it is damaged, or holds more than tensors",
-            f"get it anew, or use {_WHOLE}",
+            f"get it again, or use {_WHOLE}",
         ) from error
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
@@ -125,7 +122,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is a tensor with a number of its own at each place, on the CPU."""
+    """Whether a value is a contiguous dense CPU tensor."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided

@@ -33,17 +33,17 @@ def convert_weights(
     """Configuration and weights of NVIDIA's tensors.
 
     Args:
-        tensors: of ``CausalDiscreteVideoTokenizer``, by NVIDIA's names; buffers may be among them.
-        strides: of the tokenizer, needed where the tensors don't tell them: NVIDIA's first code
-            made convolutions for every change of resolution and left unused what the strides
-            don't need. None reads them off the tensors.
+        tensors: Tensors of ``CausalDiscreteVideoTokenizer``, by NVIDIA's names, with or without
+            buffers.
+        strides: Strides of the tokenizer; None reads them off the tensors. That fails for NVIDIA's
+            first code, which made convolutions for every change of resolution, used or not.
 
     Returns:
         The config, and copies of the weights by our names, dtypes kept.
 
     Raises:
-        CheckpointError: a tensor is missing, foreign, of another shape, or not of finite floats.
-        UsageError: the strides are needed, or aren't those of the tensors.
+        CheckpointError: A tensor is missing, foreign, of another shape, or not of finite floats.
+        UsageError: The strides are needed, or don't fit the tensors.
     """
     _check_buffers(tensors)
     weights = {name: value for name, value in tensors.items() if not _BUFFERS.fullmatch(name)}
@@ -87,7 +87,7 @@ _RENAMINGS = (
 
 
 def _check_buffers(tensors: dict[str, Tensor]) -> None:
-    """Refuse other patches and levels, where the tensors tell them."""
+    """Refuse other patches and levels than Cosmos's, where the tensors have them."""
     for name, value in tensors.items():
         numbers = value.flatten()[:7].tolist() if _BUFFERS.fullmatch(name) else []
         if name.endswith(".wavelets") and not (
@@ -99,7 +99,7 @@ def _check_buffers(tensors: dict[str, Tensor]) -> None:
 
 
 def _config(weights: dict[str, Tensor], strides: Strides | None) -> VideoTokenizerConfig:
-    """The config that the shapes of the weights ask for."""
+    """The config that fits the shapes of the weights."""
     width, channels, *_ = _shape(weights, "encoder.conv_in.0.conv3d.weight")
     patch_size = 2 ** (round(math.log2(channels / 3) / 3))
     code_width, latent_channels, *_ = _shape(weights, "quant_conv.conv3d.weight")
@@ -127,7 +127,7 @@ def _config(weights: dict[str, Tensor], strides: Strides | None) -> VideoTokeniz
 
 
 def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...]:
-    """Shape of a convolution's weights, which are needed."""
+    """Shape of a convolution's weights, which must be there."""
     if name not in weights:
         raise CheckpointError(f"the weights lack {name}", _NOT_OURS)
     shape = tuple(weights[name].shape)
@@ -137,14 +137,14 @@ def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...]:
 
 
 def _num_present(weights: dict[str, Tensor], name: Callable[[int], str]) -> int:
-    """How many of the numbered names there are, from 0 on."""
+    """Number of weights whose numbered names are there, from 0 on."""
     return next(i for i in count() if name(i) not in weights)
 
 
 def _strides(
     weights: dict[str, Tensor], changes: int, patch_size: int, given: Strides | None
 ) -> Strides:
-    """Strides by the convolutions of ``changes`` of resolution, or the given ones."""
+    """Strides by the convolutions at ``changes`` of resolution, or the given ones."""
     spatial, temporal = (
         _num_present(weights, f"encoder.down.{{}}.downsample.conv{kind}.conv3d.weight".format)
         for kind in (1, 2)
@@ -189,6 +189,6 @@ def _converted(name: str, value: Tensor, like: Tensor) -> Tensor:
     if value.dtype not in _FLOATS or not bool(value.isfinite().all()):
         raise CheckpointError(
             f"{name} ({value.dtype}) isn't of finite floats",
-            "get the file anew; this one is altered or of another kind",
+            "get the file again; this one is altered or of another kind",
         )
     return value.reshape(like.shape).clone(memory_format=torch.contiguous_format)

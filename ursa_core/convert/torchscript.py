@@ -1,8 +1,8 @@
 """Tensors of a TorchScript archive (``.jit``), read without running or importing anything of it.
 
 Such an archive is a zip of program code and of a pickle that says which modules hold which tensors.
-The code is never opened. Nor is the pickle unpickled: of its instructions those alone are followed
-that build nested dictionaries and name tensors, and any other one refuses the file.
+The code is never opened, and the pickle is never unpickled: only instructions that build nested
+dictionaries and name tensors are followed; any other refuses the file.
 """
 
 import math
@@ -31,13 +31,13 @@ _MAX_MODULES = 10_000
 
 
 class _Name(NamedTuple):
-    """A class or function that the pickle names; never looked up."""
+    """Name of a class or function in the pickle, never looked up."""
 
     text: str
 
 
 class _Storage(NamedTuple):
-    """Numbers of an archive: their type, the name of their file and how many there are."""
+    """Numbers of an archive: their type, the name of their file and their count."""
 
     dtype: torch.dtype
     key: str
@@ -45,7 +45,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A tensor: where its numbers are."""
+    """Place of a tensor's numbers."""
 
     storage: _Storage
     offset: int
@@ -68,7 +68,7 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     Memory holds the file's tensors once; they may be views of one another.
 
     Raises:
-        CheckpointError: the file can't be read, is damaged, or holds more than modules and tensors.
+        CheckpointError: The file can't be read, is damaged, or holds more than modules and tensors.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -90,7 +90,7 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     ) as error:
         raise CheckpointError(
             f"{file} is damaged, or no archive of modules and tensors: {error}",
-            "get it anew, from a source that you trust",
+            "get it again, from a source that you trust",
         ) from error
 
 
@@ -99,7 +99,7 @@ class _Archive:
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self.archive = archive
-        self.left = size  # bytes that may yet be read; a sound archive has no part twice
+        self.left = size  # bytes that may still be read; a sound archive has no part twice
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         self.root = min(names, key=len, default="/data.pkl").removesuffix("data.pkl")
         self.storages: dict[_Storage, Tensor] = {}
@@ -109,12 +109,8 @@ class _Archive:
             order = self._read(f"{self.root}byteorder", 16)
             if order != b"little":
                 raise ValueError(f"its numbers have the byte order {order!r}")
-        return {
-            name: self._tensor(view)
-            for name, view in _views(
-                _modules(self._read(f"{self.root}data.pkl", _MAX_PICKLE_BYTES))
-            ).items()
-        }
+        root = _modules(self._read(f"{self.root}data.pkl", _MAX_PICKLE_BYTES))
+        return {name: self._tensor(view) for name, view in _views(root).items()}
 
     def _read(self, name: str, most: int) -> bytes:
         """A part of the archive, of at most ``most`` bytes, checked by its checksum."""
@@ -129,12 +125,11 @@ class _Archive:
         last = view.offset + sum(
             (n - 1) * step for n, step in zip(view.size, view.stride, strict=True)
         )
-        if min((view.offset, *view.size, *view.stride)) < 0 or numel > storage.length:
+        is_sound = min((view.offset, *view.size, *view.stride)) >= 0 and numel <= storage.length
+        if not is_sound or (numel and last >= storage.length):
             raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
         if numel == 0:
             return torch.empty(view.size, dtype=storage.dtype)
-        if last >= storage.length:
-            raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
         return self._numbers(storage).as_strided(view.size, view.stride, view.offset)
 
     def _numbers(self, storage: _Storage) -> Tensor:
@@ -172,7 +167,7 @@ _MARK = _Name("mark")
 
 
 def _modules(pickle: bytes) -> object:
-    """What a pickle describes, modules as dictionaries and tensors as views."""
+    """Content of a pickle, modules as dictionaries and tensors as views."""
     stack: list[Any] = []
     memo: dict[int, object] = {}
     for opcode, given, _ in pickletools.genops(pickle):
@@ -222,7 +217,7 @@ def _modules(pickle: bytes) -> object:
 
 
 def _to_mark(stack: list[Any]) -> list[Any]:
-    """Take what lies above the last mark, and the mark."""
+    """Remove the last mark and what lies above it, which is returned."""
     items: list[Any] = []
     while (item := stack.pop()) is not _MARK:
         items.append(item)
@@ -236,7 +231,7 @@ def _storage(kind: str, dtype: _Name, key: str, _device: str, count: int) -> _St
 
 
 def _result(name: str, arguments: tuple[Any, ...]) -> object:
-    """What one of the two functions that name a tensor gives; no other may be called."""
+    """Result of one of the two functions that describe a tensor; no other may be called."""
     if name == "torch._utils _rebuild_tensor_v2":
         storage, offset, size, stride = arguments[:4]
         numbers = (storage.length, offset, *size, *stride)

@@ -9,18 +9,18 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 SCORE_BYTES = 1 << 19
-"""Of attention scores that exist at once: they stay in the cache, and no memory is mapped anew."""
+"""Size of the attention scores held at once: they stay in the cache, in memory mapped once."""
 SCORE_ROWS = 64
-"""Queries of a product at least."""
+"""Smallest number of queries per product."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of all positions to all: (B, N, S, E) in the dtype of the queries.
 
     Args:
-        q: queries (B, N, S, E), float.
-        k: keys (B, G, S, E), G a divisor of N: head n reads group n·G // N.
-        v: values, as the keys.
+        q: Queries (B, N, S, E), float.
+        k: Keys (B, G, S, E), G a divisor of N: head n reads group n·G // N.
+        v: Values, as the keys.
     """
     heads, groups, width = q.shape[1], k.shape[1], q.shape[-1]
     if not _plain_cpu(q) or q.dtype == torch.float32:

@@ -31,8 +31,8 @@ def rotations(coordinates: Tensor, head_dim: int, theta: float) -> tuple[Tensor,
 
     Args:
         coordinates: int64 (S, 3).
-        head_dim: width of a head, a multiple of 16.
-        theta: base of the frequencies.
+        head_dim: Width of a head, a multiple of 16.
+        theta: Base of the frequencies.
     """
     half = head_dim // 2
     index = torch.arange(half)

@@ -31,17 +31,17 @@ class TransformerConfig:
     """Size and vocabulary of a transformer; field names are those of the published config.
 
     Args:
-        hidden_size: width D.
-        intermediate_size: width inside the MLP.
-        num_hidden_layers: layers.
-        num_attention_heads: query heads.
-        num_key_value_heads: key and value heads, a divisor of the query heads.
-        head_dim: width of a head, a multiple of 16.
-        lm_vocab_size: text ids; code k has the id lm_vocab_size + k.
-        lm_head_size: codes K.
-        bov_token_id: the text id that stands before the codes.
-        rope_theta: base of the rotary frequencies.
-        rms_norm_eps: of the norms.
+        hidden_size: Width D.
+        intermediate_size: Width inside the MLP.
+        num_hidden_layers: Layers.
+        num_attention_heads: Query heads.
+        num_key_value_heads: Key and value heads, a divisor of the query heads.
+        head_dim: Width of a head, a multiple of 16.
+        lm_vocab_size: Text ids; code k has the id lm_vocab_size + k.
+        lm_head_size: Codes K.
+        bov_token_id: The text id that stands before the codes.
+        rope_theta: Base of the rotary frequencies.
+        rms_norm_eps: Constant under the root in the norms.
     """
 
     hidden_size: Whole
@@ -83,7 +83,7 @@ class TransformerConfig:
         """Read a ``transformer/config.json``; null stands for a default.
 
         Raises:
-            CheckpointError: another class, a value that is missing or that no such network has, or
+            CheckpointError: Another class, a value that is missing or that no such network has, or
                 a vocabulary that doesn't add up.
         """
         file, name = "transformer/config.json", config.get("_class_name")
@@ -105,7 +105,7 @@ class TransformerConfig:
             raise CheckpointError(
                 f"{file}: vocab_size {config['vocab_size']!r} isn't"
                 f" lm_vocab_size {read.lm_vocab_size} + lm_head_size {read.lm_head_size}",
-                "get the model anew",
+                "get the model again",
             )
         return read
 
@@ -121,14 +121,14 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """A table of vectors, left empty likewise."""
+    """A table of vectors, left empty too."""
 
     def reset_parameters(self) -> None:
         """Draw nothing."""
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square over the last axis, computed in float32, times a gain."""
+    """Root mean square norm over the last axis, computed in float32, with a gain."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """SwiGLU, in chunks of positions where no gradient is asked for."""
+    """SwiGLU, in chunks of positions where no gradient is needed."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each after a norm and beside a residual."""
+    """Attention and MLP, each after a norm and added to its input."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ class Transformer(nn.Module):
     Its matrices are left empty, for ``initialise_`` or a checkpoint to fill.
 
     Args:
-        config: size and vocabulary.
+        config: Size and vocabulary.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -235,20 +235,20 @@ class Transformer(nn.Module):
         self._rotations: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def forward(self, prompt_ids: Tensor, codes: Tensor, grid: LatentGrid) -> Tensor:
-        """Hidden states (B, L, D); the one at i predicts code i (the shift by one is done here).
+        """Hidden states (B, L, D); the one at i predicts code i (the shift by one is here).
 
         Args:
             prompt_ids: int64 (B, S), left-padded text ids.
             codes: int64 (B, L), noisy codes x_t.
-            grid: of the codes, L = F·H·W.
+            grid: Latent grid of the codes, L = F·H·W.
 
         Raises:
-            ShapeError: the codes don't fill the grid.
+            ShapeError: The codes don't fill the grid.
         """
         if codes.shape[-1] != grid.num_codes:
             raise ShapeError(
                 f"{codes.shape[-1]} codes don't fill a grid of {grid}",
-                f"give {grid.num_codes} codes a clip",
+                f"give {grid.num_codes} codes per clip",
             )
         bov = prompt_ids.new_full((len(prompt_ids), 1), self.config.bov_token_id)
         ids = torch.cat([prompt_ids, bov, codes + self.config.lm_vocab_size], 1)
@@ -262,7 +262,7 @@ class Transformer(nn.Module):
         return logits
 
     def rotary(self, prompt_length: int, grid: LatentGrid) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (S + 1 + L, head_dim) in the network's dtype, made once a shape."""
+        """Cosines and sines (S + 1 + L, head_dim) in the network's dtype, cached per shape."""
         weight = self.lm_head.weight
         key = (prompt_length, grid, weight.device, weight.dtype)
         if key not in self._rotations:
@@ -277,13 +277,12 @@ class Transformer(nn.Module):
 
         Matrices are normal with variance 1 / fan-in; those that write to the residual stream are
         smaller by the square root of twice the depth. A code's embedding and its head row begin
-        as random projections of its features: per channel the value and a smooth bump at each of
-        its levels, so that near codes begin near and the network learns their order at once. A mask
-        state, beyond the codebook, stays random.
+        as random projections of its ``codebook_features``, so that near codes begin near and the
+        network learns their order at once. A mask state, after the codebook, stays random.
 
         Args:
             codebook: float (K, C) vectors of the codes.
-            generator: of the draws, on the CPU.
+            generator: CPU generator of the draws.
         """
         depth = (2 * self.config.num_hidden_layers) ** -0.5
         for name, weight in self.named_parameters():
@@ -310,8 +309,8 @@ class Transformer(nn.Module):
 def codebook_features(codebook: Tensor) -> Tensor:
     """Features (K, M) of code vectors (K, C), each row of unit length.
 
-    Per channel a Gaussian bump around each of up to 16 places over the channel's range; rows of
-    codes with near vectors have a large inner product.
+    Per channel there is a Gaussian bump around each of up to 16 places in its range; codes with
+    near vectors have a large inner product.
     """
     low, high = codebook.amin(0), codebook.amax(0)
     bumps = []

@@ -26,13 +26,13 @@ class ImageTokenizerConfig:
     """Widths and codebook of an image tokenizer; field names are those of the published config.
 
     Args:
-        block_out_channels: width of each stage, that of full resolution first; multiples of 32.
-        layers_per_block: residual blocks of an encoder stage; the decoder has one more.
-        latent_channels: width between network and quantizer.
-        num_vq_embeddings: codes K.
-        vq_embed_dim: width C of a code's vector.
-        attn_down_block: attention after each residual block of the encoder's last stage.
-        attn_up_block: the same in the decoder's first stage.
+        block_out_channels: Width of each stage, that of full resolution first; multiples of 32.
+        layers_per_block: Residual blocks of an encoder stage; the decoder has one more.
+        latent_channels: Width between network and quantizer.
+        num_vq_embeddings: Codes K.
+        vq_embed_dim: Width C of a code's vector.
+        attn_down_block: Attention after each residual block of the encoder's last stage.
+        attn_up_block: The same in the decoder's first stage.
     """
 
     block_out_channels: Wholes = (128, 256, 512, 512)
@@ -58,7 +58,7 @@ class ImageTokenizerConfig:
         """Read a ``vae/config.json``.
 
         Raises:
-            CheckpointError: another class or quantizer, or a value that no such network has.
+            CheckpointError: Another class or quantizer, or a value that no such network has.
         """
         file, name = "vae/config.json", config.get("_class_name")
         if name != IMAGE_CLASS:
@@ -247,7 +247,7 @@ class ImageTokenizer(nn.Module):
     """Images to codes and back; the frames of a clip are so many images.
 
     Args:
-        config: widths and codebook.
+        config: Widths and codebook.
     """
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
@@ -273,7 +273,7 @@ class ImageTokenizer(nn.Module):
         """Codes (B, F, h, w) int64 of images or clips (B, 3, F, H, W) in [-1, 1].
 
         Raises:
-            ShapeError: the pixels don't fit the stride.
+            ShapeError: The pixels don't fit the stride.
         """
         if video.ndim != 5 or video.shape[1] != 3:
             raise ShapeError(

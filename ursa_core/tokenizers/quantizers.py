@@ -16,7 +16,7 @@ class FiniteScalarQuantizer(nn.Module):
     the digit order are those of the published checkpoints.
 
     Args:
-        levels: levels per channel, each at least 2.
+        levels: Levels per channel, each at least 2.
     """
 
     def __init__(self, levels: list[int]) -> None:

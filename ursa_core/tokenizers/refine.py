@@ -6,33 +6,33 @@ from torch import Tensor
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
 LEARNING_RATE = 0.1
-"""Of Adam's first step, in units of the latents before FSQ's bound, within about 1.5 of 0."""
+"""Adam's first rate, in units of the latents before FSQ's bound, which are about ±1.5."""
 SHARPNESS = (2.0, 64.0)
-"""Of the soft rounding in the first step and the last: from nearly none to nearly all."""
+"""Sharpness of the soft rounding in the first and the last step: nearly none, nearly all."""
 LEAST_ERROR = 1e-6
-"""Squared error, of pixels in [-1, 1], that none is told from: 66 dB."""
+"""Squared error of pixels in [-1, 1] that counts as none: 66 dB."""
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tensor:
-    """Codes of the highest PSNR, a mean over frames, that a descent through the decoder finds.
+    """Codes of the highest PSNR, averaged over frames, that a descent through the decoder finds.
 
     It starts at the encoder's latents and rounds them softly, ever more sharply (Agustsson and
-    Theis 2020), while the rate falls linearly to nothing. If the codes it ends at are worse than
-    those of ``encode``, the latter are kept. A step takes about as long as three decodings, and
-    the memory of training. Codes then depend on later frames, even those of a causal tokenizer.
+    Theis 2020), while the rate falls linearly to zero. Codes worse than those of ``encode`` are
+    discarded for these. A step takes about as long as three decodings, and the memory of training.
+    Codes then depend on later frames, even those of a causal tokenizer.
 
     Args:
-        tokenizer: its weights stay as they are.
-        video: one clip, (1, 3, F, H, W) in [-1, 1].
-        steps: of the descent, 0 or more.
+        tokenizer: Tokenizer, whose weights don't change.
+        video: One clip, (1, 3, F, H, W) in [-1, 1].
+        steps: Number of steps, 0 or more.
 
     Returns:
         int64 (1, f, h, w).
 
     Raises:
-        ShapeError: the pixels don't fit the strides.
+        ShapeError: The pixels don't fit the strides.
     """
     quantizer = tokenizer.quantizer
     with torch.no_grad():

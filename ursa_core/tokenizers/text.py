@@ -27,12 +27,12 @@ class TextTokenizer:
     Padding stands on the left, so that the end of every prompt is next to the begin-of-video token.
 
     Args:
-        backend: the tokenizer proper.
-        pad_token: token that fills short prompts.
-        max_prompt_length: ids of every encoded prompt; longer prompts are cut at the end.
+        backend: The tokenizer proper.
+        pad_token: Token that fills short prompts.
+        max_prompt_length: Ids of every encoded prompt; longer prompts are cut at the end.
 
     Raises:
-        CheckpointError: the vocabulary doesn't contain ``pad_token``.
+        CheckpointError: The vocabulary doesn't contain ``pad_token``.
         UsageError: ``max_prompt_length`` is below 1.
     """
 
@@ -47,7 +47,7 @@ class TextTokenizer:
         if unknown is not None and backend.token_to_id(unknown) is None:
             raise CheckpointError(
                 f"the vocabulary of the text tokenizer lacks its own unknown token {unknown!r}",
-                "get the model anew; its tokenizer is of two versions",
+                "get the model again; its tokenizer is of two versions",
             )
         if pad_id is None:
             raise CheckpointError(
@@ -75,7 +75,7 @@ class TextTokenizer:
         such a folder may contain is never run.
 
         Raises:
-            CheckpointError: the folder is missing, incomplete or damaged.
+            CheckpointError: The folder is missing, incomplete or damaged.
             UsageError: ``max_prompt_length`` is below 1.
         """
         folder = Path(folder)

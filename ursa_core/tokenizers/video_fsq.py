@@ -43,15 +43,15 @@ class VideoTokenizerConfig:
     """Widths, strides and codes of a video tokenizer.
 
     Args:
-        block_out_channels: width after the input, then of each stage.
-        layers_per_block: residual blocks of an encoder stage; the decoder has one more.
-        latent_channels: width between network and quantizer.
+        block_out_channels: Width after the input, then of each stage.
+        layers_per_block: Residual blocks of an encoder stage; the decoder has one more.
+        latent_channels: Width between network and quantizer.
         levels: FSQ levels, first one fastest.
-        spatial_stride: pixels per code in height and width; a power of two, at least the patch.
-        temporal_stride: frames per latent frame after the first; a power of two, at least the
+        spatial_stride: Pixels per code in height and width; a power of two, at least the patch.
+        temporal_stride: Frames per latent frame after the first; a power of two, at least the
             patch's frames.
         patch_size: Height and width of the Haar patches in pixels.
-        causal: mask attention over time so that codes never depend on later frames. The
+        causal: Mask attention over time so that codes never depend on later frames. The
             published URSA checkpoints were made without the mask.
         temporal_patch_size: Frames of a Haar patch, at most ``patch_size``; 0 takes ``patch_size``,
             as in all published checkpoints.
@@ -100,7 +100,7 @@ class VideoTokenizerConfig:
         """Read a ``vae/config.json``.
 
         Raises:
-            CheckpointError: another class, a value that no such network has, or codes that don't
+            CheckpointError: Another class, a value that no such network has, or codes that don't
                 fit the levels.
         """
         file, name = "vae/config.json", config.get("_class_name")
@@ -483,7 +483,7 @@ class VideoTokenizer(nn.Module):
     """Video to codes and back.
 
     Args:
-        config: widths, strides and levels.
+        config: Widths, strides and levels.
     """
 
     def __init__(self, config: VideoTokenizerConfig) -> None:
@@ -512,7 +512,7 @@ class VideoTokenizer(nn.Module):
         """Unquantized latents (B, f, h, w, C) of video (B, 3, F, H, W) in [-1, 1].
 
         Raises:
-            ShapeError: the pixels don't fit the strides.
+            ShapeError: The pixels don't fit the strides.
         """
         if video.ndim != 5 or video.shape[1] != 3:
             raise ShapeError(

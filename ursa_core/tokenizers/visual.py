@@ -28,7 +28,7 @@ def build_visual_tokenizer(
             and how often so many are built; refuses too many.
 
     Raises:
-        CheckpointError: an unknown class, or a config that makes no network.
+        CheckpointError: An unknown class, or a config that makes no network.
     """
     name = config.get("_class_name")
     if name not in (VIDEO_CLASS, IMAGE_CLASS):

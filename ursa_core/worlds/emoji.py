@@ -1,8 +1,8 @@
 """Captioned clips of animated emoji over flat backgrounds, 8 frames a second.
 
-``a {name} on a {colour} background``; some figures are small, stand aside, slide or bounce, and the
-caption says so. Every clip is determined by (seed, index, split), so a data set is a range of
-indices. One (subject, background) pair in ten is held out of training.
+``a {name} on a {colour} background``; some subjects are small, stand aside, slide or bounce, and
+the caption says so. (seed, index, split) determines a clip, so a data set is a range of indices.
+One (subject, background) pair in ten is held out of training.
 """
 
 import zlib
@@ -38,7 +38,7 @@ KINDS = {
     "sliding": 0.04,
     "bouncing": 0.04,
 }
-"""What the whole figure does, with its share of the clips."""
+"""Motion or place of the whole picture, with its share of the clips."""
 SCALES = {
     "plain": (0.9, 0.9),
     "small": (0.42, 0.5),
@@ -46,23 +46,23 @@ SCALES = {
     "sliding": (0.5, 0.6),
     "bouncing": (0.6, 0.7),
 }
-"""Side of the figure's square as a share of the frame's shorter side.
+"""Side of the subject's square as a share of the frame's shorter side.
 
-A plain figure always stands in the middle in one size: there is so much less to learn that a small
-model gets it right, and codes fall on the figure alike in every clip.
+A plain subject always stands in the middle in one size: that leaves so much less to learn that a
+small model gets it right, and the codes' cells cover the subject in the same way in every clip.
 """
 ASIDE = 0.2
-"""Distance of a figure on the left or right from the middle, as a share of the width."""
+"""Distance of a subject on the left or right from the middle, as a share of the width."""
 SLIDE = 0.32
-"""Way of a sliding figure over the whole clip, as a share of the width."""
+"""Way of a sliding subject over the whole clip, as a share of the width."""
 BOUNCE_HEIGHT = 0.22
 BOUNCE_FRAMES = 8
-"""Height as a share of the frame's, and frames from the ground to the ground."""
+"""Height of a bounce as a share of the frame's, and number of frames that it takes."""
 PHASE_STEP = 4
 """Clips begin at every fourth frame of a loop: fewer pictures to learn, the same motion."""
 NAME_ONLY = 0.08
 SYNONYM = 0.06
-"""Shares of the captions that are the name alone, and that use another word for the figure."""
+"""Shares of the captions that are the name alone, and that use another word for the subject."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class ClipSpec:
     """Everything that decides a clip; lengths are shares of the shorter side, places of the frame.
 
     Attributes:
-        subject: number of the figure.
-        background: name of the colour.
-        kind: what the whole figure does, see ``KINDS``.
-        side: ``left`` or ``right`` of a figure that stands aside or slides.
-        scale: side of the figure's square.
-        centre: of the figure in the first frame, without its bounce.
-        phase: frame of the loop that the clip begins with.
+        subject: Number of the subject.
+        background: Name of the colour.
+        kind: One of ``KINDS``.
+        side: ``left`` or ``right``, where a subject stands aside or slides.
+        scale: Side of the subject's square.
+        centre: Place of the subject in the first frame, without its bounce.
+        phase: Frame of the loop that the clip begins with.
     """
 
     subject: int
@@ -105,7 +105,7 @@ _ARTICLE = {name: "an" if name[0] in "aeiou" else "a" for name in BACKGROUNDS}
 
 
 def nearest_background(word: str) -> str | None:
-    """The background nearest to a colour of CSS, as teal to turquoise; None for other words."""
+    """The background nearest to a CSS colour, as teal to turquoise; None for other words."""
     if word.lower() not in ImageColor.colormap:
         return None
     given = np.array(ImageColor.getrgb(word)[:3])
@@ -113,13 +113,13 @@ def nearest_background(word: str) -> str | None:
 
 
 def is_held_out(name: str, background: str) -> bool:
-    """Whether a pair is kept out of training: one or two backgrounds of each subject."""
+    """Whether a pair is held out of training: one or two backgrounds per subject."""
     place = zlib.crc32(name.encode()) + 3 * list(BACKGROUNDS).index(background)
     return place % 10 == 0
 
 
 def backgrounds_of(name: str, split: str) -> list[str]:
-    """The backgrounds that a subject has in a split."""
+    """Backgrounds of a subject in a split."""
     return [
         background
         for background in BACKGROUNDS
@@ -130,7 +130,7 @@ def backgrounds_of(name: str, split: str) -> list[str]:
 def sample_spec(
     rng: np.random.Generator, subject: int, background: str, kind: str, loop_frames: int
 ) -> ClipSpec:
-    """Draw size, place and phase of a clip of that kind."""
+    """A clip of a kind, with random size, place and phase."""
     scale = float(rng.uniform(*SCALES[kind]))
     side = ("left", "right")[int(rng.integers(2))]
     sign = 1 if side == "right" else -1
@@ -157,15 +157,15 @@ def render(
     """Draw a clip.
 
     Args:
-        loop: RGBA frames of the figure, uint8 (n, S, S, 4).
-        spec: what to draw.
-        height: of the frames, in pixels.
-        width: of the frames, in pixels.
-        times: numbers of the frames in the whole clip, (F,).
-        full_frames: length of the whole clip, over which a slide goes.
+        loop: RGBA frames of the subject, uint8 (n, S, S, 4).
+        spec: Clip to draw.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        times: Numbers of the frames in the whole clip, (F,).
+        full_frames: Length of the whole clip, over which a subject slides.
 
     Returns:
-        uint8 (F, height, width, 3); the figure stands on whole pixels.
+        uint8 (F, height, width, 3); the subject stands on whole pixels.
     """
     side = max(round(spec.scale * min(height, width)), 1)
     clip = np.empty((len(times), height, width, 3), np.uint8)
@@ -181,7 +181,7 @@ def render(
 
 
 def _centre(spec: ClipSpec, progress: float, time: int) -> tuple[float, float]:
-    """Centre of the figure as shares of width and height."""
+    """Centre of the subject as shares of width and height."""
     x, y = spec.centre
     if spec.kind == "sliding":
         x += (SLIDE if spec.side == "right" else -SLIDE) * progress
@@ -191,11 +191,7 @@ def _centre(spec: ClipSpec, progress: float, time: int) -> tuple[float, float]:
 
 
 class EmojiClips:
-    """An endless data set of captioned clips.
-
-    Args:
-        sprites: the figures.
-    """
+    """An endless data set of captioned clips of ``sprites``."""
 
     def __init__(self, sprites: Sprites) -> None:
         self.sprites = sprites
@@ -211,23 +207,10 @@ class EmojiClips:
         width: int,
         full_frames: int | None = None,
     ) -> tuple[NDArray[np.uint8], str]:
-        """Clip ``index`` and its caption.
-
-        Args:
-            seed: of the data set.
-            index: of the clip.
-            split: ``train``, ``heldout`` or ``all``.
-            frames: how many to return.
-            height: of the frames, in pixels.
-            width: of the frames, in pixels.
-            full_frames: length of the whole clip, from which a window is cut at random; the
-                default is ``frames``.
-
-        Returns:
-            uint8 (frames, height, width, 3), and the caption.
+        """Clip ``index`` and its caption, as ``shapes.training_clip`` gives them.
 
         Raises:
-            UsageError: there is no such split, or it has no pair of these figures.
+            UsageError: There is no such split.
         """
         if split not in SPLITS:
             raise UsageError(

@@ -11,21 +11,17 @@ SPLITS = ("train", "heldout")
 
 
 class FilmClips:
-    """An endless data set of windows without captions.
-
-    Args:
-        film: its frames and shots.
-    """
+    """An endless data set of windows of ``film``, without captions."""
 
     def __init__(self, film: Film) -> None:
         self.film = film
 
     def shots(self, split: str, frames: int) -> list[Shot]:
-        """Shots of a split that have so many frames.
+        """Shots of a split with at least ``frames`` frames.
 
         Raises:
-            UsageError: there is no such split.
-            DataError: no shot of the split is so long.
+            UsageError: There is no such split.
+            DataError: No shot of the split is long enough.
         """
         if split not in SPLITS:
             raise UsageError(
@@ -47,24 +43,18 @@ class FilmClips:
     ) -> NDArray[np.uint8]:
         """Window ``index``: a random place in a shot, a random part of the picture, or its mirror.
 
-        Args:
-            seed: of the data set.
-            index: of the window.
-            split: ``train`` or ``heldout``, which share no shot.
-            frames: of the window.
-            height: of the frames, in pixels.
-            width: of the frames, in pixels.
+        Arguments are those of ``shapes.training_clip``; the splits share no shot.
 
         Returns:
             uint8 (frames, height, width, 3).
 
         Raises:
-            UsageError: there is no such split.
-            DataError: no shot of the split is so long.
+            UsageError: There is no such split.
+            DataError: No shot of the split is long enough.
         """
         fitting = self.shots(split, frames)
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
-        # Each window as likely as any other, so long shots come as often as they are long.
+        # Every window is equally likely, so long shots come in proportion to their length.
         rooms = np.array([shot.stop - shot.start - frames + 1 for shot in fitting])
         shot = fitting[int(rng.choice(len(fitting), p=rooms / rooms.sum()))]
         first = shot.start + int(rng.integers(shot.stop - shot.start - frames + 1))

@@ -18,11 +18,11 @@ class ClipMixture:
     """An endless data set that draws each clip from one of several sources.
 
     Args:
-        shares: of ``KINDS``, in any unit; those with none are never opened.
-        folder: with prepared emoji and film, where they have a share.
+        shares: Share of each of ``KINDS``, in any unit; sources without one are never opened.
+        folder: Folder of prepared emoji and film, where they have a share.
 
     Raises:
-        DataError: the folder lacks one of them, or it is damaged.
+        DataError: The folder lacks one of them, or it is damaged.
     """
 
     def __init__(self, shares: Mapping[str, float], folder: Path) -> None:
@@ -34,20 +34,7 @@ class ClipMixture:
     def clip(
         self, seed: int, index: int, split: str, frames: int, height: int, width: int, full: int
     ) -> tuple[NDArray[np.uint8], str]:
-        """Clip ``index`` and the kind of its source.
-
-        Args:
-            seed: of the data set.
-            index: of the clip.
-            split: ``train`` or ``heldout``.
-            frames: how many to return.
-            height: of the frames, in pixels.
-            width: of the frames, in pixels.
-            full: frames of a whole motion, from which a window is cut.
-
-        Returns:
-            uint8 (frames, height, width, 3), and one of ``KINDS``.
-        """
+        """Clip ``index``, as in ``shapes.training_clip``, and its source, one of ``KINDS``."""
         kind = self._kind(seed, index, split)
         if kind == "emoji" and self._emoji:
             clip, _ = self._emoji.training_clip(seed, index, split, frames, height, width, full)
@@ -58,11 +45,11 @@ class ClipMixture:
         return clip, kind
 
     def require(self, split: str, frames: int) -> None:
-        """Refuse film without a shot of so many frames, before it is drawn from.
+        """Refuse film without a shot of ``frames`` frames, before it is drawn from.
 
         Raises:
-            UsageError: there is no such split.
-            DataError: no shot of the split is so long.
+            UsageError: There is no such split.
+            DataError: No shot of the split is long enough.
         """
         if self._film:
             self._film.shots(split, frames)

@@ -1,8 +1,8 @@
 """A procedural world of captioned clips: one flat shape that moves, grows, spins or rests.
 
-``a {colour} {shape} {motion} on a {background} background``, 8 frames a second. Every clip is
-determined by (seed, index, split), so a data set is a range of indices. One combination of
-colour, shape and motion in five is held out of training, over all backgrounds.
+``a {colour} {shape} {motion} on a {background} background``, 8 frames per second. (seed, index,
+split) determines a clip, so a data set is a range of indices. One combination of colour, shape and
+motion in five is held out of training, over all backgrounds.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def caption(colour: str, shape: str, motion: str, background: str) -> str:
 
 
 def is_held_out(colour: str, shape: str, motion: str) -> bool:
-    """Whether a combination is kept out of training."""
+    """Whether a combination is held out of training."""
     place = list(COLOURS).index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)
     return place % 5 == 0
 
@@ -88,7 +88,7 @@ def combinations(split: str = "all") -> list[tuple[str, str, str]]:
 def sample_spec(
     rng: np.random.Generator, colour: str, shape: str, motion: str, background: str
 ) -> ClipSpec:
-    """Draw size, place, speed and phase of a clip with the given attributes."""
+    """A clip of the given attributes, with random size, place, speed and phase."""
     start = rng.uniform(0.12, 0.18)
     end = start
     if motion in ("grows", "shrinks"):
@@ -111,12 +111,13 @@ def sample_spec(
         low = margin + rng.uniform(0, room - travel)
         both = (low, low + travel) if direction[axis] > 0 else (low + travel, low)
         ends[:, axis] = both
+    (x, y), (end_x, end_y) = ends.tolist()
     return ClipSpec(
-        colour=colour,
-        shape=shape,
-        motion=motion,
-        background=background,
-        centre=((float(ends[0, 0]), float(ends[0, 1])), (float(ends[1, 0]), float(ends[1, 1]))),
+        colour,
+        shape,
+        motion,
+        background,
+        centre=((x, y), (end_x, end_y)),
         radius=(float(start), float(end)),
         angle=(float(tilt), float(tilt + turn)),
     )
@@ -170,10 +171,10 @@ def render(
     """Draw a clip.
 
     Args:
-        spec: what to draw.
-        height: of the frames, in pixels.
-        width: of the frames, in pixels.
-        progress: of each frame through the motion, in [0, 1], shape (F,).
+        spec: Clip to draw.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        progress: Progress of each frame through the motion, in [0, 1], shape (F,).
 
     Returns:
         uint8 (F, height, width, 3), anti-aliased over one pixel.
@@ -213,14 +214,14 @@ def training_clip(
     """Clip ``index`` of an endless data set, and its caption.
 
     Args:
-        seed: of the data set.
-        index: of the clip.
+        seed: Seed of the data set.
+        index: Number of the clip.
         split: ``train``, ``heldout`` or ``all``.
-        frames: how many to return.
-        height: of the frames, in pixels.
-        width: of the frames, in pixels.
-        full_frames: length of the whole motion, from which a window is cut at random; the
-            default is ``frames``, so that the clip shows the motion whole.
+        frames: Number of frames to return.
+        height: Height of the frames in pixels.
+        width: Width of the frames in pixels.
+        full_frames: Length of the whole motion, from which a window is cut at random; the
+            default is ``frames``, so that the clip shows all of it.
 
     Returns:
         uint8 (frames, height, width, 3), and the caption.

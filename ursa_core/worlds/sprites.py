@@ -1,7 +1,6 @@
 """The emoji and film packs as plain pixels, decoded once and then mapped into memory.
 
-``prepare_sprites`` and ``prepare_film`` read a pack and write arrays beside a JSON table into one
-folder; ``load_sprites`` and ``load_film`` map them. ``recipes/emoji_data.py`` makes both.
+``recipes/emoji_data.py`` makes both, each an array and a JSON table in one folder.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from PIL import Image
 
 from ursa_core.bundle.folder import read_json, write_json
 from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
-from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable, unwritable
+from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
 from ursa_core.files import parse_object, whole
 
 FPS = 8.0
@@ -26,18 +25,18 @@ FIRST_GROUPS = ("animals", "smileys")
 """Groups whose subjects come first."""
 HELD_OUT_CLIPS = ("bikes",)
 HELD_OUT_SHOTS = 8
-"""One shot of a film in so many is kept for evaluation."""
-_REMAKE = "make the folder anew with recipes/emoji_data.py"
+"""One shot of a film in this many is held out of training."""
+_REMAKE = "make the folder again with recipes/emoji_data.py"
 
 
 @dataclass(frozen=True)
 class Sprites:
-    """Animated figures on transparency, 8 frames a second, most of them loops.
+    """Animated subjects on transparency, 8 frames per second, most of them loops.
 
     Attributes:
-        subjects: in the order of ``frames``, the most distinct ones first.
-        frames: uint8 (N, S, S, 4), RGBA, all frames of all subjects.
-        starts: int (subjects + 1,), where each one's frames begin.
+        subjects: Subjects in the order of ``frames``, the most distinct ones first.
+        frames: RGBA frames of all subjects, uint8 (N, S, S, 4).
+        starts: Number of each subject's first frame, int (subjects + 1,).
     """
 
     subjects: tuple[Subject, ...]
@@ -61,12 +60,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Film:
-    """Real film, 8 frames a second, by shot.
-
-    Attributes:
-        frames: uint8 (N, H, W, 3).
-        shots: its parts.
-    """
+    """Real film, 8 frames per second, in shots: ``frames`` are uint8 (N, H, W, 3)."""
 
     frames: NDArray[np.uint8]
     shots: tuple[Shot, ...]
@@ -76,7 +70,7 @@ def read_emoji_pack(pack: Path) -> list[tuple[Path, Subject]]:
     """Files and subjects that the ``metadata.jsonl`` of an emoji pack lists.
 
     Raises:
-        DataError: the table is missing or damaged, or lists no subject.
+        DataError: The table is missing or damaged, or lists no subject.
     """
     table = pack / "metadata.jsonl"
     try:
@@ -106,20 +100,20 @@ def prepare_sprites(
     """Decode the most distinct subjects of an emoji pack into ``out``.
 
     Args:
-        pack: folder with ``metadata.jsonl`` and its animations.
-        out: folder to write to.
-        side: of the sprites, in pixels.
-        limit: how many subjects; None takes all.
-        on_done: told how many of how many are decoded.
+        pack: Folder with ``metadata.jsonl`` and its animations.
+        out: Folder to write to.
+        side: Side of the sprites in pixels.
+        limit: Number of subjects; None takes all.
+        on_done: Callback with the numbers of subjects decoded and in all.
 
     Raises:
-        DataError: the pack can't be read, or the folder can't be written.
+        DataError: The pack can't be read, or the folder can't be written.
     """
     found = read_emoji_pack(pack)
     chosen = _most_distinct(found, limit or len(found))
     loops = []
     for number, (file, _) in enumerate(chosen, 1):
-        loops.append(_rgba_frames(file, side))
+        loops.append(np.stack(list(_frames_of(file, side))))
         on_done(number, len(chosen))
     starts = [0, *np.cumsum([len(loop) for loop in loops]).tolist()]
     write_array(out / SPRITES, np.concatenate(loops))
@@ -129,17 +123,17 @@ def prepare_sprites(
 
 
 def prepare_film(pack: Path, out: Path, height: int) -> Film:
-    """Decode a film pack into ``out``, 8 frames a second.
+    """Decode a film pack into ``out``, 8 frames per second.
 
     ``shots.json`` lists where the shots of one file begin; other films are one shot each.
 
     Args:
-        pack: folder of films and ``shots.json``.
-        out: folder to write to.
-        height: of the frames, in pixels; all are cropped to 16:9.
+        pack: Folder of films and ``shots.json``.
+        out: Folder to write to.
+        height: Height of the frames in pixels; all are cropped to 16:9.
 
     Raises:
-        DataError: a film can't be read, or the folder can't be written.
+        DataError: A film can't be read, or the folder can't be written.
     """
     from ursa_core.media import read_media, resize_and_crop
 
@@ -171,7 +165,7 @@ def prepare_film(pack: Path, out: Path, height: int) -> Film:
 
 
 def _read_shots(table: Path) -> tuple[str, list[int], float]:
-    """File, first frames of its shots, and its rate; no file where there is no table."""
+    """File, first frames of its shots, and its rate; no file without a table."""
     if not table.is_file():
         return "", [], FPS
     try:
@@ -185,7 +179,7 @@ def load_sprites(folder: Path) -> Sprites:
     """Map the sprites of a prepared folder.
 
     Raises:
-        DataError: it holds none, or they are damaged.
+        DataError: It holds none, or they are damaged.
     """
     frames = _map_array(folder / SPRITES, "emoji", 4)
     try:
@@ -203,7 +197,7 @@ def load_film(folder: Path) -> Film:
     """Map the film of a prepared folder.
 
     Raises:
-        DataError: it holds none, or it is damaged.
+        DataError: It holds none, or it is damaged.
     """
     frames = _map_array(folder / FILM, "film", 3)
     try:
@@ -216,11 +210,11 @@ def load_film(folder: Path) -> Film:
 
 
 def _most_distinct(found: Sequence[tuple[Path, Subject]], count: int) -> list[tuple[Path, Subject]]:
-    """``count`` entries, each unlike all before it; some groups, and short names, come first."""
+    """``count`` entries, each unlike all before it; ``FIRST_GROUPS`` and short names come first."""
     first = [number for number, (_, s) in enumerate(found) if s.group in FIRST_GROUPS]
     rest = [number for number, (_, s) in enumerate(found) if s.group not in FIRST_GROUPS]
     looks = np.stack([_look(file) for file, _ in found])
-    # What people ask for has a short name: of two as distinct, the fox before the fox with a hat.
+    # People ask for short names: of two equally distinct, the fox before the fox with a hat.
     ease = np.array([len(subject.name.split()) ** -0.25 for _, subject in found])
     nearest = np.linalg.norm(looks - looks.mean(0), axis=1)
     order: list[int] = []
@@ -243,10 +237,6 @@ def _look(file: Path) -> NDArray[np.float64]:
     )
 
 
-def _rgba_frames(file: Path, side: int) -> NDArray[np.uint8]:
-    return np.stack(list(_frames_of(file, side)))
-
-
 def _frames_of(file: Path, side: int) -> Iterator[NDArray[np.uint8]]:
     """Frames uint8 (side, side, 4) of an animation."""
     try:
@@ -263,14 +253,12 @@ def write_array(file: Path, array: NDArray[np.uint8]) -> None:
     """Write an array that training maps, whole or not at all.
 
     Raises:
-        DataError: the file can't be written.
+        DataError: The file can't be written.
     """
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(file, error) from error
-    with whole(file) as part, part.open("wb") as opened:
-        np.save(opened, array)
+    with whole(file) as part:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as opened:
+            np.save(opened, array)
 
 
 def _map_array(file: Path, what: str, channels: int) -> NDArray[np.uint8]:
