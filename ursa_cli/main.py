@@ -12,7 +12,6 @@ from ursa_cli.commands.extend import extend
 from ursa_cli.commands.info import info
 from ursa_cli.commands.interpolate import interpolate
 from ursa_cli.commands.models import models
-from ursa_cli.commands.models_merge import merge_model
 from ursa_cli.commands.sample import sample
 from ursa_cli.commands.tokenize_media import tokenize_media
 from ursa_cli.commands.train import train
@@ -59,7 +58,6 @@ app.command("tokenize")(tokenize_media)
 app.command("train")(train)
 app.command("calibrate-path")(calibrate_path)
 app.add_typer(evaluate, name="eval")
-models.command("merge")(merge_model)
 app.add_typer(models, name="models")
 app.command("info")(info)
 
@@ -67,7 +65,7 @@ app.command("info")(info)
 def main(arguments: list[str]) -> int:
     """The exit code of a command line.
 
-    0 is done, 1 failed for a reason that was told, 2 wrong usage, 130 interrupted.
+    0 is done, 1 failed for a reason that was printed, 2 wrong usage, 130 interrupted.
     """
     output.configure()
     try:

@@ -1,4 +1,4 @@
-"""`ursa calibrate-path`: (alpha, c) of the metric path for any codebook."""
+"""`ursa calibrate-path`: find (alpha, c) of the metric path for a codebook."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ursa_core.path.calibration import Candidate, DistanceCurve
 
 PAPER = (1.0, 5.0)
-"""The choice of the paper's video models."""
+"""(alpha, c) of the paper's video models."""
 
 
 def calibrate_path(
@@ -44,7 +44,7 @@ def calibrate_path(
         typer.Option(
             metavar="SHARDS",
             help="Weigh codes by how often they occur in these token shards.",
-            show_default="all alike",
+            show_default="equal weights",
         ),
     ] = None,
     alpha: Annotated[
@@ -87,7 +87,7 @@ def calibrate_path(
       ursa calibrate-path --tokenizer nano --shift 1 --shift 3 -o report
     """
     output.configure(as_json=as_json, quiet=quiet)
-    # As of PowerSchedule, whose module imports torch.
+    # The ranges of PowerSchedule, whose module imports torch.
     alphas, cs = _values("--alpha", alpha, 0.01, 100), _values("--c", c, 1e-4, 1e4)
     for value in shift or []:
         options.require(0.001 <= value <= 1000, "--shift", value, "0.001 to 1000")
@@ -104,15 +104,8 @@ def calibrate_path(
     import numpy as np
 
     from ursa_core.bundle.folder import write_json
+    from ursa_core.calibration import report as reports
     from ursa_core.calibration.codebooks import count_codes, load_codebook
-    from ursa_core.calibration.report import (
-        as_json as shown,
-    )
-    from ursa_core.calibration.report import (
-        draw_curves,
-        draw_heatmap,
-        mean_distances,
-    )
     from ursa_core.path.calibration import distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
     from ursa_core.recipe.editing import write_path
@@ -144,34 +137,31 @@ def calibrate_path(
         "num_twins": codebook.num_twins,
         "exact": curve.num_sampled is None,
         "standard_error": curve.error,
-        "best": shown(best),
-        "paper": shown(paper),
-        "grid": [shown(each) for each in grid],
-        "mean_distance": mean_distances(curve, best),
+        "best": reports.as_json(best),
+        "paper": reports.as_json(paper),
+        "grid": [reports.as_json(each) for each in grid],
+        "mean_distance": reports.mean_distances(curve, best),
         "linear": {"times": schedule.times, "log_beta": schedule.log_beta},
         "files": [str(out / name) for name in names],
     }
+    # Two more of the grid to compare with: at a quarter and half of the ranking.
+    rivals = [grid[len(grid) // 4], grid[len(grid) // 2]]
     with producing(out):
-        draw_curves(out / "curves.png", curve, [best, paper, *_rivals(grid)], shift or [])
-        draw_heatmap(out / "heatmap.png", grid, [best, paper])
+        reports.draw_curves(out / "curves.png", curve, [best, paper, *rivals], shift or [])
+        reports.draw_heatmap(out / "heatmap.png", grid, [best, paper])
         if preview:
-            _draw_preview(out / "preview.png", preview, codebook, [best, *_rivals(grid)])
+            _draw_preview(out / "preview.png", preview, codebook, [best, *rivals])
         if write_to:
-            alpha_c = (None, None) if linear else (best.alpha, best.c)
-            values = ("linear" if linear else "metric", *alpha_c)
-            write_path(write_to, dict(zip(("kind", "alpha", "c"), values, strict=True)))
+            path: dict[str, str | float | None] = {"kind": "linear", "alpha": None, "c": None}
+            if not linear:
+                path = {"kind": "metric", "alpha": best.alpha, "c": best.c}
+            write_path(write_to, path)
         write_json(out / "report.json", report)  # last, as it means that all is done
     output.data(report, lines=_table(curve, grid, best, paper), paths=[out])
 
 
 def _values(option: str, text: str, least: float, most: float) -> list[float]:
-    """Numbers from ``LO:HI:N``, evenly spaced.
-
-    Args:
-        option: That they are of.
-        text: to be read.
-        least: Number that may be.
-        most: likewise.
+    """Numbers of ``LO:HI:N``, evenly spaced, from ``least`` to ``most``.
 
     Raises:
         UsageError: Another form, or out of range.
@@ -187,11 +177,6 @@ def _values(option: str, text: str, least: float, most: float) -> list[float]:
             f"give LO:HI:N with {least:g} <= LO <= HI <= {most:g} and N of 1 to 1000, as 0.5:2:24",
         )
     return [low + (high - low) * i / max(num - 1, 1) for i in range(num)]
-
-
-def _rivals(grid: list["Candidate"]) -> list["Candidate"]:
-    """Two of the grid that a user may compare with: at a quarter and half of the ranking."""
-    return [grid[len(grid) // 4], grid[len(grid) // 2]]
 
 
 def _draw_preview(
@@ -213,24 +198,18 @@ def _draw_preview(
 def _table(
     curve: "DistanceCurve", grid: list["Candidate"], best: "Candidate", paper: "Candidate"
 ) -> list[str]:
-    rows = [(best, "refined"), *((each, "") for each in grid[:8])]
     rank = sum(each.score > paper.score for each in grid) + 1
-    rows.append((paper, f"the paper's; it would rank {rank} of {len(grid) + 1}"))
-    lines = output.table(
-        ("ALPHA", "C", "CORRELATION", "USED", "DEVIATION", "SCORE", ""),
-        [
-            (
-                f"{each.alpha:.3f}",
-                f"{each.c:.3f}",
-                f"{each.correlation:.4f}",
-                f"{each.used[0]:.3f}–{each.used[1]:.3f}",
-                f"{each.deviation:.4f}",
-                f"{each.score:.4f}",
-                note,
-            )
-            for each, note in rows
-        ],
-    )
+    rows = []
+    for each, note in (
+        (best, "refined"),
+        *((each, "") for each in grid[:8]),
+        (paper, f"the paper's; it would rank {rank} of {len(grid) + 1}"),
+    ):
+        used = f"{each.used[0]:.3f}–{each.used[1]:.3f}"
+        numbers = f"{each.alpha:.3f}", f"{each.c:.3f}", f"{each.correlation:.4f}", used
+        rows.append((*numbers, f"{each.deviation:.4f}", f"{each.score:.4f}", note))
+    header = ("ALPHA", "C", "CORRELATION", "USED", "DEVIATION", "SCORE", "")
+    lines = output.table(header, rows)
     if curve.num_sampled is not None:
         lines.append(f"sampled over {curve.num_sampled} codes, standard error {curve.error:.1e}")
     return lines

@@ -1,4 +1,4 @@
-"""`ursa info`: what is installed and what it can run, for bug reports."""
+"""`ursa info`: the installation and what it can run, for bug reports."""
 
 from typing import Any
 
@@ -18,16 +18,10 @@ def info(as_json: options.Json = False) -> None:
     """
     output.configure(as_json=as_json)
     payload = {**_versions(), **_machine(), "models": _models()}
-    rows = [
-        ("ursa", payload["ursa"]),
-        ("python", payload["python"]),
-        ("torch", payload["torch"]),
-        ("transformers", payload["transformers"]),
-        ("av", f"{payload['av']} (ffmpeg {payload['ffmpeg']})"),
-        ("platform", payload["platform"]),
-        ("cores", payload["cores"]),
-        ("memory", _gigabytes(payload["memory_bytes"])),
-    ]
+    shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
+    names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
+    rows = [(name, shown[name]) for name in names]
+    rows.append(("memory", _gigabytes(payload["memory_bytes"])))
     for device in payload["devices"]:
         bf16 = "bfloat16" if device["bfloat16_faster"] else "float32"
         rates = ", ".join(f"{n} {_gigaflops(r)}" for n, r in device["flops"].items())
@@ -39,8 +33,7 @@ def info(as_json: options.Json = False) -> None:
         rows.append(("model", f"{model['name']}: about {needs} by default, {fits}"))
     if not payload["models"]:
         rows.append(("model", "none shipped"))
-    width = max(len(name) for name, _ in rows)
-    output.data(payload, lines=[f"{name.ljust(width)}  {value}" for name, value in rows])
+    output.data(payload, lines=[f"{name:<12}  {value}" for name, value in rows])
 
 
 def _versions() -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""`ursa models`: the models there are, what each is, downloads from the hub, and conversion."""
+"""`ursa models`: list, show, download, convert and merge models."""
 
 import math
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +17,19 @@ if TYPE_CHECKING:
     from ursa_core.bundle.summary import Summary
 
 models = typer.Typer(
-    no_args_is_help=True, help="List the models there are; show, get or convert one."
+    no_args_is_help=True, help="List the models there are; show, get, convert or merge one."
 )
+_NewFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        parser=options.new_path,
+        metavar="FOLDER",
+        help="New folder to write.",
+        show_default=False,
+    ),
+]
 
 
 @models.command("list")
@@ -43,16 +55,10 @@ def list_models(as_json: options.Json = False) -> None:
         except CheckpointError as error:
             output.warn(error.message)
             output.hint(f"ursa models pull {name}")
-    rows = [
-        (
-            name,
-            f"{s.num_parameters / 1e6:.1f} M",
-            output.size(s.file_bytes),
-            s.settings.shape,
-            s.licence,
-        )
-        for name, s in found.items()
-    ]
+    rows = []
+    for name, s in found.items():
+        parameters, size = f"{s.num_parameters / 1e6:.1f} M", output.size(s.file_bytes)
+        rows.append((name, parameters, size, s.settings.shape, s.licence))
     header = ("NAME", "PARAMETERS", "SIZE", "SHAPE", "LICENCE")
     payload = {"models": [_payload(name, s) for name, s in found.items()]}
     output.data(payload, lines=output.table(header, rows))
@@ -69,10 +75,7 @@ def show_model(
         ),
     ],
     prompts: Annotated[
-        bool,
-        typer.Option(
-            "--prompts", help="List the subjects that it draws by name, by group, instead."
-        ),
+        bool, typer.Option("--prompts", help="List the subjects that it draws by name, by group.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -99,7 +102,7 @@ def show_model(
 
 
 def _show_subjects(found: "Summary") -> None:
-    """Print what a model draws by name, over which backgrounds, and how to ask for it."""
+    """Print the subjects that a model draws by name, their backgrounds and example prompts."""
     from ursa_core.bundle.subjects import load_subjects
     from ursa_core.errors import UsageError
     from ursa_core.worlds import emoji
@@ -119,18 +122,10 @@ def _show_subjects(found: "Summary") -> None:
         "backgrounds": [*emoji.BACKGROUNDS],
         "prompts": prompts,
     }
-    payload = {
-        "name": found.name,
-        "subjects": groups,
-        "backgrounds": lists["backgrounds"],
-        "prompts": prompts,
-    }
-    lines = [
-        line
-        for name, entries in lists.items()
-        for line in output.wrapped(f"{name}: {', '.join(entries)}")
-    ]
-    output.data(payload, lines=lines)
+    lines = [output.wrapped(f"{name}: {', '.join(entries)}") for name, entries in lists.items()]
+    payload = {"name": found.name, "subjects": groups}
+    payload |= {key: lists[key] for key in ("backgrounds", "prompts")}
+    output.data(payload, lines=chain.from_iterable(lines))
 
 
 @models.command("pull")
@@ -173,16 +168,20 @@ def pull_model(
     output.configure(as_json=as_json, quiet=quiet)
     for name, text in (("id", model), ("revision", revision), ("folder", to)):
         options.require_name(name, text)
+    from ursa_core.bundle.folder import shipped_models
     from ursa_core.bundle.hub import require_id
+    from ursa_core.errors import UsageError
 
-    _refuse_shipped(model)
+    if model in shipped_models():
+        raise UsageError(
+            f"{model} comes with ursa, there is nothing to pull", f"use it: --model {model}"
+        )
     wanted = require_id(model, revision)
     target = None if to is None else Path(to)
     if target is not None:
         _check_target(target)
     folder = _pulled(wanted, target)
-    payload = {"name": str(wanted), "folder": str(folder)}
-    output.data(payload, paths=[folder])
+    output.data({"name": str(wanted), "folder": str(folder)}, paths=[folder])
 
 
 @models.command("convert")
@@ -195,24 +194,14 @@ def convert_model(
             "and decoder.jit.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=options.new_path,
-            metavar="FOLDER",
-            help="New folder to write.",
-            show_default=False,
-        ),
-    ] = None,
+    out: _NewFolder = None,
     stride: Annotated[
         str | None,
         typer.Option(
             "--stride",
             metavar="TxHxW",
-            help="Frames and pixels a code, as in the tokenizer's name; needed where the weights "
-            "don't tell.",
+            help="Frames and pixels per code, as in the tokenizer's name; needed where the "
+            "weights don't show them.",
             show_default="the weights'",
         ),
     ] = None,
@@ -231,13 +220,9 @@ def convert_model(
     """
     output.configure(as_json=as_json, quiet=quiet)
     from ursa_core.convert.cosmos import convert_cosmos
-    from ursa_core.errors import UsageError
-    from ursa_core.media import check_folder_of
 
-    if out is None:
-        raise UsageError("no output is given", "add -o FOLDER")
+    out = _required(out)
     strides = None if stride is None else options.parse_strides(stride)
-    check_folder_of(out)
     config = convert_cosmos(source, out, strides)
     payload = {
         "output": str(out),
@@ -250,19 +235,58 @@ def convert_model(
     output.data(payload, paths=[out])
 
 
-def _refuse_shipped(model: str) -> None:
-    """Say that a model which comes with ursa needs no download."""
-    from ursa_core.bundle.folder import shipped_models
+@models.command("merge")
+def merge_model(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Name of a shipped model, a model's folder, or a Hugging Face id.",
+        ),
+    ],
+    lora: options.Lora = None,
+    out: _NewFolder = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a model of its own from a model and LoRA adapters of it.
+
+    The folder is a whole model for --model and for training, which needs
+    the adapters no longer; merged.json in it records what it was made of.
+
+    Examples:
+      ursa models merge nano --lora runs/nano_lora -o mine
+
+      ursa models merge nano --lora runs/nano_lora:0.5 --lora other -o both
+    """
+    output.configure(as_json=as_json, quiet=quiet)
+    options.require_text("model", model)
+    from ursa_core.bundle.adapters import merge_adapters
     from ursa_core.errors import UsageError
 
-    if model in shipped_models():
-        raise UsageError(
-            f"{model} comes with ursa, there is nothing to pull", f"use it: --model {model}"
-        )
+    if not lora:
+        raise UsageError("no adapter is given", "add --lora FOLDER")
+    out = _required(out)
+    folder = options.model_folder(model)
+    adapters = options.read_adapters(lora, folder)
+    merge_adapters(folder, adapters, out)
+    payload = {"output": str(out), "lora": [adapter.provenance for adapter in adapters]}
+    output.data(payload, paths=[out])
+
+
+def _required(out: Path | None) -> Path:
+    """The output folder, which must be given and have a place."""
+    from ursa_core.errors import UsageError
+    from ursa_core.files import check_folder_of
+
+    if out is None:
+        raise UsageError("no output is given", "add -o FOLDER")
+    check_folder_of(out)
+    return out
 
 
 def _check_target(folder: Path) -> None:
-    """Refuse a folder that holds something else than a download of the hub library."""
+    """Refuse a folder with other content than a download of the hub library."""
     from ursa_core.errors import UsageError
 
     if folder.exists() and not folder.is_dir():
@@ -273,7 +297,7 @@ def _check_target(folder: Path) -> None:
 
 
 def _pulled(wanted: "HubId", to: Path | None) -> Path:
-    """Folder of a model, up to date; the one from before where the hub is out of reach."""
+    """Folder of a model, up to date, or the one pulled before where the hub can't be reached."""
     from ursa_core.bundle.hub import download, found_here
     from ursa_core.errors import HubUnreachableError
 
@@ -288,7 +312,7 @@ def _pulled(wanted: "HubId", to: Path | None) -> Path:
 
 
 def _description(found: "Summary") -> list[str]:
-    """A model in lines for people."""
+    """Lines for people about a model."""
     import torch
 
     settings, config = found.settings, found.transformer

@@ -1,4 +1,4 @@
-"""What any failure means to the user: two lines."""
+"""Any failure in two lines for the user."""
 
 import sys
 
@@ -6,7 +6,7 @@ from ursa_core.errors import UrsaError, unusable
 
 
 def explained(error: Exception) -> tuple[str, str]:
-    """What went wrong and what to do, whatever raised it."""
+    """Message and hint for an error of any kind."""
     if isinstance(error, UrsaError):
         return error.message, error.hint
     refused = unusable(error) if isinstance(error, OSError) else None

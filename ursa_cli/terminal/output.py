@@ -1,7 +1,7 @@
-"""The only printer: data goes to stdout, everything said about it to stderr.
+"""The only printer: data goes to stdout, all messages to stderr.
 
-Names of files and what they tell of themselves may hold anything, also what sets a terminal's title
-or turns the direction of text. So characters that control a terminal are printed as escapes.
+Names and metadata of files may hold anything, even what sets a terminal's title or turns the
+direction of text. So characters that control a terminal are printed as escapes.
 """
 
 import json
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 SECONDS_BETWEEN_LINES = 10.0
-"""How often progress is told where there is no terminal."""
+"""How often progress is reported without a terminal."""
+_UNBOUNDED = 1 << 16
 
 # C0 and C1 controls, line and paragraph separators, marks of direction, and lone surrogates.
 _CONTROLS = re.compile(
@@ -29,20 +30,15 @@ _CONTROLS = re.compile(
 class _Mode:
     as_json: bool = False
     quiet: bool = False
-    beside_bar: Callable[[], AbstractContextManager[None]] = nullcontext
-    """Takes a bar off the terminal while something is printed."""
+    without_bar: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Clears a progress bar while something is printed."""
 
 
 _mode = _Mode()
 
 
 def configure(*, as_json: bool = False, quiet: bool = False) -> None:
-    """Choose what the rest of this run prints.
-
-    Args:
-        as_json: ``data`` prints one JSON object.
-        quiet: ``data`` prints paths only; no notes, no progress.
-    """
+    """Choose what this run prints: one JSON object, or paths only without notes and progress."""
     _mode.as_json, _mode.quiet = as_json, quiet
 
 
@@ -52,12 +48,12 @@ def data(
     lines: Iterable[str] | None = None,
     paths: Iterable[object] = (),
 ) -> None:
-    """Print a command's result to stdout in the form asked for.
+    """Print a command's result to stdout in the chosen form.
 
     Args:
-        payload: The object for ``--json``; its keys are part of the interface.
-        lines: Text for people; the paths where None.
-        paths: What was written, all that ``--quiet`` prints.
+        payload: Object for ``--json``; its keys are part of the interface.
+        lines: Text for people; None prints the paths.
+        paths: Files written, all that ``--quiet`` prints.
     """
     if _mode.as_json:
         shown: Iterable[object] = [_json(payload)]
@@ -65,7 +61,7 @@ def data(
         shown = paths
     else:
         shown = lines
-    with _mode.beside_bar():
+    with _mode.without_bar():
         for line in shown:
             print(printable(str(line)))  # noqa: T201
         sys.stdout.flush()
@@ -77,7 +73,7 @@ def printable(text: str) -> str:
 
 
 def _json(payload: Mapping[str, Any]) -> str:
-    """An object in one line; escapes are those of JSON, also for what stdout can't encode."""
+    """An object in one line, with JSON's escapes for what stdout can't encode."""
     text = json.dumps(payload, ensure_ascii=False, default=str)
     try:
         text.encode(sys.stdout.encoding or "utf-8", "surrogatepass")
@@ -88,29 +84,28 @@ def _json(payload: Mapping[str, Any]) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Lines of a table with aligned columns; columns of numbers are flush right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     rows = list(rows)
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(len(row[k]) for row in [list(header), *cells]) for k in range(len(header))]
-    numeric = [
-        bool(rows) and all(isinstance(row[k], int | float) for row in rows)
-        for k in range(len(header))
-    ]
-    return [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in [list(header), *cells]
-    ]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for k in range(len(header)):
+        numeric = bool(rows) and all(isinstance(row[k], int | float) for row in rows)
+        grid.add_column(justify="right" if numeric else "left", no_wrap=True)
+    for row in (header, *rows):
+        grid.add_row(*(Text(printable(str(cell))) for cell in row))
+    console = Console(width=_UNBOUNDED, color_system=None, force_terminal=False)
+    with console.capture() as shown:
+        console.print(grid)
+    return [line.rstrip() for line in shown.get().splitlines()]
 
 
 def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A table with as many of its columns as a terminal is wide; elsewhere all of them."""
-    rows = list(rows)
+    """A table with as many of its columns as fit the terminal; elsewhere all of them."""
+    rows, num = list(rows), len(header)
     lines = table(header, rows)
-    if not _is_terminal(sys.stdout):
-        return lines
-    width, num = shutil.get_terminal_size().columns, len(header)
+    width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else _UNBOUNDED
     while num > 1 and max(map(len, lines)) > width:
         num -= 1
         lines = table(header[:num], [row[:num] for row in rows])
@@ -119,7 +114,7 @@ def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> li
 
 
 def wrapped(text: str) -> list[str]:
-    """Lines of a long text that fit a terminal, the later ones indented; elsewhere one line."""
+    """Lines of a long text that fit the terminal, the later ones indented; elsewhere one line."""
     text = printable(text)
     if not _is_terminal(sys.stdout):
         return [text]
@@ -132,7 +127,7 @@ def wrapped(text: str) -> list[str]:
 
 
 def size(num_bytes: float) -> str:
-    """Bytes as people read them, as ``15.9 MB``."""
+    """Bytes for people, as ``15.9 MB``."""
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if num_bytes >= factor:
             return f"{num_bytes / factor:.1f} {unit}"
@@ -140,7 +135,7 @@ def size(num_bytes: float) -> str:
 
 
 def note(text: str) -> None:
-    """Say something on stderr, unless ``--quiet``."""
+    """Print a note on stderr, unless ``--quiet``."""
     if not _mode.quiet:
         _say("", text)
 
@@ -151,17 +146,17 @@ def warn(text: str) -> None:
 
 
 def hint(text: str) -> None:
-    """Tell on stderr what the user can do."""
+    """Print on stderr what the user can do."""
     _say("hint", text, "36")
 
 
 def error(text: str) -> None:
-    """Say on stderr what went wrong; exit codes are the error boundary's."""
+    """Print on stderr what went wrong."""
     _say("error", text, "31")
 
 
 def cause(error: BaseException) -> None:
-    """Show on stderr where an error was raised."""
+    """Print the traceback of an error on stderr."""
     for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
         _say("", line)
 
@@ -170,29 +165,22 @@ def cause(error: BaseException) -> None:
 def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
     """A function that advances a progress display on stderr: ``advance(1, "loss 0.5")``.
 
-    Steps that were done before, by an interrupted run, come as ``advance(n, earlier=True)``.
-    A bar on a terminal; elsewhere one line every ten seconds and one at the end, if it took that
-    long; nothing with ``--quiet``.
+    Steps of an earlier, interrupted run come as ``advance(n, earlier=True)``. The display is a bar
+    on a terminal; elsewhere a line every ten seconds and at the end of longer work; with
+    ``--quiet`` nothing.
 
     Args:
-        total: Steps in all.
-        label: What is being done.
-        in_bytes: Steps are bytes, and shown as such.
+        total: Number of steps.
+        label: Name of the work.
+        in_bytes: Whether steps are bytes, and shown as such.
     """
     if _mode.quiet:
         yield lambda *_, **__: None
     elif _is_terminal(sys.stderr):
         from tqdm import tqdm
 
-        unit = "B" if in_bytes else "it"
-        with tqdm(
-            total=total,
-            desc=printable(label),
-            file=sys.stderr,
-            leave=False,
-            unit=unit,
-            unit_scale=in_bytes,
-        ) as bar:
+        shown: dict[str, Any] = {"unit": "B" if in_bytes else "it", "unit_scale": in_bytes}
+        with tqdm(total=total, desc=printable(label), file=sys.stderr, leave=False, **shown) as bar:
 
             def advance_bar(steps: int = 1, text: str = "", *, earlier: bool = False) -> None:
                 if text:
@@ -201,11 +189,11 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
                     bar.initial = bar.n + steps
                 bar.update(steps)
 
-            _mode.beside_bar = tqdm.external_write_mode
+            _mode.without_bar = tqdm.external_write_mode
             try:
                 yield advance_bar
             finally:
-                _mode.beside_bar = nullcontext
+                _mode.without_bar = nullcontext
     else:
         yield _lines(total, label, in_bytes)
 
@@ -221,7 +209,7 @@ def _lines(total: int, label: str, in_bytes: bool) -> Callable[..., None]:
         if earlier:
             first += steps
         elif first < done - steps and start == begun:
-            # The first step had a model to load, and tells little of those to come.
+            # The first step had a model to load, and predicts little of those to come.
             start, first = last, done - steps
         last = now
         is_end = done >= total and said > begun
@@ -238,7 +226,7 @@ def _say(kind: str, text: str, colour: str = "") -> None:
     prefix = f"{kind}: " if kind else ""
     if prefix and _is_colourful(sys.stderr):
         prefix = f"\x1b[{colour};1m{kind}:\x1b[0m "
-    with _mode.beside_bar():
+    with _mode.without_bar():
         print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 

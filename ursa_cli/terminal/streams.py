@@ -1,4 +1,4 @@
-"""The process before anything else: streams that take any text, and outlive their readers."""
+"""Streams that take any text, and that outlive their readers."""
 
 import errno
 import io
@@ -14,10 +14,10 @@ _READER_LEFT = (errno.EPIPE, errno.EIO)  # EIO is that of a terminal that was cl
 
 
 class _Stream(io.TextIOWrapper):
-    """Shows what its encoding lacks as escapes, and leads nowhere once its reader has left."""
+    """A stream that discards its text once its reader has left."""
 
     def write(self, text: str, /) -> int:
-        """As any stream does."""
+        """Write text."""
         try:
             return super().write(text)
         except OSError as error:
@@ -25,7 +25,7 @@ class _Stream(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        """As any stream does."""
+        """Write what waits."""
         try:
             super().flush()
         except OSError as error:
@@ -42,7 +42,7 @@ class _Stream(io.TextIOWrapper):
 
 
 class _Messages(logging.Handler):
-    """Logged messages go through the printer."""
+    """Printer of logged messages."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
@@ -51,11 +51,11 @@ class _Messages(logging.Handler):
 
 
 def prepare() -> None:
-    """Make the process ready for any text and any terminal.
+    """Prepare the process for any text and any terminal.
 
-    Closed streams lead nowhere: else the next file that is opened would take their number, and
-    get what is printed. Where the locale knows ASCII alone, the command starts again in Python's
-    UTF-8 mode, so that arguments and the names of files are what the user typed.
+    Closed streams are opened to nowhere: otherwise the next file would take their number, and get
+    what is printed. With an ASCII-only locale the command starts again in Python's UTF-8 mode, so
+    that arguments and names of files are what the user typed.
     """
     for number in range(3):
         try:
@@ -77,7 +77,7 @@ def finish() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:  # told already
+        except OSError:  # reported already
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
