@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from peak_memory import peak_memory
 from torch import Tensor
 
-from ursa_core.bundle.memory import peak_memory
 from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
 
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from peak_memory import peak_memory
 
 import ursa_core
 from ursa_core.bundle.bundle import Bundle
-from ursa_core.bundle.memory import peak_memory
 from ursa_core.bundle.settings import BundleSettings
 from ursa_core.devices import matmul_rates, total_memory_bytes
 from ursa_core.grids import LatentGrid, PixelShape

@@ -11,9 +11,10 @@ import json
 from dataclasses import replace
 
 import torch
+from peak_memory import peak_memory
 from torch import Tensor
 
-from ursa_core.bundle.memory import Sizes, peak_memory, sampling_memory
+from ursa_core.bundle.memory import Sizes, sampling_memory
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig

@@ -22,9 +22,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from peak_memory import peak_memory
 from torch import Tensor
 
-from ursa_core.bundle.memory import peak_memory
 from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule

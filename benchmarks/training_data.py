@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peak_memory import peak_memory
 
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.bundle.memory import peak_memory
 from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.devices import matmul_rates
 from ursa_core.encoding.encode import token_identity

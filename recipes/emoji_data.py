@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pixel_file import MOST_BYTES, carry_pixels, restore_pixels
+from pixel_packs import prepare_film, prepare_sprites
 
 from ursa_core.errors import UrsaError
 from ursa_core.media import iter_frames, resize_and_crop, write_media
-from ursa_core.worlds.sprites import prepare_film, prepare_sprites
 
 EMOJI_PACKAGES = [f"@lobehub/fluent-emoji-anim-{number}@1.0.0" for number in (1, 2, 3, 4)]
 NAMES_PACKAGE = "emojibase-data@17.0.0"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pixel_packs import write_array
 
 from ursa_core.bundle.subjects import SUBJECTS_FILE
 from ursa_core.errors import DataError, unwritable
@@ -24,7 +25,6 @@ from ursa_core.worlds.sprites import (
     SPRITES,
     load_film,
     load_sprites,
-    write_array,
 )
 
 FILM_FRAMES = 240

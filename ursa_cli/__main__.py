@@ -24,7 +24,7 @@ def run() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\nhint: nothing was written\n")
         code = 130
-    # Taking torch apart takes a second, in which one more Ctrl-C would change the code.
+    # Unloading torch takes a second, in which one more Ctrl-C would change the code.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     sys.exit(code)

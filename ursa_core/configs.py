@@ -26,9 +26,9 @@ PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
 GET_AGAIN = "get the model again"
 _LFS_POINTER = b"version https://git-lfs"
 LARGEST = 1 << 24
-"""Bound of whole numbers: beyond any width, and no product of two leaves 64 bits."""
+"""Bound of whole numbers: above any width, and products of two fit 64 bits."""
 MOST = 64
-"""Bound of the lengths of lists."""
+"""Bound of the length of lists."""
 _MOST_SHOWN = 80
 
 
@@ -38,7 +38,7 @@ def whole(least: int = 1, most: int = LARGEST) -> Any:
 
 
 def wholes(least: int = 1) -> Any:
-    """Length of a field for lists, whose numbers are from ``least``."""
+    """Length of a field for lists of numbers from ``least``."""
     return Field(
         min_length=1,
         max_length=MOST,
@@ -58,7 +58,7 @@ Text = Annotated[str, Field(description="a text")]
 
 
 def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
-    """A dataclass filled with a config's values; those that it lacks keep their defaults.
+    """A dataclass with a config's values, and its defaults for missing ones.
 
     Args:
         kind: Dataclass.
@@ -99,7 +99,7 @@ def _adapter(kind: type) -> Any:
 
 
 def unusable(file: str, key: str, value: object, expected: str) -> CheckpointError:
-    """The error for a value of a config that can't be used."""
+    """The error for an unusable value of a config."""
     shown = repr(value)
     if len(shown) > _MOST_SHOWN:
         shown = f"{shown[:_MOST_SHOWN]}…"
@@ -112,7 +112,7 @@ def index_of(weights: str) -> str:
 
 
 def way_out(file: Path) -> str:
-    """What to do about a file of a model that is missing or can't be read."""
+    """Hint for a file of a model that is missing or can't be read."""
     try:
         with regular_file(file).open("rb") as opened:
             is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER

@@ -1,4 +1,4 @@
-"""Compute devices: which there are, and which number format they multiply faster."""
+"""Compute devices of this machine, and the number format that they multiply faster."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ def pick_device(name: str) -> torch.device:
     """The device of a name; ``auto`` takes cuda, else mps, else cpu.
 
     Raises:
-        UsageError: No such kind of device.
-        DeviceError: This machine hasn't got it.
+        UsageError: There is no such kind of device.
+        DeviceError: This machine has none.
     """
     if name == "auto":
         return torch.device(available_devices()[0])
@@ -48,11 +48,11 @@ def check_compiler(device: torch.device, without: str = "leave out --compile") -
     """Refuse ``torch.compile`` where it can't work.
 
     Args:
-        device: to compile for.
-        without: How the user does without it.
+        device: Device to compile for.
+        without: Hint for doing without it.
 
     Raises:
-        DeviceError: The CPU has no C++ compiler to compile with, or the device is no target.
+        DeviceError: There is no C++ compiler for the CPU, or the device is no target.
     """
     if device.type == "mps":
         raise DeviceError("torch can't compile for mps well enough", without)
@@ -79,13 +79,10 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]:
-    """Measured floating-point operations a second of a matrix product, by number format.
+    """Measured floating-point operations per second of a matrix product, by number format.
 
-    The formats take turns, so that other work at a time slows both.
-
-    Args:
-        device: Where to measure.
-        seconds: Spent on the measurement in all, about.
+    The formats take turns, so that other work at the same time slows both. ``seconds`` is about
+    how long the measurement takes.
     """
     size = {"cpu": 256, "cuda": 8192}.get(device.type, 2048)
     matrices = {
@@ -109,7 +106,7 @@ def _product_seconds(a: torch.Tensor) -> float:
 
 
 def total_memory_bytes(device: torch.device) -> int | None:
-    """Memory of a device, for cpu and mps that of the machine; None where it can't be told."""
+    """Memory of a device, for cpu and mps that of the machine; None where it isn't known."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     try:

@@ -49,15 +49,15 @@ class DataError(UrsaError):
 
 
 class HubError(CheckpointError):
-    """A model can't be had from the Hugging Face hub."""
+    """A model can't be downloaded from the Hugging Face hub."""
 
 
 class HubUnreachableError(HubError):
-    """There is no way to the hub: no network, or downloads are switched off.
+    """The hub can't be reached: no network, or downloads are switched off.
 
     Args:
-        model: That was asked for.
-        cause: Why the hub is out of reach.
+        model: Id of the model.
+        cause: Reason in a clause.
         hint: What the user can do about it.
     """
 
@@ -70,7 +70,7 @@ class HubUnreachableError(HubError):
 
 
 class DeviceError(UrsaError):
-    """The compute device asked for isn't there or is too small."""
+    """The compute device isn't there or is too small."""
 
 
 _HINTS = {
@@ -120,17 +120,17 @@ def unreadable(
     """The error for a failed read of ``path``.
 
     Args:
-        path: What was read.
-        error: as the system or a library raised it.
-        hint: What to do where the system's reason doesn't say it, as of a damaged file.
-        kind: of the error.
+        path: File or folder.
+        error: Error that the system or a library raised.
+        hint: Remedy where the system gives no reason, as for a damaged file.
+        kind: Class of the error to return.
     """
     hint = _READ_HINTS.get(_number(error), hint)
     return kind(f"{_shown(path)} can't be read: {_cause(error)}", hint)
 
 
 def unusable(error: OSError) -> tuple[str, str] | None:
-    """What the system refused and what to do, where nobody nearer knows; None without a reason."""
+    """Message and hint for an error of the system that no other code explains; None without one."""
     if not _number(error):
         return None
     name = error.filename if error.filename2 is None else error.filename2
@@ -139,11 +139,11 @@ def unusable(error: OSError) -> tuple[str, str] | None:
 
 
 def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
-    """The path of a file, held to be one before it is opened: reading others may never end.
+    """The path of a regular file; reading others may never end.
 
     Args:
-        path: of a model's file, a recipe, a video or an image.
-        or_pipe: A pipe will do, as for a list of items.
+        path: Path to check.
+        or_pipe: Whether a pipe will do, as for a list of items.
 
     Raises:
         OSError: It is a folder, pipe or device, or can't be found.
@@ -161,7 +161,7 @@ def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether a path is that of a pipe, as ``<(…)`` of a shell is."""
+    """Whether a path is that of a pipe, such as ``<(…)`` in a shell."""
     try:
         return path.is_fifo()
     except OSError:
@@ -180,6 +180,6 @@ def _cause(error: BaseException) -> str:
 
 
 def _shown(path: Path | str) -> str:
-    """A path, the middle of a very long one left out."""
+    """A path, without the middle of a very long one."""
     text, half = str(path), _MAX_PATH_SHOWN // 2
     return text if len(text) <= _MAX_PATH_SHOWN else f"{text[:half]}…{text[-half:]}"

@@ -1,13 +1,13 @@
 """Files and folders that appear whole or not at all, whatever stops the process.
 
-What is being written lies next to its target as ``.NAME.PLACE-PID.part``; PLACE stands for the
-machine, so that a later writer knows what a dead process left there, and takes it away. A folder
-that is replaced is set aside as ``.NAME.PLACE-PID.old`` until the new one is in its place; where
-the process died between the two, the old one is put back.
+Unfinished output lies next to its target as ``.NAME.PLACE-PID.part``; PLACE stands for the
+machine, so that a later writer can delete what a dead process left. A folder that is replaced is
+set aside as ``.NAME.PLACE-PID.old`` until the new one is in its place, and put back if the process
+died in between.
 
-JSON from outside is read here too: what ``json`` accepts and the code behind it cannot take is
-refused with one kind of error: nesting that no recursion follows, numbers beyond floats, NaN and
-infinity, and lone surrogates, which no file or terminal can be given.
+JSON from outside is read here too. What ``json`` accepts and later code can't take is refused with
+one kind of error: deep nesting, numbers beyond floats, NaN and infinity, and lone surrogates, which
+no file or terminal accepts.
 """
 
 import errno
@@ -30,19 +30,19 @@ from ursa_core.errors import DataError, UsageError, regular_file, unwritable
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)\.(?P<kind>part|old)")
 _BEGUN = ".ursa-begun"
 _FORGOTTEN_SECONDS = 86_400.0
-"""What another machine left counts as dead when nothing has touched it for a day."""
+"""Files of another machine count as dead once nothing has touched them for a day."""
 
 
 @contextmanager
 def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
     """A path to write a file or folder to, which is moved to ``path`` at the end.
 
-    On any failure nothing of it is left. Links are written through. What is written outlasts a
-    power cut once the block is left.
+    A failure leaves nothing of it. Links are written through. Once the block is left, the content
+    survives a power cut.
 
     Args:
-        path: File or folder; one that is there is replaced.
-        first_wins: A file that another process has put there meanwhile stays.
+        path: File or folder; an existing one is replaced.
+        first_wins: Whether to keep a file that another process has put there meanwhile.
 
     Raises:
         DataError: The system refuses to write.
@@ -74,23 +74,23 @@ def write(path: str | Path, content: str | bytes, *, first_wins: bool = False) -
 
 
 def part_of(target: Path, owner: str | None = None) -> Path:
-    """Where a target is written first.
+    """Path where a target is written first.
 
     Args:
         target: File or folder.
-        owner: Names the writer where it isn't this process alone, as ranks that share a folder.
+        owner: Name of the writer where several processes write one folder; None is this process.
     """
-    return _beside(target, "part", owner)
+    return _sibling(target, "part", owner)
 
 
 def put(new: Path, target: Path) -> None:
-    """Move a file or folder into its place; at any moment the old or the new one is there, or back.
+    """Move a file or folder into its place; the old one is kept until the new one is there.
 
     Raises:
         OSError: It can't be moved; the old one stays.
     """
     _sync(new)
-    aside = _beside(target, "old")
+    aside = _sibling(target, "old")
     _settle(aside, target)
     if target.is_dir() and new.is_dir() and any(target.iterdir()):
         try:
@@ -118,7 +118,7 @@ def digest_of(path: Path) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder, so that no half of it is ever taken for whole."""
+    """Delete a folder, moved away first, so that half of it never looks whole."""
     gone = part_of(folder)
     folder.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -126,7 +126,7 @@ def discard(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Delete what dead processes left half-written, and put back folders that they set aside."""
-    with suppress(OSError):  # whoever writes to the folder next finds out what is wrong with it
+    with suppress(OSError):  # the next writer to the folder finds out what is wrong with it
         for path in folder.iterdir():
             match = _LEFT.fullmatch(path.name)
             if match is None or not _is_dead(path, match["place"], int(match["pid"])):
@@ -138,7 +138,7 @@ def sweep(folder: Path) -> None:
 
 
 def check_folder_of(path: str | Path) -> None:
-    """Refuse a name whose folder can't take a file, and clear the folder of what dead runs left.
+    """Refuse a name whose folder can't take a file, and sweep the folder.
 
     Raises:
         UsageError: A part of the path is a file, or the name is too long.
@@ -166,16 +166,16 @@ def check_folder_of(path: str | Path) -> None:
 
 
 def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
-    """Refuse a folder in which a command would replace what it hasn't written itself.
+    """Refuse a folder in which a command would replace files that it hasn't written.
 
     Args:
-        folder: to write into.
-        products: Names in it, in the order in which they are written; the last one, a report,
-            means that all are there.
-        force: They may be replaced.
+        folder: Folder to write to.
+        products: Names of its files in the order of writing; the last one, a report, means that
+            all are there.
+        force: Whether they may be replaced.
 
     Raises:
-        UsageError: There is a report, or a file of no run that stopped.
+        UsageError: There is a report, or a file that isn't of an interrupted run.
     """
     here = [name for name in products if os.path.lexists(folder / name)]
     if force or not here:
@@ -191,7 +191,7 @@ def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
 
 @contextmanager
 def producing(folder: Path) -> Iterator[None]:
-    """Mark a folder while products are written into it, so that a stopped run can go on.
+    """Mark a folder while files are written to it, so that an interrupted run can go on.
 
     Raises:
         DataError: It can't be made, or written.
@@ -212,13 +212,13 @@ def producing(folder: Path) -> Iterator[None]:
     mark.unlink(missing_ok=True)
 
 
-def _beside(target: Path, kind: str, owner: str | None = None) -> Path:
+def _sibling(target: Path, kind: str, owner: str | None = None) -> Path:
     return target.with_name(f".{target.name}.{owner or f'{_place()}-{os.getpid()}'}.{kind}")
 
 
 @cache
 def _place() -> str:
-    """Eight digits of the machine; containers on one have process ids of their own."""
+    """Eight digits that identify the machine, or the container, which has its own process ids."""
     try:
         ids = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
@@ -227,7 +227,7 @@ def _place() -> str:
 
 
 def _is_dead(path: Path, place: str, pid: int) -> bool:
-    """Whether nobody writes there any more; what this process writes is its own to clear."""
+    """Whether the writer is dead; this process clears its own files itself."""
     if place != _place():
         return time.time() - path.lstat().st_mtime > _FORGOTTEN_SECONDS
     try:
@@ -250,7 +250,7 @@ def _settle(aside: Path, target: Path) -> None:
 
 
 def _link(part: Path, target: Path) -> bool:
-    """Whether a file is there now, ours or that of another process that was first."""
+    """Whether a file is there now, ours or one that another process put there first."""
     try:
         os.link(part, target)
     except OSError:  # it is there, or the file system has no links
@@ -264,7 +264,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_one(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, on the disk."""
+    """Flush the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -284,7 +284,7 @@ def _remove(path: Path) -> None:
 
 
 MAX_DEPTH = 64
-"""Objects and lists inside one another; files of ours have at most 6."""
+"""Deepest nesting of objects and lists; our own files have at most 6 levels."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _MAX_DIGITS = 300  # so that every number fits a float; transformers writes 10**30 for no limit
 
@@ -294,10 +294,10 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
 
     Args:
         text: JSON, bytes in UTF-8.
-        finite: Refuse NaN and infinite numbers.
+        finite: Whether to refuse NaN and infinite numbers.
 
     Raises:
-        ValueError: The text isn't JSON, or is beyond what is read; says why in one line.
+        ValueError: The text isn't JSON, or is refused; says why in one line.
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -322,7 +322,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     """The object of a JSON text.
 
     Raises:
-        ValueError: The text is no JSON object, or is beyond what is read; says why in one line.
+        ValueError: The text is no JSON object, or is refused; says why in one line.
     """
     value = parse_json(text)
     if not isinstance(value, dict):

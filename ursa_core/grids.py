@@ -24,7 +24,7 @@ class LatentGrid:
         return self.rows * self.columns
 
     def __str__(self) -> str:
-        """As ``frames×rows×columns``."""
+        """``frames×rows×columns``."""
         return f"{self.frames}×{self.rows}×{self.columns}"
 
 
@@ -37,7 +37,7 @@ class PixelShape:
     width: int
 
     def __str__(self) -> str:
-        """As ``frames×height×width``."""
+        """``frames×height×width``."""
         return f"{self.frames}×{self.height}×{self.width}"
 
 

@@ -19,16 +19,16 @@ class Shard:
     count: int = 1
 
     def owns(self, index: int) -> bool:
-        """Whether the item is this shard's."""
+        """Whether the item belongs to this shard."""
         return index % self.count == self.number - 1
 
     @property
     def suffix(self) -> str:
-        """Of names of files that are this shard's own; empty where there is one shard."""
+        """Suffix of the names of this shard's own files; empty for a single shard."""
         return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
 
     def __str__(self) -> str:
-        """As ``number/count``."""
+        """``number/count``."""
         return f"{self.number}/{self.count}"
 
 
@@ -45,7 +45,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def launched_shard(environment: Mapping[str, str]) -> Shard | None:
-    """The shard of a process that ``torchrun`` started, by RANK and WORLD_SIZE; None without.
+    """The shard of a process that ``torchrun`` started, by RANK and WORLD_SIZE; else None.
 
     Raises:
         UsageError: They are no rank and size.
@@ -62,7 +62,7 @@ def launched_shard(environment: Mapping[str, str]) -> Shard | None:
 
 
 def num_cores(environment: Mapping[str, str] = os.environ) -> int:
-    """Cores that are this process's own: those it may run on, shared among a launcher's ranks.
+    """Cores of this process: those that it may run on, divided among a launcher's ranks.
 
     ``LOCAL_WORLD_SIZE``, which ``torchrun`` sets, says how many processes share the machine.
     """
@@ -73,14 +73,11 @@ def num_cores(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def share_cores_(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have threads that wait sleep, not spin, and divide the cores among a launcher's ranks.
+    """Make waiting threads sleep, not spin, and divide the cores among a launcher's ranks.
 
-    OpenMP threads spin at every barrier, so that where another process holds a core, all others
-    burn their time until it is scheduled again. The runtimes read the environment when they are
-    loaded: call this before torch is imported. Whatever the user has set stays.
-
-    Args:
-        environment: Environment to change.
+    OpenMP threads spin at every barrier: where another process holds a core, all others waste time
+    until it is scheduled again. The runtimes read ``environment`` when they are loaded, so call
+    this before torch is imported. What the user has set stays.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", "0")  # GNU's libgomp

@@ -9,11 +9,11 @@ import pytest
 import torch
 from emoji_fidelity import FAULTS, fidelity, insides
 from PIL import Image, ImageDraw
+from pixel_packs import prepare_film, prepare_sprites
 from tiny_packs import write_packs
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ursa_core.bundle.bundle import load_tokenizer
-from ursa_core.worlds.sprites import prepare_film, prepare_sprites
 
 GROUND = (124, 77, 196)
 LENGTH = 12

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from pixel_packs import prepare_sprites
 from tiny_packs import SUBJECTS, write_packs
 
 from benchmarks.emoji_matcher import BACKGROUNDS, NOTHING, EmojiMatcher
 from ursa_core.errors import ShapeError
 from ursa_core.worlds import emoji
-from ursa_core.worlds.sprites import load_sprites, prepare_sprites
+from ursa_core.worlds.sprites import load_sprites
 
 NUM = len(SUBJECTS)
 

@@ -12,11 +12,12 @@ import pytest
 from gpu_day import ALL_BYTES, MAX_FILES, Outcome, Step, run_step, run_steps
 from gpu_day_weights import train_all
 from pixel_file import carry_pixels, restore_pixels
+from pixel_packs import prepare_film, prepare_sprites
 from tiny_packs import write_packs
 
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import DataError
-from ursa_core.worlds.sprites import load_film, load_sprites, prepare_film, prepare_sprites
+from ursa_core.worlds.sprites import load_film, load_sprites
 
 ROOT = Path(__file__).parents[2]
 

@@ -35,7 +35,7 @@ def test_nano_takes_about_what_is_told(tmp_path):
     told = summary(shipped_models()["nano"]).memory(4).total
     code = (
         "import sys; from ursa_cli.main import main; assert main(sys.argv[1:]) == 0;"
-        "from ursa_core.bundle.memory import peak_memory; print(peak_memory())"
+        "sys.path.append('benchmarks'); from peak_memory import peak_memory; print(peak_memory())"
     )
     words = ["sample", "a red circle", "-o", str(tmp_path / "a.mp4"), "--steps", "1", "--quiet"]
     command = [sys.executable, "-c", code, *words, "--device", "cpu", "--dtype", "float32"]

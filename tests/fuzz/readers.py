@@ -250,7 +250,7 @@ def _tiny_model(folder: Path) -> dict[str, bytes]:
     tokenizer = VideoTokenizer(config)
     save_tokenizer(folder, config, tokenizer.state_dict())
     words = TextTokenizer.from_words(["a red circle"], 8)
-    sizes = TransformerConfig(16, 16, 1, 1, 1, words.vocab_size, 12, 2, head_dim=16)
+    sizes = TransformerConfig(16, 16, 1, 1, 1, words.max_id + 1, 12, 2, head_dim=16)
     network = Transformer(sizes)
     network.initialise_(tokenizer.codebook, torch.Generator().manual_seed(0))
     path = MetricPath(tokenizer.codebook, PowerSchedule(1.0, 5.0))

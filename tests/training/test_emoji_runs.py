@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from pixel_packs import prepare_film, prepare_sprites
 from tiny_packs import SUBJECTS, write_packs
 from tiny_runs import GENERATOR, TOKENIZER, recipe_of, train
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -14,7 +15,6 @@ from ursa_core.errors import DataError, RecipeError
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.run import build_task
 from ursa_core.training.tokenizer_learner import moving_weights, ssim_map
-from ursa_core.worlds.sprites import prepare_film, prepare_sprites
 
 CPU = torch.device("cpu")
 MIXTURE = TOKENIZER.replace(

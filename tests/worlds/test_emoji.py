@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from pixel_packs import prepare_film, prepare_sprites
 from tiny_packs import NUM_FRAMES, SUBJECTS, write_packs
 
 from ursa_core.errors import DataError, UsageError
@@ -21,7 +22,7 @@ from ursa_core.worlds.emoji import (
 )
 from ursa_core.worlds.film import FilmClips
 from ursa_core.worlds.mixture import ClipMixture
-from ursa_core.worlds.sprites import load_film, load_sprites, prepare_film, prepare_sprites
+from ursa_core.worlds.sprites import load_film, load_sprites
 
 NAMES = [name for name, *_ in SUBJECTS]
 

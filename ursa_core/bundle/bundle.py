@@ -37,7 +37,7 @@ from ursa_core.configs import (
     VIDEO_CLASS,
     read_config,
 )
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, HubError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
@@ -132,7 +132,13 @@ def resolve_model(
             f"there is no model {str(model)!r}: no shipped name, folder or Hugging Face id",
             f"shipped models: {names}; or give a model folder, or an id as owner/name",
         )
-    return hub.find(wanted, progress, may_download=may_download, layouts=layouts)
+    folder = hub.found_here(wanted, layouts)
+    if folder is None and not may_download:
+        raise HubError(
+            f"the model {wanted} isn't on this machine: neither a folder nor pulled before",
+            f"check the path, or get it from the hub: ursa models pull {wanted}",
+        )
+    return folder or hub.download(wanted, progress=progress, layouts=layouts)
 
 
 def save_tokenizer(

@@ -58,7 +58,7 @@ class Layout:
         mark: File that no other kind has.
         descriptions: Patterns of the files that describe the model.
         weights: Patterns of the other files to download; never code.
-        missing: Function from file names to those that such a model needs besides.
+        missing: Function from file names to those that such a model also needs.
         check_kind: Function that refuses a folder of another kind, by its descriptions.
         check: Function that also refuses a folder that lacks a part.
     """

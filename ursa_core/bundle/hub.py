@@ -148,36 +148,6 @@ def models_folder() -> Path:
     return Path(home).expanduser().absolute() / "models"
 
 
-def find(
-    wanted: HubId,
-    progress: Progress | None = None,
-    *,
-    may_download: bool = True,
-    layouts: Sequence[Layout] = (URSA_MODEL,),
-) -> Path:
-    """Folder of a model: put there by hand, else pulled before, else downloaded now.
-
-    Args:
-        wanted: Id of the model.
-        progress: Display of a download.
-        may_download: Whether to go to the hub for what isn't on this machine.
-        layouts: Kinds of models that are accepted.
-
-    Raises:
-        CheckpointError: The model is incomplete or of another kind.
-        HubError: It isn't here and can't be downloaded.
-    """
-    folder = found_here(wanted, layouts)
-    if folder is not None:
-        return folder
-    if not may_download:
-        raise HubError(
-            f"the model {wanted} isn't on this machine: neither a folder nor pulled before",
-            f"check the path, or get it from the hub: ursa models pull {wanted}",
-        )
-    return download(wanted, progress=progress, layouts=layouts)
-
-
 def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path | None:
     """Folder of a model that is on this machine; None if there is none, or only a part of one.
 
@@ -414,13 +384,13 @@ def _explained(error: BaseException, wanted: HubId, target: Path) -> UrsaError |
         cause = cause.__cause__ or cause.__context__
     responses: list[Any] = [getattr(e, "response", None) for e in chain]
     answers = [response for response in responses if response is not None]
-    told = " ".join(str(answer.headers.get("X-Error-Message", "")) for answer in answers)
+    reasons = " ".join(str(answer.headers.get("X-Error-Message", "")) for answer in answers)
     status = answers[0].status_code if answers else None
     full = next((e for e in chain if isinstance(e, OSError) and e.errno), None)
     signs: set[object] = {type(e).__name__ for e in chain}
     signs |= {type(e).__module__.split(".")[0] for e in chain}
     signs |= {status, "status"} if answers else set()
-    signs |= {_CREDENTIALS} if status == 401 and _CREDENTIALS in told.lower() else set()
+    signs |= {_CREDENTIALS} if status == 401 and _CREDENTIALS in reasons.lower() else set()
     signs |= {"OSError"} if full or isinstance(error, OSError) else set()
     _, message, hint = next((row for row in _ERRORS if signs.intersection(row[0])), ((), "", ""))
     if message == _FAILED and full:

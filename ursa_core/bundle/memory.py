@@ -1,10 +1,8 @@
-"""Memory that sampling takes, estimated before anything is loaded, and that a process took."""
+"""Memory that sampling takes, estimated before anything is loaded."""
 
 import math
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
@@ -154,21 +152,3 @@ def sampling_memory(
         decoding=round(slice_pixels * 4 * (maps + _PIXELS)) + 6 * pixels,
         offload=offload and device != "cpu",  # there both stay in the same memory
     )
-
-
-def peak_memory(*, since_now: bool = False) -> int:
-    """Largest resident memory of this process on Linux, in bytes.
-
-    ``getrusage`` won't do: its peak includes that of the process that this one was forked from.
-
-    Args:
-        since_now: Whether to forget earlier peaks first, so that the answer is the present size
-            and a later call gives the growth since then.
-    """
-    process = Path("/proc/self")
-    if since_now:
-        (process / "clear_refs").write_text("5", encoding="ascii")
-    found = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text(encoding="ascii"))
-    if found is None:
-        raise RuntimeError("/proc/self/status names no VmHWM")
-    return int(found[1]) * 1024

@@ -97,8 +97,8 @@ def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> 
     if not any(character.isalpha() for character in word):
         spelled = [w for each in word for w in unicodedata.name(each, "").lower().split()]
         same = [s.name for w in spelled for s in subjects if w == s.name.lower()]
-        alike = [s.name for w in spelled for s in subjects if w in _telling_parts(s.name)]
-        return list(dict.fromkeys([*same, *alike]))[:count]
+        similar = [s.name for w in spelled for s in subjects if w in _telling_parts(s.name)]
+        return list(dict.fromkeys([*same, *similar]))[:count]
     word = word.lower()
     singular = [word, word.removesuffix("s"), word.removesuffix("es")]
     tagged = [subject.name for w in singular for subject in subjects if w in subject.tags]

@@ -47,7 +47,7 @@ def load_weights(
     files = check_weights(model, folder)
     state: dict[str, Tensor] = {}
     for name, file in files.items():
-        # A mapped file keeps the pages that were read until it is closed, hence one opening each.
+        # A mapped file keeps the pages that were read until it is closed: open it per tensor.
         with opened(file) as tensors:
             weight = tensors.get_tensor(name)
             weight = weight if change is None else change(name, weight)

@@ -159,7 +159,7 @@ def _strides(
         return found
     if given is None:
         raise UsageError(
-            "the weights don't tell the tokenizer's stride",
+            "the weights don't show the tokenizer's stride",
             "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8",
         )
     most = patch_size * 2**changes

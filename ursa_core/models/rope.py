@@ -9,8 +9,8 @@ from ursa_core.grids import LatentGrid
 def positions(prompt_length: int, grid: LatentGrid) -> Tensor:
     """Coordinates (time, row, column) of text, begin of video and codes, int64 (S + 1 + L, 3).
 
-    Text and begin of video count 0, 1, … in all three coordinates, so that they see plain
-    one-dimensional positions; a code has its frame after them, and its row and column.
+    Text and begin of video count 0, 1, … in all three coordinates, so that their positions are
+    one-dimensional; a code has its frame, which counts on from there, its row and its column.
     """
     text = torch.arange(prompt_length + 1).unsqueeze(1).expand(-1, 3)
     cells = torch.cartesian_prod(

@@ -33,13 +33,13 @@ class TransformerConfig:
     Args:
         hidden_size: Width D.
         intermediate_size: Width inside the MLP.
-        num_hidden_layers: Layers.
-        num_attention_heads: Query heads.
-        num_key_value_heads: Key and value heads, a divisor of the query heads.
+        num_hidden_layers: Number of layers.
+        num_attention_heads: Number of query heads.
+        num_key_value_heads: Number of key and value heads, a divisor of the query heads.
+        lm_vocab_size: Number of text ids; code k has the id lm_vocab_size + k.
+        lm_head_size: Number of codes K.
+        bov_token_id: Text id of the token before the codes.
         head_dim: Width of a head, a multiple of 16.
-        lm_vocab_size: Text ids; code k has the id lm_vocab_size + k.
-        lm_head_size: Codes K.
-        bov_token_id: The text id that stands before the codes.
         rope_theta: Base of the rotary frequencies.
         rms_norm_eps: Constant under the root in the norms.
     """

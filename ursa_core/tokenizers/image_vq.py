@@ -1,9 +1,8 @@
 """Image autoencoder with a learned codebook: each frame becomes a grid of codes, and back.
 
-The architecture and the weight names are those of the published checkpoints (``AutoencoderVQ``,
-with a codebook trained as IBQ); widths, depth and codebook come from the config. Every stage but
-one changes height and width by a factor of two. Frames know nothing of each other: inside, they
-are a batch of images.
+Architecture and weight names are those of the published checkpoints (``AutoencoderVQ``, with a
+codebook trained as IBQ); widths, depth and codebook come from the config. All stages but one change
+height and width by a factor of two. Frames don't interact: inside, they are a batch of images.
 """
 
 from collections.abc import Iterator
@@ -26,13 +25,13 @@ class ImageTokenizerConfig:
     """Widths and codebook of an image tokenizer; field names are those of the published config.
 
     Args:
-        block_out_channels: Width of each stage, that of full resolution first; multiples of 32.
-        layers_per_block: Residual blocks of an encoder stage; the decoder has one more.
+        block_out_channels: Width of each stage, full resolution first; multiples of 32.
+        layers_per_block: Residual blocks per encoder stage; the decoder has one more.
         latent_channels: Width between network and quantizer.
-        num_vq_embeddings: Codes K.
+        num_vq_embeddings: Number of codes K.
         vq_embed_dim: Width C of a code's vector.
         attn_down_block: Attention after each residual block of the encoder's last stage.
-        attn_up_block: The same in the decoder's first stage.
+        attn_up_block: Attention after each residual block of the decoder's first stage.
     """
 
     block_out_channels: Wholes = (128, 256, 512, 512)
@@ -43,7 +42,7 @@ class ImageTokenizerConfig:
     attn_down_block: Switch = False
     attn_up_block: Switch = False
 
-    # What a video tokenizer's config has besides: one frame a latent frame, no patches, no FSQ.
+    # Further keys of a video tokenizer's config: one frame per latent frame, no patches, no FSQ.
     temporal_stride: ClassVar[int] = 1
     patch_size: ClassVar[int] = 1
     levels: ClassVar[tuple[int, ...]] = ()
@@ -94,7 +93,7 @@ class Norm(nn.GroupNorm):
 
 
 class Attention(nn.Module):
-    """Single-head attention of an image's cells, after a norm and beside a residual."""
+    """Single-head attention of an image's cells, after a norm and added to its input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -110,7 +109,7 @@ class Attention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, 3×3 convolution, twice, beside a shortcut."""
+    """Norm, SiLU, 3×3 convolution, twice, added to a shortcut."""
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
@@ -148,7 +147,7 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, each with attention if asked, then a resize if asked."""
+    """Residual blocks at one resolution, optionally with attention, then an optional resize."""
 
     def __init__(
         self, width: int, out_width: int, depth: int, attends: bool, down: bool, up: bool
@@ -244,11 +243,7 @@ class Decoder(nn.Module):
 
 
 class ImageTokenizer(nn.Module):
-    """Images to codes and back; the frames of a clip are so many images.
-
-    Args:
-        config: Widths and codebook.
-    """
+    """Images to codes and back; a clip is a batch of images."""
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 _BLOCK = 4096
-"""Latents, and codes, that are compared at once: 64 MB of float32 products."""
+"""Latents, and codes, per comparison: 64 MB of float32 products."""
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -68,8 +68,8 @@ class FiniteScalarQuantizer(nn.Module):
     def soft(self, z: Tensor, sharpness: float) -> Tensor:
         """Vectors (..., C) of latents ``z`` that near code vectors as ``sharpness`` grows from 0.
 
-        Between two levels stands a hyperbolic tangent, so there is a gradient that knows of the
-        rounding to come. Source: Agustsson and Theis 2020.
+        Between two levels it is a hyperbolic tangent, so that the gradient knows of the rounding
+        to come. Source: Agustsson and Theis 2020.
         """
         bounded = self.bound(z.float())
         below = bounded.detach().floor().maximum(-self.centre)
@@ -84,12 +84,7 @@ class FiniteScalarQuantizer(nn.Module):
 
 
 class VectorQuantizer(nn.Module):
-    """Picks the code whose learned vector has the largest dot product with a latent.
-
-    Args:
-        num_codes: K.
-        width: C, of a code's vector.
-    """
+    """Picks the code whose learned vector, one of K of width C, has the largest dot product."""
 
     def __init__(self, num_codes: int, width: int) -> None:
         super().__init__()
@@ -97,10 +92,7 @@ class VectorQuantizer(nn.Module):
         self.embedding = nn.Embedding(num_codes, width)
 
     def quantize(self, z: Tensor) -> Tensor:
-        """Codes (...) int64 of latents ``z`` (..., C), the first of equals.
-
-        Blocks of latents meet blocks of codes, so memory never holds a row of K products each.
-        """
+        """Codes (...) int64 of latents ``z`` (..., C), the first of equals; in blocks of both."""
         blocks = [self._nearest(block) for block in z.reshape(-1, z.shape[-1]).split(_BLOCK)]
         return torch.cat(blocks).view(z.shape[:-1])
 

@@ -24,12 +24,12 @@ BOV_WORD = "<bov>"
 class TextTokenizer:
     """Ids of prompts, left-padded to one length.
 
-    Padding stands on the left, so that the end of every prompt is next to the begin-of-video token.
+    Padding is on the left, so that the end of every prompt is next to the begin-of-video token.
 
     Args:
-        backend: The tokenizer proper.
+        backend: Tokenizer of the ``tokenizers`` library.
         pad_token: Token that fills short prompts.
-        max_prompt_length: Ids of every encoded prompt; longer prompts are cut at the end.
+        max_prompt_length: Number of ids per prompt; longer prompts are cut at the end.
 
     Raises:
         CheckpointError: The vocabulary doesn't contain ``pad_token``.
@@ -94,10 +94,9 @@ class TextTokenizer:
     def from_words(cls, words: Iterable[str], max_prompt_length: int) -> Self:
         """A word-level tokenizer of the given words (or whole captions), lower-cased.
 
-        Text is split at white space and punctuation, and the punctuation dropped, so that
-        ``A red circle.`` reads as ``a red circle``. Id 0 is padding, 1 an unknown word, 2 the
-        begin-of-video token, and the words follow in the order in which they first appear. No
-        prompt can produce the three special ids by spelling them.
+        Text is split at white space and punctuation, which is dropped: ``A red circle.`` reads as
+        ``a red circle``. Id 0 is padding, 1 an unknown word, 2 the begin-of-video token; the words
+        follow in order of appearance. No spelling in a prompt produces the three special ids.
 
         Raises:
             UsageError: ``max_prompt_length`` is below 1.
@@ -114,11 +113,6 @@ class TextTokenizer:
         backend.normalizer = normalizer
         backend.pre_tokenizer = splitter
         return cls(backend, PAD_WORD, max_prompt_length)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
-        return int(self._backend.get_vocab_size(with_added_tokens=True))
 
     @property
     def max_id(self) -> int:
@@ -149,10 +143,10 @@ class TextTokenizer:
         return None if token is None else self.token_id(token)
 
     def losses(self, texts: Sequence[str]) -> list[tuple[list[str], str]]:
-        """What is lost of each prompt: words that the vocabulary lacks, and the end that is cut.
+        """The losses of each prompt: words that the vocabulary lacks, and the end that is cut.
 
-        Words as typed, each once, also behind the cut; BPE lacks none. The end is what doesn't fit
-        into ``max_prompt_length`` ids, or ``""``.
+        Words are as typed, each once, also after the cut; BPE lacks none. The end is what doesn't
+        fit into ``max_prompt_length`` ids, or ``""``.
         """
         found = []
         unknown, length = self._unknown_id, self.max_prompt_length
@@ -205,7 +199,7 @@ class TextTokenizer:
 
 @contextmanager
 def _explained(message: str, hint: str) -> Iterator[None]:
-    """Whatever the tokenizer library raises, its panics too, as a CheckpointError."""
+    """Turn whatever the tokenizer library raises, panics too, into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -230,8 +224,8 @@ _MAX_REPLACEMENT = 64
 _MAX_GROWTH = 1000
 _MAX_REGEX = 1000
 _REPEATED_GROUP = re.compile(r"\)[*+{]|\\[1-9k]")
-"""What makes a regular expression take time that is exponential in its text: a repeated group, or
-a reference back. No published tokenizer has one."""
+"""Repeated groups and references back, which can make matching take exponential time. No published
+tokenizer has one."""
 
 
 def _check_pieces(content: Mapping[str, Any], file: Path | str) -> None:

@@ -1,10 +1,9 @@
 """Causal 3D FSQ video autoencoder: 1 + sk frames become 1 + k grids of codes, and back.
 
-The architecture and the weight names are those of the published checkpoints
-(``AutoencoderVQCosmos3D``); widths, depth, strides and FSQ levels come from the config.
-Inside, a clip is (B, T, C, H, W), with a pixel's channels side by side in memory: frames fold into
-the batch for 2D convolutions over space, and those over time are 2D over frames and pixels.
-The whole network is in this file, past 500 lines, since encoder and decoder mirror one another.
+Architecture and weight names are those of the published checkpoints (``AutoencoderVQCosmos3D``);
+widths, depth, strides and FSQ levels come from the config. Inside, a clip is (B, T, C, H, W), with
+a pixel's channels adjacent in memory: frames fold into the batch for 2D convolutions over space,
+and those over time are 2D over frames and pixels.
 """
 
 import itertools
@@ -34,7 +33,7 @@ from ursa_core.grids import PixelShape, Strides
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 
 MAX_CODES = 1 << 20
-"""Bound of the codes that levels make, whose vectors are all held at once."""
+"""Bound of the number of codes, whose vectors are all held at once."""
 Levels = Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)]
 
 
@@ -44,15 +43,15 @@ class VideoTokenizerConfig:
 
     Args:
         block_out_channels: Width after the input, then of each stage.
-        layers_per_block: Residual blocks of an encoder stage; the decoder has one more.
+        layers_per_block: Residual blocks per encoder stage; the decoder has one more.
         latent_channels: Width between network and quantizer.
         levels: FSQ levels, first one fastest.
         spatial_stride: Pixels per code in height and width; a power of two, at least the patch.
         temporal_stride: Frames per latent frame after the first; a power of two, at least the
             patch's frames.
         patch_size: Height and width of the Haar patches in pixels.
-        causal: Mask attention over time so that codes never depend on later frames. The
-            published URSA checkpoints were made without the mask.
+        causal: Whether to mask attention over time so that codes never depend on later frames;
+            the published URSA checkpoints have no mask.
         temporal_patch_size: Frames of a Haar patch, at most ``patch_size``; 0 takes ``patch_size``,
             as in all published checkpoints.
     """
@@ -221,10 +220,10 @@ class SpaceConv(nn.Module):
 
 
 class Streamed(nn.Module):
-    """A part whose output depends on earlier frames: run slice by slice, it keeps what it needs.
+    """A part whose output depends on earlier frames.
 
     ``past`` is None outside ``slice_by_slice``; within, it is empty before the first slice and then
-    holds the last frames of the slice before.
+    holds the last frames of the previous slice.
     """
 
     past: list[Tensor] | None = None
@@ -232,7 +231,7 @@ class Streamed(nn.Module):
 
 @contextmanager
 def slice_by_slice(module: nn.Module) -> Iterator[None]:
-    """Let a module take a clip in slices of its frames, one call each, as if it saw it whole."""
+    """Make a module take a clip in slices of frames, one call each, as if it saw it whole."""
     parts = [part for part in module.modules() if isinstance(part, Streamed)]
     try:
         for part in parts:
@@ -311,7 +310,7 @@ class Attention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution pair, twice, beside a shortcut."""
+    """Norm, SiLU, convolution pair, twice, added to a shortcut."""
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
@@ -329,7 +328,7 @@ class ResidualBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width, and frames too if asked."""
+    """Halve height and width, and with ``temporal`` frames too."""
 
     def __init__(self, width: int, temporal: bool) -> None:
         super().__init__()
@@ -348,7 +347,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(Streamed):
-    """Double height and width, and frames too (all but the first) if asked."""
+    """Double height and width, and with ``temporal`` all frames but the first."""
 
     def __init__(self, width: int, temporal: bool) -> None:
         super().__init__()
@@ -356,7 +355,7 @@ class Upsample(Streamed):
         self.conv2 = SpaceConv(width, width, 3)
         self.conv3 = SpaceConv(width, width, 1)
         self.temporal = temporal
-        nn.init.zeros_(self.conv2.weight)  # it stands beside a residual
+        nn.init.zeros_(self.conv2.weight)  # it is added to its input
         if isinstance(self.conv1, TimeConv):
             nn.init.zeros_(self.conv1.weight)
 
@@ -459,7 +458,7 @@ class Decoder(nn.Module):
         return self.upwards(self.conv_in_and_middle(x))[:, self.patch_frames - 1 :]
 
     def conv_in_and_middle(self, x: Tensor) -> Tensor:
-        """What sees all frames at once, at the latents' resolution."""
+        """The part that sees all frames at once, at the latents' resolution."""
         return self.mid_block(self.conv_in(x))
 
     def upwards(self, x: Tensor) -> Tensor:
@@ -480,11 +479,7 @@ class Decoder(nn.Module):
 
 
 class VideoTokenizer(nn.Module):
-    """Video to codes and back.
-
-    Args:
-        config: Widths, strides and levels.
-    """
+    """Video to codes and back."""
 
     def __init__(self, config: VideoTokenizerConfig) -> None:
         super().__init__()

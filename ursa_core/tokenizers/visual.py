@@ -1,4 +1,4 @@
-"""The tokenizers of pixels that a model folder may hold, and decoding in the memory there is."""
+"""The tokenizers of pixels that a model folder may hold, and decoding within the memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,8 +24,8 @@ def build_visual_tokenizer(
 
     Args:
         config: JSON object.
-        check_depth: Called before a network is built, with the file, a key, its number of layers,
-            and how often so many are built; refuses too many.
+        check_depth: Function that refuses too many layers before they are built, as in
+            ``ursa_core.bundle.weights``, without its folder.
 
     Raises:
         CheckpointError: An unknown class, or a config that makes no network.
@@ -49,8 +49,8 @@ def build_visual_tokenizer(
 def decode_frames(tokenizer: VisualTokenizer, codes: Tensor) -> Frames:
     """Frames uint8 (F, height, width, 3) of codes int64 (f, h, w).
 
-    Decodes slice by slice, so that memory doesn't grow with the length. Where a device runs out of
-    memory it goes on with single latent frames, and then on the CPU.
+    Decodes slice by slice, so that memory doesn't grow with the length. Where the device's memory
+    doesn't suffice, it decodes single latent frames, and then on the CPU.
     """
     strides = tokenizer.strides
     frame_pixels = strides.temporal * strides.spatial**2 * codes[0].numel()

@@ -1,4 +1,4 @@
-"""Captioned clips of animated emoji over flat backgrounds, 8 frames a second.
+"""Captioned clips of animated emoji over flat backgrounds, 8 frames per second.
 
 ``a {name} on a {colour} background``; some subjects are small, stand aside, slide or bounce, and
 the caption says so. (seed, index, split) determines a clip, so a data set is a range of indices.

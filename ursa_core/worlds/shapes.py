@@ -74,7 +74,7 @@ def is_held_out(colour: str, shape: str, motion: str) -> bool:
 
 
 def combinations(split: str = "all") -> list[tuple[str, str, str]]:
-    """All (colour, shape, motion) of a split that can be told apart from pixels."""
+    """All (colour, shape, motion) of a split that pixels can distinguish."""
     return [
         (colour, shape, motion)
         for colour in COLOURS
