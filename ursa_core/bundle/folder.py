@@ -154,7 +154,7 @@ def check_model(folder: Path) -> None:
     if missing:
         hints = [way_out(folder / name) for name in missing if name.endswith(WEIGHTS)]
         raise CheckpointError(
-            f"{folder} is no whole URSA model, it lacks {listed(missing)}",
+            f"{folder} isn't a complete URSA model, it lacks {listed(missing)}",
             next((hint for hint in hints if hint != GET_AGAIN), None)
             or "get the missing files, or give another model",
         )

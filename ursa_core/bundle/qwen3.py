@@ -90,7 +90,7 @@ def check_qwen3(folder: Path) -> None:
     missing = _missing_files(file_names(folder)) + missing_shards(folder, WEIGHTS)
     if missing:
         raise CheckpointError(
-            f"{folder} is no whole language model, it lacks {listed(missing)}",
+            f"{folder} isn't a complete language model, it lacks {listed(missing)}",
             "get the missing files, or give another model",
         )
 

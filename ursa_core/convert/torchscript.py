@@ -155,7 +155,7 @@ def _views(root: object) -> dict[str, _View]:
             raise TypeError("it holds no modules")
         for key, value in module.items():
             if not isinstance(key, str):
-                raise TypeError("a name in it is no text")
+                raise TypeError("a name in it isn't a text")
             if isinstance(value, _View):
                 found[prefix + key] = value
             elif isinstance(value, dict):
