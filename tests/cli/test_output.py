@@ -65,6 +65,7 @@ def test_table_columns_are_aligned() -> None:
         "long name.mp4   22",
     ]
     assert output.table(("FILE", "DB"), []) == ["FILE  DB"]
+    assert output.table(("A", "N"), [("🦊", 1), ("fox", 22)]) == ["A     N", "🦊    1", "fox  22"]
 
 
 def test_progress_without_terminal_is_lines_now_and_then(
