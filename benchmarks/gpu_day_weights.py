@@ -26,7 +26,7 @@ from pixel_file import restore_pixels
 
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.bundle.subjects import save_subjects
-from ursa_core.encoding.cuts import Cut
+from ursa_core.encoding.cuts import ClipCut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
 from ursa_core.grids import PixelShape
@@ -129,7 +129,7 @@ def tokenize(
     visual, _, digest = load_tokenizer(tokenizer, device)
     sprites = load_sprites(pixels)
     items = find_items(["emoji:train"], NUM_CLIPS, 1, FPS, sprites=sprites)
-    cut, count = Cut(FPS, shape), 0
+    cut, count = ClipCut(FPS, shape), 0
     writer = ShardWriter(out, token_identity(visual, digest), cut.to_json())
     with closing(Tokenizing(visual, cut, writer, num_checked=0).run(items)) as work:
         for _ in work:

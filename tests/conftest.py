@@ -10,7 +10,7 @@ import torch
 
 from ursa_core.bundle.bundle import load_tokenizer, save_bundle, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings
-from ursa_core.encoding.cuts import Cut
+from ursa_core.encoding.cuts import ClipCut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
 from ursa_core.files import part_of
@@ -109,7 +109,7 @@ def generator_recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generator")
     train(TOKENIZER, folder, "tokenizer", "train.steps=1")
     tokenizer, _, digest = load_tokenizer(folder / "tokenizer")
-    cut = Cut(8.0, PixelShape(9, 32, 32))
+    cut = ClipCut(8.0, PixelShape(9, 32, 32))
     writer = ShardWriter(folder / "shards", token_identity(tokenizer, digest))
     items = find_items(["shapes:train"], num=24, seed=3, fps=8.0)
     for _ in Tokenizing(tokenizer, cut, writer, num_checked=0).run(items):

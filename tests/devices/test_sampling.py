@@ -12,7 +12,7 @@ from ursa_core.clips.extend import extend
 from ursa_core.clips.extension import Extension
 from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.clips.round_store import RoundStore
-from ursa_core.encoding.cuts import Cut
+from ursa_core.encoding.cuts import ClipCut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
 from ursa_core.grids import PixelShape
@@ -159,7 +159,9 @@ def test_the_video_tokenizer(tiny_model, device, agree, tmp_path):
         writer = ShardWriter(shards, token_identity(tokenizer, digest))
         items = find_items(["shapes:train"], num=2, seed=3, fps=8.0)
         list(
-            Tokenizing(tokenizer, Cut(8.0, PixelShape(9, 16, 16)), writer, num_checked=0).run(items)
+            Tokenizing(tokenizer, ClipCut(8.0, PixelShape(9, 16, 16)), writer, num_checked=0).run(
+                items
+            )
         )
         found[place] = codes, refined, read_shards(str(shards)).codes([0, 1])
         frames = decode(bundle, found.get(device, found[place])[0])

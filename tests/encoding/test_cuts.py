@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ursa_core.encoding.cuts import Cut, Filters, windows
+from ursa_core.encoding.cuts import ClipCut, windows
+from ursa_core.encoding.options import Filters
 from ursa_core.grids import PixelShape
 
 SHAPE = PixelShape(5, 240, 384)
@@ -18,19 +19,19 @@ def film(count: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("cut", "num_frames", "expected"),
     [
-        (Cut(8.0, SHAPE), 17, [0]),
-        (Cut(8.0, SHAPE, "chunk"), 17, [0, 5, 10]),
-        (Cut(8.0, SHAPE, "chunk"), 4, []),
-        (Cut(8.0, SHAPE, "slide", stride=3), 17, [0, 3, 6, 9, 12]),
-        (Cut(8.0, SHAPE, "slide", stride=7), 17, [0, 7]),
-        (Cut(8.0, SHAPE, "uniform", count=3), 17, [0, 6, 12]),
-        (Cut(8.0, SHAPE, "uniform", count=1), 17, [6]),
-        (Cut(8.0, SHAPE, "uniform", count=9), 7, [0, 1, 2]),
-        (Cut(8.0, SHAPE, "uniform", count=2), 4, []),
+        (ClipCut(8.0, SHAPE), 17, [0]),
+        (ClipCut(8.0, SHAPE, "chunk"), 17, [0, 5, 10]),
+        (ClipCut(8.0, SHAPE, "chunk"), 4, []),
+        (ClipCut(8.0, SHAPE, "slide", stride=3), 17, [0, 3, 6, 9, 12]),
+        (ClipCut(8.0, SHAPE, "slide", stride=7), 17, [0, 7]),
+        (ClipCut(8.0, SHAPE, "uniform", count=3), 17, [0, 6, 12]),
+        (ClipCut(8.0, SHAPE, "uniform", count=1), 17, [6]),
+        (ClipCut(8.0, SHAPE, "uniform", count=9), 7, [0, 1, 2]),
+        (ClipCut(8.0, SHAPE, "uniform", count=2), 4, []),
     ],
 )
 def test_clips_begin_where_they_should_and_are_whole(
-    cut: Cut, num_frames: int, expected: list[int]
+    cut: ClipCut, num_frames: int, expected: list[int]
 ) -> None:
     found = list(windows(iter(film(num_frames)), cut.starts(num_frames), SHAPE.frames))
     assert [start for start, _ in found] == expected
@@ -51,18 +52,18 @@ def test_no_more_frames_are_read_than_a_clip_needs() -> None:
 
 
 def test_names_lead_back_to_their_items() -> None:
-    chunks, head = Cut(8.0, SHAPE, "chunk"), Cut(8.0, SHAPE)
+    chunks, head = ClipCut(8.0, SHAPE, "chunk"), ClipCut(8.0, SHAPE)
     assert chunks.name("clips/a@2.mp4", 10) == "clips/a@2.mp4@10"
     assert chunks.item_of("clips/a@2.mp4@10") == "clips/a@2.mp4"
     assert head.item_of(head.name("clips/a@2.mp4", 0)) == "clips/a@2.mp4"
 
 
 def test_a_file_gets_the_size_nearest_in_aspect_ratio() -> None:
-    cut = Cut(8.0, SHAPE, sizes=((384, 240), (320, 320)))
+    cut = ClipCut(8.0, SHAPE, sizes=((384, 240), (320, 320)))
     assert cut.size_for(1080, 1920) == (240, 384)
     assert cut.size_for(1920, 1080) == (384, 240)
     assert cut.size_for(500, 600) == (320, 320)
-    assert Cut(8.0, SHAPE).size_for(1920, 1080) == (240, 384)
+    assert ClipCut(8.0, SHAPE).size_for(1920, 1080) == (240, 384)
 
 
 def test_filters_name_the_bound_that_was_crossed() -> None:
@@ -85,8 +86,8 @@ def test_filters_name_the_bound_that_was_crossed() -> None:
 
 
 def test_plain_cuts_are_recorded_as_they_always_were() -> None:
-    assert Cut(8.0, SHAPE).to_json() == {"fps": 8.0, "frames": 5, "size": "240x384"}
-    several = Cut(8.0, SHAPE, "slide", 3, sizes=((9, 9),), filters=Filters(min_motion=0.0))
+    assert ClipCut(8.0, SHAPE).to_json() == {"fps": 8.0, "frames": 5, "size": "240x384"}
+    several = ClipCut(8.0, SHAPE, "slide", 3, sizes=((9, 9),), filters=Filters(min_motion=0.0))
     assert several.to_json() == {
         "fps": 8.0,
         "frames": 5,

@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from ursa_core.encoding import encode as tokenizing
-from ursa_core.encoding.cuts import Cut, Filters
+from ursa_core.encoding.cuts import ClipCut
 from ursa_core.encoding.encode import (
     Tokenizing,
     encode_clips,
     measure,
     token_identity,
-    tokenize_clip,
 )
 from ursa_core.encoding.items import find_clip, find_items
+from ursa_core.encoding.options import Filters
 from ursa_core.encoding.report import ItemResult, Quality
+from ursa_core.encoding.run import Encoder, tokenize_clip
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import read_media, resize_and_crop, to_video, write_media
@@ -28,7 +29,7 @@ from ursa_core.tokens.token_files import load_tokens_of
 from ursa_core.tokens.writer import ShardWriter, motion_of
 from ursa_core.worlds.shapes import training_clip
 
-CUT = Cut(8.0, PixelShape(5, 16, 24))
+CUT = ClipCut(8.0, PixelShape(5, 16, 24))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def run(
     inputs: list[str],
     out: Path,
     tokenizer: VideoTokenizer,
-    cut: Cut = CUT,
+    cut: ClipCut = CUT,
     num: int = 4,
     num_checked: int | None = None,
 ) -> list[ItemResult]:
@@ -109,7 +110,7 @@ def test_bad_and_short_files_are_skipped_with_a_reason(
 ) -> None:
     (media / "1.mkv").write_bytes((media / "1.mkv").read_bytes()[:300])
     (media / "a.png").write_bytes(b"")
-    results = run([str(media)], tmp_path / "out", tokenizer, Cut(8.0, PixelShape(9, 16, 16)))
+    results = run([str(media)], tmp_path / "out", tokenizer, ClipCut(8.0, PixelShape(9, 16, 16)))
     assert [r.status for r in results] == ["skipped", "skipped", "skipped", "done"]
     reasons = {r.source: r.reason for r in results}
     assert "6 frames at 8 a second, 9 are needed (take 5 frames" in reasons["media/2.mkv"]
@@ -140,14 +141,14 @@ def test_stopped_run_continues_and_equals_an_unbroken_one(
 @pytest.mark.parametrize(
     ("cut", "starts"),
     [
-        (Cut(8.0, CUT.shape, "chunk"), [0, 5, 10, 15]),
-        (Cut(8.0, CUT.shape, "slide", stride=7), [0, 7, 14]),
-        (Cut(8.0, CUT.shape, "uniform", count=2), [0, 18]),
-        (Cut(4.0, CUT.shape, "chunk"), [0, 5]),
+        (ClipCut(8.0, CUT.shape, "chunk"), [0, 5, 10, 15]),
+        (ClipCut(8.0, CUT.shape, "slide", stride=7), [0, 7, 14]),
+        (ClipCut(8.0, CUT.shape, "uniform", count=2), [0, 18]),
+        (ClipCut(4.0, CUT.shape, "chunk"), [0, 5]),
     ],
 )
 def test_a_film_gives_several_clips(
-    cut: Cut, starts: list[int], tmp_path: Path, tokenizer: VideoTokenizer
+    cut: ClipCut, starts: list[int], tmp_path: Path, tokenizer: VideoTokenizer
 ) -> None:
     frames, _ = training_clip(0, 1, "all", 23, 32, 40)
     write_media(tmp_path / "film.mkv", frames, 8.0)
@@ -176,7 +177,7 @@ def test_whole_films_of_several_sizes_make_several_grids(
     for name, shape in {"wide": (11, 32, 48), "tall": (7, 48, 32), "still": (1, 24, 32)}.items():
         suffix = "png" if shape[0] == 1 else "mkv"
         write_media(folder / f"{name}.{suffix}", training_clip(0, 0, "all", *shape)[0], 8.0)
-    cut = Cut(8.0, CUT.shape, "full", sizes=((24, 16),))
+    cut = ClipCut(8.0, CUT.shape, "full", sizes=((24, 16),))
     results = run([str(folder)], tmp_path / "out", tokenizer, cut)
     assert [result.status for result in results] == ["done"] * 3
     table = read_shards(tmp_path / "out")
@@ -193,7 +194,7 @@ def test_filters_leave_clips_out_and_say_why(
 ) -> None:
     write_media(media / "small.mkv", training_clip(0, 0, "all", 9, 16, 40)[0], 8.0)
     filters = Filters(min_size=20, min_seconds=0.7, min_motion=1e-4)
-    cut = Cut(8.0, CUT.shape, filters=filters)
+    cut = ClipCut(8.0, CUT.shape, filters=filters)
     results = {r.source: r for r in run([str(media)], tmp_path / "out", tokenizer, cut)}
     assert {name: (r.status, r.reason, r.found) for name, r in results.items()} == {
         "media/0.mkv": ("done", "", ""),
@@ -211,7 +212,7 @@ def test_an_interrupted_film_is_begun_again(
     frames, _ = training_clip(0, 1, "all", 25, 16, 24)
     for name in "ab":
         write_media(tmp_path / f"{name}.mkv", frames, 8.0)
-    cut = Cut(8.0, CUT.shape, "chunk")
+    cut = ClipCut(8.0, CUT.shape, "chunk")
     items = find_items([str(tmp_path / f"{name}.mkv") for name in "ab"], 1, 0, 8.0)
     writer = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"))
     measured = 0
@@ -260,14 +261,15 @@ def test_inputs_that_cannot_be(tmp_path: Path, tokenizer: VideoTokenizer) -> Non
         find_items([str(tmp_path / "absent.mp4")], 1, 0, 8.0)
     assert len(find_items(["shapes:train", "shapes:train"], 3, 0, 8.0)) == 3
     with pytest.raises(ShapeError, match="6 frames"):
-        run(["shapes:train"], tmp_path / "out", tokenizer, Cut(8.0, PixelShape(6, 16, 16)))
+        run(["shapes:train"], tmp_path / "out", tokenizer, ClipCut(8.0, PixelShape(6, 16, 16)))
 
 
 def test_one_clip_goes_to_a_token_file_and_back(
     media: Path, tmp_path: Path, tokenizer: VideoTokenizer
 ) -> None:
     path = tmp_path / "clip.safetensors"
-    result = tokenize_clip(find_clip(str(media / "0.mkv"), 0, 8.0), tokenizer, "digest", CUT, path)
+    encoder = Encoder("tiny", tmp_path, tokenizer, "digest", CUT)
+    result = tokenize_clip(find_clip(str(media / "0.mkv"), 0, 8.0), encoder, path)
     assert result.source == "media/0.mkv"
     tokens = load_tokens_of(path, "digest")
     assert tokens.codes.shape == (2, 2, 3)

@@ -10,27 +10,28 @@ from threading import Thread
 import pytest
 import torch
 
-from ursa_core.encoding.items import FileItem, ShapesItem
+from ursa_core.encoding.items import find_items
 from ursa_core.encoding.origins import Made, compare, origin_of
-from ursa_core.encoding.sources import Source
+from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import DataError
 from ursa_core.tokens.shards import TokenIdentity, read_shards, shard_paths
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 
+(DRAWN,) = find_items(["shapes:train"], 1, 0, 8.0)
 IDENTITY = TokenIdentity("ab12", 8, (), 4, 8)
 
 
-def item(path: Path, content: str | None = None, *captions: str) -> FileItem:
+def item(path: Path, content: str | None = None, *captions: str) -> MediaFile:
     if content is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
-    return FileItem(Source(f"{path.parent.name}/{path.name}", path, captions))
+    return MediaFile(f"{path.parent.name}/{path.name}", path, captions)
 
 
-def made(each: FileItem, folder: Path) -> Made:
+def made(each: MediaFile, folder: Path) -> Made:
     origin = origin_of(each, folder)
     assert origin is not None
-    return Made(origin, each.source.captions)
+    return Made(origin, each.captions)
 
 
 def test_content_decides_where_size_or_time_differ(tmp_path: Path) -> None:
@@ -44,27 +45,27 @@ def test_content_decides_where_size_or_time_differ(tmp_path: Path) -> None:
 
     assert state() == (True, False)
     at = recorded.origin.mtime_ns + 10**9
-    os.utime(one.source.path, ns=(at, at))
+    os.utime(one.path, ns=(at, at))
     assert state() == (True, False)
-    one.source.path.write_text("abd")
-    os.utime(one.source.path, ns=(at, at))
+    one.path.write_text("abd")
+    os.utime(one.path, ns=(at, at))
     assert state() == (False, True)
-    one.source.path.write_text("abcd")
+    one.path.write_text("abcd")
     assert state() == (False, True)
 
 
 def test_faulty_captions_and_unreadable_files_change_nothing(tmp_path: Path) -> None:
     one = item(tmp_path / "one.mp4", "abc", "x")
     recorded = made(one, tmp_path)
-    faulty = FileItem(replace(one.source, captions=(), fault=DataError("not UTF-8", "save it")))
+    faulty = replace(one, captions=(), fault=DataError("not UTF-8", "save it"))
     found = compare([faulty], [], [recorded], tmp_path)
     assert (found.done, found.changed, found.gone) == (set(), set(), set())  # it is skipped
-    one.source.path.unlink()
+    one.path.unlink()
     found = compare([item(tmp_path / "one.mp4", None, "y")], [], [recorded], tmp_path)
     assert (found.done, found.changed, found.gone) == ({one.key}, set(), {recorded})
     assert not compare([one], [], [recorded], tmp_path, drop_gone=True).done
     assert origin_of(one, tmp_path) is None
-    assert origin_of(ShapesItem("train", 0, 0), tmp_path) is None
+    assert origin_of(DRAWN, tmp_path) is None
 
 
 def test_moved_files_are_known_once(tmp_path: Path) -> None:
@@ -86,9 +87,7 @@ def test_moved_files_are_known_once(tmp_path: Path) -> None:
 
 def test_names_of_earlier_versions_stand_for_one_file_each(tmp_path: Path) -> None:
     items = [item(tmp_path / side / "v" / "x.mp4") for side in "ab"]
-    found = compare(
-        [*items, ShapesItem("train", 0, 0)], ["v/x.mp4", "shapes:train/0/0"], [], tmp_path
-    )
+    found = compare([*items, DRAWN], ["v/x.mp4", "shapes:train/0/0"], [], tmp_path)
     assert found.done == {items[0].key, "shapes:train/0/0"}
     assert found.num_unchecked == 1
 
@@ -97,7 +96,7 @@ def test_a_part_has_only_its_own_files_made_again(tmp_path: Path) -> None:
     items = [item(tmp_path / f"{k}.mp4", "abc") for k in range(2)]
     recorded = [made(each, tmp_path) for each in items]
     for each in items:
-        each.source.path.write_text("other")
+        each.path.write_text("other")
     found = compare(items, [], recorded, tmp_path, owns=lambda index: index == 1)
     assert (found.done, found.changed) == (set(), {recorded[1]})
 

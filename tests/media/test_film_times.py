@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from small_films import LEVELS, write_film
 
-from ursa_core.encoding.cuts import Cut, Filters
-from ursa_core.encoding.items import Dropped, LoadedClip, find_clip
+from ursa_core.encoding.cuts import ClipCut, Dropped, LoadedClip
+from ursa_core.encoding.items import find_clip
+from ursa_core.encoding.options import Filters
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.grids import PixelShape
 from ursa_core.media import measure_length, open_media, read_media
@@ -61,7 +62,7 @@ def test_time_begins_with_the_first_frame(tmp_path: Path, name: str) -> None:
     path = write_film(tmp_path / name, times=times, codec=codec)
     assert levels_of(path, 12) == LEVELS[::2]
     assert open_media(path, 12).seconds == pytest.approx(2, abs=0.1)
-    cut = Cut(12.0, PixelShape(5, 48, 64), filters=Filters(max_seconds=4))
+    cut = ClipCut(12.0, PixelShape(5, 48, 64), filters=Filters(max_seconds=4))
     assert isinstance(next(find_clip(str(path), 0, 12.0).clips(cut, 4)), LoadedClip)
 
 
@@ -164,7 +165,7 @@ def test_a_claim_of_weeks_makes_no_endless_work(tmp_path: Path, name: str, mode:
         images[0].save(path, save_all=True, append_images=images[1:], duration=655_350)
     else:
         write_film(path, LEVELS[:4], [0, 0.1, 0.2, 14 * 86400], codec="ffv1", pixels="bgr0")
-    cut = Cut(24.0, PixelShape(5, 48, 64), mode, 1, 3)  # type: ignore[arg-type]
+    cut = ClipCut(24.0, PixelShape(5, 48, 64), mode, 1, 3)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"frames? for .* seconds, and so long ones"):
         list(find_clip(str(path), 0, 24.0).clips(cut, 4))
 
@@ -206,7 +207,7 @@ def test_a_rate_stated_by_the_user_comes_before_any_other(tmp_path: Path) -> Non
 
 def test_short_and_long_films_are_left_out_by_their_shown_length(tmp_path: Path) -> None:
     film = write_film(tmp_path / "a.ts")  # which states no length
-    cut = Cut(12.0, PixelShape(5, 48, 64), filters=Filters(min_seconds=2.5))
+    cut = ClipCut(12.0, PixelShape(5, 48, 64), filters=Filters(min_seconds=2.5))
     (dropped,) = find_clip(str(film), 0, 12.0).clips(cut, 4)
     assert isinstance(dropped, Dropped)
     assert dropped.found == "2 s"

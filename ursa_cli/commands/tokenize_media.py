@@ -3,36 +3,110 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli.commands import tokenize_run as run
+from ursa_cli.batch_run import local_device
 from ursa_cli.options import shared as options
-from ursa_cli.options.sampling import check_source_fps
+from ursa_cli.options.records import Choice, spread
 from ursa_cli.terminal import output
-from ursa_core.errors import UsageError
-from ursa_core.parts import launched_shard
+from ursa_core.encoding.options import TokenizeOptions
+from ursa_core.errors import CheckpointError, DataError, UsageError
+from ursa_core.parts import Shard, launched_shard, parse_shard
 
 if TYPE_CHECKING:
-    from ursa_core.encoding.cuts import Filters
-    from ursa_core.worlds.sprites import Sprites
+    from ursa_core.encoding.caption_fit import CaptionFit
+    from ursa_core.encoding.report import ItemResult
+    from ursa_core.encoding.run import Encoder, FolderRun
 
 CLIP_SUFFIX = ".safetensors"
-NUM_SHAPES = 1000
-_CUTTING = "Cutting clips"
-_FILTERS = "Leaving clips out"
-_DRAWN = "Drawn clips"
+MAX_NAMED = 3
+_MODELS = "the model's"
+_CUTTING, _FILTERS, _DRAWN, _RUN = (
+    "Cutting clips",
+    "Leaving clips out",
+    "Drawn clips",
+    options.RUN_PANEL,
+)
 
 
+def _sizes(text: str) -> list[tuple[int, int]]:
+    return [options.parse_size(part) for part in text.split(",")]
+
+
+_CHOICES = {
+    "fps": Choice(_CUTTING, "R", "Frames sampled per second, 0.1 to 1000.", _MODELS),
+    "source_fps": Choice(
+        _CUTTING,
+        "R",
+        "Frames per second of the files, whatever they say; a folder of PNG frames that says "
+        "nothing is taken as 25 per second.",
+    ),
+    "frames": Choice(
+        _CUTTING, "N", "Frames of a clip; 1 + a multiple of the model's temporal stride.", _MODELS
+    ),
+    "sizes": Choice(
+        _CUTTING,
+        "HxW",
+        "Pixels that frames are scaled and cropped to; of several, with commas between, each file "
+        "gets the one nearest in aspect ratio.",
+        _MODELS,
+        name="--size",
+        parser=_sizes,
+    ),
+    "clips": Choice(
+        _CUTTING,
+        None,
+        "Clips of each file: its first frames, clip after clip, a clip from every --stride-th "
+        "frame on, --clips-per-file spread evenly, or all frames as one.",
+    ),
+    "stride": Choice(_CUTTING, "N", "Sampled frames between the starts of --clips slide."),
+    "clips_per_file": Choice(_CUTTING, "N", "Number of --clips uniform, 1 or more."),
+    "min_size": Choice(_FILTERS, "PX", "Leave out files whose shorter side has fewer pixels."),
+    "min_seconds": Choice(_FILTERS, "S", "Leave out shorter films."),
+    "max_seconds": Choice(_FILTERS, "S", "Leave out longer films."),
+    "min_motion": Choice(
+        _FILTERS,
+        "X",
+        "Leave out clips that move less, 0 to 1: the mean change of a pixel from frame to frame, "
+        "as a share of its range.",
+    ),
+    "max_motion": Choice(_FILTERS, "X", "Leave out clips that move more, 0 to 1."),
+    "num": Choice(_DRAWN, "N", "Clips, 1 to 10000000."),
+    "seed": Choice(_DRAWN, "N", "Seed, 0 to 2^63 - 1."),
+    "data": Choice(
+        _DRAWN, "FOLDER", "Figures of emoji:train, as recipes/emoji_data.py prepares them."
+    ),
+    "refine": Choice(
+        _RUN,
+        "N",
+        "Steps that improve the codes through the decoder: 20 give about 1 dB, in some twenty "
+        "times the time.",
+    ),
+    "check": Choice(
+        _RUN,
+        "N",
+        "Clips decoded again for PSNR (dB) and SSIM, from the first on, per process.",
+        "all of files, 16 procedural ones",
+    ),
+    "fresh": Choice(
+        _RUN, None, "Delete the folder's shards and start over; otherwise a stopped run continues."
+    ),
+    "drop_gone": Choice(
+        _RUN, None, "Remove the clips of files that no longer exist from the shards."
+    ),
+}
+
+
+@spread("wanted", TokenizeOptions, _CHOICES)
 def tokenize_media(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
             help="Videos, images, folders of them, a .jsonl or .csv that lists them (- is "
-            "stdin), or "
-            "shapes:train / shapes:heldout, or emoji:train / emoji:heldout with --data.",
+            "stdin), or shapes:train / shapes:heldout, or emoji:train / emoji:heldout with --data.",
             show_default=False,
         ),
     ] = None,
@@ -56,157 +130,13 @@ def tokenize_media(
         ),
     ] = None,
     model: options.Model = options.DEFAULT_MODEL,
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            metavar="R",
-            help="Frames sampled a second, 0.1 to 1000.",
-            show_default="the model's",
-            rich_help_panel=_CUTTING,
-        ),
-    ] = None,
-    source_fps: Annotated[
-        float | None,
-        typer.Option(
-            metavar="R",
-            help="Frames a second that the files have, whatever they say; a folder of PNG frames "
-            "that says nothing is taken as 25 a second.",
-            show_default=False,
-            rich_help_panel=_CUTTING,
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Frames of a clip; 1 + a multiple of the model's temporal stride.",
-            show_default="the model's",
-            rich_help_panel=_CUTTING,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Pixels that frames are scaled and cropped to; of several, with commas between, "
-            "each file gets the one nearest in aspect ratio.",
-            show_default="the model's",
-            rich_help_panel=_CUTTING,
-        ),
-    ] = None,
-    clips: Annotated[
-        Literal["head", "chunk", "slide", "uniform", "full"],
-        typer.Option(
-            help="Of each file: its first frames, clip after clip, a clip from every --stride-th "
-            "frame on, --clips-per-file spread evenly, or all frames as one.",
-            rich_help_panel=_CUTTING,
-        ),
-    ] = "head",
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Sampled frames between the starts of --clips slide, 1 or more.",
-            show_default=False,
-            rich_help_panel=_CUTTING,
-        ),
-    ] = None,
-    clips_per_file: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Number of --clips uniform, 1 or more.",
-            show_default=False,
-            rich_help_panel=_CUTTING,
-        ),
-    ] = None,
-    min_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PX",
-            help="Leave out files whose shorter side has fewer pixels.",
-            show_default=False,
-            rich_help_panel=_FILTERS,
-        ),
-    ] = None,
-    min_seconds: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S",
-            help="Leave out shorter films.",
-            show_default=False,
-            rich_help_panel=_FILTERS,
-        ),
-    ] = None,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S",
-            help="Leave out longer films.",
-            show_default=False,
-            rich_help_panel=_FILTERS,
-        ),
-    ] = None,
-    min_motion: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Leave out clips that move less, 0 to 1: the mean change of a pixel from frame "
-            "to frame, as a share of its range.",
-            show_default=False,
-            rich_help_panel=_FILTERS,
-        ),
-    ] = None,
-    max_motion: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Leave out clips that move more, 0 to 1.",
-            show_default=False,
-            rich_help_panel=_FILTERS,
-        ),
-    ] = None,
-    num: Annotated[
-        int,
-        typer.Option(metavar="N", help="Clips, 1 to 10000000.", rich_help_panel=_DRAWN),
-    ] = NUM_SHAPES,
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", help="Seed, 0 to 2^63 - 1.", rich_help_panel=_DRAWN),
-    ] = 0,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Figures of emoji:train, as recipes/emoji_data.py prepares them.",
-            show_default=False,
-            rich_help_panel=_DRAWN,
-        ),
-    ] = None,
-    refine: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Steps that better the codes through the decoder: 20 give about 1 dB, in some "
-            "twenty times the time.",
-            rich_help_panel=options.RUN_PANEL,
-        ),
-    ] = 0,
-    check: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Clips decoded again for PSNR (dB) and SSIM, from the first on, by each process.",
-            show_default="all of files, 16 procedural ones",
-            rich_help_panel=options.RUN_PANEL,
-        ),
-    ] = None,
+    wanted: TokenizeOptions = TokenizeOptions(),  # noqa: B008  (frozen)
     crf: Annotated[
         int,
         typer.Option(
             metavar="N",
             help="Quality of a decoded mp4, 0 (lossless) to 51.",
-            rich_help_panel=options.RUN_PANEL,
+            rich_help_panel=_RUN,
         ),
     ] = 18,
     shard: Annotated[
@@ -215,26 +145,10 @@ def tokenize_media(
             metavar="I/N",
             help="Take part I, 1 to N, of the files; all parts go into the same folder.",
             show_default="by torchrun",
-            rich_help_panel=options.RUN_PANEL,
+            rich_help_panel=_RUN,
         ),
     ] = None,
     device: options.Device = "auto",
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="Delete the folder's shards and start over; else a stopped run continues.",
-            rich_help_panel=options.RUN_PANEL,
-        ),
-    ] = False,
-    drop_gone: Annotated[
-        bool,
-        typer.Option(
-            "--drop-gone",
-            help="Remove the clips of files that are no longer there from the shards.",
-            rich_help_panel=options.RUN_PANEL,
-        ),
-    ] = False,
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -242,7 +156,7 @@ def tokenize_media(
     """Encode videos and images into codes for training, or decode a clip's codes.
 
     One clip makes a token file, several make a folder of Parquet shards.
-    Captions come from the list, a .txt beside each file, or metadata.jsonl or
+    Captions come from the list, a .txt next to each file, or metadata.jsonl or
     metadata.csv in its folder. Files that can't be read or are too short, or
     whose captions are faulty, are reported and skipped; the exit code is then 1.
 
@@ -254,111 +168,42 @@ def tokenize_media(
     output.configure(as_json=as_json, quiet=quiet)
     if out is None:
         raise UsageError("no output is given", "add -o OUT")
-    options.require(1 <= num <= 10_000_000, "--num", num, "1 to 10000000")
-    options.require(0 <= seed < 2**63, "--seed", seed, "0 to 2^63 - 1")
-    options.require(0 <= refine <= 1000, "--refine", refine, "0 to 1000")
-    options.require(check is None or check >= 0, "--check", check, "0 or more")
+    wanted.refuse(_option)
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
-    options.require(fps is None or 0.1 <= fps <= 1000, "--fps", fps, "0.1 to 1000")
-    check_source_fps(source_fps)
-    in_range = frames is None or 1 <= frames <= 1_000_000
-    options.require(in_range, "--frames", frames, "1 to 1000000")
-    sizes = [] if size is None else [options.parse_size(part) for part in size.split(",")]
     if decode is not None:
-        if inputs or frames is not None or sizes or refine:
+        if inputs or wanted.frames is not None or wanted.sizes or wanted.refine:
             raise UsageError(
                 "--decode takes a token file and no INPUT, --frames, --size or --refine",
                 "as in: ursa tokenize --decode clip.safetensors -o back.mp4",
             )
-        run.decode_clip(decode, out, model, device, fps, crf, force)
+        _decode(decode, out, model, device, wanted.fps, crf, force)
         return
     if not inputs:
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
     if "-" in inputs and launched_shard(os.environ) is not None:
         raise UsageError("several processes can't share standard input", "give a file")
-    filters = _filters(min_size, min_seconds, max_seconds, min_motion, max_motion)
-    _check_clips(clips, frames, stride, clips_per_file)
-    _check_procedural(inputs, clips, sizes, filters)
+    wanted.refuse_inputs(inputs, _option)
+    is_clip = out.suffix == CLIP_SUFFIX
+    if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
+        raise UsageError(f"{out} holds one clip", "give a folder as OUT")
     _check_output(out, inputs, force)
-    sprites = _sprites(inputs, data)
-    if out.suffix == CLIP_SUFFIX:
-        if shard is not None or drop_gone or clips not in ("head", "full"):
-            raise UsageError(f"{out} holds one clip", "give a folder as OUT")
-        encoder = run.load(
-            model, device, fps, frames, sizes, clips, 1, 1, filters, refine, source_fps
-        )
-        run.encode_clip(inputs[0], out, encoder, seed, check, sprites)
-        return
-    part = run.part_of(shard)
-    if fresh and part.count > 1:
+    part = parse_shard(shard) if shard is not None else launched_shard(os.environ) or Shard()
+    if wanted.fresh and part.count > 1 and not is_clip:
         raise UsageError(
             "--fresh would delete what the other processes make",
             f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
         )
-    encoder = run.load(
-        model, device, fps, frames, sizes, clips, stride or 1, clips_per_file or 1, filters, refine,
-        source_fps,
-    )  # fmt: skip
-    run.encode_shards(inputs, out, encoder, num, seed, check, fresh, drop_gone, sprites, part)
+    from ursa_core.encoding.run import load_encoder
+
+    encoder = load_encoder(options.model_folder(model), wanted, local_device(device))
+    if is_clip:
+        _encode_clip(inputs[0], out, encoder, wanted)
+    else:
+        _encode_shards(inputs, out, encoder, wanted, part)
 
 
-def _filters(
-    min_size: int | None,
-    min_seconds: float | None,
-    max_seconds: float | None,
-    min_motion: float | None,
-    max_motion: float | None,
-) -> "Filters":
-    """What is wanted of clips, each bound checked."""
-    from ursa_core.encoding.cuts import Filters
-
-    options.require(min_size is None or min_size >= 1, "--min-size", min_size, "1 or more")
-    for low, high, name, most in (
-        (min_seconds, max_seconds, "seconds", float("inf")),
-        (min_motion, max_motion, "motion", 1.0),
-    ):
-        range_text = "0 or more" if most > 1 else "0 to 1"
-        for bound, value in (("min", low), ("max", high)):
-            is_possible = value is None or 0 <= value <= most
-            options.require(is_possible, f"--{bound}-{name}", value, range_text)
-        if low is not None and high is not None and low > high:
-            raise UsageError(
-                f"nothing has {low:g} to {high:g} of {name}", f"swap the two --m…-{name}"
-            )
-    return Filters(min_size, min_seconds, max_seconds, min_motion, max_motion)
-
-
-def _check_clips(
-    clips: str, frames: int | None, stride: int | None, clips_per_file: int | None
-) -> None:
-    """Refuse numbers that the way of cutting doesn't take, or lacks."""
-    if clips == "full" and frames is not None:
-        raise UsageError("--clips full takes all frames, and no --frames", "leave one of them out")
-    for option, value, of in (
-        ("--stride", stride, "slide"),
-        ("--clips-per-file", clips_per_file, "uniform"),
-    ):
-        in_range = value is None or 1 <= value <= 1_000_000
-        options.require(in_range, option, value, "1 to 1000000")
-        if value is None and clips == of:
-            raise UsageError(f"--clips {of} needs {option}", f"add {option} N")
-        if value is not None and clips != of:
-            raise UsageError(f"{option} is for --clips {of}", f"leave it out, or add --clips {of}")
-
-
-def _check_procedural(
-    inputs: Sequence[str], clips: str, sizes: Sequence[tuple[int, int]], filters: "Filters"
-) -> None:
-    """Refuse to cut, size or measure in several ways what is drawn at one length and size."""
-    drawn = next((g for g in inputs if g.startswith(("shapes:", "emoji:"))), None)
-    if drawn is None:
-        return
-    bounds = (filters.min_size, filters.min_seconds, filters.max_seconds)
-    if clips != "head" or len(sizes) > 1 or any(bound is not None for bound in bounds):
-        raise UsageError(
-            f"the clips of {drawn} are drawn at one length and size",
-            "leave out --clips, --min-size, --min-seconds, --max-seconds and further sizes",
-        )
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
@@ -384,12 +229,143 @@ def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
     check_folder_of(out)
 
 
-def _sprites(inputs: Sequence[str], data: Path | None) -> "Sprites | None":
-    """The figures of ``--data``, where an input draws them."""
-    if data is None:
-        return None
-    if not any(given.startswith("emoji:") for given in inputs):
-        raise UsageError("--data is for the emoji", "add the input emoji:train, or leave it out")
+def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOptions) -> None:
+    """Encode one clip into a token file, and report."""
+    from ursa_core.encoding.items import find_clip
+    from ursa_core.encoding.report import summary
+    from ursa_core.encoding.run import fit_captions, tokenize_clip
     from ursa_core.worlds.sprites import load_sprites
 
-    return load_sprites(data)
+    sprites = load_sprites(wanted.data) if wanted.data is not None else None
+    item = find_clip(given, wanted.seed, encoder.cut.fps, sprites)
+    try:
+        _warn_of_captions(fit_captions([item], encoder), encoder.model)
+    except CheckpointError as error:
+        _warn_of_captions(error, encoder.model)
+    result = tokenize_clip(item, encoder, out, wanted.check != 0)
+    for note in result.notes:
+        output.warn(note)
+    counts = {"num_uncaptioned": 0, **summary([result])}
+    _report([result], out, {"files": [out], "report": None, **encoder.to_json(), **counts})
+
+
+def _encode_shards(
+    inputs: Sequence[str], out: Path, encoder: "Encoder", wanted: TokenizeOptions, part: Shard
+) -> None:
+    """Encode a part of the inputs' clips into shards, and report."""
+    from ursa_core.encoding.run import tokenizing
+
+    with tokenizing(inputs, out, encoder, wanted, part) as run:
+        _describe(run, out, wanted.drop_gone)
+        try:
+            with output.progress(len(run.items), "tokenize") as advance:
+                for _, results in run:
+                    if results[0].status == "skipped":
+                        output.warn(f"skipped: {results[0].reason}")
+                    advance(1)
+        except KeyboardInterrupt:
+            run.iteration.close()
+            output.note(f"stopped; {run.writer.num_clips} clips are in {out}, the same command"
+                        " goes on")  # fmt: skip
+            raise
+    found = run.summary()
+    if found["num_uncaptioned"]:
+        output.note(f"clips without a caption: {found['num_uncaptioned']}")
+    if run.num_added:
+        output.note(f"shards that other processes added meanwhile: {run.num_added}")
+    files = {"files": run.shards, "report": run.report.path}
+    _report(run.results, out, {**files, **encoder.to_json(), **found})
+
+
+def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:
+    """Print what was found before anything is encoded."""
+    found = run.found.to_json(out)
+    gone = "gone, their clips dropped"
+    if not drop_gone:
+        gone = f"gone, their clips stay in {out} without --drop-gone"
+    for what, paths in (
+        ("given twice, taken once", run.repeats),
+        ("left out, as no media of a known suffix or unreadable", run.left_out),
+        ("changed, made again", found["changed"]),
+        (gone, found["gone"]),
+    ):
+        if paths:
+            output.note(f"{what}: {_named(paths)}")
+    _warn_of_captions(run.fit, run.encoder.model)
+    if run.found.num_unchecked:
+        output.note(
+            f"kept without knowing whether their files have changed: the clips of"
+            f" {run.found.num_unchecked} files, made by an earlier version; --fresh makes all again"
+        )
+
+
+def _named(paths: Sequence[str | Path]) -> str:
+    """The first few of many paths, sorted, whatever bytes their names hold."""
+    shown = [os.fsencode(path).decode(errors="backslashreplace") for path in sorted(paths)]
+    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+    return f"{', '.join(shown[:MAX_NAMED])}{more}"
+
+
+def _warn_of_captions(fit: "CaptionFit | CheckpointError | None", model: str) -> None:
+    """Warn of captions that the model can't take."""
+    if isinstance(fit, CheckpointError):
+        output.note(f"the length of captions isn't checked: {fit.message}")
+    elif fit is not None:
+        for text in fit.warnings(model):
+            output.warn(text)
+
+
+def _report(results: Sequence["ItemResult"], out: Path, payload: dict[str, Any]) -> None:
+    """Print the results of the clips; a DataError at the end says if some were skipped."""
+    dropped = ", ".join(f"{count} {reason}" for reason, count in payload["dropped"].items())
+    if dropped:
+        output.note(f"left out: {dropped}; {payload['report']} names them")
+    rows = [(r.source, r.quality.psnr, r.quality.ssim) for r in results if r.quality is not None]
+    if len(rows) > 1:
+        rows.append((f"mean of {len(rows)}", payload["psnr"], payload["ssim"]))
+    cells = [(name, f"{psnr:.2f}", f"{ssim:.4f}") for name, psnr, ssim in rows]
+    lines = output.table(("CLIP", "PSNR dB", "SSIM"), cells) if cells else []
+    if payload["num_done"] or payload["num_kept"]:
+        lines.append(str(out))
+    paths = [out] if payload["files"] else []
+    output.data({"output": out, **payload}, lines=lines, paths=paths)
+    if payload["num_skipped"]:
+        raise DataError(
+            f"{payload['num_skipped']} of {len(results)} clips were skipped",
+            "the warnings say why; the same command tries these again",
+        )
+    if results and not payload["files"]:
+        raise DataError(
+            f"all {payload['num_dropped']} clips were left out", "allow more: the report says why"
+        )
+
+
+def _decode(
+    tokens_path: Path,
+    out: Path,
+    model: str,
+    device: str,
+    fps: float | None,
+    crf: int,
+    force: bool,
+) -> None:
+    """Turn a token file back into a video, and report."""
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.bundle.hub import name_of
+    from ursa_core.devices import pick_device
+    from ursa_core.grids import LatentGrid
+    from ursa_core.media import check_output, write_media
+    from ursa_core.tokenizers.visual import decode_frames
+    from ursa_core.tokens.token_files import load_tokens_of
+
+    check_output(out, force, fps=fps)
+    folder = options.model_folder(model)
+    tokenizer, _, digest = load_tokenizer(folder, pick_device(device))
+    tokens = load_tokens_of(tokens_path, digest)
+    shape = tokenizer.strides.pixels(LatentGrid(*tokens.codes.shape))
+    rate = fps or tokens.fps
+    check_output(out, force, shape, rate)
+    metadata = {**tokens.metadata, "fps": rate}
+    write_media(out, decode_frames(tokenizer, tokens.codes), rate, metadata, crf)
+    about = {"model": name_of(folder, exact=True), "tokenizer": digest, **vars(shape), "fps": rate}
+    output.data({"output": str(out), **about}, paths=[out])

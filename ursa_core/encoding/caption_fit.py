@@ -1,4 +1,4 @@
-"""Whether a text tokenizer takes captions whole: how many are cut, or hold unknown words."""
+"""Whether a text tokenizer takes captions whole: how many are cut, or have unknown words."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -8,9 +8,11 @@ from itertools import islice
 from ursa_core.tokenizers.text import TextTokenizer
 
 MAX_MEASURED = 100_000
-"""Captions that are looked at: some seconds of work; the shares of more are hardly other ones."""
+"""Number of captions that are examined, in some seconds; more would hardly change the shares."""
 _AT_ONCE = 1000
 _MAX_WORDS = 20
+_MAX_WORDS_SHOWN = 8
+_MAX_CHARACTERS_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,10 @@ class CaptionFit:
 
     Attributes:
         length: Number of tokens that it reads of a prompt.
-        num: Number of captions looked at.
-        num_cut: Number of those that are longer.
-        example: The first longer one.
-        lost: What is cut off of it.
+        num: Number of captions examined.
+        num_cut: Number of longer captions.
+        example: The first longer caption.
+        lost: The part of it that is cut off.
         num_unknown: Number of captions with words that the vocabulary lacks.
         unknown: Most frequent of these words.
     """
@@ -35,6 +37,36 @@ class CaptionFit:
     num_unknown: int
     unknown: tuple[str, ...]
 
+    def warnings(self, model: str = "the model") -> list[str]:
+        """What to warn a user of, if anything."""
+        found = []
+        if self.num_cut:
+            found.append(
+                f"{self._share(self.num_cut)} are longer than the {self.length} tokens that {model}"
+                f' reads: of "{_start(self.example)}" this is cut off: "{_start(self.lost)}"'
+            )
+        if self.num_unknown:
+            words = [_visible(word) for word in self.unknown[:_MAX_WORDS_SHOWN]]
+            more = ", …" if len(self.unknown) > len(words) else ""
+            found.append(
+                f"{self._share(self.num_unknown)} hold words that {model} doesn't know:"
+                f" {', '.join(words)}{more}"
+            )
+        return found
+
+    def _share(self, count: int) -> str:
+        return f"{count:,} of {self.num:,} captions ({100 * count / self.num:.3g} %)"
+
+
+def _start(text: str) -> str:
+    text = _visible(text)
+    return text if len(text) <= _MAX_CHARACTERS_SHOWN else f"{text[:_MAX_CHARACTERS_SHOWN]} …"
+
+
+def _visible(text: str) -> str:
+    """The text, with the characters escaped that can't be seen."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
 
 def measure_captions(
     tokenizer: TextTokenizer,
@@ -44,9 +76,9 @@ def measure_captions(
     """What a text tokenizer loses of the first ``MAX_MEASURED`` captions.
 
     Args:
-        tokenizer: Of the prompts.
-        captions: As data has them.
-        to_prompt: What the model reads of a caption, as one with a motion score before it.
+        tokenizer: Text tokenizer of the prompts.
+        captions: Captions as data has them.
+        to_prompt: Prompt of a caption, such as one with a motion score before it.
     """
     num = num_cut = num_unknown = 0
     example = lost = ""

@@ -1,76 +1,66 @@
-"""Which clips are cut out of a film, and which of them are wanted."""
+"""Which clips are cut out of a film."""
 
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from ursa_core.grids import PixelShape
+from ursa_core.encoding.options import Filters, Mode
+from ursa_core.grids import PixelShape, Strides
 from ursa_core.media import Frames
-
-Mode = Literal["head", "chunk", "slide", "uniform", "full"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+from ursa_core.tokens.writer import motion_of
 
 
 @dataclass(frozen=True)
-class Filters:
-    """What clips have to be like; None asks for nothing.
+class LoadedClip:
+    """A clip that was cut.
 
     Attributes:
-        min_size: pixels of the shorter side of the file's frames.
-        min_seconds: length of the file.
-        max_seconds: length of the file.
-        min_motion: of the cut clip, in [0, 1].
-        max_motion: of the cut clip, in [0, 1].
+        frames: Frames, uint8 (F, H, W, 3).
+        captions: Captions of the file.
+        name: Name in shards and reports.
+        notes: What was assumed of the file, for the user to know.
     """
 
-    min_size: int | None = None
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    min_motion: float | None = None
-    max_motion: float | None = None
+    frames: Frames
+    captions: tuple[str, ...]
+    name: str
+    notes: tuple[str, ...] = ()
 
-    def of_size(self, height: int, width: int) -> str:
-        """Why frames of this size aren't wanted; empty if they are."""
-        if self.min_size is not None and min(height, width) < self.min_size:
-            return f"smaller than {self.min_size} pixels"
-        return ""
-
-    def of_length(self, seconds: float) -> str:
-        """Why a file of this length isn't wanted; empty if it is."""
-        if self.min_seconds is not None and seconds < self.min_seconds:
-            return f"shorter than {self.min_seconds:g} s"
-        if self.max_seconds is not None and seconds > self.max_seconds:
-            return f"longer than {self.max_seconds:g} s"
-        return ""
-
-    def of_motion(self, motion: float) -> str:
-        """Why a clip that moves so much isn't wanted; empty if it is."""
-        if self.min_motion is not None and motion < self.min_motion:
-            return f"motion below {self.min_motion:g}"
-        if self.max_motion is not None and motion > self.max_motion:
-            return f"motion above {self.max_motion:g}"
-        return ""
+    @cached_property
+    def motion(self) -> float:
+        """Motion score, see :func:`ursa_core.tokens.writer.motion_of`."""
+        return motion_of(self.frames)
 
 
 @dataclass(frozen=True)
-class Cut:
+class Dropped:
+    """A clip or file that a filter leaves out: its name, which filter, and what it found."""
+
+    name: str
+    reason: str
+    found: str
+
+
+@dataclass(frozen=True)
+class ClipCut:
     """How clips are cut out of what they come from.
 
     Attributes:
-        fps: frames sampled a second.
-        shape: frames of a clip, and the size they are scaled and cropped to.
+        fps: Frames sampled per second.
+        shape: Frames per clip, and the size that they are scaled and cropped to.
         mode: ``head``, the first frames; ``chunk``, clip after clip; ``slide``, a clip from every
             ``stride``-th frame on; ``uniform``, ``count`` clips spread evenly, whose frames may
             overlap; ``full``, all frames but those at the end that don't fit the strides.
-        stride: frames from one clip's start to the next one's.
-        count: clips of a file, fewer where it has fewer frames.
-        sizes: (height, width) that a file may get besides, the one nearest in aspect ratio.
-        filters: what is wanted.
-        source_fps: frames a second that files are taken to have, whatever they state.
+        stride: Frames from one clip's start to the next one's.
+        count: Clips per file, fewer where it has fewer frames.
+        sizes: Further sizes (height, width); a file gets the one nearest in aspect ratio.
+        filters: Bounds outside which clips are left out.
+        source_fps: Frames per second that files are taken to have, whatever they state.
     """
 
     fps: float
@@ -79,13 +69,18 @@ class Cut:
     stride: int = 1
     count: int = 1
     sizes: tuple[tuple[int, int], ...] = ()
-    filters: Filters = Filters()
+    filters: Filters = Filters()  # noqa: RUF009  (frozen)
     source_fps: float | None = None
 
     @property
     def takes_several(self) -> bool:
-        """Whether a file may give several clips, which are called ``NAME@FRAME`` then."""
+        """Whether a file may give several clips, which are then called ``NAME@FRAME``."""
         return self.mode in ("chunk", "slide", "uniform")
+
+    def check(self, strides: Strides) -> None:
+        """Raise ShapeError where frames or a size don't fit a tokenizer's strides."""
+        for height, width in self.all_sizes:
+            strides.grid(PixelShape(self.shape.frames, height, width))
 
     @property
     def all_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -93,7 +88,7 @@ class Cut:
         return ((self.shape.height, self.shape.width), *self.sizes)
 
     def size_for(self, height: int, width: int) -> tuple[int, int]:
-        """The size that frames of this size get: of all, the nearest in aspect ratio."""
+        """Of all sizes the nearest in aspect ratio to frames of this size."""
 
         def distance(size: tuple[int, int]) -> float:
             return abs(float(np.log(size[0] / size[1] * width / height)))
@@ -101,18 +96,18 @@ class Cut:
         return min(self.all_sizes, key=distance)
 
     def name(self, item: str, start: int) -> str:
-        """What the clip of an item that begins with frame ``start`` is called."""
+        """Name of the clip of an item that begins with frame ``start``."""
         return f"{item}@{start}" if self.takes_several else item
 
     def item_of(self, clip: str) -> str:
-        """The item of a clip's name."""
+        """Name of the item that a clip comes from."""
         return clip.rpartition("@")[0] if self.takes_several else clip
 
     def starts(self, num_frames: int | None = None) -> Iterable[int]:
-        """First frames of the clips, ascending; endless where a film's end ends them.
+        """First frames of the clips, ascending; endless where the end of the film ends them.
 
         Args:
-            num_frames: of the film, needed where ``mode`` is ``uniform``.
+            num_frames: Length of the film, needed where ``mode`` is ``uniform``.
         """
         if self.mode == "chunk":
             return itertools.count(0, self.shape.frames)
@@ -127,7 +122,7 @@ class Cut:
         return [0]
 
     def to_json(self) -> dict[str, Any]:
-        """What shards record of it: what differs from the first frames of all files."""
+        """Options as shards record them."""
         sizes = ",".join(f"{height}x{width}" for height, width in self.all_sizes)
         frames = None if self.mode == "full" else self.shape.frames
         record: dict[str, Any] = {"fps": self.fps, "frames": frames, "size": sizes}
@@ -139,8 +134,8 @@ class Cut:
             record["stride"] = self.stride
         if self.mode == "uniform":
             record["count"] = self.count
-        wanted = {name: value for name, value in vars(self.filters).items() if value is not None}
-        return record | wanted
+        bounds = {name: value for name, value in vars(self.filters).items() if value is not None}
+        return record | bounds
 
 
 def windows(
@@ -151,9 +146,9 @@ def windows(
     No more than ``length`` frames are held.
 
     Args:
-        frames: one by one, each (H, W, 3).
-        starts: first frames, ascending.
-        length: frames of a clip.
+        frames: Frames one by one, each (H, W, 3).
+        starts: First frames, ascending.
+        length: Frames per clip.
     """
     held: deque[Frames] = deque()
     begin = 0

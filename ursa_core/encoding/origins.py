@@ -1,7 +1,7 @@
-"""Files that clips of shards were made of: whether they are still there, and the same.
+"""Files that clips of shards were made of: whether they still exist, unchanged.
 
-A shard records of each clip's file its path, size, time and digest, besides the captions. A later
-run compares them: equal size and time are taken for the same content, else the digest decides.
+A shard records path, size, time and digest of each clip's file, and its captions. A later run
+compares them: equal size and time count as the same content, otherwise the digest decides.
 """
 
 import os
@@ -9,8 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ursa_core.encoding.items import FileItem, Item
+from ursa_core.encoding.items import Item
+from ursa_core.encoding.sources import MediaFile
 from ursa_core.files import digest_of
 from ursa_core.tokens.writer import Made, Origin
 
@@ -21,11 +23,12 @@ class Comparison:
 
     Attributes:
         done: Keys of the items that need no work.
-        changed: What the files of the run's part and their captions no longer are.
-        gone: What files that are no longer there have left in the shards.
-        stale: What is to be removed from the shards: what has changed, and what is gone if asked.
-        num_unchecked: Number of files that were taken as done by their names, since shards of
-            earlier versions say nothing else of them.
+        changed: Recorded files and captions of the run's part that have changed since.
+        gone: Recorded files that no longer exist.
+        stale: Clips to be removed from the shards: those of changed files, and of gone ones if
+            asked.
+        num_unchecked: Number of files that count as done by their names, since shards of earlier
+            versions record nothing else.
     """
 
     done: set[str] = field(default_factory=set)
@@ -34,18 +37,25 @@ class Comparison:
     stale: set[Made] = field(default_factory=set)
     num_unchecked: int = 0
 
+    def to_json(self, folder: Path) -> dict[str, Any]:
+        """Absolute paths of changed and gone files, as reports show them."""
+        files = {
+            name: sorted({str(located(folder.resolve(), each.origin.path)) for each in made})
+            for name, made in (("changed", self.changed), ("gone", self.gone))
+        }
+        return {**files, "num_unchecked": self.num_unchecked}
+
 
 def origin_of(item: Item, folder: Path) -> Origin | None:
-    """The file of an item as it is now, for shards in ``folder``; None without a readable file.
+    """The present state of an item's file, for shards in ``folder``; None without a readable file.
 
-    To be called before the file is read for its frames: if it changes in between, the next run
-    finds it changed.
+    Call it before the frames are read: if the file changes in between, the next run notices.
     """
-    if not isinstance(item, FileItem):
+    if not isinstance(item, MediaFile):
         return None
     try:
-        size, mtime_ns = _size_and_time(item.source.path)
-        digest = digest_of(item.source.path)
+        size, mtime_ns = _size_and_time(item.path)
+        digest = digest_of(item.path)
     except OSError:
         return None  # reading its frames reports the reason
     return Origin(recorded_path(item, folder.resolve()), size, mtime_ns, digest)
@@ -59,18 +69,17 @@ def compare(
     owns: Callable[[int], bool] = lambda _: True,
     drop_gone: bool = False,
 ) -> Comparison:
-    """Compare the items of a run with what shards and reports say.
+    """Compare the items of a run with what shards and reports record.
 
-    A file that isn't known by its path counts as one that has moved, if a file of the same name
-    and content is gone from where it was.
+    A file at an unknown path counts as moved if a file of the same name and content is gone.
 
     Args:
         items: All items of the run, those of other parts too.
         names: Items that are recorded without a file.
-        made: All else that is recorded.
+        made: Recorded files and captions.
         folder: Folder of the shards.
         owns: Whether the item of a number belongs to the part of this process.
-        drop_gone: Whether what is gone is to be removed.
+        drop_gone: Whether clips of gone files are stale.
     """
     found, folder = Comparison(), folder.resolve()
     known: defaultdict[str, list[Made]] = defaultdict(list)
@@ -82,11 +91,11 @@ def compare(
         moved[Path(path).name].append(path)
     unclaimed = set(names)
     for index, item in enumerate(items):
-        if not isinstance(item, FileItem):
+        if not isinstance(item, MediaFile):
             if item.name in names:
                 found.done.add(item.key)
             continue
-        file, path = item.source.path, recorded_path(item, folder)
+        file, path = item.path, recorded_path(item, folder)
         if path not in known:
             others = moved[file.name]
             if others and file.exists():
@@ -95,8 +104,8 @@ def compare(
                 others.remove(path)
                 gone.discard(path)
         versions = known.get(path, [])
-        if item.source.fault is not None:
-            continue  # it is skipped with that reason, and what is there stays
+        if item.fault is not None:
+            continue  # it is skipped with that reason, and its clips stay
         if path in gone:
             if not drop_gone or any(each.captions is None for each in versions):
                 found.done.add(item.key)
@@ -104,7 +113,7 @@ def compare(
             same = {
                 each
                 for each in versions
-                if each.captions in (None, item.source.captions) and _is_same([each], file)
+                if each.captions in (None, item.captions) and _is_same([each], file)
             }
             if same:
                 found.done.add(item.key)
@@ -121,12 +130,12 @@ def compare(
 
 
 def located(folder: Path, path: str) -> Path:
-    """Absolute path of a file that shards in ``folder``, links resolved, record."""
+    """Absolute path of a file that shards in ``folder`` (links resolved) record."""
     return Path(os.path.normpath(folder / path))
 
 
 def _is_same(versions: Sequence[Made], file: Path) -> bool:
-    """Whether a file has the content of one of the versions; also if it can't be read."""
+    """Whether a file has the content of one of the versions; True if it can't be read."""
     try:
         size, mtime_ns = _size_and_time(file)
         origins = [each.origin for each in versions if each.origin.size == size]
@@ -134,16 +143,16 @@ def _is_same(versions: Sequence[Made], file: Path) -> bool:
             return True
         return bool(origins) and digest_of(file) in {origin.digest for origin in origins}
     except OSError:
-        return True  # the file is there: nothing says that it has changed
+        return True  # the file exists: nothing says that it has changed
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    """Number of bytes and time of the last change, of a folder those of its files together."""
+    """Bytes and latest change of a file, or of a folder's files together."""
     files = list(path.iterdir()) if path.is_dir() else [path]
     about = [file.stat() for file in files]
     return sum(each.st_size for each in about), max((each.st_mtime_ns for each in about), default=0)
 
 
 def recorded_path(item: Item, folder: Path) -> str:
-    """Path by which shards in ``folder``, links resolved, record the file of an item."""
+    """Path of an item's file as shards in ``folder`` (links resolved) record it."""
     return os.path.relpath(item.key, folder)

@@ -1,15 +1,16 @@
-"""What became of the clips of ``ursa tokenize``: JSON lines beside the shards.
+"""Results of tokenizing: JSON lines next to the shards.
 
-``report.jsonl``, or a ``report-i-of-n.jsonl`` a process, begins with the settings and has a line
+``report.jsonl``, or a ``report-i-of-n.jsonl`` per process, begins with the settings and has a line
 for each clip that was dropped, skipped or measured. From it a continued run knows which items a
 filter left nothing of.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
 from ursa_core.parts import Shard
@@ -17,6 +18,7 @@ from ursa_core.tokens.shards import shard_paths
 from ursa_core.tokens.writer import Made, Origin, check_settings
 
 STEM = "report"
+Status = Literal["done", "kept", "skipped", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -29,52 +31,66 @@ class Quality:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of one clip, or of an item that gave none.
+    """Result of one clip, or of an item that gave none.
 
     Attributes:
-        source: its name.
+        source: Name of the clip.
         status: ``done``; ``kept`` from an earlier run; ``skipped``, for a fault; ``dropped``, by a
             filter.
-        reason: why it was skipped or dropped.
-        found: what the filter found.
-        quality: of the round trip, where it was measured.
+        reason: Why it was skipped or dropped.
+        found: Value that the filter found.
+        quality: Quality of the round trip, where it was measured.
         origin: File of a clip that was dropped.
+        notes: What was assumed of the file.
     """
 
     source: str
-    status: Literal["done", "kept", "skipped", "dropped"]
+    status: Status
     reason: str = ""
     found: str = ""
     quality: Quality | None = None
     origin: Origin | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As reports show it."""
-        quality = asdict(self.quality) if self.quality else {"psnr": None, "ssim": None}
-        return {
-            "source": self.source,
-            "status": self.status,
-            "reason": self.reason,
-            "found": self.found,
-            **quality,
-        }
+        """The result as reports show it."""
+        about = {name: getattr(self, name) for name in ("source", "status", "reason", "found")}
+        return about | (asdict(self.quality) if self.quality else {"psnr": None, "ssim": None})
 
 
-class Report(PartFile):
-    """The report of one process; while it is open, no other one does the same part.
+def summary(results: Sequence[ItemResult]) -> dict[str, Any]:
+    """Number of clips per status and filter, mean quality, and the clips that have a report."""
+    counts = Counter(result.status for result in results)
+    dropped = Counter(result.reason for result in results if result.status == "dropped")
+    measured = [result.quality for result in results if result.quality]
+    psnr, ssim = (
+        sum(getattr(each, name) for each in measured) / len(measured) if measured else None
+        for name in ("psnr", "ssim")
+    )
+    return {
+        **{f"num_{name}": counts[name] for name in get_args(Status)},
+        "dropped": dict(dropped.most_common()),
+        "psnr": psnr,
+        "ssim": ssim,
+        "items": [result.to_json() for result in results if result.quality or result.reason],
+    }
+
+
+class TokenizeReport(PartFile):
+    """The report of one process; while it is open, no other process does the same part.
 
     Args:
-        folder: of the shards.
-        settings: that all shards have.
-        shard: the part that the process does.
+        folder: Folder of the shards.
+        settings: Settings that all shards have.
+        shard: Part that the process does.
 
     Attributes:
         dropped: Files that a filter left nothing of, according to all reports.
         dropped_names: Names of such items for which no file is recorded.
 
     Raises:
-        DataError: it can't be written, or an earlier one has other settings.
-        UsageError: another process is at work on the part.
+        DataError: It can't be written, or an earlier one has other settings.
+        UsageError: Another process is at work on the part.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], shard: Shard) -> None:
@@ -102,24 +118,24 @@ class Report(PartFile):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close it; a report of nothing on no shards goes."""
-        is_there = self.path.exists()  # unless somebody deleted the folder meanwhile
-        if is_there and self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder):
+        """Close the file, and delete it if there is nothing in it and no shard next to it."""
+        exists = self.path.exists()  # somebody may have deleted the folder
+        if exists and self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder):
             self.path.unlink(missing_ok=True)
         super().__exit__(kind, error, trace)
 
     def add(self, item: str, results: Sequence[ItemResult]) -> None:
-        """Tell of an item's clips.
+        """Report an item's clips.
 
         Raises:
-            DataError: the report can't be written.
+            DataError: The report can't be written.
         """
-        told = [result for result in results if result.reason or result.quality]
-        rows = [result.to_json() for result in told]
+        shown = [result for result in results if result.reason or result.quality]
+        rows = [result.to_json() for result in shown]
         if rows and all(result.status == "dropped" for result in results):
             rows[-1]["nothing_of"] = item
-            if told[-1].origin:
-                rows[-1]["origin"] = asdict(told[-1].origin)
+            if shown[-1].origin:
+                rows[-1]["origin"] = asdict(shown[-1].origin)
         if rows:
             self.append_rows(*rows, sync=False)
 

@@ -1,9 +1,13 @@
 """Media files to tokenize, each with its captions, in an order that never changes."""
 
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from ursa_core.encoding.captions import (
     MANIFEST_SUFFIXES,
@@ -13,7 +17,9 @@ from ursa_core.encoding.captions import (
     read_manifest,
     read_metadata,
 )
+from ursa_core.encoding.cuts import ClipCut, Dropped, LoadedClip, windows
 from ursa_core.errors import DataError
+from ursa_core.media import Frames, OpenMedia, measure_length, open_media, resize_and_crop
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv"}
@@ -26,94 +32,168 @@ MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
-class Source:
-    """One media file.
+class MediaFile:
+    """A media file, which gives clips.
 
     Attributes:
-        name: what the file is called in shards and reports: its folder and its place in it;
-            files in folders of one name may share it.
-        path: where it is, as the input was given.
-        captions: its captions, none where nothing was found.
-        fault: what is wrong with its captions; it isn't to be tokenized without them.
+        name: Name in shards and reports: its folder and its place in it; files in folders of one
+            name may share it.
+        path: Place, as the input was given.
+        captions: Captions, none where nothing was found.
+        fault: What is wrong with its captions; without them it isn't tokenized.
     """
 
     name: str
     path: Path
-    captions: tuple[str, ...]
+    captions: tuple[str, ...] = ()
     fault: DataError | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Absolute path of the file, links among its folders resolved."""
+        return str(_resolved(self.path))
+
+    def clips(self, cut: ClipCut, temporal_stride: int) -> Iterator[LoadedClip | Dropped]:
+        """The clips of the file at the rate of the cut, read as they are asked for.
+
+        Raises:
+            DataError: The file or its captions can't be read, or it is shorter than a clip.
+        """
+        if self.fault:
+            raise self.fault
+        media = open_media(self.path, cut.fps, cut.source_fps)
+        reason, found = self._of_wrong_length(cut, media)
+        if not reason:
+            first = next(media.frames)
+            height, width = first.shape[:2]
+            reason, found = cut.filters.of_size(height, width), f"{height}x{width}"
+        if reason:
+            yield Dropped(self.name, reason, found)
+            return
+        size = cut.size_for(height, width)
+        num_read = 0
+
+        def resized() -> Iterator[Frames]:
+            nonlocal num_read
+            before, made = None, first
+            for num_read, frame in enumerate(itertools.chain([first], media.frames), 1):  # noqa: B007
+                if frame is not before:  # a frame that is held comes several times
+                    before, made = frame, resize_and_crop(frame[None], *size)[0]
+                yield made
+
+        if cut.mode == "full":
+            frames = np.stack(list(resized()))
+            fitting = (len(frames) - 1) // temporal_stride * temporal_stride + 1
+            yield LoadedClip(frames[:fitting], self.captions, self.name, media.notes)
+            return
+        counted = self._length(cut)[0] if cut.mode == "uniform" else None
+        is_empty = True
+        for start, frames in windows(resized(), cut.starts(counted), cut.shape.frames):
+            is_empty = False
+            yield LoadedClip(frames, self.captions, cut.name(self.name, start), media.notes)
+        if is_empty:
+            raise self._too_short(cut, temporal_stride, num_read, media.is_still)
+
+    def _of_wrong_length(self, cut: ClipCut, media: OpenMedia) -> tuple[str, str]:
+        """Why the file is left out, empty if it isn't, and its length."""
+        filters = cut.filters
+        if media.is_still or filters.min_seconds is filters.max_seconds is None:
+            return "", ""
+        seconds = self._length(cut)[1] if media.seconds is None else media.seconds
+        return filters.of_length(seconds), f"{seconds:.4g} s"
+
+    def _length(self, cut: ClipCut) -> tuple[int, float]:
+        """Sampled frames and seconds, found by reading the whole file."""
+        return measure_length(self.path, cut.fps, cut.source_fps)
+
+    def _too_short(self, cut: ClipCut, stride: int, found: int, is_still: bool) -> DataError:
+        wanted = cut.shape.frames
+        if is_still:
+            return DataError(
+                f"{self.path} is a still image, {wanted} frames are needed",
+                "take 1 frame, or give a film",
+            )
+        fits = (found - 1) // stride * stride + 1
+        return DataError(
+            f"{self.path} has {_frames(found)} at {cut.fps:g} a second, {wanted} are needed",
+            f"take {_frames(fits)}, the most that fit, or sample more a second",
+        )
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def find_sources(
     inputs: Sequence[Path],
     on_repeat: Callable[[Path], None] = lambda _: None,
     on_left_out: Callable[[Path], None] = lambda _: None,
-) -> list[Source]:
+) -> list[MediaFile]:
     """The media files among the inputs, folders searched recursively; sorted within each input.
 
     Folders, linked ones too, give the files with a known media suffix, and those that a metadata
     table in them lists, hidden ones left out. A name that isn't UTF-8 is a fault of its file.
     Files that are named themselves are taken whatever their suffix.
-    A metadata table comes before a ``.txt`` beside the file; a row of it that names no file is a
-    source of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest: the files of its
-    rows, in their order, with their captions, and its faults likewise.
+    A metadata table comes before a ``.txt`` next to the file; a row of it that names no file is an
+    entry of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest: it gives the files
+    of its rows, in their order, with their captions and faults.
 
     Args:
-        inputs: files, folders and manifests.
-        on_repeat: told of each file that is found again; it counts once.
-        on_left_out: told of each other file, but for captions, and of folders that can't be read.
+        inputs: Files, folders and manifests.
+        on_repeat: Called with each file that is found again; it counts once.
+        on_left_out: Called with each other file, but for captions, and with unreadable folders.
 
     Raises:
-        DataError: an input doesn't exist, or a folder holds no media or two tables.
+        DataError: An input doesn't exist, or a folder holds no media or two tables.
     """
     metadata: dict[Path, Metadata] = {}
-    sources: dict[Path, Source] = {}
+    sources: dict[Path, MediaFile] = {}
     for given in inputs:
-        is_manifest = given.suffix.lower() in MANIFEST_SUFFIXES and given.is_file()
-        if is_manifest or (given.suffix.lower() not in MEDIA_SUFFIXES and is_stream(given)):
-            for source in _sources_of(given):
-                at = _resolved(source.path)
-                if at in sources:
-                    on_repeat(source.path)
-                else:
-                    sources[at] = _with_name(source, at)
-            continue
-        if given.is_dir():
-            root = given.resolve()
-            files = _files_in(given, metadata, on_left_out)
-            found = [
-                (f"{root.name}/{path.relative_to(given).as_posix()}", _resolved(path), path)
-                for path in files
-            ]
-            if not found:
-                raise DataError(
-                    f"no video or image in {given}", "give a folder with media, or the files"
-                )
-        elif given.exists():
-            at = _resolved(given)
-            found = [(f"{at.parent.name}/{at.name}", at, given)]
-        else:
-            raise DataError(f"{given} doesn't exist", "check the path")
-        for name, at, path in found:
+        for file in _files_of(given, metadata, on_left_out):
+            at = _resolved(file.path)
             if at in sources:
-                on_repeat(path)
+                on_repeat(file.path)
             else:
-                sources[at] = _with_name(Source(name, path, *_captions(path, metadata)), at)
+                sources[at] = _with_name(file, at)
     return list(sources.values())
 
 
-def _sources_of(manifest: Path) -> list[Source]:
-    """The files of a manifest, and its faults; a file inside its folder is called as in that."""
+def _files_of(
+    given: Path, metadata: dict[Path, Metadata], on_left_out: Callable[[Path], None]
+) -> Iterator[MediaFile]:
+    """The files of one input, a manifest's in its order, with their captions."""
+    suffix = given.suffix.lower()
+    is_manifest = suffix in MANIFEST_SUFFIXES and given.is_file()
+    if is_manifest or (suffix not in MEDIA_SUFFIXES and is_stream(given)):
+        yield from _listed(given)
+    elif given.is_dir():
+        root = given.resolve().name
+        files = _files_in(given, metadata, on_left_out)
+        if not files:
+            raise DataError(
+                f"no video or image in {given}", "give a folder with media, or the files"
+            )
+        for path in files:
+            name = f"{root}/{path.relative_to(given).as_posix()}"
+            yield MediaFile(name, path, *_captions(path, metadata))
+    elif given.exists():
+        at = _resolved(given)
+        yield MediaFile(f"{at.parent.name}/{at.name}", given, *_captions(given, metadata))
+    else:
+        raise DataError(f"{given} doesn't exist", "check the path")
+
+
+def _listed(manifest: Path) -> Iterator[MediaFile]:
+    """The files of a manifest, and its faults; a file in its folder is named as in that folder."""
     table = read_manifest(manifest)
     if not (table.captions or table.faults):
         raise DataError(f"{manifest} lists no file", "give it a row for each file")
     root = (Path() if is_stream(manifest) else manifest.parent).resolve()
-    found = []
     for path in dict.fromkeys([*table.captions, *table.faults]):
-        at = path.parent.resolve() / path.name
+        at = _resolved(path)
         is_inside = at.is_relative_to(root)
         name = f"{root.name}/{at.relative_to(root).as_posix()}" if is_inside else at.as_posix()
-        found.append(Source(name, path, table.captions.get(path, ()), table.faults.get(path)))
-    return found
+        yield MediaFile(name, path, table.captions.get(path, ()), table.faults.get(path))
 
 
 def _resolved(path: Path) -> Path:
@@ -121,8 +201,8 @@ def _resolved(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def _with_name(source: Source, at: Path) -> Source:
-    """The source, or one with a fault where no shard or report can hold its name."""
+def _with_name(source: MediaFile, at: Path) -> MediaFile:
+    """The file, with a fault where no shard or report can hold its name."""
     try:
         f"{source.path} {at}".encode()
     except UnicodeEncodeError:
@@ -140,7 +220,7 @@ def _files_in(
     paths: set[Path] = set()
     seen: set[str] = set()
     waiting = [root]
-    while waiting:  # links come last, so that files are called by the folder that they lie in
+    while waiting:  # links come last, so that files are named by the folder that holds them
         walk = os.walk(waiting.pop(0), onerror=lambda error: on_left_out(Path(error.filename)))
         for at, folders, names in walk:
             folder, real = Path(at), os.path.realpath(at)
@@ -174,10 +254,7 @@ def _metadata_of(folder: Path, metadata: dict[Path, Metadata]) -> Metadata:
 def _captions(
     path: Path, metadata: dict[Path, Metadata]
 ) -> tuple[tuple[str, ...], DataError | None]:
-    """Captions from the folder's own table, from one that was read above it, or from the text.
-
-    With them what is wrong with them, if anything.
-    """
+    """Captions from the folder's table, one read above it, or the text file; and their fault."""
     _metadata_of(path.parent, metadata)
     tables = [metadata[at] for at in (path.parent, *path.parent.parents) if at in metadata]
     for table in tables:

@@ -139,7 +139,7 @@ def _clips(
     chosen: ClipsOptions, tokenizer: "VisualTokenizer", defaults: "BundleSettings"
 ) -> "Iterator[Clips]":
     """The clips that are asked for, with progress; a shape that doesn't fit is refused."""
-    from ursa_core.encoding.cuts import Cut
+    from ursa_core.encoding.cuts import ClipCut
     from ursa_core.encoding.items import find_items
     from ursa_core.evaluation.measures.clips import Clips
     from ursa_core.grids import PixelShape
@@ -156,7 +156,7 @@ def _clips(
         output.note(f"the first {len(first)} of {len(items)} clips")
     stride = tokenizer.strides.temporal
     with output.progress(len(first), "measure") as advance:
-        yield Clips(first, Cut(defaults.fps, shape), stride, output.warn, advance)
+        yield Clips(first, ClipCut(defaults.fps, shape), stride, output.warn, advance)
 
 
 def _settings(chosen: ClipsOptions, tokenizer: str) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ursa_core.encoding.cuts import Cut
-from ursa_core.encoding.items import Dropped, Item
+from ursa_core.encoding.cuts import ClipCut, Dropped
+from ursa_core.encoding.items import Item
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.media import Frames
 
@@ -25,7 +25,7 @@ class Clips:
     """
 
     items: Sequence[Item]
-    cut: Cut
+    cut: ClipCut
     temporal_stride: int
     warn: Callable[[str], None]
     on_item: Callable[[], object]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ursa_core import __version__
-from ursa_core.encoding.sources import Source
+from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.reports.intervals import wilson
 from ursa_core.evaluation.reports.report import Report, Sample, Score
@@ -47,7 +47,7 @@ _NOTES = (
 
 
 def report(
-    sources: Sequence[Source],
+    sources: Sequence[MediaFile],
     settings: Mapping[str, Any],
     warn: Callable[[str], None],
     on_video: Callable[[], object],
@@ -92,7 +92,7 @@ def report(
     )
 
 
-def measure(source: Source) -> Sample:
+def measure(source: MediaFile) -> Sample:
     """Metrics of a video file, animation or folder of frames.
 
     ``flicker`` is in levels, 0 to 255; VBench's temporal flickering is (255 − it) / 255. ``motion``

@@ -1,0 +1,182 @@
+"""How media become codes: the record that the command line annotates and Python fills."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from math import inf
+from pathlib import Path
+from typing import Literal
+
+from ursa_core.errors import UsageError
+
+Mode = Literal["head", "chunk", "slide", "uniform", "full"]
+SHAPES_PREFIX, EMOJI_PREFIX = "shapes:", "emoji:"
+PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)
+
+_RANGES: dict[str, tuple[float, float, str]] = {  # lowest and highest value, in words
+    "num": (1, 10_000_000, "1 to 10000000"),
+    "seed": (0, 2**63 - 1, "0 to 2^63 - 1"),
+    "refine": (0, 1000, "0 to 1000"),
+    "check": (0, inf, "0 or more"),
+    "fps": (0.1, 1000, "0.1 to 1000"),
+    "source_fps": (0.001, 10_000, "0.001 to 10000"),
+    "frames": (1, 1_000_000, "1 to 1000000"),
+    "stride": (1, 1_000_000, "1 to 1000000"),
+    "clips_per_file": (1, 1_000_000, "1 to 1000000"),
+    "min_size": (1, inf, "1 or more"),
+    "min_seconds": (0, inf, "0 or more"),
+    "max_seconds": (0, inf, "0 or more"),
+    "min_motion": (0, 1, "0 to 1"),
+    "max_motion": (0, 1, "0 to 1"),
+}
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Bounds outside which clips are left out; None is no bound.
+
+    Attributes:
+        min_size: Pixels of the shorter side of the file's frames.
+        min_seconds: Length of the file.
+        max_seconds: Length of the file.
+        min_motion: Motion of the cut clip, in [0, 1].
+        max_motion: Motion of the cut clip, in [0, 1].
+    """
+
+    min_size: int | None = None
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    min_motion: float | None = None
+    max_motion: float | None = None
+
+    def of_size(self, height: int, width: int) -> str:
+        """Why frames of this size are left out; empty if they aren't."""
+        if min(height, width) < (self.min_size or 0):
+            return f"smaller than {self.min_size} pixels"
+        return ""
+
+    def of_length(self, seconds: float) -> str:
+        """Why a file of this length is left out; empty if it isn't."""
+        if self.min_seconds is not None and seconds < self.min_seconds:
+            return f"shorter than {self.min_seconds:g} s"
+        if self.max_seconds is not None and seconds > self.max_seconds:
+            return f"longer than {self.max_seconds:g} s"
+        return ""
+
+    def of_motion(self, motion: float) -> str:
+        """Why a clip with this motion is left out; empty if it isn't."""
+        if self.min_motion is not None and motion < self.min_motion:
+            return f"motion below {self.min_motion:g}"
+        if self.max_motion is not None and motion > self.max_motion:
+            return f"motion above {self.max_motion:g}"
+        return ""
+
+
+@dataclass(frozen=True)
+class TokenizeOptions:
+    """Options of ``ursa tokenize``, in Python and on the command line.
+
+    Attributes:
+        fps: Frames sampled per second; None is the model's rate.
+        source_fps: Frames per second of the files, whatever they state.
+        frames: Frames per clip; None is the model's length.
+        sizes: (height, width) that frames are scaled and cropped to; of several, each file gets
+            the one nearest in aspect ratio. None is the model's size.
+        clips: Which clips of a file, see :class:`ursa_core.encoding.cuts.ClipCut`.
+        stride: Sampled frames between the starts of ``clips="slide"``.
+        clips_per_file: Number of clips of ``clips="uniform"``.
+        min_size: See :class:`Filters`, also for the next four.
+        min_seconds: Length of the file.
+        max_seconds: Length of the file.
+        min_motion: Motion of the clip.
+        max_motion: Motion of the clip.
+        num: Clips per procedural input.
+        seed: Seed of the procedural inputs.
+        data: Folder of the figures that ``emoji:train`` draws.
+        refine: Steps of gradient descent on the codes through the decoder.
+        check: Clips that are decoded again for PSNR and SSIM; None is all clips of files, and 16
+            procedural ones.
+        fresh: Whether the folder's shards are deleted first.
+        drop_gone: Whether clips of files that no longer exist are removed from the shards.
+    """
+
+    fps: float | None = None
+    source_fps: float | None = None
+    frames: int | None = None
+    sizes: Sequence[tuple[int, int]] | None = None
+    clips: Mode = "head"
+    stride: int | None = None
+    clips_per_file: int | None = None
+    min_size: int | None = None
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    min_motion: float | None = None
+    max_motion: float | None = None
+    num: int = 1000
+    seed: int = 0
+    data: Path | None = None
+    refine: int = 0
+    check: int | None = None
+    fresh: bool = False
+    drop_gone: bool = False
+
+    @property
+    def filters(self) -> Filters:
+        """The bounds alone."""
+        return Filters(*(getattr(self, field.name) for field in fields(Filters)))
+
+    def refuse(self, called: Callable[[str], str] = str) -> None:
+        """Refuse values out of range, or that don't go together.
+
+        Args:
+            called: Name of a field in error messages.
+
+        Raises:
+            UsageError: There is one.
+        """
+        for name, (low, high, words) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise UsageError(f"{called(name)} can't be {shown}", f"give {words}")
+        for name in ("seconds", "motion"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if least is not None and most is not None and least > most:
+                first, second = called(f"min_{name}"), called(f"max_{name}")
+                raise UsageError(
+                    f"nothing has {least:g} to {most:g} of {name}", f"swap {first} and {second}"
+                )
+        clips = called("clips")
+        if self.clips == "full" and self.frames is not None:
+            raise UsageError(
+                f"{clips} full takes all frames, and no {called('frames')}",
+                "leave one of them out",
+            )
+        for name, mode in (("stride", "slide"), ("clips_per_file", "uniform")):
+            is_given = getattr(self, name) is not None
+            if self.clips == mode and not is_given:
+                raise UsageError(f"{clips} {mode} needs {called(name)}", f"give {called(name)}")
+            if is_given and self.clips != mode:
+                raise UsageError(
+                    f"{called(name)} is for {clips} {mode}",
+                    f"leave it out, or give {clips} {mode}",
+                )
+
+    def refuse_inputs(self, inputs: Sequence[str], called: Callable[[str], str] = str) -> None:
+        """Refuse to cut, size or measure in several ways what is drawn at one length and size.
+
+        Raises:
+            UsageError: An input is procedural, and an option is for files alone.
+        """
+        drawn = next((given for given in inputs if given.startswith(PROCEDURAL)), None)
+        bounds = (self.min_size, self.min_seconds, self.max_seconds)
+        is_plain = self.clips == "head" and len(self.sizes or ()) < 2 and bounds == (None,) * 3
+        if drawn is not None and not is_plain:
+            names = ", ".join(map(called, ("clips", "min_size", "min_seconds")))
+            raise UsageError(
+                f"the clips of {drawn} are drawn at one length and size",
+                f"leave out {names}, {called('max_seconds')} and further sizes",
+            )
+        if self.data is not None and not any(given.startswith(EMOJI_PREFIX) for given in inputs):
+            raise UsageError(
+                f"{called('data')} is for the emoji", "add the input emoji:train, or leave it out"
+            )

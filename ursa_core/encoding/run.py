@@ -1,0 +1,289 @@
+"""Runs of ``ursa tokenize``: one clip into a token file, or many into a folder of shards."""
+
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ursa_core
+from ursa_core.bundle.bundle import load_tokenizer, resolve_model
+from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.settings import load_settings, motion_prompt
+from ursa_core.bundle.subjects import save_subjects
+from ursa_core.devices import pick_device
+from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
+from ursa_core.encoding.cuts import ClipCut, Dropped
+from ursa_core.encoding.encode import Tokenizing, encode_clips, measure, token_identity
+from ursa_core.encoding.items import Item, find_items
+from ursa_core.encoding.options import PROCEDURAL, TokenizeOptions
+from ursa_core.encoding.origins import Comparison
+from ursa_core.encoding.report import ItemResult, TokenizeReport, remove_reports, summary
+from ursa_core.encoding.sources import MediaFile
+from ursa_core.errors import CheckpointError, DataError, UsageError
+from ursa_core.grids import PixelShape
+from ursa_core.parts import Shard
+from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.tokenizers.video_fsq import VideoTokenizer
+from ursa_core.tokenizers.visual import VisualTokenizer
+from ursa_core.tokens.shards import shard_paths
+from ursa_core.tokens.token_files import save_tokens
+from ursa_core.tokens.writer import ShardWriter, remove_shards
+from ursa_core.worlds.sprites import load_sprites
+
+NUM_DRAWN_CHECKED = 16
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded tokenizer and how clips are cut for it.
+
+    Attributes:
+        model: Name of the model.
+        folder: Folder of the model.
+        tokenizer: Tokenizer on its device.
+        digest: Identity of the tokenizer.
+        cut: How clips are cut.
+        refine: Steps of gradient descent on the codes.
+    """
+
+    model: str
+    folder: Path
+    tokenizer: VisualTokenizer
+    digest: str
+    cut: ClipCut
+    refine: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Model, rate and grid (None where clips have several) as reports show them."""
+        grid = None
+        if not self.cut.sizes and self.cut.mode != "full":
+            grid = list(vars(self.tokenizer.strides.grid(self.cut.shape)).values())
+        about = {"model": self.model, "tokenizer": self.digest, "fps": self.cut.fps}
+        return {**about, "grid": grid, "refine": self.refine}
+
+
+def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "auto") -> Encoder:
+    """The tokenizer of a model, and the cut that the options ask for.
+
+    Raises:
+        CheckpointError: There is no such model, or it is damaged.
+        ShapeError: The cut doesn't fit its strides.
+        UsageError: Codes of images are to be refined.
+    """
+    folder = resolve_model(model)
+    tokenizer, settings, digest = load_tokenizer(folder, pick_device(device))
+    name = name_of(folder, exact=True)
+    first, *others = options.sizes or [(settings.height, settings.width)]
+    cut = ClipCut(
+        options.fps or settings.fps,
+        PixelShape(options.frames or settings.frames, *first),
+        options.clips,
+        options.stride or 1,
+        options.clips_per_file or 1,
+        tuple(others),
+        options.filters,
+        options.source_fps,
+    )
+    cut.check(tokenizer.strides)
+    if options.refine and not isinstance(tokenizer, VideoTokenizer):
+        raise UsageError(
+            f"the model {name} has an image tokenizer, whose codes can't be refined",
+            "leave out the refinement",
+        )
+    return Encoder(name, folder, tokenizer, digest, cut, options.refine)
+
+
+def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | None:
+    """What the model's text tokenizer loses of the files' captions; None if it has none.
+
+    Raises:
+        CheckpointError: The text tokenizer is damaged.
+    """
+    captions = [text for item in items if isinstance(item, MediaFile) for text in item.captions]
+    folder = encoder.folder / "tokenizer"
+    if not captions or not folder.is_dir():
+        return None
+    settings = load_settings(encoder.folder)
+    prefix = motion_prompt(settings.motion, "") if settings.motion_prefix else ""
+    texts = TextTokenizer.load(folder, settings.max_prompt_length)
+    return measure_captions(texts, captions, prefix.__add__)
+
+
+def tokenize_clip(item: Item, encoder: Encoder, path: Path, check: bool = True) -> ItemResult:
+    """Encode one clip into a token file.
+
+    Args:
+        item: Where the clip comes from.
+        encoder: Tokenizer, cut and refinement.
+        path: Token file, replaced where it exists.
+        check: Whether the codes are decoded again and compared.
+
+    Raises:
+        DataError: The clip can't be read or is too short, or the file can't be written.
+    """
+    cut, tokenizer = encoder.cut, encoder.tokenizer
+    clip = next(item.clips(cut, tokenizer.strides.temporal))
+    if isinstance(clip, Dropped):
+        raise DataError(f"{clip.name} is {clip.reason}: {clip.found}", "leave out the filter")
+    (codes,) = encode_clips(tokenizer, [clip.frames], encoder.refine)
+    metadata = {
+        "tokenizer": encoder.digest,
+        "fps": cut.fps,
+        "source": item.name,
+        "prompt": clip.captions[0] if clip.captions else "",
+        "captions": list(clip.captions),
+        "motion": clip.motion,
+        **({"refine": encoder.refine} if encoder.refine else {}),
+        "version": ursa_core.__version__,
+    }
+    quality = measure(tokenizer, codes, clip.frames) if check else None
+    save_tokens(path, codes, metadata)
+    return ItemResult(item.name, "done", quality=quality, notes=clip.notes)
+
+
+@dataclass
+class FolderRun:
+    """A run into a folder of shards, whose items are encoded by iterating over it.
+
+    Attributes:
+        encoder: Tokenizer and cut.
+        items: Items of this process's part.
+        repeats: Inputs that were given twice, and count once.
+        left_out: Files in folders that are no media of a known suffix, or unreadable.
+        fit: What the model's text tokenizer loses of captions, or why that isn't known.
+        found: What the folder holds of the items.
+        report: Report of the part.
+        writer: Writer of the shards.
+        work: Encoding of the clips.
+        results: Results of all clips so far.
+    """
+
+    encoder: Encoder
+    items: list[Item]
+    repeats: list[Path]
+    left_out: list[Path]
+    fit: CaptionFit | CheckpointError | None
+    found: Comparison
+    report: TokenizeReport
+    writer: ShardWriter
+    work: Tokenizing
+    iteration: Generator[tuple[str, list[ItemResult]], None, None]
+    results: list[ItemResult] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[str, list[ItemResult]]]:
+        """Name of each item when it is done, and the results of its clips."""
+        for name, of_item in self.iteration:
+            self.results += of_item
+            self.report.add(name, of_item)
+            yield name, of_item
+
+    @property
+    def shards(self) -> list[Path]:
+        """Shards in the folder; those of other processes as of the beginning."""
+        return self.writer.shards
+
+    @property
+    def num_added(self) -> int:
+        """Number of shards that other processes have added since the beginning."""
+        return len(set(shard_paths(self.writer.folder)) - set(self.shards))
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, means and measured clips of the whole run."""
+        files = self.found.to_json(self.writer.folder)
+        return {"num_uncaptioned": self.work.num_uncaptioned, **files, **summary(self.results)}
+
+
+@contextmanager
+def tokenizing(
+    inputs: Sequence[str],
+    out: Path,
+    encoder: Encoder,
+    options: TokenizeOptions,
+    part: Shard = Shard(),  # noqa: B008  (frozen)
+) -> Iterator[FolderRun]:
+    """A run over a part of the inputs, compared with what the folder holds, ready to iterate.
+
+    A stopped run continues. However the block is left, the items done until then are written.
+
+    Args:
+        inputs: Files, folders, manifests and procedural inputs.
+        out: Folder of the shards.
+        encoder: Tokenizer and cut.
+        options: What else was asked for.
+        part: Part of the items that this process does.
+
+    Raises:
+        DataError: An input doesn't exist, or the folder can't be written or has other settings.
+        UsageError: Another process is at work on the part, or an input isn't known.
+    """
+    repeats: list[Path] = []
+    left_out: list[Path] = []
+    sprites = load_sprites(options.data) if options.data is not None else None
+    items = find_items(
+        inputs, options.num, options.seed, encoder.cut.fps, repeats.append, sprites, left_out.append
+    )
+    fit: CaptionFit | CheckpointError | None
+    try:
+        fit = fit_captions(items, encoder)
+    except CheckpointError as error:
+        fit = error
+    check = options.check
+    if check is None and any(given.startswith(PROCEDURAL) for given in inputs):
+        check = NUM_DRAWN_CHECKED
+    if options.fresh:
+        remove_shards(out)
+        remove_reports(out)
+    identity = token_identity(encoder.tokenizer, encoder.digest)
+    refined = {"refine": encoder.refine} if encoder.refine else {}
+    writer = ShardWriter(out, identity, {**encoder.cut.to_json(), **refined}, part=part)
+    try:
+        with TokenizeReport(out, writer.settings, part) as report:
+            work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
+            found = work.compare(items, report, part, options.drop_gone)
+            own = [item for index, item in enumerate(items) if part.owns(index)]
+            with closing(work.run(own, found)) as iteration:
+                yield FolderRun(
+                    encoder, own, repeats, left_out, fit, found, report, writer, work, iteration
+                )
+    finally:
+        writer.remove_made()
+    if sprites is not None and part.number == 1:
+        save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
+
+
+def tokenize(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    options: TokenizeOptions = TokenizeOptions(),  # noqa: B008  (frozen)
+    *,
+    model: str | Path = "emoji",
+    device: str = "auto",
+) -> FolderRun:
+    """Encode clips of files and folders into a folder of shards; a stopped run continues.
+
+    Skipped files, captions that the model can't take and the like are warnings.
+
+    Args:
+        inputs: Files, folders, manifests, or procedural inputs such as ``shapes:train``.
+        out: Folder of the shards.
+        options: How clips are cut and filtered.
+        model: Name, folder or Hugging Face id of the model whose tokenizer encodes.
+        device: Device to encode on.
+
+    Raises:
+        UrsaError: Options, inputs, model or folder can't be used.
+    """
+    options.refuse()
+    given = [str(each) for each in inputs]
+    options.refuse_inputs(given)
+    with tokenizing(given, Path(out), load_encoder(model, options, device), options) as run:
+        if isinstance(run.fit, CaptionFit):
+            for text in run.fit.warnings(run.encoder.model):
+                warnings.warn(text, stacklevel=3)
+        for _, results in run:
+            for result in results:
+                if result.status == "skipped":
+                    warnings.warn(f"skipped: {result.reason}", stacklevel=3)
+    return run
