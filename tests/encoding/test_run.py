@@ -63,12 +63,12 @@ def test_skipped_files_are_python_warnings(model: Path, media: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (TokenizeOptions(fps=0), "^fps can't be 0"),
-        (TokenizeOptions(clips="slide"), "^clips slide needs stride"),
-        (TokenizeOptions(clips_per_file=2), "^clips_per_file is for clips uniform"),
-        (TokenizeOptions(clips="full", frames=5), "takes all frames, and no frames"),
+        (TokenizeOptions(fps=0), "^`fps` can't be 0"),
+        (TokenizeOptions(clips="slide"), "^`clips` slide needs `stride`"),
+        (TokenizeOptions(clips_per_file=2), "^`clips_per_file` is for `clips` uniform"),
+        (TokenizeOptions(clips="full", frames=5), "takes all frames, and no `frames`"),
         (TokenizeOptions(min_motion=0.5, max_motion=0.25), "0.5 to 0.25 of motion"),
-        (TokenizeOptions(data=Path()), "^data is for the emoji"),
+        (TokenizeOptions(data=Path()), "^`data` is for the emoji"),
     ],
 )
 def test_wrong_options_are_named_as_python_names_them(

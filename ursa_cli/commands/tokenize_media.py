@@ -9,7 +9,7 @@ import typer
 
 from ursa_cli.batch_run import local_device
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import Choice, spread
+from ursa_cli.options.records import Panels, spread
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
@@ -23,83 +23,51 @@ if TYPE_CHECKING:
 CLIP_SUFFIX = ".safetensors"
 MAX_NAMED = 3
 _MODELS = "the model's"
-_CUTTING, _FILTERS, _DRAWN, _RUN = (
-    "Cutting clips",
-    "Leaving clips out",
-    "Drawn clips",
-    options.RUN_PANEL,
-)
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:
     return [options.parse_size(part) for part in text.split(",")]
 
 
-_CHOICES = {
-    "fps": Choice(_CUTTING, "R", "Frames sampled per second, 0.1 to 1000.", _MODELS),
-    "source_fps": Choice(
-        _CUTTING,
-        "R",
-        "Frames per second of the files, whatever they say; a folder of PNG frames that says "
-        "nothing is taken as 25 per second.",
-    ),
-    "frames": Choice(
-        _CUTTING, "N", "Frames of a clip; 1 + a multiple of the model's temporal stride.", _MODELS
-    ),
-    "sizes": Choice(
-        _CUTTING,
-        "HxW",
-        "Pixels that frames are scaled and cropped to; of several, with commas between, each file "
-        "gets the one nearest in aspect ratio.",
-        _MODELS,
-        name="--size",
-        parser=_sizes,
-    ),
-    "clips": Choice(
-        _CUTTING,
-        None,
-        "Clips of each file: its first frames, clip after clip, a clip from every --stride-th "
-        "frame on, --clips-per-file spread evenly, or all frames as one.",
-    ),
-    "stride": Choice(_CUTTING, "N", "Sampled frames between the starts of --clips slide."),
-    "clips_per_file": Choice(_CUTTING, "N", "Number of --clips uniform, 1 or more."),
-    "min_size": Choice(_FILTERS, "PX", "Leave out files whose shorter side has fewer pixels."),
-    "min_seconds": Choice(_FILTERS, "S", "Leave out shorter films."),
-    "max_seconds": Choice(_FILTERS, "S", "Leave out longer films."),
-    "min_motion": Choice(
-        _FILTERS,
-        "X",
-        "Leave out clips that move less, 0 to 1: the mean change of a pixel from frame to frame, "
-        "as a share of its range.",
-    ),
-    "max_motion": Choice(_FILTERS, "X", "Leave out clips that move more, 0 to 1."),
-    "num": Choice(_DRAWN, "N", "Clips, 1 to 10000000."),
-    "seed": Choice(_DRAWN, "N", "Seed, 0 to 2^63 - 1."),
-    "data": Choice(
-        _DRAWN, "FOLDER", "Figures of emoji:train, as recipes/emoji_data.py prepares them."
-    ),
-    "refine": Choice(
-        _RUN,
-        "N",
-        "Steps that improve the codes through the decoder: 20 give about 1 dB, in some twenty "
-        "times the time.",
-    ),
-    "check": Choice(
-        _RUN,
-        "N",
-        "Clips decoded again for PSNR (dB) and SSIM, from the first on, per process.",
-        "all of files, 16 procedural ones",
-    ),
-    "fresh": Choice(
-        _RUN, None, "Delete the folder's shards and start over; otherwise a stopped run continues."
-    ),
-    "drop_gone": Choice(
-        _RUN, None, "Remove the clips of files that no longer exist from the shards."
-    ),
-}
+_OPTIONS: Panels = {
+    "Cutting clips": {
+        "fps": ("R", "Frames sampled per second, 0.1 to 1000.", _MODELS),
+        "source_fps": ("R", ("Frames per second of the files, whatever they say; a folder of PNG "
+                       "frames that says nothing is taken as 25 per second.")),
+        "frames": ("N", "Frames per clip; 1 + a multiple of the model's temporal stride.", _MODELS),
+        "size": ("HxW", ("Pixels that frames are scaled and cropped to; of several, with commas "
+                 "between, each file gets the one nearest in aspect ratio."), _MODELS, _sizes),
+        "clips": (None, ("Clips of each file: its first frames, clip after clip, a clip from every "
+                  "--stride-th frame on, --clips-per-file spread evenly, or all frames as one.")),
+        "stride": ("N", "Sampled frames between the starts of --clips slide, 1 or more."),
+        "clips_per_file": ("N", "Number of --clips uniform, 1 or more."),
+    },
+    "Leaving clips out": {
+        "min_size": ("PX", "Leave out files whose shorter side has fewer pixels."),
+        "min_seconds": ("S", "Leave out shorter films."),
+        "max_seconds": ("S", "Leave out longer films."),
+        "min_motion": ("X", ("Leave out clips that move less, 0 to 1: the mean change of a pixel "
+                       "from frame to frame, as a share of its range.")),
+        "max_motion": ("X", "Leave out clips that move more, 0 to 1."),
+    },
+    "Drawn clips": {
+        "num": ("N", "Clips, 1 to 10000000."),
+        "seed": ("N", "Seed, 0 to 2^63 - 1."),
+        "data": ("FOLDER", "Figures of emoji:train, as recipes/emoji_data.py prepares them."),
+    },
+    options.RUN_PANEL: {
+        "refine": ("N", ("Steps that improve the codes through the decoder: 20 give about 1 dB, in "
+                   "some twenty times the time.")),
+        "check": ("N", ("Clips decoded again for PSNR (dB) and SSIM, from the first on, per "
+                  "process."), "all of files, 16 procedural ones"),
+        "fresh": (None, ("Delete the folder's shards and start over; otherwise a stopped run "
+                  "continues.")),
+        "drop_gone": (None, "Remove the clips of files that no longer exist from the shards."),
+    },
+}  # fmt: skip
 
 
-@spread("wanted", TokenizeOptions, _CHOICES)
+@spread("wanted", TokenizeOptions, _OPTIONS)
 def tokenize_media(
     inputs: Annotated[
         list[str] | None,
@@ -136,7 +104,7 @@ def tokenize_media(
         typer.Option(
             metavar="N",
             help="Quality of a decoded mp4, 0 (lossless) to 51.",
-            rich_help_panel=_RUN,
+            rich_help_panel=options.RUN_PANEL,
         ),
     ] = 18,
     shard: Annotated[
@@ -145,7 +113,7 @@ def tokenize_media(
             metavar="I/N",
             help="Take part I, 1 to N, of the files; all parts go into the same folder.",
             show_default="by torchrun",
-            rich_help_panel=_RUN,
+            rich_help_panel=options.RUN_PANEL,
         ),
     ] = None,
     device: options.Device = "auto",
@@ -168,10 +136,10 @@ def tokenize_media(
     output.configure(as_json=as_json, quiet=quiet)
     if out is None:
         raise UsageError("no output is given", "add -o OUT")
-    wanted.refuse(_option)
+    wanted.refuse(inputs or ())
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
     if decode is not None:
-        if inputs or wanted.frames is not None or wanted.sizes or wanted.refine:
+        if inputs or wanted.frames is not None or wanted.size or wanted.refine:
             raise UsageError(
                 "--decode takes a token file and no INPUT, --frames, --size or --refine",
                 "as in: ursa tokenize --decode clip.safetensors -o back.mp4",
@@ -182,7 +150,6 @@ def tokenize_media(
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
     if "-" in inputs and launched_shard(os.environ) is not None:
         raise UsageError("several processes can't share standard input", "give a file")
-    wanted.refuse_inputs(inputs, _option)
     is_clip = out.suffix == CLIP_SUFFIX
     if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
         raise UsageError(f"{out} holds one clip", "give a folder as OUT")
@@ -200,10 +167,6 @@ def tokenize_media(
         _encode_clip(inputs[0], out, encoder, wanted)
     else:
         _encode_shards(inputs, out, encoder, wanted, part)
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:

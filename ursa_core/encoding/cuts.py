@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -134,8 +134,8 @@ class ClipCut:
             record["stride"] = self.stride
         if self.mode == "uniform":
             record["count"] = self.count
-        bounds = {name: value for name, value in vars(self.filters).items() if value is not None}
-        return record | bounds
+        bounds = {each.name: getattr(self.filters, each.name) for each in fields(Filters)}
+        return record | {name: value for name, value in bounds.items() if value is not None}
 
 
 def windows(

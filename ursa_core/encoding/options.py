@@ -1,7 +1,7 @@
 """How media become codes: the record that the command line annotates and Python fills."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -72,23 +72,18 @@ class Filters:
 
 
 @dataclass(frozen=True)
-class TokenizeOptions:
-    """Options of ``ursa tokenize``, in Python and on the command line.
+class TokenizeOptions(Filters):
+    """Options of ``ursa tokenize``, in Python and on the command line, with the filters'.
 
     Attributes:
         fps: Frames sampled per second; None is the model's rate.
         source_fps: Frames per second of the files, whatever they state.
         frames: Frames per clip; None is the model's length.
-        sizes: (height, width) that frames are scaled and cropped to; of several, each file gets
+        size: (height, width) that frames are scaled and cropped to; of several, each file gets
             the one nearest in aspect ratio. None is the model's size.
         clips: Which clips of a file, see :class:`ursa_core.encoding.cuts.ClipCut`.
         stride: Sampled frames between the starts of ``clips="slide"``.
         clips_per_file: Number of clips of ``clips="uniform"``.
-        min_size: See :class:`Filters`, also for the next four.
-        min_seconds: Length of the file.
-        max_seconds: Length of the file.
-        min_motion: Motion of the clip.
-        max_motion: Motion of the clip.
         num: Clips per procedural input.
         seed: Seed of the procedural inputs.
         data: Folder of the figures that ``emoji:train`` draws.
@@ -102,15 +97,10 @@ class TokenizeOptions:
     fps: float | None = None
     source_fps: float | None = None
     frames: int | None = None
-    sizes: Sequence[tuple[int, int]] | None = None
+    size: Sequence[tuple[int, int]] | None = None
     clips: Mode = "head"
     stride: int | None = None
     clips_per_file: int | None = None
-    min_size: int | None = None
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    min_motion: float | None = None
-    max_motion: float | None = None
     num: int = 1000
     seed: int = 0
     data: Path | None = None
@@ -119,16 +109,8 @@ class TokenizeOptions:
     fresh: bool = False
     drop_gone: bool = False
 
-    @property
-    def filters(self) -> Filters:
-        """The bounds alone."""
-        return Filters(*(getattr(self, field.name) for field in fields(Filters)))
-
-    def refuse(self, called: Callable[[str], str] = str) -> None:
-        """Refuse values out of range, or that don't go together.
-
-        Args:
-            called: Name of a field in error messages.
+    def refuse(self, inputs: Sequence[str] = ()) -> None:
+        """Refuse values out of range, or that don't go together or with the inputs.
 
         Raises:
             UsageError: There is one.
@@ -137,46 +119,35 @@ class TokenizeOptions:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 shown = f"{value:g}" if isinstance(value, float) else value
-                raise UsageError(f"{called(name)} can't be {shown}", f"give {words}")
+                raise UsageError(f"`{name}` can't be {shown}", f"give {words}")
         for name in ("seconds", "motion"):
             least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if least is not None and most is not None and least > most:
-                first, second = called(f"min_{name}"), called(f"max_{name}")
                 raise UsageError(
-                    f"nothing has {least:g} to {most:g} of {name}", f"swap {first} and {second}"
+                    f"nothing has {least:g} to {most:g} of {name}",
+                    f"swap `min_{name}` and `max_{name}`",
                 )
-        clips = called("clips")
         if self.clips == "full" and self.frames is not None:
             raise UsageError(
-                f"{clips} full takes all frames, and no {called('frames')}",
-                "leave one of them out",
+                "`clips` full takes all frames, and no `frames`", "leave one of them out"
             )
         for name, mode in (("stride", "slide"), ("clips_per_file", "uniform")):
             is_given = getattr(self, name) is not None
             if self.clips == mode and not is_given:
-                raise UsageError(f"{clips} {mode} needs {called(name)}", f"give {called(name)}")
+                raise UsageError(f"`clips` {mode} needs `{name}`", f"give `{name}`")
             if is_given and self.clips != mode:
                 raise UsageError(
-                    f"{called(name)} is for {clips} {mode}",
-                    f"leave it out, or give {clips} {mode}",
+                    f"`{name}` is for `clips` {mode}", f"leave it out, or give `clips` {mode}"
                 )
-
-    def refuse_inputs(self, inputs: Sequence[str], called: Callable[[str], str] = str) -> None:
-        """Refuse to cut, size or measure in several ways what is drawn at one length and size.
-
-        Raises:
-            UsageError: An input is procedural, and an option is for files alone.
-        """
         drawn = next((given for given in inputs if given.startswith(PROCEDURAL)), None)
         bounds = (self.min_size, self.min_seconds, self.max_seconds)
-        is_plain = self.clips == "head" and len(self.sizes or ()) < 2 and bounds == (None,) * 3
+        is_plain = self.clips == "head" and len(self.size or ()) < 2 and bounds == (None,) * 3
         if drawn is not None and not is_plain:
-            names = ", ".join(map(called, ("clips", "min_size", "min_seconds")))
             raise UsageError(
                 f"the clips of {drawn} are drawn at one length and size",
-                f"leave out {names}, {called('max_seconds')} and further sizes",
+                "leave out `clips`, `min_size`, `min_seconds`, `max_seconds` and further sizes",
             )
         if self.data is not None and not any(given.startswith(EMOJI_PREFIX) for given in inputs):
             raise UsageError(
-                f"{called('data')} is for the emoji", "add the input emoji:train, or leave it out"
+                "`data` is for the emoji", "add the input emoji:train, or leave it out"
             )

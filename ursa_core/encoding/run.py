@@ -75,7 +75,7 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
     folder = resolve_model(model)
     tokenizer, settings, digest = load_tokenizer(folder, pick_device(device))
     name = name_of(folder, exact=True)
-    first, *others = options.sizes or [(settings.height, settings.width)]
+    first, *others = options.size or [(settings.height, settings.width)]
     cut = ClipCut(
         options.fps or settings.fps,
         PixelShape(options.frames or settings.frames, *first),
@@ -83,7 +83,7 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
         options.stride or 1,
         options.clips_per_file or 1,
         tuple(others),
-        options.filters,
+        options,
         options.source_fps,
     )
     cut.check(tokenizer.strides)
@@ -275,9 +275,8 @@ def tokenize(
     Raises:
         UrsaError: Options, inputs, model or folder can't be used.
     """
-    options.refuse()
     given = [str(each) for each in inputs]
-    options.refuse_inputs(given)
+    options.refuse(given)
     with tokenizing(given, Path(out), load_encoder(model, options, device), options) as run:
         if isinstance(run.fit, CaptionFit):
             for text in run.fit.warnings(run.encoder.model):
