@@ -82,7 +82,7 @@ def test_files_become_rows_with_captions_motion_and_quality(
     for k in range(3):
         assert table.captions(k) == [(media / f"{k}.txt").read_text()]
         assert table.source(k) == f"media/{k}.mkv"
-        assert (table.motion(k) == 0) == ("stays still" in table.captions(k)[0])
+        assert (table.motions[k] == 0) == ("stays still" in table.captions(k)[0])
         quality = results[k].quality
         assert quality is not None
         assert 0 < quality.psnr < 100
@@ -102,7 +102,7 @@ def test_shards_hold_the_codes_of_each_clip_alone(
             alone = tokenizer.encode(to_video(frames))
         assert torch.equal(table.codes([k])[0], alone.flatten())
         assert table.captions(k) == [caption]
-        assert table.motion(k) == pytest.approx(motion_of(frames))
+        assert table.motions[k] == pytest.approx(motion_of(frames))
 
 
 def test_bad_and_short_files_are_skipped_with_a_reason(
@@ -163,7 +163,7 @@ def test_a_film_gives_several_clips(
     for k, start in enumerate(starts):
         clip = read[start : start + 5]
         assert torch.equal(table.codes([k])[0], encode_clips(tokenizer, [clip])[0].flatten())
-        assert table.motion(k) == pytest.approx(motion_of(clip))
+        assert table.motions[k] == pytest.approx(motion_of(clip))
     again = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"), cut.to_json())
     ((_, (kept,)),) = Tokenizing(tokenizer, cut, again).run(items)
     assert kept.status == "kept"

@@ -1,6 +1,5 @@
 """Files of clips: what counts as changed, moved and gone."""
 
-import fcntl
 import os
 import time
 from dataclasses import replace
@@ -14,8 +13,9 @@ from ursa_core.encoding.items import find_items
 from ursa_core.encoding.origins import Made, compare, origin_of
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import DataError
+from ursa_core.tokens import writer as shard_writer
 from ursa_core.tokens.shards import TokenIdentity, read_shards, shard_paths
-from ursa_core.tokens.writer import ShardWriter, TokenRow
+from ursa_core.tokens.writer import ShardWriter, TokenRow, rewriting
 
 (DRAWN,) = find_items(["shapes:train"], 1, 0, 8.0)
 IDENTITY = TokenIdentity("ab12", 8, (), 4, 8)
@@ -135,12 +135,19 @@ def test_clips_are_taken_out_of_their_shards_alone(tmp_path: Path, shards: list[
 
 def test_two_processes_do_not_rewrite_at_once(tmp_path: Path, shards: list[Made]) -> None:
     writer = ShardWriter(tmp_path, IDENTITY)
-    folder = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
     thread = Thread(target=writer.remove, args=({shards[0]},))
-    thread.start()
-    time.sleep(0.2)
-    assert (thread.is_alive(), len(read_shards(tmp_path))) == (True, 6)
-    os.close(folder)
+    with rewriting(tmp_path):
+        thread.start()
+        time.sleep(0.2)
+        assert (thread.is_alive(), len(read_shards(tmp_path))) == (True, 6)
     thread.join()
     assert len(read_shards(tmp_path)) == 5
+
+
+def test_a_shard_that_another_process_deletes_meanwhile_is_no_fault(
+    tmp_path: Path, shards: list[Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = shard_paths(tmp_path)
+    monkeypatch.setattr(shard_writer, "shard_paths", lambda _: [first, tmp_path / "gone", second])
+    writer = ShardWriter(tmp_path, IDENTITY)
+    assert (writer.shards, writer.num_clips) == ([first, second], 6)

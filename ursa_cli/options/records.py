@@ -29,7 +29,8 @@ def spread(
             parser=parser,
             rich_help_panel=panel,
         )
-        annotation = Annotated[Any if parser else hints[name], about]
+        kind: Any = Any if parser else hints[name]
+        annotation = Annotated[kind, about]
         return inspect.Parameter(
             name, keyword, default=getattr(record, name), annotation=annotation
         )

@@ -1,9 +1,9 @@
-"""Which clips make which batch of a run: shuffled, by grid, and from (seed, batch number) alone.
+"""Clips of each batch of a run: shuffled, by grid, a function of (seed, batch number) alone.
 
 Batch ``i`` is batch ``i // lanes`` of lane ``i % lanes``. Each epoch's order of a bucket is cut
-into as many equal stretches as there are lanes, so that processes which make the batches of
-different lanes read different parts of the data. An order puts groups of rows at random, and then
-the rows of a pool, which is as many groups in a row as memory is meant to hold.
+into one equal stretch per lane, so that processes of different lanes read different parts of the
+data. An order shuffles groups of rows, and then the rows of a pool, which is as many successive
+groups as should fit in memory.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ class Bucket:
     """Rows whose clips make batches of one shape.
 
     Attributes:
-        grid: of the clips.
-        batch_size: clips of a batch.
-        rows: numbers of the rows, ascending: int64 (n,).
-        num_codes: of all its rows, as they are stored.
-        starts: where the rows of each group begin, and the end: (groups + 1,).
+        grid: Latent grid of the clips.
+        batch_size: Clips per batch.
+        rows: Numbers of the rows, ascending: int64 (n,).
+        num_codes: Codes of all its rows, as stored.
+        starts: First row of each group, and the end: (groups + 1,).
     """
 
     grid: LatentGrid
@@ -45,14 +45,14 @@ class Bucket:
         num_codes: int,
         group_starts: NDArray[np.int64],
     ) -> "Bucket":
-        """A bucket of rows that lie in groups, all of which begin at ``group_starts``."""
+        """A bucket of rows in groups that begin at ``group_starts``."""
         starts = np.unique(np.searchsorted(rows, group_starts))
         return cls(grid, batch_size, rows, num_codes, starts)
 
 
 @dataclass(frozen=True)
 class _Order:
-    """An epoch of a bucket: its groups in turn, where each begins, and each one's pool."""
+    """An epoch of a bucket: its groups in order, and the beginning and pool of each."""
 
     groups: NDArray[np.int64]
     begins: NDArray[np.int64]
@@ -63,11 +63,11 @@ class ClipOrder:
     """The clips of each batch.
 
     Args:
-        buckets: of rows; a batch is from one of them.
-        seed: of the run.
-        lanes: equal parts of a step, which processes share.
-        pool_codes: codes of all buckets and lanes among which clips are shuffled; where the data
-            is no more than that, among all.
+        buckets: Buckets of rows; a batch is from one of them.
+        seed: Seed of the run.
+        lanes: Equal parts of a step, which processes share.
+        pool_codes: Codes, over all buckets and lanes, among which clips are shuffled; smaller data
+            is shuffled as a whole.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ClipOrder:
     ) -> None:
         self.buckets, self._seed, self._lanes = list(buckets), seed, lanes
         total = sum(bucket.num_codes for bucket in buckets)
-        # A bucket's share of the pool, by lane; None for all of it.
+        # A bucket's share of the pool per lane; None for all of it.
         self._share = None if total <= pool_codes else pool_codes / total / lanes
         self._lane_rows = [-(-len(bucket.rows) // lanes) for bucket in buckets]
         batches = [
@@ -90,19 +90,19 @@ class ClipOrder:
         self._schedule = lru_cache(lanes + 1)(self._make_schedule)
 
     def batch(self, index: int) -> tuple[Bucket, list[int]]:
-        """The bucket of batch ``index``, and the numbers of its rows."""
+        """Bucket and row numbers of batch ``index``."""
         turn, lane = divmod(index, self._lanes)
         number, count = self._turn(turn, lane)
         bucket, rows = self.buckets[number], self._lane_rows[number]
         chosen = []
         for place in range(count * bucket.batch_size, (count + 1) * bucket.batch_size):
             epoch, at = divmod(place, rows)
-            # Lanes are equally long: the last one takes some rows of the first, if need be.
+            # Lanes are equally long: the last one may take some rows of the first.
             chosen.append(self._row(number, epoch, (lane * rows + at) % len(bucket.rows)))
         return bucket, chosen
 
     def _turn(self, turn: int, lane: int) -> tuple[int, int]:
-        """The bucket of a lane's batch, and how many batches the lane had of it before."""
+        """Bucket of a lane's batch, and how many of its batches the lane had before."""
         if len(self.buckets) == 1:
             return 0, turn
         epoch, at = divmod(turn, len(self._turns))
@@ -132,7 +132,7 @@ class ClipOrder:
         return _Order(groups, begins, pools)
 
     def _make_pool(self, number: int, epoch: int, pool: int) -> tuple[int, NDArray[np.int64]]:
-        """Where a pool begins in the epoch's order, and its rows."""
+        """Beginning of a pool in the epoch's order, and its rows."""
         bucket, order = self.buckets[number], self._order(number, epoch)
         first, end = np.searchsorted(order.pools, [pool, pool + 1])
         starts = bucket.starts

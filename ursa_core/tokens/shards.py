@@ -1,15 +1,16 @@
 """Token shards: Parquet files of flat codes with captions, for training.
 
-One row a clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
+One row per clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
 frames, rows, columns), ``captions``, ``fps``, ``motion``, ``source`` and ``origin``, the file
 of the clip (null where it has none; shards of earlier versions lack the column). Every shard names
-the video tokenizer that its codes belong to. Rows lie in groups of a megabyte or so, which are
-read alone: of a set of any size only some groups are in memory.
+the video tokenizer of its codes. Rows lie in groups of about a megabyte, which are read
+separately: of a set of any size only some groups are in memory.
 """
 
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -30,12 +31,7 @@ from ursa_core.grids import LatentGrid
 RECORD_KEY = b"ursa"
 CACHE_BYTES = 256 << 20
 ORIGIN = pa.struct(
-    [
-        pa.field("path", pa.string()),
-        pa.field("size", pa.int64()),
-        pa.field("mtime_ns", pa.int64()),
-        pa.field("digest", pa.string()),
-    ]
+    {"path": pa.string(), "size": pa.int64(), "mtime_ns": pa.int64(), "digest": pa.string()}
 )
 SCHEMA = pa.schema(
     [
@@ -58,11 +54,11 @@ class TokenIdentity:
     """The video tokenizer that codes belong to.
 
     Attributes:
-        tokenizer: digest of its configuration and weights.
-        num_codes: codes of its codebook.
+        tokenizer: Digest of its configuration and weights.
+        num_codes: Size of its codebook.
         levels: FSQ levels, empty for a learned codebook.
-        temporal_stride: frames per latent frame.
-        spatial_stride: pixels per latent row and column.
+        temporal_stride: Frames per latent frame.
+        spatial_stride: Pixels per latent row and column.
     """
 
     tokenizer: str
@@ -75,10 +71,10 @@ class TokenIdentity:
 def read_shards(*folders: Path | str) -> "TokenTable":
     """The clips of one or more folders of shards.
 
-    Grids and motions are read now, all else of a group of rows when one of them is asked for.
+    Grids and motions are read now, the rest of a group of rows when one of them is asked for.
 
     Raises:
-        DataError: a folder has no shard, one is damaged, or they belong to different tokenizers.
+        DataError: A folder has no shard, one is damaged, or they belong to different tokenizers.
     """
     paths: list[Path] = []
     for folder in map(Path, folders):
@@ -88,16 +84,14 @@ def read_shards(*folders: Path | str) -> "TokenTable":
                 f"there is no token shard in {folder}", "make some with `ursa tokenize`"
             )
         paths += found
-    identities: list[TokenIdentity] = []
-    for path in paths:
-        identity = _identity(path)
-        if identities and identity != identities[0]:
-            raise DataError(
-                f"{paths[0]} and {path} belong to different tokenizers",
-                "train on the shards of one tokenizer",
-            )
-        identities.append(identity)
-    table = TokenTable(paths, identities[0])
+    identity = _identity(paths[0])
+    other = next((path for path in paths[1:] if _identity(path) != identity), None)
+    if other is not None:
+        raise DataError(
+            f"{paths[0]} and {other} belong to different tokenizers",
+            "train on the shards of one tokenizer",
+        )
+    table = TokenTable(paths, identity)
     if not len(table):
         named = ", ".join(map(str, folders))
         raise DataError(f"the shards in {named} hold no clip", "run `ursa tokenize` again")
@@ -106,7 +100,7 @@ def read_shards(*folders: Path | str) -> "TokenTable":
 
 @dataclass(frozen=True)
 class _Group:
-    """A decoded group of rows: their codes, flat, where each row's begin, and the rest."""
+    """A decoded group of rows: their flat codes, where each row begins, and the other columns."""
 
     codes: NDArray[np.int32]
     begins: NDArray[np.int64]
@@ -120,14 +114,15 @@ class _Group:
 class TokenTable:
     """Clips of one or more shards, by row number; made by :func:`read_shards`.
 
-    Safe to be asked by several threads. The groups of rows asked for last stay decoded.
+    Safe for several threads. The groups of rows used last stay decoded.
 
     Attributes:
-        identity: the tokenizer of all codes.
-        grids: the latent grids that occur, most frequent first.
-        num_uncaptioned: rows without a caption.
-        motions: float32 (rows,), how much each row moves.
-        cache_bytes: of decoded groups that stay.
+        identity: Tokenizer of all codes.
+        grids: Latent grids that occur, most frequent first.
+        group_starts: First row of each group, and the number of rows: int64 (groups + 1,).
+        num_uncaptioned: Number of rows without a caption.
+        motions: Motion score of each row, float32 (rows,).
+        cache_bytes: Size of the decoded groups that stay in memory.
     """
 
     def __init__(self, paths: Sequence[Path], identity: TokenIdentity) -> None:
@@ -140,7 +135,7 @@ class TokenTable:
         shapes: list[NDArray[np.int64]] = []
         motions: list[NDArray[np.float32]] = []
         for shard, path in enumerate(self._paths):
-            with _Opened(path) as file:
+            with _opened(path) as file:
                 about = file.metadata
                 for group in range(about.num_row_groups):
                     places.append((shard, group))
@@ -153,7 +148,7 @@ class TokenTable:
         self.group_starts = np.cumsum([0, *sizes])
         self.motions = np.concatenate(motions)
         sides = np.concatenate(shapes)
-        # One number a grid: sorting numbers is far faster than sorting rows.
+        # One number per grid: sorting numbers is far faster than sorting rows.
         keys = (sides[:, 0] << 2 * _SIDE_BITS) | (sides[:, 1] << _SIDE_BITS) | sides[:, 2]
         found, first, kinds, counts = np.unique(
             keys, return_index=True, return_inverse=True, return_counts=True
@@ -169,7 +164,7 @@ class TokenTable:
         return int(self.group_starts[-1])
 
     def rows(self, grid: LatentGrid) -> NDArray[np.int64]:
-        """Numbers of the rows with this grid, ascending: int64 (n,)."""
+        """Numbers of the rows with a grid, ascending: int64 (n,)."""
         if grid not in self._grid_kinds:
             return np.empty(0, np.int64)
         return np.flatnonzero(self._grid_of == self._grid_kinds.index(grid))
@@ -182,7 +177,7 @@ class TokenTable:
         """Codes of rows that share one grid: int64 (n, L).
 
         Raises:
-            DataError: a shard that holds one of them is damaged.
+            DataError: A shard that holds one of them is damaged.
         """
         numbers = [int(index) for index in indices]
         if any(not 0 <= number < len(self) for number in numbers):
@@ -193,10 +188,10 @@ class TokenTable:
         return torch.from_numpy(np.stack([self.row_codes(number) for number in numbers])).long()
 
     def row_codes(self, index: int) -> NDArray[np.int32]:
-        """Codes of a row, flat and not to be written to: int32 (L,).
+        """Codes of a row, flat and read-only: int32 (L,).
 
         Raises:
-            DataError: the shard that holds it is damaged.
+            DataError: The shard that holds it is damaged.
         """
         group, place = self._group_of(index)
         begin = group.begins[place]
@@ -204,25 +199,24 @@ class TokenTable:
 
     def captions(self, index: int) -> list[str]:
         """Captions of a row; may be empty."""
-        captions: list[str] = self._field("captions", index)
-        return captions
+        return list(self._field("captions", index))
 
     def fps(self, index: int) -> float:
-        """Frames a second at which a row was sampled."""
+        """Frames per second at which a row was sampled."""
         return float(self._field("fps", index))
 
     def motion(self, index: int) -> float:
-        """How much a row moves, in [0, 1]."""
+        """Motion score of a row, in [0, 1]."""
         return float(self.motions[index])
 
     def source(self, index: int) -> str:
-        """Name of the clip that a row was made of."""
+        """Name of the clip of a row."""
         return str(self._field("source", index))
 
     def all_captions(self) -> Iterator[str]:
         """The captions of all rows, read group by group."""
         for shard, number in self._places:
-            with _Opened(self._paths[shard]) as file:
+            with _opened(self._paths[shard]) as file:
                 column = file.read_row_group(int(number), ["captions"], use_threads=False)[0]
             yield from pc.list_flatten(column).to_pylist()
 
@@ -254,7 +248,7 @@ class TokenTable:
     def _decode(self, number: int) -> _Group:
         shard, group = map(int, self._places[number])
         path = self._paths[shard]
-        with _Opened(path) as file:
+        with _opened(path) as file:
             table = file.read_row_group(group, _OLD_SCHEMA.names, use_threads=False)
         column = table["codes"].combine_chunks()
         lengths = column.value_lengths().to_numpy()
@@ -276,9 +270,9 @@ def open_shard(path: Path) -> dict[str, Any]:
     """The record of a shard: ``identity``, ``options`` and ``version``.
 
     Raises:
-        DataError: the file is damaged or no token shard.
+        DataError: The file is damaged or no token shard.
     """
-    with _Opened(path) as file:
+    with _opened(path) as file:
         schema = file.schema_arrow
     if not (schema.equals(SCHEMA) or schema.equals(_OLD_SCHEMA)) or RECORD_KEY not in (
         schema.metadata or {}
@@ -291,37 +285,26 @@ def open_shard(path: Path) -> dict[str, Any]:
 
 
 def read_columns(path: Path, *columns: str) -> pa.Table:
-    """Some columns of a shard, those that it has; all where none is named.
+    """Those of the named columns that a shard has; all columns where none is named.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: The file is damaged.
     """
-    with _Opened(path) as file:
+    with _opened(path) as file:
         return file.read([name for name in columns if name in file.schema_arrow.names] or None)
 
 
-class _Opened:
-    """A Parquet file in a ``with`` block that tells of damage as a DataError.
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file; damage becomes a DataError.
 
-    The file itself, never a data set: a folder's other files don't matter here.
+    The file itself, never a data set: other files of the folder don't matter here.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> pq.ParquetFile:
-        try:
-            self._file = pq.ParquetFile(
-                self._path, memory_map=True, page_checksum_verification=True
-            )
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise _damaged(self._path, error) from error
-        return self._file
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._file.close()
-        if isinstance(error, OSError | ValueError | pa.ArrowException):
-            raise _damaged(self._path, error) from error
+    try:
+        with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -1,4 +1,4 @@
-"""One clip of codes in a safetensors file, with where it came from."""
+"""Codes of one clip in a safetensors file, with metadata."""
 
 import hashlib
 import json
@@ -22,12 +22,12 @@ _KIND = "ursa-clip-tokens"
 
 @dataclass(frozen=True)
 class TokenFile:
-    """Codes of one clip and what is known about it.
+    """Codes of one clip and its metadata.
 
     Attributes:
-        codes: int64 (F, H, W) on the latent grid.
-        metadata: JSON values; ``tokenizer`` (identity of the video tokenizer) and ``fps`` are
-            always there.
+        codes: Codes on the latent grid, int64 (F, H, W).
+        metadata: JSON values, always with ``tokenizer`` (identity of the video tokenizer) and
+            ``fps``.
     """
 
     codes: Tensor
@@ -35,12 +35,12 @@ class TokenFile:
 
     @property
     def tokenizer(self) -> str:
-        """Identity of the video tokenizer that the codes belong to."""
+        """Identity of the video tokenizer of the codes."""
         return str(self.metadata["tokenizer"])
 
     @property
     def fps(self) -> float:
-        """Frames a second of the clip in pixels."""
+        """Frames per second of the clip in pixels."""
         return float(self.metadata["fps"])
 
 
@@ -48,13 +48,12 @@ def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) ->
     """Write a clip's codes and metadata; the file appears whole or not at all.
 
     Args:
-        path: where to; an existing file is replaced.
-        codes: integers (F, H, W), stored as int32.
-        metadata: JSON values such as prompt, seed and model; must hold ``tokenizer``, the
-            identity of the video tokenizer, and ``fps``.
+        path: File to write; an existing one is replaced.
+        codes: Integers (F, H, W), stored as int32.
+        metadata: JSON values such as prompt, seed and model, with ``tokenizer`` and ``fps``.
 
     Raises:
-        DataError: the file can't be written.
+        DataError: The file can't be written.
     """
     path = Path(path)
     if codes.ndim != 3:
@@ -72,7 +71,7 @@ def load_tokens(path: Path | str) -> TokenFile:
     """Codes and metadata of a clip.
 
     Raises:
-        DataError: the file is missing, damaged, or holds something else.
+        DataError: The file is missing, damaged, or holds something else.
     """
     path = Path(path)
     try:
@@ -107,10 +106,10 @@ def load_tokens(path: Path | str) -> TokenFile:
 
 
 def load_tokens_of(path: Path | str, digest: str) -> TokenFile:
-    """A clip's token file, made with the tokenizer ``digest``.
+    """Codes and metadata of a clip that was made with the tokenizer ``digest``.
 
     Raises:
-        DataError: the file is missing or damaged, or belongs to another tokenizer.
+        DataError: The file is missing or damaged, or belongs to another tokenizer.
     """
     tokens = load_tokens(path)
     if tokens.tokenizer != digest:

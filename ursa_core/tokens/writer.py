@@ -1,20 +1,18 @@
-"""Writing token shards: rows in, finished Parquet files out, and going on after a stop."""
+"""Writing token shards: rows in, finished Parquet files out, also continued after a stop."""
 
-import fcntl
 import itertools
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +31,7 @@ from ursa_core.tokens.shards import (
 
 ROWS_PER_SHARD = 512
 GROUP_CODES = 1 << 18
-"""Of a group of rows, about: what is read and decoded at once, a megabyte."""
+"""Approximate codes per group of rows, which is read and decoded at once: a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Origin:
     """A media file as it was when it was read.
 
     Attributes:
-        path: Path relative to the folder of the shards, so that both may move together.
+        path: Path relative to the folder of the shards, so that both can move together.
         size: Number of bytes.
         mtime_ns: Time of the last change, in nanoseconds since 1970.
         digest: SHA-256 of the content, hexadecimal.
@@ -55,7 +53,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Made:
-    """What clips were made of: a file and its captions; None where no clip came of the file."""
+    """File and captions that clips were made of; no captions (None) where there is no clip."""
 
     origin: Origin
     captions: tuple[str, ...] | None
@@ -66,14 +64,13 @@ class TokenRow:
     """One tokenized clip.
 
     Attributes:
-        codes: int64 (F, H, W) on the latent grid.
-        captions: any number, none for clips without.
-        fps: frames a second at which the clip was sampled.
-        motion: mean absolute difference of successive sampled frames as a share of the pixel
-            range, so 0 is a still and 1 black against white; see :func:`motion_of`.
-        source: name of the clip.
-        origin: file that it was made of, by which a later run knows what is done; clips without
-            one are known by their names.
+        codes: Codes on the latent grid, int64 (F, H, W).
+        captions: Captions, any number.
+        fps: Frames per second at which the clip was sampled.
+        motion: Motion score, see :func:`motion_of`.
+        source: Name of the clip.
+        origin: File of the clip, by which a later run knows that it is done; clips without one
+            are known by their names.
     """
 
     codes: Tensor
@@ -85,11 +82,10 @@ class TokenRow:
 
 
 def motion_of(frames: NDArray[np.uint8]) -> float:
-    """How much a clip moves, in [0, 1], of frames uint8 (F, H, W, 3).
+    """Motion score in [0, 1] of frames uint8 (F, H, W, 3): 0 for a still, 1 for black and white.
 
-    The mean over pixels, channels and pairs of successive frames of the absolute difference,
-    divided by 255. It grows with the time between frames, so compare clips of equal fps. A still
-    has 0.
+    The mean absolute difference of successive frames over all pixels and channels, divided by 255.
+    It grows with the time between frames, so compare clips of equal fps.
     """
     if len(frames) < 2:
         return 0.0
@@ -101,26 +97,26 @@ def motion_of(frames: NDArray[np.uint8]) -> float:
 class ShardWriter:
     """Appends clips to a folder of shards, each of which appears whole or not at all.
 
-    A folder that holds shards already is continued: :attr:`made` and :attr:`done` say what is in
-    it. Leaving the ``with`` block, for whatever reason, writes the rows that wait. Several
-    processes may write into one folder, each with names of its own.
+    A folder that has shards already is continued: :attr:`made` and :attr:`done` say what they
+    hold. Leaving the ``with`` block, for whatever reason, writes the rows that wait. Several
+    processes may write into one folder, each under names of its own.
 
     Args:
-        folder: made if it doesn't exist, and removed again if nothing comes into it.
-        identity: the tokenizer of the codes.
-        options: how the clips were cut; JSON values, recorded in every shard.
-        rows_per_shard: clips of a full shard, also the most that a killed run loses, about.
-        part: of the work, which this process does.
+        folder: Folder, made if it doesn't exist, and removed again if it stays empty.
+        identity: Tokenizer of the codes.
+        options: How the clips were cut; JSON values, recorded in every shard.
+        rows_per_shard: Clips per full shard; about the most that a killed run loses.
+        part: Part of the work that this process does.
 
     Attributes:
-        settings: identity and options as shards record them.
-        shards: that there are; those of other processes as of the beginning.
-        made: files and captions of the clips in them, and of those that wait.
-        done: names of those clips for which no file is recorded.
-        num_clips: number of all clips in them, and of those that wait.
+        settings: Identity and options as shards record them.
+        shards: Shards in the folder; those of other processes as of the beginning.
+        made: Files and captions of the clips in them, and of those that wait.
+        done: Names of those clips for which no file is recorded.
+        num_clips: Number of all clips in them, and of those that wait.
 
     Raises:
-        DataError: the shards in the folder are damaged, belong to another tokenizer or were cut
+        DataError: The shards in the folder are damaged, belong to another tokenizer or were cut
             with other options, or the folder can't be written.
     """
 
@@ -151,30 +147,30 @@ class ShardWriter:
         except OSError as error:
             self.remove_made()
             raise unwritable(folder, error) from error
-        with _locked(folder, fcntl.LOCK_SH):
-            for path in shard_paths(folder):
-                check_settings(path, open_shard(path), self.settings)
-                for clip in _clips_of(path):
-                    self._count(clip)
-                self.shards.append(path)
+        for path in shard_paths(folder):
+            try:
+                record, clips = open_shard(path), _clips_of(path)
+            except DataError:
+                if path.exists():
+                    raise
+                continue  # a process that rewrites shards has just deleted this one
+            check_settings(path, record, self.settings)
+            for clip in clips:
+                self._count(clip)
+            self.shards.append(path)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.flush()
         finally:
             self.remove_made()
 
     def remove_made(self) -> None:
-        """Remove the folder that was made, if there is nothing in it."""
-        with suppress(OSError):  # somebody else's files may be there by now
+        """Remove the folder that was made, if it is empty."""
+        with suppress(OSError):  # it may have somebody else's files by now
             for path in self._new_folders:
                 path.rmdir()
 
@@ -188,15 +184,15 @@ class ShardWriter:
     def remove(self, stale: Collection[Made]) -> None:
         """Take clips out of the shards, those of other parts too.
 
-        Each shard that holds some is written whole and takes the place of the old one, so that a
-        kill leaves one of both. A shard that nothing is left of is deleted.
+        Each shard that holds some is replaced by a new one, so that a kill leaves one of both. A
+        shard of which nothing is left is deleted.
 
         Raises:
-            DataError: a shard is damaged or can't be written.
+            DataError: A shard is damaged or can't be written.
         """
         if not stale:
             return
-        with _locked(self.folder, fcntl.LOCK_EX):  # two that rewrite a shard would undo each other
+        with rewriting(self.folder):
             for path in shard_paths(self.folder):
                 clips = _clips_of(path)
                 kept = [number for number, clip in enumerate(clips) if clip not in stale]
@@ -214,10 +210,10 @@ class ShardWriter:
         self.made -= set(stale)
 
     def add(self, *rows: TokenRow) -> None:
-        """Take clips that come into the same shard; one is written every ``rows_per_shard`` clips.
+        """Add clips that go into the same shard; one is written every ``rows_per_shard`` clips.
 
         Raises:
-            DataError: the shard can't be written.
+            DataError: The shard can't be written.
         """
         for row in rows:
             low, high = int(row.codes.min()), int(row.codes.max())
@@ -235,7 +231,7 @@ class ShardWriter:
         """Write the waiting clips as a shard, if there are any.
 
         Raises:
-            DataError: the shard can't be written.
+            DataError: The shard can't be written.
         """
         if not self._rows:
             return
@@ -278,7 +274,7 @@ def _write(path: Path, table: pa.Table) -> None:
 
 
 def _clips_of(path: Path) -> list[Made | str]:
-    """What each clip of a shard was made of, or its name where no file is recorded."""
+    """File and captions of each clip of a shard, or its name where no file is recorded."""
     columns = read_columns(path, "captions", "source", "origin").to_pydict()
     names, captions = columns["source"], columns["captions"]
     origins = columns.get("origin") or [None] * len(names)
@@ -289,26 +285,22 @@ def _clips_of(path: Path) -> list[Made | str]:
 
 
 @contextmanager
-def _locked(folder: Path, kind: int) -> Iterator[None]:
-    """Wait until no other process rewrites the shards of a folder.
+def rewriting(folder: Path) -> Iterator[None]:
+    """Wait until no other process rewrites shards of a folder: two would undo each other's work.
 
-    ``LOCK_SH`` is for reading them, ``LOCK_EX`` for rewriting some. Where the file system has no
-    locks, nothing is waited for.
+    Where the file system has no locks, there is no waiting.
     """
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(file, kind)
+    with ExitStack() as stack:
+        with suppress(OSError, NotImplementedError):
+            stack.enter_context(FileLock(folder / ".rewriting.lock"))
         yield
-    finally:
-        os.close(file)
 
 
 def remove_shards(folder: Path) -> None:
     """Delete the shards of a folder and nothing else.
 
     Raises:
-        DataError: they can't be deleted.
+        DataError: They can't be deleted.
     """
     try:
         for path in shard_paths(folder):
@@ -320,7 +312,7 @@ def remove_shards(folder: Path) -> None:
 
 
 def check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuse to add to what was made with another tokenizer or cut in another way.
+    """Refuse to add to shards of another tokenizer or cut in another way.
 
     Raises:
         DataError: ``found``, which ``path`` records, has other settings.
@@ -339,8 +331,8 @@ def _difference(found: Any, given: Any) -> str:
         return "record"
     keys = [key for key in {**given, **found} if found.get(key) != given.get(key)]
 
-    def told(record: dict[str, Any], key: str) -> str:
+    def shown(record: dict[str, Any], key: str) -> str:
         value = record.get(key)
         return "none" if value is None else repr(value)
 
-    return ", ".join(f"{key}: {told(found, key)}, not {told(given, key)}" for key in keys)
+    return ", ".join(f"{key}: {shown(found, key)}, not {shown(given, key)}" for key in keys)
