@@ -149,12 +149,12 @@ class ShardWriter:
             raise unwritable(folder, error) from error
         for path in shard_paths(folder):
             try:
-                record, clips = open_shard(path), _clips_of(path)
+                found, clips = open_shard(path), _clips_of(path)
             except DataError:
                 if path.exists():
                     raise
                 continue  # a process that rewrites shards has just deleted this one
-            check_settings(path, record, self.settings)
+            check_settings(path, found, self.settings)
             for clip in clips:
                 self._count(clip)
             self.shards.append(path)
