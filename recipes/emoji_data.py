@@ -25,6 +25,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from pixel_file import MOST_BYTES, carry_pixels, restore_pixels
 from pixel_packs import prepare_film, prepare_sprites
 
 from ursa_core.errors import UrsaError
-from ursa_core.media import iter_frames, resize_and_crop, write_media
+from ursa_core.media import open_media, resize_and_crop, write_media
 
 EMOJI_PACKAGES = [f"@lobehub/fluent-emoji-anim-{number}@1.0.0" for number in (1, 2, 3, 4)]
 NAMES_PACKAGE = "emojibase-data@17.0.0"
@@ -160,7 +161,7 @@ def build_film(out: Path, scratch: Path) -> None:
         num_frames = shots["frames"] if f"{name}.mp4" == shots["file"] else None
         frames = [
             resize_and_crop(frame[None], height, width)
-            for frame in iter_frames(file, max_frames=num_frames)
+            for frame in islice(open_media(file).frames, num_frames)
         ]
         write_media(out / f"{name}.mp4", np.concatenate(frames), fps)
     shutil.copyfile(SHOTS, out / "shots.json")

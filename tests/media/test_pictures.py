@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from small_films import LEVELS, write_film
 
 from ursa_core.errors import DataError
-from ursa_core.media import iter_frames, read_media
+from ursa_core.media import open_media, read_media
 from ursa_core.media.sources import MAX_MOVING_PIXELS, MAX_PIXELS
 
 COLOURS = [(220, 30, 30), (30, 180, 30), (40, 60, 200), (200, 190, 40)]
@@ -309,7 +309,7 @@ def test_no_more_frames_are_held_than_a_file_of_its_size_may_have(
             read_media(path)
         with pytest.raises(DataError, match="more than 5 frames"):
             read_media(path, fps=1000)  # frames repeated fill the memory as well
-        assert sum(1 for _ in iter_frames(path)) == 8  # holds few
+        assert sum(1 for _ in open_media(path).frames) == 8  # holds few
     monkeypatch.setattr("ursa_core.media.reading.PIXELS_PER_BYTE", 64)
     assert len(read_media(film).frames) == 8
 

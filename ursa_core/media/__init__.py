@@ -13,7 +13,6 @@ from ursa_core.media.frames import (
 )
 from ursa_core.media.reading import (
     OpenMedia,
-    iter_frames,
     measure_length,
     open_media,
     read_media,
@@ -34,7 +33,6 @@ __all__ = [
     "check_format",
     "check_output",
     "contact_sheet",
-    "iter_frames",
     "measure_length",
     "open_media",
     "read_media",

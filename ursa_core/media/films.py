@@ -37,12 +37,12 @@ def open_film(path: Path, background: Colour) -> Source:
     """The film in a file: the video stream that is marked as default, else the largest.
 
     Args:
-        path: of the file.
-        background: RGB behind transparent pixels.
+        path: Path of the file.
+        background: RGB colour behind transparent pixels.
 
     Raises:
-        DataError: it isn't a film, or too large.
-        av.error.FFmpegError: it is damaged.
+        DataError: It isn't a film, or too large.
+        av.error.FFmpegError: It is damaged.
     """
     # Playlists and the like may not reach beyond the machine's own files.
     try:
@@ -98,9 +98,9 @@ def _seconds(stream: av.stream.Stream, count: int | None) -> float | None:
 def _stated_ends(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[float | None, float | None]:
-    """When the film and all streams end by their own statement, on the container's clock.
+    """Stated ends of the film and of all streams, on the container's clock.
 
-    Of formats that are joined byte by byte neither: FFmpeg guesses from what is there.
+    None for formats that are joined byte by byte: FFmpeg guesses there.
     """
     if _is_joined(container):
         return None, None
@@ -139,7 +139,7 @@ class _Decoding:
     """The frames of a stream as decoded, that is, in the order of presentation.
 
     Attributes:
-        reached: seconds at which what was read of any other stream ends.
+        reached: End, in seconds, of what was read of any other stream.
     """
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
@@ -173,7 +173,7 @@ def _shown(
     fps: float,
     rgb: Callable[[av.VideoFrame], Frames],
 ) -> Shown:
-    """Each frame, and how long it is shown: until the next one, the last as the file says."""
+    """Each frame and how long it is shown: until the next one, the last as the file states."""
     decoding = _Decoding(container, stream)
     elapsed = 0.0
     num_shown = 0

@@ -1,4 +1,4 @@
-"""Clips in memory: pixel values, sizes and sheets of them."""
+"""Clips in memory: pixel values, sizes and contact sheets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ Rounding = Literal["nearest", "truncate"]
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames with their rate and what their file said about itself.
+    """Frames with their rate and the metadata of their file.
 
-    Args:
-        frames: uint8 (F, H, W, 3), RGB.
-        fps: frames a second; None for a single image.
-        metadata: what ``write_media`` was given, else the tags of the file as strings.
-        notes: what was taken for granted where the file says nothing, for the user to know.
+    Attributes:
+        frames: RGB frames, uint8 (F, H, W, 3).
+        fps: Frames per second; None for a single image.
+        metadata: Metadata given to ``write_media``, otherwise the tags of the file as strings.
+        notes: What was assumed where the file states nothing, for the user to know.
     """
 
     frames: Frames
@@ -41,20 +41,17 @@ def check_frames(frames: Frames) -> None:
 
 
 def resize_and_crop(frames: Frames, height: int, width: int) -> Frames:
-    """Frames scaled to cover height × width, and their centre cut out.
+    """Frames (F, height, width, 3): scaled to cover that size, and their centre cut out.
 
     Lanczos filter, widened when shrinking so that nothing aliases.
 
     Args:
-        frames: uint8 (F, h, w, 3).
-        height: pixels of the result.
-        width: pixels of the result.
-
-    Returns:
-        uint8 (F, height, width, 3).
+        frames: Frames, uint8 (F, h, w, 3).
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
 
     Raises:
-        ShapeError: height or width is below one.
+        ShapeError: Height or width is below one.
     """
     check_frames(frames)
     if height < 1 or width < 1:
@@ -86,11 +83,11 @@ def to_uint8(x: "Tensor", rounding: Rounding = "nearest") -> "Tensor":
     """Floats in [-1, 1] as uint8 pixels in the same shape; values outside saturate.
 
     Args:
-        x: float, any shape.
+        x: Floats of any shape.
         rounding: ``nearest``, or ``truncate`` as the reference implementation does.
 
     Raises:
-        ValueError: x holds NaN, which no pixel can show.
+        ValueError: x has NaN.
     """
     import torch
 
@@ -120,20 +117,17 @@ def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:
 def contact_sheet(
     clips: Sequence[Frames], columns: int, num_shown: int = 5, gap_px: int = 4
 ) -> Frames:
-    """One picture of many clips: each a strip of frames, laid out in rows from the left.
+    """One picture (H, W, 3) of many clips: each a strip of frames, in rows from the left.
 
     Args:
-        clips: frames (H, W, 3) or clips (F, H, W, 3), all of one height and width.
-        columns: strips in a row.
-        num_shown: frames shown of each clip, evenly spaced, first and last among them; a shorter
-            clip shows all it has.
-        gap_px: white pixels around each strip.
-
-    Returns:
-        uint8 (height, width, 3).
+        clips: Frames (H, W, 3) or clips (F, H, W, 3), all of one height and width.
+        columns: Strips per row.
+        num_shown: Frames shown per clip, evenly spaced, first and last among them; a shorter clip
+            shows all it has.
+        gap_px: White pixels around each strip.
 
     Raises:
-        ValueError: nothing to show, or sizes differ.
+        ValueError: There is nothing to show, or sizes differ.
     """
     if not clips or columns < 1 or num_shown < 1:
         raise ValueError("a contact sheet needs clips, columns and frames to show")

@@ -21,7 +21,7 @@ from ursa_core.media.sources import MAX_MOVING_PIXELS, Shown, Source, check_size
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 FOLDER_FPS = 25.0
-"""Frames a second of a folder that states none."""
+"""Frames per second of a folder that states no rate."""
 
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 # Pillow recognises MPEG streams without decoding them, and runs Ghostscript for EPS.
@@ -36,8 +36,8 @@ def open_image(path: Path, background: Colour) -> Source | None:
     """The image or animation in a file; None if Pillow doesn't know the format.
 
     Raises:
-        DataError: it is too large, or has samples of an unknown range.
-        OSError, SyntaxError, ValueError, EOFError: it is damaged.
+        DataError: It is too large, or has samples of an unknown range.
+        OSError, SyntaxError, ValueError, EOFError: It is damaged.
     """
     image = _opened(path)
     if image is None:
@@ -55,24 +55,24 @@ def open_folder(path: Path, background: Colour) -> Source:
     """The frames of a folder, in the order in which people number them.
 
     Raises:
-        DataError: there are none, or the first is too large.
+        DataError: There are none, or the first is too large.
     """
     found = [p for p in path.iterdir() if p.suffix.lower() == ".png" and p.name[0] != "."]
     files = sorted(found, key=lambda file: natural_key(file.name))
     if not files:
         raise DataError(f"the folder {path} holds no PNG frames", "give one that does")
 
-    def load(file: Path) -> Frames:
+    def opened(file: Path) -> Image.Image:
         image = _opened(file)
         if image is None:
             raise ValueError(f"{file.name} is no image")
-        with image:
+        return image
+
+    def load(file: Path) -> Frames:
+        with opened(file) as image:
             return _pixels(file, image, background)
 
-    first = _opened(files[0])
-    if first is None:
-        raise ValueError(f"{files[0].name} is no image")
-    with first:
+    with opened(files[0]) as first:
         metadata = metadata_of(first)
         stated = _rate(str(first.info.get("fps", "")))
     fps = stated or FOLDER_FPS
@@ -84,7 +84,7 @@ def open_folder(path: Path, background: Colour) -> Source:
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """What sorts names by the numbers in them: frame_2 before frame_10."""
+    """Key that sorts names by the numbers in them: frame_2 before frame_10."""
     parts = re.findall(r"\d+|\D+", name)
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
@@ -157,7 +157,7 @@ def on_background(image: Image.Image, background: Colour) -> Image.Image:
 
 
 def metadata_of(image: Image.Image) -> dict[str, Any]:
-    """What an image says of itself."""
+    """Metadata that an image states."""
     tags = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     comment = image.info.get("comment", image.info.get("Comment", ""))
     if isinstance(comment, bytes):

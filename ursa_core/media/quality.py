@@ -1,4 +1,4 @@
-"""How near two clips are, pixel by pixel: PSNR and SSIM."""
+"""Similarity of two clips, pixel by pixel: PSNR and SSIM."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,10 @@ _SIGMA = 1.5
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal to noise ratio in decibels, 0 to 100: the mean over frames.
-
-    Args:
-        a: uint8 (F, H, W, 3).
-        b: uint8, of the same shape.
+    """Peak signal-to-noise ratio in decibels, 0 to 100: the mean over frames, uint8 (F, H, W, 3).
 
     Raises:
-        ShapeError: the shapes differ.
+        ShapeError: The shapes differ.
     """
     _check(a, b)
     values = []
@@ -33,17 +29,13 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Structural similarity, at most 1: the mean over frames, colours and windows.
+    """Structural similarity, at most 1: the mean over frames, uint8 (F, H, W, 3), and windows.
 
     Windows are Gaussian, 11×11 with sigma 1.5, one around each pixel, the frame mirrored at its
     border; the constants are (0.01·255)² and (0.03·255)² (Wang et al., 2004; by torchmetrics).
 
-    Args:
-        a: uint8 (F, H, W, 3), at least 11 pixels high and wide.
-        b: uint8, of the same shape.
-
     Raises:
-        ShapeError: the shapes differ or are smaller than the window.
+        ShapeError: The shapes differ or are smaller than the window.
     """
     _check(a, b)
     if min(a.shape[1:3]) < _WINDOW:

@@ -1,6 +1,6 @@
 """Frames out of films, animations, images and folders of PNG frames, one at a time.
 
-How each is read is told in docs/reading.md.
+See docs/reading.md for how each kind is read.
 """
 
 import math
@@ -34,13 +34,13 @@ _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
 
 @dataclass(frozen=True)
 class OpenMedia:
-    """A file whose frames are yet to be read.
+    """An opened file whose frames haven't been read yet.
 
     Attributes:
-        frames: one by one, each (H, W, 3).
-        is_still: it is a single image.
-        seconds: its length, as it states it itself; None where it doesn't, and of an image.
-        notes: what was taken for granted where the file says nothing, for the user to know.
+        frames: Frames one by one, each (H, W, 3).
+        is_still: Whether it is a single image.
+        seconds: Stated length; None where there is none, and for an image.
+        notes: What was assumed where the file states nothing, for the user to know.
     """
 
     frames: Iterator[Frames]
@@ -58,18 +58,18 @@ def read_media(
 ) -> Clip:
     """The clip in a film, animation, image or folder of PNG frames.
 
-    What decides is the content, not the file's extension.
+    The content decides what it is, not the file's extension.
 
     Args:
-        path: a file that PyAV or Pillow reads, or a folder of PNG frames, in natural order.
-        fps: the rate to sample at; each frame is the nearest in time. None reads at the file's own
-            rate: every frame once if they come evenly, else longer ones repeated.
-        max_frames: stop after so many frames; None reads to the end.
-        background: RGB put behind transparent pixels.
-        source_fps: the file's own rate, whatever it says.
+        path: File that PyAV or Pillow reads, or folder of PNG frames in natural order.
+        fps: Frames sampled per second, each the nearest in time. None reads at the file's own
+            rate: every frame once if they come evenly, otherwise longer ones repeated.
+        max_frames: Most frames to read; None reads to the end.
+        background: RGB colour behind transparent pixels.
+        source_fps: Frames per second of the file, whatever it states.
 
     Raises:
-        DataError: the file is missing, empty, damaged, truncated, too large or no picture.
+        DataError: The file is missing, empty, damaged, truncated, too large or no picture.
         UsageError: fps, max_frames or source_fps isn't positive.
     """
     _check(fps, max_frames, source_fps)
@@ -115,23 +115,13 @@ def _held(
     return held
 
 
-def iter_frames(
-    path: str | Path,
-    fps: float | None = None,
-    max_frames: int | None = None,
-    background: Colour = WHITE,
-) -> Iterator[Frames]:
-    """The frames of a file one by one, each (H, W, 3), holding no more than a few.
+def open_media(
+    path: str | Path, fps: float | None = None, source_fps: float | None = None
+) -> OpenMedia:
+    """A file whose frames are read one by one, holding no more than a few.
 
     As ``read_media`` gives them, but without a rate each frame once, however long it is shown.
     """
-    _check(fps, max_frames, None)
-    source = _open(path, background, None)
-    return (frame for _, frame in islice(_frames(path, source, fps), max_frames))
-
-
-def open_media(path: str | Path, fps: float, source_fps: float | None = None) -> OpenMedia:
-    """A file, to be read frame by frame as by ``read_media`` at a rate."""
     _check(fps, None, source_fps)
     source = _open(path, WHITE, source_fps)
     frames = (frame for _, frame in _frames(path, source, fps))
@@ -141,10 +131,10 @@ def open_media(path: str | Path, fps: float, source_fps: float | None = None) ->
 def measure_length(
     path: str | Path, fps: float, source_fps: float | None = None
 ) -> tuple[int, float]:
-    """How many frames ``read_media`` gives at a rate, and the seconds, found without making any.
+    """Number of frames that ``read_media`` gives at a rate, and seconds, without making any.
 
     Raises:
-        DataError: the file is missing, empty, damaged, truncated or no picture.
+        DataError: The file is missing, empty, damaged, truncated or no picture.
     """
     source = _open(path, WHITE, source_fps)
     if source.is_still:
@@ -202,7 +192,7 @@ def _unreadable(path: str | Path, error: BaseException) -> UrsaError:
 
 
 def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tuple[float, Frames]]:
-    """Frames, sampled where a rate is given, with their seconds; each fault becomes a DataError."""
+    """Frames, sampled where there is a rate, and their seconds; each fault becomes a DataError."""
     frame: Frames | None = None
     made: Load | None = None
     count = 0
@@ -233,20 +223,11 @@ def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tup
 
 
 def file_faults() -> tuple[type[Exception], ...]:
-    """What Pillow, and PyAV where it has been imported, raise for damaged files."""
+    """Exceptions that Pillow, and PyAV where it is imported, raise for damaged files."""
     films = sys.modules.get("av.error")
-    return (
-        OSError,
-        SyntaxError,
-        ValueError,
-        ArithmeticError,
-        EOFError,
-        LookupError,
-        RuntimeError,
-        struct.error,
-        Image.DecompressionBombError,
-        *([films.FFmpegError] if films else []),
-    )
+    of_python = (OSError, SyntaxError, ValueError, ArithmeticError, EOFError, LookupError)
+    of_pillow = (RuntimeError, struct.error, Image.DecompressionBombError)
+    return (*of_python, *of_pillow, *([films.FFmpegError] if films else []))
 
 
 def _open_film(path: Path, background: Colour) -> Source:

@@ -1,4 +1,4 @@
-"""What all media are to their readers: frames, each shown for some time, and how to sample them."""
+"""All media as their readers see them: frames, each shown for some time, and their sampling."""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -42,12 +42,12 @@ class Source:
     """An opened file, folder of frames or image.
 
     Attributes:
-        shown: its frames, time counted from the first.
-        is_still: it is one image, and has no time.
-        rates: frames a second that it may have by its own statement, the likeliest first.
-        seconds: how long it lasts by its own statement.
-        metadata: what it says of itself.
-        notes: what was taken for granted where it says nothing.
+        shown: Frames and their seconds.
+        is_still: Whether it is one image, without time.
+        rates: Stated frames per second, the likeliest first.
+        seconds: Stated length.
+        metadata: Stated metadata.
+        notes: What was assumed where it states nothing.
     """
 
     shown: Shown
@@ -80,14 +80,14 @@ def at_rate(shown: Shown, fps: float) -> Shown:
 
 
 def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[float, bool]:
-    """Frames a second of a film whose frames are shown so long, and whether they come evenly.
+    """Frames per second of a film, and whether its frames come evenly.
 
-    Where they don't, longer frames count as several of the short ones: the shortest but for a
-    tenth of all, so that single frames that came early don't decide.
+    Where they don't, longer frames count as several short ones. Short is the tenth percentile, so
+    that single frames that came early don't decide.
 
     Args:
-        seconds: of each frame.
-        stated: rates to be preferred where they say the same.
+        seconds: Seconds that each frame is shown.
+        stated: Rates to prefer where they agree.
     """
     lengths = np.array(seconds)
     if not lengths.any():  # all at one time
@@ -108,10 +108,10 @@ def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[fl
 
 
 def bounded(path: str | Path, shown: Shown) -> Shown:
-    """The frames, as long as none of them claims hours.
+    """The frames, unless some claim hours.
 
     Raises:
-        DataError: on average they are shown for longer than `MAX_HOLD_SECONDS`.
+        DataError: On average they are shown for longer than `MAX_HOLD_SECONDS`.
     """
     total = 0.0
     for count, (seconds, load) in enumerate(shown, 1):
@@ -131,7 +131,7 @@ def check_size(
     """Refuse pictures that would fill the memory, before they are decoded.
 
     Raises:
-        DataError: more than `max_pixels`, by default `MAX_PIXELS`.
+        DataError: There are more than `max_pixels`, by default `MAX_PIXELS`.
     """
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     if height * width > limit:

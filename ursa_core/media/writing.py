@@ -45,15 +45,15 @@ def check_output(
     """Refuse an output that couldn't be written, before any work is done for it.
 
     Args:
-        path: file or folder to be written; its extension chooses the format.
-        force: an existing file, or folder of PNG frames, may be replaced.
-        shape: what will be written, if known: checks that the format can hold it.
-        fps: its frames a second, if known.
+        path: File or folder to write; its extension chooses the format.
+        force: Whether an existing file, or folder of PNG frames, may be replaced.
+        shape: Shape of the clip, if known.
+        fps: Frames per second, if known.
 
     Raises:
-        UsageError: unknown extension, a rate it can't show, or an output that exists.
-        ShapeError: several frames for a png, or an odd size for an mp4.
-        DataError: the folder is missing or can't be written.
+        UsageError: Unknown extension, a rate it can't show, or an output that exists.
+        ShapeError: Several frames for a png, or an odd size for an mp4.
+        DataError: The folder is missing or can't be written.
     """
     check_format(path, shape, fps)
     check_folder_of(path)  # first, as it puts back what a dead process has set aside
@@ -63,17 +63,29 @@ def check_output(
 def check_format(
     path: str | Path, shape: PixelShape | None = None, fps: float | None = None
 ) -> None:
-    """Refuse a format that can't hold a clip, wherever it is to be written.
+    """Refuse a format that can't hold a clip, wherever it is written.
 
     Raises:
-        UsageError: unknown extension, or a rate it can't show.
-        ShapeError: several frames for a png, or an odd size for an mp4.
+        UsageError: Unknown extension, or a rate it can't show.
+        ShapeError: Several frames for a png, or an odd size for an mp4.
     """
     kind = _kind(path)
-    if shape is not None:
-        _check_shape(Path(path), kind, shape)
-    if fps is not None:
-        _check_rate(kind, fps)
+    if shape is not None and kind == ".png" and shape.frames != 1:
+        raise ShapeError(
+            f"{path} can hold one frame, not {shape.frames}",
+            "use .mp4, .webp or .gif, or a name without extension for a folder of PNG frames",
+        )
+    if shape is not None and kind == ".mp4" and (shape.height % 2 or shape.width % 2):
+        raise ShapeError(
+            f"an mp4 can't have an odd size, {shape.height}x{shape.width}",
+            "use an even size, or .mkv, .webp or .gif",
+        )
+    # Viewers show a gif's frames of less than 20 ms much slower.
+    fastest = 50 if kind == ".gif" else 1000
+    if fps is not None and not MIN_FPS <= fps <= fastest:
+        raise UsageError(
+            f"{fps:g} frames a second can't be written", f"give {MIN_FPS:g} to {fastest}"
+        )
 
 
 def write_media(
@@ -91,23 +103,21 @@ def write_media(
 
     Args:
         path: .mp4, .mkv, .gif, .webp, .png, or no extension for a folder of PNG frames.
-        frames: uint8 (F, H, W, 3).
-        fps: frames a second, 0.1 or more.
-        metadata: kept in the file as one JSON object; ``prompt`` becomes the title of a film.
-        crf: quality of an mp4, 0 (lossless) to 51 (worst).
+        frames: Frames, uint8 (F, H, W, 3).
+        fps: Frames per second, 0.1 or more.
+        metadata: Values kept in the file as a JSON object; ``prompt`` becomes the title of a film.
+        crf: Quality of an mp4, 0 (lossless) to 51 (worst).
 
     Raises:
-        UsageError: unknown extension, or fps or crf out of range.
-        ShapeError: several frames for a png, or an odd size for an mp4.
-        DataError: the disk is full or the folder can't be written; nothing is left behind.
+        UsageError: Unknown extension, or fps or crf out of range.
+        ShapeError: Several frames for a png, or an odd size for an mp4.
+        DataError: The disk is full or the folder can't be written; nothing is left behind.
     """
     check_frames(frames)
-    kind = _kind(path)
-    target = Path(path)
-    _check_rate(kind, fps)
+    check_format(path, PixelShape(*frames.shape[:3]), fps)
+    kind, target = _kind(path), Path(path)
     if not 0 <= crf <= 51:
         raise UsageError(f"a CRF of {crf} doesn't exist", "give 0 (lossless) to 51 (worst)")
-    _check_shape(target, kind, PixelShape(*frames.shape[:3]))
     _check_replaceable(target, kind, force=True)
     rate = Fraction(fps).limit_denominator(1001)
     comment = json.dumps(dict(metadata or {}))
@@ -115,8 +125,8 @@ def write_media(
     writers: dict[str, Callable[[Path], None]] = {
         ".mp4": lambda p: _write_h264(p, frames, rate, comment, title, crf),
         ".mkv": lambda p: _write_ffv1(p, frames, rate, comment, title),
-        ".gif": lambda p: _write_gif(p, frames, rate, comment),
-        ".webp": lambda p: _write_webp(p, frames, rate, comment),
+        ".gif": lambda p: _write_gif(p, frames, _durations(len(frames), rate, 10), comment),
+        ".webp": lambda p: _write_webp(p, frames, _durations(len(frames), rate, 1), comment),
         ".png": lambda p: _write_png(p, frames[0], comment, None),
         _FOLDER: lambda p: _write_folder(p, frames, fps, comment),
     }
@@ -136,28 +146,6 @@ def _kind(path: str | Path) -> str:
             f"use {', '.join(FORMATS)}, or none for a folder of PNG frames",
         )
     return extension
-
-
-def _check_shape(path: Path, kind: str, shape: PixelShape) -> None:
-    if kind == ".png" and shape.frames != 1:
-        raise ShapeError(
-            f"{path} can hold one frame, not {shape.frames}",
-            "use .mp4, .webp or .gif, or a name without extension for a folder of PNG frames",
-        )
-    if kind == ".mp4" and (shape.height % 2 or shape.width % 2):
-        raise ShapeError(
-            f"an mp4 can't have an odd size, {shape.height}x{shape.width}",
-            "use an even size, or .mkv, .webp or .gif",
-        )
-
-
-def _check_rate(kind: str, fps: float) -> None:
-    # Viewers show a gif's frames of less than 20 ms much slower.
-    fastest = 50 if kind == ".gif" else 1000
-    if not MIN_FPS <= fps <= fastest:
-        raise UsageError(
-            f"{fps:g} frames a second can't be written", f"give {MIN_FPS:g} to {fastest}"
-        )
 
 
 def _check_replaceable(target: Path, kind: str, force: bool) -> None:
@@ -258,44 +246,29 @@ def _encode(
 
 
 def _durations(num_frames: int, rate: Fraction, unit_ms: int) -> list[int]:
-    """Milliseconds of each frame in whole units, with rounding errors that don't add up."""
+    """Milliseconds of each frame in whole units; rounding errors don't add up."""
     ends = [round(1000 * k / rate / unit_ms) * unit_ms for k in range(num_frames + 1)]
     return [end - start for start, end in itertools.pairwise(ends)]
 
 
-def _write_gif(path: Path, frames: Frames, rate: Fraction, comment: str) -> None:
+def _write_gif(path: Path, frames: Frames, durations: list[int], comment: str) -> None:
     # One palette for the clip, drawn from frames all over it, keeps still areas from flickering.
     shown = frames[np.linspace(0, len(frames) - 1, min(len(frames), 16)).round().astype(int)]
     mosaic = Image.fromarray(shown.reshape(-1, *shown.shape[2:]))
     palette = mosaic.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
     no_dither = Image.Dither.NONE
     images = [Image.fromarray(f).quantize(palette=palette, dither=no_dither) for f in frames]
-    images[0].save(
-        path,
-        "GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=_durations(len(frames), rate, 10),
-        loop=0,
-        comment=comment.encode(),
-    )
+    about = {"duration": durations, "loop": 0, "comment": comment.encode()}
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], **about)
 
 
-def _write_webp(path: Path, frames: Frames, rate: Fraction, comment: str) -> None:
+def _write_webp(path: Path, frames: Frames, durations: list[int], comment: str) -> None:
     exif = Image.Exif()
     exif[_EXIF_DESCRIPTION] = comment
     images = [Image.fromarray(frame) for frame in frames]
-    images[0].save(
-        path,
-        "WEBP",
-        save_all=len(images) > 1,
-        append_images=images[1:],
-        duration=_durations(len(frames), rate, 1),
-        loop=0,
-        quality=90,
-        method=4,
-        exif=exif,
-    )
+    about = {"duration": durations, "loop": 0, "quality": 90, "method": 4, "exif": exif}
+    is_moving = len(images) > 1
+    images[0].save(path, "WEBP", save_all=is_moving, append_images=images[1:], **about)
 
 
 def _write_png(path: Path, frame: Frames, comment: str, fps: float | None) -> None:
