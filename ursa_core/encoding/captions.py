@@ -1,4 +1,4 @@
-"""Captions of media files: a text file beside each, or one metadata table for a folder."""
+"""Captions of media files: a text file next to each, or a metadata table of the folder."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "short_caption", "lo
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
 STDIN = Path("/dev/stdin")
 MAX_WRONG_ROWS = 5
-"""So many wrong rows without a right one are a wrong table, told once and not by row."""
+"""More wrong rows than these, without a right one, are reported once, as a wrong table."""
 
 _NOT_UTF8 = "not UTF-8 text"
 _HINTS = {
@@ -31,13 +31,12 @@ _COLUMNS_HINT = (
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a folder's table says.
+    """Content of a folder's table.
 
     Attributes:
-        captions: by media path.
-        faults: what is wrong with rows, by media path, or by ``TABLE:LINE`` where a row doesn't
-            say which file it is about.
-        stray: such a row, after which files without captions may only seem to have none.
+        captions: Captions of each media path.
+        faults: Faults of rows, by media path, or by ``TABLE:LINE`` where a row names no file.
+        stray: Such a row: a file without captions may be the one it means.
     """
 
     captions: dict[Path, tuple[str, ...]] = field(default_factory=dict)
@@ -46,10 +45,10 @@ class Metadata:
 
 
 def read_caption_file(media: Path) -> tuple[str, ...]:
-    """Captions from the ``.txt`` beside a media file, one a line; none without such a file.
+    """Captions from the ``.txt`` next to a media file, one per line; none without such a file.
 
     Raises:
-        DataError: the file exists but isn't readable UTF-8 text.
+        DataError: The file exists but isn't readable UTF-8 text.
     """
     texts = (media.with_suffix(suffix) for suffix in (".txt", ".TXT"))
     path = next((text for text in texts if text.is_file()), None)
@@ -61,12 +60,10 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Captions by media path (inside ``folder``) from its ``metadata.jsonl`` or ``metadata.csv``.
-
-    As :func:`read_manifest`; a folder without metadata gives an empty result.
+    """Content of a folder's ``metadata.jsonl`` or ``metadata.csv``, empty without one.
 
     Raises:
-        DataError: both tables exist, or the table can't be opened or is wrong throughout.
+        DataError: Both tables exist, or the table can't be opened or is wrong throughout.
     """
     found = folder.glob("[mM]*.*[lLvV]")  # any case, on any file system
     tables = sorted(p for p in found if p.name.lower() in METADATA_NAMES and p.is_file())
@@ -90,11 +87,11 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     result.
 
     Args:
-        table: the file; a pipe or standard input is JSON lines if it begins with ``{``, else CSV.
-        must_be_inside: a file outside the table's folder is a fault.
+        table: Table; a pipe or standard input is JSON lines if it begins with ``{``, otherwise CSV.
+        must_be_inside: Whether a file outside the table's folder is a fault.
 
     Raises:
-        DataError: the table can't be opened or is wrong throughout.
+        DataError: The table can't be opened or is wrong throughout.
     """
     folder = Path() if is_stream(table) else table.parent
     captions: dict[Path, tuple[str, ...]] = {}
@@ -124,12 +121,12 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
 
 
 def is_stream(table: Path) -> bool:
-    """Whether a list comes from a pipe or standard input: its paths are those of this folder."""
+    """Whether a list is a pipe or standard input, with paths relative to the working folder."""
     return table == STDIN or (table.suffix not in MANIFEST_SUFFIXES and is_pipe(table))
 
 
 def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
-    """The file of one row; the ValueError says what is wrong with it."""
+    """File name of a row; a ValueError says what is wrong with it."""
     name = next((row[c] for c in FILE_COLUMNS if row.get(c) is not None), None)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file name")
@@ -142,7 +139,7 @@ def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
 
 
 def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Captions of one row; the ValueError says what is wrong with them."""
+    """Captions of a row; a ValueError says what is wrong with them."""
     columns = [column for column in CAPTION_COLUMNS if column in row]
     if not columns:
         raise ValueError(f"no caption (columns: {', '.join(map(str, row))})")
@@ -159,7 +156,7 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Line numbers with the row, or with what is wrong with the line."""
+    """Line numbers, each with its row or the fault of the line."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -175,7 +172,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Line numbers with the row, or with what is wrong with the line."""
+    """Line numbers, each with its row or the fault of the line."""
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         for row in reader:
@@ -194,8 +191,8 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
 def _read_text(path: Path) -> str:
     """The file's text; bytes that aren't UTF-8 become surrogates, see ``_is_utf8``.
 
-    Every line ends with a line feed, as editors count them: ``splitlines`` would also break at
-    form feeds and at separators of Unicode, which are part of a text.
+    Split it at line feeds, as editors do: ``splitlines`` would also break at form feeds and at
+    separators of Unicode, which are part of a text.
     """
     try:
         file = regular_file(path, or_pipe=True)
@@ -209,6 +206,6 @@ def _is_utf8(text: str) -> bool:
 
 
 def _clean(captions: list[str]) -> tuple[str, ...]:
-    """Captions without white space around them, empty ones and repeats left out."""
+    """Stripped captions without empty ones and repeats."""
     stripped = (caption.strip() for caption in captions)
     return tuple(dict.fromkeys(caption for caption in stripped if caption))

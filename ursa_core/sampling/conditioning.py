@@ -1,4 +1,4 @@
-"""Given latent frames: where they start, and which times they take while the rest is sampled."""
+"""Conditioning frames: their start, and their times while the other frames are sampled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Cond = Literal["soft", "lock"]
 
 @dataclass(frozen=True)
 class Start:
-    """What ``denoise`` sets out from.
+    """Codes and times that ``denoise`` starts from.
 
     Attributes:
-        x_0: (B, L) int64.
-        times: (N + 1,), or (N + 1, L) where frames have times of their own.
-        given: mask (1, L) bool and codes (B, L) that stay while the rest is sampled, if any do.
+        x_0: Codes at the first time, int64 (B, L).
+        times: Time grid (N + 1,), or (N + 1, L) where frames have times of their own.
+        given: Mask, bool (1, L), and codes (B, L) that stay while the others are sampled, if any.
     """
 
     x_0: Tensor
@@ -32,7 +32,7 @@ class Start:
 
 
 def joined(starts: Sequence[Start]) -> Start:
-    """The start of clips that go through the network together; times and mask are the same."""
+    """The start of several clips in one pass of the network; times and mask are the same."""
     first, x_0 = starts[0], torch.cat([each.x_0 for each in starts])
     if first.given is None:
         return Start(x_0, first.times)
@@ -44,16 +44,16 @@ def joined(starts: Sequence[Start]) -> Start:
 class Conditioning:
     """Latent frames that a clip is given (Sec. 3.2.2 of the paper).
 
-    They enter corrupted along the path to t = 1 − ``cond_noise``. With ``soft`` they stand still
-    until the rest has come to that time and are refined with it from there; without noise that
-    never happens. With ``lock`` the network sees them as they entered throughout, and the result
-    holds them as they were given.
+    They are first corrupted along the path to t = 1 − ``cond_noise``. With ``soft`` they wait
+    until the other frames reach that time and are refined with them from there; without noise that
+    never happens. With ``lock`` the network sees them so throughout, and the result has them as
+    they were given.
 
     Args:
-        codes: int64 (F, H, W); what it holds at other frames doesn't matter.
-        cond_frames: bool (F,), true where a frame is given.
+        codes: Codes, int64 (F, H, W); those of other frames don't matter.
+        cond_frames: Mask of the conditioning frames, bool (F,).
         cond: ``soft`` or ``lock``.
-        cond_noise: in [0, 1].
+        cond_noise: Noise level in [0, 1].
     """
 
     codes: Tensor
@@ -67,15 +67,15 @@ class Conditioning:
         """The start of a clip whose other frames start at noise.
 
         Args:
-            path: that the network was trained on.
-            x_0: (B, L) int64 noise.
-            times: (N + 1,) of the frames that aren't given.
-            grid: of the clip.
-            generator: draws the corruption.
+            path: Path that the network was trained on.
+            x_0: Noise, int64 (B, L).
+            times: Time grid (N + 1,) of the other frames.
+            grid: Latent grid of the clip.
+            generator: Source of the corruption.
 
         Raises:
-            ShapeError: the codes don't fit the grid.
-            UsageError: noise out of range, no frame is given, or nothing is left to sample.
+            ShapeError: The codes don't fit the grid.
+            UsageError: Noise out of range, no frame is given, or nothing is left to sample.
         """
         self.check(grid)
         t_0 = 1 - self.cond_noise
@@ -92,7 +92,7 @@ class Conditioning:
         return Start(x_0, frame_times(torch.maximum(times[:, None], starts), grid))
 
     def finish(self, x_1: Tensor) -> Tensor:
-        """The sampled codes (B, L), locked frames as they were given."""
+        """The sampled codes (B, L) with locked frames as they were given."""
         return torch.where(*self._flat(x_1), x_1) if self.cond == "lock" else x_1
 
     def _flat(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ class Conditioning:
         return self.cond_frames.to(like.device).repeat_interleave(per_frame)[None], codes
 
     def check(self, grid: LatentGrid) -> None:
-        """Refuse what ``start`` can't take, with the errors that it names."""
+        """Raise the errors of ``start``."""
         if self.codes.shape != (grid.frames, grid.rows, grid.columns):
             shape = "×".join(map(str, self.codes.shape))
             raise ShapeError(

@@ -1,4 +1,4 @@
-"""Classifier-free guidance, run only where and when it acts."""
+"""Classifier-free guidance, computed only where and when it acts."""
 
 import math
 from collections.abc import Callable
@@ -15,14 +15,14 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Guidance:
-    """How strongly, and when, samples are pushed from the negative prompt to the prompt.
+    """Strength and times of guidance from the negative prompt to the prompt.
 
     Args:
-        scale: 1 is off; logits become uncond + scale·(cond − uncond).
-        interval: guidance acts while low <= t < high.
+        scale: Guidance scale: logits become uncond + scale·(cond − uncond), so 1 is off.
+        interval: Times (low, high); guidance acts while low <= t < high.
 
     Raises:
-        UsageError: a negative scale, or an interval that isn't one within [0, 1].
+        UsageError: A negative scale, or an interval that isn't one within [0, 1].
     """
 
     scale: float = 1.0
@@ -41,7 +41,7 @@ class Guidance:
             )
 
     def active(self, t: Tensor) -> Tensor:
-        """Mask, of the shape of t, of the times at which guidance acts."""
+        """Mask of the times at which guidance acts, in the shape of t."""
         low, high = self.interval
         return (t >= low) & (t < high) & (self.scale != 1)
 
@@ -57,19 +57,19 @@ def guided_hidden(
     """Hidden states (B, L, D) whose logits are the guided ones.
 
     As the head is linear, guiding hidden states before it is the same as guiding logits after it,
-    at half the head's work. Where guidance acts nowhere, only the B conditional rows are run; else
-    one pass of 2B rows, the conditional half first.
+    at half the head's work. Where guidance acts nowhere, only the B conditional rows are computed;
+    otherwise one pass of 2B rows, the conditional half first.
 
     Args:
-        network: the callable to run once.
-        prompt_ids: (B, S) int64.
-        negative_ids: (B, S) int64, what guidance leads away from; None where it is off.
-        x_t: (B, L) int64.
-        t: () or (L,), the time of the clip or of each position.
-        guidance: scale and interval.
+        network: Prompt ids and codes to hidden states.
+        prompt_ids: Prompt ids, int64 (B, S).
+        negative_ids: Ids of the negative prompts, int64 (B, S); None without guidance.
+        x_t: Codes at t, int64 (B, L).
+        t: Time of the clip () or of each position (L,).
+        guidance: Scale and interval.
 
     Raises:
-        UsageError: guidance acts and there are no negative ids.
+        UsageError: Guidance acts and there are no negative ids.
     """
     active = guidance.active(t)
     if not bool(active.any()):

@@ -1,4 +1,4 @@
-"""The MaskGIT sampler of the masked path: the codes that the network is surest of come first."""
+"""The MaskGIT sampler of the masked path: the most confident codes come first."""
 
 import itertools
 import math
@@ -31,30 +31,30 @@ def maskgit(
     on_step: Callable[[int, Tensor], None] | None = None,
     on_estimate: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Codes (B, L) int64, every mask of ``x_t`` revealed, once and for good.
+    """Codes (B, L) int64 with every mask of ``x_t`` revealed, each once.
 
     After a step that ends at t, the share cos(π·t/2) of the masks is left, and at least one was
     revealed: those with the largest log-probability of the code drawn plus Gumbel noise times
     ``choice_temperature``·(1 − t). It ends early when no mask is left.
 
     Args:
-        network: prompt ids and codes to hidden states.
-        head: hidden states to logits, linear.
-        path: the masked path.
-        x_t: (B, L) int64; codes that aren't the mask stay.
-        prompt_ids: (B, S) int64.
-        negative_ids: (B, S) int64 for guidance, or None without it.
-        times: (N + 1,), rising to 1.
-        generators: one an item, or one for all.
-        guidance: scale and interval.
-        temperature: of the draws of x_1.
-        top_p: nucleus of the draws of x_1; None is off.
-        choice_temperature: of the choice of positions; 0 takes the surest.
-        on_step: called after each step with the steps done and the codes.
-        on_estimate: called likewise with the codes drawn, revealed or not.
+        network: Prompt ids and codes to hidden states.
+        head: Hidden states to logits, linear.
+        path: Masked path.
+        x_t: Codes, int64 (B, L); those that aren't the mask stay.
+        prompt_ids: Prompt ids, int64 (B, S).
+        negative_ids: Ids of the negative prompts, int64 (B, S); None without guidance.
+        times: Time grid (N + 1,), rising to 1.
+        generators: One generator per item, or one for all.
+        guidance: Scale and interval.
+        temperature: Temperature of the draws of x_1.
+        top_p: Nucleus of the draws of x_1; None is off.
+        choice_temperature: Temperature of the choice of positions; 0 takes the most confident.
+        on_step: Called after each step with the number of steps done and the codes.
+        on_estimate: Called after each step with the codes drawn, revealed or not.
 
     Raises:
-        UsageError: positions have times of their own, or what guidance or the draws refuse.
+        UsageError: Positions have times of their own, or guidance or the draws refuse a value.
     """
     if times.ndim != 1:
         raise UsageError(

@@ -14,7 +14,7 @@ Head = Callable[[Tensor], Tensor]
 
 _CHUNK_BYTES = {"cpu": 2 << 20, "other": 64 << 20}
 _HEAD_ROWS = 64
-"""Positions of a product at least, lest reading the head's matrix takes longer than multiplying."""
+"""Smallest chunk of positions; below this, reading the head's weights dominates the time."""
 
 
 def draw_codes(
@@ -29,19 +29,19 @@ def draw_codes(
     """Codes (B, L) int64 drawn from the posterior.
 
     The logits of all positions never exist at once: head and draw run over chunks. Where each item
-    has a generator a chunk is of one item, whose products then have the same shapes in any batch.
+    has a generator a chunk is of one item, so that its products have the same shapes in any batch.
 
     Args:
-        head: maps hidden states to posterior logits.
-        hidden: (B, L, D) float.
-        num_codes: K.
-        generator: one, or one an item.
-        temperature: divides the logits; 0 takes the likeliest code.
-        top_p: keep only the likeliest codes that together reach this probability.
+        head: Hidden states to posterior logits.
+        hidden: Hidden states (B, L, D).
+        num_codes: Number of codes, K.
+        generator: One generator per item, or one for all.
+        temperature: Divisor of the logits; 0 takes the likeliest code.
+        top_p: Probability that the likeliest codes, which alone are drawn, reach together.
 
     Raises:
-        UsageError: temperature or top_p out of range.
-        CheckpointError: the logits aren't finite.
+        UsageError: Temperature or top_p out of range.
+        CheckpointError: The logits aren't finite.
     """
     codes = hidden.new_empty(hidden.shape[:2], dtype=torch.int64)
     flat = codes.view(-1)
@@ -81,7 +81,7 @@ def _draws(
     temperature: float,
     top_p: float | None,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Chunks of the positions, flat, with their logits (n, K) and the codes drawn (n,)."""
+    """Chunks of flat positions with their logits (n, K) and drawn codes (n,)."""
     shape = hidden.shape[:2]
     noise = uniforms(shape, generator, hidden.device).reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])
@@ -104,8 +104,8 @@ def posterior_weights(
     """Unnormalised probabilities (n, K) float32, 1 at each row's likeliest code.
 
     Raises:
-        UsageError: temperature or top_p out of range.
-        CheckpointError: a row has no finite largest logit.
+        UsageError: Temperature or top_p out of range.
+        CheckpointError: A row has no finite largest logit.
     """
     if not (temperature == 0 or 1e-6 <= temperature <= 1e6):  # beyond, quotients aren't finite
         raise UsageError(

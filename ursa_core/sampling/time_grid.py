@@ -1,4 +1,4 @@
-"""Time grids: when each step of the sampler happens, for the clip or for each frame."""
+"""Time grids: the times of the sampler's steps, for the clip or for each frame."""
 
 import math
 
@@ -13,7 +13,7 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     """Times t / (t + shift·(1 − t)): earlier than t for a shift above 1, later for one below.
 
     Raises:
-        UsageError: the shift isn't a positive number.
+        UsageError: The shift isn't a positive number.
     """
     if not (math.isfinite(shift) and shift > 0):
         raise UsageError(f"a shift of {shift:g} can't move times", "use a number above 0; 1 is off")
@@ -24,7 +24,7 @@ def time_grid(steps: int, shift: float = 1.0) -> Tensor:
     """Times of the steps: float32 (steps + 1,), from 0 to 1, shifted.
 
     Raises:
-        UsageError: fewer than one step, or a shift that isn't positive.
+        UsageError: Fewer than one step, or a shift that isn't positive.
     """
     if steps < 1:
         raise UsageError(f"{steps} steps can't sample anything", "use one step or more")
@@ -33,7 +33,7 @@ def time_grid(steps: int, shift: float = 1.0) -> Tensor:
 
 
 def times_from(times: Tensor, t_0: float) -> Tensor:
-    """The times of a grid (N + 1,) from ``t_0`` on: that one, and those of the grid above it."""
+    """``t_0``, followed by the times of a grid (N + 1,) above it."""
     return torch.cat([times.new_tensor([t_0]), times[times > t_0]])
 
 
@@ -41,11 +41,11 @@ def frame_times(times: Tensor, grid: LatentGrid) -> Tensor:
     """Times of all positions (..., L) from times of the latent frames (..., F).
 
     Raises:
-        ShapeError: the number of frames differs from the grid's.
+        ShapeError: The number of frames differs from the grid's.
     """
     if times.shape[-1] != grid.frames:
         raise ShapeError(
             f"times of {times.shape[-1]} frames don't fit a grid of {grid}",
-            f"give {grid.frames} times a step",
+            f"give {grid.frames} times per step",
         )
     return times.repeat_interleave(grid.codes_per_frame, dim=-1)
