@@ -47,7 +47,7 @@ def test_python_tokenizes_a_folder_as_the_command_does(
     for name in ("shard-00000.parquet", "report.jsonl"):
         written = [(tmp_path / side / name).read_bytes() for side in ("python", "command")]
         assert written[0] == written[1]
-    assert done.shards == [tmp_path / "python" / "shard-00000.parquet"]
+    assert done.writer.shards == [tmp_path / "python" / "shard-00000.parquet"]
     assert (done.summary()["num_done"], len(read_shards(tmp_path / "python"))) == (3, 3)
     again = tokenize([media], tmp_path / "python", options, model=model, device="cpu")
     assert (again.summary()["num_done"], again.summary()["num_kept"]) == (0, 2)

@@ -201,15 +201,12 @@ def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOpti
 
     sprites = load_sprites(wanted.data) if wanted.data is not None else None
     item = find_clip(given, wanted.seed, encoder.cut.fps, sprites)
-    try:
-        _warn_of_captions(fit_captions([item], encoder), encoder.model)
-    except CheckpointError as error:
-        _warn_of_captions(error, encoder.model)
+    _warn_of_captions(fit_captions([item], encoder), encoder.model)
     result = tokenize_clip(item, encoder, out, wanted.check != 0)
     for note in result.notes:
         output.warn(note)
-    counts = {"num_uncaptioned": 0, **summary([result])}
-    _report([result], out, {"files": [out], "report": None, **encoder.to_json(), **counts})
+    about = {"files": [out], "report": None, **encoder.to_json()}
+    _report([result], out, {**about, **summary([result])})
 
 
 def _encode_shards(
@@ -217,6 +214,7 @@ def _encode_shards(
 ) -> None:
     """Encode a part of the inputs' clips into shards, and report."""
     from ursa_core.encoding.run import tokenizing
+    from ursa_core.tokens.shards import shard_paths
 
     with tokenizing(inputs, out, encoder, wanted, part) as run:
         _describe(run, out, wanted.drop_gone)
@@ -227,16 +225,18 @@ def _encode_shards(
                         output.warn(f"skipped: {results[0].reason}")
                     advance(1)
         except KeyboardInterrupt:
-            run.iteration.close()
-            output.note(f"stopped; {run.writer.num_clips} clips are in {out}, the same command"
-                        " goes on")  # fmt: skip
+            run.close()
+            made = f"{run.writer.num_clips} clips are in {out}"
+            output.note(f"stopped; {made}, the same command goes on")
             raise
     found = run.summary()
     if found["num_uncaptioned"]:
         output.note(f"clips without a caption: {found['num_uncaptioned']}")
-    if run.num_added:
-        output.note(f"shards that other processes added meanwhile: {run.num_added}")
-    files = {"files": run.shards, "report": run.report.path}
+    shards = run.writer.shards
+    added = set(shard_paths(out)) - set(shards)
+    if added:
+        output.note(f"shards that other processes added meanwhile: {len(added)}")
+    files = {"files": shards, "report": run.report.path}
     _report(run.results, out, {**files, **encoder.to_json(), **found})
 
 

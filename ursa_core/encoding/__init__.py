@@ -4,7 +4,7 @@
 
     from ursa_core.encoding import TokenizeOptions, tokenize
     done = tokenize(["clips/"], "data/mine", TokenizeOptions(clips="chunk"), model="nano")
-    print(done.shards, done.summary()["psnr"])
+    print(done.writer.shards, done.summary()["psnr"])
 """
 
 from typing import TYPE_CHECKING, Any

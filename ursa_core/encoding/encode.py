@@ -163,9 +163,6 @@ class Tokenizing:
         num_checked: Clips that are decoded again and compared, from the first on; None is all.
         refine: Steps of ``refined_codes``.
 
-    Attributes:
-        num_uncaptioned: Clips without a caption so far.
-
     Raises:
         ShapeError: The cut doesn't fit the strides of the tokenizer.
     """
@@ -182,7 +179,6 @@ class Tokenizing:
         self._tokenizer, self._cut, self._writer = tokenizer, cut, writer
         self._refine = refine
         self._num_left = math.inf if num_checked is None else num_checked
-        self.num_uncaptioned = 0
         self._unreadable: set[str] = set()  # recorded paths
         self._waiting: dict[tuple[int, ...], list[tuple[_ItemWork, LoadedClip]]] = {}
 
@@ -275,7 +271,6 @@ class Tokenizing:
         for (work, clip), of_clip in zip(batch, codes, strict=True):
             about = (clip.captions, self._cut.fps, clip.motion, clip.name, work.origin)
             work.rows.append(TokenRow(of_clip, *about))
-            self.num_uncaptioned += not clip.captions
             work.num_waiting -= 1
         done = [work for work in {id(work): work for work, _ in batch}.values() if work.is_done]
         for work in done:
@@ -286,6 +281,8 @@ class Tokenizing:
             if self._num_left > 0:
                 quality = measure(self._tokenizer, of_clip, clip.frames)
                 self._num_left -= 1
-            work.results.append(ItemResult(clip.name, "done", quality=quality))
+            is_uncaptioned = not clip.captions
+            result = ItemResult(clip.name, "done", quality=quality, is_uncaptioned=is_uncaptioned)
+            work.results.append(result)
         for work in done:
             yield work.item.name, work.results

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, get_args
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
@@ -42,6 +41,7 @@ class ItemResult:
         quality: Quality of the round trip, where it was measured.
         origin: File of a clip that was dropped.
         notes: What was assumed of the file.
+        is_uncaptioned: Whether it was encoded and has no caption.
     """
 
     source: str
@@ -51,6 +51,7 @@ class ItemResult:
     quality: Quality | None = None
     origin: Origin | None = None
     notes: tuple[str, ...] = ()
+    is_uncaptioned: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The result as reports show it."""
@@ -69,6 +70,7 @@ def summary(results: Sequence[ItemResult]) -> dict[str, Any]:
     )
     return {
         **{f"num_{name}": counts[name] for name in get_args(Status)},
+        "num_uncaptioned": sum(result.is_uncaptioned for result in results),
         "dropped": dict(dropped.most_common()),
         "psnr": psnr,
         "ssim": ssim,
@@ -112,17 +114,12 @@ class TokenizeReport(PartFile):
             self.__exit__(None, None, None)
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Close the file, and delete it if there is nothing in it and no shard next to it."""
         exists = self.path.exists()  # somebody may have deleted the folder
         if exists and self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder):
             self.path.unlink(missing_ok=True)
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def add(self, item: str, results: Sequence[ItemResult]) -> None:
         """Report an item's clips.

@@ -27,7 +27,6 @@ from ursa_core.parts import Shard
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer
-from ursa_core.tokens.shards import shard_paths
 from ursa_core.tokens.token_files import save_tokens
 from ursa_core.tokens.writer import ShardWriter, remove_shards
 from ursa_core.worlds.sprites import load_sprites
@@ -95,19 +94,18 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
     return Encoder(name, folder, tokenizer, digest, cut, options.refine)
 
 
-def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | None:
-    """What the model's text tokenizer loses of the files' captions; None if it has none.
-
-    Raises:
-        CheckpointError: The text tokenizer is damaged.
-    """
+def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | CheckpointError | None:
+    """Loss of the files' captions in the model's text tokenizer, if any, or its fault."""
     captions = [text for item in items if isinstance(item, MediaFile) for text in item.captions]
     folder = encoder.folder / "tokenizer"
     if not captions or not folder.is_dir():
         return None
     settings = load_settings(encoder.folder)
     prefix = motion_prompt(settings.motion, "") if settings.motion_prefix else ""
-    texts = TextTokenizer.load(folder, settings.max_prompt_length)
+    try:
+        texts = TextTokenizer.load(folder, settings.max_prompt_length)
+    except CheckpointError as error:
+        return error
     return measure_captions(texts, captions, prefix.__add__)
 
 
@@ -145,7 +143,7 @@ def tokenize_clip(item: Item, encoder: Encoder, path: Path, check: bool = True) 
 
 @dataclass
 class FolderRun:
-    """A run into a folder of shards, whose items are encoded by iterating over it.
+    """A run into a folder of shards; iterating over it encodes the clips.
 
     Attributes:
         encoder: Tokenizer and cut.
@@ -156,7 +154,6 @@ class FolderRun:
         found: What the folder holds of the items.
         report: Report of the part.
         writer: Writer of the shards.
-        work: Encoding of the clips.
         results: Results of all clips so far.
     """
 
@@ -168,31 +165,23 @@ class FolderRun:
     found: Comparison
     report: TokenizeReport
     writer: ShardWriter
-    work: Tokenizing
-    iteration: Generator[tuple[str, list[ItemResult]], None, None]
+    _iteration: Generator[tuple[str, list[ItemResult]], None, None]
     results: list[ItemResult] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[str, list[ItemResult]]]:
         """Name of each item when it is done, and the results of its clips."""
-        for name, of_item in self.iteration:
+        for name, of_item in self._iteration:
             self.results += of_item
             self.report.add(name, of_item)
             yield name, of_item
 
-    @property
-    def shards(self) -> list[Path]:
-        """Shards in the folder; those of other processes as of the beginning."""
-        return self.writer.shards
-
-    @property
-    def num_added(self) -> int:
-        """Number of shards that other processes have added since the beginning."""
-        return len(set(shard_paths(self.writer.folder)) - set(self.shards))
+    def close(self) -> None:
+        """Write the items that are done, and stop."""
+        self._iteration.close()
 
     def summary(self) -> dict[str, Any]:
         """Counts, means and measured clips of the whole run."""
-        files = self.found.to_json(self.writer.folder)
-        return {"num_uncaptioned": self.work.num_uncaptioned, **files, **summary(self.results)}
+        return {**self.found.to_json(self.writer.folder), **summary(self.results)}
 
 
 @contextmanager
@@ -207,13 +196,6 @@ def tokenizing(
 
     A stopped run continues. However the block is left, the items done until then are written.
 
-    Args:
-        inputs: Files, folders, manifests and procedural inputs.
-        out: Folder of the shards.
-        encoder: Tokenizer and cut.
-        options: What else was asked for.
-        part: Part of the items that this process does.
-
     Raises:
         DataError: An input doesn't exist, or the folder can't be written or has other settings.
         UsageError: Another process is at work on the part, or an input isn't known.
@@ -224,11 +206,7 @@ def tokenizing(
     items = find_items(
         inputs, options.num, options.seed, encoder.cut.fps, repeats.append, sprites, left_out.append
     )
-    fit: CaptionFit | CheckpointError | None
-    try:
-        fit = fit_captions(items, encoder)
-    except CheckpointError as error:
-        fit = error
+    fit = fit_captions(items, encoder)
     check = options.check
     if check is None and any(given.startswith(PROCEDURAL) for given in inputs):
         check = NUM_DRAWN_CHECKED
@@ -245,7 +223,7 @@ def tokenizing(
             own = [item for index, item in enumerate(items) if part.owns(index)]
             with closing(work.run(own, found)) as iteration:
                 yield FolderRun(
-                    encoder, own, repeats, left_out, fit, found, report, writer, work, iteration
+                    encoder, own, repeats, left_out, fit, found, report, writer, iteration
                 )
     finally:
         writer.remove_made()
@@ -263,7 +241,7 @@ def tokenize(
 ) -> FolderRun:
     """Encode clips of files and folders into a folder of shards; a stopped run continues.
 
-    Skipped files, captions that the model can't take and the like are warnings.
+    Skipped files and captions that the model can't take are warnings.
 
     Args:
         inputs: Files, folders, manifests, or procedural inputs such as ``shapes:train``.

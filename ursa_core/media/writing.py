@@ -187,9 +187,9 @@ def _write_h264(
     to_yuv = VideoReformatter()
     full = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 
-    def convert(frame: Frames) -> "av.VideoFrame":
+    def convert(frame: "av.VideoFrame") -> "av.VideoFrame":
         return to_yuv.reformat(
-            av.VideoFrame.from_ndarray(frame, format="rgb24"),
+            frame,
             format="yuv420p",
             src_colorspace=Colorspace.ITU709,
             dst_colorspace=Colorspace.ITU709,
@@ -206,40 +206,39 @@ def _write_h264(
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = int(ColorRange.MPEG)
-        _encode(container, stream, rate, frames, convert, comment, title)
+        _encode(container, stream, frames, convert, comment, title)
 
 
 def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title: str) -> None:
     import av
 
-    def convert(frame: Frames) -> "av.VideoFrame":
-        return av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
-
-    # Otherwise the file gets a random number, and is another one each time.
+    # Without bitexact the file gets a random number, and is different each time.
     with av.open(str(path), "w", "matroska", options={"fflags": "+bitexact"}) as container:
         # Version 3 carries a checksum in every slice.
         stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
         stream.pix_fmt = "bgr0"
-        _encode(container, stream, rate, frames, convert, comment, title)
+        _encode(container, stream, frames, lambda f: f.reformat(format="bgr0"), comment, title)
 
 
 def _encode(
     container: "av.container.OutputContainer",
     stream: "av.VideoStream",
-    rate: Fraction,
     frames: Frames,
-    convert: Callable[[Frames], "av.VideoFrame"],
+    convert: Callable[["av.VideoFrame"], "av.VideoFrame"],
     comment: str,
     title: str,
 ) -> None:
+    import av
+
     stream.height, stream.width = frames.shape[1:3]
     # More threads would make the bytes depend on the machine.
     stream.codec_context.thread_count = 1
     container.metadata["comment"] = comment
     if title:
         container.metadata["title"] = title
+    rate = stream.codec_context.framerate
     for k, array in enumerate(frames):
-        frame = convert(np.ascontiguousarray(array))
+        frame = convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24"))
         frame.pts, frame.time_base = k, 1 / rate
         container.mux(stream.encode(frame))
     container.mux(stream.encode())
