@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -127,30 +127,6 @@ class _ItemWork:
             self.is_read = is_end
 
 
-def _load_ahead(
-    items: Iterable[Item],
-    cut: ClipCut,
-    temporal_stride: int,
-    done: Container[str],
-    folder: Path,
-    count: int,
-) -> Generator[tuple[Item, _ItemWork | None], None, None]:
-    """Items in order, ``count`` of them begun ahead by threads; None for those that are done."""
-    waiting: deque[tuple[Item, _ItemWork | None]] = deque()
-    pool = ThreadPoolExecutor(num_cores())
-    try:
-        for item in items:
-            work = None
-            if item.key not in done:
-                work = _ItemWork(pool, item, item.clips(cut, temporal_stride), folder, count)
-            waiting.append((item, work))
-            if len(waiting) > count:
-                yield waiting.popleft()
-        yield from waiting
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 class Tokenizing:
     """Encodes the clips of items into shards, in batches of one shape.
 
@@ -198,23 +174,18 @@ class Tokenizing:
         Raises:
             DataError: A shard can't be written.
         """
-        cut, writer = self._cut, self._writer
         found = found or self.compare(items)
-        ahead = _batch_size(cut.shape.frames * cut.shape.height * cut.shape.width)
-        stride = self._tokenizer.strides.temporal
-        with (
-            writer,
-            closing(_load_ahead(items, cut, stride, found.done, writer.folder, ahead)) as loading,
-        ):
-            for item, work in loading:
+        with self._writer, closing(self._begun(items, found.done)) as begun:
+            for item, work in begun:
                 if work is None:
                     yield item.name, [ItemResult(item.name, "kept")]
                 else:
                     yield from self._item(work)
             for clips in list(self._waiting.values()):
                 yield from self._encode(clips)
+        stale = [each for each in found.stale if each.origin.path not in self._unreadable]
         # Only now that the new clips are written: a kill leaves both, and the next run removes one.
-        writer.remove([each for each in found.stale if each.origin.path not in self._unreadable])
+        self._writer.remove(stale)
 
     def compare(
         self,
@@ -229,6 +200,27 @@ class Tokenizing:
         if report is not None:
             names, made = names | report.dropped_names, made | report.dropped
         return compare(items, names, made, self._writer.folder, part.owns, drop_gone)
+
+    def _begun(
+        self, items: Sequence[Item], done: Container[str]
+    ) -> Generator[tuple[Item, _ItemWork | None], None, None]:
+        """Items in order, a batch of them begun ahead by threads; None for those that are done."""
+        shape, stride = self._cut.shape, self._tokenizer.strides.temporal
+        ahead = _batch_size(shape.frames * shape.height * shape.width)
+        waiting: deque[tuple[Item, _ItemWork | None]] = deque()
+        pool = ThreadPoolExecutor(num_cores())
+        try:
+            for item in items:
+                work = None
+                if item.key not in done:
+                    clips = item.clips(self._cut, stride)
+                    work = _ItemWork(pool, item, clips, self._writer.folder, ahead)
+                waiting.append((item, work))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()
+            yield from waiting
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _item(self, work: _ItemWork) -> Iterator[tuple[str, list[ItemResult]]]:
         try:
