@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ursa_core.encoding.sources import Source
+from ursa_core.encoding.sources import MediaFile
 from ursa_core.evaluation.measures.videos import (
     colour_drift,
     displacements,
@@ -89,7 +89,7 @@ def test_kept_frames_are_those_that_the_video_tells_of(tmp_path: Path) -> None:
 
     video = tmp_path / "video.mkv"
     write_media(video, clip, 8.0, {"given": given})
-    found = measure(Source("video.mkv", video, ()))
+    found = measure(MediaFile("video.mkv", video, ()))
     assert found.values["kept frames"] == 100
     assert found.caption.startswith("video.mkv: 9 frames of 96x96; motion ")
     assert found.values["flicker"] > 1
