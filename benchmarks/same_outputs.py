@@ -62,7 +62,7 @@ COMMANDS = [
     f"tokenize clips -o shards {TOKENIZE} --clips chunk --frames 5 --size 64x64 --fps 8",
     f"tokenize shapes:train --num 3 --seed 1 -o shapes {TOKENIZE}",
     f"tokenize text.mkv -o film.safetensors {TOKENIZE} --frames 9",
-    "tokenize --decode film.safetensors -o back.mkv --device cpu",
+    "tokenize --decode film.safetensors -o back.mkv --model nano --device cpu",
     f"eval shapes -o scores --limit 4 {HOW} --frames 9 --batch-size 2",
     "eval reconstruction text.mkv -o reconstruction --model nano --device cpu",
     "calibrate-path --tokenizer nano -o calibration --alpha 0.5:1:2 --c 2:4:2",
