@@ -22,7 +22,7 @@ def scores(bundle):
     backgrounds = colours = 0
     for seed, (colour, background) in enumerate(PROMPTS):
         prompt = f"a {colour} square stays still on a {background} background"
-        (made,) = generate(bundle, GenerateOptions(prompt, seed=seed, steps=10))
+        (made,) = generate(bundle, GenerateOptions(prompt, seed=seed, steps=4, frames=5))
         verdict = judge(decode(bundle, made.codes))
         backgrounds += verdict.background == background
         colours += verdict.colour == colour
