@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +26,6 @@ from ursa_core.tokens.shards import read_shards
 from ursa_core.worlds.shapes import training_clip
 
 LONG = "a" * 300
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -213,21 +210,22 @@ def test_lists_of_captions_may_be_pipes(
     assert source.captions == ("red",)
 
 
-def test_tokenize_reads_a_list_from_standard_input(tmp_path: Path, tiny_model: Path) -> None:
-    write_media(tmp_path / "a.png", training_clip(0, 0, "all", 1, 16, 16)[0], 8.0)
-    (tmp_path / "list.csv").write_text("file,caption\na.png,red\n")
-    options = f"--frames 1 --model {tiny_model} --device cpu --quiet -o out"
-    command = f"{sys.executable} -m ursa_cli tokenize - {options} < list.csv"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    table = read_shards(tmp_path / "out")
+def test_tokenize_reads_a_list_from_standard_input(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_media("a.png", training_clip(0, 0, "all", 1, 16, 16)[0], 8.0)
+    Path("list.csv").write_text("file,caption\na.png,red\n")
+    before = os.dup(0)
+    with Path("list.csv").open() as given:
+        os.dup2(given.fileno(), 0)
+    try:
+        options = ("--frames", "1", "--model", str(tiny_model), "--device", "cpu", "-o", "out")
+        assert main(["tokenize", "-", *options]) == 0
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    table = read_shards(Path("out"))
     assert [table.captions(row)[0] for row in range(len(table))] == ["red"]
 
 
