@@ -1,12 +1,9 @@
 """Every command that writes: stopped in the middle, the same command again comes to its end."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,6 @@ from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.token_files import load_tokens
 from ursa_core.worlds.shapes import training_clip
 
-DRIVER = Path(__file__).parents[1] / "stand_ins" / "stopped_runs.py"
 PROMPT = "a red circle moves right on a navy background"
 TINY = ["--model", "tiny", "--device", "cpu", "--dtype", "float32"]
 TRAINED = """
@@ -52,8 +48,8 @@ COMMANDS = {
     "decode": ["tokenize", "--decode", "film.safetensors", "-o", "out.mp4", "--model", "tiny"],
     "shards": ["tokenize", "films", "-o", "out", "--model", "tiny"],
     "train": ["train", "small.yaml", "-o", "out"],
-    "calibrate": ["calibrate-path", "--tokenizer", "tiny", "-o", "out", "--alpha", "0.8:1.2:3",
-                  "--c", "3:5:3", "--preview", "film.mkv", "--write-to", "path.yaml"],
+    "calibrate": ["calibrate-path", "--tokenizer", "tiny", "-o", "out", "--alpha", "0.8:1.2:2",
+                  "--c", "3:5:2", "--preview", "film.mkv", "--write-to", "path.yaml"],
     "shapes": ["eval", "shapes", "-o", "out", "--limit", "1", "--frames", "9", "--size", "32x32",
                *TINY],
     "vbench": ["eval", "vbench", "-o", "out", "--only", "sample", "--limit", "1", *TINY],
@@ -87,34 +83,6 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a command in a folder: what came of it, and what it printed."""
-    log = tmp_path_factory.mktemp("log") / "log"
-    unset = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    with subprocess.Popen(
-        [sys.executable, str(DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={name: value for name, value in os.environ.items() if name not in unset},
-    ) as server:  # fmt: skip
-        assert server.stdin is not None
-        assert server.stdout is not None
-        lines, answers = server.stdin, server.stdout
-
-        def call(
-            arguments: list[str], folder: Path, stop_at: int = -1, number: int = signal.SIGKILL
-        ) -> tuple[dict[str, Any], str]:
-            request = {
-                "arguments": arguments, "folder": str(folder), "log": str(log),
-                "stop_at": stop_at, "signal": number,
-            }  # fmt: skip
-            lines.write(json.dumps(request) + "\n")
-            lines.flush()
-            return json.loads(answers.readline()), log.read_text()
-
-        yield call
-        lines.close()
-
-
 def names(folder: Path) -> set[str]:
     """Files below a folder but for those of checkpoints, whose number isn't what a stop keeps."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
@@ -126,7 +94,7 @@ EVERYWHERE = [pytest.param(each, marks=pytest.mark.slow, id=f"{each}-at-all") fo
 
 @pytest.mark.parametrize("command", [*COMMANDS, *EVERYWHERE])
 def test_a_stopped_command_goes_on(
-    command: str, run: Run, given: Path, tmp_path: Path, request: pytest.FixtureRequest
+    command: str, run_in: Run, given: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     prepared = given
     arguments = COMMANDS[command]
@@ -134,7 +102,7 @@ def test_a_stopped_command_goes_on(
         prepared = tmp_path / "prepared"
         shutil.copytree(given, prepared, symlinks=True)
         first = COMMANDS["clip" if command == "decode" else "videos"]
-        assert run(first, prepared)[0]["code"] == 0
+        assert run_in(first, prepared)[0]["code"] == 0
         for before, after in (("out.safetensors", "film.safetensors"), ("out", "report")):
             if (prepared / before).exists():
                 (prepared / before).rename(prepared / after)
@@ -143,7 +111,7 @@ def test_a_stopped_command_goes_on(
         shutil.copytree(prepared, tmp_path / name, symlinks=True)
         return tmp_path / name
 
-    ended, said = run(arguments, fresh("whole"))
+    ended, said = run_in(arguments, fresh("whole"))
     assert ended["code"] == 0, said
     num, whole = ended["changes"], names(tmp_path / "whole")
     assert num > 0
@@ -153,7 +121,7 @@ def test_a_stopped_command_goes_on(
     stops = every if "slow" in request.keywords else [middle, last, (num // 3, by)]
     for k, number in stops:
         folder = fresh(f"{k}-{number.name}")
-        ended, said = run(arguments, folder, k, number)
+        ended, said = run_in(arguments, folder, k, number)
         where = f"{number.name} before change {k} of {num}"
         if number == signal.SIGKILL:
             assert ended["code"] == -number, where
@@ -162,7 +130,7 @@ def test_a_stopped_command_goes_on(
             told = "error: interrupted" in said or "the run is saved" in said
             assert told == (ended["code"] == 130), f"{where}: {said}"
             assert "Traceback" not in said
-        again, said = run(arguments, folder)
+        again, said = run_in(arguments, folder)
         is_done = again["code"] == 2 and "already" in said  # what had come to its end before
         assert again["code"] == 0 or is_done, f"{where}: {said}"
         assert names(folder) == whole, where
@@ -172,12 +140,12 @@ def test_a_stopped_command_goes_on(
 
 @pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_shards_that_are_rewritten_lose_nothing(
-    everywhere: bool, run: Run, given: Path, tmp_path: Path
+    everywhere: bool, run_in: Run, given: Path, tmp_path: Path
 ) -> None:
     command = [*COMMANDS["shards"], "--drop-gone", "--check", "0"]
     prepared = tmp_path / "prepared"
     shutil.copytree(given, prepared, symlinks=True)
-    assert run(command, prepared)[0]["code"] == 0
+    assert run_in(command, prepared)[0]["code"] == 0
     (prepared / "films" / "0.txt").write_text("corrected")
     (prepared / "films" / "2.mkv").unlink()
 
@@ -190,39 +158,39 @@ def test_shards_that_are_rewritten_lose_nothing(
 
     before = clips(prepared)
     shutil.copytree(prepared, tmp_path / "whole", symlinks=True)
-    num = run(command, tmp_path / "whole")[0]["changes"]
+    num = run_in(command, tmp_path / "whole")[0]["changes"]
     after = clips(tmp_path / "whole")
     assert after == [("films/0.mkv", ["corrected"], before[0][2]), before[1]]
     assert num > 4
     for k in range(num) if everywhere else (num // 2, num - 2):
         folder = tmp_path / str(k)
         shutil.copytree(prepared, folder, symlinks=True)
-        assert run(command, folder, k)[0]["code"] == -signal.SIGKILL
+        assert run_in(command, folder, k)[0]["code"] == -signal.SIGKILL
         left = clips(folder)
         assert before[1] in left, k
         assert before[0] in left or after[0] in left, k
         assert all(clip in before or clip in after for clip in left), k
-        assert run(command, folder)[0]["code"] == 0
+        assert run_in(command, folder)[0]["code"] == 0
         assert clips(folder) == after, k
         assert not list((folder / "out").glob(".*")), k
 
 
 def test_several_videos_go_on_with_the_seed_drawn_before(
-    run: Run, given: Path, tmp_path: Path
+    run_in: Run, given: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(given, tmp_path / "here", symlinks=True)
     here = tmp_path / "here"
     command = COMMANDS["several"]
-    assert run(command, here)[0]["code"] == 0
+    assert run_in(command, here)[0]["code"] == 0
     videos, codes = (sorted(here.glob(f"out-000*.{kind}")) for kind in ("mkv", "safetensors"))
     content = [file.read_bytes() for file in videos]
     tokens = [load_tokens(file).codes for file in codes]  # headers come in any order
     assert (len(content), len(tokens)) == (3, 3)
-    ended, said = run(command, here)
+    ended, said = run_in(command, here)
     assert (ended["code"], "out-0000.mkv exists already" in said) == (2, True)
     for gone in ("out-0001.mkv", "out-0002.mkv", "out-0002.safetensors"):
         (here / gone).unlink()
-    ended, said = run([*command, "--json"], here)
+    ended, said = run_in([*command, "--json"], here)
     assert ended["code"] == 0, said
     assert [file.read_bytes() for file in videos] == content
     for file, before in zip(codes, tokens, strict=True):
@@ -230,16 +198,16 @@ def test_several_videos_go_on_with_the_seed_drawn_before(
     told = json.loads(said.splitlines()[-1])
     assert [each["index"] for each in told["outputs"]] == [0, 1, 2]
     (here / "out-0001.mkv").unlink()
-    ended, said = run([*command, "--steps", "1"], here)
+    ended, said = run_in([*command, "--steps", "1"], here)
     assert (ended["code"], "made with steps 2, not 1" in said) == (2, True)
     (here / "out-0000.safetensors").unlink()
-    ended, said = run(command, here)
+    ended, said = run_in(command, here)
     assert (ended["code"], "out-0000.mkv exists already" in said) == (2, True)
-    assert run([*command, "--force"], here)[0]["code"] == 0
+    assert run_in([*command, "--force"], here)[0]["code"] == 0
     assert videos[1].read_bytes() != content[1]
 
 
-def test_files_of_the_users_stay(run: Run, given: Path, tmp_path: Path) -> None:
+def test_files_of_the_users_stay(run_in: Run, given: Path, tmp_path: Path) -> None:
     mine = {
         "out.mp4.preview.png": ["sample", PROMPT, "-o", "out.mp4", "--preview", "1", *TINY],
         "out/00001-a-red-circle.mp4.preview.png": COMMANDS["batch"],
@@ -257,29 +225,29 @@ def test_files_of_the_users_stay(run: Run, given: Path, tmp_path: Path) -> None:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(given / "a.png", here / name)
         before = names(here)
-        ended, said = run(command, here)
+        ended, said = run_in(command, here)
         refused = "exists already" in said or "is in the way" in said
         assert (ended["code"] in (1, 2), refused) == (True, True), said
         assert (here / name).read_bytes() == (given / "a.png").read_bytes()
         assert names(here) - before <= {"codes"}
     # A suite doesn't take the place of another evaluation's report.
-    ended, said = run(COMMANDS["shapes"], tmp_path / "4")
+    ended, said = run_in(COMMANDS["shapes"], tmp_path / "4")
     assert (ended["code"], "of another evaluation" in said) == (2, True)
 
 
 def test_a_video_that_is_written_beside_its_rounds_is_finished(
-    run: Run, given: Path, tmp_path: Path
+    run_in: Run, given: Path, tmp_path: Path
 ) -> None:
     here = tmp_path / "whole"
     shutil.copytree(given, here, symlinks=True)
-    num = run(COMMANDS["extend"], here)[0]["changes"]
+    num = run_in(COMMANDS["extend"], here)[0]["changes"]
     while (num := num - 1) and not (here / "out.mkv.rounds").exists():
         here = tmp_path / str(num)
         shutil.copytree(given, here, symlinks=True)
-        run(COMMANDS["extend"], here, num)
+        run_in(COMMANDS["extend"], here, num)
     assert (here / "out.mkv").exists()
     whole = (here / "out.mkv").read_bytes()
-    assert run(COMMANDS["extend"], here)[0]["code"] == 0
+    assert run_in(COMMANDS["extend"], here)[0]["code"] == 0
     assert (here / "out.mkv").read_bytes() == whole
     assert not (here / "out.mkv.rounds").exists()
-    assert run(COMMANDS["extend"], here)[0]["code"] == 2
+    assert run_in(COMMANDS["extend"], here)[0]["code"] == 2

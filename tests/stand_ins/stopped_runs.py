@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 import ursa_cli
 import ursa_core
 from ursa_cli.__main__ import run
 
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir"}
-MODULES = ("matplotlib.backends.backend_agg", "pyarrow.parquet", "scipy.signal", "torchmetrics",
-           "torch.distributed.checkpoint", "torch.optim", "transformers")  # fmt: skip
+MODULES = ("matplotlib.backends.backend_agg", "pyarrow.parquet", "pydantic.dataclasses",
+           "scipy.signal", "torchmetrics", "torch.distributed.checkpoint", "torch.optim",
+           "transformers", "typer._adapters")  # fmt: skip
 
 
 def load() -> None:
@@ -39,6 +41,7 @@ def load() -> None:
     for name in (*MODULES, *own):
         if not name.endswith("__main__"):
             importlib.import_module(name)
+    Image.init()
     with torch.device("meta"):
         torch.nn.init.normal_(torch.empty(1))
 
