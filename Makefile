@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 CASES  ?= 10000
 SEED   ?= 0
+JOBS   ?= 2
 PROMPT ?= a fox on a purple background
 
 SOURCES := $(shell find ursa_cli ursa_core -type f -not -name '*.pyc' 2>/dev/null)
@@ -21,11 +22,12 @@ help:  ## List these targets
 demo: $(INSTALLED)  ## Install into .venv and write out.mp4 from a text prompt
 	$(BIN)/ursa sample "$(PROMPT)" -o out.mp4 --force
 
-test: $(VENV)/.dev  ## Install with the development tools, then run every gate
+# Most tests compute on one thread: files of them side by side fill the cores.
+test: $(VENV)/.dev  ## Install with the development tools, then run every gate (JOBS= of tests)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 fuzz: $(VENV)/.dev  ## Feed every reader of files 10,000 damaged inputs (READERS="images configs", CASES=, SEED=)
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED) $(READERS)

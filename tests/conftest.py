@@ -1,6 +1,8 @@
 """What tests of several folders share."""
 
 import contextlib
+import functools
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ursa_core import devices
 from ursa_core.bundle.bundle import load_tokenizer, save_bundle, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings
 from ursa_core.encoding.cuts import ClipCut
@@ -30,6 +33,10 @@ if not torch.cuda.is_available():
         simulated_device.register()
 
 GOLDEN = Path(__file__).parent / "golden"
+# What is measured for `auto` each time that a model is loaded or trained is measured once, before
+# what takes it by its name is imported; and torch keeps no record of each tensor of a checkpoint.
+devices.matmul_rates = functools.cache(devices.matmul_rates)
+logging.getLogger("c10d-NullHandler-dcp_logger").disabled = True
 # The small model, for all that doesn't ask for another one, in subprocesses too.
 os.environ["URSA_MODEL"] = "nano"
 
