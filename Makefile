@@ -6,6 +6,7 @@ PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c co
 CASES  ?= 10000
 SEED   ?= 0
 JOBS   ?= 2
+TIERS  ?= not slow
 PROMPT ?= a fox on a purple background
 
 SOURCES := $(shell find ursa_cli ursa_core -type f -not -name '*.pyc' 2>/dev/null)
@@ -23,11 +24,11 @@ demo: $(INSTALLED)  ## Install into .venv and write out.mp4 from a text prompt
 	$(BIN)/ursa sample "$(PROMPT)" -o out.mp4 --force
 
 # Most tests compute on one thread: files of them side by side fill the cores.
-test: $(VENV)/.dev  ## Install with the development tools, then run every gate (JOBS= of tests)
+test: $(VENV)/.dev  ## Install with the development tools, then run every gate (JOBS=, TIERS= of tests)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "$(TIERS)"
 
 fuzz: $(VENV)/.dev  ## Feed every reader of files 10,000 damaged inputs (READERS="images configs", CASES=, SEED=)
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --seed $(SEED) $(READERS)

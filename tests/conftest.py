@@ -109,18 +109,27 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def generator_recipe(tmp_path_factory):
+def trained_tokenizer(tmp_path_factory) -> Path:
+    """Run folder of the tiny tokenizer recipe after a step."""
+    from tiny_runs import TOKENIZER, train  # asks for pydantic
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    train(TOKENIZER, folder, "tokenizer", "train.steps=1")
+    return folder / "tokenizer"
+
+
+@pytest.fixture(scope="session")
+def generator_recipe(tmp_path_factory, trained_tokenizer):
     """Text of a generator recipe whose tokenizer and shards exist."""
-    from tiny_runs import GENERATOR, TOKENIZER, train  # asks for pydantic
+    from tiny_runs import GENERATOR  # asks for pydantic
 
     folder = tmp_path_factory.mktemp("generator")
-    train(TOKENIZER, folder, "tokenizer", "train.steps=1")
-    tokenizer, _, digest = load_tokenizer(folder / "tokenizer")
+    tokenizer, _, digest = load_tokenizer(trained_tokenizer)
     cut = ClipCut(8.0, PixelShape(9, 32, 32))
     writer = ShardWriter(folder / "shards", token_identity(tokenizer, digest))
     items = find_items(["shapes:train"], num=24, seed=3, fps=8.0)
     for _ in Tokenizing(tokenizer, cut, writer, num_checked=0).run(items):
         pass
-    return GENERATOR.replace("TOKENIZER", str(folder / "tokenizer")).replace(
+    return GENERATOR.replace("TOKENIZER", str(trained_tokenizer)).replace(
         "SHARDS", str(folder / "shards")
     )

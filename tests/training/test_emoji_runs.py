@@ -84,11 +84,10 @@ def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
         assert kinds == same
 
 
-def test_more_code_dimensions_keep_what_the_start_knew(mixture, tmp_path):
-    train(TOKENIZER, tmp_path, "start", "train.steps=1")
-    init = f"init={tmp_path / 'start'}"
+def test_more_code_dimensions_keep_what_the_start_knew(mixture, trained_tokenizer, tmp_path):
+    init = f"init={trained_tokenizer}"
     task = build_task(recipe_of(mixture, tmp_path, init, "model.levels=[3, 3, 3]"), CPU)
-    start, _, _ = load_tokenizer(tmp_path / "start")
+    start, _, _ = load_tokenizer(trained_tokenizer)
     theirs, ours = start.state_dict(), task.model.state_dict()
     different = {name for name in ours if ours[name].shape != theirs[name].shape}
     assert different == {"quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight"}
@@ -100,12 +99,11 @@ def test_more_code_dimensions_keep_what_the_start_knew(mixture, tmp_path):
         build_task(recipe_of(mixture, tmp_path, init, "model.latent_channels=8"), CPU)
 
 
-def test_a_shorter_stride_starts_from_the_shared_bands(tmp_path):
-    train(TOKENIZER, tmp_path, "start", "train.steps=1")
-    init = f"init={tmp_path / 'start'}"
+def test_a_shorter_stride_starts_from_the_shared_bands(trained_tokenizer, tmp_path):
+    init = f"init={trained_tokenizer}"
     shorter = "model.temporal_stride=2"
     task = build_task(recipe_of(TOKENIZER, tmp_path, init, shorter), CPU)
-    start, _, _ = load_tokenizer(tmp_path / "start")
+    start, _, _ = load_tokenizer(trained_tokenizer)
     theirs, ours = start.state_dict(), task.model.state_dict()
     different = {name for name in ours if ours[name].shape != theirs[name].shape}
     ends = {"decoder.conv_out.0.weight", "decoder.conv_out.0.bias"}
@@ -164,12 +162,14 @@ def test_the_loss_has_its_weighed_parts(tmp_path):
     assert loss.item() == pytest.approx((share * (back - video).square()).mean().item())
 
 
-def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(mixture, tmp_path):
-    train(TOKENIZER, tmp_path, "start", "train.steps=1")
-    freeze = [f"init={tmp_path / 'start'}", "freeze_encoder=true"]
+def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(
+    mixture, trained_tokenizer, tmp_path
+):
+    freeze = [f"init={trained_tokenizer}", "freeze_encoder=true"]
     train(mixture, tmp_path, "run", *freeze, "train.steps=3")
     train(mixture, tmp_path, "run", *freeze, "train.steps=6")
-    (start, _, identity), (run, _, same) = (load_tokenizer(tmp_path / n) for n in ("start", "run"))
+    runs = trained_tokenizer, tmp_path / "run"
+    (start, _, identity), (run, _, same) = map(load_tokenizer, runs)
     assert same == identity
     theirs, ours = start.state_dict(), run.state_dict()
     kept = {name for name in ours if torch.equal(ours[name], theirs[name])}
@@ -182,11 +182,10 @@ def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(mixture, tmp_pa
     assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
 
 
-def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(tmp_path):
-    train(TOKENIZER, tmp_path, "start", "train.steps=1")
-    init = f"init={tmp_path / 'start'}"
+def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(trained_tokenizer, tmp_path):
+    init = f"init={trained_tokenizer}"
     task = build_task(recipe_of(TOKENIZER, tmp_path, init, "model.layers_per_block=2"), CPU)
-    start, _, _ = load_tokenizer(tmp_path / "start")
+    start, _, _ = load_tokenizer(trained_tokenizer)
     theirs, ours = start.state_dict(), task.model.state_dict()
     assert len(ours) > len(theirs)
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
@@ -200,10 +199,9 @@ def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(tmp_path):
     assert refusal.value.hint == "give the recipe's model its layers_per_block: 2"
 
 
-def test_a_share_of_the_clips_decodes_the_codes_of_the_start(tmp_path):
-    train(TOKENIZER, tmp_path, "start", "train.steps=1")
-    init = f"init={tmp_path / 'start'}"
-    start, _, _ = load_tokenizer(tmp_path / "start")
+def test_a_share_of_the_clips_decodes_the_codes_of_the_start(trained_tokenizer, tmp_path):
+    init = f"init={trained_tokenizer}"
+    start, _, _ = load_tokenizer(trained_tokenizer)
 
     def given(share, index):
         task = build_task(recipe_of(TOKENIZER, tmp_path, init, f"init_codes={share}"), CPU)
@@ -242,9 +240,8 @@ def test_codes_of_a_start_that_cannot_be_asked_for(tmp_path, overrides, message)
         recipe_of(TOKENIZER, tmp_path, *overrides)
 
 
-def test_other_codes_cannot_stand_beside_those_of_the_start(tmp_path):
-    train(TOKENIZER, tmp_path, "start", "train.steps=1")
-    keep = [f"init={tmp_path / 'start'}", "init_codes=0.5", "model.levels=[3, 3, 3]"]
+def test_other_codes_cannot_stand_beside_those_of_the_start(trained_tokenizer, tmp_path):
+    keep = [f"init={trained_tokenizer}", "init_codes=0.5", "model.levels=[3, 3, 3]"]
     with pytest.raises(RecipeError, match="of another kind") as refusal:
         build_task(recipe_of(TOKENIZER, tmp_path, *keep), CPU)
     assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"

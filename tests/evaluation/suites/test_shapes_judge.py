@@ -1,5 +1,6 @@
 """The judge against rendered clips: as drawn, as mp4, blurred and noisy; and against no clip."""
 
+import functools
 import io
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ Clip = NDArray[np.uint8]
 PROGRESS = np.linspace(0, 1, 17)
 
 
+@functools.cache
 def held_out_clips(every: int) -> list[tuple[shapes.ClipSpec, Clip]]:
     """One clip of each held-out combination on each background, thinned out."""
     rng = np.random.default_rng(7)
