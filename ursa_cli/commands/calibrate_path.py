@@ -12,7 +12,6 @@ from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
 
 if TYPE_CHECKING:
-    from ursa_core.calibration.codebooks import Codebook
     from ursa_core.path.calibration import Candidate, DistanceCurve
 
 PAPER = (1.0, 5.0)
@@ -149,8 +148,8 @@ def calibrate_path(
     with producing(out):
         reports.draw_curves(out / "curves.png", curve, [best, paper, *rivals], shift or [])
         reports.draw_heatmap(out / "heatmap.png", grid, [best, paper])
-        if preview:
-            _draw_preview(out / "preview.png", preview, codebook, [best, *rivals])
+        if preview and codebook.model:
+            reports.draw_preview(out / "preview.png", preview, codebook.model, [best, *rivals])
         if write_to:
             path: dict[str, str | float | None] = {"kind": "linear", "alpha": None, "c": None}
             if not linear:
@@ -177,22 +176,6 @@ def _values(option: str, text: str, least: float, most: float) -> list[float]:
             f"give LO:HI:N with {least:g} <= LO <= HI <= {most:g} and N of 1 to 1000, as 0.5:2:24",
         )
     return [low + (high - low) * i / max(num - 1, 1) for i in range(num)]
-
-
-def _draw_preview(
-    file: Path, clip: Path, codebook: "Codebook", candidates: list["Candidate"]
-) -> None:
-    from ursa_core.bundle.bundle import load_tokenizer
-    from ursa_core.calibration.report import preview_sheet
-    from ursa_core.media import write_media
-    from ursa_core.path.schedules import PowerSchedule
-
-    loaded, settings, _ = load_tokenizer(codebook.model or "")
-    schedules = [PowerSchedule(each.alpha, each.c) for each in candidates]
-    size = (settings.height, settings.width)
-    frames = min(settings.frames, 1 + loaded.strides.temporal)
-    sheet = preview_sheet(clip, loaded, size, frames, schedules)
-    write_media(file, sheet[None], 1.0)
 
 
 def _table(

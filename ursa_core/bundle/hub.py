@@ -264,7 +264,8 @@ def download(
         }
         num_bytes = sum(new.values())
         _check_room(wanted, target, num_bytes)
-        with (progress or _no_progress)(num_bytes, f"pull {wanted}") as advance:
+        shown = progress or (lambda *_: nullcontext(lambda _: None))
+        with shown(num_bytes, f"pull {wanted}") as advance:
             for part in parts:
                 for name in part:
                     file = _get(wanted, str(info.sha), to, name, new.get(name, 0), advance)
@@ -367,10 +368,6 @@ def _bar_class(count: Callable[[int], None]) -> "type[tqdm[Any]]":
             count(self.done)
 
     return Bar
-
-
-def _no_progress(_total: int, _label: str) -> AbstractContextManager[Callable[[int], None]]:
-    return nullcontext(lambda _: None)
 
 
 def _explained(error: BaseException, wanted: HubId, target: Path) -> UrsaError | None:

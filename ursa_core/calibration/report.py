@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.files import whole
-from ursa_core.media import Frames, contact_sheet, read_media, resize_and_crop, to_video
+from ursa_core.media import contact_sheet, read_media, resize_and_crop, to_video, write_media
 from ursa_core.path.calibration import TIMES, Array, Candidate, DistanceCurve, beta_at
 from ursa_core.path.metric import MetricPath
-from ursa_core.path.schedules import Schedule
+from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.time_grid import shift_time
 from ursa_core.seeding import stream
-from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
+from ursa_core.tokenizers.visual import decode_frames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,36 +75,30 @@ def _save(figure: "Figure", file: Path) -> None:
         figure.savefig(part, format="png", dpi=120)
 
 
-def preview_sheet(
-    clip: Path,
-    tokenizer: VisualTokenizer,
-    size: tuple[int, int],
-    num_frames: int,
-    schedules: Sequence[Schedule],
-) -> Frames:
-    """A clip corrupted at t = 0, 0.1 … 1, one row per schedule, as an uint8 picture.
+def draw_preview(file: Path, clip: Path, model: str, candidates: Sequence[Candidate]) -> None:
+    """Draw a clip corrupted at t = 0, 0.1 … 1, one row per candidate.
 
     Args:
-        clip: Video or image to read.
-        tokenizer: Tokenizer with the codebook.
-        size: Height and width to resize the clip to.
-        num_frames: Number of frames of the clip; the middle one is shown.
-        schedules: Schedules of the sharpness.
+        file: Image to write.
+        clip: Video or image to read; its middle frame is drawn.
+        model: Model with the tokenizer and the size of its frames.
+        candidates: Candidates (alpha, c).
     """
+    tokenizer, settings, _ = load_tokenizer(model)
+    num_frames = min(settings.frames, 1 + tokenizer.strides.temporal)
     frames = read_media(clip, max_frames=num_frames).frames
     missing = np.repeat(frames[-1:], num_frames - len(frames), axis=0)
-    frames = resize_and_crop(np.concatenate([frames, missing]), *size)
+    frames = resize_and_crop(np.concatenate([frames, missing]), settings.height, settings.width)
+    strips = []
     with torch.inference_mode():
         codes = tokenizer.encode(to_video(frames))
-        strips = []
-        for schedule in schedules:
-            path = MetricPath(tokenizer.codebook, schedule)
-            shown = []
-            for t in PREVIEW_TIMES:
-                x_t = path.corrupt(codes, t, stream(0, "preview"))
-                shown.append(decode_frames(tokenizer, x_t[0])[num_frames // 2])
-            strips.append(np.stack(shown))
-    return contact_sheet(strips, columns=1, num_shown=len(PREVIEW_TIMES))
+        for each in candidates:
+            path = MetricPath(tokenizer.codebook, PowerSchedule(each.alpha, each.c))
+            corrupted = [path.corrupt(codes, t, stream(0, "preview"))[0] for t in PREVIEW_TIMES]
+            decoded = [decode_frames(tokenizer, x_t)[num_frames // 2] for x_t in corrupted]
+            strips.append(np.stack(decoded))
+    sheet = contact_sheet(strips, columns=1, num_shown=len(PREVIEW_TIMES))
+    write_media(file, sheet[None], 1.0)
 
 
 def as_json(candidate: Candidate) -> dict[str, float]:
