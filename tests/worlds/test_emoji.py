@@ -211,6 +211,14 @@ def test_damaged_folders_are_told(packs, folder, tmp_path):
         (tmp_path / "sprites.json").write_text(json.dumps({"starts": damaged}))
         with pytest.raises(DataError, match="don't fit one another"):
             load_sprites(tmp_path)
+    for table, content, load in (
+        ("sprites.json", {"starts": [0, 2.5]}, load_sprites),
+        ("film.json", {"shots": [{"start": "0", "stop": 9, "held_out": 0, "clip": 1}]}, load_film),
+        ("film.json", {"shots": 3}, load_film),
+    ):
+        (tmp_path / table).write_text(json.dumps(content))
+        with pytest.raises(DataError, match="damaged"):
+            load(tmp_path)
     (tmp_path / "sprites.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match="is damaged"):
         load_sprites(tmp_path)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ursa_core.bundle.folder import read_json
 from ursa_core.bundle.subjects import Subject, load_subjects
+from ursa_core.configs import parsed
 from ursa_core.errors import CheckpointError, DataError
 
 FPS = 8.0
@@ -66,8 +67,8 @@ def load_sprites(folder: Path) -> Sprites:
     frames = _map_array(folder / SPRITES, "emoji", 4)
     try:
         subjects = load_subjects(folder)
-        starts = tuple(int(start) for start in read_json(folder / SPRITE_TABLE)["starts"])
-    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        starts = parsed(tuple[int, ...], read_json(folder / SPRITE_TABLE).get("starts"))
+    except (CheckpointError, ValueError) as error:
         raise DataError(f"the tables of emoji in {folder} are damaged", _REMAKE) from error
     rising = starts[:1] == (0,) and all(a < b for a, b in pairwise(starts))
     if not subjects or not rising or len(starts) != len(subjects) + 1 or starts[-1] != len(frames):
@@ -83,8 +84,8 @@ def load_film(folder: Path) -> Film:
     """
     frames = _map_array(folder / FILM, "film", 3)
     try:
-        shots = tuple(Shot(**shot) for shot in read_json(folder / FILM_TABLE)["shots"])
-    except (CheckpointError, KeyError, TypeError) as error:
+        shots = parsed(tuple[Shot, ...], read_json(folder / FILM_TABLE).get("shots"))
+    except (CheckpointError, ValueError) as error:
         raise DataError(f"the table of shots in {folder} is damaged", _REMAKE) from error
     if not shots or any(not 0 <= s.start <= s.stop <= len(frames) for s in shots):
         raise DataError(f"the table of shots in {folder} doesn't fit the film", _REMAKE)
