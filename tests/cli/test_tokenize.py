@@ -357,7 +357,7 @@ def test_folders_and_stills_that_are_no_clip_are_told(
     code, _, err = tokenize(capsys, media, *options)
     assert (code, f"{media} holds several clips" in err) == (2, True)
     code, _, err = tokenize(capsys, still, *options)
-    assert (code, "still.png is a still image" in err, "more a second" in err) == (1, True, False)
+    assert (code, "still.png is a still image" in err, "more per second" in err) == (1, True, False)
     code, _, err = tokenize(capsys, media / "0.mkv", "-o", still / "x.safetensors")
     assert (code, "still.png is a file" in err) == (2, True)
     code, _, err = tokenize(capsys, media / "0.mkv", "-o", still / "x", "--model", model)
@@ -379,7 +379,7 @@ def test_folders_and_stills_that_are_no_clip_are_told(
         (["x.mp4", "-o", "x", "--size", "16x20"], "width of 16 or 24"),
         (["shapes:train", "-o", "x", "--num", "0"], "`num` can't be 0"),
         (["shapes:test", "-o", "x"], "no procedural input 'shapes:test'"),
-        (["shapes:train", "-o", "x", "--fps", "9"], "--fps 8"),
+        (["shapes:train", "-o", "x", "--fps", "9"], "use `fps` 8"),
         (["x.mp4", "-o", "x", "--clips", "slide"], "`clips` slide needs `stride`"),
         (["x.mp4", "-o", "x", "--clips", "uniform"], "needs `clips_per_file`"),
         (["x.mp4", "-o", "x", "--stride", "2"], "`stride` is for `clips` slide"),

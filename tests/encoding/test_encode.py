@@ -113,7 +113,7 @@ def test_bad_and_short_files_are_skipped_with_a_reason(
     results = run([str(media)], tmp_path / "out", tokenizer, ClipCut(8.0, PixelShape(9, 16, 16)))
     assert [r.status for r in results] == ["skipped", "skipped", "skipped", "done"]
     reasons = {r.source: r.reason for r in results}
-    assert "6 frames at 8 a second, 9 are needed (take 5 frames" in reasons["media/2.mkv"]
+    assert "6 frames at 8 per second, 9 are needed (take 5 frames" in reasons["media/2.mkv"]
     assert "empty" in reasons["media/a.png"]
     assert reasons["media/1.mkv"]
     assert len(read_shards(tmp_path / "out")) == 1

@@ -100,7 +100,8 @@ def _world(
             f"use {' or '.join(f'{prefix}:{name}' for name in SPLITS)}",
         )
     if fps != FPS:
-        raise UsageError(f"{given} has {FPS:g} frames a second, not {fps:g}", f"use --fps {FPS:g}")
+        found = f"{given} has {FPS:g} frames per second"
+        raise UsageError(f"{found}, not {fps:g}", f"use `fps` {FPS:g}")
     if given.startswith(SHAPES_PREFIX):
         return training_clip
     if sprites is None:

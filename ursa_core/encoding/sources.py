@@ -115,8 +115,8 @@ class MediaFile:
             )
         fits = (found - 1) // stride * stride + 1
         return DataError(
-            f"{self.path} has {_frames(found)} at {cut.fps:g} a second, {wanted} are needed",
-            f"take {_frames(fits)}, the most that fit, or sample more a second",
+            f"{self.path} has {_frames(found)} at {cut.fps:g} per second, {wanted} are needed",
+            f"take {_frames(fits)}, the most that fit, or sample more per second",
         )
 
 

@@ -157,7 +157,7 @@ def _check(fps: float | None, max_frames: int | None, source_fps: float | None) 
     for rate in (fps, source_fps):
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise UsageError(
-                f"a rate of {rate:g} frames a second can't be sampled", "give one above 0"
+                f"a rate of {rate:g} frames per second can't be sampled", "give one above 0"
             )
     if max_frames is not None and max_frames < 1:
         raise UsageError(f"{max_frames} frames can't be read", "give one or more")

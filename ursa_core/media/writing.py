@@ -84,7 +84,7 @@ def check_format(
     fastest = 50 if kind == ".gif" else 1000
     if fps is not None and not MIN_FPS <= fps <= fastest:
         raise UsageError(
-            f"{fps:g} frames a second can't be written", f"give {MIN_FPS:g} to {fastest}"
+            f"{fps:g} frames per second can't be written", f"give {MIN_FPS:g} to {fastest}"
         )
 
 
