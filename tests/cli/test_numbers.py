@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ursa_cli.main import main
+from ursa_core.limits import ALPHA_RANGE, C_RANGE
 from ursa_core.media import read_media
-from ursa_core.path.calibration import ALPHA_RANGE, C_RANGE
 
 Captured = pytest.CaptureFixture[str]
 

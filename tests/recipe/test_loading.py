@@ -95,14 +95,11 @@ def test_overrides_win_and_are_yaml(write: Write) -> None:
     assert recipe.loss.l1 == 2.0
 
 
-def test_all_faults_at_once(write: Write) -> None:
+def test_all_faults_of_single_keys_at_once(write: Write) -> None:
     text = TOKENIZER.replace("spatial_stride: 8", "spatial_stride: 16\n  spatial_strid: 16")
     text = text.replace("batch_size: 8", "batch_size: 2.5, device: tpu")
-    text = text.replace("frames: 17, height: 64", "frames: 18, height: 70")
     text += "learning_rate: 3\nmodle: {}\nname: again\n"
-    lines = faults(
-        write(text), "train.stpes=3", "optimizer.warmup_steps=1000", "loss.mse=0", "nonsense"
-    )
+    lines = faults(write(text), "train.stpes=3", "loss.mse=0", "nonsense")
     assert sorted(lines) == sorted(
         [
             "name: given twice, again on line 14",
@@ -113,19 +110,39 @@ def test_all_faults_at_once(write: Write) -> None:
             "train.stpes: unknown key, did you mean train.steps?",
             "learning_rate: unknown key, did you mean optimizer.learning_rate?",
             "modle: unknown key, did you mean model?",
-            "optimizer.warmup_steps: 1000 should be fewer than train.steps, 1000",
-            (
-                "model.block_out_channels: 3 widths are too few for model.spatial_stride 16,"
-                " give at least 4"
-            ),
-            "data.frames: 18 frames don't fit a temporal stride of 4, use 17 or 21 frames",
-            (
-                "data.height: a height of 70 pixels doesn't fit a spatial stride of 16,"
-                " use a height of 64 or 80"
-            ),
-            "loss: at least one weight should be above 0",
+            "loss: at least one weight should be above 0",  # all in one section
         ]
     )
+
+
+def test_faults_between_keys_come_together_once_each_key_is_sound(write: Write) -> None:
+    text = TOKENIZER.replace("frames: 17, height: 64", "frames: 18, height: 70")
+    between = ["optimizer.warmup_steps=1000", "freeze_encoder=true", "data.more_sizes=[[64, 9]]"]
+    assert faults(write(text), *between) == [
+        "optimizer.warmup_steps: 1000 should be fewer than train.steps, 1000",
+        "data.frames: 18 frames don't fit a temporal stride of 4, use 17 or 21 frames",
+        (
+            "data.height: a height of 70 pixels doesn't fit a spatial stride of 8,"
+            " use a height of 64 or 72"
+        ),
+        (
+            "data.more_sizes: a width of 9 pixels doesn't fit a spatial stride of 8,"
+            " use a width of 8 or 16"
+        ),
+        "freeze_encoder: keeps the codes of a tokenizer, so init has to name it",
+    ]
+    assert faults(write(TOKENIZER), "model.spatial_stride=16", "data.shares.film=1") == [
+        (
+            "model.block_out_channels: 3 widths are too few for model.spatial_stride 16,"
+            " give at least 4"
+        ),
+        "data.shares: has no meaning for data.source shapes, leave it out",
+    ]
+
+
+def test_the_old_name_of_latent_frames_is_refused_by_the_new_one(write: Write) -> None:
+    (line,) = faults(write(GENERATOR), "data.frames=5")
+    assert line == "data.frames: unknown key, did you mean data.latent_frames?"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +160,8 @@ def test_all_faults_at_once(write: Write) -> None:
         ("model.preset=5B", "model.preset: should be 'nano', '0.6B', '1.7B' or '4B', not '5B'"),
         ("model.head_dim=24", "model.head_dim: should be a multiple of 16, not 24"),
         ("path.kind=masked path.alpha=1", "path.alpha: 1 has no meaning for path.kind masked"),
-        ("path.alpha=0", "path.alpha: should be greater than 0, not 0"),
+        ("path.alpha=0", "path.alpha: should be greater than or equal to 0.01, not 0"),
+        ("path.c=1000000", "path.c: should be less than or equal to 10000, not 1000000"),
         ("sampling.guidance_interval=[0.9, 0.1]", "sampling.guidance_interval: should start"),
         ("sampling.guidance_interval=[0, 2]", "sampling.guidance_interval[1]: should be less"),
         ("objective.async_probability=1.1", "objective.async_probability: should be less than"),
@@ -243,6 +261,10 @@ def test_a_run_of_an_earlier_version_had_the_defaults(write: Write) -> None:
     assert differing_keys(load_recipe(path, ["train.compile=true"]), earlier) == [
         "train.compile is True, was False"
     ]
+    del earlier["data"]["latent_frames"]
+    earlier["data"]["frames"] = 5
+    assert not differing_keys(load_recipe(path, ["data.latent_frames=5"]), earlier)
+    assert differing_keys(load_recipe(path, []), earlier) == ["data.latent_frames is None, was 5"]
 
 
 def _fields(section: type[BaseModel]) -> Iterator[tuple[str, str | None]]:

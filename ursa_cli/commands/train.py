@@ -112,7 +112,7 @@ def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
         for each in data.grids
     ]
     if data.num_left_out:
-        lines.append(f"{data.num_left_out:,} clips shorter than data.frames are left out")
+        lines.append(f"{data.num_left_out:,} clips shorter than data.latent_frames are left out")
     if data.num_uncaptioned:
         lines.append(f"clips without a caption: {data.num_uncaptioned:,}")
     return [("data" if k == 0 else "", line) for k, line in enumerate(lines)]

@@ -14,15 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.errors import UsageError
+from ursa_core.limits import ALPHA_RANGE, C_RANGE
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks
 from ursa_core.path.fast.distance_table import DistanceTable
 
 Array = NDArray[np.float64]
-
-ALPHA_RANGE = (0.01, 100.0)
-C_RANGE = (1e-4, 1e4)
-"""Where the sharpness of a path stays finite in all that is computed from it."""
 
 _CHUNK_BYTES = 4 << 20
 _MAX_LOG_BETA = 16.0

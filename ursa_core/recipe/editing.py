@@ -1,4 +1,4 @@
-"""Change a recipe's path in place, every other byte of the file kept, comments too."""
+"""Changes to a recipe's path in its file; every other byte stays, comments included."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from ursa_core.errors import RecipeError, regular_file, unreadable
 
 
 def write_path(file: Path, values: dict[str, str | float | None]) -> None:
-    """Set keys of the recipe's ``path``, add those that are missing, and drop those set to None.
+    """Set or add keys of the recipe's ``path``, and drop those whose value is None.
 
     Args:
-        file: the recipe.
-        values: by key; a number is written with four digits.
+        file: Recipe to change.
+        values: Values by key; numbers are written with four digits.
 
     Raises:
-        RecipeError: the file is missing or no recipe.
+        RecipeError: The file is missing or isn't a recipe.
     """
     try:
         text = regular_file(file).read_text(encoding="utf-8")
@@ -47,7 +47,7 @@ def write_path(file: Path, values: dict[str, str | float | None]) -> None:
 
 
 def _flow(old: dict[str, str], new: dict[str, str | None]) -> str:
-    """``{key: value, …}`` of the old values and the new ones over them."""
+    """``{key: value, …}`` with the old values, replaced by the new ones."""
     merged = {key: value for key, value in {**old, **new}.items() if value is not None}
     return "{" + ", ".join(f"{key}: {value}" for key, value in merged.items()) + "}"
 
@@ -55,7 +55,7 @@ def _flow(old: dict[str, str], new: dict[str, str | None]) -> str:
 def _block_edits(
     text: str, path: yaml.MappingNode, new: dict[str, str | None]
 ) -> list[tuple[int, int, str]]:
-    """Edits (start, end, replacement), one a key, of a mapping that has a line a key."""
+    """Edits (start, end, replacement), one per key, of a mapping with one key per line."""
     first = path.value[0][0].start_mark
     found = {key.value: (key, node) for key, node in path.value}
     edits, added = [], ""

@@ -1,14 +1,16 @@
-"""Every key of a recipe: its type, bounds, default and meaning.
-
-``ursa_core.recipe.loading`` loads these from YAML and checks what two keys say together.
-"""
+"""Every key of a recipe: its type, bounds, default, meaning, and what keys ask of each other."""
 
 import math
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ursa_core.bundle.settings import NumSteps, Positive, Scale
+from ursa_core.errors import ShapeError
+from ursa_core.grids import PixelShape, Strides
+from ursa_core.limits import ALPHA_RANGE, C_RANGE
 
 MAX_CODES = 1 << 20
 
@@ -18,6 +20,8 @@ Steps = Annotated[int, Field(ge=0, lt=1 << 63)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 Above0 = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=ALPHA_RANGE[0], le=ALPHA_RANGE[1])]
+Factor = Annotated[float, Field(ge=C_RANGE[0], le=C_RANGE[1])]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
 LayerMatrix = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -48,8 +52,12 @@ Levels = Annotated[
 ]
 
 
+DISAGREE = "keys_disagree"
+"""Type of the validation error whose message has one fault between keys per line."""
+
+
 class Section(BaseModel):
-    """A group of keys: no key beyond these, no silent conversion of types."""
+    """A group of keys: no other keys, no silent conversion of types."""
 
     model_config = ConfigDict(
         strict=True,
@@ -59,21 +67,31 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    def faults(self) -> Iterator[str]:
+        """Faults between keys that are each sound: lines that start with a dotted key."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if lines := list(self.faults()):
+            raise PydanticCustomError(DISAGREE, "{lines}", {"lines": "\n".join(lines)})
+        return self
+
 
 class OptimizerSettings(Section):
     """The optimizer and its schedule: linear warm-up, then a cosine."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    """``muon``: hidden matrices get orthogonalized momentum, all else AdamW; the steps are the
-    same size, a few percent slower, and a small model needs several times fewer of them."""
+    """``muon`` takes orthogonalized momentum for hidden matrices and AdamW for the rest. Its steps
+    are a few percent slower, and a small model needs several times fewer of them."""
     momentum: Momentum = 0.95
-    """Of the hidden matrices, with muon."""
+    """Momentum of the hidden matrices, with muon."""
     learning_rate: Above0
     """Peak of the schedule."""
     beta1: Momentum = 0.9
-    """Decay of the mean of the gradients."""
+    """Decay of the running mean of the gradients."""
     beta2: Momentum = 0.95
-    """Decay of the mean of their squares."""
+    """Decay of the running mean of their squares."""
     weight_decay: Weight = 0.05
     """Decoupled decay of the weight matrices."""
     warmup_steps: Steps
@@ -90,59 +108,58 @@ class TrainSettings(Section):
     steps: Count
     """Optimizer steps of the whole run."""
     batch_size: Count
-    """Clips in one pass."""
+    """Clips per pass."""
     accumulate: Count = 1
-    """Passes that make one optimizer step; several ranks share them, so it is a multiple of their
-    number."""
+    """Passes per optimizer step; ranks share them, so it is a multiple of the number of ranks."""
     distributed: Literal["ddp", "fsdp"] = "ddp"
-    """How several ranks hold the weights: all of them each, or with FSDP2 a shard each."""
+    """How ranks hold the weights: ``ddp`` all of them each, ``fsdp`` (FSDP2) a shard each."""
     ema_decay: Momentum = 0.999
-    """Decay of the moving average of the weights, which is what a run ships."""
+    """Decay of the moving average of the weights; the average is the model that a run makes."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; auto takes bfloat16 where the device is faster with it."""
+    """Number format of matrix products; auto takes bfloat16 where the device is faster with it."""
     compile: bool = False
-    """Compile the network first: slower to start, faster steps."""
+    """Compile the network first: a slower start, faster steps."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train; auto takes the fastest there is."""
+    """Where to train; auto takes the fastest kind of device that there is."""
     log_every: Count = 20
     """Steps between two lines of metrics."""
     checkpoint_every: Count = 250
     """Steps between two checkpoints."""
     keep_checkpoints: Count = 2
-    """How many of the latest checkpoints stay."""
+    """Number of the latest checkpoints that are kept."""
     keep_every: Count | None = None
-    """Checkpoints after a multiple of so many steps stay too."""
+    """Checkpoints after a multiple of this many steps are kept too."""
     sample_every: Count = 500
-    """Steps between two sample sheets."""
+    """Steps between two sample grids."""
     validate_every: Count = 500
-    """Steps between two losses on data.validation_shards, where a recipe has them."""
+    """Steps between two losses on data.validation_shards, if a recipe has them."""
     validation_passes: Count = 8
-    """Passes that make such a loss, always the same ones; each rank makes its share, rounded up."""
+    """Passes per validation loss, always the same ones; each rank takes its share, rounded up."""
     track: list[Literal["tensorboard", "wandb"]] = []
-    """Show the metrics in these too; both come with ``pip install 'ursa-video[track]'``."""
+    """Trackers that show the metrics too; ``pip install 'ursa-video[track]'`` installs both."""
     on_fault: Literal["stop", "skip"] = "stop"
-    """At a loss or gradient that isn't finite, or a spike: stop, or leave that step out and say so;
-    ten in a row stop the run."""
+    """At a loss or gradient that isn't finite, or a spike: stop, or skip that step with a warning.
+    Ten skipped steps in a row stop the run."""
     spike: Annotated[float, Field(gt=1)] | None = None
-    """A loss more than so many times its recent mean is a spike; null knows none."""
+    """A loss of more than this many times its recent mean is a spike; null switches this off."""
     recompute: bool = False
-    """Keep only what goes into each layer and compute the rest again for the gradient: far less
-    memory, a third more time."""
+    """Activation checkpointing: recompute each layer in the backward pass. Far less memory, a third
+    more time."""
     max_hours: Above0 | None = None
-    """Stop, with a checkpoint, after so many hours."""
+    """Hours after which the run stops with a checkpoint."""
 
 
 class TokenizerModel(Section):
     """Widths, strides and codes of a video tokenizer."""
 
     block_out_channels: Annotated[list[Width], Field(min_length=2)]
-    """Width after the input, then of each stage."""
+    """Channels after the input, then of each stage."""
     layers_per_block: Width = 1
-    """Residual blocks of an encoder stage; the decoder has one more."""
+    """Residual blocks per encoder stage; decoder stages have one more."""
     latent_channels: Width = 16
-    """Width between network and quantizer."""
+    """Channels between network and quantizer."""
     levels: Levels
-    """FSQ levels, the first one fastest; their product is the number of codes."""
+    """FSQ levels, the first one varying fastest; their product is the number of codes."""
     spatial_stride: Literal[8, 16, 32]
     """Pixels per code in height and width."""
     temporal_stride: Literal[2, 4, 8]
@@ -150,9 +167,19 @@ class TokenizerModel(Section):
     causal: bool = True
     """Codes never depend on later frames."""
 
+    def faults(self) -> Iterator[str]:
+        """Too few stages for the spatial stride."""
+        # Patches of 4 pixels take two halvings; the last stage never halves.
+        least = (self.spatial_stride // 4).bit_length() + 1
+        if len(self.block_out_channels) < least:
+            yield (
+                f"model.block_out_channels: {len(self.block_out_channels)} widths are too few"
+                f" for model.spatial_stride {self.spatial_stride}, give at least {least}"
+            )
+
 
 class SourceShares(Section):
-    """How much of a mixture comes from each source; the sum need not be 1."""
+    """Share of a mixture that comes from each source; the sum needn't be 1."""
 
     emoji: Weight = 0.0
     """Animated emoji over flat backgrounds."""
@@ -166,112 +193,145 @@ class TokenizerData(Section):
     """Clips to train a tokenizer on."""
 
     source: Literal["shapes", "mixture"]
-    """``shapes``: procedural clips, drawn as they are needed; ``mixture``: those of ``shares``."""
+    """``shapes``: procedural clips, drawn as needed; ``mixture``: the sources in ``shares``."""
     shares: SourceShares = SourceShares()
-    """Of a mixture; at least one is above 0."""
+    """Shares of a mixture; at least one is above 0."""
     folder: Name | None = None
-    """Emoji and film of a mixture, as ``recipes/emoji_data.py`` prepares them."""
+    """Folder with emoji and film for a mixture, as ``recipes/emoji_data.py`` prepares them."""
     split: Name = "train"
-    """Part of the source: train or heldout; the shapes alone have all, too."""
+    """Part of the source: train or heldout; shapes alone also have all."""
     frames: Count
-    """Frames of a clip: 1 + a multiple of the temporal stride."""
+    """Pixel frames of a clip: 1 + a multiple of the temporal stride."""
     height: Width
-    """Pixels, a multiple of the spatial stride."""
+    """Height in pixels, a multiple of the spatial stride."""
     width: Width
-    """Pixels, a multiple of the spatial stride."""
+    """Width in pixels, a multiple of the spatial stride."""
     more_sizes: list[Size] = []
-    """More pairs of height and width; steps take turns between height × width and these."""
+    """Further pairs of height and width; steps take turns between height × width and these."""
+
+    def faults(self) -> Iterator[str]:
+        """Shares or a folder without a meaning, or missing."""
+        any_share = any(self.shares.model_dump().values())
+        if self.source != "mixture":
+            for key, is_given in (("shares", any_share), ("folder", self.folder is not None)):
+                if is_given:
+                    yield f"data.{key}: has no meaning for data.source {self.source}, leave it out"
+        elif not any_share:
+            yield "data.shares: a mixture needs at least one share above 0"
+        elif self.folder is None and (self.shares.emoji or self.shares.film):
+            yield "data.folder: is required for emoji and film"
 
 
 class ReconstructionLoss(Section):
-    """Weights of the parts of the reconstruction loss; at least one is above 0."""
+    """Weights of the terms of the reconstruction loss; at least one is above 0."""
 
     mse: Weight = 1.0
-    """Squared error of the pixels."""
+    """Weight of the squared error of the pixels."""
     l1: Weight = 0.0
-    """Absolute error of the pixels."""
+    """Weight of the absolute error of the pixels."""
     log_mse: Weight = 0.0
-    """Logarithm of each frame's squared error, in bels: what a mean of PSNRs measures."""
+    """Weight of log10 of each frame's squared error, which is what a mean of PSNRs measures."""
     ssim: Weight = 0.0
-    """1 - SSIM of each frame (sigma 1) in gray: fine structure, also where contrast is low."""
+    """Weight of 1 - SSIM of each frame (sigma 1) in gray: fine structure at any contrast."""
     moving: Weight = 0.0
-    """Extra weight, in the parts above, of pixels around which the clip changes from frame to
-    frame: as much as this where the change is the clip's mean. 0 weighs all pixels the same."""
+    """Extra weight, in the terms above, of pixels around which the clip changes between frames,
+    where that change is the clip's mean; 0 weighs all pixels equally."""
     saturation: Weight = 0.1
-    """Squared excess of latents over 1.5, from where the FSQ bound stops their gradient."""
+    """Weight of the squared excess of latents over 1.5, where FSQ's bound stops their gradient."""
+
+    def faults(self) -> Iterator[str]:
+        """No term at all."""
+        if not (self.mse or self.l1 or self.log_mse or self.ssim):
+            yield "loss: at least one weight should be above 0"
 
 
 class GeneratorModel(Section):
-    """Size of the transformer: a preset, and what differs from it."""
+    """Size of the transformer: a preset, and the values that differ from it."""
 
     preset: Literal["nano", "0.6B", "1.7B", "4B"]
-    """Named size that the other keys start from."""
+    """Named size that the other keys change."""
     hidden_size: Width | None = None
-    """Width."""
+    """Width of the hidden states."""
     intermediate_size: Width | None = None
-    """Width inside the MLP."""
+    """Width of the MLP."""
     num_hidden_layers: Width | None = None
-    """Layers."""
+    """Number of layers."""
     num_attention_heads: Width | None = None
-    """Query heads, a multiple of the key/value heads."""
+    """Number of query heads, a multiple of the key/value heads."""
     num_key_value_heads: Width | None = None
-    """Key and value heads."""
+    """Number of key and value heads."""
     head_dim: Annotated[int, Field(ge=16, le=1 << 16, multiple_of=16)] | None = None
     """Width of a head."""
     max_prompt_length: Width
-    """Tokens that every prompt is padded to; longer ones are cut."""
+    """Tokens that every prompt is padded to; longer prompts are cut."""
+
+    def faults(self) -> Iterator[str]:
+        """Query heads that the key/value heads can't share."""
+        heads, key_value_heads = self.num_attention_heads, self.num_key_value_heads
+        if heads and key_value_heads and heads % key_value_heads:
+            yield (
+                f"model.num_attention_heads: {heads} should be a multiple of"
+                f" model.num_key_value_heads, {key_value_heads}"
+            )
 
 
 class GeneratorData(Section):
     """Token shards to train a generator on."""
 
     shards: OneOrMore
-    """Folders of token shards, as ``ursa tokenize`` writes them; one may stand without brackets."""
+    """Folders of token shards, as ``ursa tokenize`` writes them; a single one needs no brackets."""
     validation_shards: OneOrMore | None = None
-    """Folders of token shards that are never trained on; the loss on them is logged."""
-    frames: Count | None = None
-    """Latent frames of a training clip; longer token clips give windows from anywhere in them, and
+    """Folders of token shards for the validation loss; they are never trained on."""
+    latent_frames: Count | None = None
+    """Latent frames of a training clip. Longer token clips give windows from anywhere in them, and
     shorter ones are left out. Null takes whole clips of any length."""
     batch_tokens: Count | None = None
-    """Most tokens of a pass, prompts among them: clips of each grid make passes of their own, of as
-    many as fit, up to train.batch_size. Null takes so many of any grid."""
+    """Most tokens per pass, prompts included. Each grid has passes of its own, with as many clips
+    as fit, up to train.batch_size. Null takes train.batch_size clips of any grid."""
     motion_prefix: bool = False
     """Put ``motion=…, `` before each prompt, as the published video models have it."""
     motion_scale: Above0 = 100.0
-    """The score there is so many times the stored motion, which is in [0, 1]."""
+    """Factor from the stored motion, which is in [0, 1], to the score in the prefix."""
     shuffle_mb: Count = 256
-    """Codes among which clips are shuffled, in MB, all of a smaller data set; reading takes up to
-    twice as much memory."""
+    """Size in MB of the codes among which clips are shuffled; reading takes up to twice as much
+    memory. A smaller data set is shuffled as a whole."""
     workers: Steps = 1
-    """Threads that make the next passes' batches meanwhile; 0 makes each when it is needed."""
+    """Threads that prefetch batches; 0 makes each batch when it is needed."""
 
 
 class LoraSettings(Section):
-    """A LoRA adapter that is trained in place of the weights of ``init``; peft makes its layers."""
+    """A LoRA adapter that is trained instead of the weights of ``init``."""
 
     rank: Width | None = None
-    """Rank of the change of each matrix, 4 to 64 as a rule; null trains the weights themselves."""
+    """Rank of the change of each matrix, usually 4 to 64; null trains the weights themselves."""
     alpha: Above0 | None = None
-    """Factor of the change, over the rank; null is the rank, a factor of 1."""
+    """Scale of the change, divided by the rank; null takes the rank, so a factor of 1."""
     targets: Annotated[list[LayerMatrix], Field(min_length=1)] = list(get_args(LayerMatrix))
-    """Matrices of each layer that are changed."""
+    """Matrices of each layer that the adapter changes."""
 
 
 class PathSettings(Section):
     """Probability path from noise to data."""
 
     kind: Literal["metric", "linear", "mixture", "masked"] = "metric"
-    """Metric is the paper's own, linear the same with a tabulated sharpness under which the mean
-    distance falls exactly linearly; mixture and masked are what the paper compares with."""
-    alpha: Above0 | None = None
+    """``metric`` is the paper's. ``linear`` is the same path with a tabulated sharpness, so that
+    the mean distance falls exactly linearly. The paper compares with the other two."""
+    alpha: Alpha | None = None
     """Exponent of the metric path's sharpness c·(t/(1-t))^alpha; 1 unless given."""
-    c: Above0 | None = None
+    c: Factor | None = None
     """Factor of the metric path's sharpness; 5 unless given."""
+
+    def faults(self) -> Iterator[str]:
+        """Values of the metric path for another one."""
+        for key, value in (("alpha", self.alpha), ("c", self.c)):
+            if self.kind != "metric" and value is not None:
+                meaningless = f"{value:g} has no meaning for path.kind {self.kind}"
+                yield f"path.{key}: {meaningless}, leave it out"
 
     @model_validator(mode="before")
     @classmethod
     def _metric_defaults(cls, data: Any) -> Any:
-        """Fill in alpha and c where they mean something."""
+        """Alpha and c filled in where they have a meaning."""
         if isinstance(data, dict) and data.get("kind", "metric") == "metric":
             given = {key: value for key, value in data.items() if value is not None}
             return {"alpha": 1.0, "c": 5.0, **given}
@@ -279,46 +339,63 @@ class PathSettings(Section):
 
 
 class ObjectiveSettings(Section):
-    """What the generator's training draws at random."""
+    """Random draws of a generator's training."""
 
     caption_dropout: Share = 0.1
-    """Share of clips whose caption is left empty, for guidance."""
+    """Share of clips whose caption is dropped, for guidance."""
     shift: Above0 = 1.0
     """Time shift of the training times; above 1 means more noise."""
     async_probability: Share = 0.5
-    """Share of clips whose frames have times of their own."""
+    """Share of clips whose frames each have a time of their own."""
     image_to_video_probability: Share = 0.0
-    """Share of clips whose first frame is given: shown as data while the rest is noisy."""
+    """Share of clips whose first frame is a conditioning frame: data while the rest is noisy."""
     extension_probability: Share = 0.0
-    """Share of clips whose first frames are given, from one to all but one."""
+    """Share of clips with one to all but one conditioning frames at the start."""
     interpolation_probability: Share = 0.0
-    """Share of clips whose first and last frames are given."""
+    """Share of clips whose first and last frames are conditioning frames."""
     image_probability: Share = 0.0
-    """Share of clips of which only the first frame is shown."""
+    """Share of passes that train on the first frame of each clip alone, as an image."""
+
+    def faults(self) -> Iterator[str]:
+        """Tasks of more than all clips."""
+        shares = {
+            f"objective.{name}_probability": getattr(self, f"{name}_probability")
+            for name in ("async", "image_to_video", "extension", "interpolation")
+        }
+        if (total := sum(shares.values())) > 1:
+            yield f"{', '.join(shares)}: {total:g} together, should be 1 at most"
 
 
 class SamplingSettings(Section):
-    """Defaults of ``ursa sample``, stored in the bundle."""
+    """Sampling defaults, stored in the model that the run makes."""
 
     steps: NumSteps = 25
-    """Network calls along the path."""
+    """Sampling steps."""
     guidance: Scale = 7.0
     """Strength of classifier-free guidance; 1 is off."""
     guidance_interval: Interval = (0.0, 0.9)
-    """Times between which guidance acts; 0 is noise and 1 is data."""
+    """Times between which guidance is on; 0 is noise and 1 is data."""
     shift: Positive = 1.0
     """Time shift of the steps."""
     temperature: Positive = 1.0
-    """Of the draws of x_1; below 1 favours likelier codes."""
+    """Temperature of the draws of x_1; below 1 favours likelier codes."""
     fps: Positive = 8.0
-    """Frames a second of the file written."""
+    """Frames per second of written files."""
 
 
-class SampleSheet(Section):
-    """What the sample sheets of a run show."""
+class SampleGrid(Section):
+    """What the sample grids of a run show."""
 
     prompts: list[str] = []
-    """One clip each; no prompts, no sheets."""
+    """Prompts of one clip each; without prompts a run draws no grids."""
+
+
+def _warmup_faults(optimizer: OptimizerSettings, train: TrainSettings) -> Iterator[str]:
+    if optimizer.warmup_steps >= train.steps:
+        yield (
+            f"optimizer.warmup_steps: {optimizer.warmup_steps} should be fewer than train.steps,"
+            f" {train.steps}"
+        )
 
 
 class TokenizerRecipe(Section):
@@ -327,20 +404,42 @@ class TokenizerRecipe(Section):
     kind: Literal["tokenizer"]
     """Always ``tokenizer``."""
     name: Name
-    """Of the model."""
+    """Name of the model."""
     seed: Steps = 0
-    """Of every random stream of the run."""
+    """Seed of every random stream of the run."""
     init: Name | None = None
-    """Bundle whose weights to start from."""
+    """Model whose weights to start from."""
     freeze_encoder: bool = False
-    """Train the decoder of ``init`` alone: its codes, and generators of them, stay valid."""
+    """Train the decoder of ``init`` alone, so that its codes and their generators stay valid."""
     init_codes: Share = 0.0
-    """Of the clips, decoded from the codes of ``init``, so that generators of them stay of use."""
+    """Share of clips whose codes come from ``init``, so that existing generators keep working."""
     model: TokenizerModel
     data: TokenizerData
     loss: ReconstructionLoss = ReconstructionLoss()
     optimizer: OptimizerSettings
     train: TrainSettings
+
+    def faults(self) -> Iterator[str]:
+        """Clips that the strides don't divide, and what asks for ``init`` without one."""
+        yield from _warmup_faults(self.optimizer, self.train)
+        data, stride = self.data, self.model.spatial_stride
+        for key, shape in (
+            ("frames", PixelShape(data.frames, stride, stride)),
+            ("height", PixelShape(1, data.height, stride)),
+            ("width", PixelShape(1, stride, data.width)),
+            *(("more_sizes", PixelShape(1, *size)) for size in data.more_sizes),
+        ):
+            try:
+                Strides(self.model.temporal_stride, stride).grid(shape)
+            except ShapeError as error:
+                yield f"data.{key}: {error.message}, {error.hint}"
+        if self.freeze_encoder and self.init is None:
+            yield "freeze_encoder: keeps the codes of a tokenizer, so init has to name it"
+        if self.init_codes and self.freeze_encoder:
+            yield "init_codes: with freeze_encoder all codes are those of init, leave it out"
+        elif self.init_codes and self.init is None:
+            asks = f"{self.init_codes} asks for codes of a tokenizer"
+            yield f"init_codes: {asks}, so init has to name it"
 
 
 class GeneratorRecipe(Section):
@@ -349,13 +448,13 @@ class GeneratorRecipe(Section):
     kind: Literal["generator"]
     """Always ``generator``."""
     name: Name
-    """Of the model."""
+    """Name of the model."""
     seed: Steps = 0
-    """Of every random stream of the run."""
+    """Seed of every random stream of the run."""
     init: Name | None = None
-    """Bundle, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id."""
+    """Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id."""
     tokenizer: Name
-    """Bundle with the video tokenizer: its folder, a shipped name or a Hugging Face id."""
+    """Model with the video tokenizer: its folder, a shipped name or a Hugging Face id."""
     text_tokenizer: Name = "words"
     """``words`` for a vocabulary of the captions' own words, or a folder with a tokenizer."""
     model: GeneratorModel
@@ -366,7 +465,16 @@ class GeneratorRecipe(Section):
     optimizer: OptimizerSettings
     train: TrainSettings
     sampling: SamplingSettings = SamplingSettings()
-    samples: SampleSheet = SampleSheet()
+    samples: SampleGrid = SampleGrid()
+
+    def faults(self) -> Iterator[str]:
+        """A warm-up of the whole run, or an adapter of no model."""
+        yield from _warmup_faults(self.optimizer, self.train)
+        if self.lora.rank is not None and self.init is None:
+            yield (
+                f"lora.rank: {self.lora.rank} asks for an adapter, so init has to name the model"
+                " that it is for"
+            )
 
 
 Recipe = TokenizerRecipe | GeneratorRecipe

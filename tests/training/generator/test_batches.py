@@ -77,14 +77,14 @@ def test_a_number_of_tokens_sets_each_grids_batch(table, tmp_path):
 
 
 def test_clips_shorter_than_a_window_are_counted(table, tmp_path):
-    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, "data.frames=7"), table)
+    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, "data.latent_frames=7"), table)
     assert batches.num_left_out == 3
     assert [b.rows.tolist() for b in batches.order.buckets] == [[3, 4]]
 
 
 def test_motion_stands_before_prompts_where_asked_for(table, tmp_path):
     asked = ("data.motion_prefix=true", "data.motion_scale=50", "objective.caption_dropout=0.5")
-    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, *asked, "data.frames=4"), table)
+    batches = TokenBatches(recipe_of(GENERATOR, tmp_path, *asked, "data.latent_frames=4"), table)
     prompts = {prompt for index in range(20) for prompt in batches.batch(index).prompts}
     assert prompts == {"", *(f"motion={5 * clip:.1f}, caption {clip}" for clip in range(5))}
     assert batches.motion == pytest.approx(10)
@@ -115,7 +115,8 @@ def test_data_without_any_caption_is_refused_unless_all_are_dropped(tmp_path):
 
 
 def test_longer_clips_give_windows_from_anywhere(table, tmp_path):
-    made, codes, _ = batch_of(table, tmp_path, "data.frames=4", "objective.caption_dropout=0")
+    asked = ("data.latent_frames=4", "objective.caption_dropout=0")
+    made, codes, _ = batch_of(table, tmp_path, *asked)
     assert torch.equal(codes - codes[:, :1], torch.arange(4).expand(400, -1))  # in one piece
     counts = Counter(codes[:, 0].tolist())
     assert set(counts) == {0, 10, 20, *range(30, 34), *range(40, 46)}
@@ -124,7 +125,8 @@ def test_longer_clips_give_windows_from_anywhere(table, tmp_path):
 
 
 def test_windows_from_behind_the_start_are_given_their_first_frames(table, tmp_path):
-    _, codes, times = batch_of(table, tmp_path, "data.frames=4", "objective.async_probability=1")
+    asked = ("data.latent_frames=4", "objective.async_probability=1")
+    _, codes, times = batch_of(table, tmp_path, *asked)
     middle = codes[:, 0] % 10 > 0
     given = times == LAST_TIME
     assert not given[~middle].any()
@@ -164,7 +166,8 @@ def test_training_times_are_shifted(table, tmp_path):
 
 
 def test_a_batch_depends_on_its_number_alone(table, tmp_path):
-    recipe = recipe_of(GENERATOR, tmp_path, "data.frames=4", "objective.extension_probability=0.5")
+    asked = ("data.latent_frames=4", "objective.extension_probability=0.5")
+    recipe = recipe_of(GENERATOR, tmp_path, *asked)
     straight, again = TokenBatches(recipe, table), TokenBatches(recipe, table)
     made = [straight.batch(index) for index in range(4)]
     for name in ("codes", "times", "prompts"):
@@ -174,6 +177,6 @@ def test_a_batch_depends_on_its_number_alone(table, tmp_path):
 
 
 def test_windows_longer_than_every_clip_are_refused(table, tmp_path):
-    recipe = recipe_of(GENERATOR, tmp_path, "data.frames=10")
+    recipe = recipe_of(GENERATOR, tmp_path, "data.latent_frames=10")
     with pytest.raises(RecipeError, match=r"no clip in .* has 10 latent frames"):
         TokenBatches(recipe, table)

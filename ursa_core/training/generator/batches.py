@@ -33,9 +33,9 @@ class TokenBatch:
 class TokenBatches:
     """The batches of a run; each is drawn from (seed, index) alone, and has clips of one grid.
 
-    A clip is a window of ``data.frames`` latent frames, or whole. A longer clip gives windows from
-    anywhere; one from behind the start is always given its first frames, since its first latent
-    frame stands for more frames than that of a clip.
+    A batch has windows of ``data.latent_frames`` of its clips, or whole clips. Longer clips give
+    windows from anywhere. The first frames of a window from behind a clip's start are always
+    conditioning frames, since its first latent frame stands for more frames than a clip's own.
 
     Args:
         recipe: data, objective, batch size and seed.
@@ -60,13 +60,13 @@ class TokenBatches:
         data = recipe.data
         windows: dict[LatentGrid, list[LatentGrid]] = {}
         for grid in table.grids:
-            window = LatentGrid(data.frames or grid.frames, grid.rows, grid.columns)
+            window = LatentGrid(data.latent_frames or grid.frames, grid.rows, grid.columns)
             if grid.frames >= window.frames:
                 windows.setdefault(window, []).append(grid)
         if not windows:
             raise RecipeError(
-                f"data.frames: no clip in {', '.join(data.shards)} has {data.frames} latent frames,"
-                f" most have {table.grids[0].frames}",
+                f"data.latent_frames: no clip in {', '.join(data.shards)} has"
+                f" {data.latent_frames} latent frames, most have {table.grids[0].frames}",
                 "ask for fewer, or tokenize longer clips",
             )
         if table.num_uncaptioned == len(table) and recipe.objective.caption_dropout < 1:
@@ -99,7 +99,7 @@ class TokenBatches:
                 raise RecipeError(
                     f"data.batch_tokens: {limit} are fewer than the {tokens} of one clip of"
                     f" {window} codes with its prompt",
-                    "allow more, or take fewer frames with data.frames",
+                    "allow more, or take fewer frames with data.latent_frames",
                 )
             size = min(size, limit // tokens)
         return Bucket.of(window, size, rows, num_codes, table.group_starts)

@@ -32,7 +32,7 @@ class DataPlan:
     Args:
         grids: all shapes.
         num_uncaptioned: clips without a caption, which train as if it had been dropped.
-        num_left_out: clips shorter than ``data.frames``.
+        num_left_out: clips shorter than ``data.latent_frames``.
     """
 
     grids: list[GridPlan]

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
-from ursa_core.bundle.path_files import build_path
+from ursa_core.bundle.path_files import make_path
 from ursa_core.bundle.settings import BundleSettings, motion_prompt
 from ursa_core.bundle.subjects import Subject, load_subjects
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
-from ursa_core.path.base import Path as ProbabilityPath
 from ursa_core.recipe.loading import GeneratorRecipe
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
@@ -69,8 +68,8 @@ class GeneratorTask:
             )
         self._ahead = Ahead(lambda k: self._encoded(self.batches.batch(k)), recipe.data.workers)
         codebook = self.video_tokenizer.codebook
-        path = {"path": recipe.path.kind, "alpha": recipe.path.alpha, "c": recipe.path.c}
-        self.path: ProbabilityPath = build_path(path, codebook).to(device)
+        shape = recipe.path
+        self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
         self.model = build_network(
             recipe,
             self.start,
