@@ -213,9 +213,9 @@ def decoder(sizes: Sizes) -> dict[str, object]:
 def training(sizes: Sizes, name: str) -> dict[str, object]:
     """Tokens per second of training steps, their share of the matrix rate, and peak memory."""
     from ursa_core.recipe.fields import OptimizerSettings
+    from ursa_core.training.distributed import recompute_
     from ursa_core.training.generator.objective import DenoisingObjective
     from ursa_core.training.optimizer import Ema, build_optimizer, trained
-    from ursa_core.training.sharding import recompute_
 
     device = sizes.device
     tokenizer = VideoTokenizer(sizes.tokenizer)

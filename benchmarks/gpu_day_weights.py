@@ -32,7 +32,7 @@ from ursa_core.encoding.items import find_items
 from ursa_core.grids import PixelShape
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.tokens.writer import ShardWriter
-from ursa_core.training.learner import Progress
+from ursa_core.training.metrics import Progress
 from ursa_core.training.run import train_recipe
 from ursa_core.worlds.sprites import load_sprites
 

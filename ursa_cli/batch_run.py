@@ -1,6 +1,5 @@
 """The run of a batch: what is left is made and told of, Ctrl-C and full disks included."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -162,13 +161,10 @@ def _make(task: "Task", work: Work, left: "Remaining", writer: "Writer") -> None
 
 
 def local_device(device: str) -> str:
-    """The ``--device`` of this process; those that torchrun started share a machine's GPUs out."""
-    import torch
+    """The ``--device`` of this process; a launcher's processes share out the GPUs."""
+    from ursa_core import devices
 
-    rank = os.environ.get("LOCAL_RANK", "")
-    if device not in ("auto", "cuda") or not rank.isdecimal() or not torch.cuda.is_available():
-        return device
-    return f"cuda:{int(rank) % torch.cuda.device_count()}"
+    return str(devices.local_device(device))
 
 
 def _reason(error: Exception) -> str:

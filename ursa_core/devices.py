@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Mapping
 
 import torch
 
@@ -35,6 +36,21 @@ def pick_device(name: str) -> torch.device:
     if index and int(index) >= count:
         raise DeviceError(f"there is no {name}: torch sees {count}", f"use {kind}:{count - 1}")
     return torch.device(name)
+
+
+def local_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
+    """The device of this process, as ``pick_device``; a launcher's processes share out the GPUs.
+
+    Process LOCAL_RANK of a machine takes the GPU of that number, and starts over after the last.
+
+    Raises:
+        UsageError: There is no such kind of device.
+        DeviceError: This machine doesn't have it.
+    """
+    device, rank = pick_device(name), environment.get("LOCAL_RANK", "")
+    if device.type == "cuda" and device.index is None and rank.isdecimal():
+        return torch.device("cuda", int(rank) % torch.cuda.device_count())
+    return device
 
 
 def available_devices() -> list[str]:

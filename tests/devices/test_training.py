@@ -16,7 +16,7 @@ from ursa_core.sampling.generate import GenerateOptions, generate
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted, Ranks
-from ursa_core.training.run import build_task
+from ursa_core.training.run import build_learner
 from ursa_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def no_measurement(monkeypatch):
 def trained(text, device, run, *overrides, stop_at=None):
     """A run of a recipe on a device, and its losses."""
     recipe = recipe_of(text, run.parent, *PRECISE, *overrides)
-    trainer = Trainer(recipe, build_task(recipe, device), run, Ranks())
+    trainer = Trainer(recipe, build_learner(recipe, device), run, Ranks())
     trainer.resume()
     run.mkdir(exist_ok=True)
     losses = []
@@ -124,6 +124,6 @@ def test_an_adapter(generator_recipe, device, tmp_path):
 def test_a_bfloat16_step_is_close(compiled, generator_recipe, cuda, tmp_path):
     words = ("train.precision=bfloat16", "train.steps=2", f"train.compile={compiled}")
     trainer, losses = trained(generator_recipe, cuda, tmp_path / "cuda", *words)
-    assert trainer.is_half
+    assert trainer.is_bfloat16
     _, expected = trained(generator_recipe, CPU, tmp_path / "cpu", "train.steps=2")
     assert losses == pytest.approx(expected, rel=0.02)

@@ -17,8 +17,8 @@ import torch
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.recipe.loading import load_recipe, to_yaml
 from ursa_core.training.distributed import Ranks, joined_ranks
-from ursa_core.training.learner import Progress
-from ursa_core.training.run import build_task
+from ursa_core.training.metrics import Progress
+from ursa_core.training.run import build_learner
 from ursa_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 def train(job: dict, ranks: Ranks) -> str:
     recipe = load_recipe(Path(job["recipe"]), job["overrides"])
     run = Path(job["run"])
-    trainer = Trainer(recipe, build_task(recipe, CPU), run, ranks)
+    trainer = Trainer(recipe, build_learner(recipe, CPU), run, ranks)
     trainer.checkpoints.is_async = job.get("is_async", False)
     ranks.wait()
     trainer.resume()

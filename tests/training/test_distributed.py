@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_runs import stored, train
+from tiny_runs import recipe_of, stored, train
 
 from ursa_core.bundle.adapters import WEIGHTS
-from ursa_core.errors import UsageError
+from ursa_core.devices import local_device
+from ursa_core.errors import DeviceError, UsageError
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.training.checkpoints import checkpoints, steps_of
-from ursa_core.training.distributed import Ranks, joined_ranks
+from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device, recompute_
+from ursa_core.training.run import build_learner
 
 STEPS = "train.steps=10"
 SHARED = (
@@ -190,7 +192,9 @@ def test_all_ranks_end_with_the_error_of_one(runs):
 def test_the_others_end_when_a_rank_is_killed(runs):
     *_, (first, second) = runs
     assert second == []
-    assert first[-1].startswith("another rank of the run is gone, without a word\nhint: see what")
+    assert first[-1].startswith(
+        "another rank of the run ended without an error message\nhint: see the log"
+    )
 
 
 def test_ranks_validate_together(runs):
@@ -227,3 +231,40 @@ def test_micro_batches_that_ranks_cannot_share_are_refused():
     with pytest.raises(UsageError, match="accumulate 3 can't be shared by 2 ranks") as caught:
         Ranks(0, 2).share(3)
     assert "train.accumulate=4" in caught.value.hint
+
+
+def test_recomputed_layers_have_the_same_gradients_and_keep_less(generator_recipe, tmp_path):
+    recipe = recipe_of(generator_recipe, tmp_path)
+    gradients, kept = [], []
+    for is_recomputed in (False, True):
+        learner = build_learner(recipe, CPU)
+        if is_recomputed:
+            recompute_(learner.blocks)
+        saved = []
+
+        def keep(tensor, saved=saved):
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, _ = learner.loss(0, learner.objective)
+        loss.backward()
+        kept.append(sum(saved))
+        gradients.append({name: p.grad for name, p in learner.model.named_parameters()})
+    assert kept[1] < kept[0] / 2
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+def test_processes_of_a_machine_share_out_its_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    ranks = [{"LOCAL_RANK": str(rank)} for rank in range(3)]
+    assert [local_device("auto", rank).index for rank in ranks] == [0, 1, 0]
+    assert [local_device("cuda:1", rank).index for rank in ranks] == [1, 1, 1]
+    assert local_device("cuda", {}).index is None
+    assert local_device("cpu", ranks[1]) == CPU
+    assert pick_own_device("cuda", ranks[1]).index == 1
+    with pytest.raises(DeviceError, match="has 2 GPUs and more ranks"):  # each trains on its own
+        pick_own_device("cuda", ranks[2])

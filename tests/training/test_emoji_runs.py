@@ -13,7 +13,7 @@ from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.run import build_task
+from ursa_core.training.run import build_learner
 from ursa_core.training.tokenizer_learner import moving_weights, ssim_map
 
 CPU = torch.device("cpu")
@@ -48,11 +48,11 @@ def test_a_mixture_trains_and_tells_the_quality_of_each_source(mixture, tmp_path
 
 def test_steps_take_turns_between_sizes(mixture, tmp_path):
     sizes = ["data.more_sizes=[[48, 32], [32, 48]]", "train.accumulate=2"]
-    task = build_task(recipe_of(mixture, tmp_path, *sizes), CPU)
+    learner = build_learner(recipe_of(mixture, tmp_path, *sizes), CPU)
     for ahead in (False, True):
-        task.draws_ahead = ahead
+        learner.draws_ahead = ahead
         for index, size in enumerate([(32, 32), (32, 32), (48, 32), (48, 32), (32, 48)]):
-            video, _ = task.clips(index * 2, 2, "train", 1)
+            video, _ = learner.clips(index * 2, 2, "train", 1)
             assert video.shape[3:] == size
     train(mixture, tmp_path, "run", *sizes, "train.steps=2", "train.sample_every=2")
     assert json.loads((tmp_path / "run/ursa.json").read_text())["height"] == 32
@@ -62,10 +62,10 @@ def test_steps_take_turns_between_sizes(mixture, tmp_path):
 
 def test_the_logarithm_is_of_each_frame_as_the_psnr_is(tmp_path):
     weights = ["loss.mse=0", "loss.log_mse=2", "loss.saturation=0"]
-    task = build_task(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
-    loss, figures = task.loss(3, task.model)
-    video, _ = task.clips(6, 2, "train", 5)
-    error = (task.model(video)[0] - video).square()
+    learner = build_learner(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
+    loss, figures = learner.loss(3, learner.model)
+    video, _ = learner.clips(6, 2, "train", 5)
+    error = (learner.model(video)[0] - video).square()
     by_frame = torch.stack([error[clip, :, f].mean() for clip in range(2) for f in range(5)])
     assert loss.item() == pytest.approx(2 * by_frame.log10().mean().item(), abs=1e-3)
     psnr, weight = figures["psnr"]
@@ -75,10 +75,10 @@ def test_the_logarithm_is_of_each_frame_as_the_psnr_is(tmp_path):
 
 def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
     recipe = recipe_of(mixture, tmp_path)
-    task, ahead = (build_task(recipe, CPU) for _ in range(2))
+    learner, ahead = (build_learner(recipe, CPU) for _ in range(2))
     ahead.draws_ahead = True
     for index in (0, 1, 4):
-        first, kinds = task.clips(index * 2, 2, "train", 1)
+        first, kinds = learner.clips(index * 2, 2, "train", 1)
         second, same = ahead.clips(index * 2, 2, "train", 1)
         assert torch.equal(first, second)
         assert kinds == same
@@ -86,9 +86,9 @@ def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
 
 def test_more_code_dimensions_keep_what_the_start_knew(mixture, trained_tokenizer, tmp_path):
     init = f"init={trained_tokenizer}"
-    task = build_task(recipe_of(mixture, tmp_path, init, "model.levels=[3, 3, 3]"), CPU)
+    learner = build_learner(recipe_of(mixture, tmp_path, init, "model.levels=[3, 3, 3]"), CPU)
     start, _, _ = load_tokenizer(trained_tokenizer)
-    theirs, ours = start.state_dict(), task.model.state_dict()
+    theirs, ours = start.state_dict(), learner.model.state_dict()
     different = {name for name in ours if ours[name].shape != theirs[name].shape}
     assert different == {"quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight"}
     for name in set(ours) - different:
@@ -96,15 +96,15 @@ def test_more_code_dimensions_keep_what_the_start_knew(mixture, trained_tokenize
     assert torch.equal(ours["quant_conv.weight"][:2], theirs["quant_conv.weight"])
     assert torch.equal(ours["post_quant_conv.weight"][:, :2], theirs["post_quant_conv.weight"])
     with pytest.raises(RecipeError, match="of another kind"):
-        build_task(recipe_of(mixture, tmp_path, init, "model.latent_channels=8"), CPU)
+        build_learner(recipe_of(mixture, tmp_path, init, "model.latent_channels=8"), CPU)
 
 
 def test_a_shorter_stride_starts_from_the_shared_bands(trained_tokenizer, tmp_path):
     init = f"init={trained_tokenizer}"
     shorter = "model.temporal_stride=2"
-    task = build_task(recipe_of(TOKENIZER, tmp_path, init, shorter), CPU)
+    learner = build_learner(recipe_of(TOKENIZER, tmp_path, init, shorter), CPU)
     start, _, _ = load_tokenizer(trained_tokenizer)
-    theirs, ours = start.state_dict(), task.model.state_dict()
+    theirs, ours = start.state_dict(), learner.model.state_dict()
     different = {name for name in ours if ours[name].shape != theirs[name].shape}
     ends = {"decoder.conv_out.0.weight", "decoder.conv_out.0.bias"}
     ends |= {"decoder.conv_out.1.weight", "decoder.conv_out.1.bias"}
@@ -117,7 +117,7 @@ def test_a_shorter_stride_starts_from_the_shared_bands(trained_tokenizer, tmp_pa
     assert again.strides.temporal == again.config.temporal_patch_size == 2
     for kept in ("freeze_encoder=true", "init_codes=0.5"):
         with pytest.raises(RecipeError, match="of another kind") as refusal:
-            build_task(recipe_of(TOKENIZER, tmp_path, init, shorter, kept), CPU)
+            build_learner(recipe_of(TOKENIZER, tmp_path, init, shorter, kept), CPU)
         assert "temporal_stride: 4" in refusal.value.hint
 
 
@@ -148,17 +148,17 @@ def test_the_loss_has_its_weighed_parts(tmp_path):
     weights = ["loss.mse=0", "loss.ssim=2", "loss.moving=0.5", "loss.saturation=0"]
     with pytest.raises(RecipeError, match="at least one weight"):
         recipe_of(TOKENIZER, tmp_path, "loss.mse=0", "loss.moving=0.5")
-    task = build_task(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
-    loss, figures = task.loss(0, task.model)
-    video, _ = task.clips(0, 2, "train", 5)
-    back = task.model(video)[0]
+    learner = build_learner(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
+    loss, figures = learner.loss(0, learner.model)
+    video, _ = learner.clips(0, 2, "train", 5)
+    back = learner.model(video)[0]
     share = moving_weights(video, 0.5)
     unlike = 1 - ssim_map(back.mean(1, keepdim=True), video.mean(1, keepdim=True))
     assert loss.item() == pytest.approx(2 * (share * unlike).mean().item())
-    plain = build_task(recipe_of(TOKENIZER, tmp_path), CPU).loss(0, task.model)[1]
+    plain = build_learner(recipe_of(TOKENIZER, tmp_path), CPU).loss(0, learner.model)[1]
     assert torch.equal(figures["psnr"][0], plain["psnr"][0])
     squared = ["loss.moving=0.5", "loss.saturation=0"]
-    loss, _ = build_task(recipe_of(TOKENIZER, tmp_path, *squared), CPU).loss(0, task.model)
+    loss, _ = build_learner(recipe_of(TOKENIZER, tmp_path, *squared), CPU).loss(0, learner.model)
     assert loss.item() == pytest.approx((share * (back - video).square()).mean().item())
 
 
@@ -178,24 +178,24 @@ def test_a_frozen_encoder_keeps_the_codes_and_the_decoder_learns(
     with pytest.raises(RecipeError, match="freeze_encoder: keeps the codes of a tokenizer"):
         recipe_of(mixture, tmp_path, "freeze_encoder=true")
     with pytest.raises(RecipeError, match="of another kind") as refusal:
-        build_task(recipe_of(mixture, tmp_path, *freeze, "model.levels=[3, 3, 3]"), CPU)
+        build_learner(recipe_of(mixture, tmp_path, *freeze, "model.levels=[3, 3, 3]"), CPU)
     assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
 
 
 def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(trained_tokenizer, tmp_path):
     init = f"init={trained_tokenizer}"
-    task = build_task(recipe_of(TOKENIZER, tmp_path, init, "model.layers_per_block=2"), CPU)
+    learner = build_learner(recipe_of(TOKENIZER, tmp_path, init, "model.layers_per_block=2"), CPU)
     start, _, _ = load_tokenizer(trained_tokenizer)
-    theirs, ours = start.state_dict(), task.model.state_dict()
+    theirs, ours = start.state_dict(), learner.model.state_dict()
     assert len(ours) > len(theirs)
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
-    video, _ = task.clips(0, 2, "train", 5)
+    video, _ = learner.clips(0, 2, "train", 5)
     with torch.no_grad():
-        for mine, wanted in zip(task.model(video), start(video), strict=True):
+        for mine, wanted in zip(learner.model(video), start(video), strict=True):
             torch.testing.assert_close(mine, wanted)
     train(TOKENIZER, tmp_path, "deep", init, "model.layers_per_block=2", "train.steps=2")
     with pytest.raises(RecipeError, match="of another kind") as refusal:
-        build_task(recipe_of(TOKENIZER, tmp_path, f"init={tmp_path / 'deep'}"), CPU)
+        build_learner(recipe_of(TOKENIZER, tmp_path, f"init={tmp_path / 'deep'}"), CPU)
     assert refusal.value.hint == "give the recipe's model its layers_per_block: 2"
 
 
@@ -204,21 +204,21 @@ def test_a_share_of_the_clips_decodes_the_codes_of_the_start(trained_tokenizer, 
     start, _, _ = load_tokenizer(trained_tokenizer)
 
     def given(share, index):
-        task = build_task(recipe_of(TOKENIZER, tmp_path, init, f"init_codes={share}"), CPU)
+        learner = build_learner(recipe_of(TOKENIZER, tmp_path, init, f"init_codes={share}"), CPU)
         shown = []
-        task.loss(index, lambda *inputs: shown.append(inputs) or task.model(*inputs))
-        return task, *shown[0]
+        learner.loss(index, lambda *inputs: shown.append(inputs) or learner.model(*inputs))
+        return learner, *shown[0]
 
     counts = [given(0.25, index)[2] for index in range(4)]
     assert [0 if each is None else len(each) for each in counts] == [0, 1, 0, 1]
     assert given(0, 0)[2] is None
-    task, video, vectors = given(0.5, 0)
+    learner, video, vectors = given(0.5, 0)
     assert torch.equal(vectors, start.quantizer.vectors(start.encode(video[:1])))
     # Another encoder, as training will make it, leaves such a clip as it is and no other.
     with torch.no_grad():
-        before = task.model(video, vectors)[0]
-        task.model.quant_conv.weight.mul_(-1)
-        after = task.model(video, vectors)[0]
+        before = learner.model(video, vectors)[0]
+        learner.model.quant_conv.weight.mul_(-1)
+        after = learner.model(video, vectors)[0]
     assert torch.equal(after[0], before[0])
     assert not torch.allclose(after[1], before[1], atol=1e-3)
     train(TOKENIZER, tmp_path, "run", init, "init_codes=0.5", "train.steps=2")
@@ -243,7 +243,7 @@ def test_codes_of_a_start_that_cannot_be_asked_for(tmp_path, overrides, message)
 def test_other_codes_cannot_stand_beside_those_of_the_start(trained_tokenizer, tmp_path):
     keep = [f"init={trained_tokenizer}", "init_codes=0.5", "model.levels=[3, 3, 3]"]
     with pytest.raises(RecipeError, match="of another kind") as refusal:
-        build_task(recipe_of(TOKENIZER, tmp_path, *keep), CPU)
+        build_learner(recipe_of(TOKENIZER, tmp_path, *keep), CPU)
     assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
 
 
@@ -279,8 +279,8 @@ def test_data_that_cannot_be_is_told(folder, mixture, tmp_path, capsys):
         with pytest.raises(RecipeError, match=message):
             recipe_of(mixture, tmp_path, *overrides)
     with pytest.raises(DataError, match="no prepared emoji"):
-        build_task(recipe_of(mixture, tmp_path, f"data.folder={tmp_path}"), CPU)
+        build_learner(recipe_of(mixture, tmp_path, f"data.folder={tmp_path}"), CPU)
     with pytest.raises(DataError, match="no train shot of the film has 21 frames"):
-        build_task(recipe_of(mixture, tmp_path, "data.frames=21"), CPU)
+        build_learner(recipe_of(mixture, tmp_path, "data.frames=21"), CPU)
     assert main(["tokenize", "shapes:train", "--data", str(folder), "-o", str(tmp_path / "x")]) == 2
     assert "--data is for the emoji" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from tiny_runs import TOKENIZER, train
 from ursa_core.errors import UrsaError
 from ursa_core.training import run as run_module
 from ursa_core.training.guards import MOST_IN_A_ROW, Guard
-from ursa_core.training.run import build_task
+from ursa_core.training.run import build_learner
 
 
 def trained(guard: Guard, steps: int = 30) -> Guard:
@@ -51,17 +51,17 @@ def failing_at_3(monkeypatch):
     """Training whose third micro-batch has an infinite loss."""
 
     def build(recipe, device):
-        task = build_task(recipe, device)
-        loss_of = task.loss
+        learner = build_learner(recipe, device)
+        loss_of = learner.loss
 
         def loss(index, objective):
             loss, figures = loss_of(index, objective)
             return (loss * math.inf if index == 2 else loss), figures
 
-        task.loss = loss
-        return task
+        learner.loss = loss
+        return learner
 
-    monkeypatch.setattr(run_module, "build_task", build)
+    monkeypatch.setattr(run_module, "build_learner", build)
 
 
 def test_a_step_left_out_is_told_and_changes_nothing(failing_at_3, tmp_path):

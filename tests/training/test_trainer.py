@@ -22,7 +22,7 @@ from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted
-from ursa_core.training.run import build_task, check_run_folder, plan_training, train_recipe
+from ursa_core.training.run import build_learner, check_run_folder, plan_training, train_recipe
 
 
 @pytest.fixture(params=["tokenizer", "generator"])
@@ -85,7 +85,7 @@ def test_a_run_is_a_model(generator_recipe, tmp_path):
 def test_training_can_start_from_a_bundle(generator_recipe, tmp_path):
     train(generator_recipe, tmp_path, "first")
     recipe = recipe_of(generator_recipe, tmp_path, f"init={tmp_path / 'first'}")
-    start = build_task(recipe, torch.device("cpu")).model.state_dict()
+    start = build_learner(recipe, torch.device("cpu")).model.state_dict()
     for name, value in load_bundle(tmp_path / "first").transformer.state_dict().items():
         assert torch.equal(value, start[name])
 
@@ -93,24 +93,24 @@ def test_training_can_start_from_a_bundle(generator_recipe, tmp_path):
 def test_a_tokenizer_can_start_from_another(trained_tokenizer, tmp_path):
     start = load_tokenizer(trained_tokenizer)[0].state_dict()
     recipe = recipe_of(TOKENIZER, tmp_path, f"init={trained_tokenizer}", "seed=9")
-    for name, value in build_task(recipe, torch.device("cpu")).model.state_dict().items():
+    for name, value in build_learner(recipe, torch.device("cpu")).model.state_dict().items():
         assert torch.equal(value, start[name])
     wider = recipe_of(TOKENIZER, tmp_path, f"init={trained_tokenizer}", "model.latent_channels=5")
     with pytest.raises(RecipeError, match="another kind"):
-        build_task(wider, torch.device("cpu"))
+        build_learner(wider, torch.device("cpu"))
 
 
 def test_asynchronous_times_are_one_a_frame(generator_recipe, tmp_path):
     recipe = recipe_of(
         generator_recipe, tmp_path, "objective.async_probability=1", "train.batch_size=64"
     )
-    task = build_task(recipe, torch.device("cpu"))
-    _, _, times, grid = task.batch(0)
+    learner = build_learner(recipe, torch.device("cpu"))
+    _, _, times, grid = learner.batch(0)
     by_frame = times.unflatten(1, (grid.frames, grid.codes_per_frame))
     assert torch.equal(by_frame, by_frame[..., :1].expand_as(by_frame))
     assert (by_frame[:, 0, 0] != by_frame[:, 1, 0]).all()
     shared = recipe_of(generator_recipe, tmp_path, "objective.async_probability=0")
-    _, _, times, _ = build_task(shared, torch.device("cpu")).batch(0)
+    _, _, times, _ = build_learner(shared, torch.device("cpu")).batch(0)
     assert torch.equal(times, times[:, :1].expand_as(times))
 
 
@@ -118,16 +118,18 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator_recipe, tmp_path):
     recipe = recipe_of(
         generator_recipe, tmp_path, "objective.caption_dropout=0.25", "train.batch_size=400"
     )
-    task = build_task(recipe, torch.device("cpu"))
-    _, ids, _, _ = task.batch(0)
-    empty = (ids == task.text_tokenizer.pad_id).all(1).float().mean()
+    learner = build_learner(recipe, torch.device("cpu"))
+    _, ids, _, _ = learner.batch(0)
+    empty = (ids == learner.text_tokenizer.pad_id).all(1).float().mean()
     assert 0.15 < empty < 0.35
 
 
 def test_every_epoch_shows_every_clip_once(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path)
-    task = build_task(recipe, torch.device("cpu"))
-    passes = [[task.batches.order.batch(6 * epoch + i)[1] for i in range(6)] for epoch in range(2)]
+    learner = build_learner(recipe, torch.device("cpu"))
+    passes = [
+        [learner.batches.order.batch(6 * epoch + i)[1] for i in range(6)] for epoch in range(2)
+    ]
     epochs = [[row for rows in epoch for row in rows] for epoch in passes]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(24))
     assert epochs[0] != epochs[1]
@@ -161,7 +163,7 @@ def test_a_dry_run_tries_every_shape_of_the_data(generator_recipe, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert all(0 <= line["data_wait"] < 1 for line in lines)
     assert not any("a_pass" in name for line in lines for name in line)
-    assert {run.task.batch(index)[0].shape for index in range(16)} == {(2, 12), (3, 4)}
+    assert {run.learner.batch(index)[0].shape for index in range(16)} == {(2, 12), (3, 4)}
     path = shard_paths(stills)[0]
     content = path.read_bytes()
     path.write_bytes(content[:200] + bytes(60) + content[260:])
@@ -202,14 +204,14 @@ def test_data_of_several_grids_continues_bit_for_bit(generator_recipe, tmp_path)
 def test_a_motion_prefix_needs_a_text_tokenizer_with_numbers(generator_recipe, tmp_path):
     asked = recipe_of(generator_recipe, tmp_path, "data.motion_prefix=true")
     with pytest.raises(RecipeError, match="knows no numbers"):
-        build_task(asked, torch.device("cpu"))
+        build_learner(asked, torch.device("cpu"))
     texts = Path(__file__).parents[1] / "golden" / "published_text" / "tokenizer"
     words = ("data.motion_prefix=true", f"text_tokenizer={texts}")
-    task = build_task(recipe_of(generator_recipe, tmp_path, *words), torch.device("cpu"))
-    settings = task.settings()
+    learner = build_learner(recipe_of(generator_recipe, tmp_path, *words), torch.device("cpu"))
+    settings = learner.settings()
     assert settings.motion_prefix
-    assert settings.motion == round(100 * float(task.batches._table.motions.mean()), 1) > 0
-    prompts = [p for index in range(5) for p in task.batches.batch(index).prompts if p]
+    assert settings.motion == round(100 * float(learner.batches._table.motions.mean()), 1) > 0
+    prompts = [p for index in range(5) for p in learner.batches.batch(index).prompts if p]
     assert all(re.match(r"motion=\d+\.\d, a ", prompt) for prompt in prompts)
 
 
@@ -217,7 +219,7 @@ def test_shards_of_another_tokenizer_are_refused(generator_recipe, tmp_path):
     train(TOKENIZER, tmp_path, "other", "train.steps=1", "seed=5")
     recipe = recipe_of(generator_recipe, tmp_path, f"tokenizer={tmp_path / 'other'}")
     with pytest.raises(DataError, match="another tokenizer"):
-        build_task(recipe, torch.device("cpu"))
+        build_learner(recipe, torch.device("cpu"))
 
 
 def test_shards_that_grew_between_two_parts_of_a_run_are_told(generator_recipe, tmp_path):
@@ -276,10 +278,12 @@ def test_the_loss_on_other_data_is_logged_by_time(generator_recipe, tmp_path):
     told = [line for line in lines if "validation_loss" in line]
     assert [line["step"] for line in told] == [3, 6]
     assert any("validation_loss_time" in name for name in told[0])
-    again = with_it.task.validation_loss(0, with_it.objective)
-    assert torch.equal(again["loss"], with_it.task.validation_loss(0, with_it.objective)["loss"])
-    _, ids, _, _ = with_it.task._on_device(*with_it.task._encoded(with_it.task.validation.batch(0)))
-    assert (ids != with_it.task.text_tokenizer.pad_id).any(1).all()  # no caption is dropped
+    again = with_it.learner.validation_loss(0, with_it.objective)
+    assert torch.equal(again["loss"], with_it.learner.validation_loss(0, with_it.objective)["loss"])
+    _, ids, _, _ = with_it.learner._on_device(
+        *with_it.learner._encoded(with_it.learner.validation.batch(0))
+    )
+    assert (ids != with_it.learner.text_tokenizer.pad_id).any(1).all()  # no caption is dropped
 
 
 def test_steps_after_the_last_checkpoint_are_logged_once(tmp_path):
@@ -319,8 +323,8 @@ def test_progress_tells_rates_and_the_time_left(generator_recipe, tmp_path):
         tokens = 4 * 2 * (12 + 3 * 2 * 2)  # clips, passes, prompt and codes
         seconds = tokens / now.tokens_per_second
         assert now.seconds_left == pytest.approx((6 - now.step) * seconds)
-        assert 0 < now.rate_share < 1
-        assert line["matrix_rate_share"] == pytest.approx(now.rate_share, abs=1e-4)
+        assert 0 < now.matrix_rate_share < 1
+        assert line["matrix_rate_share"] == pytest.approx(now.matrix_rate_share, abs=1e-4)
         assert line["tokens_per_second"] == pytest.approx(now.tokens_per_second, rel=1e-3)
 
 
@@ -338,19 +342,19 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(generator_recipe, tmp
         monkeypatch.setattr(trainer_module, "pick_dtype", lambda wanted, _: pick[wanted])
 
     faster(torch.bfloat16)
-    assert train(generator_recipe, tmp_path, "run", "train.steps=2").is_half
+    assert train(generator_recipe, tmp_path, "run", "train.steps=2").is_bfloat16
     faster(torch.float32)
-    assert train(generator_recipe, tmp_path, "run", "train.steps=3").is_half
-    assert not train(generator_recipe, tmp_path, "other", "train.steps=1").is_half
+    assert train(generator_recipe, tmp_path, "run", "train.steps=3").is_bfloat16
+    assert not train(generator_recipe, tmp_path, "other", "train.steps=1").is_bfloat16
 
 
 def test_accumulated_passes_are_one_large_step(generator_recipe, tmp_path):
     words = ("train.steps=1", "train.precision=float32")
     train(generator_recipe, tmp_path, "run", *words)
-    task = build_task(recipe_of(generator_recipe, tmp_path, *words), torch.device("cpu"))
-    loss = sum(task.loss(index, task.objective)[0] for index in (0, 1)) / 2
+    learner = build_learner(recipe_of(generator_recipe, tmp_path, *words), torch.device("cpu"))
+    loss = sum(learner.loss(index, learner.objective)[0] for index in (0, 1)) / 2
     loss.backward()
-    norm = torch.nn.utils.get_total_norm([p.grad for p in task.model.parameters()])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in learner.model.parameters()])
     (told,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").open())
     assert told["loss"] == pytest.approx(loss.item(), rel=1e-6)
     assert told["gradient_norm"] == pytest.approx(norm.item(), rel=1e-5)
@@ -382,11 +386,11 @@ def test_a_machine_that_cannot_compile_is_told_before_training(
 
 def test_images_are_first_frames(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path, "objective.image_probability=1")
-    task = build_task(recipe, torch.device("cpu"))
-    codes, _, times, grid = task.batch(0)
+    learner = build_learner(recipe, torch.device("cpu"))
+    codes, _, times, grid = learner.batch(0)
     assert grid.frames == 1
     assert codes.shape == times.shape == (4, grid.codes_per_frame)
-    loss, _ = task.loss(0, task.objective)
+    loss, _ = learner.loss(0, learner.objective)
     assert torch.isfinite(loss)
 
 

@@ -12,8 +12,8 @@ from ursa_cli.prompt_warnings import warn_of_captions
 from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
-    from ursa_core.training.generator.data_plan import DataPlan
-    from ursa_core.training.learner import Progress
+    from ursa_core.training.generator.estimates import DataPlan
+    from ursa_core.training.metrics import Progress
     from ursa_core.training.run import TrainingPlan
 
 
@@ -86,8 +86,8 @@ def train(
             rates = [f"{now.items_per_second:.1f} clips/s"]
             if now.tokens_per_second is not None:
                 rates.append(f"{now.tokens_per_second:,.0f} tokens/s")
-            if now.rate_share is not None:
-                rates.append(f"{now.rate_share:.0%} of the matrix rate")
+            if now.matrix_rate_share is not None:
+                rates.append(f"{now.matrix_rate_share:.0%} of the matrix rate")
             advance(1, ", ".join([f"loss {now.loss:.4f}", *rates]))
             if now.fault and is_first:
                 output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")

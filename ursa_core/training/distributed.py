@@ -1,30 +1,40 @@
-"""The processes that train together under ``torchrun``; the failure of one ends them all."""
+"""The ranks that train together under ``torchrun``, and the network spread over them.
+
+With DDP each rank holds all weights, with FSDP2 a shard of them, as ``DTensor``s. The failure of
+one rank ends all of them with its error.
+"""
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.rendezvous import rendezvous
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
-from ursa_core.devices import pick_device
+from ursa_core.devices import local_device
 from ursa_core.errors import DeviceError, UrsaError, UsageError
 from ursa_core.parts import launched_shard
 
 _TIMEOUT = timedelta(minutes=30)
-"""Longest wait for another rank: sample sheets are drawn by one alone."""
-# A launcher's store outlives the ranks that it starts again.
+"""Longest wait for another rank: one rank alone draws sample grids."""
+# A launcher's store outlives the ranks that it restarts.
 _FAILURE = f"ursa/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 _HEARD = f"{_FAILURE}/heard"
-_LAST_WORDS_SECONDS = 5.0
+_GOODBYE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,9 @@ class Ranks:
     """This process among those that train together; alone by default.
 
     Args:
-        rank: of this process, from 0.
-        count: of processes.
-        files: group for what a background thread agrees on, apart from that of the steps.
+        rank: Number of this process, from 0.
+        count: Number of processes.
+        files: Process group for background threads that write checkpoints.
     """
 
     rank: int = 0
@@ -43,11 +53,11 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes for all."""
+        """Whether this rank writes for all."""
         return self.rank == 0
 
     def sum_(self, values: Tensor) -> Tensor:
-        """Add up the values of all ranks, in place."""
+        """Sum of the values of all ranks, in place."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
@@ -62,40 +72,44 @@ class Ranks:
         return bool(self.sum_(torch.tensor(float(flag)))) if self.count > 1 else flag
 
     def wait(self) -> None:
-        """Go on when all ranks are here."""
+        """Barrier: return when all ranks have called it."""
         self.any(False)
 
     def share(self, accumulate: int) -> range:
-        """Which of the micro-batches of a step are this rank's.
+        """This rank's micro-batches of a step.
 
         Raises:
-            UsageError: the ranks can't share them evenly.
+            UsageError: The ranks can't share them evenly.
         """
         if accumulate % self.count:
             fitting = -(-accumulate // self.count) * self.count
             raise UsageError(
                 f"train.accumulate {accumulate} can't be shared by {self.count} ranks",
-                f"give a multiple, as train.accumulate={fitting}, and train.batch_size to match",
+                f"give a multiple, as train.accumulate={fitting}, and adjust train.batch_size",
             )
         return range(self.rank, accumulate, self.count)
 
 
 class Interrupted(UrsaError):  # noqa: N818  (not a failure: the run is saved)
-    """Training was stopped from outside and has been saved."""
+    """Training was stopped by a signal, and is saved."""
 
     exit_code = 130
 
 
 def pick_own_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The device that this rank trains on: on CUDA, that of its number on its machine.
+    """The device that this rank trains on; each rank of a machine needs a GPU of its own.
 
     Raises:
-        UsageError: no such kind of device.
-        DeviceError: this machine hasn't got it, or fewer than it has ranks.
+        UsageError: There is no such kind of device.
+        DeviceError: This machine doesn't have it, or has fewer GPUs than ranks.
     """
-    device = pick_device(name)
+    device = local_device(name, environment)
     if device.type == "cuda" and "LOCAL_RANK" in environment:
-        device = pick_device(f"cuda:{environment['LOCAL_RANK']}")
+        if int(environment["LOCAL_RANK"]) >= (count := torch.cuda.device_count()):
+            raise DeviceError(
+                f"this machine has {count} GPUs and more ranks",
+                f"start torchrun with --nproc-per-node {count}",
+            )
         torch.cuda.set_device(device)
     if device.type == "mps" and launched_shard(environment) is not None:
         raise DeviceError("ranks can't share an mps device", "give train.device=cpu")
@@ -106,13 +120,14 @@ def pick_own_device(name: str, environment: Mapping[str, str] = os.environ) -> t
 def joined_ranks(
     device: torch.device, environment: Mapping[str, str] = os.environ
 ) -> Iterator[Ranks]:
-    """Be one of the ranks that ``torchrun`` started, or alone, until the block ends.
+    """The ranks that ``torchrun`` started, connected until the block ends, or this process alone.
 
-    Where the block fails on a rank, the others end with that rank's error too.
+    If the block fails on one rank, the others end with its error. (``record`` of torchelastic
+    writes such errors too, but only its agent sees them.)
 
     Raises:
-        UsageError: the ranks can't find each other.
-        UrsaError: another rank failed, or is gone.
+        UsageError: The ranks can't connect.
+        UrsaError: Another rank failed or was killed.
     """
     launched = launched_shard(environment)
     if launched is None or launched.count == 1:
@@ -125,7 +140,7 @@ def joined_ranks(
     except Interrupted:
         raise
     except Exception as error:
-        raise _tell(error, ranks, store) from error
+        raise _first_error(error, ranks, store) from error
     finally:
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
@@ -142,7 +157,7 @@ def _join(device: torch.device, environment: Mapping[str, str]) -> Any:
         if "EADDRINUSE" in text or os.strerror(errno.EADDRINUSE).lower() in text.lower():
             raise UsageError(
                 f"port {port} of this machine, where the ranks were to meet, is in use",
-                "give another, as torchrun --master-port 29501",
+                "give another port, as torchrun --master-port 29501",
             ) from error
         raise UsageError(
             f"the ranks can't find each other: {text.splitlines()[0]}", "start with torchrun"
@@ -150,8 +165,8 @@ def _join(device: torch.device, environment: Mapping[str, str]) -> Any:
     return store
 
 
-def _tell(error: Exception, ranks: Ranks, store: Any) -> Exception:
-    """The error to end with: the one of the rank that failed first."""
+def _first_error(error: Exception, ranks: Ranks, store: Any) -> Exception:
+    """The error of the rank that failed first: this rank's own, or one read from the store."""
     is_echo = isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError)
         and any(word in str(error).lower() for word in ("gloo", "nccl", "connection"))
@@ -163,7 +178,7 @@ def _tell(error: Exception, ranks: Ranks, store: Any) -> Exception:
             store.compare_set(_FAILURE, "", json.dumps(words))
             _hang_up(ranks, store)
             return error
-        end = time.monotonic() + _LAST_WORDS_SECONDS
+        end = time.monotonic() + _GOODBYE_SECONDS
         while time.monotonic() < end:
             if store.check([_FAILURE]):
                 found = json.loads(store.get(_FAILURE))
@@ -172,15 +187,100 @@ def _tell(error: Exception, ranks: Ranks, store: Any) -> Exception:
                 return UrsaError(message, found["hint"])
             time.sleep(0.05)
     return UrsaError(
-        "another rank of the run is gone, without a word",
-        "see what its machine says; the same command continues from the last checkpoint",
+        "another rank of the run ended without an error message",
+        "see the log of its machine; the same command continues from the last checkpoint",
     )
 
 
 def _hang_up(ranks: Ranks, store: Any) -> None:
-    """Let the others notice, and read what was said before this rank, and its store, go."""
+    """Wait until the others have read this rank's error: the store may end with this process."""
     with contextlib.suppress(Exception):
         dist.destroy_process_group()
-    end = time.monotonic() + _LAST_WORDS_SECONDS
+    end = time.monotonic() + _GOODBYE_SECONDS
     while store.add(_HEARD, 0) < ranks.count - 1 and time.monotonic() < end:
         time.sleep(0.05)
+
+
+def spread(
+    objective: nn.Module,
+    blocks: Iterable[nn.Module],
+    kind: str,
+    ranks: Ranks,
+    device: torch.device,
+    is_bfloat16: bool,
+) -> nn.Module:
+    """The module to call instead of ``objective``, so that gradients are means over the ranks.
+
+    Args:
+        objective: Module whose forward returns the loss, on the device.
+        blocks: Parts of it that are gathered one after another with ``fsdp``.
+        kind: ``ddp`` or ``fsdp``.
+        ranks: Ranks that train together.
+        device: Device of this rank.
+        is_bfloat16: Whether ``fsdp`` gathers and multiplies in bfloat16; ``ddp`` uses autocast.
+    """
+    if ranks.count == 1:
+        return objective
+    if kind == "ddp":
+        return DistributedDataParallel(objective)
+    dtype = torch.bfloat16 if is_bfloat16 else None
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    mesh = torch.distributed.device_mesh.init_device_mesh(device.type, (ranks.count,))
+    for part in (*blocks, objective):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+    return objective
+
+
+def recompute_(blocks: Iterable[nn.Module]) -> None:
+    """Activation checkpointing: recompute blocks in the backward pass."""
+    for block in blocks:
+        block.forward = functools.partial(
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+        )
+
+
+def cast_frozen_to_bfloat16_(blocks: Iterable[nn.Module]) -> None:
+    """Hold frozen matrices in bfloat16, which autocast would cast them to each time."""
+    for block in blocks:
+        for parameter in block.parameters():
+            if parameter.ndim == 2 and not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+
+
+def synchronising(wrapped: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+    """Context of a micro-batch: DDP exchanges gradients only after the last one of a step.
+
+    FSDP2 exchanges them after each, as it would have to hold whole gradients otherwise.
+    """
+    if isinstance(wrapped, DistributedDataParallel) and not is_last:
+        return wrapped.no_sync()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def gathered(wrapped: nn.Module) -> Iterator[None]:
+    """Context in which all ranks can call parts of the network directly."""
+    if isinstance(wrapped, FSDPModule):
+        wrapped.unshard()
+    try:
+        yield
+    finally:
+        if isinstance(wrapped, FSDPModule):
+            wrapped.reshard()
+
+
+def is_sharded(wrapped: nn.Module) -> bool:
+    """Whether the weights are sharded, so that no rank holds all of them."""
+    return isinstance(wrapped, FSDPModule)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor; all ranks have to call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Shard of the whole ``tensor``, which is the same on all ranks, as in ``like``."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

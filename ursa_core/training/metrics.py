@@ -1,45 +1,112 @@
-"""The figures of a run over its steps: ``metrics.jsonl``, a JSON object a line."""
+"""Metrics of training: averaged over micro-batches and ranks, logged, and shown by trackers."""
 
 import contextlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from ursa_core import files
+from ursa_core.errors import UrsaError
 from ursa_core.files import parse_json
-from ursa_core.training.learner import Progress
+from ursa_core.recipe.loading import Recipe
+from ursa_core.training.distributed import Ranks
 
+Metrics = dict[str, Tensor]
+"""Metrics of a micro-batch by name: float (2,) on the device, a weighted sum and its weight."""
+
+TOKENS = "tokens_per_pass"
+"""Metric of a micro-batch: tokens that go through the network, prompts included."""
+CLIPS = "clips_per_pass"
+"""Metric of a micro-batch: its clips, if their number may differ from train.batch_size."""
+WAITED = "seconds_waited_per_pass"
+"""Metric of a micro-batch: seconds that training waited for its data."""
+OPERATIONS = "operations_per_pass"
+"""Metric of a micro-batch: floating-point operations of its forward and backward pass."""
+PER_PASS = (TOKENS, CLIPS, WAITED, OPERATIONS)
+"""Metrics that are reported as rates per step only."""
 METRICS = "metrics.jsonl"
 
 
-def log_figures(
-    run: Path, step: int, seconds: float, figures: dict[str, float], now: Progress | None = None
-) -> None:
-    """Add a line.
+def weighed(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """A metric: the sum of values times weights, and the sum of the weights (1 each if None)."""
+    values = values.detach()
+    if weights is None:
+        weights = torch.ones_like(values)
+    return torch.stack([(values * weights).sum(), weights.sum()]).float()
+
+
+def means(micros: list[Metrics], ranks: Ranks) -> dict[str, float]:
+    """Means by name over micro-batches and ranks, all of which have the same names.
+
+    Metrics whose weights are all 0 are left out.
+    """
+    names = list(micros[0])
+    sums = torch.stack([torch.stack([micro[n] for micro in micros]).sum(0) for n in names])
+    totals = ranks.sum_(sums).tolist()
+    pairs = zip(names, totals, strict=True)
+    return {name: total / weight for name, (total, weight) in pairs if weight}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a run after a step.
 
     Args:
-        run: folder of the run.
-        step: after which.
-        seconds: of training until then.
-        figures: by name.
-        now: rates, and why the step was left out, if it was.
+        step: Number of steps done.
+        steps: Number of steps of the whole run.
+        loss: Loss of the step.
+        seconds_left: Estimate from the time of this step.
+        items_per_second: Clips per second of this step.
+        tokens_per_second: Tokens per second of this step, prompts included; None without tokens.
+        data_wait: Share of the step spent waiting for data; None if it isn't measured.
+        matrix_rate_share: Rate of the step's operations, as a share of the rate of a large matrix
+            product on all devices together; None if operations aren't counted.
+        fault: Why the step was skipped, if it was.
     """
-    line: dict[str, float | str] = {"step": step, "seconds": round(seconds, 2), **figures}
+
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+    items_per_second: float
+    tokens_per_second: float | None = None
+    data_wait: float | None = None
+    matrix_rate_share: float | None = None
+    fault: str | None = None
+
+
+_DIGITS = {"items_per_second": 2, "tokens_per_second": 1, "data_wait": 5, "matrix_rate_share": 4}
+
+
+def log_metrics(
+    run: Path, step: int, seconds: float, metrics: dict[str, float], now: Progress | None = None
+) -> None:
+    """Append a JSON object to ``metrics.jsonl``.
+
+    Args:
+        run: Run folder.
+        step: Number of steps done.
+        seconds: Time trained so far.
+        metrics: Values by name.
+        now: Rates of the step, and why it was skipped, if it was.
+    """
+    line: dict[str, float | str] = {"step": step, "seconds": round(seconds, 2), **metrics}
     if now is not None:
-        line["items_per_second"] = round(now.items_per_second, 2)
-        if now.tokens_per_second is not None:
-            line["tokens_per_second"] = round(now.tokens_per_second, 1)
-        if now.data_wait is not None:
-            line["data_wait"] = round(now.data_wait, 5)
-        if now.rate_share is not None:
-            line["matrix_rate_share"] = round(now.rate_share, 4)
+        rates = {name: getattr(now, name) for name in _DIGITS}
+        line |= {n: round(rate, _DIGITS[n]) for n, rate in rates.items() if rate is not None}
         if now.fault is not None:
             line["skipped"] = now.fault
     with (run / METRICS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def cut_figures(run: Path, steps: int) -> None:
-    """Leave out what a killed run wrote after its last checkpoint: these steps come again."""
+def cut_metrics(run: Path, steps: int) -> None:
+    """Drop what a killed run logged after its last checkpoint: these steps are repeated."""
     file = run / METRICS
     if not file.exists():
         return
@@ -48,3 +115,89 @@ def cut_figures(run: Path, steps: int) -> None:
         with contextlib.suppress(ValueError):  # the last one may be cut short
             kept += [line + "\n"] if parse_json(line, finite=False)["step"] <= steps else []
     files.write(file, "".join(kept))
+
+
+class Tracker(Protocol):
+    """A viewer of metrics over steps."""
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Show the metrics of a step."""
+
+    def close(self) -> None:
+        """Write everything that is buffered."""
+
+
+def open_trackers(recipe: Recipe, run: Path, step: int) -> list[Tracker]:
+    """The trackers that a recipe names.
+
+    Args:
+        recipe: Recipe of the run.
+        run: Run folder; TensorBoard reads ``RUN/tensorboard``.
+        step: Number of steps done; what was shown of later ones is dropped.
+
+    Raises:
+        UrsaError: A tracker isn't installed, or can't start.
+    """
+    return [_TRACKERS[name](recipe, run, step) for name in recipe.train.track]
+
+
+class _TensorBoard:
+    def __init__(self, recipe: Recipe, run: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise _missing("tensorboard") from error
+        writer: Any = SummaryWriter
+        self._writer = writer(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, recipe: Recipe, run: Path, step: int) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise _missing("wandb") from error
+        id_file = run / "wandb_id"
+        try:
+            begun = wandb.init(
+                project="ursa",
+                name=recipe.name,
+                id=id_file.read_text(encoding="utf-8") if step and id_file.exists() else None,
+                resume="allow",
+                dir=run,
+                config=recipe.model_dump(mode="json"),
+            )
+        except wandb.Error as error:
+            raise UrsaError(
+                f"Weights & Biases can't start: {str(error).splitlines()[0]}",
+                "run `wandb login`, set WANDB_MODE=offline, or leave wandb out of train.track",
+            ) from error
+        files.write(id_file, begun.id)
+        self._run: Any = begun
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._run.log(metrics, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_TRACKERS: dict[str, Callable[[Recipe, Path, int], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WeightsAndBiases,
+}
+
+
+def _missing(name: str) -> UrsaError:
+    return UrsaError(
+        f"train.track names {name}, which isn't installed",
+        "pip install 'ursa-video[track]', or leave it out",
+    )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.recipe.fields import OptimizerSettings
-from ursa_core.training.sharding import sharded_like, whole
+from ursa_core.training.distributed import sharded_like, whole
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:

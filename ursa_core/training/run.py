@@ -16,12 +16,18 @@ from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.recipe.loading import Recipe, to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
-from ursa_core.training.generator.data_plan import DataPlan, plan_data
-from ursa_core.training.generator.estimates import UTILISATION, pass_operations, training_memory
-from ursa_core.training.generator.learner import GeneratorTask
-from ursa_core.training.learner import Progress, Task
+from ursa_core.training.generator.estimates import (
+    UTILISATION,
+    DataPlan,
+    pass_operations,
+    plan_data,
+    training_memory,
+)
+from ursa_core.training.generator.learner import GeneratorLearner
+from ursa_core.training.learner import Learner
+from ursa_core.training.metrics import Progress
 from ursa_core.training.optimizer import trained
-from ursa_core.training.tokenizer_learner import TokenizerTask
+from ursa_core.training.tokenizer_learner import TokenizerLearner
 from ursa_core.training.trainer import Trainer
 
 
@@ -62,7 +68,7 @@ class TrainingPlan:
     captions: CaptionFit | None
 
 
-def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Task:
+def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
     """The model and loss that a recipe describes; reads its data.
 
     Args:
@@ -76,8 +82,8 @@ def build_task(recipe: Recipe, device: torch.device, *, empty: bool = False) -> 
     if recipe.train.compile:
         check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
-        return TokenizerTask(recipe, device)
-    return GeneratorTask(recipe, device, empty=empty)
+        return TokenizerLearner(recipe, device)
+    return GeneratorLearner(recipe, device, empty=empty)
 
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
@@ -93,18 +99,18 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     ranks = launched.count if launched else 1
     Ranks(0, ranks).share(plan.accumulate)
     device = pick_own_device(plan.device)
-    task = build_task(recipe, device, empty=True)
-    parameters = sum(p.numel() for p in trained(task.model).values())
-    frozen = sum(p.numel() for p in task.model.parameters()) - parameters
+    learner = build_learner(recipe, device, empty=True)
+    parameters = sum(p.numel() for p in trained(learner.model).values())
+    frozen = sum(p.numel() for p in learner.model.parameters()) - parameters
     dtype = pick_dtype(plan.precision, device)
     precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
     tokens = seconds = data = None
     items: float = plan.batch_size
     memory = {"total": parameters * 4 * 5}
-    if isinstance(task, GeneratorTask):
-        task.check_shapes()
-        data = plan_data(task.batches)
-        config, length = task.model.config, task.recipe.model.max_prompt_length
+    if isinstance(learner, GeneratorLearner):
+        learner.check_shapes()
+        data = plan_data(learner.batches)
+        config, length = learner.model.config, learner.recipe.model.max_prompt_length
         # The settings that each grid's passes amount to.
         plans = [plan.model_copy(update={"batch_size": each.batch_size}) for each in data.grids]
         memory = training_memory(
@@ -116,12 +122,12 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
             ranks,
             dtype == torch.bfloat16,
             device.type,
-            task.recipe.lora,
+            learner.recipe.lora,
         ).to_json()
-        items, tokens = data.clips_a_pass, round(data.tokens_a_pass * plan.accumulate)
+        items, tokens = data.clips_per_pass, round(data.tokens_per_pass * plan.accumulate)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
         operations = [
-            each.share * pass_operations(config, each.grid, length, of_grid, task.recipe.lora)
+            each.share * pass_operations(config, each.grid, length, of_grid, learner.recipe.lora)
             for each, of_grid in zip(data.grids, plans, strict=True)
         ]
         seconds = plan.accumulate * sum(operations) / rate
@@ -140,7 +146,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         device_bytes=total_memory_bytes(device),
         seconds_per_step=seconds,
         data=data,
-        captions=task.caption_fit() if isinstance(task, GeneratorTask) else None,
+        captions=learner.caption_fit() if isinstance(learner, GeneratorLearner) else None,
     )
 
 
@@ -189,13 +195,13 @@ def train_recipe(
     check_run_folder(run)
     device = pick_own_device(recipe.train.device)
     with joined_ranks(device) as ranks:
-        task = build_task(recipe, device)
-        if ranks.is_first and isinstance(task, GeneratorTask):
-            on_captions(task.caption_fit())
+        learner = build_learner(recipe, device)
+        if ranks.is_first and isinstance(learner, GeneratorLearner):
+            on_captions(learner.caption_fit())
         if fresh and ranks.is_first:
             discard_run(run)
         ranks.wait()
-        trainer = Trainer(recipe, task, run, ranks)
+        trainer = Trainer(recipe, learner, run, ranks)
         on_start(trainer.resume(on_note))
         if ranks.is_first:
             run.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.parts import num_cores
 from ursa_core.recipe.loading import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
-from ursa_core.training.figures import Figures, weighed
+from ursa_core.training.metrics import Metrics, weighed
 from ursa_core.worlds.mixture import KINDS, ClipMixture
 from ursa_core.worlds.shapes import FPS
 
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-class TokenizerTask:
+class TokenizerLearner:
     """Reconstruction of clips.
 
     Args:
@@ -151,7 +151,7 @@ class TokenizerTask:
             }
         return clips
 
-    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Figures]:
+    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Weighted pixel losses of micro-batch ``index``, and the PSNR of its clips in dB."""
         size = self.recipe.train.batch_size
         data = self.recipe.data
@@ -204,7 +204,7 @@ class TokenizerTask:
         )
         save_settings(folder, settings)
 
-    def draw_sheet(self) -> Frames:
+    def sample_grid(self) -> Frames:
         """Held-out clips above their reconstructions."""
         video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])
         back = self.model.decode(self.model.encode(video))

@@ -1,8 +1,8 @@
-"""The training loop: steps, checkpoints, metrics and samples of any task, on one rank or many.
+"""The training loop: steps, checkpoints, metrics and samples of any learner, on one rank or many.
 
-A step's randomness comes from (seed, name, step) alone, and the learning rate from the step, so
-weights, optimizer, average and the step number are all that an exact continuation needs. A step is
-made of numbered micro-batches, whichever ranks compute them, so a run is the same on any number.
+The randomness of a step depends only on (seed, name, step), and the learning rate on the step. So
+weights, optimizer, moving average and step number suffice to continue a run exactly. A step is made
+of numbered micro-batches, and it doesn't matter which rank computes which.
 """
 
 import contextlib
@@ -25,20 +25,34 @@ from ursa_core.training.checkpoints import (
     load_checkpoint_,
     read_about,
 )
-from ursa_core.training.distributed import Interrupted, Ranks
-from ursa_core.training.figures import (
-    CLIPS,
-    OF_A_PASS,
-    OPERATIONS,
-    TOKENS,
-    WAITED,
-    Figures,
-    means,
-    weighed,
+from ursa_core.training.distributed import (
+    Interrupted,
+    Ranks,
+    cast_frozen_to_bfloat16_,
+    gathered,
+    is_sharded,
+    recompute_,
+    spread,
+    synchronising,
+    whole,
 )
 from ursa_core.training.guards import Guard
-from ursa_core.training.learner import Progress, Task
-from ursa_core.training.metrics import cut_figures, log_figures
+from ursa_core.training.learner import Learner
+from ursa_core.training.metrics import (
+    CLIPS,
+    OPERATIONS,
+    PER_PASS,
+    TOKENS,
+    WAITED,
+    Metrics,
+    Progress,
+    Tracker,
+    cut_metrics,
+    log_metrics,
+    means,
+    open_trackers,
+    weighed,
+)
 from ursa_core.training.optimizer import (
     Ema,
     build_optimizer,
@@ -46,55 +60,55 @@ from ursa_core.training.optimizer import (
     optimizer_tensors,
     trained,
 )
-from ursa_core.training.sharding import (
-    gathered,
-    halve_frozen_,
-    is_sharded,
-    recompute_,
-    spread,
-    synchronising,
-    whole,
-)
-from ursa_core.training.tracking import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a task as its recipe says, in a run folder.
+    """Trains a learner by its recipe, in a run folder.
 
     Args:
-        recipe: the settings.
-        task: model and loss.
-        run: folder of checkpoints, metrics, samples and the finished bundle.
-        ranks: that train together.
+        recipe: Settings of the run.
+        learner: Model and loss.
+        run: Run folder, for checkpoints, metrics, samples and the model.
+        ranks: Ranks that train together.
 
     Raises:
-        UsageError: the ranks can't share a step.
-        CheckpointError: the newest checkpoint of the run is damaged.
+        UsageError: The ranks can't share a step.
+        CheckpointError: The newest checkpoint of the run is damaged.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, run: Path, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, learner: Learner, run: Path, ranks: Ranks) -> None:
         plan = recipe.train
-        self.recipe, self.task, self.run_folder, self.device = recipe, task, run, task.device
+        self.recipe, self.learner, self.run_folder, self.device = (
+            recipe,
+            learner,
+            run,
+            learner.device,
+        )
         self.ranks, self.micros = ranks, ranks.share(plan.accumulate)
         self._found = checkpoints(run)
         self._about = read_about(self._found[-1]) if self._found else {}
         precision = plan.precision
-        if precision == "auto":  # measured once a run, by one
+        if precision == "auto":  # measured once per run, by one rank
             precision = self._about.get("precision", precision)
-        is_half = pick_dtype(precision, self.device) == torch.bfloat16
-        self.is_half = ranks.any(is_half and ranks.is_first)
-        self.precision = "bfloat16" if self.is_half else "float32"
+        is_faster = pick_dtype(precision, self.device) == torch.bfloat16
+        self.is_bfloat16 = ranks.any(is_faster and ranks.is_first)
+        self.precision = "bfloat16" if self.is_bfloat16 else "float32"
         if plan.recompute:
-            recompute_(task.blocks)
-        if self.is_half and (plan.distributed == "ddp" or ranks.count == 1):
-            halve_frozen_(task.blocks)
+            recompute_(learner.blocks)
+        if self.is_bfloat16 and (plan.distributed == "ddp" or ranks.count == 1):
+            cast_frozen_to_bfloat16_(learner.blocks)
         self.objective = spread(
-            task.objective, task.blocks, plan.distributed, ranks, self.device, self.is_half
+            learner.objective,
+            learner.blocks,
+            plan.distributed,
+            ranks,
+            self.device,
+            self.is_bfloat16,
         )
-        self.optimizer = build_optimizer(task.model, recipe.optimizer)
-        self.ema = Ema(task.model, plan.ema_decay)
+        self.optimizer = build_optimizer(learner.model, recipe.optimizer)
+        self.ema = Ema(learner.model, plan.ema_decay)
         self.step = 0
         self.seconds = 0.0
         self.checkpoints = CheckpointWriter(
@@ -107,27 +121,24 @@ class Trainer:
         self._stop = False
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors that a continuation needs, by name; not copied.
-
-        Weights that aren't trained aren't among them: they are the start's.
-        """
-        frozen = {n for n, p in self.task.model.named_parameters() if not p.requires_grad}
-        state = self.task.model.state_dict()
+        """Tensors of a checkpoint by name, not copied; frozen weights stay with the start."""
+        frozen = {n for n, p in self.learner.model.named_parameters() if not p.requires_grad}
+        state = self.learner.model.state_dict()
         parts = {
             "model": {name: tensor for name, tensor in state.items() if name not in frozen},
             "ema": self.ema.average,
-            "optimizer": optimizer_tensors(self.optimizer, self.task.model),
+            "optimizer": optimizer_tensors(self.optimizer, self.learner.model),
         }
         return {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].items()}
 
     def resume(self, on_note: Callable[[str], None] = lambda _: None) -> int:
-        """Continue from the newest checkpoint, if any; the number of steps done.
+        """Load the newest checkpoint, if there is one, and return the number of steps done.
 
         Args:
-            on_note: called with what makes the continuation differ from an unbroken run.
+            on_note: Callback for what makes the continuation differ from an uninterrupted run.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or belongs to another recipe.
+            CheckpointError: The checkpoint is damaged or belongs to another recipe.
         """
         if not self._found:
             return 0
@@ -138,34 +149,34 @@ class Trainer:
                 f"the run in {self.run_folder} has another recipe: {'; '.join(different)}",
                 "use another -o, or --fresh to start over",
             )
-        if about.get("base") != self.task.base:
+        if about.get("base") != self.learner.base:
             raise CheckpointError(
                 f"the run in {self.run_folder} adapts a model whose files were {about.get('base')};"
-                f" {self.recipe.init} is {self.task.base}",
-                "get those files back, use another -o, or --fresh to start over",
+                f" {self.recipe.init} is {self.learner.base}",
+                "restore those files, use another -o, or --fresh to start over",
             )
         load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
-        before, now = about.get("num_clips"), self.task.num_clips
+        before, now = about.get("num_clips"), self.learner.num_clips
         if before not in (None, now):
             on_note(
-                f"the shards hold {now} clips, and {before} at step {self.step}: from here on"
-                " batches are drawn from all of these"
+                f"the shards hold {now} clips, and held {before} at step {self.step}: from here on"
+                " batches are drawn from all of them"
             )
         if self.ranks.is_first:
-            cut_figures(self.run_folder, self.step)
+            cut_metrics(self.run_folder, self.step)
         return self.step
 
     def save(self) -> None:
-        """Write a checkpoint and the bundle of averaged weights."""
+        """Write a checkpoint, and the model with the averaged weights."""
         about = {
             "step": self.step,
             "seconds": self.seconds,
             "precision": self.precision,
             "guard": self.guard.state,
-            "base": self.task.base,
-            "num_clips": self.task.num_clips,
+            "base": self.learner.base,
+            "num_clips": self.learner.num_clips,
             "recipe": self.recipe.model_dump(mode="json"),
         }
         self.checkpoints.save(self.step, self.tensors(), about)
@@ -174,10 +185,10 @@ class Trainer:
     def _write_bundle(self) -> None:
         averaged = self.averaged()
         if self.ranks.is_first:
-            self.task.write_bundle(self.run_folder, averaged)
+            self.learner.write_bundle(self.run_folder, averaged)
 
     def averaged(self) -> dict[str, Tensor]:
-        """Averaged weights by name; on ranks other than the first, nothing."""
+        """Averaged weights by name on the first rank, nothing on the others."""
         weights = {}
         for name, tensor in self.ema.average.items():
             value = whole(tensor)
@@ -189,8 +200,8 @@ class Trainer:
         """Train up to the recipe's number of steps, or hours.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the run is saved.
-            UrsaError: a step is at fault and the recipe says stop, or a tracker isn't there.
+            Interrupted: SIGINT or SIGTERM arrived; the run is saved.
+            UrsaError: The guard stops the run, or a tracker can't start.
         """
         if self.ranks.is_first:
             self.trackers = open_trackers(self.recipe, self.run_folder, self.step)
@@ -205,23 +216,23 @@ class Trainer:
     def _train(self, on_step: Callable[[Progress], None]) -> None:
         plan = self.recipe.train
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
-        is_cut = self.ranks.is_first and not self._sheet.exists()
+        is_cut = self.ranks.is_first and not self._grid_file.exists()
         if self.step >= plan.steps and self.ranks.any(is_cut):
-            # The run was killed after its last checkpoint, and before the rest of that step.
+            # The run was killed between its last checkpoint and the end of that step.
             self._write_bundle()
-            self._write_sheet()
+            self._write_grid()
         with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
-                figures = self._train_step()
+                metrics = self._train_step()
                 self.step += 1
                 elapsed = self.ranks.mean(time.perf_counter() - started)
                 self.seconds += elapsed
-                now = self._progress(figures, elapsed)
+                now = self._progress(metrics, elapsed)
                 on_step(now)
                 done = self.step == plan.steps or self.seconds >= limit
                 if now.fault or done or self.step % plan.log_every == 0:
-                    self._log(figures, now)
+                    self._log(metrics, now)
                 self.checkpoints.poll()
                 stop = self.ranks.any(self._stop)
                 if stop or done or self.step % plan.checkpoint_every == 0:
@@ -229,7 +240,7 @@ class Trainer:
                 if done or self.step % plan.validate_every == 0:
                     self._validate()
                 if done or self.step % plan.sample_every == 0:
-                    self._write_sheet()
+                    self._write_grid()
                 if stop:
                     self.checkpoints.finish()
                     raise Interrupted(
@@ -244,87 +255,86 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.objective.train()
-        found: list[Figures] = []
+        micros: list[Metrics] = []
         for micro in self.micros:
             is_last = micro == self.micros[-1]
             with synchronising(self.objective, is_last):
                 with self._autocast():
                     index = self.step * plan.accumulate + micro
-                    loss, told = self.task.loss(index, self.objective)
+                    loss, metrics = self.learner.loss(index, self.objective)
                 (loss / len(self.micros)).backward()
-            found.append({"loss": weighed(loss), **told})
-        parameters = self.task.model.parameters()
+            micros.append({"loss": weighed(loss), **metrics})
+        parameters = self.learner.model.parameters()
         norm = whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm)).item()
-        figures = means(found, self.ranks)
-        self._fault = self.guard.fault(self.step + 1, figures["loss"], norm)
+        averaged = means(micros, self.ranks)
+        self._fault = self.guard.fault(self.step + 1, averaged["loss"], norm)
         if self._fault is None:
             self.optimizer.step()
-            self.ema.update_(trained(self.task.model), self.step)
+            self.ema.update_(trained(self.learner.model), self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        return {**figures, "gradient_norm": norm, "learning_rate": rate}
+        return {**averaged, "gradient_norm": norm, "learning_rate": rate}
 
     def _autocast(self) -> torch.autocast:
-        is_on = self.is_half and not is_sharded(self.objective)  # FSDP2 has a way of its own
+        is_on = self.is_bfloat16 and not is_sharded(self.objective)  # FSDP2 casts by itself
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
-    def _progress(self, figures: dict[str, float], elapsed: float) -> Progress:
+    def _progress(self, metrics: dict[str, float], elapsed: float) -> Progress:
         plan = self.recipe.train
-        of_a_pass = {name: figures.pop(name) for name in OF_A_PASS if name in figures}
-        tokens, waited = of_a_pass.get(TOKENS), of_a_pass.get(WAITED)
-        operations, share = of_a_pass.get(OPERATIONS), None
-        if operations is not None and self._matrix_rate:
-            share = operations * plan.accumulate / elapsed / self._matrix_rate
+        passes = plan.accumulate / elapsed
+        rates = {name: metrics.pop(name) * passes for name in PER_PASS if name in metrics}
+        waited, operations = rates.get(WAITED), rates.get(OPERATIONS)
+        share = operations / self._matrix_rate if operations and self._matrix_rate else None
         return Progress(
             self.step,
             plan.steps,
-            figures["loss"],
-            of_a_pass.get(CLIPS, plan.batch_size) * plan.accumulate / elapsed,
-            None if tokens is None else tokens * plan.accumulate / elapsed,
-            (plan.steps - self.step) * elapsed,
-            None if waited is None else waited * len(self.micros) / elapsed,
-            share,
-            self._fault,
+            metrics["loss"],
+            seconds_left=(plan.steps - self.step) * elapsed,
+            items_per_second=rates.get(CLIPS, plan.batch_size * passes),
+            tokens_per_second=rates.get(TOKENS),
+            data_wait=None if waited is None else waited / self.ranks.count,
+            matrix_rate_share=share,
+            fault=self._fault,
         )
 
-    def _log(self, figures: dict[str, float], now: Progress | None = None) -> None:
+    def _log(self, metrics: dict[str, float], now: Progress | None = None) -> None:
         if self.ranks.is_first:
-            log_figures(self.run_folder, self.step, self.seconds, figures, now)
+            log_metrics(self.run_folder, self.step, self.seconds, metrics, now)
             for tracker in self.trackers:
-                tracker.log(self.step, figures)
+                tracker.log(self.step, metrics)
 
     @torch.no_grad()
     def _validate(self) -> None:
-        """Log the averaged weights' loss on data that isn't trained on."""
+        """Log the loss of the averaged weights on the validation data."""
         passes = -(-self.recipe.train.validation_passes // self.ranks.count)
-        found: list[Figures] = []
+        found: list[Metrics] = []
         with self._averaged_weights(), gathered(self.objective), self._autocast():
             for turn in range(passes):
                 index = turn * self.ranks.count + self.ranks.rank
-                figures = self.task.validation_loss(index, self.objective)
-                if figures is None:
+                metrics = self.learner.validation_loss(index, self.objective)
+                if metrics is None:
                     return
-                found.append(figures)
-        told = means(found, self.ranks)
-        self._log({f"validation_{n}": value for n, value in told.items() if n not in OF_A_PASS})
+                found.append(metrics)
+        averaged = means(found, self.ranks)
+        self._log({f"validation_{n}": value for n, value in averaged.items() if n not in PER_PASS})
 
-    def _write_sheet(self) -> None:
-        """Draw with the averaged weights; where no rank holds all weights, all draw alike."""
+    def _write_grid(self) -> None:
+        """Sample with the averaged weights; if they are sharded, all ranks have to."""
         if not (self.ranks.is_first or is_sharded(self.objective)):
             return
         with self._averaged_weights(), gathered(self.objective), self._autocast(), torch.no_grad():
-            sheet = self.task.draw_sheet()
-        if sheet is not None and self.ranks.is_first:
-            self._sheet.parent.mkdir(parents=True, exist_ok=True)
-            write_media(self._sheet, sheet[None], 1.0)
+            grid = self.learner.sample_grid()
+        if grid is not None and self.ranks.is_first:
+            self._grid_file.parent.mkdir(parents=True, exist_ok=True)
+            write_media(self._grid_file, grid[None], 1.0)
 
     @property
-    def _sheet(self) -> Path:
+    def _grid_file(self) -> Path:
         return self.run_folder / "samples" / f"step-{self.step:07d}.png"
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """The model has the averaged weights meanwhile, and is in evaluation mode."""
-        parameters = trained(self.task.model)
+        """Context in which the model has the averaged weights, in evaluation mode."""
+        parameters = trained(self.learner.model)
         kept = {name: p.detach().clone() for name, p in parameters.items()}
         try:
             _set_(parameters, self.ema.average)
@@ -336,11 +346,11 @@ class Trainer:
     @contextlib.contextmanager
     def _catching_signals(self) -> Iterator[None]:
         def stop(number: int, frame: object) -> None:
-            # A launcher hands on what the terminal has already sent to all of its ranks.
+            # A launcher passes on signals that the terminal has already sent to all ranks.
             if self._stop and self.ranks.count == 1:
                 raise KeyboardInterrupt
             self._stop = True
-            log.info("stopping after this step; once more to stop at once")
+            log.info("stopping after this step; press again to stop at once")
 
         previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -352,6 +362,6 @@ class Trainer:
 
 @torch.no_grad()
 def _set_(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    """Give parameters other values."""
+    """Set parameters to values of the same names."""
     for name, parameter in parameters.items():
         parameter.copy_(values[name])

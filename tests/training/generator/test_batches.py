@@ -10,7 +10,7 @@ from ursa_core.errors import DataError, RecipeError
 from ursa_core.tokens.shards import TokenIdentity, read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.generator.batches import TokenBatches
-from ursa_core.training.generator.data_plan import plan_data
+from ursa_core.training.generator.estimates import plan_data
 from ursa_core.training.generator.objective import LAST_TIME
 
 IDENTITY = TokenIdentity("ab12", 100, (10, 10), 4, 8)

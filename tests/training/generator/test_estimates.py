@@ -105,7 +105,7 @@ def test_an_adapter_is_counted(adapted):
     assert (found.gradients, found.average, found.optimizer) == (real, real, 2 * real)
     assert found.weights == 4 * sum(p.numel() for p in adapted.parameters())
     assert found.activations == pytest.approx(kept_by(adapted), rel=0.25)
-    half = estimate(settings(), is_half=True, lora=LORA)
+    half = estimate(settings(), is_bfloat16=True, lora=LORA)
     assert half.weights < found.weights
 
 
@@ -116,6 +116,6 @@ def test_shards_divide_what_stays():
         assert getattr(estimate(sharded, ranks=8), part) == pytest.approx(whole / 8, rel=1e-3)
     muon = ADAMW.model_copy(update={"kind": "muon"})
     assert estimate(alone, muon).optimizer < estimate(alone).optimizer
-    assert estimate(alone, is_half=True).activations < estimate(alone).activations
+    assert estimate(alone, is_bfloat16=True).activations < estimate(alone).activations
     found = estimate(alone).to_json()
     assert found["total"] == sum(value for name, value in found.items() if name != "total")

@@ -19,9 +19,8 @@ from ursa_core.errors import CheckpointError, RecipeError, UrsaError
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media
 from ursa_core.training.checkpoints import checkpoints
-from ursa_core.training.distributed import Interrupted
-from ursa_core.training.run import build_task
-from ursa_core.training.sharding import halve_frozen_
+from ursa_core.training.distributed import Interrupted, cast_frozen_to_bfloat16_
+from ursa_core.training.run import build_learner
 
 CPU = torch.device("cpu")
 LORA = ("lora.rank=2", "lora.alpha=4", "optimizer.learning_rate=0.02", "name=mine")
@@ -77,7 +76,7 @@ def test_a_stopped_run_continues_bit_for_bit(generator_recipe, base, adapted, tm
 
 def test_the_models_own_weights_stay(base, adapted):
     own = load_bundle(base).transformer.state_dict()
-    state = adapted.task.model.state_dict()
+    state = adapted.learner.model.state_dict()
     for name, value in own.items():
         module, _, _ = name.rpartition(".")
         now = state.get(name, state.get(f"{module}.base_layer.weight"))
@@ -262,23 +261,23 @@ def test_a_run_goes_on_with_the_same_model_alone(generator_recipe, base, tmp_pat
 def test_a_recipe_that_does_not_fit_the_model_is_refused(generator_recipe, base, tmp_path):
     words = [f"init={base}", *LORA, "path.c=3", "model.max_prompt_length=9"]
     with pytest.raises(RecipeError, match=r"path.c 3.0, not 5.0; model.max_prompt_length 9, not"):
-        build_task(recipe_of(generator_recipe, tmp_path, *words), CPU)
+        build_learner(recipe_of(generator_recipe, tmp_path, *words), CPU)
     other = shutil.copytree(base, tmp_path / "other")
     told = json.loads((other / "ursa.json").read_text())
     (other / "ursa.json").write_text(json.dumps({**told, "motion_prefix": True}))
     with pytest.raises(RecipeError, match=r"data\.motion_prefix False, not True"):
-        build_task(recipe_of(generator_recipe, tmp_path, f"init={other}", *LORA), CPU)
+        build_learner(recipe_of(generator_recipe, tmp_path, f"init={other}", *LORA), CPU)
     with pytest.raises(RecipeError, match="so init has to name the model"):
         recipe_of(generator_recipe, tmp_path, *LORA)
     write_qwen3(tmp_path / "lm", tied=True, dtype=torch.float32, shard_size="1MB")
     with pytest.raises(RecipeError, match="is a language model, without codes"):
-        build_task(recipe_of(generator_recipe, tmp_path, f"init={tmp_path / 'lm'}", *LORA), CPU)
+        build_learner(recipe_of(generator_recipe, tmp_path, f"init={tmp_path / 'lm'}", *LORA), CPU)
 
 
 def test_without_peft_it_says_how_to_get_it(generator_recipe, base, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UrsaError, match="peft, which isn't installed") as caught:
-        build_task(recipe_of(generator_recipe, tmp_path, f"init={base}", *LORA), CPU)
+        build_learner(recipe_of(generator_recipe, tmp_path, f"init={base}", *LORA), CPU)
     assert "ursa-video[lora]" in caught.value.hint
 
 
@@ -293,15 +292,17 @@ def test_frozen_matrices_in_half_precision_give_the_same_gradients(
     recipe = recipe_of(generator_recipe, tmp_path, f"init={base}", *LORA)
     gradients = []
     for is_halved in (False, True):
-        task = build_task(recipe, CPU)
+        learner = build_learner(recipe, CPU)
         if is_halved:
-            halve_frozen_(task.blocks)
+            cast_frozen_to_bfloat16_(learner.blocks)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = task.loss(0, task.objective)
+            loss, _ = learner.loss(0, learner.objective)
         loss.backward()
-        gradients.append({n: p.grad for n, p in task.model.named_parameters() if p.requires_grad})
+        gradients.append(
+            {n: p.grad for n, p in learner.model.named_parameters() if p.requires_grad}
+        )
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
-    kinds = {p.dtype for layer in task.blocks for p in layer.parameters() if p.ndim == 2}
+    kinds = {p.dtype for layer in learner.blocks for p in layer.parameters() if p.ndim == 2}
     assert kinds == {torch.float32, torch.bfloat16}
 
 

@@ -6,9 +6,9 @@ from tiny_runs import recipe_of
 
 from ursa_core.path.masked import MaskedPath
 from ursa_core.training.distributed import Ranks
-from ursa_core.training.figures import means
 from ursa_core.training.generator.objective import by_time_bin
-from ursa_core.training.run import build_task
+from ursa_core.training.metrics import means
+from ursa_core.training.run import build_learner
 
 CPU = torch.device("cpu")
 
@@ -27,11 +27,11 @@ def test_losses_are_told_by_quarters_of_time():
 def test_revealed_codes_of_the_masked_path_do_not_count(generator_recipe, tmp_path):
     x_t = torch.tensor([[0, 3, 2, 3]])
     assert MaskedPath(3).loss_mask(x_t).tolist() == [[False, True, False, True]]
-    task = build_task(recipe_of(generator_recipe, tmp_path, "path.kind=masked"), CPU)
-    x_1, prompt_ids, times, grid = task.batch(0)
-    x_t = torch.where(torch.arange(x_1.shape[1]) % 2 == 0, x_1, task.path.mask_id)
-    hidden = task.model(prompt_ids, x_t, grid)
-    loss, _ = task.objective.loss(hidden, x_1, times, task.path.loss_mask(x_t))
-    logits = task.model.lm_head(hidden)[:, 1::2]
+    learner = build_learner(recipe_of(generator_recipe, tmp_path, "path.kind=masked"), CPU)
+    x_1, prompt_ids, times, grid = learner.batch(0)
+    x_t = torch.where(torch.arange(x_1.shape[1]) % 2 == 0, x_1, learner.path.mask_id)
+    hidden = learner.model(prompt_ids, x_t, grid)
+    loss, _ = learner.objective.loss(hidden, x_1, times, learner.path.loss_mask(x_t))
+    logits = learner.model.lm_head(hidden)[:, 1::2]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x_1[:, 1::2].flatten())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -5,12 +5,12 @@ import threading
 import pytest
 
 from ursa_core.errors import DataError
-from ursa_core.training.generator.prefetch import Ahead
+from ursa_core.training.generator.prefetch import Prefetcher
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_items_are_those_asked_for(workers):
-    ahead = Ahead(lambda index: index * index, workers)
+    ahead = Prefetcher(lambda index: index * index, workers)
     wanted = [1, 3, 5, 7, 9, 2, 4, 6, 100, 5, 5]
     assert [ahead.take(index) for index in wanted] == [index * index for index in wanted]
 
@@ -26,7 +26,7 @@ def test_the_next_ones_are_begun_by_another_thread():
             begun.set()
         return index
 
-    ahead = Ahead(make, workers=1)
+    ahead = Prefetcher(make, workers=1)
     ahead.take(2)
     ahead.take(6)
     assert begun.wait(10)  # nobody asked for it yet
@@ -38,7 +38,7 @@ def test_the_next_ones_are_begun_by_another_thread():
 
 def test_nothing_is_begun_without_workers():
     made = []
-    ahead = Ahead(lambda index: made.append(index), workers=0)
+    ahead = Prefetcher(lambda index: made.append(index), workers=0)
     for index in range(4):
         ahead.take(index)
     assert made == [0, 1, 2, 3]
@@ -50,7 +50,7 @@ def test_a_fault_is_told_when_its_item_is_asked_for():
             raise DataError("the shard is torn", "make it anew")
         return index
 
-    ahead = Ahead(make, workers=1)
+    ahead = Prefetcher(make, workers=1)
     assert [ahead.take(index) for index in range(4)] == [0, 1, 2, 3]
     with pytest.raises(DataError, match="torn"):
         ahead.take(4)

@@ -15,7 +15,7 @@ from ursa_core.errors import CheckpointError, HubUnreachableError, RecipeError
 from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.generator.start import find_start
-from ursa_core.training.run import build_task
+from ursa_core.training.run import build_learner
 
 CPU = torch.device("cpu")
 
@@ -55,14 +55,14 @@ def test_two_steps_from_a_language_model_make_a_model_that_samples(
     assert decode(bundle, made.codes).shape == (9, 32, 32, 3)
     # Another run may start from it.
     again = recipe_of(generator_recipe, tmp_path, f"init={run}")
-    state = build_task(again, CPU).model.state_dict()
+    state = build_learner(again, CPU).model.state_dict()
     for name, value in bundle.transformer.state_dict().items():
         assert torch.equal(state[name], value), name
 
 
 def test_the_seed_draws_what_is_new_alone(language_model, generator_recipe, tmp_path):
     first, again, other = (
-        build_task(
+        build_learner(
             recipe_of(generator_recipe, tmp_path, f"init={language_model}", f"seed={seed}"), CPU
         ).model.state_dict()
         for seed in (0, 0, 7)
@@ -84,14 +84,14 @@ def test_other_sizes_than_the_recipes_are_named(copy, generator_recipe, tmp_path
     heads = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
     edit(copy / "config.json", **sizes, **heads)
     with pytest.raises(RecipeError, match="intermediate_size 3072, not 32") as caught:
-        build_task(recipe_of(generator_recipe, tmp_path, f"init={copy}"), CPU)
+        build_learner(recipe_of(generator_recipe, tmp_path, f"init={copy}"), CPU)
     assert "model.preset=0.6B" in caught.value.hint
 
 
 def test_a_bundle_of_another_size_is_named_likewise(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path, "init=nano")
     with pytest.raises(RecipeError, match="num_hidden_layers 6, not 2") as caught:
-        build_task(recipe, CPU)
+        build_learner(recipe, CPU)
     assert "model.preset=nano" in caught.value.hint
 
 
@@ -109,7 +109,7 @@ def test_a_text_tokenizer_without_begin_of_video_is_named(copy, generator_recipe
     for file in copy.glob("*token*.json"):
         file.write_text(file.read_text().replace("<|vision_start|>", "<|other|>"))
     with pytest.raises(RecipeError, match=f"{copy} has no begin-of-video") as caught:
-        build_task(recipe_of(generator_recipe, tmp_path, f"init={copy}"), CPU)
+        build_learner(recipe_of(generator_recipe, tmp_path, f"init={copy}"), CPU)
     assert "<|vision_start|>" in caught.value.hint
 
 

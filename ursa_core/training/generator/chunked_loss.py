@@ -40,8 +40,8 @@ def chunked_cross_entropy(
         (N,).
     """
     device = hidden.device.type
-    is_half = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if is_half else head.dtype
+    is_bfloat16 = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if is_bfloat16 else head.dtype
     budget = chunk_bytes or CHUNK_BYTES["cpu" if device == "cpu" else "other"]
     chunks = -(-len(hidden) // max(budget // (4 * len(head)), 1))
     rows = -(-len(hidden) // chunks)

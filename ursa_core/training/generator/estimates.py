@@ -6,6 +6,7 @@ from ursa_core.bundle.memory import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
+from ursa_core.training.generator.batches import TokenBatches
 from ursa_core.training.generator.chunked_loss import CHUNK_BYTES
 
 UTILISATION = 0.4
@@ -59,7 +60,7 @@ def training_memory(
     train: TrainSettings,
     optimizer: OptimizerSettings,
     ranks: int = 1,
-    is_half: bool = False,
+    is_bfloat16: bool = False,
     device: str = "cpu",
     lora: LoraSettings = NO_LORA,
 ) -> TrainingMemory:
@@ -86,7 +87,7 @@ def training_memory(
         train: batch, ways to save memory and to share the work.
         optimizer: which it is.
         ranks: that share the work.
-        is_half: products are in bfloat16.
+        is_bfloat16: products are in bfloat16.
         device: ``cpu``, or any other kind.
         lora: adapter that is trained, if it has a rank.
     """
@@ -94,7 +95,7 @@ def training_memory(
     hidden_matrices = layers * _layer_matrices(config)
     shards = ranks if train.distributed == "fsdp" else 1
     tokens = train.batch_size * (prompt_length + 1 + grid.num_codes)
-    number = 2 if is_half else 4
+    number = 2 if is_bfloat16 else 4
     layer = tokens * number * _layer_activations(config, lora)
     kept = layers * (tokens * config.hidden_size * 4) + layer if train.recompute else layers * layer
     head = config.lm_head_size * config.hidden_size
@@ -105,13 +106,13 @@ def training_memory(
     if lora.rank is not None:
         trained = layers * _layer_adapter(config, lora)
         stored += 4 * trained
-        if is_half and shards == 1:
+        if is_bfloat16 and shards == 1:
             stored, copied = stored - 2 * hidden_matrices, head + trained
         ends = head = 0
     state = 2 * trained
     if optimizer.kind == "muon":
         state -= hidden_matrices if lora.rank is None else trained
-    gathered = copied * number if is_half or shards > 1 else 0
+    gathered = copied * number if is_bfloat16 or shards > 1 else 0
     return TrainingMemory(
         process=PROCESS_BYTES,
         weights=stored // shards + gathered,
@@ -185,3 +186,69 @@ def _layer_activations(config: TransformerConfig, lora: LoraSettings) -> int:
     if lora.rank is None:
         return own
     return own - 2 * config.hidden_size - attention + lora.rank * len(lora.targets)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """The batches of one grid.
+
+    Args:
+        grid: of their clips.
+        clips: there are.
+        batch_size: clips of a pass.
+        tokens: of a pass, prompts among them.
+        share: of all passes.
+    """
+
+    grid: LatentGrid
+    clips: int
+    batch_size: int
+    tokens: int
+    share: float
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """The batches of a run.
+
+    Args:
+        grids: all shapes.
+        num_uncaptioned: clips without a caption, which train as if it had been dropped.
+        num_left_out: clips shorter than ``data.latent_frames``.
+    """
+
+    grids: list[GridPlan]
+    num_uncaptioned: int
+    num_left_out: int
+
+    @property
+    def largest(self) -> GridPlan:
+        """The shape with the most tokens a pass."""
+        return max(self.grids, key=lambda plan: plan.tokens)
+
+    @property
+    def clips_per_pass(self) -> float:
+        """In the mean."""
+        return sum(plan.share * plan.batch_size for plan in self.grids)
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """In the mean."""
+        return sum(plan.share * plan.tokens for plan in self.grids)
+
+
+def plan_data(batches: TokenBatches) -> DataPlan:
+    """The batches that a run has."""
+    buckets = batches.order.buckets
+    passes = [len(bucket.rows) / bucket.batch_size for bucket in buckets]
+    grids = [
+        GridPlan(
+            bucket.grid,
+            len(bucket.rows),
+            bucket.batch_size,
+            bucket.batch_size * batches.tokens(bucket.grid),
+            count / sum(passes),
+        )
+        for bucket, count in zip(buckets, passes, strict=True)
+    ]
+    return DataPlan(grids, batches.num_uncaptioned, batches.num_left_out)

@@ -23,16 +23,16 @@ from ursa_core.sampling.generate import GenerateOptions, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.figures import CLIPS, OPERATIONS, TOKENS, WAITED, Figures, weighed
 from ursa_core.training.generator.batches import TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
-from ursa_core.training.generator.prefetch import Ahead
+from ursa_core.training.generator.prefetch import Prefetcher
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
+from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
 
 
-class GeneratorTask:
+class GeneratorLearner:
     """Denoising of token clips.
 
     Args:
@@ -66,7 +66,9 @@ class GeneratorTask:
                 "data.motion_prefix: the recipe's text tokenizer knows no numbers",
                 "start from a language model, or name a text_tokenizer that does",
             )
-        self._ahead = Ahead(lambda k: self._encoded(self.batches.batch(k)), recipe.data.workers)
+        self._prefetcher = Prefetcher(
+            lambda k: self._encoded(self.batches.batch(k)), recipe.data.workers
+        )
         codebook = self.video_tokenizer.codebook
         shape = recipe.path
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
@@ -103,7 +105,7 @@ class GeneratorTask:
 
     def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
-        return self._on_device(*self._ahead.take(index))
+        return self._on_device(*self._prefetcher.take(index))
 
     def _encoded(self, made: TokenBatch) -> tuple[TokenBatch, Tensor]:
         return made, self.text_tokenizer.encode(made.prompts)
@@ -126,17 +128,17 @@ class GeneratorTask:
         to = self.device
         return made.codes.to(to), prompt_ids.to(to), made.times.to(to), made.grid
 
-    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Figures]:
+    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin.
 
         On the masked path over the codes that it hasn't revealed.
         """
         generator = stream(self.recipe.seed, "corruption", index)
         loss, figures = self._loss(self.batch(index), generator, objective)
-        waited = weighed(loss.new_tensor(self._ahead.seconds_waited))
+        waited = weighed(loss.new_tensor(self._prefetcher.seconds_waited))
         return loss, {**figures, WAITED: waited}
 
-    def validation_loss(self, index: int, objective: nn.Module) -> Figures | None:
+    def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Likewise of pass ``index`` over the validation shards; None without them."""
         if self.validation is None:
             return None
@@ -150,7 +152,7 @@ class GeneratorTask:
         batch: tuple[Tensor, Tensor, Tensor, LatentGrid],
         generator: torch.Generator,
         objective: nn.Module,
-    ) -> tuple[Tensor, Figures]:
+    ) -> tuple[Tensor, Metrics]:
         x_1, prompt_ids, times, grid = batch
         loss, by_time = objective(prompt_ids, x_1, times, grid, generator)
         clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
@@ -215,7 +217,7 @@ class GeneratorTask:
             self.subjects,
         )
 
-    def draw_sheet(self) -> Frames | None:
+    def sample_grid(self) -> Frames | None:
         """A clip for each sample prompt, seed 0; None without prompts."""
         bundle = Bundle(
             Path(),

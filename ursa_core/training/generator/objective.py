@@ -15,8 +15,8 @@ from ursa_core.models.transformer import Transformer
 from ursa_core.path.base import Path as ProbPath
 from ursa_core.recipe.fields import ObjectiveSettings
 from ursa_core.sampling.time_grid import shift_time
-from ursa_core.training.figures import Figures, weighed
 from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
+from ursa_core.training.metrics import Metrics, weighed
 
 LAST_TIME = 0.999
 """Time of conditioning frames: nearly data, where the sharpness of a path is still finite."""
@@ -94,7 +94,7 @@ class DenoisingObjective(nn.Module):
         times: Tensor,
         grid: LatentGrid,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Figures]:
+    ) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy in nats (a scalar), and that of each quarter of time.
 
         Args:
@@ -110,7 +110,7 @@ class DenoisingObjective(nn.Module):
 
     def loss(
         self, hidden: Tensor, x_1: Tensor, times: Tensor, loss_mask: Tensor | None
-    ) -> tuple[Tensor, Figures]:
+    ) -> tuple[Tensor, Metrics]:
         """Loss of hidden states (B, L, D) as ``forward``; 0 where no code counts.
 
         Args:
@@ -125,7 +125,7 @@ class DenoisingObjective(nn.Module):
         return loss, by_time_bin(each.view_as(x_1), times, loss_mask)
 
 
-def by_time_bin(each: Tensor, times: Tensor, loss_mask: Tensor | None = None) -> Figures:
+def by_time_bin(each: Tensor, times: Tensor, loss_mask: Tensor | None = None) -> Metrics:
     """Mean losses of the quarters of time, the first one next to noise.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Made]):
+class Prefetcher(Generic[Made]):
     """Items by number, the next ones begun when one is taken.
 
     Numbers are taken with one distance throughout, that of a rank's micro-batches, which the first
