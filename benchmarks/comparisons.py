@@ -138,14 +138,16 @@ def sample(bundle: Bundle, prompts: list[str], steps: int) -> tuple[Tensor, int]
         calls += 1
         return bundle.transformer(prompt_ids, x_t, grid)
 
+    prompt_ids, negative_ids = ids.chunk(2)
     codes = denoise(
         network,
         lambda hidden: bundle.transformer.head(hidden)[..., : path.num_codes],
         path,
         path.initial((len(prompts), grid.num_codes), generator, bundle.device),
-        *ids.chunk(2),
-        time_grid(steps, settings.shift),
-        generator,
+        prompt_ids=prompt_ids,
+        negative_ids=negative_ids,
+        times=time_grid(steps, settings.shift),
+        generators=generator,
         guidance=Guidance(settings.guidance, settings.guidance_interval),
         temperature=settings.temperature,
     )

@@ -46,8 +46,9 @@ def sampled(
         return states + states.mean(1, keepdim=True)
 
     x_1 = denoise(
-        network, lambda hidden: hidden @ WEIGHT, path, start.x_0, torch.zeros(1, 1).long(), None,
-        start.times, [seeded(3)], given=start.given, solver=solver,
+        network, lambda hidden: hidden @ WEIGHT, path, start.x_0, negative_ids=None,
+        prompt_ids=torch.zeros(1, 1).long(), times=start.times, generators=[seeded(3)],
+        fixed=start.given, solver=solver,
         on_step=lambda _, x_t: seen.append(x_t),
     )  # fmt: skip
     return [x_t.view(CODES.shape) for x_t in seen], conditioning.finish(x_1).view(CODES.shape)

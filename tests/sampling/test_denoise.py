@@ -59,8 +59,9 @@ def sample(
     generators = [torch.Generator().manual_seed(100 + item) for item in items]
     x_0 = path.initial((len(items), GRID.num_codes), generators)
     return denoise(
-        network, network.head, path, x_0, PROMPTS[items], EMPTY[items], times, generators, **options
-    )
+        network, network.head, path, x_0, prompt_ids=PROMPTS[items], negative_ids=EMPTY[items],
+        times=times, generators=generators, **options,
+    )  # fmt: skip
 
 
 def test_codes_come_out_whatever_the_solver(path: Path) -> None:
@@ -117,11 +118,11 @@ def test_given_codes_stay_and_are_seen(path: Path) -> None:
     for solver in path.solvers:
         seen: list[torch.Tensor] = []
         x_1 = sample(
-            path, [0, 1], time_grid(5), solver=solver, given=(mask, codes),
+            path, [0, 1], time_grid(5), solver=solver, fixed=(mask, codes),
             on_step=lambda _, x_t, seen=seen: seen.append(x_t),
         )  # fmt: skip
         assert all(torch.equal(x_t[mask], codes[mask]) for x_t in [*seen, x_1])
-        other = sample(path, [0, 1], time_grid(5), solver=solver, given=(mask, codes + 1))
+        other = sample(path, [0, 1], time_grid(5), solver=solver, fixed=(mask, codes + 1))
         assert not torch.equal(other[~mask], x_1[~mask])
 
 
@@ -133,7 +134,8 @@ def test_every_step_of_the_default_solver_moves_something() -> None:
         x_0 = path.initial((64, 12), generators)
         prompts = PROMPTS[:1].expand(64, 2)
         denoise(
-            network, network.head, path, x_0, prompts, None, time_grid(10), generators,
+            network, network.head, path, x_0, prompt_ids=prompts, negative_ids=None,
+            times=time_grid(10), generators=generators,
             on_step=lambda _, x_t, seen=seen: seen.append(x_t),
         )  # fmt: skip
         states = [x_0, *seen]

@@ -45,8 +45,8 @@ def total_variation(path: Path, steps: int, solver: str) -> float:
     generator = torch.Generator().manual_seed(7)
     x_1 = denoise(
         network, lambda hidden: hidden, path, path.initial((SAMPLES, 2), generator),
-        torch.zeros(SAMPLES, 1, dtype=torch.int64), None, times, generator,
-        solver=solver, on_step=lambda step, _: done.__setitem__(0, step),
+        prompt_ids=torch.zeros(SAMPLES, 1, dtype=torch.int64), negative_ids=None, times=times,
+        generators=generator, solver=solver, on_step=lambda step, _: done.__setitem__(0, step),
     )  # fmt: skip
     assert done == [steps]
     shares = torch.bincount(x_1[:, 0] * K + x_1[:, 1], minlength=K * K) / SAMPLES

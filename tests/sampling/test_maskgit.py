@@ -4,7 +4,6 @@ import math
 import torch
 
 from ursa_core.path.masked import MaskedPath
-from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.maskgit import maskgit
 from ursa_core.sampling.time_grid import time_grid
 
@@ -23,9 +22,8 @@ def network(_: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
 def run(steps: int, x_t: torch.Tensor, **options: float) -> list[torch.Tensor]:
     states = [x_t]
     maskgit(
-        network, lambda hidden: hidden, PATH, x_t, PROMPT, None, time_grid(steps),
-        [torch.Generator().manual_seed(1)],
-        guidance=Guidance(), on_step=lambda _, x: states.append(x), **options,
+        lambda x_t, _: network(PROMPT, x_t), lambda hidden: hidden, PATH, x_t, time_grid(steps),
+        [torch.Generator().manual_seed(1)], on_step=lambda _, x: states.append(x), **options,
     )  # fmt: skip
     return states
 

@@ -45,7 +45,7 @@ from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
     from ursa_core.models.transformer import Transformer
-    from ursa_core.path.base import Path as ProbabilityPath
+    from ursa_core.path.base import Path as ProbPath
     from ursa_core.tokenizers.text import TextTokenizer
 
 _CODES_OF = "codes_of"
@@ -73,7 +73,7 @@ class Bundle:
     transformer: "Transformer"
     video_tokenizer: VisualTokenizer
     text_tokenizer: "TextTokenizer"
-    path: "ProbabilityPath"
+    path: "ProbPath"
     settings: BundleSettings
     device: torch.device
     offload: bool = False
@@ -189,7 +189,7 @@ def save_bundle(
     folder: Path,
     transformer: "Transformer",
     weights: dict[str, Tensor],
-    path: "ProbabilityPath",
+    path: "ProbPath",
     codebook: Tensor,
     text_tokenizer: "TextTokenizer",
     tokenizer_folder: Path,

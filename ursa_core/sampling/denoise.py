@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import Path
+from ursa_core.path.base import Path as ProbPath
 from ursa_core.path.draws import Randomness
 from ursa_core.path.masked import MaskedPath
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
@@ -15,53 +15,53 @@ from ursa_core.sampling.maskgit import maskgit
 from ursa_core.sampling.posterior import Head, draw_codes
 
 OnStep = Callable[[int, Tensor], None]
-"""Told the steps done (from 1) and the codes x_t (B, L) after each."""
+"""Callback after each step, with the number of steps done and codes (B, L)."""
 
 
 def denoise(
     network: Network,
     head: Head,
-    path: Path,
-    x_0: Tensor,
+    path: ProbPath,
+    x_start: Tensor,
+    *,
     prompt_ids: Tensor,
     negative_ids: Tensor | None,
     times: Tensor,
     generators: Randomness,
-    *,
     guidance: Guidance | None = None,
     temperature: float = 1.0,
     top_p: float | None = None,
     solver: str | None = None,
-    given: tuple[Tensor, Tensor] | None = None,
+    fixed: tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
     on_estimate: OnStep | None = None,
 ) -> Tensor:
     """Codes x_1 sampled for each prompt: (B, L) int64.
 
     Each step runs the network once, draws x_1 from its posterior and moves x_t along the path
-    towards it. A position whose step ends at t = 1 takes the draw itself; one whose time stands
-    still keeps its code. An item's result depends on its own generator, not on the batch.
+    towards it. A position whose step ends at t = 1 takes the draw itself; one whose time doesn't
+    advance keeps its code. The result of an item depends on its generator, not on the batch.
 
     Args:
-        network: prompt ids and codes to hidden states.
-        head: hidden states to logits, linear.
-        path: the path that the network was trained on.
-        x_0: (B, L) int64 codes at the first time, `path.initial` when that is 0.
-        prompt_ids: (B, S) int64.
-        negative_ids: (B, S) int64 for guidance, or None without it.
-        times: (N + 1,), or (N + 1, L) where positions have times of their own; never falling. Where
-            the last is below 1, the codes are those of that time.
-        generators: one an item; or one for all, which ties the items together.
-        guidance: None is off.
-        temperature: of the draws of x_1.
-        top_p: nucleus of the draws of x_1; None is off.
-        solver: one of ``path.solvers``; None is its first.
-        given: mask (B, L) bool and codes (B, L) that stay as they are wherever the mask is true.
-        on_step: called after each step.
-        on_estimate: called after each step, with the codes x_1 drawn for it.
+        network: Prompt ids and codes to hidden states.
+        head: Hidden states to logits, linear.
+        path: Path that the network was trained on.
+        x_start: Codes at the first time, int64 (B, L); ``path.initial`` if that time is 0.
+        prompt_ids: Prompt ids, int64 (B, S).
+        negative_ids: Ids of the negative prompts, int64 (B, S); None without guidance.
+        times: Rising time grid (N + 1,), or (N + 1, L) for a time per position. If the last time
+            is below 1, the codes returned are x_t of that time.
+        generators: One generator per item; or one for all, so that items depend on one another.
+        guidance: Scale and interval; None is off.
+        temperature: Temperature of the draws of x_1.
+        top_p: Nucleus of the draws of x_1; None is off.
+        solver: One of ``path.solvers``; None is the first of them.
+        fixed: Mask, bool (B, L), and codes (B, L) that stay wherever the mask is true.
+        on_step: Called after each step with x_t.
+        on_estimate: Called after each step with the x_1 drawn for it.
 
     Raises:
-        UsageError: times, solver, guidance, temperature or top_p that can't be used.
+        UsageError: Times, solver, guidance, temperature or top_p can't be used.
     """
     guidance = guidance or Guidance()
     solver = solver or path.solvers[0]
@@ -69,27 +69,29 @@ def denoise(
         raise UsageError(
             f"this model's path has no solver {solver!r}", f"use one of: {', '.join(path.solvers)}"
         )
-    times = _checked_times(times, x_0)
-    x_t = x_0 if given is None else torch.where(*given, x_0)
+    times = _checked_times(times, x_start)
+    x_t = x_start if fixed is None else torch.where(*fixed, x_start)
+
+    def hidden_at(x_t: Tensor, t: Tensor) -> Tensor:
+        return guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
+
     with torch.no_grad():
         if solver == "maskgit" and isinstance(path, MaskedPath):
             return maskgit(
-                network, head, path, x_t, prompt_ids, negative_ids, times, generators,
-                guidance=guidance, temperature=temperature, top_p=top_p, on_step=on_step,
-                on_estimate=on_estimate,
+                hidden_at, head, path, x_t, times, generators, temperature=temperature, top_p=top_p,
+                on_step=on_step, on_estimate=on_estimate,
             )  # fmt: skip
         for step, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
-            hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
+            hidden = hidden_at(x_t, t)
             x_1 = draw_codes(
                 head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p
             )
-            ends = (t_next == 1) & (t < 1)
-            done = path.finish(x_t, x_1)
-            if not bool(ends.all()):
-                done = torch.where(
-                    ends, done, _moved(path, x_t, x_1, t, t_next, generators, solver)
-                )
-            x_t = done if given is None else torch.where(*given, done)
+            is_last = (t_next == 1) & (t < 1)
+            x_next = path.finish(x_t, x_1)
+            if not bool(is_last.all()):
+                moved = _moved(path, x_t, x_1, t, t_next, generators, solver)
+                x_next = torch.where(is_last, x_next, moved)
+            x_t = x_next if fixed is None else torch.where(*fixed, x_next)
             if on_estimate:
                 on_estimate(step, x_1)
             if on_step:
@@ -98,7 +100,7 @@ def denoise(
 
 
 def _moved(
-    path: Path,
+    path: ProbPath,
     x_t: Tensor,
     x_1: Tensor,
     t: Tensor,
@@ -106,9 +108,9 @@ def _moved(
     generators: Randomness,
     solver: str,
 ) -> Tensor:
-    """Codes after `Path.step`, made item by item where each has a generator.
+    """Codes after ``path.step``, computed item by item if each has a generator.
 
-    In a larger product sums may round otherwise, and no item is to depend on the batch.
+    Sums may round differently in a larger product, and no item may depend on the batch.
     """
     if isinstance(generators, torch.Generator):
         return path.step(x_t, x_1, t, t_next, generators, solver)
@@ -117,18 +119,18 @@ def _moved(
     return torch.cat(steps)
 
 
-def _checked_times(times: Tensor, x_0: Tensor) -> Tensor:
-    """The times on the device of the codes.
+def _checked_times(times: Tensor, x_start: Tensor) -> Tensor:
+    """Times on the device of the codes.
 
     Raises:
-        UsageError: they aren't a rising grid within [0, 1], of the clip or of each position.
+        UsageError: They aren't a rising grid within [0, 1], of the clip or of each position.
     """
-    if times.shape[0] < 2 or times.shape[1:] not in ((), x_0.shape[1:]):
+    if times.shape[0] < 2 or times.shape[1:] not in ((), x_start.shape[1:]):
         raise UsageError(
-            f"times of shape {tuple(times.shape)} don't fit {x_0.shape[1]} positions",
-            f"give (steps + 1,) or (steps + 1, {x_0.shape[1]})",
+            f"times of shape {tuple(times.shape)} don't fit {x_start.shape[1]} positions",
+            f"give (steps + 1,) or (steps + 1, {x_start.shape[1]})",
         )
     rising = (times[:-1] <= times[1:]).all() & (times[0] >= 0).all() & (times[-1] <= 1).all()
     if not bool(rising):  # NaN doesn't rise either
         raise UsageError("the times don't rise within [0, 1]", "make them with time_grid")
-    return times.to(x_0.device)
+    return times.to(x_start.device)

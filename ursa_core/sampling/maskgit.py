@@ -10,21 +10,17 @@ from torch import Tensor
 from ursa_core.errors import UsageError
 from ursa_core.path.draws import Randomness, uniforms
 from ursa_core.path.masked import MaskedPath
-from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
 from ursa_core.sampling.posterior import Head, draw_scored_codes
 
 
 def maskgit(
-    network: Network,
+    hidden_at: Callable[[Tensor, Tensor], Tensor],
     head: Head,
     path: MaskedPath,
     x_t: Tensor,
-    prompt_ids: Tensor,
-    negative_ids: Tensor | None,
     times: Tensor,
     generators: Randomness,
     *,
-    guidance: Guidance,
     temperature: float = 1.0,
     top_p: float | None = None,
     choice_temperature: float = 4.5,
@@ -38,15 +34,12 @@ def maskgit(
     ``choice_temperature``·(1 − t). It ends early when no mask is left.
 
     Args:
-        network: Prompt ids and codes to hidden states.
+        hidden_at: Codes x_t and time t to hidden states (B, L, D), guidance included.
         head: Hidden states to logits, linear.
         path: Masked path.
         x_t: Codes, int64 (B, L); those that aren't the mask stay.
-        prompt_ids: Prompt ids, int64 (B, S).
-        negative_ids: Ids of the negative prompts, int64 (B, S); None without guidance.
         times: Time grid (N + 1,), rising to 1.
         generators: One generator per item, or one for all.
-        guidance: Scale and interval.
         temperature: Temperature of the draws of x_1.
         top_p: Nucleus of the draws of x_1; None is off.
         choice_temperature: Temperature of the choice of positions; 0 takes the most confident.
@@ -54,7 +47,7 @@ def maskgit(
         on_estimate: Called after each step with the codes drawn, revealed or not.
 
     Raises:
-        UsageError: Positions have times of their own, or guidance or the draws refuse a value.
+        UsageError: Positions have times of their own, or the draws refuse a value.
     """
     if times.ndim != 1:
         raise UsageError(
@@ -66,7 +59,7 @@ def maskgit(
         masked = x_t == path.mask_id
         if not bool(masked.any()):
             break
-        hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
+        hidden = hidden_at(x_t, t)
         codes, log_probs = draw_scored_codes(
             head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p
         )

@@ -18,7 +18,7 @@ from ursa_core.bundle.path_files import path_to_json
 from ursa_core.bundle.settings import load_settings
 from ursa_core.errors import RecipeError, UrsaError
 from ursa_core.models.transformer import Transformer
-from ursa_core.path.base import Path as ProbabilityPath
+from ursa_core.path.base import Path as ProbPath
 from ursa_core.recipe.loading import GeneratorRecipe
 from ursa_core.seeding import stream
 
@@ -83,9 +83,7 @@ class LoraTraining:
         save_adapter(folder, named, config, origin)
 
 
-def check_start(
-    recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbabilityPath
-) -> None:
+def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:
     """Refuse a recipe under which an adapter wouldn't be one of the model that it starts from.
 
     Args:
