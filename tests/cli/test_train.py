@@ -64,8 +64,8 @@ def test_a_dry_run_lists_the_shapes_of_the_data(tmp_path, capsys):
     capsys.readouterr()
     assert main([*words, "-o", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "data        3 clips of 3×8×8 codes, 4 a pass: 836 tokens, 82% of all passes" in out
-    assert "            2 clips of 1×8×8 codes, 12 a pass: 972 tokens, 18% of all passes" in out
+    assert "data        3 clips of 3×8×8 codes, 4 per pass: 836 tokens, 82% of all passes" in out
+    assert "            2 clips of 1×8×8 codes, 12 per pass: 972 tokens, 18% of all passes" in out
     assert main([*words, "-o", str(tmp_path / "run"), "--json", "data.latent_frames=2"]) == 0
     found = json.loads(capsys.readouterr().out)["data"]
     assert found["num_left_out"] == 2

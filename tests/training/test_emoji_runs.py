@@ -50,7 +50,7 @@ def test_steps_take_turns_between_sizes(mixture, tmp_path):
     sizes = ["data.more_sizes=[[48, 32], [32, 48]]", "train.accumulate=2"]
     learner = build_learner(recipe_of(mixture, tmp_path, *sizes), CPU)
     for ahead in (False, True):
-        learner.draws_ahead = ahead
+        learner.prefetches = ahead
         for index, size in enumerate([(32, 32), (32, 32), (48, 32), (48, 32), (32, 48)]):
             video, _ = learner.clips(index * 2, 2, "train", 1)
             assert video.shape[3:] == size
@@ -76,7 +76,7 @@ def test_the_logarithm_is_of_each_frame_as_the_psnr_is(tmp_path):
 def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
     recipe = recipe_of(mixture, tmp_path)
     learner, ahead = (build_learner(recipe, CPU) for _ in range(2))
-    ahead.draws_ahead = True
+    ahead.prefetches = True
     for index in (0, 1, 4):
         first, kinds = learner.clips(index * 2, 2, "train", 1)
         second, same = ahead.clips(index * 2, 2, "train", 1)

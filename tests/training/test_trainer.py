@@ -203,7 +203,7 @@ def test_data_of_several_grids_continues_bit_for_bit(generator_recipe, tmp_path)
 
 def test_a_motion_prefix_needs_a_text_tokenizer_with_numbers(generator_recipe, tmp_path):
     asked = recipe_of(generator_recipe, tmp_path, "data.motion_prefix=true")
-    with pytest.raises(RecipeError, match="knows no numbers"):
+    with pytest.raises(RecipeError, match="has no numbers"):
         build_learner(asked, torch.device("cpu"))
     texts = Path(__file__).parents[1] / "golden" / "published_text" / "tokenizer"
     words = ("data.motion_prefix=true", f"text_tokenizer={texts}")
@@ -238,7 +238,7 @@ def test_shards_that_grew_between_two_parts_of_a_run_are_told(generator_recipe, 
     shutil.copy(shards / "shard-00000.parquet", tmp_path / "shards" / "shard-00001.parquet")
     part(3)
     (note,) = notes
-    assert note.startswith("the shards hold 48 clips, and 24 at step 2")
+    assert note.startswith("the shards hold 48 clips, and held 24 at step 2")
 
 
 def test_another_recipe_does_not_continue_a_run(tmp_path):
@@ -400,7 +400,7 @@ def test_a_run_that_was_killed_before_its_recipe_was_written_begins(tmp_path, pa
     part_of_dead(run / "recipe.yaml").write_text("kind: tok")
     check_run_folder(run)
     (run / "mine.txt").write_text("x")
-    with pytest.raises(UsageError, match="something else than a run"):
+    with pytest.raises(UsageError, match="something other than a run"):
         check_run_folder(run)
 
 

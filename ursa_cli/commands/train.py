@@ -23,7 +23,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE",
-            help="Values that replace the recipe's, as train.steps=100.",
+            help="Values that replace those of the recipe, as train.steps=100.",
             show_default=False,
         ),
     ] = None,
@@ -49,8 +49,8 @@ def train(
 ) -> None:
     """Train a tokenizer or a generator, continuing a run that stopped.
 
-    Ctrl-C saves after the step in progress; the same command goes on from
-    there. From the first checkpoint on, RUN is a model for `ursa sample`.
+    Ctrl-C saves the run after the current step; the same command continues
+    it. From the first checkpoint on, RUN is a model for `ursa sample`.
 
     Examples:
       ursa train recipes/nano_tokenizer.yaml -o runs/nano_tokenizer
@@ -90,7 +90,7 @@ def train(
                 rates.append(f"{now.matrix_rate_share:.0%} of the matrix rate")
             advance(1, ", ".join([f"loss {now.loss:.4f}", *rates]))
             if now.fault and is_first:
-                output.warn(f"step {now.step} is left out: {now.fault.rstrip(',')}")
+                output.warn(f"step {now.step} is skipped: {now.fault.rstrip(',')}")
 
         trainer = train_recipe(settings, run, fresh, start, step, warn_of_captions, output.note)
     if not is_first:
@@ -103,11 +103,11 @@ def train(
 
 
 def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
-    """Lines on the shapes of a generator's batches."""
+    """Rows on a generator's batches."""
     if data is None:
         return []
     lines = [
-        f"{each.clips:,} clips of {each.grid} codes, {each.batch_size} a pass:"
+        f"{each.clips:,} clips of {each.grid} codes, {each.batch_size} per pass:"
         f" {each.tokens:,} tokens, {each.share:.0%} of all passes"
         for each in data.grids
     ]
@@ -119,18 +119,18 @@ def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
 
 
 def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
-    """Print what a run would do, and warn where it can't."""
+    """Print the plan of a run, and warn if it doesn't fit into memory."""
     need, there = plan.memory["total"], plan.device_bytes
     parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
     left = plan.steps - plan.steps_done
     tokens = "" if plan.tokens_per_step is None else f", {plan.tokens_per_step:,} tokens"
-    frozen = f", beside {plan.frozen_parameters:,} frozen" if plan.frozen_parameters else ""
+    frozen = f", and {plan.frozen_parameters:,} frozen" if plan.frozen_parameters else ""
     rows = [
         ("recipe", recipe),
         ("run", run),
         ("parameters", f"{plan.parameters:,}{frozen}"),
         ("steps", f"{plan.steps}, {plan.steps_done} done"),
-        ("clips", f"{plan.items_per_step} a step{tokens}"),
+        ("clips", f"{plan.items_per_step} per step{tokens}"),
         *_batches(plan.data),
         ("device", f"{plan.device}, {plan.precision}, shared by {plan.ranks} ranks"),
         ("memory", f"{output.size(need)}, of {output.size(there) if there else 'unknown'}"),
@@ -140,15 +140,13 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
     else:
         hours = plan.seconds_per_step * left / 3600
         rows.append(("", ", ".join(parts[:-1])))
-        rows.append(("time", f"{plan.seconds_per_step:.3g} s a step, {hours:.3g} hours, about"))
+        rows.append(("time", f"about {plan.seconds_per_step:.3g} s per step, {hours:.3g} hours"))
     lines = [f"{name:<12}{value}" for name, value in rows]
     output.data({"run": str(run), **asdict(plan)}, lines=lines, paths=[run])
     if plan.captions is not None:
         warn_of_captions(plan.captions)
     if there and need > there:
-        output.warn(
-            f"{output.size(need)} are more than the {output.size(there)} that {plan.device} has"
-        )
+        output.warn(f"{output.size(need)} are more than the {output.size(there)} of {plan.device}")
         output.hint(
             "lower train.batch_size and raise train.accumulate, set train.recompute=true, or share"
             " the weights by torchrun with train.distributed=fsdp"

@@ -367,7 +367,7 @@ class ObjectiveSettings(Section):
 
 
 class SamplingSettings(Section):
-    """Sampling defaults, stored in the model that the run makes."""
+    """Sampling defaults, stored in the model that the run makes: fields of ``BundleSettings``."""
 
     steps: NumSteps = 25
     """Sampling steps."""

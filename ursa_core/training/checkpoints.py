@@ -1,7 +1,7 @@
-"""Checkpoints of a run: folders written whole or not at all, by all its ranks, in safetensors.
+"""Checkpoints of a run: folders of safetensors, written completely or not at all by all ranks.
 
-Each rank writes what it holds, so that no one gathers the whole, and any number of ranks reads it:
-``torch.distributed.checkpoint`` knows which part of a tensor lies where.
+Each rank writes the tensors or shards that it holds, so that none gathers all weights, and any
+number of ranks can read them, through ``torch.distributed.checkpoint``.
 """
 
 import contextlib
@@ -34,17 +34,17 @@ FOLDER = "checkpoints"
 _ABOUT = "state.json"
 _WRITER = "ranks"
 _FILE_BYTES = 1 << 30
-"""Of a file, about: it is put together in memory."""
+"""Approximate size of a file, which is assembled in memory."""
 
-# One process is all there is, and meant so.
+# Training in a single process is intended.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first.
+    """Complete checkpoints of a run, oldest first.
 
     Raises:
-        CheckpointError: there are only such of an earlier version.
+        CheckpointError: The only ones are of an earlier version of ursa.
     """
     files.sweep(run / FOLDER)
     found = [p for p in (run / FOLDER).glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
@@ -57,19 +57,19 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def steps_of(folder: Path) -> int:
-    """Steps after which a checkpoint was written."""
+    """Number of steps done before a checkpoint."""
     return int(folder.name.removeprefix("step-"))
 
 
 class CheckpointWriter:
-    """Writes checkpoints and drops old ones.
+    """Writes checkpoints and deletes old ones.
 
     Args:
-        run: folder of the run.
-        ranks: that write together.
-        keep: how many of the latest stay.
-        keep_every: those after a multiple of so many steps stay too.
-        is_async: write in a background thread, from a copy.
+        run: Run folder.
+        ranks: Ranks that write together.
+        keep: Number of the latest checkpoints to keep.
+        keep_every: Steps whose multiples are kept too.
+        is_async: Whether to write in a background thread, from a copy.
     """
 
     def __init__(
@@ -80,17 +80,17 @@ class CheckpointWriter:
         self._pending: tuple[Path, Future[Any]] | None = None
 
     def save(self, step: int, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Write what a run holds after ``step`` steps; all ranks call it.
+        """Write the state after ``step`` steps; all ranks have to call this.
 
         Raises:
-            CheckpointError: this or the one before it can't be written; whole ones stay.
+            CheckpointError: This checkpoint or the previous one can't be written; others stay.
         """
         self.finish()
         target = self.folder / f"step-{step:07d}"
         partial = files.part_of(target, _WRITER)
         with _explained(f"the checkpoint {target} can't be written", _SPACE_HINT, partial):
             if self.ranks.is_first:
-                for left in self.folder.glob(f".*.{_WRITER}.part"):  # of ranks that were killed
+                for left in self.folder.glob(f".*.{_WRITER}.part"):  # of killed ranks
                     shutil.rmtree(left)
                 partial.mkdir(parents=True)
                 (partial / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
@@ -110,15 +110,15 @@ class CheckpointWriter:
         self._publish(partial, target)
 
     def poll(self) -> None:
-        """Make a checkpoint known that has been written in the background meanwhile."""
+        """Publish the checkpoint in the background, if it is complete."""
         if self._pending is not None and self._pending[1].done():
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the checkpoint that is being written.
+        """Wait for the checkpoint in the background, and publish it.
 
         Raises:
-            CheckpointError: it can't be written; earlier ones stay.
+            CheckpointError: It can't be written; earlier ones stay.
         """
         if self._pending is None:
             return
@@ -131,7 +131,7 @@ class CheckpointWriter:
     def _publish(self, partial: Path, target: Path) -> None:
         if not self.ranks.is_first:
             return
-        files.put(partial, target)  # one of the same step a run left that was to save once more
+        files.put(partial, target)  # a stopped run may have left one of the same step
         whole = checkpoints(self.folder.parent)
         for old in whole[: -self.keep]:
             if not self.keep_every or steps_of(old) % self.keep_every:
@@ -139,20 +139,20 @@ class CheckpointWriter:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors.
+    """The JSON that a checkpoint holds next to its tensors.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: The checkpoint is damaged.
     """
     with _explained(f"the checkpoint {folder} can't be read", _DAMAGE_HINT):
         return parse_object(regular_file(folder / _ABOUT).read_text(encoding="utf-8"))
 
 
 def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
-    """Fill tensors, whole or sharded, with those of a checkpoint; all ranks call it.
+    """Fill whole or sharded tensors from a checkpoint; all ranks have to call this.
 
     Raises:
-        CheckpointError: it is damaged, or has other tensors.
+        CheckpointError: The checkpoint is damaged, or has other tensors.
     """
     with _explained(f"the checkpoint {folder} can't be read", _DAMAGE_HINT):
         load(
@@ -164,7 +164,7 @@ def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> 
 
 
 def discard_run(run: Path) -> None:
-    """Forget the checkpoints and records of a run."""
+    """Delete the checkpoints, metrics and samples of a run."""
     for name in (FOLDER, "samples"):
         shutil.rmtree(run / name, ignore_errors=True)
     (run / "metrics.jsonl").unlink(missing_ok=True)
@@ -178,7 +178,7 @@ _DAMAGE_HINT = "delete it to continue from the one before, or start over with --
 
 @contextlib.contextmanager
 def _explained(message: str, hint: str, partial: Path | None = None) -> Iterator[None]:
-    """Any failure to write or read as a CheckpointError, with what was begun taken away."""
+    """Context that turns failures into a CheckpointError, and deletes an incomplete folder."""
     try:
         yield
     except (CheckpointException, OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -193,12 +193,12 @@ def _explained(message: str, hint: str, partial: Path | None = None) -> Iterator
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:
-    """The same memory, with a dimension: parts of a file are told by their offsets."""
+    """The same memory with a dimension, as the file format finds parts by their offsets."""
     return tensor.view(1) if tensor.ndim == 0 else tensor
 
 
 def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:
-    """The file, from 1, of each tensor."""
+    """Number of each tensor's file, from 1."""
     numbers, size = {}, 0
     for name, tensor in tensors.items():
         numbers[name] = 1 + size // _FILE_BYTES

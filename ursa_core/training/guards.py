@@ -1,4 +1,4 @@
-"""What happens at a step whose loss can't be right: the run stops, or leaves the step out."""
+"""The guard against steps whose loss can't be right: it stops the run, or skips the step."""
 
 import math
 
@@ -14,24 +14,24 @@ class Guard:
 
     Args:
         on_fault: ``stop`` or ``skip``.
-        spike: a loss more than so many times the recent mean is a fault; None lets it pass.
+        spike: Ratio to the recent mean above which a loss is a fault; None allows any.
     """
 
     def __init__(self, on_fault: str, spike: float | None) -> None:
         self.on_fault, self.spike = on_fault, spike
         self.state = {"seen": 0.0, "mean": 0.0, "in_a_row": 0.0}
-        """Numbers that a continuation needs: sound steps, their mean loss, faults in a row."""
+        """State to store in checkpoints: sound steps, their mean loss, faults in a row."""
 
     def fault(self, step: int, loss: float, norm: float) -> str | None:
-        """Why a step is to be left out; None where it is sound.
+        """Why a step has to be skipped; None if it is sound.
 
         Args:
-            step: from 1.
-            loss: of the step, over all ranks.
-            norm: of its gradient.
+            step: Number of the step, from 1.
+            loss: Loss of the step over all ranks.
+            norm: Norm of its gradient.
 
         Raises:
-            UrsaError: the step is at fault and the run is to stop, or too many were in a row.
+            UrsaError: The step has a fault and the run has to stop, or too many had in a row.
         """
         reason = self._reason(loss, norm)
         if reason is None:

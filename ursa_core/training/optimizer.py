@@ -26,11 +26,11 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 END_LAYERS = ("embed_tokens", "lm_head", "encoder.conv_in.0", "quant_conv", "decoder.conv_out.0")
-"""Layers that read data or write predictions; AdamW suits them better than Muon."""
+"""Layers that read data or predict it; AdamW suits them better than Muon."""
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """The recipe's optimizer; it decays matrices and kernels but neither gains nor biases."""
+    """The recipe's optimizer, with weight decay for matrices and kernels only."""
     hidden: list[nn.Parameter] = []
     ends: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -50,14 +50,14 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
     optimizer = kind(groups, lr=settings.learning_rate, betas=betas, fused=True)
     for group in optimizer.param_groups:
         names = ("momentum",) if "momentum" in group else ("exp_avg", "exp_avg_sq")
-        for p in group["params"]:  # as AdamW would at its first step; here for checkpoints to fill
+        for p in group["params"]:  # as in AdamW's first step, so that checkpoints can fill it
             optimizer.state[p]["step"] = torch.zeros((), device=p.device)
             optimizer.state[p].update({name: torch.zeros_like(p) for name in names})
     return optimizer
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state by names of parameters, as ``layer.weight.exp_avg``; not copied."""
+    """The optimizer's state, not copied, by names such as ``layer.weight.exp_avg``."""
     return {
         f"{name}.{key}": value
         for name, parameter in trained(model).items()
@@ -66,14 +66,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, but with orthogonalized momentum for the groups that have a ``momentum``.
+    """AdamW, with orthogonalized momentum for the groups that have a ``momentum``.
 
-    The update of a matrix (a kernel counts as (out, in·k·k)) is the nearest matrix with equal
-    singular values to its Nesterov momentum, scaled to the size of an AdamW update, so that one
-    learning rate serves all groups. Where PyTorch's own ``torch.optim.Muon`` takes each matrix by
-    itself in bfloat16, this one stacks equal shapes and stays in float32 on a CPU: on processors
-    without bfloat16 units that is a hundred times faster. Of sharded matrices each rank gathers the
-    update, computes it whole and keeps its shard.
+    The update of a matrix (a kernel counts as (out, in·k·k)) is the matrix with equal singular
+    values nearest to its Nesterov momentum, scaled to the size of an AdamW update, so that one
+    learning rate serves all groups. PyTorch's ``torch.optim.Muon`` takes matrices one by one, in
+    bfloat16; this class stacks equal shapes and uses float32 on the CPU, which is a hundred times
+    faster on processors without bfloat16 units. Ranks gather the momentum of a sharded matrix,
+    compute the whole update, and keep their shard.
 
     Source: Jordan et al. 2024, "Muon"; the scale from Liu et al. 2025, arXiv:2502.16982.
     """
@@ -115,7 +115,7 @@ ADAM_UPDATE_RMS = 0.2
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Matrices (N, A, B) with all singular values brought to about 1, between 0.7 and 1.2.
+    """Matrices (N, A, B) with all singular values moved to between 0.7 and 1.2.
 
     Five Newton-Schulz steps of fifth order; bfloat16 on CUDA, else float32.
     """
@@ -137,8 +137,8 @@ class Ema:
     The decay ramps up as (1 + n) / (10 + n), so that early averages forget the random start.
 
     Args:
-        model: whose trained weights are averaged.
-        decay: towards which the ramp goes.
+        model: Model whose trained weights are averaged.
+        decay: Decay at the end of the ramp.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -147,7 +147,7 @@ class Ema:
 
     @torch.no_grad()
     def update_(self, named: Mapping[str, Tensor], step: int) -> None:
-        """Take in the weights after step ``step`` (from 0)."""
+        """Update the average with the weights after step ``step`` (from 0)."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         names, values = named.keys(), named.values()
         averages = [self.average[name] for name in names]

@@ -1,4 +1,4 @@
-"""From a recipe to a trained bundle: what ``ursa train`` does, and what it would do."""
+"""From a recipe to a trained model: the run of ``ursa train``, and its plan."""
 
 import os
 from collections.abc import Callable
@@ -36,20 +36,20 @@ class TrainingPlan:
     """What a run would do.
 
     Args:
-        parameters: trained.
-        frozen_parameters: that stay as they are, under an adapter.
-        items_per_step: clips seen by one optimizer step, in the mean.
-        tokens_per_step: likewise, prompts among them; None for a tokenizer.
-        steps: of the whole run.
-        steps_done: by the newest checkpoint.
-        ranks: that share the work.
-        device: trained on.
-        precision: of the products.
-        memory: bytes of a rank's device by part, estimated; for a tokenizer without activations.
-        device_bytes: that there are; None where it can't be told.
-        seconds_per_step: estimated by the device's measured rate; None for a tokenizer.
-        data: the batches of a generator's run; None for a tokenizer.
-        captions: what a generator's text tokenizer loses of them; None for a tokenizer.
+        parameters: Number of trained parameters.
+        frozen_parameters: Number of frozen parameters, under an adapter.
+        items_per_step: Mean number of clips per step.
+        tokens_per_step: Mean number of tokens per step, prompts included; None for a tokenizer.
+        steps: Number of steps of the whole run.
+        steps_done: Number of steps of the newest checkpoint.
+        ranks: Number of ranks.
+        device: Device to train on.
+        precision: Number format of products.
+        memory: Estimated bytes on a rank's device by part; for a tokenizer without activations.
+        device_bytes: Memory of the device; None if it is unknown.
+        seconds_per_step: Estimate from the device's measured rate; None for a tokenizer.
+        data: Batches of a generator; None for a tokenizer.
+        captions: Fit of the captions to a generator's text tokenizer; None for a tokenizer.
     """
 
     parameters: int
@@ -69,15 +69,15 @@ class TrainingPlan:
 
 
 def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
-    """The model and loss that a recipe describes; reads its data.
+    """The model, data and loss of a recipe.
 
     Args:
-        recipe: what to train.
-        device: to train on.
-        empty: a generator's network takes no memory and has no weights, for a plan.
+        recipe: Recipe to train.
+        device: Device to train on.
+        empty: Whether a generator's network has no weights and takes no memory, for a plan.
 
     Raises:
-        UrsaError: data or models can't be used, or the machine can't compile as the recipe asks.
+        UrsaError: Data or models can't be used, or the machine can't compile as the recipe asks.
     """
     if recipe.train.compile:
         check_compiler(device, "set train.compile=false")
@@ -87,11 +87,11 @@ def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) 
 
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
-    """Lay out data and model as training would, try each shape of a batch, and say what is to do.
+    """Plan of a run; reads its data and tries each shape of a batch.
 
     Raises:
-        UsageError: the folder is no run, or the ranks can't share a step.
-        UrsaError: data or models can't be used.
+        UsageError: The folder isn't a run, or the ranks can't share a step.
+        UrsaError: Data or models can't be used.
     """
     check_run_folder(run)
     plan = recipe.train
@@ -111,7 +111,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         learner.check_shapes()
         data = plan_data(learner.batches)
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
-        # The settings that each grid's passes amount to.
+        # Settings for the passes of each grid.
         plans = [plan.model_copy(update={"batch_size": each.batch_size}) for each in data.grids]
         memory = training_memory(
             config,
@@ -151,16 +151,16 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
 
 
 def check_run_folder(run: Path) -> None:
-    """Refuse a place that isn't free for a run, before any work.
+    """Refuse a folder that can't become or continue a run.
 
     Raises:
-        UsageError: a file, a folder with something else, or one that can't be written.
+        UsageError: It is a file, holds something else, or can't be written.
     """
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "give a folder with -o")
-    files.sweep(run)  # of a recipe that a kill has left half-written
+    files.sweep(run)  # of a half-written recipe
     if run.is_dir() and any(run.iterdir()) and not (run / "recipe.yaml").exists():
-        raise UsageError(f"{run} holds something else than a run", "give another folder with -o")
+        raise UsageError(f"{run} holds something other than a run", "give another folder with -o")
     above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UsageError(f"{above} can't be written", "give another folder with -o")
@@ -175,22 +175,22 @@ def train_recipe(
     on_captions: Callable[[CaptionFit], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Trainer:
-    """Train until the recipe's last step, continuing a run that stopped.
+    """Train up to the recipe's last step, continuing a run that stopped.
 
-    Under ``torchrun``, as one of its ranks.
+    Under ``torchrun``, this process trains as one of the ranks.
 
     Args:
-        recipe: what to train.
-        run: folder of the run; holds the bundle in the end.
-        fresh: forget what is there and start over.
-        on_start: told the steps done already.
-        on_step: told each step's progress.
-        on_captions: told, before a generator is trained, what its text tokenizer loses of them.
-        on_note: called with what makes a continued run differ from an unbroken one.
+        recipe: Recipe to train.
+        run: Run folder, which also becomes the model folder.
+        fresh: Whether to start over.
+        on_start: Callback with the number of steps done before.
+        on_step: Callback after each step.
+        on_captions: Callback before a generator's training, with the fit of its captions.
+        on_note: Callback with what makes a continued run differ from an uninterrupted one.
 
     Raises:
-        UsageError: the folder exists and is no run.
-        UrsaError: data or checkpoints can't be used, or the run was interrupted.
+        UsageError: The folder exists and isn't a run.
+        UrsaError: Data or checkpoints can't be used, or the run was interrupted.
     """
     check_run_folder(run)
     device = pick_own_device(recipe.train.device)

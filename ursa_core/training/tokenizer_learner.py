@@ -1,4 +1,4 @@
-"""Trains a video tokenizer to give back what it was shown."""
+"""The learner of a video tokenizer: reconstruction of clips."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from ursa_core.worlds.mixture import KINDS, ClipMixture
 from ursa_core.worlds.shapes import FPS
 
 Drawn = tuple[NDArray[np.uint8], str]
-"""A clip, and the kind of its source."""
+"""Frames of a clip, and the kind of its source."""
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -33,14 +33,14 @@ class TokenizerLearner:
     """Reconstruction of clips.
 
     Args:
-        recipe: model, data and loss.
-        device: to train on.
+        recipe: Model, data and loss.
+        device: Device to train on.
 
     Raises:
-        DataError: the emoji or film to train on can't be read.
-        RecipeError: the tokenizer to start from has another configuration. It may have other
-            levels, another temporal stride and fewer residual blocks, unless its codes are to be
-            kept: with a frozen encoder none of them, with some of its codes the blocks alone.
+        DataError: The emoji or film to train on can't be read.
+        RecipeError: The tokenizer to start from has another configuration. Its levels, temporal
+            stride and residual blocks may differ; with ``init_codes`` only the blocks, and with
+            ``freeze_encoder`` nothing.
     """
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
@@ -63,10 +63,10 @@ class TokenizerLearner:
         self.mixture.require("heldout", FULL_FRAMES)
         self.sizes: list[Size] = [(data.height, data.width), *data.more_sizes]
         self._clips_a_step = recipe.train.batch_size * recipe.train.accumulate
-        # On the CPU the network needs every core itself.
-        self.draws_ahead = device.type != "cpu"
-        self._pool = ThreadPoolExecutor(num_cores() if self.draws_ahead else 1)
-        self._ahead: dict[tuple[object, ...], list[Future[Drawn]]] = {}
+        # On the CPU the network needs every core.
+        self.prefetches = device.type != "cpu"
+        self._pool = ThreadPoolExecutor(num_cores() if self.prefetches else 1)
+        self._prefetched: dict[tuple[object, ...], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         self.base: str | None = None
@@ -106,7 +106,7 @@ class TokenizerLearner:
         self.blocks: list[nn.Module] = []
 
     def _freeze_encoder(self, weights: dict[str, Tensor]) -> None:
-        """Train the decoder alone, beside the start's weights of the rest."""
+        """Train the decoder alone, and keep the start's weights of the rest."""
         self._frozen = {
             n: w for n, w in weights.items() if n.startswith(("encoder.", "quant_conv."))
         }
@@ -121,9 +121,9 @@ class TokenizerLearner:
     def clips(
         self, first: int, count: int, split: str, frames: int, size: Size | None = None
     ) -> tuple[Tensor, list[str]]:
-        """Clips ``first`` … of a split, (count, 3, frames, H, W) in [-1, 1], and their sources.
+        """Clips from ``first`` on, (count, 3, frames, H, W) in [-1, 1], and their kinds of source.
 
-        Without a size, clips of a step have the one whose turn it is.
+        Without a size, steps take turns between the recipe's sizes.
         """
         drawn = [clip.result() for clip in self._begin(first, count, split, frames, size)]
         stacked = torch.from_numpy(np.stack([pixels for pixels, _ in drawn]))
@@ -133,7 +133,7 @@ class TokenizerLearner:
     def _begin(
         self, first: int, count: int, split: str, frames: int, size: Size | None
     ) -> list[Future[Drawn]]:
-        """Have clips drawn, and where another device trains meanwhile, the next ones too."""
+        """Start drawing clips; if another device trains, also prefetch the next ones."""
         seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
 
         def begin(index: int) -> Future[Drawn]:
@@ -144,15 +144,15 @@ class TokenizerLearner:
             )
 
         wanted = (first, count, split, frames, size)
-        clips = self._ahead.pop(wanted, None) or [begin(first + i) for i in range(count)]
-        if self.draws_ahead and split == self.recipe.data.split:
-            self._ahead = {
+        clips = self._prefetched.pop(wanted, None) or [begin(first + i) for i in range(count)]
+        if self.prefetches and split == self.recipe.data.split:
+            self._prefetched = {
                 (first + count, *wanted[1:]): [begin(first + count + i) for i in range(count)]
             }
         return clips
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
-        """Weighted pixel losses of micro-batch ``index``, and the PSNR of its clips in dB."""
+        """Weighted pixel losses of micro-batch ``index``, and metrics such as the PSNR in dB."""
         size = self.recipe.train.batch_size
         data = self.recipe.data
         video, kinds = self.clips(index * size, size, data.split, data.frames)
@@ -177,14 +177,14 @@ class TokenizerLearner:
             codes = self.model.quantizer.quantize(latents)
             used = codes.unique().numel() / self.model.quantizer.num_codes
             psnr = 10 * torch.log10(4 / by_frame).mean(1)
-            figures = {"psnr": weighed(psnr), "codes_used": weighed(loss.new_tensor(used))}
+            metrics = {"psnr": weighed(psnr), "codes_used": weighed(loss.new_tensor(used))}
             for kind in KINDS if data.source == "mixture" else ():
                 of_kind = psnr.new_tensor([float(each == kind) for each in kinds])
-                figures[f"psnr_{kind}"] = weighed(psnr, of_kind)
-        return loss, figures
+                metrics[f"psnr_{kind}"] = weighed(psnr, of_kind)
+        return loss, metrics
 
     def _init_codes(self, index: int, video: Tensor) -> Tensor | None:
-        """Vectors of the start's codes of as many first clips as it is this micro-batch's turn."""
+        """Code vectors from the start's encoder for this micro-batch's share of clips, if any."""
         share = self.recipe.init_codes * len(video)
         count = math.floor((index + 1) * share) - math.floor(index * share)
         if self._start is None or count == 0:
@@ -193,10 +193,10 @@ class TokenizerLearner:
             return self._start.quantizer.vectors(self._start.encode(video[:count]))
 
     def validation_loss(self, index: int, objective: nn.Module) -> None:
-        """None: clips are drawn as they are needed, and hardly any twice."""
+        """None: training clips are drawn, and hardly any repeats, so their loss is as good."""
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the tokenizer as ``folder/vae``, and the clips that it is meant for."""
+        """Write the tokenizer to ``folder/vae``, and the size of its clips."""
         save_tokenizer(folder, self.config, {**self._frozen, **weights}, self.base)
         data = self.recipe.data
         settings = BundleSettings(
@@ -205,7 +205,7 @@ class TokenizerLearner:
         save_settings(folder, settings)
 
     def sample_grid(self) -> Frames:
-        """Held-out clips above their reconstructions."""
+        """Held-out clips next to their reconstructions."""
         video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
@@ -214,25 +214,25 @@ class TokenizerLearner:
 
 
 def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
-    """Take over another tokenizer's weights; where shapes differ, the corner that both have.
+    """Copy another tokenizer's weights; where shapes differ, the corner that both have.
 
-    Shapes differ around the quantizer, where codes have more or fewer dimensions, and around the
-    pixels, where patches have more or fewer frames: the shared channels are those of the slow
-    change. Residual blocks that the other lacks stay fresh, and pass their input on.
+    Shapes differ next to the quantizer, if codes have more or fewer dimensions, and next to the
+    pixels, if patches have more or fewer frames: the shared channels are those of slow change.
+    Residual blocks that the other lacks keep their initial weights, with which they do nothing.
     """
     with torch.no_grad():
         for name, parameter in model.state_dict().items():
-            given = weights.get(name, parameter)
+            source = weights.get(name, parameter)
             corner = tuple(
-                slice(0, min(a, b)) for a, b in zip(parameter.shape, given.shape, strict=True)
+                slice(0, min(a, b)) for a, b in zip(parameter.shape, source.shape, strict=True)
             )
-            parameter[corner] = given[corner]
+            parameter[corner] = source[corner]
 
 
 def moving_weights(video: Tensor, extra: float) -> Tensor:
-    """Weights of pixels by how much changes around them, of mean 1 over each clip.
+    """Weights of pixels by how much changes around them, with mean 1 over each clip.
 
-    Half the error of a clip lies in what stands still, while the eye follows what moves.
+    Half the error of a clip is in what stands still, while the eye follows what moves.
 
     Args:
         video: Clips (B, 3, F, H, W).
@@ -251,7 +251,7 @@ def moving_weights(video: Tensor, extra: float) -> Tensor:
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """SSIM around each pixel (Wang et al., 2004), from Gaussian windows of sigma 1.
 
-    Equal to torchmetrics', but as matrix products: its convolutions are ten times slower on a CPU.
+    Equal to torchmetrics' SSIM, but in matrix products: convolutions are ten times slower on a CPU.
 
     Args:
         a: Images (…, H, W) in [-1, 1].

@@ -317,4 +317,4 @@ def test_a_dry_run_plans_an_adapter(generator_recipe, base, tmp_path, capsys):
     assert plan["memory"]["optimizer"] == 8 * plan["parameters"] < full["memory"]["optimizer"]
     assert plan["seconds_per_step"] < full["seconds_per_step"] * 3  # measured, so roughly
     assert main([*words, *LORA, "--dry-run"]) == 0
-    assert f"beside {plan['frozen_parameters']:,} frozen" in capsys.readouterr().out
+    assert f"and {plan['frozen_parameters']:,} frozen" in capsys.readouterr().out

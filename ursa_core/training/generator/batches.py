@@ -1,4 +1,4 @@
-"""Batches of token clips for a generator: windows, prompts, and the times of their frames."""
+"""Batches of token clips for a generator: windows, prompts and frame times."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ CODE_BYTES = 4
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Codes int64 (B, L), a prompt each, and times (B, L) of clips of one grid."""
+    """Codes int64 (B, L), prompts and times (B, L) of clips of one grid."""
 
     codes: Tensor
     prompts: list[str]
@@ -31,28 +31,28 @@ class TokenBatch:
 
 
 class TokenBatches:
-    """The batches of a run; each is drawn from (seed, index) alone, and has clips of one grid.
+    """The batches of a run; each depends on (seed, index) only, and has clips of one grid.
 
     A batch has windows of ``data.latent_frames`` of its clips, or whole clips. Longer clips give
     windows from anywhere. The first frames of a window from behind a clip's start are always
     conditioning frames, since its first latent frame stands for more frames than a clip's own.
 
     Args:
-        recipe: data, objective, batch size and seed.
-        table: the token clips.
-        lanes: batches of a step; processes that share them read different parts of the data.
+        recipe: Data, objective, batch size and seed.
+        table: Token clips.
+        lanes: Batches per step; ranks that share a step read different parts of the data.
 
     Attributes:
-        order: which clips make which batch.
-        grid: that most clips have.
-        num_uncaptioned: clips without a caption.
+        order: Assignment of clips to batches.
+        grid: Most frequent grid.
+        num_uncaptioned: Number of clips without a caption.
         num_clips: Number of clips in the table.
-        num_left_out: clips shorter than a window.
-        has_middles: windows come from behind the start of clips too.
+        num_left_out: Number of clips shorter than a window.
+        has_middles: Whether windows also start behind the first frame of clips.
 
     Raises:
-        RecipeError: no clip is that long, or one alone has more tokens than a batch may have.
-        DataError: no clip has a caption, and the recipe doesn't drop all of them.
+        RecipeError: No clip is long enough, or one clip has more tokens than a batch may have.
+        DataError: No clip has a caption, and the recipe doesn't drop all captions.
     """
 
     def __init__(self, recipe: GeneratorRecipe, table: TokenTable, lanes: int = 1) -> None:
@@ -72,12 +72,12 @@ class TokenBatches:
         if table.num_uncaptioned == len(table) and recipe.objective.caption_dropout < 1:
             raise DataError(
                 f"no clip in {', '.join(data.shards)} has a caption",
-                "put a .txt beside each file, or name captions in a metadata.jsonl, and tokenize"
-                " again; objective.caption_dropout=1 trains without",
+                "put a .txt next to each file, or captions into a metadata.jsonl, and tokenize"
+                " again; objective.caption_dropout=1 trains without captions",
             )
         buckets = [self._bucket(window, windows[window]) for window in windows]
         shuffled = data.shuffle_mb << 20
-        # Codes in the order's use, captions, and the groups that come next.
+        # Codes that the order uses, captions, and the next groups.
         table.cache_bytes = 2 * shuffled
         self.order = ClipOrder(buckets, recipe.seed, lanes, shuffled // CODE_BYTES)
         self.grid = max(buckets, key=lambda bucket: len(bucket.rows)).grid
@@ -99,35 +99,35 @@ class TokenBatches:
                 raise RecipeError(
                     f"data.batch_tokens: {limit} are fewer than the {tokens} of one clip of"
                     f" {window} codes with its prompt",
-                    "allow more, or take fewer frames with data.latent_frames",
+                    "allow more, or set fewer data.latent_frames",
                 )
             size = min(size, limit // tokens)
         return Bucket.of(window, size, rows, num_codes, table.group_starts)
 
     def tokens(self, grid: LatentGrid) -> int:
-        """Tokens of a clip of that grid, prompt among them."""
+        """Tokens of a clip of that grid, prompt included."""
         return self._recipe.model.max_prompt_length + 1 + grid.num_codes
 
     def captions(self) -> Iterator[str]:
-        """All captions, as prompts have them."""
+        """All captions of the table."""
         return self._table.all_captions()
 
     @property
     def motion(self) -> float:
-        """Mean score that the prompts' motion prefix has."""
+        """Mean motion score of the prompts' prefixes."""
         return float(self._table.motions.mean()) * self._recipe.data.motion_scale
 
     def batch(self, index: int) -> TokenBatch:
         """Micro-batch ``index`` of the run.
 
         Raises:
-            DataError: a shard is damaged.
+            DataError: A shard is damaged.
         """
         bucket, chosen = self.order.batch(index)
         return self._batch(index, bucket, chosen)
 
     def example(self, bucket: Bucket) -> TokenBatch:
-        """A batch of the first clips of a bucket, as large as all of it."""
+        """A batch of full size with the first clips of a bucket."""
         return self._batch(0, bucket, np.resize(bucket.rows, bucket.batch_size).tolist())
 
     def _batch(self, index: int, bucket: Bucket, chosen: list[int]) -> TokenBatch:
@@ -159,7 +159,7 @@ class TokenBatches:
         return TokenBatch(x_1, prompts, frame_times(times, grid), grid)
 
     def _prompt(self, row: int, share: float) -> str:
-        """One of a row's captions, with its motion where the recipe says so."""
+        """One of a row's captions, with a motion prefix if the recipe asks for it."""
         several = self._table.captions(row)
         if not several:
             return ""

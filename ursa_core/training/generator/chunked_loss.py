@@ -1,9 +1,8 @@
-"""Cross-entropy under a linear head, without ever holding the logits of all positions.
+"""Cross-entropy under a linear head, one chunk of positions at a time.
 
-Logits of (tokens × codes) take most of the memory of a training step: 10,080 positions of 64,000
-codes are 2.6 GB, three times over. Here they exist for a chunk of positions at a time. The gradient
-of a chunk is known as soon as its logits are, so it is taken at once, in the forward pass, and no
-product is computed twice.
+Logits (tokens × codes) would take most of the memory of a training step: 10,080 positions of 64,000
+codes are 2.6 GB, three times. The forward pass also computes the gradient of each chunk, while its
+logits exist, so no product is computed twice.
 """
 
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = {"cpu": 8_000_000, "other": 256_000_000}
-"""Logits of a chunk of positions, by kind of device: small beside all else, and a good load."""
+"""Bytes of a chunk's logits by kind of device: small next to the rest, and a good load."""
 
 
 def chunked_cross_entropy(
@@ -23,25 +22,25 @@ def chunked_cross_entropy(
     weights: Tensor | None = None,
     chunk_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of codes under ``hidden @ head.T``, and each position's own, in nats.
+    """Cross-entropy of codes under ``hidden @ head.T`` in nats: the mean, and of each position.
 
-    Products run in the number format of autocast where it is on, all else at least in float32.
+    Products have autocast's number format if it is on; everything else is at least float32.
 
     Args:
         hidden: float (N, D).
         head: float (K, D).
         x_1: int64 (N,), the codes to predict.
-        weights: float (N,), of the positions in the mean; None weighs them alike. Where all are 0,
+        weights: float (N,), weights in the mean; None weighs all positions equally. If all are 0,
             so are loss and gradients.
-        chunk_bytes: of the logits held at a time.
+        chunk_bytes: Largest size of a chunk's logits.
 
     Returns:
-        A scalar with exact gradients for ``hidden`` and ``head``, to be taken once, and a detached
-        (N,).
+        A scalar with exact gradients for ``hidden`` and ``head``, for one backward pass, and a
+        detached (N,).
     """
     device = hidden.device.type
-    is_bfloat16 = torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if is_bfloat16 else head.dtype
+    is_cast = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if is_cast else head.dtype
     budget = chunk_bytes or CHUNK_BYTES["cpu" if device == "cpu" else "other"]
     chunks = -(-len(hidden) // max(budget // (4 * len(head)), 1))
     rows = -(-len(hidden) // chunks)
@@ -90,18 +89,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if weights is not None:
             total = weights.sum()
             total = total.masked_fill(total == 0, 1.0)
-        ctx.gradients, ctx.total, ctx.head_dtype = (
-            (hidden_gradient, head_gradient),
-            total,
-            head.dtype,
-        )
+        ctx.gradients = hidden_gradient, head_gradient
+        ctx.total, ctx.head_dtype = total, head.dtype
         ctx.mark_non_differentiable(each)
         return (each if weights is None else each * weights).sum() / total, each
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what the forward pass found, in place: it is given away."""
+        """Scale the gradients of the forward pass, in place: they aren't needed again."""
         hidden_gradient, head_gradient = ctx.gradients
         del ctx.gradients
         scale = slope / ctx.total

@@ -1,4 +1,4 @@
-"""Memory and time that training a transformer takes, told before any weight is made."""
+"""Estimates before training: its batches, its memory and its operations."""
 
 from dataclasses import asdict, dataclass
 
@@ -10,23 +10,23 @@ from ursa_core.training.generator.batches import TokenBatches
 from ursa_core.training.generator.chunked_loss import CHUNK_BYTES
 
 UTILISATION = 0.4
-"""Share of the rate of a large matrix product that a training step reaches, about."""
+"""Approximate rate of a training step, as a share of that of a large matrix product."""
 NO_LORA = LoraSettings()
-_CHUNKS = 3  # logits, their logarithms and what the product makes of them
+_CHUNKS = 3  # logits, their logarithms and the gradient
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes of a rank's device, part by part.
+    """Bytes on a rank's device, by part.
 
     Args:
-        process: of Python and its libraries.
-        weights: in float32, and the copy that is multiplied in bfloat16.
-        gradients: in float32.
-        average: of the moving average.
-        optimizer: of its state.
-        activations: kept for the gradient, and those of the layer at work.
-        loss: logits of a chunk, and the head's gradient.
+        process: Python and its libraries.
+        weights: Weights in float32, and their copy in bfloat16.
+        gradients: Gradients in float32.
+        average: Moving average of the weights.
+        optimizer: State of the optimizer.
+        activations: Activations for the backward pass, and those of one layer.
+        loss: Logits of a chunk, and the head's gradient.
     """
 
     process: int
@@ -39,7 +39,7 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of the parts."""
         return sum(asdict(self).values())
 
     def to_json(self) -> dict[str, int]:
@@ -48,7 +48,7 @@ class TrainingMemory:
 
 
 def num_parameters(config: TransformerConfig) -> int:
-    """Numbers in the weights of a transformer."""
+    """Number of parameters of a transformer."""
     ends = (config.vocab_size + config.lm_head_size + 1) * config.hidden_size
     return ends + config.num_hidden_layers * _layer_parameters(config)
 
@@ -64,32 +64,30 @@ def training_memory(
     device: str = "cpu",
     lora: LoraSettings = NO_LORA,
 ) -> TrainingMemory:
-    """Estimate of the memory that a training step takes on each of some ranks.
+    """Estimate of a training step's memory on each rank.
 
-    With P parameters, T = batch · (S + 1 + L) tokens and b bytes of a number that is multiplied:
+    With P parameters, T = batch · (S + 1 + L) tokens, and b bytes per number in products:
 
     - weights 4·P, gradients 4·P, average 4·P, AdamW's state 8·P (Muon's 4·P for the layers'
-      matrices), all over the number of ranks with ``fsdp``;
-    - in bfloat16 a copy of the weights, 2·P, of a layer and the ends alone with ``fsdp``;
-    - activations T · (6·D + 4·QKV + 4·MLP) · b a layer, T · (4·D + 3·QKV + 4·MLP) · b under an
-      adapter; with ``recompute`` T · D · 4 a layer and
-      those of one layer;
+      matrices), all divided by the number of ranks with ``fsdp``;
+    - a copy of the weights in bfloat16, 2·P; with ``fsdp`` of a layer and both ends only;
+    - activations per layer: T · (6·D + 4·QKV + 4·MLP) · b, or T · (4·D + 3·QKV + 4·MLP) · b with
+      an adapter; with ``recompute`` T · D · 4 per layer, and all of one layer;
     - loss: three chunks of logits, and 4·K·D for the head's gradient.
 
-    Of an adapter gradients, average and state are those of its own numbers, and the head has no
-    gradient; the layers' matrices are held in bfloat16 alone, where that is multiplied and no
-    shards are made.
+    With an adapter, only its parameters have gradients, average and state. The layers' matrices are
+    then held in bfloat16 only, if products are in bfloat16 and weights aren't sharded.
 
     Args:
-        config: of the network.
-        grid: of a clip.
-        prompt_length: ids that prompts are padded to.
-        train: batch, ways to save memory and to share the work.
-        optimizer: which it is.
-        ranks: that share the work.
-        is_bfloat16: products are in bfloat16.
+        config: Configuration of the network.
+        grid: Grid of a clip.
+        prompt_length: Ids per padded prompt.
+        train: Batch size, and how memory and work are shared.
+        optimizer: Kind of the optimizer.
+        ranks: Number of ranks.
+        is_bfloat16: Whether products are in bfloat16.
         device: ``cpu``, or any other kind.
-        lora: adapter that is trained, if it has a rank.
+        lora: Adapter to train, if it has a rank.
     """
     parameters, layers = num_parameters(config), config.num_hidden_layers
     hidden_matrices = layers * _layer_matrices(config)
@@ -131,25 +129,24 @@ def pass_operations(
     train: TrainSettings,
     lora: LoraSettings = NO_LORA,
 ) -> float:
-    """Floating-point operations of one pass, forward and backward.
+    """Floating-point operations of one forward and backward pass.
 
-    Forward: 2 a token for each number of a matrix, and 4·T a token for each of an attention's
-    N·E channels; backward twice as many, once for matrices that aren't trained; layers once more
-    with ``recompute``.
+    Per token, forward: 2 for each number of a matrix, and 4·T for each of an attention's N·E
+    channels. Backward takes twice as many, or as many for frozen matrices; ``recompute`` runs the
+    layers' forward pass once more.
 
     Args:
-        config: of the network.
-        grid: of a clip.
-        prompt_length: ids that prompts are padded to.
-        train: clips of a pass.
-        lora: adapter that is trained, if it has a rank.
+        config: Configuration of the network.
+        grid: Grid of a clip.
+        prompt_length: Ids per padded prompt.
+        train: Batch size and ``recompute``.
+        lora: Adapter to train, if it has a rank.
     """
     tokens = prompt_length + 1 + grid.num_codes
     channels = config.num_attention_heads * config.head_dim
     matrices, attention = 2 * tokens * _layer_matrices(config), 4 * tokens**2 * channels
     head = 2 * grid.num_codes * config.lm_head_size * config.hidden_size
-    again = 1 if train.recompute else 0
-    passes = 3 + again
+    passes = 4 if train.recompute else 3
     layer = passes * (matrices + attention)
     if lora.rank is not None:
         adapter = 2 * tokens * _layer_adapter(config, lora)
@@ -170,7 +167,7 @@ def _layer_parameters(config: TransformerConfig) -> int:
 
 
 def _layer_adapter(config: TransformerConfig, lora: LoraSettings) -> int:
-    """Numbers in the adapter of a layer."""
+    """Number of parameters in the adapter of a layer."""
     width, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
@@ -180,7 +177,7 @@ def _layer_adapter(config: TransformerConfig, lora: LoraSettings) -> int:
 
 
 def _layer_activations(config: TransformerConfig, lora: LoraSettings) -> int:
-    """Numbers a token that a layer keeps for its gradient; less where its norms have none."""
+    """Numbers per token that a layer keeps for the backward pass; fewer if its norms are frozen."""
     attention = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
     own = 6 * config.hidden_size + 4 * attention + 4 * config.intermediate_size
     if lora.rank is None:
@@ -193,11 +190,11 @@ class GridPlan:
     """The batches of one grid.
 
     Args:
-        grid: of their clips.
-        clips: there are.
-        batch_size: clips of a pass.
-        tokens: of a pass, prompts among them.
-        share: of all passes.
+        grid: Grid of the clips.
+        clips: Number of clips.
+        batch_size: Clips per pass.
+        tokens: Tokens per pass, prompts included.
+        share: Share of all passes.
     """
 
     grid: LatentGrid
@@ -212,9 +209,9 @@ class DataPlan:
     """The batches of a run.
 
     Args:
-        grids: all shapes.
-        num_uncaptioned: clips without a caption, which train as if it had been dropped.
-        num_left_out: clips shorter than ``data.latent_frames``.
+        grids: Batches by grid.
+        num_uncaptioned: Clips without a caption; they train as if it had been dropped.
+        num_left_out: Clips shorter than ``data.latent_frames``.
     """
 
     grids: list[GridPlan]
@@ -223,32 +220,32 @@ class DataPlan:
 
     @property
     def largest(self) -> GridPlan:
-        """The shape with the most tokens a pass."""
+        """The grid with the most tokens per pass."""
         return max(self.grids, key=lambda plan: plan.tokens)
 
     @property
     def clips_per_pass(self) -> float:
-        """In the mean."""
+        """Mean over all passes."""
         return sum(plan.share * plan.batch_size for plan in self.grids)
 
     @property
     def tokens_per_pass(self) -> float:
-        """In the mean."""
+        """Mean over all passes, prompts included."""
         return sum(plan.share * plan.tokens for plan in self.grids)
 
 
 def plan_data(batches: TokenBatches) -> DataPlan:
-    """The batches that a run has."""
+    """The batches of a run, by grid."""
     buckets = batches.order.buckets
-    passes = [len(bucket.rows) / bucket.batch_size for bucket in buckets]
+    num_passes = sum(len(bucket.rows) / bucket.batch_size for bucket in buckets)
     grids = [
         GridPlan(
             bucket.grid,
             len(bucket.rows),
             bucket.batch_size,
             bucket.batch_size * batches.tokens(bucket.grid),
-            count / sum(passes),
+            len(bucket.rows) / bucket.batch_size / num_passes,
         )
-        for bucket, count in zip(buckets, passes, strict=True)
+        for bucket in buckets
     ]
     return DataPlan(grids, batches.num_uncaptioned, batches.num_left_out)

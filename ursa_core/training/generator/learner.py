@@ -1,8 +1,4 @@
-"""Trains a generator: cross-entropy on x_1 from x_t along a probability path.
-
-Source: Sec. 3.2 of the paper. Each clip draws one time for all its frames, or one for each
-(asynchronous), and with some probability loses its caption, for guidance.
-"""
+"""The generator's learner: its data, network and path; the step itself is in ``objective``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,14 +32,14 @@ class GeneratorLearner:
     """Denoising of token clips.
 
     Args:
-        recipe: model, data, path and objective.
-        device: to train on.
-        empty: the network takes no memory and has no weights, for a plan.
+        recipe: Model, data, path and objective.
+        device: Device to train on.
+        empty: Whether the network has no weights and takes no memory, for a plan.
 
     Raises:
-        CheckpointError: the tokenizer or the model to start from can't be had or used.
-        DataError: the shards are empty or belong to another tokenizer.
-        RecipeError: the parts don't fit together.
+        CheckpointError: The tokenizer or the model to start from is missing or damaged.
+        DataError: The shards are empty, or another tokenizer made them.
+        RecipeError: The parts don't fit together.
     """
 
     def __init__(
@@ -63,8 +59,8 @@ class GeneratorLearner:
         self.text_tokenizer = self._text_tokenizer()
         if recipe.data.motion_prefix and self.text_tokenizer.unknown_words(motion_prompt(9.5, "")):
             raise RecipeError(
-                "data.motion_prefix: the recipe's text tokenizer knows no numbers",
-                "start from a language model, or name a text_tokenizer that does",
+                "data.motion_prefix: the recipe's text tokenizer has no numbers",
+                "start from a language model, or name a text_tokenizer that has",
             )
         self._prefetcher = Prefetcher(
             lambda k: self._encoded(self.batches.batch(k)), recipe.data.workers
@@ -72,13 +68,9 @@ class GeneratorLearner:
         codebook = self.video_tokenizer.codebook
         shape = recipe.path
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
+        states = self.path.num_states
         self.model = build_network(
-            recipe,
-            self.start,
-            self.text_tokenizer,
-            self.path.num_states,
-            codebook,
-            empty=empty,
+            recipe, self.start, self.text_tokenizer, states, codebook, empty=empty
         )
         self.adapter: LoraTraining | None = None
         if recipe.lora.rank is not None and self.start is not None:
@@ -99,7 +91,7 @@ class GeneratorLearner:
         return TextTokenizer.from_words(sorted(set(self.batches.captions())), length)
 
     def caption_fit(self) -> CaptionFit:
-        """What the text tokenizer loses of the captions, a motion score before them if asked."""
+        """Captions that the text tokenizer cuts or doesn't know, with motion prefix if asked."""
         prefix = motion_prompt(self.batches.motion, "") if self.recipe.data.motion_prefix else ""
         return measure_captions(self.text_tokenizer, self.batches.captions(), prefix.__add__)
 
@@ -111,11 +103,11 @@ class GeneratorLearner:
         return made, self.text_tokenizer.encode(made.prompts)
 
     def check_shapes(self) -> None:
-        """Read a batch of each grid and send its shape through the network of a plan.
+        """Read a batch of each grid and run its shape through the empty network.
 
         Raises:
-            DataError: a shard is damaged.
-            ShapeError: codes and network don't fit together.
+            DataError: A shard is damaged.
+            ShapeError: Codes and network don't fit together.
         """
         for bucket in self.batches.order.buckets:
             made = self.batches.example(bucket)
@@ -125,27 +117,24 @@ class GeneratorLearner:
     def _on_device(
         self, made: TokenBatch, prompt_ids: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
-        to = self.device
-        return made.codes.to(to), prompt_ids.to(to), made.times.to(to), made.grid
+        codes, ids, times = (x.to(self.device) for x in (made.codes, prompt_ids, made.times))
+        return codes, ids, times, made.grid
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
-        """Mean cross-entropy of micro-batch ``index`` in nats, also by time bin.
-
-        On the masked path over the codes that it hasn't revealed.
-        """
+        """Mean cross-entropy of micro-batch ``index`` in nats, and metrics."""
         generator = stream(self.recipe.seed, "corruption", index)
-        loss, figures = self._loss(self.batch(index), generator, objective)
+        loss, metrics = self._loss(self.batch(index), generator, objective)
         waited = weighed(loss.new_tensor(self._prefetcher.seconds_waited))
-        return loss, {**figures, WAITED: waited}
+        return loss, {**metrics, WAITED: waited}
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
-        """Likewise of pass ``index`` over the validation shards; None without them."""
+        """Metrics of pass ``index`` over the validation shards; None without them."""
         if self.validation is None:
             return None
         generator = stream(self.recipe.seed, "validation corruption", index)
         batch = self._on_device(*self._encoded(self.validation.batch(index)))
-        loss, figures = self._loss(batch, generator, objective)
-        return {"loss": weighed(loss), **figures}
+        loss, metrics = self._loss(batch, generator, objective)
+        return {"loss": weighed(loss), **metrics}
 
     def _loss(
         self,
@@ -157,17 +146,17 @@ class GeneratorLearner:
         loss, by_time = objective(prompt_ids, x_1, times, grid, generator)
         clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
         length, lora = prompt_ids.shape[1], self.recipe.lora
-        told = {
+        sizes = {
             TOKENS: prompt_ids.numel() + x_1.numel(),
             CLIPS: len(x_1),
             OPERATIONS: pass_operations(self.model.config, grid, length, clips, lora),
         }
-        sizes = {name: weighed(loss.new_tensor(value)) for name, value in told.items()}
-        return loss, {**sizes, **by_time}
+        metrics = {name: weighed(loss.new_tensor(value)) for name, value in sizes.items()}
+        return loss, {**metrics, **by_time}
 
     @property
     def base(self) -> str | None:
-        """Identity of the weights that an adapter is trained for."""
+        """Identity of the weights that an adapter is for."""
         return None if self.adapter is None else self.adapter.base
 
     @property
@@ -177,31 +166,25 @@ class GeneratorLearner:
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """The layers."""
+        """Layers of the network."""
         return list(self.model.model.layers)
 
     def settings(self) -> BundleSettings:
-        """Defaults of the bundle that this run makes."""
+        """Sampling defaults of the model that this run makes."""
         shape = self.video_tokenizer.strides.pixels(self.batches.grid)
-        sampling = self.recipe.sampling
         return BundleSettings(
+            **dict(self.recipe.sampling),
             max_prompt_length=self.recipe.model.max_prompt_length,
             frames=shape.frames,
             height=shape.height,
             width=shape.width,
-            fps=sampling.fps,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            guidance_interval=sampling.guidance_interval,
-            shift=sampling.shift,
-            temperature=sampling.temperature,
             motion_prefix=self.recipe.data.motion_prefix,
             motion=round(self.batches.motion, 1),
             chain="tokens" if self.batches.has_middles else "pixels",
         )
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the whole model folder, or the adapter's."""
+        """Write the model folder, or that of the adapter."""
         if self.adapter is not None:
             self.adapter.save(folder, weights)
             return
@@ -218,7 +201,7 @@ class GeneratorLearner:
         )
 
     def sample_grid(self) -> Frames | None:
-        """A clip for each sample prompt, seed 0; None without prompts."""
+        """One clip per sample prompt, with seed 0; None without prompts."""
         bundle = Bundle(
             Path(),
             self.model,
@@ -239,25 +222,25 @@ class GeneratorLearner:
 def _batches(
     recipe: GeneratorRecipe, shards: list[str], identity: str, lanes: int = 1
 ) -> TokenBatches:
-    """The batches of token shards, which have to be of the tokenizer of that identity."""
+    """Batches of token shards, which the tokenizer of that identity has to have made."""
     table = read_shards(*shards)
     if table.identity.tokenizer != identity:
         raise DataError(
             f"the shards in {', '.join(shards)} were made by another tokenizer",
-            f"make them anew: ursa tokenize … --model {recipe.tokenizer}",
+            f"make them again: ursa tokenize … --model {recipe.tokenizer}",
         )
     return TokenBatches(recipe, table, lanes)
 
 
 def _for_validation(recipe: GeneratorRecipe) -> GeneratorRecipe:
-    """The recipe with draws of its own and no caption dropped."""
+    """The recipe with another seed and without caption dropout."""
     objective = recipe.objective.model_copy(update={"caption_dropout": 0.0})
     seed = stream_seed(recipe.seed, "validation")
     return recipe.model_copy(update={"objective": objective, "seed": seed})
 
 
 def _tokenizer_folder(tokenizer: str) -> Path:
-    """Folder of the recipe's video tokenizer; its errors also tell how to make one."""
+    """Folder of the recipe's video tokenizer; errors also say how to train one."""
     try:
         return resolve_model(tokenizer)
     except CheckpointError as error:
@@ -266,6 +249,6 @@ def _tokenizer_folder(tokenizer: str) -> Path:
 
 
 def _subjects(shards: Sequence[str]) -> tuple[Subject, ...]:
-    """The subjects that folders of shards list, each once."""
+    """Subjects that folders of shards list, without duplicates."""
     listed = [subject for folder in shards for subject in load_subjects(Path(folder))]
     return tuple(dict.fromkeys(listed))

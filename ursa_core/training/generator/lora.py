@@ -1,6 +1,6 @@
-"""LoRA: training of low-rank changes to the layers of a bundle, whose own weights stay as they are.
+"""LoRA: low-rank changes to the layers of a model, whose own weights are frozen.
 
-peft makes the layers, and its folder layout is what a run writes.
+peft makes the layers, and a run writes its folder layout.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ class LoraTraining:
     """The adapter that a run trains.
 
     Args:
-        recipe: with a rank, and the model that it starts from.
-        start: folder of that model.
-        network: that model's, which gets the adapter's layers, alone to be trained; its products
-            are the same until they are.
+        recipe: Recipe with a rank and an ``init``.
+        start: Folder of the model to adapt.
+        network: Its network, which gets the adapter's layers; only these are trained, and they
+            change nothing at first.
 
     Raises:
         UrsaError: peft isn't installed.
@@ -59,18 +59,11 @@ class LoraTraining:
             for name, parameter in network.named_parameters():
                 if ".lora_A." in name and not parameter.is_meta:
                     bound = parameter.shape[1] ** -0.5
-                    drawn = torch.empty(parameter.shape).uniform_(
-                        -bound, bound, generator=generator
-                    )
-                    parameter.copy_(drawn)
+                    drawn = torch.empty(parameter.shape)
+                    parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
-        """Write the adapter, in float32.
-
-        Args:
-            folder: to write to.
-            weights: of the adapter's layers, by the network's names.
-        """
+        """Write the adapter in float32; ``weights`` have the network's names."""
         read: Callable[[], dict[str, Any]] = self._config.to_dict
         config = {**read(), "inference_mode": True}
         config["target_modules"] = sorted(config["target_modules"])
@@ -84,21 +77,21 @@ class LoraTraining:
 
 
 def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:
-    """Refuse a recipe under which an adapter wouldn't be one of the model that it starts from.
+    """Refuse a recipe whose adapter wouldn't fit the model that it starts from.
 
     Args:
-        recipe: with a rank.
-        start: folder of the model.
-        tokenizer: folder of the video tokenizer.
-        path: of the training.
+        recipe: Recipe with a rank.
+        start: Folder of the model to adapt.
+        tokenizer: Folder of the recipe's video tokenizer.
+        path: Path of the recipe.
 
     Raises:
-        RecipeError: the model is a language model, or has another path, another form of prompts or
-            another video tokenizer.
+        RecipeError: The start is a language model, or has another path, form of prompts or video
+            tokenizer.
     """
     if not (start / "model_index.json").is_file():
         raise RecipeError(
-            f"lora.rank asks for an adapter, and {recipe.init} is a language model, without codes",
+            f"lora.rank asks for an adapter, but {recipe.init} is a language model, without codes",
             "train a model from it first, without lora.rank",
         )
     theirs = read_json(start / "scheduler" / "scheduler_config.json")

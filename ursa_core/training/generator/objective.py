@@ -126,7 +126,7 @@ class DenoisingObjective(nn.Module):
 
 
 def by_time_bin(each: Tensor, times: Tensor, loss_mask: Tensor | None = None) -> Metrics:
-    """Mean losses of the quarters of time, the first one next to noise.
+    """Mean losses of the quarters of time; the first quarter starts at noise.
 
     Args:
         each: float (B, L), loss of each code.

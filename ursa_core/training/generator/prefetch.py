@@ -1,4 +1,4 @@
-"""What the next passes need, made by threads while a pass is computed."""
+"""Prefetch: threads make the next items while one is in use."""
 
 import time
 from collections.abc import Callable
@@ -9,17 +9,17 @@ Made = TypeVar("Made")
 
 
 class Prefetcher(Generic[Made]):
-    """Items by number, the next ones begun when one is taken.
+    """Items by index; taking one starts the next ones.
 
-    Numbers are taken with one distance throughout, that of a rank's micro-batches, which the first
-    two tell. Any other number is made when it is asked for.
+    Indices have a constant distance, the number of ranks, which follows from the first two. An item
+    of any other index is made when it is taken.
 
     Args:
-        make: an item of a number; called by several threads, and depends on the number alone.
-        workers: threads, each of which is two items ahead; 0 makes all when they are asked for.
+        make: Maker of an item from its index alone; called by several threads.
+        workers: Number of threads, each two items ahead; 0 makes items when they are taken.
 
     Attributes:
-        seconds_waited: for the item that was taken last.
+        seconds_waited: Time that the last ``take`` waited.
     """
 
     def __init__(self, make: Callable[[int], Made], workers: int) -> None:
@@ -33,7 +33,7 @@ class Prefetcher(Generic[Made]):
         """Item ``index``.
 
         Raises:
-            Exception: what making it raised.
+            Exception: Whatever ``make`` raised.
         """
         started = time.perf_counter()
         found = self._begun.pop(index, None)

@@ -1,4 +1,4 @@
-"""What a generator's training starts from: new weights, a bundle's, or a language model's."""
+"""Initial weights of a generator: new ones, a model's, or a language model's."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def find_start(init: str) -> Path:
     """Folder of the model that a recipe's ``init`` names.
 
     Raises:
-        CheckpointError: there is no such model, or it is a language model that can't be used.
+        CheckpointError: There is no such model, or it is a language model that can't be used.
     """
     folder = resolve_model(init, layouts=(URSA_MODEL, QWEN3_MODEL))
     if _is_language_model(folder):
@@ -53,22 +53,22 @@ def build_network(
     *,
     empty: bool = False,
 ) -> Transformer:
-    """The network that a recipe describes, with the weights that training starts from.
+    """The network that a recipe describes, with its initial weights.
 
-    From another model come its rotary base and the epsilon of its norms too.
+    Another model also gives its rotary base and the epsilon of its norms.
 
     Args:
-        recipe: of the training.
-        start: folder of a bundle or language model; None draws new weights.
-        text_tokenizer: of the prompts.
-        num_states: codes, and the mask where the path has one.
-        codebook: float (K, C) vectors of the codes.
-        empty: build it on the meta device, where it takes no memory, and read no weights.
+        recipe: Recipe of the run.
+        start: Folder of a model or language model; None draws new weights.
+        text_tokenizer: Tokenizer of the prompts.
+        num_states: Number of codes, plus the mask if the path has one.
+        codebook: float (K, C), vectors of the codes.
+        empty: Whether to build it on the meta device, without memory or weights.
 
     Raises:
-        RecipeError: the text tokenizer has no begin of video, or the model to start from isn't of
-            the recipe's size.
-        CheckpointError: the model to start from is damaged.
+        RecipeError: The text tokenizer has no begin-of-video token, or the model to start from has
+            another size than the recipe.
+        CheckpointError: The model to start from is damaged.
     """
     config = _network_config(recipe, start, text_tokenizer, num_states)
     generator = stream(recipe.seed, "weights")
@@ -88,7 +88,7 @@ def build_network(
 def _network_config(
     recipe: GeneratorRecipe, start: Path | None, text_tokenizer: TextTokenizer, num_states: int
 ) -> TransformerConfig:
-    """The recipe's configuration, which has to be that of the model that training starts from."""
+    """The recipe's configuration, which a model to start from has to share."""
     settings = recipe.model
     given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
     size = replace(PRESETS[settings.preset], **given)
@@ -107,7 +107,7 @@ def _network_config(
 
 
 def _adopt(config: TransformerConfig, theirs: Qwen3Config | TransformerConfig) -> TransformerConfig:
-    """The configuration with what a recipe can't give from the model that training starts from."""
+    """The configuration, with values from the start that a recipe has no keys for."""
     return replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
 
 
@@ -116,7 +116,7 @@ def _is_language_model(folder: Path) -> bool:
 
 
 def _bov_id(text_tokenizer: TextTokenizer, name: str) -> int:
-    """Id of the token before the codes, in the text tokenizer of that name."""
+    """Id of the begin-of-video token in the text tokenizer called ``name``."""
     for word in BOV_WORDS:
         found = text_tokenizer.token_id(word)
         if found is not None:
@@ -128,7 +128,7 @@ def _bov_id(text_tokenizer: TextTokenizer, name: str) -> int:
 
 
 def _require_equal(theirs: dict[str, Any], ours: dict[str, Any], recipe: GeneratorRecipe) -> None:
-    """Refuse a start of another size than the recipe's."""
+    """Refuse a start whose size differs from the recipe's."""
     different = [f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k]]
     if not different:
         return
