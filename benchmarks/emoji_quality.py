@@ -49,7 +49,7 @@ from ursa_core.errors import UrsaError
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.media.quality import psnr
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.worlds import emoji, shapes
@@ -250,9 +250,8 @@ def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
 
     def clips() -> Iterator[Frames]:
         for pair in pairs:
-            options = GenerateOptions(prompt=emoji.caption(*pair), seed=args.seed)
-            (made,) = generate(bundle, options)
-            yield decode(bundle, made.codes)
+            request = Request(emoji.caption(*pair), args.seed)
+            yield decode(bundle, generate(bundle, request))
 
     matcher = matcher_of(sprites)
     matches: list[Match] = []
@@ -296,10 +295,10 @@ def loops(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
         media = {at: GivenMedia("drawn", "", image, None, {}) for at in (0, shown)}
         given = Given(media, "lock", 0.0)
         conditioning = given.conditioning(bundle, bundle.grid(settings.shape))
-        options = GenerateOptions(prompt=emoji.caption(*pair), seed=args.seed)
-        (made,) = generate(bundle, options, conditioning=conditioning)
+        request = Request(emoji.caption(*pair), args.seed)
+        codes = generate(bundle, request, conditioning=conditioning)
         file = args.out / f"loop_{'_'.join(pair).replace(' ', '_')}.mp4"
-        write_media(file, given.shown(decode(bundle, made.codes))[:shown], settings.fps)
+        write_media(file, given.shown(decode(bundle, codes))[:shown], settings.fps)
         frames = read_media(file).frames
         steps = np.abs(np.diff(frames.astype(np.float32), axis=0, append=frames[:1]))
         *inside, seam = steps.mean((1, 2, 3)).tolist()

@@ -28,7 +28,7 @@ from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.sampling.posterior import draw_codes
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
@@ -159,8 +159,13 @@ def sampling(
         wait(device)
         times.append(time.perf_counter())
 
-    options = GenerateOptions("a bear", steps=STEPS + 1, guidance=7.0 if guided else 1.0)
-    next(generate(bundle, replace(options, guidance_interval=(0.0, 1.0)), on_step))
+    options = replace(
+        bundle.settings.defaults,
+        steps=STEPS + 1,
+        guidance=7.0 if guided else 1.0,
+        guidance_interval=(0.0, 1.0),
+    )
+    generate(bundle, Request("a bear", options=options), on_step)
     seconds = statistics.median(b - a for a, b in itertools.pairwise(times))
     tokens = bundle.grid(sizes.sampled).num_codes + sizes.prompt_length + 1
     operations = (2 if guided else 1) * pass_operations(bundle.transformer, tokens)

@@ -45,7 +45,7 @@ from ursa_core.evaluation.suites.shapes import (
 from ursa_core.evaluation.suites.shapes_judge import Verdict
 from ursa_core.media import to_frames, to_video, write_media
 from ursa_core.media.quality import psnr
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream
 from ursa_core.worlds import shapes
 
@@ -66,11 +66,10 @@ def sampled(bundle: Bundle, clips: list[Wanted], seed: int, folder: Path) -> Ite
     start = time.perf_counter()
     for number, each in enumerate(clips, 1):
         file = files[each.name]
-        options = GenerateOptions(prompt=file.prompt, seed=file.seed(seed))
-        (made,) = generate(bundle, options)
+        codes = generate(bundle, Request(file.prompt, file.seed(seed)))
         path = folder / each.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_media(path, decode(bundle, made.codes), bundle.settings.fps, {"prompt": file.prompt})
+        write_media(path, decode(bundle, codes), bundle.settings.fps, {"prompt": file.prompt})
         yield judge_file(path)
         if number % 20 == 0 or number == len(clips):
             seconds = (time.perf_counter() - start) / number

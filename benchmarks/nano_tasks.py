@@ -34,7 +34,7 @@ from ursa_core.evaluation.suites.shapes import Wanted, rendered, wanted
 from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.media.quality import psnr
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.worlds import shapes
 
 CASES = {"image": 100, "extend": 30, "interpolate": 50}
@@ -67,10 +67,8 @@ def conditioned(bundle: Bundle, want: Wanted, places: dict[int, Frames], args: A
     media = {at: GivenMedia("drawn", "", frame, None, {}) for at, frame in places.items()}
     given = Given(media, args.cond, args.cond_noise)
     conditioning = given.conditioning(bundle, bundle.grid(bundle.settings.shape))
-    (made,) = generate(
-        bundle, GenerateOptions(want.prompt, seed=args.seed), conditioning=conditioning
-    )
-    return given.shown(decode(bundle, made.codes))
+    codes = generate(bundle, Request(want.prompt, args.seed), conditioning=conditioning)
+    return given.shown(decode(bundle, codes))
 
 
 def written(frames: Frames, bundle: Bundle, folder: Path, want: Wanted) -> Frames:
@@ -114,7 +112,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         plan = replace(plan, prompts=tuple(turns[i % 2] for i in range(plan.num_rounds)))
         store = RoundStore(str(folder / "case"))
         store.open({"tokenizer": "", "fps": settings.fps}, fresh=True)
-        rounds, made = extend(bundle, clip, plan, GenerateOptions("", seed=args.seed), store)
+        rounds, made = extend(bundle, clip, plan, Request("", args.seed), store)
         store.remove()
         shown = written(made, bundle, folder, want)
         seen = judge(shown[-last:])

@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.devices import pick_device, pick_dtype
-from ursa_core.sampling.generate import GenerateOptions, generate
+from ursa_core.sampling.generate import Request, generate
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 
@@ -93,7 +93,7 @@ def main() -> None:
             F.linear(inputs[m, k], weights[k, n])
 
     def run_loop() -> None:
-        next(generate(bundle, GenerateOptions(PROMPT, seed=0)))
+        generate(bundle, Request(PROMPT))
 
     def seconds(work) -> float:  # type: ignore[no-untyped-def]
         start = time.perf_counter()

@@ -22,11 +22,8 @@ evaluation
 """
 CLI_FLOORS = """
 terminal
-batch_run options prompt_warnings
-batch clip_batch sample_plan
-clips extend_plan
-eval_tasks extend_batch sample_given
-sample_replay
+options
+batch_run
 commands
 main
 __main__
@@ -105,11 +102,20 @@ def test_help_loads_nothing_heavy():
 def test_sampling_never_loads_the_clip_renderer():
     code = (
         "import sys; import ursa_core.sampling.generate, ursa_core.bundle.bundle;"
-        "import ursa_cli.commands.sample;"
+        "import ursa_cli.commands.sample, ursa_core.clips.model;"
         "print('ursa_core.worlds.shapes' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+def test_the_library_loads_its_names_late():
+    code = (
+        "import sys, ursa_core as ursa; assert ursa.__version__ and 'load' in dir(ursa);"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_no_module_hides_one_of_the_standard_library():

@@ -8,7 +8,7 @@ import torch
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.models.transformer import Transformer
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "cyan")
 BACKGROUNDS = ("black", "gray", "navy", "brown")
@@ -22,8 +22,8 @@ def scores(bundle):
     backgrounds = colours = 0
     for seed, (colour, background) in enumerate(PROMPTS):
         prompt = f"a {colour} square stays still on a {background} background"
-        (made,) = generate(bundle, GenerateOptions(prompt, seed=seed, steps=4, frames=5))
-        verdict = judge(decode(bundle, made.codes))
+        options = dataclasses.replace(bundle.settings.defaults, steps=4, frames=5)
+        verdict = judge(decode(bundle, generate(bundle, Request(prompt, seed, options=options))))
         backgrounds += verdict.background == background
         colours += verdict.colour == colour
     return backgrounds / len(PROMPTS), colours / len(PROMPTS)
@@ -52,9 +52,9 @@ def test_shuffled_weights_fall_to_chance(nano):
 
 
 def test_another_prompt_makes_another_clip(nano):
-    options = GenerateOptions("a red square stays still on a navy background", steps=4)
-    (one,) = generate(nano, options)
-    (two,) = generate(nano, dataclasses.replace(options, prompt="a white star grows on gray"))
-    (same,) = generate(nano, options)
-    assert torch.equal(one.codes, same.codes)
-    assert not torch.equal(one.codes, two.codes)
+    options = dataclasses.replace(nano.settings.defaults, steps=4)
+    request = Request("a red square stays still on a navy background", options=options)
+    one, same = (generate(nano, request) for _ in range(2))
+    two = generate(nano, dataclasses.replace(request, prompt="a white star grows on gray"))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""The run of a batch: what is left is made and told of, Ctrl-C and full disks included."""
+"""A batch on the command line: its items are settled, what is left is made and reported."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ursa_cli.options.batches import Batch, handle
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
 from ursa_core import files
-from ursa_core.errors import DataError, unwritable
+from ursa_core.batches import lists, names
+from ursa_core.errors import DataError, UrsaError, UsageError, unwritable
 from ursa_core.parts import Shard
 
 if TYPE_CHECKING:
     from ursa_core.batches.manifest import Header, Writer
-    from ursa_core.batches.resume import Item, Remaining
-    from ursa_core.batches.running import Task
+    from ursa_core.batches.run import BatchItem, BatchTask, Remaining
 
 
 @dataclass(frozen=True)
 class Work:
     """How items are made, and where it is recorded.
 
-    Args:
-        folder: of the record; that of the outputs may be another.
-        outputs: folder of the outputs, as the summary names it.
-        shard: that this process makes.
-        batch_size: items in one pass.
-        force: make changed items again.
+    Attributes:
+        folder: Folder of the record; that of the outputs may be another.
+        outputs: Folder of the outputs, as the summary names it.
+        shard: Part that this process makes.
+        batch_size: Largest number of items in one pass.
+        force: Make changed items again.
     """
 
     folder: Path
@@ -38,10 +39,65 @@ class Work:
     force: bool = False
 
 
+def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) -> None:
+    """Make what is left of a batch.
+
+    Args:
+        task: Makes the items.
+        batch: List of the items.
+        seed: Seed that theirs are derived from; None is that of the batch begun, or drawn.
+        dry_run: Print what would be made, and stop.
+
+    Raises:
+        UrsaError: It can't begin, an item failed, or the disk is full.
+        KeyboardInterrupt: Ctrl-C ended it.
+    """
+    work = Work(batch.folder, batch.folder, batch.shard, batch.batch_size, batch.force)
+    run_work(task, work, lambda chosen: _settled(task, batch, chosen), seed, dry_run)
+
+
+def _settled(task: "BatchTask", batch: Batch, seed: int) -> "list[BatchItem]":
+    """All items of the list, their options settled; those with faults left out if wanted."""
+    from ursa_core.batches.run import BatchItem
+    from ursa_core.media import FORMATS
+    from ursa_core.seeding import stream_seed
+
+    items, faults = [], []
+    taken: dict[str, int] = {}
+    extension = Path(names.made_name(batch.template, 0, "a", 0)).suffix
+    for line in batch.listed.lines:
+        given = dict(line.given)
+        name = given.pop("name", None)
+        key = f"item {line.index}" if name is None else f"name {name}"
+        given.setdefault("seed", stream_seed(seed, key))
+        if name is None:
+            name = names.made_name(batch.template, line.index, task.title(given), given["seed"])
+        elif Path(name).suffix.lower() not in FORMATS:
+            name += extension
+        try:
+            names.check_name(name)
+            options_ = task.settle(given, batch.folder / name)
+            other = taken.setdefault(names.same_file(name), line.number)
+            if other != line.number:
+                raise UsageError(
+                    f"it would be written to {name}, as line {other}",
+                    "use {index} in --name-template, or other names",
+                )
+        except UrsaError as error:
+            faults.append(lists.Fault(line.number, *explained(error)))
+            continue
+        path = batch.folder / name
+        items.append(BatchItem(key, line.index, line.number, path, given["seed"], options_))
+    handle(batch, faults)
+    if not items:
+        raise DataError(f"no line of {batch.listed.source} can be used", "the warnings say why")
+    return items
+
+
 def run_work(
-    task: "Task",
+    task: "BatchTask",
     work: Work,
-    settled: "Callable[[int], list[Item]]",
+    settled: "Callable[[int], list[BatchItem]]",
     seed: int | None,
     dry_run: bool,
 ) -> None:
@@ -49,7 +105,8 @@ def run_work(
     import secrets
 
     from ursa_core import __version__
-    from ursa_core.batches import manifest, resume
+    from ursa_core.batches import manifest
+    from ursa_core.batches.run import remaining
 
     folder = work.folder
     found = manifest.read_header(folder)
@@ -59,7 +116,7 @@ def run_work(
         manifest.check_same(folder, found, header)
     items = settled(header.seed)
     if dry_run:
-        left = resume.remaining(_own(items, work), manifest.read_records(folder), work.force)
+        left = remaining(_own(items, work), manifest.read_records(folder), work.force)
         _tell_plan(task, header, left)
         return
     for each in sorted({folder, *(item.path.parent for item in items)}):
@@ -74,7 +131,7 @@ def run_work(
         output.note(f"seed {header.seed}")
     own = _own(items, work)
     with manifest.Writer(folder, work.shard) as writer:
-        left = resume.remaining(own, manifest.read_records(folder), work.force)
+        left = remaining(own, manifest.read_records(folder), work.force)
         for each in {folder, *(item.path.parent for item in left.todo)}:
             files.sweep(each)
         _make(task, work, left, writer)
@@ -88,11 +145,11 @@ def make_folder(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def _own(items: "list[Item]", work: Work) -> "list[Item]":
+def _own(items: "list[BatchItem]", work: Work) -> "list[BatchItem]":
     return [item for item in items if work.shard.owns(item.index)]
 
 
-def _tell_plan(task: "Task", header: "Header", left: "Remaining") -> None:
+def _tell_plan(task: "BatchTask", header: "Header", left: "Remaining") -> None:
     kept, paths = len(left.kept) + len(left.unrecorded), [str(item.path) for item in left.todo]
     payload = {
         "task": task.name,
@@ -108,9 +165,9 @@ def _tell_plan(task: "Task", header: "Header", left: "Remaining") -> None:
     output.data(payload, lines=lines, paths=paths)
 
 
-def _make(task: "Task", work: Work, left: "Remaining", writer: "Writer") -> None:
-    """Make what is to be made, telling of each item as it ends."""
-    from ursa_core.batches.running import record, run_items
+def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") -> None:
+    """Make what is to be made, reporting each item as it ends."""
+    from ursa_core.batches.run import record, run_items
 
     for item in left.unrecorded:
         task.tidy(item)
@@ -141,7 +198,7 @@ def _make(task: "Task", work: Work, left: "Remaining", writer: "Writer") -> None
                     "seed": item.seed,
                     "seconds": outcome.seconds,
                     "error": outcome.error,
-                    **outcome.figures,
+                    **outcome.metrics,
                 }
                 output.data(payload, paths=[] if outcome.error else [path])
         finally:

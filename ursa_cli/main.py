@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     try:
         result = app(arguments, prog_name="ursa", standalone_mode=False)
     except UrsaError as error:
-        return _failed(error, error.message, error.hint, error.exit_code)
+        return _failed(error, *explained(error), error.exit_code)
     except _USAGE_ERROR as error:
         return _wrong_usage(error)
     except (KeyboardInterrupt, typer.Abort):

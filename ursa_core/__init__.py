@@ -1,3 +1,40 @@
-"""Uniform discrete diffusion with a metric path: the library behind the ``ursa`` command."""
+"""Uniform discrete diffusion with a metric path: the library behind the ``ursa`` command.
+
+``import ursa_core as ursa`` gives the names below, each loaded on first use; see docs/python.md.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ursa_core.bundle.options import SamplingOptions as SamplingOptions
+    from ursa_core.clips.clip import Clip as Clip
+    from ursa_core.clips.model import Model as Model
+    from ursa_core.clips.model import load as load
+    from ursa_core.errors import UrsaError as UrsaError
+    from ursa_core.errors import UrsaWarning as UrsaWarning
+    from ursa_core.media import read_media as read_media
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Clip": "clips.clip",
+    "Model": "clips.model",
+    "SamplingOptions": "bundle.options",
+    "UrsaError": "errors",
+    "UrsaWarning": "errors",
+    "load": "clips.model",
+    "read_media": "media",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, its module loaded now."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted({*globals(), *_HOMES})

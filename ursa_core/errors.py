@@ -26,6 +26,10 @@ class UrsaError(Exception):
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
+class UrsaWarning(UserWarning):
+    """What a user might not expect of a clip; the command line prints it itself."""
+
+
 class UsageError(UrsaError):
     """An option or argument has a value that can't be used."""
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ursa_core.bundle.bundle import load_bundle
 from ursa_core.evaluation.suites import shapes as shapes_suite
 from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.media import read_media, write_media
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 
 Captured = pytest.CaptureFixture[str]
 TRIAL = ["--limit", "2", "--steps", "2", "--device", "cpu", "--dtype", "float32"]
@@ -40,11 +41,11 @@ def test_shapes_are_sampled_as_the_benchmark_does_and_judged(scored: Path) -> No
     file = shapes_suite.plan().files[
         [f.name for f in shapes_suite.plan().files].index(clips[0].name)
     ]
-    options = GenerateOptions(prompt=clips[0].prompt, seed=file.seed(0), steps=2)
     bundle = load_bundle("nano")
-    (made,) = generate(bundle, options)
+    options = replace(bundle.settings.defaults, steps=2)
+    codes = generate(bundle, Request(clips[0].prompt, file.seed(0), options=options))
     again = scored.parent / "again.mp4"
-    write_media(again, decode(bundle, made.codes), bundle.settings.fps)
+    write_media(again, decode(bundle, codes), bundle.settings.fps)
     written = read_media(scored / "samples" / clips[0].name)
     assert np.array_equal(read_media(again).frames, written.frames)
     verdict = judge(written.frames)

@@ -20,7 +20,7 @@ from ursa_core.clips.extension import Extension
 from ursa_core.clips.joins import following
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import read_media, write_media
-from ursa_core.sampling.generate import GenerateOptions, decode
+from ursa_core.sampling.generate import Request, decode
 from ursa_core.seeding import stream
 from ursa_core.worlds.shapes import training_clip
 
@@ -178,7 +178,7 @@ def test_a_chain_of_tokens_is_decoded_in_one_piece(tmp_path, tiny_model):
     plan = Extension(9, 21, 9, 5, PROMPTS, False, "tokens", "together", 4, "lock", 0.0)
     store = RoundStore(str(tmp_path / "out"))
     store.open({"tokenizer": tokenizer_identity(bundle.folder), "fps": 8.0}, fresh=False)
-    rounds, frames = extend_clip(bundle, clip, plan, GenerateOptions(""), store, codes=codes)
+    rounds, frames = extend_clip(bundle, clip, plan, Request(""), store, codes=codes)
     assert [each.prompt for each in rounds] == [PROMPTS[0], PROMPTS[0], PROMPTS[1]]
     chain = codes
     for index in range(3):

@@ -2,13 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
 from ursa_cli.main import main
-from ursa_cli.prompt_warnings import prompt_warnings
 from ursa_cli.terminal import output
 from ursa_core.bundle.bundle import load_bundle, resolve_model
 from ursa_core.bundle.subjects import (
@@ -18,7 +18,8 @@ from ursa_core.bundle.subjects import (
     named_subjects,
     save_subjects,
 )
-from ursa_core.sampling.generate import GenerateOptions, Pass, full_prompt
+from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.sampling.generate import Request, Sampler, full_prompt
 from ursa_core.worlds.emoji import BACKGROUNDS, KINDS, caption
 
 # nano knows these words; figures named by them stand in for emoji that a model was trained on.
@@ -41,12 +42,13 @@ def sample(model: Path, prompt: str, out: Path) -> int:
 
 def test_an_emoji_reads_as_its_name(model: Path) -> None:
     bundle = load_bundle(model)
+    still = replace(bundle.settings.defaults, frames=1)
     options = [
-        GenerateOptions(prompt, negative=negative, frames=1)
+        Request(prompt, options=replace(still, negative=negative))
         for prompt, negative in (("a red circle", "yellow star"), (f"a {CIRCLE.emoji}", STAR.emoji))
     ]
     assert full_prompt(bundle, options[1]) == "a red circle"
-    ids = Pass(bundle, options)
+    ids = Sampler(bundle, options)
     assert (ids.prompt_ids[0] == ids.prompt_ids[1]).all()
     assert (ids.negative_ids[0] == ids.negative_ids[1]).all()
 
@@ -115,7 +117,7 @@ def test_every_caption_of_the_shipped_model_names_its_figure_alone() -> None:
 )
 def test_a_prompt_is_judged_by_its_figures(model: Path, prompt: str, warned: str | None) -> None:
     bundle = load_bundle(model)
-    told = prompt_warnings(bundle, GenerateOptions(prompt))
+    told = prompt_warnings(bundle, Request(prompt))
     assert warned in told[0] if warned else told == [], told
     assert len(told) <= 1
 

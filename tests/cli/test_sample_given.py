@@ -13,7 +13,7 @@ from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.clips.given import condition
 from ursa_core.media import read_media, write_media
-from ursa_core.sampling.generate import GenerateOptions, encode, generate
+from ursa_core.sampling.generate import Request, encode, generate
 from ursa_core.tokens.token_files import load_tokens
 from ursa_core.worlds.shapes import training_clip
 
@@ -132,9 +132,8 @@ def test_an_estimate_shows_the_image_given(tiny_model):
     grid = bundle.grid(bundle.settings.shape)
     given = condition(bundle, grid, {0: frames}, "lock", 0.5)
     seen: list[torch.Tensor] = []
-    options = GenerateOptions(PROMPT, seed=1)
-    (made,) = generate(bundle, options, None, lambda _, x_1: seen.append(x_1), None, given)
-    for x_1 in (*seen, made.codes.view(1, -1)):
+    made = generate(bundle, Request(PROMPT, 1), None, lambda _, x_1: seen.append(x_1), given)
+    for x_1 in (*seen, made.view(1, -1)):
         assert torch.equal(x_1[0, : grid.codes_per_frame], given.codes[0].flatten())
     assert len(seen) == 2
 

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -167,13 +166,12 @@ def test_logs_and_warnings_go_through_the_printer(tmp_path: Path) -> None:
 def test_names_and_metadata_set_no_title(
     tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ursa_cli.sample_replay import _BESIDE
+    from ursa_core.clips.replay import RECORDED
     from ursa_core.media import write_media
-    from ursa_core.sampling.generate import GenerateOptions
     from ursa_core.worlds.shapes import training_clip
 
     frames = training_clip(0, 0, "all", 1, 16, 16)[0]
-    told = dict.fromkeys([field.name for field in fields(GenerateOptions)] + [*_BESIDE], "x")
+    told = dict.fromkeys(RECORDED, "x")
     recorded = tmp_path / "recorded.png"
     write_media(recorded, frames, 8.0, {**told, "ursa": TITLE})
     folder = tmp_path / "media"

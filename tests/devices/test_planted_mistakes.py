@@ -9,9 +9,9 @@ from ursa_core.bundle.bundle import load_bundle
 from ursa_core.path import draws, metric
 from ursa_core.path.fast.distance_table import DistanceTable
 from ursa_core.sampling.conditioning import Conditioning
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 
-OPTIONS = GenerateOptions("a red circle", seed=3)
+OPTIONS = Request("a red circle", seed=3)
 
 
 @pytest.fixture
@@ -27,8 +27,7 @@ def caught():
 
 
 def test_without_a_mistake_nothing_is_caught(bundle):
-    (made,) = generate(bundle, OPTIONS, conditioning=given(bundle))
-    decode(bundle, made.codes)
+    decode(bundle, generate(bundle, OPTIONS, conditioning=given(bundle)))
 
 
 def given(bundle):
@@ -40,7 +39,7 @@ def given(bundle):
 def test_a_table(bundle, caught, monkeypatch):
     monkeypatch.setattr(DistanceTable, "_to", lambda self, device: self)
     with caught:
-        list(generate(bundle, OPTIONS))
+        generate(bundle, OPTIONS)
 
 
 def test_a_mask(bundle, caught, monkeypatch):
@@ -52,7 +51,7 @@ def test_a_mask(bundle, caught, monkeypatch):
 
     monkeypatch.setattr(Conditioning, "_flat", left)
     with caught:
-        list(generate(bundle, OPTIONS, conditioning=given(bundle)))
+        generate(bundle, OPTIONS, conditioning=given(bundle))
 
 
 def test_a_generator(bundle, caught, monkeypatch):
@@ -64,7 +63,7 @@ def test_a_generator(bundle, caught, monkeypatch):
     monkeypatch.setattr(metric, "uniforms", drawn_there)
     monkeypatch.setattr(draws, "uniforms", drawn_there)
     with caught:
-        list(generate(bundle, OPTIONS))
+        generate(bundle, OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["radix", "sizes", "half_range"])
@@ -79,7 +78,7 @@ def test_a_buffer(name, bundle, caught):
 def test_a_weight(bundle, caught):
     bundle.transformer.model.layers[0].to("cpu")
     with caught:
-        list(generate(bundle, OPTIONS))
+        generate(bundle, OPTIONS)
 
 
 def test_an_array_of_the_device(bundle, sim):

@@ -17,7 +17,7 @@ from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
 from ursa_core.grids import PixelShape
 from ursa_core.media import to_video
-from ursa_core.sampling.generate import GenerateOptions, Pass, decode, encode, generate
+from ursa_core.sampling.generate import Request, Sampler, decode, encode, generate
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
@@ -25,7 +25,7 @@ from ursa_core.tokens.writer import ShardWriter
 
 CPU = torch.device("cpu")
 PROMPT = "a red circle moves right on navy background"
-OPTIONS = GenerateOptions(PROMPT, seed=3)
+OPTIONS = Request(PROMPT, seed=3)
 
 
 class Enough(Exception):  # noqa: N818
@@ -35,9 +35,9 @@ class Enough(Exception):  # noqa: N818
 def sampled(model, device, options=OPTIONS, conditioning=None, **words):
     bundle = load_bundle(model, device, **words)
     given = conditioning and conditioning(bundle)
-    (made,) = generate(bundle, options, conditioning=given)
-    assert made.codes.device.type == device.type
-    return made.codes
+    codes = generate(bundle, options, conditioning=given)
+    assert codes.device.type == device.type
+    return codes
 
 
 def clip_of(frames, height=16, width=16, seed=0):
@@ -72,7 +72,7 @@ def after_one_step(model, device, rows):
         raise Enough
 
     with pytest.raises(Enough):
-        Pass(bundle, options).sample([0] * rows, stop)
+        Sampler(bundle, options).sample(stop)
     return found[0].cpu()
 
 
@@ -217,10 +217,10 @@ def test_offloading_changes_nothing(tiny_model, device, agree):
         return [next(part.parameters()).device.type for part in parts]
 
     assert places()[1] == "cpu"
-    (made,) = generate(bundle, OPTIONS)
+    codes = generate(bundle, OPTIONS)
     assert places() == [device.type, "cpu"]
-    agree(made.codes, sampled(tiny_model, CPU))
-    assert decode(bundle, made.codes).shape == (9, 16, 16, 3)
+    agree(codes, sampled(tiny_model, CPU))
+    assert decode(bundle, codes).shape == (9, 16, 16, 3)
     assert places() == ["cpu", device.type]
 
 
@@ -229,7 +229,7 @@ def test_a_clip_does_not_depend_on_its_batch(tiny_model, device, agree):
     alone, among = logits(bundle), logits(bundle, rows=3)
     assert relative(among[1:2], alone) <= 1e-4
     options = [replace(OPTIONS, seed=seed) for seed in (3, 4)]
-    together = Pass(bundle, options).sample([0, 0])
+    together = Sampler(bundle, options).sample()
     agree(together[0], sampled(tiny_model, device).cpu())
     agree(together[1], sampled(tiny_model, device, options[1]).cpu())
 

@@ -258,7 +258,7 @@ def _tiny_model(folder: Path) -> dict[str, bytes]:
     subjects = [Subject("fox", ("animal",), "animals", "🦊")]
     save_bundle(
         folder, network, network.state_dict(), path, tokenizer.codebook, words, folder,
-        BundleSettings(8, 5, 16, 16), subjects,
+        BundleSettings(max_prompt_length=8, frames=5, height=16, width=16), subjects,
     )  # fmt: skip
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}

@@ -1,12 +1,13 @@
 """The rolling diagonal: times of its stages, and what a stage leaves as it was."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.sampling.generate import GenerateOptions, Pass
+from ursa_core.sampling.generate import Request, Sampler
 from ursa_core.sampling.rolling import roll_on, stage_steps, stage_times
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
@@ -32,7 +33,8 @@ def test_every_frame_goes_through_all_times_in_turn(steps, frames):
 
 def test_a_stage_keeps_what_is_given_and_draws_fresh_noise_at_the_end(tiny_model):
     bundle = load_bundle(tiny_model)
-    clip = Pass(bundle, [GenerateOptions("a red circle moves right", seed=2, steps=4)])
+    options = replace(bundle.settings.defaults, steps=4)
+    clip = Sampler(bundle, [Request("a red circle moves right", 2, options=options)])
     shape = (clip.grid.frames, clip.grid.rows, clip.grid.columns)
     codes = torch.randint(bundle.path.num_codes, shape, generator=stream(0, "codes"))
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ursa_cli.batch import run_batch
+from ursa_cli.batch_run import run_batch
 from ursa_cli.options.batches import read_batch
-from ursa_core.batches.resume import Item
+from ursa_core.batches.run import BatchItem as Item
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import whole
 

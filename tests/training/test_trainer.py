@@ -16,7 +16,7 @@ from ursa_core.errors import CheckpointError, DataError, DeviceError, RecipeErro
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import LinearSchedule
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.tokens.shards import read_shards, shard_paths
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training import trainer as trainer_module
@@ -73,12 +73,11 @@ def test_a_run_is_a_model(generator_recipe, tmp_path):
     bundle = load_bundle(tmp_path / "run")
     for name, value in bundle.transformer.state_dict().items():
         assert torch.equal(value, run.ema.average[name].half().float()), name
-    options = GenerateOptions("a red circle grows on a navy background", seed=1, num=2)
-    first, second = generate(bundle, options)
-    assert decode(bundle, first.codes).shape == (9, 32, 32, 3)
-    assert not torch.equal(first.codes, second.codes)
-    (alone,) = generate(bundle, GenerateOptions(options.prompt, seed=1))
-    assert torch.equal(alone.codes, first.codes)
+    prompt = "a red circle grows on a navy background"
+    first, second = (generate(bundle, Request(prompt, 1, index)) for index in range(2))
+    assert decode(bundle, first).shape == (9, 32, 32, 3)
+    assert not torch.equal(first, second)
+    assert torch.equal(generate(bundle, Request(prompt, 1)), first)
     assert list((tmp_path / "run" / "samples").glob("*.png"))
 
 
@@ -301,8 +300,8 @@ def test_the_compared_paths_train_and_sample(kind, generator_recipe, tmp_path):
     train(generator_recipe, tmp_path, "run", f"path.kind={kind}", "train.steps=2")
     bundle = load_bundle(tmp_path / "run")
     assert type(bundle.path).__name__.lower() == f"{kind}path"
-    (made,) = generate(bundle, GenerateOptions("a red circle grows on a navy background"))
-    assert 0 <= made.codes.min() <= made.codes.max() < bundle.path.num_codes
+    codes = generate(bundle, Request("a red circle grows on a navy background"))
+    assert 0 <= codes.min() <= codes.max() < bundle.path.num_codes
 
 
 def test_the_linear_path_trains_and_keeps_its_table(generator_recipe, tmp_path):
@@ -311,8 +310,8 @@ def test_the_linear_path_trains_and_keeps_its_table(generator_recipe, tmp_path):
     assert isinstance(bundle.path, MetricPath)
     assert isinstance(bundle.path.schedule, LinearSchedule)
     assert bundle.path.schedule == LinearSchedule.of(distance_curve(bundle.path.codebook))
-    (made,) = generate(bundle, GenerateOptions("a red circle grows on a navy background"))
-    assert 0 <= made.codes.min() <= made.codes.max() < bundle.path.num_codes
+    codes = generate(bundle, Request("a red circle grows on a navy background"))
+    assert 0 <= codes.min() <= codes.max() < bundle.path.num_codes
 
 
 def test_progress_tells_rates_and_the_time_left(generator_recipe, tmp_path):

@@ -16,11 +16,11 @@ from tiny_runs import train
 
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.media import read_media, write_media
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 
 bundle = load_bundle(model)
-(made,) = generate(bundle, GenerateOptions("a red circle"))
-frames = decode(bundle, made.codes)
+codes = generate(bundle, Request("a red circle"))
+frames = decode(bundle, codes)
 assert frames.shape == (9, 16, 16, 3)
 for name in ("clip.gif", "frames"):
     write_media(Path(folder) / name, frames, 8.0)

@@ -1,23 +1,23 @@
 """`ursa extend`: a video made longer, in rounds that are kept."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import clips
-from ursa_cli.extend_plan import ExtendOptions
+from ursa_cli import batch_run
+from ursa_cli.commands.making import note_kept
 from ursa_cli.options import batches as batch_options
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
 from ursa_cli.terminal import output
+from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_cli.extend_plan import ExtendPlan
+    from ursa_core.clips.extend_plan import ExtendPlan
     from ursa_core.clips.round_store import RoundStore
     from ursa_core.tokenizers.visual import VisualTokenizer
 
@@ -39,7 +39,7 @@ class Schedule(StrEnum):
 @shared.spread
 def extend(
     out: shared.Output,
-    sampling: shared.SamplingOptions,
+    sampling: shared.SamplingCall,
     clip: Annotated[
         str | None,
         typer.Argument(
@@ -139,7 +139,7 @@ def extend(
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
     options.require_name("output", out)
-    wanted = ExtendOptions(
+    wanted = ExtensionOptions(
         clip or "", prompts, seconds, frames, before, overlap, chain and chain.value,
         schedule.value, cond, cond_noise, fit, source_fps,
     )  # fmt: skip
@@ -148,63 +148,63 @@ def extend(
             raise UsageError(
                 "CLIP and --from-file can't both be given", "name clips and prompts in the list"
             )
-        from ursa_cli.extend_batch import make_batch
-
-        of_records = batch_options.columns(ExtendOptions, shared.ClipOptions)
-        columns = {"clip": str, "prompt": str, **of_records}
+        columns = {"clip": str, "prompt": str, **batch_options.columns(ExtensionOptions)}
         batch = batch_options.read_batch(
             from_file, out, columns, name_template, None, shard, skip_bad, sampling.force,
             text="clip",
         )  # fmt: skip
-        make_batch(batch, sampling, wanted, fresh)
+
+        from ursa_core.clips.batch_tasks import ExtendTask
+
+        model = sampling.place(batch_run.local_device(sampling.device))
+        task = ExtendTask(model, sampling.clip, wanted, fresh, output.warn)
+        batch_run.run_batch(task, batch, sampling.seed, sampling.dry_run)
         return
     if clip is None:
         raise UsageError("missing argument 'CLIP'", "see ursa extend --help")
     batch_options.refuse_without_list(name_template, None, shard, skip_bad)
-    options.require_text("clip", clip)
     wanted.check()
 
-    from ursa_cli.extend_plan import plan_extension
-    from ursa_cli.sample_plan import place_model
     from ursa_core.bundle.bundle import load_tokenizer, tokenizer_identity
+    from ursa_core.clips.extend_plan import plan_extension
     from ursa_core.clips.round_store import RoundStore
     from ursa_core.media import check_output
 
     store = RoundStore(out)
     check_output(out, sampling.force or (not fresh and store.is_finished()))
-    model = place_model(sampling)
+    model = sampling.place()
 
     def tokenizer() -> "tuple[VisualTokenizer, str]":
         found, _, identity = load_tokenizer(model.found.folder, model.device)
         return found, identity
 
-    planned = plan_extension(model, sampling, wanted, out, tokenizer)
+    kept = None if fresh else store.plan()
+    clip_options, has_seed = sampling.clip, sampling.seed is not None
+    if not has_seed and kept is not None and isinstance(kept.get("seed"), int):
+        clip_options = {**clip_options, "seed": kept["seed"]}
+    planned = plan_extension(model, clip_options, wanted, out, tokenizer)
     for warning in planned.warnings:
         output.warn(warning)
-    kept = None if fresh else store.plan()
-    if sampling.seed is None and kept is not None and isinstance(kept.get("seed"), int):
-        sampled = replace(planned.plan.wanted, seed=kept["seed"])
-        planned = replace(planned, plan=replace(planned.plan, wanted=sampled))
     if sampling.dry_run:
-        _tell(planned, out)
+        _print_plan(planned, out)
         return
     plan = {**planned.provenance, "tokenizer": tokenizer_identity(model.found.folder)}
     if not fresh:
         store.check(plan)
-    _make(planned, store, plan, out, fresh, sampling.seed is None)
+    _make(planned, store, plan, out, fresh, has_seed)
 
 
-def _tell(planned: "ExtendPlan", out: str) -> None:
+def _print_plan(planned: "ExtendPlan", out: str) -> None:
     """Print what would be made."""
-    extension, fps = planned.extension, planned.plan.settings.fps
+    extension, fps = planned.extension, planned.plan.options.fps
     rounds, each = extension.num_rounds, extension.frames_per_round
-    told = {"output": out, "num_rounds": rounds, "frames_per_round": each}
+    more = {"output": out, "num_rounds": rounds, "frames_per_round": each}
     file, own = planned.given.file, extension.own_frames
     lines = [
         f"{file}: {own} frames at {fps:g} fps, {extension.frames} wanted",
         f"{rounds} round{'s' * (rounds != 1)} of {each} frames, {extension.overlap} given to each",
     ]
-    output.data({**planned.provenance, **told}, lines=lines, paths=[out])
+    output.data({**planned.provenance, **more}, lines=lines, paths=[out])
 
 
 def _make(
@@ -213,15 +213,15 @@ def _make(
     plan: Mapping[str, Any],
     out: str,
     fresh: bool,
-    tell_seed: bool,
+    has_seed: bool,
 ) -> None:
-    """Make the video, and tell of its rounds."""
+    """Make the video, and report its rounds."""
     bundle = planned.plan.model.load()
     for warning in planned.prompt_warnings(bundle):
         output.warn(warning)
     store.open(plan, fresh)
-    if tell_seed:
-        output.note(f"seed {planned.plan.wanted.seed}")
+    if not has_seed:
+        output.note(f"seed {planned.plan.seed}")
     steps = planned.round_steps
     done = 0
     try:
@@ -233,15 +233,15 @@ def _make(
                     advance(steps[done], earlier=True)
                 done += 1
 
-            figures = planned.make(bundle, store, out, lambda *_: advance(), on_round)
+            metrics = planned.make_file(bundle, store, out, lambda *_: advance(), on_round)
     except KeyboardInterrupt:
         output.note(f"{done} of {len(steps)} rounds are in {store.folder}")
         raise
-    _report(figures)
-    output.data({**planned.provenance, "output": out, **figures}, paths=[out])
+    _report(metrics)
+    output.data({**planned.provenance, "output": out, **metrics}, paths=[out])
 
 
-def _report(figures: Mapping[str, Any]) -> None:
+def _report(metrics: Mapping[str, Any]) -> None:
     header = ("ROUND", "COLOUR", "SHARPNESS", "JOIN", "CHANGE")
     rows = [
         (
@@ -251,8 +251,8 @@ def _report(figures: Mapping[str, Any]) -> None:
             round(each["join_change"], 2),
             round(each["median_change"], 2),
         )
-        for each in figures["rounds"]
+        for each in metrics["rounds"]
     ]
     for line in output.table(header, rows):
         output.note(line)
-    clips.tell_kept(figures["kept"])
+    note_kept(metrics["kept"])

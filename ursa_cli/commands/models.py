@@ -262,13 +262,14 @@ def merge_model(
     output.configure(as_json=as_json, quiet=quiet)
     options.require_text("model", model)
     from ursa_core.bundle.adapters import merge_adapters
+    from ursa_core.clips.plan import read_adapters
     from ursa_core.errors import UsageError
 
     if not lora:
         raise UsageError("no adapter is given", "add --lora FOLDER")
     out = _required(out)
     folder = options.model_folder(model)
-    adapters = options.read_adapters(lora, folder)
+    adapters = read_adapters(lora, folder)
     merge_adapters(folder, adapters, out)
     payload = {"output": str(out), "lora": [adapter.provenance for adapter in adapters]}
     output.data(payload, paths=[out])

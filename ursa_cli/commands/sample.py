@@ -7,25 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ursa_cli import batch_run, clips
+from ursa_cli import batch_run
+from ursa_cli.commands.making import run_plan
 from ursa_cli.options import batches as batch_options
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import Batch
 from ursa_cli.options.sampling import GIVEN_PANEL
-from ursa_cli.sample_given import STRENGTH, SampleGiven
 from ursa_cli.terminal import output
+from ursa_core.clips.requests import STRENGTH, SampleInputs, own_fields
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_cli.clips import Clip
+    from ursa_core.clips.plan import Plan
 
 
 @shared.spread
 def sample(
     context: typer.Context,
     out: shared.Output,
-    sampling: shared.SamplingOptions,
+    sampling: shared.SamplingCall,
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -119,62 +120,65 @@ def sample(
     in_range = preview is None or 1 <= preview <= 10_000
     options.require(in_range, "--preview", preview, "1 to 10000 steps")
     _check_together(num, from_file, prompt, replay)
-    given = SampleGiven(image, video, strength, cond, cond_noise, fit, source_fps)
+    inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps)
     if from_file is None:
         batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
     replayed = None
     options.require_text("file to replay", replay)
     if replay is not None:
-        from ursa_cli.sample_replay import read_replay
+        from ursa_core.clips.replay import read_replay
 
         replayed = read_replay(replay)
-        num = replayed.num
-        values = {
+        num, prompt = replayed.num, replayed.prompt if prompt is None else prompt
+        placement = {
             name: value
-            for name, value in replayed.values.items()
+            for name, value in replayed.placement.items()
             if not options.is_given(context, name)
         }
-        prompt = values.pop("prompt", prompt)
-        sampling = replace(sampling, **values)
-        changes = {k: v for k, v in vars(given).items() if options.is_given(context, k)}
+        sampling = replace(sampling, clip={**replayed.options, **sampling.clip}, **placement)
+        changes = {k: v for k, v in vars(inputs).items() if options.is_given(context, k)}
         if {"image", "video"} & changes.keys():
-            changes["fit"] = given.fit
-        given = replayed.given.overridden(changes)
-        replayed.check_given(given)
+            changes["fit"] = inputs.fit
+        inputs = replayed.inputs.overridden(changes)
+        replayed.check_inputs(inputs)
     if from_file is None:
-        given.check()
+        inputs.check()
     sampling.check()
-    prompt = prompt or ""
     options.require_text("prompt", prompt, may_be_empty=True)
 
     # What needs no model is refused before torch is imported, which takes seconds.
-    from ursa_cli import sample_plan
+    from ursa_core.clips import outputs
 
     if from_file is not None:
         if save_tokens is not None and Path(save_tokens).suffix:
             raise UsageError(f"{save_tokens} is no folder for the codes", "give one")
-        columns = {"prompt": str, **batch_options.columns(shared.ClipOptions, SampleGiven)}
+        columns = {"prompt": str, **batch_options.columns(SampleInputs)}
         wanted = batch_options.read_batch(
             from_file, out, columns, name_template, batch_size, shard, skip_bad, sampling.force
         )
-        _make_batch(wanted, sampling, given, save_tokens, preview or 0)
+        _make_batch(wanted, sampling, inputs, save_tokens, preview or 0)
         return
-    written = sample_plan.targets(out, save_tokens, 1 if replayed else num)
+    written = outputs.targets(out, save_tokens, 1 if replayed else num)
     for target in written:
         target.check(sampling.force, bool(preview))
-    there = sample_plan.begun(written, sampling.force)
-    if sampling.seed is None:
-        sampling = replace(sampling, seed=sample_plan.seed_of(there))
-    model = sample_plan.place_model(sampling)
+    there = outputs.begun(written, sampling.force)
+    has_seed = sampling.seed is not None
+    if not has_seed:
+        sampling = sampling.with_options({"seed": outputs.seed_of(there)})
+    model = sampling.place()
     if replayed is not None and not options.is_given(context, "model"):
         replayed.check_model(sampling.model, model.identity)
     if replayed is not None and not options.is_given(context, "lora"):
         replayed.check_adapters(model.adapters)
+
+    from ursa_core.clips.plan import make_plan
+
+    plan = inputs.added_to(make_plan(model, sampling.clip, prompt or "", written[0].media, num))
     first = replayed.index if replayed else 0
-    plan = sample_plan.make_plan(
-        model, sampling, prompt, written, num, first, start_time=given.start_time
-    )
-    clips.run(given.clip(plan), sampling, preview or 0, there)
+    run_plan(
+        plan, written, sampling.dry_run, has_seed=has_seed, first=first, there=there,
+        preview=preview or 0,
+    )  # fmt: skip
 
 
 def _check_together(
@@ -192,45 +196,39 @@ def _check_together(
 
 def _make_batch(
     wanted: Batch,
-    sampling: shared.SamplingOptions,
-    given: SampleGiven,
+    sampling: shared.SamplingCall,
+    inputs: SampleInputs,
     save_tokens: str | None,
     preview: int,
 ) -> None:
     """Make the clips of a list, whose lines override the options."""
-    from ursa_cli import batch, sample_plan
-    from ursa_cli.clip_batch import ClipTask
+    from ursa_core.clips import outputs
+    from ursa_core.clips.batch_tasks import ClipTask
+    from ursa_core.clips.plan import make_plan
     from ursa_core.clips.preview import check_preview
 
     tokens = None if save_tokens is None else Path(save_tokens)
-    placed = replace(sampling, device=batch_run.local_device(sampling.device))
-    model = sample_plan.place_model(placed)
+    model = sampling.place(batch_run.local_device(sampling.device))
 
-    def clip_of(line: Mapping[str, Any], path: Path) -> "Clip":
+    def plan_of(line: Mapping[str, Any], path: Path) -> "Plan":
         if "prompt" not in line:
             raise UsageError("there is no prompt", 'give one; in JSON lines it may be ""')
-        options.require_text("prompt", line["prompt"], may_be_empty=True)
-        of_line = shared.overridden(placed, line)
-        of_line.check()
-        own = given.overridden(shared.own_fields(SampleGiven, line))
+        own = inputs.overridden(own_fields(SampleInputs, line))
         own.check()
-        codes = None if tokens is None else str(tokens / f"{path.name}.safetensors")
-        target = sample_plan.Target(str(path), codes)
         if preview and not path.exists():
             check_preview(path, sampling.force)
-        plan = sample_plan.make_plan(
-            model, of_line, line["prompt"], [target], start_time=own.start_time
-        )
-        clip = own.clip(plan)
-        if codes is not None and not sampling.force and sample_plan.is_there(codes):
-            options_ = {**clip.provenance, "index": 0}
-            sample_plan.check_begun(codes, sample_plan.told_by(codes), options_)
-        return clip
+        clip = sampling.with_options(line).clip
+        plan = own.added_to(make_plan(model, clip, line["prompt"], str(path)))
+        if tokens is not None:
+            codes = str(tokens / f"{path.name}.safetensors")
+            if not sampling.force and outputs.is_there(codes):
+                outputs.check_begun(codes, outputs.made_by(codes), plan.metadata())
+        return plan
 
     if tokens is not None and not sampling.dry_run:
         batch_run.make_folder(tokens)
     task = ClipTask(
-        "sample", model, clip_of, lambda line: line.get("prompt", ""), wanted.batch_size, tokens,
-        preview,
+        "sample", model, plan_of, lambda line: line.get("prompt", ""), wanted.batch_size,
+        output.warn, tokens, preview, output.note,
     )  # fmt: skip
-    batch.run_batch(task, wanted, sampling.seed, sampling.dry_run)
+    batch_run.run_batch(task, wanted, sampling.seed, sampling.dry_run)

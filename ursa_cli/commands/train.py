@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ursa_cli.options import shared as options
-from ursa_cli.prompt_warnings import warn_of_captions
 from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
+    from ursa_core.encoding.caption_fit import CaptionFit
     from ursa_core.training.generator.estimates import DataPlan
     from ursa_core.training.metrics import Progress
     from ursa_core.training.run import TrainingPlan
@@ -92,7 +92,7 @@ def train(
             if now.fault and is_first:
                 output.warn(f"step {now.step} is skipped: {now.fault.rstrip(',')}")
 
-        trainer = train_recipe(settings, run, fresh, start, step, warn_of_captions, output.note)
+        trainer = train_recipe(settings, run, fresh, start, step, _warn_of_captions, output.note)
     if not is_first:
         return
     output.data(
@@ -144,10 +144,17 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
     lines = [f"{name:<12}{value}" for name, value in rows]
     output.data({"run": str(run), **asdict(plan)}, lines=lines, paths=[run])
     if plan.captions is not None:
-        warn_of_captions(plan.captions)
+        _warn_of_captions(plan.captions)
     if there and need > there:
         output.warn(f"{output.size(need)} are more than the {output.size(there)} of {plan.device}")
         output.hint(
             "lower train.batch_size and raise train.accumulate, set train.recompute=true, or share"
             " the weights by torchrun with train.distributed=fsdp"
         )
+
+
+def _warn_of_captions(fit: "CaptionFit") -> None:
+    from ursa_core.clips.prompts import caption_warnings
+
+    for warning in caption_warnings(fit):
+        output.warn(warning)

@@ -12,6 +12,7 @@ import typer
 from ursa_cli.options import shared as options
 from ursa_cli.terminal import output
 from ursa_core.batches import lists, names
+from ursa_core.bundle.options import option_types
 from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Shard, launched_shard, parse_shard
 
@@ -72,14 +73,14 @@ SkipBad = Annotated[
 class Batch:
     """A list of items, and what is wanted of it.
 
-    Args:
-        listed: its lines.
-        folder: of the outputs.
-        template: of their names.
-        batch_size: items in one pass.
-        shard: that this process makes.
-        skip_bad: leave out lines with faults.
-        force: make changed items again.
+    Attributes:
+        listed: Lines of the list.
+        folder: Folder of the outputs.
+        template: Template of their names.
+        batch_size: Largest number of items in one pass.
+        shard: Part that this process makes.
+        skip_bad: Leave out lines with faults.
+        force: Make changed items again.
     """
 
     listed: lists.ItemList
@@ -97,7 +98,7 @@ def refuse_without_list(
     """Refuse what is for batches alone, where there is none.
 
     Raises:
-        UsageError: one of them is given.
+        UsageError: One of them is given.
     """
     given = {
         "--name-template": template is not None,
@@ -111,10 +112,10 @@ def refuse_without_list(
 
 
 def columns(*records: type) -> dict[str, type]:
-    """What a line may give: the fields of records of options, and their types."""
-    kinds = {}
+    """What a line may give, and the types: options of a clip and the fields of records."""
+    kinds = option_types()
     for record in records:
-        for name, hint in get_type_hints(record).items():
+        for name, hint in get_type_hints(record, localns={"Source": str}).items():
             kind = (get_args(hint) or (hint,))[0] if isinstance(hint, UnionType) else hint
             kinds[name] = get_origin(kind) or kind
     return kinds
@@ -134,18 +135,18 @@ def read_batch(
     """The batch that a command line asks for, its list read.
 
     Args:
-        source: of ``--from-file``.
-        out: of ``--output``.
-        columns: that lines may give, besides a name.
-        template: of ``--name-template``.
-        batch_size: of ``--batch-size``.
-        shard: of ``--shard``.
-        skip_bad: of ``--skip-bad``.
-        force: of ``--force``.
-        text: the column that a line of a .txt gives; None if none would be enough.
+        source: Value of ``--from-file``.
+        out: Value of ``--output``.
+        columns: Columns that lines may give, besides a name.
+        template: Value of ``--name-template``.
+        batch_size: Value of ``--batch-size``.
+        shard: Value of ``--shard``.
+        skip_bad: Value of ``--skip-bad``.
+        force: Value of ``--force``.
+        text: Column that a line of a .txt gives; None if one text isn't enough.
 
     Raises:
-        UrsaError: options that can't be, or a list with faults that aren't to be left out.
+        UrsaError: Options can't be used, or lines have faults that aren't to be left out.
     """
     from ursa_core.media import check_format
 
@@ -172,7 +173,7 @@ def read_batch(
 
 
 def handle(batch: Batch, faults: list[lists.Fault]) -> None:
-    """Tell of faults, and go on only if they are to be left out."""
+    """Print faults, and go on only if they are to be left out."""
     if batch.skip_bad or len(faults) > 1:
         verb = "left out" if batch.skip_bad else "at fault"
         for fault in faults[:_NUM_FAULTS_SHOWN]:

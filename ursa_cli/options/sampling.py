@@ -1,28 +1,20 @@
-"""Options of every command that samples: their help, their check, and the records that hold them.
-
-`ClipOptions` is what one clip is made by, whether options, a line of a batch or a file that is
-replayed gave it; `SamplingOptions` adds what holds for a whole call.
-"""
+"""Options of every command that samples: those of a clip, and what holds for a whole call."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, Self, get_type_hints
 
 import typer
 
 from ursa_cli.options import shared as options
-from ursa_core.errors import UsageError
-
-if TYPE_CHECKING:
-    from ursa_core.sampling.conditioning import Cond
+from ursa_core.bundle.options import checked, option_types
 
 CLIP_PANEL = "Clip"
 SAMPLING_PANEL = "Sampling"
 GIVEN_PANEL = "Given frames"
 MODELS = "the model's"
-MAX_SEED = 2**63
 
 Output = Annotated[
     str,
@@ -60,195 +52,62 @@ SourceFps = Annotated[
     float | None,
     typer.Option(
         metavar="R",
-        help="Frames a second that the given video has, whatever it says; a folder of PNG frames "
-        "that says nothing is taken as 25 a second.",
+        help="Frames per second of the given video, whatever it states; a folder of PNG frames "
+        "that states nothing is taken as 25 per second.",
         show_default=False,
         rich_help_panel=GIVEN_PANEL,
     ),
 ]
-
-
-def check_source_fps(rate: float | None) -> None:
-    """Refuse a rate that no film has; UsageError."""
-    in_range = rate is None or 0.001 <= rate <= 10_000
-    options.require(in_range, "--source-fps", rate, "0.001 to 10000")
-
-
 Fit = Annotated[
     bool,
     typer.Option(
         "--fit",
-        help="Scale and crop given frames to the clip's size; else another size is refused.",
+        help="Scale and crop given frames to the clip's size; without it another size is refused.",
         rich_help_panel=GIVEN_PANEL,
     ),
 ]
+# Metavariable, help and panel of a clip's options, which `SamplingOptions` of the core defines.
+_HELP: dict[str, tuple[str, str, str | None]] = {
+    "seed": ("N", "Same seed, same video; 0 to 2^63 - 1.", None),
+    "negative": ("TEXT", "What guidance leads away from.", None),
+    "frames": (
+        "N",
+        "Frames, 1 + a multiple of the model's temporal stride, at most 1000000; 1 is an image.",
+        CLIP_PANEL,
+    ),
+    "size": (
+        "HxW", "Height and width in pixels, multiples of the model's spatial stride.", CLIP_PANEL
+    ),
+    "fps": ("R", "Frames per second of the file, 0.1 to 1000; a gif has at most 50.", CLIP_PANEL),
+    "motion": ("X", "Amount of motion, 0 to 1000, for models trained with it.", CLIP_PANEL),
+    "crf": ("N", "Quality of an mp4, 0 (lossless) to 51.", CLIP_PANEL),
+    "steps": ("N", "Steps from noise to video, 1 to 10000.", SAMPLING_PANEL),
+    "guidance": ("S", "How strictly the prompt is followed, 0 to 100; 1 is off.", SAMPLING_PANEL),
+    "guidance_interval": (
+        "LO:HI", "Times, 0 (noise) to 1 (video), between which guidance acts.", SAMPLING_PANEL
+    ),
+    "solver": ("S", "integrated, or euler as the paper's code has it.", SAMPLING_PANEL),
+    "shift": (
+        "L", "Time shift, 0.001 to 1000; more than 1 spends more steps near noise.", SAMPLING_PANEL
+    ),
+    "temperature": (
+        "T", "Randomness of the draws, 0.001 to 1000; below 1 favours likelier codes.",
+        SAMPLING_PANEL,
+    ),
+    "top_p": ("P", "Share of probability drawn from, 0.000001 to 1 (all).", SAMPLING_PANEL),
+}  # fmt: skip
+_DEFAULTS = {"seed": "random", "crf": "18", "top_p": "1.0"}
 
 
 @dataclass(frozen=True)
-class ClipOptions:
-    """What a clip is made by, besides its prompt; None is the model's own."""
+class SamplingCall:
+    """What every sampling command can be given.
 
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Same seed, same video; 0 to 2^63 - 1.", show_default="random"
-        ),
-    ] = None
-    negative: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="What guidance leads away from.", show_default=MODELS),
-    ] = None
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Frames, 1 + a multiple of the model's temporal stride, at most 1000000; "
-            "1 is an image.",
-            show_default=MODELS,
-            rich_help_panel=CLIP_PANEL,
-        ),
-    ] = None
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Height and width in pixels, multiples of the model's spatial stride.",
-            show_default=MODELS,
-            rich_help_panel=CLIP_PANEL,
-        ),
-    ] = None
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            metavar="R",
-            help="Frames a second of the file, 0.1 to 1000; a gif has at most 50.",
-            show_default=MODELS,
-            rich_help_panel=CLIP_PANEL,
-        ),
-    ] = None
-    motion: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Amount of motion, 0 to 1000, for models trained with it.",
-            show_default=MODELS,
-            rich_help_panel=CLIP_PANEL,
-        ),
-    ] = None
-    crf: Annotated[
-        int,
-        typer.Option(
-            metavar="N", help="Quality of an mp4, 0 (lossless) to 51.", rich_help_panel=CLIP_PANEL
-        ),
-    ] = 18
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Steps from noise to video, 1 to 10000.",
-            show_default=MODELS,
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = None
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S",
-            help="How strictly the prompt is followed, 0 to 100; 1 is off.",
-            show_default=MODELS,
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = None
-    guidance_interval: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LO:HI",
-            help="Times, 0 (noise) to 1 (video), between which guidance acts.",
-            show_default=MODELS,
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = None
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S",
-            help="integrated, or euler as the paper's code has it.",
-            show_default=MODELS,
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = None
-    shift: Annotated[
-        float | None,
-        typer.Option(
-            metavar="L",
-            help="Time shift, 0.001 to 1000; more than 1 spends more steps near noise.",
-            show_default=MODELS,
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = None
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            metavar="T",
-            help="Randomness of the draws, 0.001 to 1000; below 1 favours likelier codes.",
-            show_default=MODELS,
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = None
-    top_p: Annotated[
-        float,
-        typer.Option(
-            metavar="P",
-            help="Share of probability drawn from, 0.000001 to 1 (all).",
-            rich_help_panel=SAMPLING_PANEL,
-        ),
-    ] = 1.0
+    Attributes:
+        clip: Options of the clip that are given, by name.
+    """
 
-    def check(self) -> None:
-        """Refuse values that nothing could be made of, before anything is loaded.
-
-        Raises:
-            UsageError: a value out of range or of another form, or a text that isn't UTF-8.
-        """
-        require = options.require
-        ranges = {  # lowest and highest value, in words
-            "fps": (0.1, 1000, "0.1 to 1000"),
-            "frames": (1, 1_000_000, "1 to 1000000"),
-            "steps": (1, 10_000, "1 to 10000"),
-            "guidance": (0, 100, "0 to 100; 1 is off"),
-            "shift": (0.001, 1000, "0.001 to 1000; 1 is none"),
-            "motion": (0, 1000, "0 to 1000, as 9"),
-            "temperature": (0.001, 1000, "0.001 to 1000; 1 is the model's own spread"),
-            "top_p": (1e-6, 1, "0.000001 to 1 (all)"),
-            "crf": (0, 51, "0 (lossless) to 51 (worst)"),
-            "seed": (0, MAX_SEED - 1, "0 to 2^63 - 1"),
-        }
-        for name, (low, high, words) in ranges.items():
-            value = getattr(self, name)
-            option = f"--{name.replace('_', '-')}"
-            require(value is None or low <= value <= high, option, value, words)
-        options.require_text("negative prompt", self.negative, may_be_empty=True)
-        self.settings()
-
-    def settings(self) -> dict[str, Any]:
-        """The model's settings that are given, by name.
-
-        Raises:
-            UsageError: size or interval have another form.
-        """
-        names = ("negative", "frames", "fps", "steps", "guidance", "shift", "temperature")
-        given = {name: getattr(self, name) for name in names}
-        if self.size is not None:
-            given["height"], given["width"] = options.parse_size(self.size)
-        if self.guidance_interval is not None:
-            given["guidance_interval"] = options.parse_interval(self.guidance_interval)
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class SamplingOptions(ClipOptions):
-    """What every sampling command can be told."""
-
+    clip: Mapping[str, Any] = field(default_factory=dict)
     model: options.Model = options.DEFAULT_MODEL
     lora: options.Lora = None
     device: options.Device = "auto"
@@ -267,56 +126,74 @@ class SamplingOptions(ClipOptions):
     quiet: options.Quiet = False
     force: options.Force = False
 
+    @property
+    def seed(self) -> int | None:
+        """The seed that is given, if any."""
+        return self.clip.get("seed")
 
-def own_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values of a batch's line that are fields of a record of options."""
-    names = {field.name for field in fields(record)}
-    return {name: value for name, value in values.items() if name in names}
+    def with_options(self, given: Mapping[str, Any]) -> Self:
+        """With other options of the clip; names of none are left out."""
+        own = {name: value for name, value in given.items() if name in _HELP}
+        return replace(self, clip={**self.clip, **own})
 
+    def check(self) -> None:
+        """Refuse values that nothing could be made of, before anything is loaded; UsageError."""
+        checked(self.clip)
 
-def overridden(sampling: SamplingOptions, values: Mapping[str, Any]) -> SamplingOptions:
-    """The options with what a batch's line gives of a clip's."""
-    return replace(sampling, **own_fields(ClipOptions, values))
+    def place(self, device: str | None = None) -> Any:
+        """The model in its place, downloaded with progress where needed."""
+        from ursa_core.clips.plan import place_model
 
-
-def condition(cond: str | None, cond_noise: float | None) -> tuple["Cond", float]:
-    """How given frames are taken, and the noise that they enter with.
-
-    Raises:
-        UsageError: neither soft nor lock, or noise out of range.
-    """
-    if cond not in (None, "soft", "lock"):
-        raise UsageError(f"--cond can't be {cond}", "give soft or lock")
-    in_range = cond_noise is None or 0 <= cond_noise < 1
-    options.require(in_range, "--cond-noise", cond_noise, "0 to below 1")
-    return ("soft" if cond == "soft" else "lock"), cond_noise or 0.0
+        return place_model(
+            self.model,
+            device or self.device,
+            self.dtype,
+            offload=self.offload,
+            compiled=self.compiled,
+            lora=self.lora or (),
+            progress=options.download_progress,
+        )
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with each field of its parameter ``sampling`` as an option of its own.
+    """The command with the options of a clip and of its parameter ``sampling`` as its own.
 
-    Where the command has a parameter of a field's name itself, the field keeps its default.
+    Where the command has a parameter of an option's name itself, the option isn't given.
     """
     own = inspect.signature(command)
-    hints = get_type_hints(SamplingOptions, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
-    of_record = [
-        inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
-        for field in fields(SamplingOptions)
-        if field.name not in own.parameters
+    of_clip = [
+        inspect.Parameter(name, keyword, default=None, annotation=_annotation(name, kind))
+        for name, kind in option_types().items()
+        if name not in own.parameters
+    ]
+    hints = get_type_hints(SamplingCall, include_extras=True)
+    of_call = [
+        inspect.Parameter(each.name, keyword, default=each.default, annotation=hints[each.name])
+        for each in fields(SamplingCall)
+        if each.name != "clip" and each.name not in own.parameters
     ]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        record = SamplingOptions(**{each.name: given.pop(each.name) for each in of_record})
-        command(**given, sampling=record)
+        clip = {each.name: given.pop(each.name) for each in of_clip}
+        call = {each.name: given.pop(each.name) for each in of_call}
+        own_clip = {name: value for name, value in clip.items() if value is not None}
+        command(**given, sampling=SamplingCall(own_clip, **call))
 
     parameters = [
         each
         for parameter in own.parameters.values()
-        for each in (of_record if parameter.name == "sampling" else [parameter])
+        for each in ([*of_clip, *of_call] if parameter.name == "sampling" else [parameter])
     ]
     every = [parameter.replace(kind=keyword) for parameter in parameters]
     vars(run)["__signature__"] = own.replace(parameters=every)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
     return run
+
+
+def _annotation(name: str, kind: type) -> Any:
+    metavar, text, panel = _HELP[name]
+    shown = _DEFAULTS.get(name, MODELS)
+    option = typer.Option(metavar=metavar, help=text, show_default=shown, rich_help_panel=panel)
+    return Annotated[kind | None, option]

@@ -1,14 +1,38 @@
 """Any failure in two lines for the user."""
 
+import re
 import sys
+from dataclasses import fields
 
+from ursa_core.bundle.options import option_types
+from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
 from ursa_core.errors import UrsaError, unusable
+
+_OPTION = re.compile(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]+))?`")
+_RECORDS = (SampleInputs, InterpolationOptions, ExtensionOptions)
+_OPTIONS = {
+    *option_types(), *(field.name for record in _RECORDS for field in fields(record)),
+    "model", "lora", "device", "dtype", "offload", "force",
+}  # fmt: skip
+
+
+def in_options(text: str) -> str:
+    """A text of the core, which names options as Python does (`fit=True`), with ``--fit``."""
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        if name not in _OPTIONS:
+            return found[0]
+        flag = f"--{name.replace('_', '-')}"
+        return flag if value in (None, "True") else f"{flag} {value}"
+
+    return _OPTION.sub(option, text)
 
 
 def explained(error: Exception) -> tuple[str, str]:
     """Message and hint for an error of any kind."""
     if isinstance(error, UrsaError):
-        return error.message, error.hint
+        return in_options(error.message), in_options(error.hint)
     refused = unusable(error) if isinstance(error, OSError) else None
     if refused is not None:
         return refused

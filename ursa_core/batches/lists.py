@@ -1,4 +1,4 @@
-"""Lists of items: a text a line, JSON lines, or CSV; every fault is named by its line."""
+"""Lists of items: a text per line, JSON lines, or CSV; every fault is named by its line."""
 
 import csv
 import difflib
@@ -25,9 +25,9 @@ class Line:
     """One item of a list.
 
     Attributes:
-        number: of its line in the file, from 1.
-        index: among the items, from 0; lines with a fault count, empty ones don't.
-        given: value of each column that the line gives.
+        number: Number of its line in the file, from 1.
+        index: Number among the items, from 0; lines with a fault count, empty ones don't.
+        given: Value of each column that the line gives.
     """
 
     number: int
@@ -58,20 +58,20 @@ def read_list(
 ) -> ItemList:
     """The items of a list.
 
-    A line of a ``.txt`` is one column's text. A ``.jsonl`` has an object a line and a ``.csv``
+    A line of a ``.txt`` is one column's text. A ``.jsonl`` has an object per line and a ``.csv``
     begins with the names of its columns; both may give any of the columns, and null or an empty
     field gives nothing. Standard input and pipes without such a suffix are as a ``.txt``, or JSON
     lines if they begin with ``{``.
 
     Args:
-        source: the file, or ``-`` for standard input.
-        columns: that lines may give, the most important first.
-        stdin: reads standard input to its end.
-        text: the column that a line of a ``.txt`` gives; None where one text isn't enough.
+        source: File, or ``-`` for standard input.
+        columns: Columns that lines may give, the most important first.
+        stdin: Reads standard input to its end.
+        text: Column that a line of a ``.txt`` gives; None where one text isn't enough.
 
     Raises:
-        UsageError: the file is of another kind.
-        DataError: the file can't be read, is no UTF-8 text, is empty, or has unknown CSV columns.
+        UsageError: The file is of another kind.
+        DataError: The file can't be read, is no UTF-8 text, is empty, or has unknown CSV columns.
     """
     name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
     is_stream = source == STDIN or (suffix not in SUFFIXES and is_pipe(Path(source)))
@@ -120,7 +120,7 @@ def read_list(
 
 
 def refuse(source: str, faults: Sequence[Fault]) -> DataError:
-    """The error for a list with faults, told by the first of them."""
+    """The error for a list with faults, which states the first of them."""
     first = min(faults, key=lambda fault: fault.number)
     others = len(faults) - 1
     told = "1 more line has a fault" if others == 1 else f"{others} more lines have faults"
@@ -205,7 +205,7 @@ def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """What a row gives, in the types of the columns.
 
     Raises:
-        UsageError: an unknown column, or a value of another type.
+        UsageError: An unknown column, or a value of another type.
     """
     for column in row:
         if column not in columns:

@@ -25,11 +25,11 @@ class Header:
     """What a batch is.
 
     Attributes:
-        task: the command.
-        model: its name.
-        model_identity: digits that change with the model's files.
-        seed: that the seeds of items without one are derived from.
-        ursa: the version that began it.
+        task: Name of the command.
+        model: Name of the model.
+        model_identity: Digits that change with the model's files.
+        seed: Seed that those of items without one are derived from.
+        ursa: Version that began it.
     """
 
     task: str
@@ -44,15 +44,15 @@ class Record:
     """What became of an item.
 
     Attributes:
-        item: its key, the same in every run.
-        name: of its output in the folder.
-        status: the latest record of an item holds.
-        seed: of its random draws.
-        options: all that it was made by.
-        time: of the record, in seconds since 1970.
-        seconds: that it took; items of one pass of the network begin together.
-        error: why it failed.
-        replaces: the output was there before it was begun, so its being there proves nothing.
+        item: Key of the item, the same in every run.
+        name: Name of its output in the folder.
+        status: State; the latest record of an item holds.
+        seed: Seed of its random draws.
+        options: All that it was made by.
+        time: Time of the record, in seconds since 1970.
+        seconds: Time that it took; items of one pass of the network begin together.
+        error: Reason why it failed.
+        replaces: The output was there before it was begun, so that it proves nothing.
     """
 
     item: str
@@ -160,12 +160,12 @@ class Writer(PartFile):
     """Appends records; only one process at a time has that of a shard.
 
     Args:
-        folder: of the batch, begun.
-        shard: whose items are recorded.
+        folder: Folder of the batch, begun.
+        shard: Part whose items are recorded.
 
     Raises:
-        UsageError: another process is at work on them.
-        DataError: the file can't be written.
+        UsageError: Another process is at work on them.
+        DataError: The file can't be written.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:

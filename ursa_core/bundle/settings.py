@@ -1,68 +1,46 @@
 """Defaults of a model's sampling, which ``ursa.json`` adds to the published layout."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from ursa_core.bundle.folder import read_json, write_json
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.configs import IMAGE_CLASS, Switch, Text, number, read_config, whole
-from ursa_core.grids import PixelShape
 
-Pixels = Annotated[int, whole(1, 1 << 16)]
 # A recipe writes these into the bundle that it makes, so its keys have the same ranges.
 NumSteps = Annotated[int, whole(1, 10_000)]
 Scale = Annotated[float, number(0, 100)]
 Positive = Annotated[float, number(0.001, 1000)]
-_Time = Annotated[float, number(0, 1)]
-Interval = Annotated[tuple[_Time, _Time], Field(description="two numbers from 0 to 1")]
 
 
 @dataclass(frozen=True)
-class BundleSettings:
-    """What the published layout has no field for; the defaults are the paper's for video.
+class BundleSettings(SamplingOptions):
+    """A model's sampling defaults, and what else the published layout has no field for.
 
-    Args:
-        max_prompt_length: ids that every prompt is padded to.
-        frames: of a clip made by default.
-        height: of its frames, in pixels.
-        width: of its frames, in pixels.
-        fps: frames a second of the file written.
-        steps: network calls along the path.
-        guidance: scale of classifier-free guidance; 1 is off.
-        guidance_interval: times between which guidance acts.
-        shift: time shift of the steps.
-        temperature: of the draws of x_1.
-        motion_prefix: prompts are prefixed ``motion=9.0, ``.
-        motion: score of that prefix unless another is asked for.
-        negative: prompt of the unconditional half.
-        chain: how ``ursa extend`` chains its rounds, ``tokens`` or ``pixels``.
-        licence: of the weights.
+    The defaults here are the paper's for video.
+
+    Attributes:
+        max_prompt_length: Number of ids that every prompt is padded to.
+        motion_prefix: Whether prompts are prefixed ``motion=9.0, ``.
+        chain: How ``extend`` chains its rounds by default, ``tokens`` or ``pixels``.
+        licence: Licence of the weights.
     """
 
-    max_prompt_length: Annotated[int, whole(1, 1 << 16)] = 320
-    frames: Annotated[int, whole(1, 1_000_000)] = 49
-    height: Pixels = 320
-    width: Pixels = 512
     fps: Positive = 12.0
-    steps: NumSteps = 50
-    guidance: Scale = 7.0
-    guidance_interval: Interval = (0.0, 0.9)
-    shift: Positive = 3.0
-    temperature: Positive = 1.0
+    max_prompt_length: Annotated[int, whole(1, 1 << 16)] = 320
     motion_prefix: Switch = True
-    motion: Annotated[float, number(0, 1000)] = 9.0
-    negative: Text = ""
     chain: Annotated[str, Field(pattern="^(tokens|pixels)$", description="tokens or pixels")] = (
         "pixels"
     )
     licence: Text = "Apache-2.0"
 
     @property
-    def shape(self) -> PixelShape:
-        """Pixel shape made by default."""
-        return PixelShape(self.frames, self.height, self.width)
+    def defaults(self) -> SamplingOptions:
+        """The model's own sampling options."""
+        return SamplingOptions(**{f.name: getattr(self, f.name) for f in fields(SamplingOptions)})
 
 
 _Above0 = Field(gt=0, le=1e9, description="a number above 0, or null")
@@ -122,5 +100,6 @@ def load_settings(folder: Path) -> BundleSettings:
 
 
 def save_settings(folder: Path, settings: BundleSettings) -> None:
-    """Write ``ursa.json``."""
-    write_json(folder / "ursa.json", asdict(settings))
+    """Write ``ursa.json``; quality of the file, solver and ``top_p`` aren't a model's own."""
+    kept = {k: v for k, v in asdict(settings).items() if k not in ("crf", "solver", "top_p")}
+    write_json(folder / "ursa.json", kept)

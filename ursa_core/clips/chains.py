@@ -3,7 +3,7 @@
 Chained in tokens, a round is given the last latent frames, and all is decoded once, in one piece.
 For a window's first latent frame that is unusual: as a clip's first it would stand for one frame,
 not for a stride of them, which a model learns from windows cut from the middle of longer clips.
-Chained in pixels, the last frames are encoded anew, as the beginning of a clip.
+Chained in pixels, the last frames are encoded again, as the beginning of a clip.
 """
 
 from collections.abc import Callable
@@ -21,42 +21,44 @@ from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import Frames
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.denoise import OnStep
-from ursa_core.sampling.generate import (
-    GenerateOptions,
-    Pass,
-    decode,
-    encode,
-    generate,
-    pixel_shape,
-)
+from ursa_core.sampling.generate import Request, Sampler, decode, encode, generate
 from ursa_core.sampling.rolling import roll_on
 from ursa_core.seeding import stream, stream_seed
 
 
 class Rounds:
-    """Makes the rounds' codes, or takes them from the store."""
+    """Makes the codes of rounds, or takes them from the store.
+
+    Args:
+        bundle: Model.
+        extension: How the clip is made longer.
+        request: How rounds are sampled; prompt and frames are those of the extension.
+        store: Where rounds are kept; None keeps none.
+        on_step: Called after each step of a round that is made.
+        on_round: Called after each round, with whether it was there already.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
         extension: Extension,
-        options: GenerateOptions,
-        store: RoundStore,
+        request: Request,
+        store: RoundStore | None,
         on_step: OnStep | None,
         on_round: Callable[[bool], None] | None,
     ) -> None:
         self.bundle, self.extension = bundle, extension
-        self.options = replace(options, frames=extension.window, num=1)
-        self.grid = bundle.grid(pixel_shape(bundle, self.options))
+        options = replace(request.options_for(bundle), frames=extension.window)
+        self._request = replace(request, options=options)
+        self.grid = bundle.grid(options.shape)
         self.resumed: list[bool] = []
         self._store, self._on_step, self._on_round = store, on_step, on_round
 
     def next(self, given: Callable[[], Conditioning]) -> Tensor:
         """Codes (F, H, W) of the next round's window, sampled from what it is given."""
 
-        def sample(options: GenerateOptions) -> Tensor:
-            (made,) = generate(self.bundle, options, self._on_step, conditioning=given())
-            return made.codes
+        def sample(request: Request) -> Tensor:
+            return generate(self.bundle, request, self._on_step, conditioning=given())
 
         return self._kept_or(sample)
 
@@ -64,14 +66,14 @@ class Rounds:
         """Codes (F, H, W) of the next round's window: its first new frame done, the rest noisy.
 
         Args:
-            window: the codes that the round sets out from; the frames given come first.
+            window: Gives the codes that the round sets out from; the frames given come first.
         """
         first, extension = len(self.resumed) == 0, self.extension
 
-        def roll(options: GenerateOptions) -> Tensor:
-            noise = stream(options.seed, "given")
+        def roll(request: Request) -> Tensor:
+            noise = stream(request.seed, "given")
             return roll_on(
-                Pass(self.bundle, [options]),
+                Sampler(self.bundle, [request]),
                 window(),
                 extension.num_given,
                 extension.cond_noise,
@@ -82,18 +84,16 @@ class Rounds:
 
         return self._kept_or(roll)
 
-    def _kept_or(self, make: Callable[[GenerateOptions], Tensor]) -> Tensor:
+    def _kept_or(self, make: Callable[[Request], Tensor]) -> Tensor:
         index = len(self.resumed)
-        codes = self._store.load(index)
+        codes = None if self._store is None else self._store.load(index)
         self.resumed.append(codes is not None)
         if codes is None:
-            options = replace(
-                self.options,
-                prompt=self.extension.prompt_of(index),
-                seed=stream_seed(self.options.seed, "round", index),
-            )
-            codes = make(options)
-            self._store.save(index, codes)
+            seed = stream_seed(self._request.seed, "round", index)
+            prompt = self.extension.prompt_of(index)
+            codes = make(replace(self._request, prompt=prompt, seed=seed))
+            if self._store is not None:
+                self._store.save(index, codes)
         if self._on_round:
             self._on_round(self.resumed[-1])
         return codes
@@ -129,7 +129,7 @@ def in_tokens(rounds: Rounds, clip: Frames, codes: Tensor | None) -> Frames:
 
 
 def in_pixels(rounds: Rounds, clip: Frames) -> Frames:
-    """The new frames, each round encoded anew; in the order in which they are made."""
+    """The new frames, each round encoded again; in the order in which they are made."""
     extension, bundle, grid = rounds.extension, rounds.bundle, rounds.grid
     overlap = extension.overlap
     turn = slice(None, None, -1 if extension.before else 1)

@@ -13,7 +13,7 @@ from ursa_core.clips.extension import Extension
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import Frames
 from ursa_core.sampling.denoise import OnStep
-from ursa_core.sampling.generate import GenerateOptions
+from ursa_core.sampling.generate import Request
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Round:
     """What a round made.
 
     Attributes:
-        index: from 0.
-        prompt: what it was asked to show.
-        colour_drift: distance of its mean colour to that of the user's clip, in RGB levels, 0 to
+        index: Number of the round, from 0.
+        prompt: Text that it was asked to show.
+        colour_drift: Distance of its mean colour to that of the user's clip, in RGB levels, 0 to
             442.
-        sharpness: mean difference of neighbouring pixels, as a share of the user's clip's.
-        join_change: mean change of a pixel across the join, in levels, 0 to 255.
-        median_change: the median of that between its own frames.
-        resumed: it was there from an earlier run.
+        sharpness: Mean difference of neighbouring pixels, as a share of the user's clip's.
+        join_change: Mean change of a pixel across the join, in levels, 0 to 255.
+        median_change: Median of that change between its own frames.
+        resumed: Whether it was there from an earlier run.
     """
 
     index: int
@@ -44,8 +44,8 @@ def extend(
     bundle: Bundle,
     clip: Frames,
     extension: Extension,
-    options: GenerateOptions,
-    store: RoundStore,
+    request: Request,
+    store: RoundStore | None = None,
     on_step: OnStep | None = None,
     on_round: Callable[[bool], None] | None = None,
     codes: Tensor | None = None,
@@ -53,22 +53,22 @@ def extend(
     """Make a clip longer, round by round.
 
     Args:
-        bundle: the model.
+        bundle: Model.
         clip: uint8 (own_frames, H, W, 3); its frames are in the result as they are.
-        extension: how.
-        options: of sampling; prompt, number and frames are those of the extension.
-        store: keeps the rounds; those it holds already aren't made again.
-        on_step: called after each step of a round that is made.
-        on_round: called after each round, with whether it was there already.
-        codes: int64 (F, H, W) of the clip, where it came as codes; else they are encoded.
+        extension: How it is made longer.
+        request: How rounds are sampled; prompt and frames are those of the extension.
+        store: Where rounds are kept; those that it holds already aren't made again.
+        on_step: Called after each step of a round that is made.
+        on_round: Called after each round, with whether it was there already.
+        codes: int64 (F, H, W) of the clip, where it came as codes; otherwise they are encoded.
 
     Returns:
         The rounds, and all frames, cut to the length that was asked for.
 
     Raises:
-        UrsaError: as ``generate`` and the store do.
+        UrsaError: A round can't be sampled, kept or read.
     """
-    rounds = Rounds(bundle, extension, options, store, on_step, on_round)
+    rounds = Rounds(bundle, extension, request, store, on_step, on_round)
     in_pieces = extension.chain == "pixels"
     new = in_pixels(rounds, clip) if in_pieces else in_tokens(rounds, clip, codes)
     # Everything grows at its end here; what comes before the clip is turned round.

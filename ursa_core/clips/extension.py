@@ -16,18 +16,18 @@ class Extension:
     """How a clip is made longer.
 
     Attributes:
-        own_frames: of the clip.
-        frames: of the result.
-        window: frames that a round makes, those that it is given among them.
-        overlap: frames that a round is given, 1 + a multiple of the temporal stride.
-        prompts: one a segment; segments take even shares of the rounds.
-        before: make what comes before the clip instead of what follows.
-        chain: rounds in ``tokens`` or in ``pixels``.
-        schedule: the new frames of a round go ``together``, or on a rolling ``diagonal`` on which
+        own_frames: Number of frames of the clip.
+        frames: Number of frames of the result.
+        window: Frames that a round makes, those that it is given among them.
+        overlap: Frames that a round is given, 1 + a multiple of the temporal stride.
+        prompts: One per segment; segments take even shares of the rounds.
+        before: Make what comes before the clip instead of what follows.
+        chain: Whether rounds chain in ``tokens`` or in ``pixels``.
+        schedule: The new frames of a round go ``together``, or on a rolling ``diagonal`` on which
             earlier ones are ahead in time, and a round ends with the first of them.
-        stride: the model's temporal one.
+        stride: The model's temporal stride.
         cond: ``soft`` or ``lock``.
-        cond_noise: in [0, 1].
+        cond_noise: Noise in [0, 1] that given frames enter with.
     """
 
     own_frames: int
@@ -46,10 +46,10 @@ class Extension:
         """Refuse what can't be made.
 
         Raises:
-            UsageError: the result isn't longer than the clip, the prompts outnumber the rounds, or
+            UsageError: The result isn't longer than the clip, the prompts outnumber the rounds, or
                 what comes before, or a diagonal, is to chain in a way that it can't.
-            ShapeError: the overlap doesn't fit the stride or leaves nothing to make.
-            DataError: the clip is shorter than the overlap.
+            ShapeError: The overlap doesn't fit the stride or leaves nothing to make.
+            DataError: The clip is shorter than the overlap.
         """
         if (self.overlap - 1) % self.stride or not 1 <= self.overlap < self.window:
             fitting = range(1, self.window, self.stride)
@@ -61,17 +61,17 @@ class Extension:
             raise UsageError(
                 "what comes before a clip can't chain in tokens: its first latent frame would have"
                 " to stand for more than one frame",
-                "add --chain pixels",
+                "add `chain=pixels`",
             )
         if self.schedule == "diagonal" and self.chain == "pixels":
             raise UsageError(
                 "a rolling diagonal can't chain in pixels: its frames are at different times",
-                "add --chain tokens",
+                "add `chain=tokens`",
             )
         if self.schedule == "diagonal" and self.cond == "soft" and self.cond_noise > 0:
             raise UsageError(
                 "frames given to a rolling diagonal are done, and can't be refined",
-                "leave out --cond soft",
+                "leave out `cond=soft`",
             )
         if self.before and self.overlap == 1:
             raise ShapeError(
@@ -82,7 +82,7 @@ class Extension:
             count = f"{self.own_frames} frame{'s' * (self.own_frames != 1)}"
             raise DataError(
                 f"the clip has {count}, fewer than the overlap of {self.overlap}",
-                "give a longer clip or a smaller --overlap",
+                "give a longer clip or a smaller `overlap`",
             )
         if self.frames <= self.own_frames:
             raise UsageError(

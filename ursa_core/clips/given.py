@@ -1,25 +1,33 @@
 """Images and clips that a task is given: read, checked, and turned into latent frames."""
 
+import hashlib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
 from ursa_core.clips.joins import with_frames
-from ursa_core.errors import DataError, ShapeError
+from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.files import digest_of
 from ursa_core.grids import LatentGrid, PixelShape
-from ursa_core.media import Clip, Frames, read_media, resize_and_crop
+from ursa_core.media import Clip as MediaClip
+from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.media.quality import psnr
+from ursa_core.media.sources import at_rate
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.tokens.token_files import load_tokens_of
+
+if TYPE_CHECKING:
+    from ursa_core.clips.requests import Source
 
 Tokenizer = Callable[[], tuple[VisualTokenizer, str]]
 """Gives a model's tokenizer and its identity."""
@@ -27,17 +35,17 @@ Tokenizer = Callable[[], tuple[VisualTokenizer, str]]
 
 @dataclass(frozen=True)
 class GivenMedia:
-    """Frames out of a file.
+    """Frames out of a file, or handed over in Python.
 
     Attributes:
-        file: as the user named it.
-        sha256: of its bytes.
+        file: Name as the user gave it.
+        sha256: Digest of the file's bytes, or of the pixels.
         frames: uint8 (F, H, W, 3), of the clip's size.
-        fps: frames a second; None of an image.
-        metadata: what the file says about itself.
+        fps: Frames per second; None of an image.
+        metadata: What the file records about itself.
         codes: int64 (F, H, W), where the file holds codes.
-        notes: what was taken for granted where the file says nothing, for the user to know.
-        source_fps: its own rate, as the user stated it.
+        notes: Assumptions made where the file says nothing, for the user to know.
+        source_fps: Its own rate, as the user stated it.
     """
 
     file: str
@@ -56,26 +64,34 @@ class GivenMedia:
         return {"file": self.file, "sha256": self.sha256, **stated}
 
 
-def read_image(file: str, shape: PixelShape, fit: bool) -> GivenMedia:
+def label(source: "Source") -> str:
+    """Name of what a user gives: the file's as it was given, otherwise the kind of object."""
+    return str(source) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
+
+
+def read_image(source: "Source", shape: PixelShape, fit: bool) -> GivenMedia:
     """One image of the height and width of ``shape``.
 
     Args:
-        file: an image.
-        shape: of the clip that it is for.
-        fit: scale it to cover that size and crop it, where it has another.
+        source: An image: a file, an array uint8 (H, W, 3) or a PIL image.
+        shape: Pixel shape of the clip that it is for.
+        fit: Scale it to cover that size and crop it, where it has another.
 
     Raises:
-        DataError: it can't be read, or holds several frames.
-        ShapeError: another size, unless ``fit``.
+        DataError: It can't be read, or holds several frames.
+        ShapeError: It has another size, without ``fit``.
     """
-    clip = read_media(file, max_frames=2)
+    is_file = isinstance(source, str | Path)
+    clip = read_media(str(source), max_frames=2) if is_file else _in_memory(source)
     if len(clip.frames) > 1:
-        raise DataError(f"{file} is a film, and an image is needed", "save one frame of it as PNG")
-    return _given(file, clip, shape, fit)
+        raise DataError(
+            f"{label(source)} is a film, and an image is needed", "save one frame of it as PNG"
+        )
+    return _given(source, clip, shape, fit)
 
 
 def read_clip(
-    file: str,
+    source: "Source",
     shape: PixelShape,
     fit: bool,
     fps: float | None = None,
@@ -85,39 +101,65 @@ def read_clip(
     """The first ``shape.frames`` frames of a film, or all of them.
 
     Args:
-        file: a film, an animation, an image or a folder of PNG frames.
-        shape: frames, height and width that are needed.
-        fit: scale to cover the size and crop, where it has another.
-        fps: rate to sample at; None is the film's own.
-        whole: take all frames, at least ``shape.frames``.
-        source_fps: the film's own rate, whatever it says.
+        source: A film, an animation, an image or a folder of PNG frames; or a clip, or an array
+            uint8 (F, H, W, 3), which without ``source_fps`` is taken frame by frame.
+        shape: Frames, height and width that are needed.
+        fit: Scale to cover the size and crop, where it has another.
+        fps: Rate to sample at; None is the film's own.
+        whole: Take all frames, at least ``shape.frames``.
+        source_fps: The film's own rate, whatever it states.
 
     Raises:
-        DataError: it can't be read or is shorter.
-        ShapeError: another size, unless ``fit``.
+        DataError: It can't be read or is shorter.
+        ShapeError: It has another size, without ``fit``.
     """
     max_frames = None if whole else shape.frames
-    clip = read_media(file, fps, max_frames, source_fps=source_fps)
+    if isinstance(source, str | Path):
+        clip = read_media(str(source), fps, max_frames, source_fps=source_fps)
+    else:
+        clip = _in_memory(source)
+        own = source_fps or clip.fps
+        if fps and own and fps != own:
+            shown = at_rate(
+                ((1 / own, partial(clip.frames.__getitem__, k)) for k in range(len(clip.frames))),
+                fps,
+            )
+            clip = replace(clip, frames=np.stack([load() for _, load in shown]))
+        clip = replace(clip, frames=clip.frames[:max_frames], fps=fps or own)
     if len(clip.frames) < shape.frames:
         count = f"{len(clip.frames)} frame{'s' * (len(clip.frames) != 1)}"
         rate = f" at {fps:g} a second" if fps else ""
         raise DataError(
-            f"{file} has {count}{rate}, {shape.frames} are needed", "give a longer clip"
+            f"{label(source)} has {count}{rate}, {shape.frames} are needed", "give a longer clip"
         )
-    return replace(_given(file, clip, shape, fit), source_fps=source_fps)
+    return replace(_given(source, clip, shape, fit), source_fps=source_fps)
+
+
+def _in_memory(source: "Source") -> MediaClip:
+    """A clip from an array, a PIL image or a clip made here."""
+    if isinstance(source, Image.Image):
+        return MediaClip(np.asarray(source.convert("RGB"))[None])
+    frames = np.asarray(getattr(source, "frames", source))
+    frames = frames[None] if frames.ndim == 3 else frames
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise UsageError(
+            f"{label(source)} of {frames.dtype} {frames.shape} holds no frames",
+            "give uint8 (H, W, 3), or (F, H, W, 3)",
+        )
+    return MediaClip(frames, getattr(source, "fps", None), getattr(source, "metadata", {}))
 
 
 def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedia:
     """The clip that a token file holds, decoded.
 
     Args:
-        file: written by ``ursa tokenize`` or ``ursa sample --save-tokens``.
-        shape: height and width that are needed.
-        tokenizer: gives that of the model, in its place, and its identity.
+        file: Token file, as ``ursa tokenize`` and ``ursa sample --save-tokens`` write it.
+        shape: Height and width that are needed.
+        tokenizer: Gives the model's tokenizer, in its place, and its identity.
 
     Raises:
-        DataError: it can't be read, or was made with another tokenizer.
-        ShapeError: another size.
+        DataError: It can't be read, or was made with another tokenizer.
+        ShapeError: It has another size.
     """
     own, identity = tokenizer()
     tokens = load_tokens_of(file, identity)
@@ -125,24 +167,27 @@ def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedi
     if frames.shape[1:3] != (shape.height, shape.width):
         size = f"{frames.shape[1]}x{frames.shape[2]}"
         raise ShapeError(
-            f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add --size {size}"
+            f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add `size={size}`"
         )
     digest = digest_of(Path(file))
     return GivenMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
 
 
-def _given(file: str, clip: Clip, shape: PixelShape, fit: bool) -> GivenMedia:
-    frames, metadata = clip.frames, clip.metadata
+def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> GivenMedia:
+    frames, metadata, name = clip.frames, clip.metadata, label(source)
     size, wanted = frames.shape[1:3], (shape.height, shape.width)
     if size != wanted and not fit:
         maker = f", made by the model {metadata['model']}," if "model" in metadata else ""
         raise ShapeError(
-            f"{file}{maker} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
-            "add --fit to scale and crop it, or make a clip of another size with --size",
+            f"{name}{maker} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
+            "add `fit=True` to scale and crop it, or make a clip of another size with `size`",
         )
     fitted = resize_and_crop(frames, *wanted) if size != wanted else frames
-    digest = digest_of(Path(file))
-    return GivenMedia(file, digest, fitted, clip.fps, metadata, notes=clip.notes)
+    if isinstance(source, str | Path):
+        digest = digest_of(Path(source))
+    else:
+        digest = hashlib.sha256(frames.tobytes()).hexdigest()
+    return GivenMedia(name, digest, fitted, clip.fps, metadata, notes=clip.notes)
 
 
 def latent_frame_of(frame: int, temporal_stride: int) -> int:
@@ -155,9 +200,9 @@ class Given:
     """Media that a clip is made from, and how they are taken.
 
     Attributes:
-        media: by the frame of the clip (from 0) that they start at; images, but a clip at 0 too.
+        media: Images, or one clip at 0, by the frame of the clip (from 0) that they start at.
         cond: ``soft`` or ``lock``.
-        cond_noise: in [0, 1].
+        cond_noise: Noise in [0, 1] that they enter with.
     """
 
     media: Mapping[int, GivenMedia]
@@ -166,12 +211,12 @@ class Given:
 
     @property
     def notes(self) -> list[str]:
-        """What was taken for granted of the media, for the user to know."""
+        """Assumptions made about the media, for the user to know."""
         return [note for each in self.media.values() for note in each.notes]
 
     @property
     def pack_key(self) -> Hashable:
-        """Equal where the same frames of a clip are given, and taken alike."""
+        """Equal where the same frames of a clip are given, and taken the same way."""
         places = tuple((frame, len(each.frames)) for frame, each in self.media.items())
         return places, self.cond, self.cond_noise
 
@@ -179,7 +224,7 @@ class Given:
         """Refuse, before anything is encoded, media that leave nothing to make.
 
         Raises:
-            UsageError: they fill a clip of this grid.
+            UsageError: They fill a clip of this grid.
         """
         mask = torch.zeros(grid.frames, dtype=torch.bool)
         for frame, given in self.media.items():
@@ -206,7 +251,7 @@ class Given:
         return with_frames(made, {at: each.frames for at, each in self.media.items()})
 
     def kept(self, made: Frames) -> list[dict[str, Any]]:
-        """How near a clip (F, H, W, 3) is to what was given: file, frame, frames, PSNR in dB."""
+        """Likeness of a clip (F, H, W, 3) to what was given: file, frame, frames, PSNR in dB."""
         rows = []
         for frame, given in self.media.items():
             if frame < len(made):  # a loop's end isn't there
@@ -228,13 +273,13 @@ def condition(
     """Given frames as codes of a clip's grid.
 
     Args:
-        bundle: whose tokenizer encodes.
-        grid: of the clip.
-        pieces: by the first latent frame that they fill, clips uint8 (1 + stride·k, H, W, 3). A
+        bundle: Model whose tokenizer encodes.
+        grid: Latent grid of the clip.
+        pieces: Clips uint8 (1 + stride·k, H, W, 3) by the first latent frame that they fill. A
             piece that doesn't fill the first latent frame lends its own first frame as what went
             before, and fills k.
         cond: ``soft`` or ``lock``.
-        cond_noise: in [0, 1].
+        cond_noise: Noise in [0, 1] that they enter with.
     """
     codes = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
     mask = torch.zeros(grid.frames, dtype=torch.bool)

@@ -20,7 +20,7 @@ def following(frames: Frames, window: Frames, overlap: int) -> Frames:
     Args:
         frames: uint8 (F, H, W, 3), what there is.
         window: uint8 (N, H, W, 3), whose frame ``overlap − 1`` shows the last of them.
-        overlap: frames that both show.
+        overlap: Number of frames that both show.
     """
     return with_frames(window[overlap - 1 :], {0: frames[-1:]})[1:]
 
@@ -30,7 +30,7 @@ def with_frames(made: Frames, given: Mapping[int, Frames]) -> Frames:
 
     Args:
         made: uint8 (F, H, W, 3), decoded.
-        given: by the frame (from 0) that they start at, uint8 (n, H, W, 3); apart from one another.
+        given: uint8 (n, H, W, 3) by the frame (from 0) that they start at; apart from one another.
     """
     ends = [(at, at + len(frames) - 1) for at, frames in sorted(given.items())]
     place = np.arange(len(made))

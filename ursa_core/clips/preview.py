@@ -15,16 +15,16 @@ from ursa_core.sampling.generate import decode
 
 
 class Preview:
-    """Every few steps writes the first frame of the present estimate beside each output.
+    """Every few steps writes the first frame of the present estimate next to each output.
 
     The estimate are the codes drawn for the step. A causal tokenizer decodes the first latent
     frame alone, so a preview costs a fraction of the clip. A picture is replaced whole.
 
     Args:
-        bundle: the model.
-        grid: of the clips.
-        outputs: that the clips will be written to; ``.preview.png`` is added to the names.
-        every: steps from one picture to the next; 0 draws none.
+        bundle: Model.
+        grid: Latent grid of the clips.
+        outputs: Files that the clips will be written to; ``.preview.png`` is added to the names.
+        every: Steps from one picture to the next; 0 draws none.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ def check_preview(output: str | Path, force: bool) -> None:
     """Refuse an output whose preview would take the place of another picture.
 
     Raises:
-        UsageError: without ``force``, there is one.
-        DataError: it couldn't be written.
+        UsageError: Without ``force``, there is one.
+        DataError: It couldn't be written.
     """
     path = preview_path(output)
     if os.path.lexists(path):

@@ -1,4 +1,4 @@
-"""Finished rounds of a long video, kept beside the output until it is written."""
+"""Finished rounds of a long video, kept next to the output until it is written."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _PLAN = "plan.json"
 
 
 class RoundStore:
-    """A folder of token files, one a round, and the plan that they were made by.
+    """A folder of token files, one per round, and the plan that they were made by.
 
     Args:
-        output: file or folder that the video will be; the store is ``OUTPUT.rounds``.
+        output: File or folder that the video will be; the store is ``OUTPUT.rounds``.
     """
 
     def __init__(self, output: str) -> None:
@@ -31,7 +31,7 @@ class RoundStore:
         """The plan of the rounds there, if there are any.
 
         Raises:
-            DataError: it can't be read.
+            DataError: It can't be read.
         """
         file = self.folder / _PLAN
         if not file.exists():
@@ -42,7 +42,7 @@ class RoundStore:
             return None
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{file} can't be read: {error}", "add --fresh to make the rounds anew"
+                f"{file} can't be read: {error}", "add --fresh to make the rounds again"
             ) from error
         return content if isinstance(content, dict) else {}
 
@@ -62,11 +62,11 @@ class RoundStore:
 
         Args:
             plan: JSON values that decide every round; ``tokenizer`` and ``fps`` among them.
-            fresh: delete what is there first.
+            fresh: Delete what is there first.
 
         Raises:
-            UsageError: the rounds there were made by another plan, or the folder isn't ours.
-            DataError: the folder can't be written.
+            UsageError: The rounds there were made by another plan, or the folder isn't ours.
+            DataError: The folder can't be written.
         """
         self._plan = json.loads(json.dumps(plan))
         try:
@@ -86,8 +86,8 @@ class RoundStore:
         """Refuse now what ``open`` will refuse.
 
         Raises:
-            UsageError: the rounds there were made by another plan, or the folder isn't ours.
-            DataError: the plan there can't be read.
+            UsageError: The rounds there were made by another plan, or the folder isn't ours.
+            DataError: The plan there can't be read.
         """
         found, self._plan = self.plan(), json.loads(json.dumps(plan))
         if found is None:
@@ -103,7 +103,7 @@ class RoundStore:
         """Codes int64 (F, H, W) of a round, None where it isn't done.
 
         Raises:
-            DataError: its file is damaged.
+            DataError: Its file is damaged.
         """
         file = self._file(index)
         return load_tokens_of(file, self._plan["tokenizer"]).codes if file.exists() else None
@@ -112,7 +112,7 @@ class RoundStore:
         """Keep a round; it appears whole or not at all.
 
         Raises:
-            DataError: it can't be written.
+            DataError: It can't be written.
         """
         save_tokens(self._file(index), codes, {**self._plan, "round": index})
 

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.grids import LatentGrid
-from ursa_core.sampling.generate import GenerateOptions, Pass
+from ursa_core.sampling.generate import Request, Sampler
 
 
-def pack_key(options: GenerateOptions) -> Hashable:
-    """Equal for clips that may share a pass: all options but prompt, negative, seed and motion."""
-    return replace(options, prompt="", negative=None, seed=0, motion=None)
+def pack_key(options: SamplingOptions) -> Hashable:
+    """Equal for clips that may share a pass: all options but negative and motion."""
+    return replace(options, negative="", motion=0.0)
 
 
 class Packer:
@@ -26,7 +27,7 @@ class Packer:
     are run one by one.
 
     Args:
-        bundle: the model.
+        bundle: Model.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -38,21 +39,21 @@ class Packer:
         """Whether no pack had to be taken apart because its products differ."""
         return all(self._is_exact.values())
 
-    def passes(self, options: Sequence[GenerateOptions]) -> list[Pass]:
+    def passes(self, requests: Sequence[Request]) -> list[Sampler]:
         """Passes that make the clips, in their order: one of all of them, or one for each.
 
         Args:
-            options: what and how; their `pack_key` agree.
+            requests: What and how; the `pack_key` of their options agree.
         """
-        if len(options) > 1:
-            together = Pass(self._bundle, options)
+        if len(requests) > 1:
+            together = Sampler(self._bundle, requests)
             # Guidance is off for all of a pass or for none.
             if len(set(together.is_unguided)) == 1 and self._exact(together):
                 return [together]
-        return [Pass(self._bundle, [each]) for each in options]
+        return [Sampler(self._bundle, [each]) for each in requests]
 
     @torch.inference_mode()
-    def _exact(self, whole: Pass) -> bool:
+    def _exact(self, whole: Sampler) -> bool:
         """Whether the network's rows are the same to the bit in this pack and alone."""
         active = whole.guidance.active(whole.times[:-1])
         for guided in active.unique().tolist():
@@ -63,7 +64,7 @@ class Packer:
                 return False
         return True
 
-    def _try(self, whole: Pass, guided: bool) -> bool:
+    def _try(self, whole: Sampler, guided: bool) -> bool:
         ids = [whole.prompt_ids, whole.negative_ids] if guided else [whole.prompt_ids]
         generator = torch.Generator().manual_seed(0)
         shape = (len(whole.prompt_ids), whole.grid.num_codes)

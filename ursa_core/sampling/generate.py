@@ -1,16 +1,15 @@
 """Prompt in, codes out: one call that prepares noise, prompts and times for the denoising loop."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.bundle.settings import motion_prompt
 from ursa_core.bundle.subjects import name_emoji
-from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, to_video
 from ursa_core.sampling.conditioning import Conditioning, Start, joined
 from ursa_core.sampling.denoise import OnStep, denoise
@@ -19,145 +18,91 @@ from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.visual import decode_frames
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
-class GenerateOptions:
-    """What to sample and how; None takes the model's own default.
+class Request:
+    """What one clip shows, and how it is sampled.
 
-    Args:
-        prompt: what the clip shows; empty is unconditional.
-        seed: of every random draw.
-        num: clips to make; clip k is the same whatever the number is.
-        negative: what guidance leads away from.
-        steps: network calls along the path.
-        guidance: scale of classifier-free guidance; 1 is off.
-        guidance_interval: times (low, high) between which it acts.
-        solver: ``integrated`` or ``euler`` (``maskgit`` where the path is masked).
-        shift: time shift of the steps.
-        frames: of each clip.
-        height: of its frames, in pixels.
-        width: of its frames, in pixels.
-        temperature: of the draws of x_1.
-        top_p: nucleus of these draws.
-        motion: score of the prompt's motion prefix, for models that take one.
+    Attributes:
+        prompt: Text; an empty one is unconditional.
+        seed: Seed of every random draw.
+        index: Number of the clip among those of its seed, each of which draws from its own streams.
+        options: How it is sampled; None takes the model's own.
     """
 
     prompt: str
     seed: int = 0
-    num: int = 1
-    negative: str | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    guidance_interval: tuple[float, float] | None = None
-    solver: str | None = None
-    shift: float | None = None
-    frames: int | None = None
-    height: int | None = None
-    width: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    motion: float | None = None
+    index: int = 0
+    options: SamplingOptions | None = None
+
+    def options_for(self, bundle: Bundle) -> SamplingOptions:
+        """The options, the model's own where none are given."""
+        return bundle.settings.defaults if self.options is None else self.options
 
 
-@dataclass(frozen=True)
-class Generated:
-    """One sampled clip: its place in the run, the seed, and codes int64 (F, H, W)."""
-
-    index: int
-    seed: int
-    codes: Tensor
-    grid: LatentGrid
-
-
-def full_prompt(bundle: Bundle, options: GenerateOptions) -> str:
+def full_prompt(bundle: Bundle, request: Request) -> str:
     """The prompt as the model reads it.
 
     Emoji of subjects become their names, and a motion prefix stands before the prompt where the
     model was trained with one.
     """
-    prompt = name_emoji(options.prompt, bundle.subjects)
+    prompt = name_emoji(request.prompt, bundle.subjects)
     if not bundle.settings.motion_prefix or not prompt:
         return prompt
-    return motion_prompt(_given(options.motion, bundle.settings.motion), prompt)
+    return motion_prompt(request.options_for(bundle).motion, prompt)
 
 
-def full_negative(bundle: Bundle, options: GenerateOptions) -> str:
+def full_negative(bundle: Bundle, request: Request) -> str:
     """The prompt of guidance's other half as the model reads it."""
-    return name_emoji(_given(options.negative, bundle.settings.negative), bundle.subjects)
-
-
-def pixel_shape(bundle: Bundle, options: GenerateOptions) -> PixelShape:
-    """Pixel shape of the clips, the model's own where none is asked for."""
-    settings = bundle.settings
-    return PixelShape(
-        _given(options.frames, settings.frames),
-        _given(options.height, settings.height),
-        _given(options.width, settings.width),
-    )
-
-
-def _given(value: T | None, default: T) -> T:
-    return default if value is None else value
+    return name_emoji(request.options_for(bundle).negative, bundle.subjects)
 
 
 def generate(
     bundle: Bundle,
-    options: GenerateOptions,
+    request: Request,
     on_step: OnStep | None = None,
     on_estimate: OnStep | None = None,
-    indices: Iterable[int] | None = None,
     conditioning: Conditioning | None = None,
-) -> Iterator[Generated]:
-    """Sample clips one after another; each depends on (seed, its index) and the options alone.
+) -> Tensor:
+    """Codes int64 (F, H, W) of one clip, which depends on the model and the request alone.
 
     Args:
-        bundle: the model.
-        options: what and how.
-        on_step: called after each step with its number (from 1) and x_t (1, L).
-        on_estimate: called likewise with the x_1 (1, L) drawn.
-        indices: of the clips to make; None makes all.
-        conditioning: latent frames that every clip is given.
-
-    Yields:
-        The clips, as soon as each is done.
+        bundle: Model.
+        request: What to sample and how.
+        on_step: Called after each step with its number (from 1) and x_t (1, L).
+        on_estimate: Called after each step with its number and the x_1 (1, L) drawn.
+        conditioning: Latent frames that the clip is given.
 
     Raises:
-        ShapeError: the size doesn't fit the model's strides.
-        UsageError: an option out of range.
+        ShapeError: The size doesn't fit the model's strides.
+        UsageError: An option is out of range.
     """
-    for index in range(options.num) if indices is None else indices:
-        pass_ = Pass(bundle, [options])
-        given = () if conditioning is None else [conditioning]
-        (codes,) = pass_.sample([index], on_step, on_estimate, given)
-        yield Generated(index, options.seed, codes, pass_.grid)
+    given = () if conditioning is None else [conditioning]
+    (codes,) = Sampler(bundle, [request]).sample(on_step, on_estimate, given)
+    return codes
 
 
-class Pass:
+class Sampler:
     """Clips whose codes go through the network together.
 
     Args:
-        bundle: the model.
-        options: of each clip; they agree but for prompt, negative, seed and motion.
+        bundle: Model.
+        requests: One per clip; their options agree except for negative and motion.
 
     Raises:
-        ShapeError: the size doesn't fit the model's strides.
-        UsageError: an option out of range.
+        ShapeError: The size doesn't fit the model's strides.
+        UsageError: An option is out of range.
     """
 
-    def __init__(self, bundle: Bundle, options: Sequence[GenerateOptions]) -> None:
-        settings, one = bundle.settings, options[0]
-        self.bundle, self._options = bundle, options
+    def __init__(self, bundle: Bundle, requests: Sequence[Request]) -> None:
+        self.bundle, self._requests = bundle, requests
         self.device = bundle.device
-        self.grid = bundle.grid(pixel_shape(bundle, one))
-        self.guidance = Guidance(
-            _given(one.guidance, settings.guidance),
-            _given(one.guidance_interval, settings.guidance_interval),
-        )
-        self.times = time_grid(_given(one.steps, settings.steps), _given(one.shift, settings.shift))
-        negatives = [full_negative(bundle, each) for each in options]
-        prompts = [full_prompt(bundle, each) for each in options]
+        self._options = options = requests[0].options_for(bundle)
+        self.grid = bundle.grid(options.shape)
+        self.guidance = Guidance(options.guidance, options.guidance_interval)
+        self.times = time_grid(options.steps, options.shift)
+        negatives = [full_negative(bundle, each) for each in requests]
+        prompts = [full_prompt(bundle, each) for each in requests]
         ids = bundle.text_tokenizer.encode([*prompts, *negatives]).to(self.device)
         self.prompt_ids, self.negative_ids = ids.chunk(2)
         self.is_unguided = (self.prompt_ids == self.negative_ids).all(1).tolist()
@@ -166,7 +111,7 @@ class Pass:
 
     def __len__(self) -> int:
         """Number of clips."""
-        return len(self._options)
+        return len(self._requests)
 
     def network(self, prompt_ids: Tensor, x_t: Tensor) -> Tensor:
         """Hidden states (B, L, D) of prompts (B, S) and codes (B, L)."""
@@ -179,37 +124,36 @@ class Pass:
         # A path with a mask state has one embedding more than there are codes to predict.
         return self.bundle.transformer.head(hidden)[..., : self.bundle.path.num_codes]
 
-    def _generators(self, name: str, indices: Sequence[int]) -> list[torch.Generator]:
-        pairs = zip(self._options, indices, strict=True)
-        return [stream(each.seed, name, index) for each, index in pairs]
+    def _generators(self, name: str, index: int | None = None) -> list[torch.Generator]:
+        indices = [each.index if index is None else index for each in self._requests]
+        pairs = zip(self._requests, indices, strict=True)
+        return [stream(each.seed, name, own) for each, own in pairs]
 
     @torch.inference_mode()
     def sample(
         self,
-        indices: Sequence[int],
         on_step: OnStep | None = None,
         on_estimate: OnStep | None = None,
         conditionings: Sequence[Conditioning] = (),
     ) -> list[Tensor]:
-        """Codes int64 (F, H, W) of each clip, the random streams of these indices drawn from.
+        """Codes int64 (F, H, W) of each clip.
 
         Args:
-            indices: one a clip.
-            on_step: called after each step.
-            on_estimate: called likewise with the x_1 drawn, locked frames as they were given.
-            conditionings: latent frames that each clip is given, the same ones of the grid, held
-                alike and with the same noise; none are given where it is empty.
+            on_step: Called after each step.
+            on_estimate: Called after each step with the x_1 drawn, locked frames as given.
+            conditionings: Latent frames that each clip is given: the same frames of the grid, held
+                the same way and with the same noise. None are given where it is empty.
 
         Raises:
-            ShapeError: they don't fit the grid.
-            UsageError: their noise is out of range, or nothing is left to sample.
+            ShapeError: They don't fit the grid.
+            UsageError: Their noise is out of range, or nothing is left to sample.
         """
         path, grid = self.bundle.path, self.grid
-        generators = self._generators("sample", indices)
+        generators = self._generators("sample")
         x_0 = path.initial((len(generators), grid.num_codes), generators, self.device)
         start = Start(x_0, self.times)
         if conditionings:
-            noise = self._generators("given", indices)
+            noise = self._generators("given")
             given = zip(conditionings, x_0.split(1), noise, strict=True)
             start = joined([one.start(path, x, self.times, grid, [own]) for one, x, own in given])
 
@@ -224,9 +168,9 @@ class Pass:
         return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
 
     @torch.inference_mode()
-    def run(self, start: Start, indices: Sequence[int], on_step: OnStep | None = None) -> Tensor:
-        """Codes int64 (B, L) at the last of a start's times, which needn't be 1."""
-        return self._denoise(start, self._generators("sample", indices), on_step)
+    def run(self, start: Start, stage: int, on_step: OnStep | None = None) -> Tensor:
+        """Codes int64 (B, L) at the last of a start's times, drawn from a stage's streams."""
+        return self._denoise(start, self._generators("sample", stage), on_step)
 
     def _denoise(
         self,
@@ -235,7 +179,7 @@ class Pass:
         on_step: OnStep | None,
         on_estimate: OnStep | None = None,
     ) -> Tensor:
-        one = self._options[0]
+        options = self._options
         return denoise(
             self.network,
             self._head,
@@ -246,9 +190,9 @@ class Pass:
             times=start.times,
             generators=generators,
             guidance=self.guidance,
-            temperature=_given(one.temperature, self.bundle.settings.temperature),
-            top_p=one.top_p,
-            solver=one.solver,
+            temperature=options.temperature,
+            top_p=None if options.top_p == 1 else options.top_p,
+            solver=options.solver,
             fixed=start.given,
             on_step=on_step,
             on_estimate=on_estimate,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ursa_core.sampling.conditioning import Start
 from ursa_core.sampling.denoise import OnStep
-from ursa_core.sampling.generate import Pass
+from ursa_core.sampling.generate import Sampler
 from ursa_core.sampling.time_grid import frame_times
 
 
@@ -41,7 +41,7 @@ def stage_times(times: Tensor, num_frames: int, stage: int) -> Tensor:
 
 
 def roll_on(
-    clip: Pass,
+    clip: Sampler,
     codes: Tensor,
     num_given: int,
     cond_noise: float,
@@ -52,15 +52,15 @@ def roll_on(
     """Codes int64 (F, H, W) of a window after a stage: its first new frame done, the rest noisy.
 
     Args:
-        clip: of one clip.
+        clip: Sampler of one clip.
         codes: int64 (F, H, W) at the start: frames given, then those on their way; the last is
             noise, drawn here.
-        num_given: first frames that stay as they are.
-        cond_noise: in [0, 1], of the given frames as the network sees them.
-        first: nothing is on its way yet: all new frames are noise, and go through stages until the
-            first is done.
-        noise: draws it.
-        on_step: called after each step.
+        num_given: Number of first frames that stay as they are.
+        cond_noise: Noise in [0, 1] of the given frames as the network sees them.
+        first: Whether all new frames are still noise; they go through stages until the first is
+            done.
+        noise: Generator of the new noise.
+        on_step: Called after each step.
     """
     path, grid = clip.bundle.path, clip.grid
     num_new = grid.frames - num_given
@@ -80,5 +80,5 @@ def roll_on(
         moving = stage_times(clip.times, num_new, stage)
         still = moving.new_full((len(moving), num_given), 1 - cond_noise)
         times = frame_times(torch.cat([still, moving], 1), grid)
-        x_t = clip.run(Start(x_t, times, (held, seen)), [stage], on_step)
+        x_t = clip.run(Start(x_t, times, (held, seen)), stage, on_step)
     return torch.where(held, given, x_t).view(grid.frames, grid.rows, grid.columns)

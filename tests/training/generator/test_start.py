@@ -12,7 +12,7 @@ from tiny_runs import recipe_of
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import CheckpointError, HubUnreachableError, RecipeError
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.generator.start import find_start
 from ursa_core.training.run import build_learner
@@ -51,8 +51,8 @@ def test_two_steps_from_a_language_model_make_a_model_that_samples(
     prompts = ["a red circle grows on a navy background", ""]
     theirs = TextTokenizer.load(language_model, 12)
     assert torch.equal(bundle.text_tokenizer.encode(prompts), theirs.encode(prompts))
-    (made,) = generate(bundle, GenerateOptions(prompts[0], seed=1))
-    assert decode(bundle, made.codes).shape == (9, 32, 32, 3)
+    codes = generate(bundle, Request(prompts[0], seed=1))
+    assert decode(bundle, codes).shape == (9, 32, 32, 3)
     # Another run may start from it.
     again = recipe_of(generator_recipe, tmp_path, f"init={run}")
     state = build_learner(again, CPU).model.state_dict()

@@ -4,16 +4,16 @@ Imported once a command runs: what it needs is heavy.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-from ursa_cli import batch_run, eval_tasks, sample_plan
+from ursa_cli import batch_run
 from ursa_cli.commands.evaluate.suites import SuiteCommand
 from ursa_cli.options.evaluation import EvalOptions
-from ursa_cli.options.sampling import SamplingOptions
+from ursa_cli.options.sampling import SamplingCall
 from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.batches.manifest import read_header
-from ursa_core.batches.resume import Item
+from ursa_core.batches.run import BatchItem
 from ursa_core.evaluation import runs
 from ursa_core.evaluation.official.reports import official_report
 from ursa_core.evaluation.official.scorer import Scorer, check_checkout
@@ -21,7 +21,7 @@ from ursa_core.evaluation.records import write_record
 from ursa_core.evaluation.reports.page import write_page
 from ursa_core.evaluation.reports.report import Report, write_report
 from ursa_core.evaluation.runs import DEFAULT_SEED, Begun, EvalRun
-from ursa_core.evaluation.suites import shapes
+from ursa_core.evaluation.suites import shapes, tasks
 from ursa_core.evaluation.suites.completeness import digest
 
 _LONG_SECONDS = 10.0
@@ -40,9 +40,7 @@ class SuiteRun:
         UrsaError: The folder is of another run, or the suite lacks files.
     """
 
-    def __init__(
-        self, command: SuiteCommand, chosen: EvalOptions, sampling: SamplingOptions
-    ) -> None:
+    def __init__(self, command: SuiteCommand, chosen: EvalOptions, sampling: SamplingCall) -> None:
         self._evaluation = EvalRun(chosen.out)
         given = {name: getattr(chosen, name) for name in _DECIDING}
         given["images"] = None if chosen.images is None else str(chosen.images)
@@ -74,15 +72,15 @@ class SuiteRun:
     def _sample(self) -> None:
         """Sample what is left of the suite into its layout."""
         run, suite = self._evaluation, self._suite
-        sampling = replace(self._sampling, device=batch_run.local_device(self._sampling.device))
-        task = self._task(sampling)
+        sampling = self._sampling
+        task = self._task()
 
-        def settled(seed: int) -> list[Item]:
+        def settled(seed: int) -> list[BatchItem]:
             items = []
             for index, file in enumerate(suite.files):
                 path, own = run.samples / file.name, file.seed(seed)
                 made_by = task.settle_file(file, own, path)
-                items.append(Item(file.name, index, 0, path, own, made_by))
+                items.append(BatchItem(file.name, index, 0, path, own, made_by))
             return items
 
         found = read_header(run.records)
@@ -96,16 +94,18 @@ class SuiteRun:
         work = batch_run.Work(run.records, run.samples, self._chosen.part, size, sampling.force)
         batch_run.run_work(task, work, settled, seed, sampling.dry_run)
 
-    def _task(self, sampling: SamplingOptions) -> eval_tasks.EvalTask:
-        model, name = sample_plan.place_model(sampling), self._suite.name
+    def _task(self) -> tasks.EvalTask:
+        sampling, name = self._sampling, self._suite.name
+        model = sampling.place(batch_run.local_device(sampling.device))
+        options, warn = sampling.clip, output.warn
         if name == "vbench-long":
-            fps = sampling.fps or model.found.settings.fps
+            fps = options.get("fps") or model.found.settings.fps
             num_frames = round((self._begun.seconds or _LONG_SECONDS) * fps)
             rounds = self._evaluation.records / "rounds"
-            return eval_tasks.LongTask(name, model, sampling, num_frames, rounds)
-        kinds = {"vbench-i2v": eval_tasks.ImageTask, "dpg": eval_tasks.GridTask}
-        kind = kinds.get(name, eval_tasks.EvalTask)
-        return kind(name, model, sampling, self._chosen.batch_size)
+            return tasks.LongTask(name, model, options, num_frames, rounds, warn)
+        kinds = {"vbench-i2v": tasks.ImageTask, "dpg": tasks.GridTask}
+        kind = kinds.get(name, tasks.EvalTask)
+        return kind(name, model, options, self._chosen.batch_size, warn)
 
     def _scorer(self) -> Scorer:
         chosen, run = self._chosen, self._evaluation

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ursa_cli.options import evaluation
@@ -40,16 +40,16 @@ class SuiteCommand:
 def command_of(suite: SuiteCommand) -> Callable[..., None]:
     """The command of a suite, with the options that the suite has."""
 
-    def run(*, sampling: of_sampling.SamplingOptions, **given: Any) -> None:
+    def run(*, sampling: of_sampling.SamplingCall, **given: Any) -> None:
         output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
         chosen = EvalOptions(**given)
-        sampling = replace(sampling, seed=chosen.seed)
+        sampling = sampling.with_options({"seed": chosen.seed})
         sampling.check()
         chosen.check()
         if suite.of_images:
-            frames = sampling.frames
+            frames = sampling.clip.get("frames")
             options.require(frames in (None, 1), "--frames", frames, "1: it is of images")
-            sampling = replace(sampling, frames=1)
+            sampling = sampling.with_options({"frames": 1})
         from ursa_cli.commands.evaluate.parts import SuiteRun
 
         SuiteRun(suite, chosen, sampling).run()

@@ -15,7 +15,7 @@ from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.recipe.loading import GeneratorRecipe
-from ursa_core.sampling.generate import GenerateOptions, decode, generate
+from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
@@ -178,6 +178,7 @@ class GeneratorLearner:
             frames=shape.frames,
             height=shape.height,
             width=shape.width,
+            **vars(self.recipe.sampling),
             motion_prefix=self.recipe.data.motion_prefix,
             motion=round(self.batches.motion, 1),
             chain="tokens" if self.batches.has_middles else "pixels",
@@ -212,9 +213,8 @@ class GeneratorLearner:
             self.device,
         )
         clips = [
-            decode(bundle, made.codes)
+            decode(bundle, generate(bundle, Request(prompt)))
             for prompt in self.recipe.samples.prompts
-            for made in generate(bundle, GenerateOptions(prompt))
         ]
         return contact_sheet(clips, columns=2) if clips else None
 

@@ -1,13 +1,11 @@
-"""What a model can't take of a prompt, or was not trained for, said before it is sampled."""
+"""Warnings of what a model can't take of a prompt or wasn't trained for."""
 
 from typing import TYPE_CHECKING
-
-from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
     from ursa_core.bundle.bundle import Bundle
     from ursa_core.encoding.caption_fit import CaptionFit
-    from ursa_core.sampling.generate import GenerateOptions
+    from ursa_core.sampling.generate import Request
 
 MAX_SHOWN = 60
 """Characters shown of what is cut off."""
@@ -15,13 +13,14 @@ MAX_WORDS = 8
 """Unknown words shown."""
 
 
-def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
+def prompt_warnings(bundle: "Bundle", request: "Request") -> list[str]:
     """What the model can't take of the prompts, and a size that it doesn't know."""
-    from ursa_core.sampling.generate import full_negative, full_prompt, pixel_shape
+    from ursa_core.sampling.generate import full_negative, full_prompt
 
-    texts = {"prompt": full_prompt(bundle, wanted)}
-    if wanted.negative:
-        texts["negative prompt"] = full_negative(bundle, wanted)
+    options = request.options_for(bundle)
+    texts = {"prompt": full_prompt(bundle, request)}
+    if options.negative:
+        texts["negative prompt"] = full_negative(bundle, request)
     warnings = []
     for name, text in texts.items():
         unknown = bundle.text_tokenizer.unknown_words(text)
@@ -34,19 +33,20 @@ def prompt_warnings(bundle: "Bundle", wanted: "GenerateOptions") -> list[str]:
             warnings.append(
                 f"the {name} is too long for the model, this is cut off: {_start(lost)}"
             )
-    trained, shape = bundle.settings, pixel_shape(bundle, wanted)
-    if bundle.subjects and (shape.height, shape.width) != (trained.height, trained.width):
+    trained = bundle.settings
+    if bundle.subjects and (options.height, options.width) != (trained.height, trained.width):
         warnings.append(
             f"the model was trained at {trained.height}x{trained.width} pixels alone, so figures "
-            f"may come out wrong at {shape.height}x{shape.width}"
+            f"may come out wrong at {options.height}x{options.width}"
         )
     return warnings
 
 
-def warn_of_captions(fit: "CaptionFit", model: str = "the model") -> None:
-    """Warn of captions that are too long for a model, or hold words that it doesn't know."""
+def caption_warnings(fit: "CaptionFit", model: str = "the model") -> list[str]:
+    """Captions that are too long for a model, or hold words that it doesn't know."""
+    warnings = []
     if fit.num_cut:
-        output.warn(
+        warnings.append(
             f"{_share(fit.num_cut, fit.num)} are longer than the {fit.length} tokens that {model}"
             f' reads: of "{_start(_visible(fit.example))}" this is cut off:'
             f' "{_start(_visible(fit.lost))}"'
@@ -54,10 +54,11 @@ def warn_of_captions(fit: "CaptionFit", model: str = "the model") -> None:
     if fit.num_unknown:
         words = [_visible(word) for word in fit.unknown]
         more = ", …" if len(words) > MAX_WORDS else ""
-        output.warn(
+        warnings.append(
             f"{_share(fit.num_unknown, fit.num)} hold words that {model} doesn't know:"
             f" {', '.join(words[:MAX_WORDS])}{more}"
         )
+    return warnings
 
 
 def _share(count: int, of: int) -> str:
@@ -68,14 +69,14 @@ def _start(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} …"
 
 
-def _figure_warnings(text: str, bundle: "Bundle", told_unknown: bool) -> list[str]:
-    """That a prompt names several figures, where the model draws one, or none, if not yet told."""
+def _figure_warnings(text: str, bundle: "Bundle", has_unknown: bool) -> list[str]:
+    """Several named figures, where the model draws one; or none, unless words are unknown."""
     from ursa_core.bundle.subjects import named_subjects
 
     if not bundle.subjects or not text.strip():
         return []
     named = named_subjects(text, bundle.subjects)
-    if not named and not told_unknown:
+    if not named and not has_unknown:
         return [f"the prompt names nothing that the model draws ({_where_listed(bundle)})"]
     if len(named) > 1:
         return [f"the model draws one figure, and the prompt names {', '.join(named)}"]

@@ -1,0 +1,265 @@
+"""A batch: what of it is left to do, and the loop that makes it, recording each item as it ends."""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ursa_core.batches.manifest import Record, Status, Writer
+from ursa_core.errors import UsageError
+
+OnStep = Callable[[int], None]
+"""Receives the number of items that have taken a step."""
+_NOT_COMPARED = {"device", "ursa", "file"}
+"""Options that record where an item was made, or where its files were, and don't decide what."""
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One output to be made.
+
+    Attributes:
+        key: Same in every run: the name if the item's line gives one, otherwise the index.
+        index: Number in the list, from 0.
+        line: Number of its line in the file, from 1; 0 where there is no list.
+        path: Path of the output.
+        seed: Seed of its random draws.
+        options: All that decides the result, JSON values.
+    """
+
+    key: str
+    index: int
+    line: int
+    path: Path
+    seed: int
+    options: dict[str, Any]
+
+
+class BatchTask(Protocol):
+    """What a command brings to a batch.
+
+    Attributes:
+        name: Name of the command.
+        model: Name of the model.
+        model_identity: Digits that change with the model's files.
+    """
+
+    name: str
+    model: str
+    model_identity: str
+
+    def title(self, given: Mapping[str, Any]) -> str:
+        """What an item is called after, from what its line gives: the text of ``{slug}``."""
+
+    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """All options of an item, JSON values, from what its line gives and its seed.
+
+        Raises:
+            UrsaError: It can't be made.
+        """
+
+    def num_steps(self, item: BatchItem) -> int:
+        """Steps that making an item takes."""
+
+    def pack_key(self, item: BatchItem) -> Hashable:
+        """Items of equal keys may be made together."""
+
+    def make(
+        self, items: Sequence[BatchItem], on_step: OnStep
+    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+        """Make items of one key; each is yielded with its metrics once its output is there."""
+
+    def tidy(self, item: BatchItem) -> None:
+        """Remove what is no longer needed next to an output that a killed run finished."""
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """Items by what is left to do with them.
+
+    Attributes:
+        todo: Items to be made, again or for the first time.
+        kept: Items that are done and recorded.
+        unrecorded: Items done by a run that was killed before it could record them.
+    """
+
+    todo: list[BatchItem] = field(default_factory=list)
+    kept: list[BatchItem] = field(default_factory=list)
+    unrecorded: list[BatchItem] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an item ended: the seconds it took, why it failed if it did, and its metrics."""
+
+    item: BatchItem
+    seconds: float
+    error: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def remaining(items: Sequence[BatchItem], records: Mapping[str, Record], force: bool) -> Remaining:
+    """Sort items by what is left to do.
+
+    Args:
+        items: Items of this process.
+        records: Latest record of each item.
+        force: Make items with changed options again, and replace files of unknown origin.
+
+    Raises:
+        UsageError: Without ``force``, an item was made with other options, or its output exists
+            without a record.
+    """
+    found = Remaining()
+    for item in items:
+        record = records.get(item.key)
+        there = record is not None and _holds_something(item.path.parent / record.name)
+        begun = record is not None and record.status == "started" and not record.replaces
+        if record is not None and there and (record.status == "done" or begun):
+            now = {**item.options, "name": item.path.name}
+            differing = changes(now, {**record.options, "name": record.name})
+            if not differing:
+                (found.unrecorded if begun else found.kept).append(item)
+                continue
+            if not force:
+                which = f"line {item.line}" if item.line else str(item.path)
+                raise UsageError(
+                    f"{which} was made with other options: {', '.join(differing)}",
+                    "give those of before, another folder, or --force to make it again",
+                )
+        elif record is None and item.path.exists() and not force:
+            raise UsageError(
+                f"{item.path} exists already, and the manifest doesn't tell of it",
+                "give another folder, or --force to replace it",
+            )
+        found.todo.append(item)
+    return found
+
+
+def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """What of an output's options differs from what is recorded, as ``steps 2, not 4``."""
+    now, before = _leaves(json.loads(json.dumps(options))), _leaves(recorded)
+    keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in _NOT_COMPARED]
+    return [
+        f"{key} {before.get(key)!r}, not {now.get(key)!r}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def run_items(
+    task: BatchTask,
+    items: Sequence[BatchItem],
+    writer: Writer,
+    batch_size: int,
+    should_stop: Callable[[], bool],
+    on_step: OnStep,
+    explain: Callable[[Exception], str],
+) -> Iterator[Outcome]:
+    """Make items in packs of one key, recording each as it ends.
+
+    An item that fails is recorded so, and the rest go on; the items of a pack that fails are made
+    one by one. A full disk ends the run, and so does a folder that is gone or can't be written.
+
+    Args:
+        task: Makes the items.
+        items: Items to be made.
+        writer: Writer of the record.
+        batch_size: Largest number of items made together.
+        should_stop: Asked before each pack.
+        on_step: Called after each step.
+        explain: Gives the reason to record of an error.
+
+    Raises:
+        DataError: The disk is full, or the record or the outputs' folder can't be written.
+    """
+    for pack in _packs(task, items, batch_size):
+        if should_stop():
+            return
+        yield from _made(task, pack, writer, on_step, explain)
+
+
+def _packs(
+    task: BatchTask, items: Sequence[BatchItem], batch_size: int
+) -> Iterator[list[BatchItem]]:
+    """Items in packs of one key, full ones as soon as they are."""
+    waiting: dict[Hashable, list[BatchItem]] = {}
+    for item in items:
+        pack = waiting.setdefault(task.pack_key(item), [])
+        pack.append(item)
+        if len(pack) == batch_size:
+            yield waiting.pop(task.pack_key(item))
+    yield from waiting.values()
+
+
+def _made(
+    task: BatchTask,
+    pack: list[BatchItem],
+    writer: Writer,
+    on_step: OnStep,
+    explain: Callable[[Exception], str],
+) -> Iterator[Outcome]:
+    begun = time.monotonic()
+    writer.append(*(record(item, "started") for item in pack), sync=False)
+    left = list(pack)
+    try:
+        for item, metrics in task.make(pack, on_step):
+            seconds = round(time.monotonic() - begun, 3)
+            writer.append(record(item, "done", seconds))
+            left.remove(item)
+            yield Outcome(item, seconds, metrics=metrics)
+    except Exception as error:
+        if _is_full_disk(error) or not os.access(pack[0].path.parent, os.W_OK | os.X_OK):
+            raise
+        if len(pack) > 1:
+            for item in left:
+                yield from _made(task, [item], writer, on_step, explain)
+            return
+        reason, seconds = explain(error), round(time.monotonic() - begun, 3)
+        writer.append(record(pack[0], "failed", seconds, reason))
+        yield Outcome(pack[0], seconds, reason)
+
+
+def record(
+    item: BatchItem, status: Status, seconds: float | None = None, error: str | None = None
+) -> Record:
+    """The record of an item, as of now."""
+    replaces = status == "started" and item.path.exists()
+    return Record(
+        item.key, item.path.name, status, item.seed, item.options, time.time(), seconds, error,
+        replaces,
+    )  # fmt: skip
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether an output is there, and no file of it is empty."""
+    if not path.is_dir():
+        return path.exists() and path.stat().st_size > 0
+    sizes = [each.stat().st_size for each in path.iterdir()]
+    return bool(sizes) and all(sizes)
+
+
+def _leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Options within options, and lists of them, by names as ``given.files.0.sha256``."""
+    leaves: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+            leaves |= _leaves({str(k): each for k, each in enumerate(value)}, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is that the disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False

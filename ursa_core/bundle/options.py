@@ -1,0 +1,208 @@
+"""How clips are sampled: one record, its ranges, and what users may write for its values.
+
+Nothing heavy is imported here: the command line declares its options by this record.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_type_hints
+
+from annotated_types import Ge, GroupedMetadata, Le
+
+from ursa_core.errors import UsageError
+from ursa_core.grids import PixelShape
+
+MAX_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class Range(GroupedMetadata):
+    """Lowest and highest value of a field, and both in words; pydantic reads it too."""
+
+    low: float
+    high: float
+    words: str
+
+    @property
+    def description(self) -> str:
+        """What an error asks for."""
+        return self.words
+
+    def __iter__(self) -> Iterator[object]:
+        """As pydantic takes it."""
+        return iter((Ge(self.low), Le(self.high)))
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a field without a range takes, in words."""
+
+    description: str
+
+
+SEED = Range(0, MAX_SEED - 1, "0 to 2^63 - 1")
+_Pixels = Annotated[int, Range(1, 1 << 16, "a whole number from 1 to 65536")]
+_Time = Annotated[float, Range(0, 1, "0 to 1")]
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How a clip is sampled and written; a model's own are ``model.defaults``.
+
+    Attributes:
+        negative: Prompt that guidance leads away from.
+        frames: Number of frames, 1 + a multiple of the model's temporal stride; 1 is an image.
+        height: Height in pixels.
+        width: Width in pixels.
+        fps: Frames per second of the file.
+        motion: Score of the prompt's motion prefix, for models trained with one.
+        crf: Quality of an mp4, 0 (lossless) to 51.
+        steps: Network calls along the path.
+        guidance: Scale of classifier-free guidance; 1 is off.
+        guidance_interval: Times (low, high) between which guidance acts; 0 is noise, 1 is data.
+        solver: ``integrated`` or ``euler`` (``maskgit`` where the path is masked); None is the
+            path's first.
+        shift: Time shift of the steps.
+        temperature: Temperature of the draws of x_1.
+        top_p: Share of probability that is drawn from.
+    """
+
+    negative: Annotated[str, Described("a text")] = ""
+    frames: Annotated[int, Range(1, 1_000_000, "1 to 1000000")] = 49
+    height: _Pixels = 320
+    width: _Pixels = 512
+    fps: Annotated[float, Range(0.1, 1000, "0.1 to 1000")] = 12.0
+    motion: Annotated[float, Range(0, 1000, "0 to 1000, as 9")] = 9.0
+    crf: Annotated[int, Range(0, 51, "0 (lossless) to 51 (worst)")] = 18
+    steps: Annotated[int, Range(1, 10_000, "1 to 10000")] = 50
+    guidance: Annotated[float, Range(0, 100, "0 to 100; 1 is off")] = 7.0
+    guidance_interval: Annotated[
+        tuple[_Time, _Time], Described("two numbers from 0 to 1, the lower one first")
+    ] = (0.0, 0.9)
+    solver: Annotated[str | None, Described("a solver, or null")] = None
+    shift: Annotated[float, Range(0.001, 1000, "0.001 to 1000; 1 is none")] = 3.0
+    temperature: Annotated[
+        float, Range(0.001, 1000, "0.001 to 1000; 1 is the model's own spread")
+    ] = 1.0
+    top_p: Annotated[float, Range(1e-6, 1, "0.000001 to 1 (all)")] = 1.0
+
+    @property
+    def shape(self) -> PixelShape:
+        """Pixel shape of the clip."""
+        return PixelShape(self.frames, self.height, self.width)
+
+
+def option_types() -> dict[str, type]:
+    """Names of all options of a clip besides its prompt, and the types that users write them in."""
+    hints = get_type_hints(SamplingOptions)
+    names = ["seed", "negative", "frames", "size", *hints]
+    others = {"seed": int, "size": str, "guidance_interval": str, "solver": str}
+    types = {name: others.get(name) or hints[name] for name in names}
+    return {name: kind for name, kind in types.items() if name not in ("height", "width")}
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `SamplingOptions` from options as users give them; None is not given.
+
+    Args:
+        given: Values by the names of the fields; ``size`` as ``HxW`` or (height, width) in place of
+            height and width, ``guidance_interval`` as ``LO:HI`` or (low, high). A ``seed`` is
+            checked and left out.
+
+    Raises:
+        UsageError: An unknown name, or a value out of range or of another form.
+    """
+    ranges = {
+        name: next(part for part in hint.__metadata__ if isinstance(part, Range | Described))
+        for name, hint in get_type_hints(SamplingOptions, include_extras=True).items()
+    }
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name == "size":
+            found["height"], found["width"] = parse_size(value)
+        elif name == "guidance_interval":
+            found[name] = parse_interval(value)
+        elif name == "seed":
+            require_range(name, value, SEED)
+        elif name not in ranges:
+            raise UsageError(
+                f"there is no option `{name}`", f"known are {', '.join(option_types())}"
+            )
+        else:
+            limits = ranges[name]
+            if isinstance(limits, Range):
+                require_range(name, value, limits)
+            else:
+                require_text(f"{name} prompt" * (name == "negative") or name, value, True)
+            found[name] = value
+    return found
+
+
+def require(ok: bool, name: str, value: object, words: str) -> None:
+    """Raise UsageError, naming option, value and range, unless ``ok``."""
+    if not ok:
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        raise UsageError(f"`{name}` can't be {shown}", f"give {words}")
+
+
+def require_range(name: str, value: Any, limits: Range) -> None:
+    """Raise UsageError for what is no number of a range; None is fine."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    ok = value is None or (is_number and limits.low <= value <= limits.high)
+    require(ok, name, value, limits.words)
+
+
+def require_text(name: str, text: str | None, may_be_empty: bool = False) -> None:
+    """Raise UsageError for a text that is empty, or whose bytes were no UTF-8; None is fine."""
+    if text == "" and not may_be_empty:
+        raise UsageError(f"the {name} is empty", "give a name")
+    if text is not None and not isinstance(text, str):
+        raise UsageError(f"the {name} can't be {text!r}", "give a text")
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:  # Python passes such bytes on as lone surrogates
+        raise UsageError(f"the {name} is not UTF-8: {text!a}", "give it as UTF-8") from None
+
+
+def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
+    """Height and width from ``HxW``, or as they are.
+
+    Raises:
+        UsageError: Another form, or a side below one pixel.
+    """
+    text = size if isinstance(size, str) else "x".join(map(str, size))
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip().lower())
+    if not match or not (int(match[1]) and int(match[2])):
+        raise UsageError(f"{text!r} is no size", "give height x width in pixels, as 64x96")
+    return int(match[1]), int(match[2])
+
+
+def parse_interval(interval: str | tuple[float, float]) -> tuple[float, float]:
+    """Two times from ``LO:HI``, or as they are; 0 <= LO <= HI <= 1.
+
+    Raises:
+        UsageError: Another form, or out of order or range.
+    """
+    parts = interval.split(":") if isinstance(interval, str) else interval
+    try:
+        low, high = (float(part) for part in parts)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 <= low <= high <= 1:
+        raise UsageError(
+            f"{interval!r} is no interval of times", "give LO:HI with 0 <= LO <= HI <= 1, as 0:0.9"
+        )
+    return low, high
+
+
+def as_recorded(options: SamplingOptions, own_motion: float) -> dict[str, Any]:
+    """The options as files record them: null where all is drawn from, or motion is the model's."""
+    kept = {field.name: getattr(options, field.name) for field in fields(SamplingOptions)}
+    return kept | {
+        "top_p": None if options.top_p == 1 else options.top_p,
+        "motion": None if options.motion == own_motion else options.motion,
+    }

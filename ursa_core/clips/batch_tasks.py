@@ -1,0 +1,260 @@
+"""What `sample`, `interpolate` and `extend` bring to a batch.
+
+They stand here and not in `batches`, which `tokenize` uses too and which knows of no clips.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ursa_core.batches.run import BatchItem
+from ursa_core.bundle.bundle import Bundle, load_tokenizer, tokenizer_identity
+from ursa_core.bundle.options import option_types
+from ursa_core.clips.clip import conditioning_of, decoded, kept_frames
+from ursa_core.clips.extend_plan import ExtendPlan, plan_extension
+from ursa_core.clips.plan import PlacedModel, Plan
+from ursa_core.clips.preview import Preview
+from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.clips.requests import ExtensionOptions
+from ursa_core.clips.round_store import RoundStore
+from ursa_core.errors import DataError
+from ursa_core.sampling.batching import Packer, pack_key
+from ursa_core.sampling.denoise import OnStep
+from ursa_core.tokenizers.visual import VisualTokenizer
+from ursa_core.tokens.token_files import save_tokens
+
+Warn = Callable[[str], None]
+_AGAIN = "give the same command again"
+
+
+class _ModelTask:
+    """What tasks share: the model, loaded once, and warnings, each given once."""
+
+    def __init__(self, name: str, model: PlacedModel, warn: Warn) -> None:
+        self.name, self.model, self.model_identity = name, model.name, model.identity
+        self._placed, self._warn_of = model, warn
+        # Frames aren't kept, which might not fit into memory: files are read again when it is
+        # their turn.
+        self._lines: dict[Path, Mapping[str, Any]] = {}
+        self._warned: set[str] = set()
+
+    def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._warn_of(f"{item.path.name}: {warning}")
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        return self._placed.load()
+
+    @cached_property
+    def _identity(self) -> str:
+        return tokenizer_identity(self._placed.found.folder)
+
+
+class ClipTask(_ModelTask):
+    """Makes clips, packed where their options agree.
+
+    Args:
+        name: Name of the command.
+        model: Model in its place.
+        plan_of: Gives the plan, its files read, from what a line gives and where it is written.
+        title_of: Gives what a clip is called after, from what its line gives.
+        batch_size: Largest number of clips in one pass.
+        warn: Receives warnings.
+        tokens: Folder for the codes; None saves none.
+        preview: Steps from one preview to the next; 0 is none.
+        note: Receives what else there is to say.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: PlacedModel,
+        plan_of: Callable[[Mapping[str, Any], Path], Plan],
+        title_of: Callable[[Mapping[str, Any]], str],
+        batch_size: int,
+        warn: Warn,
+        tokens: Path | None = None,
+        preview: int = 0,
+        note: Warn = lambda _: None,
+    ) -> None:
+        super().__init__(name, model, warn)
+        self._note, self._told = note, False
+        self._plan_of, self.title = plan_of, title_of
+        self._tokens, self._preview, self._batch_size = tokens, preview, batch_size
+        self._plans: dict[Path, Plan] = {}
+        self._keys: dict[Path, Hashable] = {}
+
+    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """All options of a clip, as its file will record them.
+
+        Raises:
+            UrsaError: It can't be made.
+        """
+        plan = self._plan_of(given, path)
+        plan.check_memory(self._batch_size)
+        self._lines[path], self._plans[path] = given, replace(plan, given=None)
+        shared = None if plan.given is None else plan.given.pack_key
+        self._keys[path] = pack_key(plan.options), shared
+        return plan.metadata()
+
+    def num_steps(self, item: BatchItem) -> int:
+        """Steps that a clip takes."""
+        return self._plans[item.path].num_steps
+
+    def pack_key(self, item: BatchItem) -> Hashable:
+        """Equal for clips that may share a pass."""
+        return self._keys[item.path]
+
+    def make(
+        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
+    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+        """Generate, decode and write clips of one key."""
+        plans = {item.path: self._read_again(item) for item in items}
+        bundle = self._bundle
+        for item in items:
+            plan = plans[item.path]
+            notes = [] if plan.given is None else plan.given.notes
+            self._warn(item, [*notes, *prompt_warnings(bundle, plan.request())])
+        passes = self._packer.passes([plans[item.path].request() for item in items])
+        if not (self._packer.is_exact or self._told):
+            self._told = True
+            self._note("packs would differ in the last bit here: clips are sampled one by one")
+        rest = iter(items)
+        for together in passes:
+            own = [next(rest) for _ in range(len(together))]
+            preview = Preview(bundle, together.grid, [item.path for item in own], self._preview)
+            given = [conditioning_of(bundle, plans[item.path]) for item in own]
+            codes = together.sample(
+                _each_of(len(own), on_step),
+                preview,
+                [each for each in given if each is not None],
+            )
+            preview.remove()
+            for item, made in zip(own, codes, strict=True):
+                if self._tokens is not None:
+                    metadata = {**item.options, "tokenizer": self._identity}
+                    save_tokens(self._tokens / f"{item.path.name}.safetensors", made, metadata)
+                clip = decoded(bundle, plans[item.path], made)
+                replace(clip, metadata=item.options).save(item.path)
+                yield item, kept_frames(plans[item.path], item.path, clip.frames)
+
+    def tidy(self, item: BatchItem) -> None:
+        """Nothing is left next to a clip: its preview is deleted before it is written."""
+
+    def _read_again(self, item: BatchItem) -> Plan:
+        """The plan as it was settled; DataError if a file has changed."""
+        plan = self._plan_of(self._lines[item.path], item.path)
+        if plan.metadata() != item.options:
+            raise DataError(
+                f"a file that {item.path.name} is made from has changed since the list was read",
+                _AGAIN,
+            )
+        return plan
+
+    @cached_property
+    def _packer(self) -> Packer:
+        return Packer(self._bundle)
+
+
+class ExtendTask(_ModelTask):
+    """Makes clips longer, one after the other, each with rounds of its own.
+
+    Args:
+        model: Model in its place.
+        options: Options of a clip that hold where a line gives none.
+        wanted: How clips are made longer where a line gives nothing else.
+        fresh: Delete the rounds that a stopped run has kept.
+        warn: Receives warnings.
+    """
+
+    def __init__(
+        self,
+        model: PlacedModel,
+        options: Mapping[str, Any],
+        wanted: ExtensionOptions,
+        fresh: bool,
+        warn: Warn,
+    ) -> None:
+        super().__init__("extend", model, warn)
+        self._options, self._wanted, self._fresh = options, wanted, fresh
+        self._steps: dict[Path, list[int]] = {}
+
+    def title(self, given: Mapping[str, Any]) -> str:
+        """The first prompt; the clip's name without one."""
+        prompts = given.get("prompts", [given.get("prompt", "")])
+        return prompts[0] or Path(given.get("clip", "")).stem
+
+    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """All options of a video, as its file will record them.
+
+        Raises:
+            UrsaError: It can't be made, or not with the rounds that are kept.
+        """
+        planned = self._plan(given, path)
+        if not self._fresh:
+            RoundStore(str(path)).check(self._plan_of_rounds(planned))
+        self._lines[path], self._steps[path] = given, planned.round_steps
+        return planned.provenance
+
+    def num_steps(self, item: BatchItem) -> int:
+        """Steps of the rounds that aren't done."""
+        store = RoundStore(str(item.path))
+        return sum(
+            steps
+            for index, steps in enumerate(self._steps[item.path])
+            if self._fresh or not store.holds(index)
+        )
+
+    def pack_key(self, item: BatchItem) -> Hashable:
+        """Each video is made alone."""
+        return item.path
+
+    def make(
+        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
+    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+        """Make videos, each in the rounds that are missing."""
+        vars(self).pop("_own_tokenizer", None)
+        bundle = self._bundle
+        for item in items:
+            planned = self._plan(self._lines[item.path], item.path)
+            if planned.provenance != item.options:
+                raise DataError(f"{planned.given.file} has changed since the list was read", _AGAIN)
+            self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])
+            store = RoundStore(str(item.path))
+            store.open(self._plan_of_rounds(planned), self._fresh)
+            yield item, planned.make_file(bundle, store, str(item.path), lambda *_: on_step(1))
+
+    def tidy(self, item: BatchItem) -> None:
+        """Delete the rounds of a video that is written."""
+        store = RoundStore(str(item.path))
+        if store.plan() is not None:
+            store.remove()
+
+    def _plan(self, line: Mapping[str, Any], path: Path) -> ExtendPlan:
+        wanted = self._wanted.overridden(line)
+        wanted.check()
+        options = {**self._options, **{k: v for k, v in line.items() if k in option_types()}}
+        return plan_extension(self._placed, options, wanted, str(path), self._tokenizer)
+
+    def _plan_of_rounds(self, planned: ExtendPlan) -> dict[str, Any]:
+        return {**planned.provenance, "tokenizer": self._identity}
+
+    def _tokenizer(self) -> tuple[VisualTokenizer, str]:
+        if "_bundle" not in vars(self):
+            return self._own_tokenizer, self._identity
+        self._bundle.take_turn(self._bundle.video_tokenizer)
+        return self._bundle.video_tokenizer, self._identity
+
+    @cached_property
+    def _own_tokenizer(self) -> VisualTokenizer:
+        return load_tokenizer(self._placed.found.folder, self._placed.device)[0]
+
+
+def _each_of(num: int, on_step: Callable[[int], None]) -> OnStep:
+    """Reports a step of each clip of a pass."""
+    return lambda *_: on_step(num)

@@ -1,0 +1,138 @@
+"""A clip that was made: its frames, its codes and what it was made by; and how it is made."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ursa_core.bundle.bundle import Bundle, tokenizer_identity
+from ursa_core.clips.outputs import Target, check_begun
+from ursa_core.clips.plan import Plan
+from ursa_core.clips.preview import Preview
+from ursa_core.media import Frames, read_media, write_media
+from ursa_core.sampling.conditioning import Conditioning
+from ursa_core.sampling.generate import decode, generate
+from ursa_core.tokens.token_files import load_tokens_of, save_tokens
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that was made.
+
+    Attributes:
+        frames: uint8 (F, height, width, 3).
+        codes: int64 (F, H, W) on the CPU; None of an extended clip, whose length needn't fit the
+            latent grid.
+        fps: Frames per second.
+        metadata: What it was made by, as its file records it.
+        crf: Quality of an mp4, 0 (lossless) to 51.
+    """
+
+    frames: Frames = field(repr=False)
+    codes: Tensor | None = field(repr=False)
+    fps: float
+    metadata: Mapping[str, Any]
+    crf: int = 18
+
+    def save(self, path: str | Path) -> None:
+        """Write the clip, with its options inside; a file that is there is replaced.
+
+        Args:
+            path: Path ending in .mp4, .mkv (lossless), .gif, .webp or .png; without an extension
+                it is a folder of PNG frames.
+
+        Raises:
+            UsageError: The format can't hold the clip.
+            DataError: It can't be written.
+        """
+        write_media(path, self.frames, self.fps, self.metadata, self.crf)
+
+
+def decoded(bundle: Bundle, plan: Plan, codes: Tensor, index: int = 0) -> Clip:
+    """The clip of codes int64 (F, H, W) that were sampled by a plan."""
+    options, frames = plan.options, plan.shown(decode(bundle, codes))
+    return Clip(frames, codes.cpu(), options.fps, plan.metadata(index), options.crf)
+
+
+def conditioning_of(bundle: Bundle, plan: Plan) -> Conditioning | None:
+    """The given frames of a plan as latent frames; None without any."""
+    if plan.given is None:
+        return None
+    return plan.given.conditioning(bundle, bundle.grid(plan.options.shape))
+
+
+def kept_frames(
+    plan: Plan, path: str | Path, made: Frames | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """``kept``, how near a file that is written is to the frames given; empty without any."""
+    if plan.given is None:
+        return {}
+    written = read_media(path).frames
+    # Animations join equal frames, and reading may count them differently.
+    return {"kept": plan.given.kept(written if made is None or len(written) == len(made) else made)}
+
+
+def make_files(
+    bundle: Bundle,
+    plan: Plan,
+    written: Sequence[Target],
+    first: int = 0,
+    there: Collection[str] = (),
+    on_step: Callable[..., None] = lambda *_, **__: None,
+    preview: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Make the clips of a plan and write them, one after the other.
+
+    Args:
+        bundle: Model.
+        plan: What is to be made.
+        written: Where each clip goes.
+        first: Index of the first clip.
+        there: Files that a stopped run has left; they are kept.
+        on_step: Called with a number of steps after they are made, with ``earlier=True`` for those
+            of a stopped run.
+        preview: Steps from one preview to the next; 0 is none.
+
+    Yields:
+        Per clip its ``path``, ``tokens``, ``index`` and, where frames were given, ``kept``.
+
+    Raises:
+        UrsaError: A clip can't be made or written.
+    """
+    identity, conditioning = tokenizer_identity(bundle.folder), conditioning_of(bundle, plan)
+    grid = bundle.grid(plan.options.shape)
+    for index, target in enumerate(written, start=first):
+        entry = {"path": target.media, "tokens": target.tokens, "index": index}
+        if target.files[0] in there:
+            on_step(plan.num_steps, earlier=True)
+        if target.media in there:
+            yield {**entry, **kept_frames(plan, target.media)}
+            continue
+        if target.tokens is not None and target.tokens in there:
+            codes = load_tokens_of(target.tokens, identity).codes
+        else:
+            pictures = Preview(bundle, grid, [target.media], preview)
+            request = plan.request(index)
+            codes = generate(bundle, request, lambda *_: on_step(1), pictures, conditioning)
+            pictures.remove()
+            if target.tokens is not None:
+                save_tokens(target.tokens, codes, {**plan.metadata(index), "tokenizer": identity})
+        clip = decoded(bundle, plan, codes, index)
+        clip.save(target.media)
+        yield {**entry, **kept_frames(plan, target.media, clip.frames)}
+
+
+def check_left(
+    plan: Plan, written: Sequence[Target], first: int, there: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to go on with files of a stopped run that were made by other options.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for index, target in enumerate(written, start=first):
+        for file in target.files:
+            if file in there:
+                check_begun(file, there[file], plan.metadata(index))

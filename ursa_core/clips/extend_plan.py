@@ -1,0 +1,180 @@
+"""What making one clip longer will take: for one run, a line of a batch and Python."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ursa_core.bundle.bundle import Bundle
+from ursa_core.clips.clip import Clip
+from ursa_core.clips.extend import Round, extend
+from ursa_core.clips.extension import Extension, default_overlap
+from ursa_core.clips.given import GivenMedia, Tokenizer, label, read_clip, read_tokens
+from ursa_core.clips.plan import PlacedModel, Plan, make_plan
+from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.clips.requests import ExtensionOptions, how_given
+from ursa_core.clips.round_store import RoundStore
+from ursa_core.grids import PixelShape
+from ursa_core.media import check_format, read_media
+from ursa_core.media.quality import psnr
+from ursa_core.sampling.denoise import OnStep
+
+_TOKENS = ".safetensors"
+
+
+@dataclass(frozen=True)
+class ExtendPlan:
+    """Everything that is known before the weights are loaded.
+
+    Attributes:
+        plan: Plan of sampling; its rate is that of the file.
+        extension: How the clip is made longer.
+        given: The clip.
+        warnings: What the user might not expect.
+    """
+
+    plan: Plan
+    extension: Extension
+    given: GivenMedia
+    warnings: list[str]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the video is made of; it decides every round."""
+        return {
+            **self.plan.provenance,
+            **asdict(self.extension),
+            "prompt": self.extension.prompts[0],
+            "given": self.given.provenance,
+        }
+
+    @property
+    def round_steps(self) -> list[int]:
+        """Steps of each round."""
+        extension = self.extension
+        steps = self.plan.num_steps
+        return [extension.steps_of(index, steps) for index in range(extension.num_rounds)]
+
+    def prompt_warnings(self, bundle: Bundle) -> list[str]:
+        """What the model can't take of the prompts."""
+        return [
+            warning
+            for prompt in self.extension.prompts
+            for warning in prompt_warnings(bundle, replace(self.plan.request(), prompt=prompt))
+        ]
+
+    def make(
+        self,
+        bundle: Bundle,
+        store: RoundStore | None = None,
+        on_step: OnStep | None = None,
+        on_round: Callable[[bool], None] | None = None,
+    ) -> tuple[Clip, list[Round]]:
+        """The longer clip and its rounds, of which those that are missing are made.
+
+        Args:
+            bundle: Model.
+            store: Where rounds are kept, open; None keeps none.
+            on_step: Called after each step of a round that is made.
+            on_round: Called after each round, with whether it was there already.
+        """
+        plan, given = self.plan, self.given
+        rounds, frames = extend(
+            bundle, given.frames, self.extension, plan.request(), store, on_step, on_round,
+            given.codes,
+        )  # fmt: skip
+        clip = Clip(frames, None, plan.options.fps, self.provenance, plan.options.crf)
+        return clip, rounds
+
+    def make_file(
+        self,
+        bundle: Bundle,
+        store: RoundStore,
+        out: str,
+        on_step: OnStep,
+        on_round: Callable[[bool], None] | None = None,
+    ) -> dict[str, Any]:
+        """Make the clip, write it, and delete what was kept for it.
+
+        Returns:
+            Metrics: ``kept``, how near the clip's own frames are in the file, and ``rounds``.
+        """
+        clip, rounds = self.make(bundle, store, on_step, on_round)
+        clip.save(out)
+        store.remove()
+        return {"kept": [self._kept(out)], "rounds": [asdict(each) for each in rounds]}
+
+    def _kept(self, out: str) -> dict[str, Any]:
+        """The clip's own frames in the file written; PSNR None where it can't be measured."""
+        extension, given = self.extension, self.given
+        start = extension.frames - extension.own_frames if extension.before else 0
+        written = read_media(out).frames
+        # Animations join equal frames, and reading may count them differently.
+        is_whole = len(written) == extension.frames
+        part = written[start : start + extension.own_frames]
+        return {
+            "file": given.file,
+            "frame": start,
+            "frames": extension.own_frames,
+            "psnr": psnr(part, given.frames) if is_whole else None,
+        }
+
+
+def plan_extension(
+    model: PlacedModel,
+    options: Mapping[str, Any],
+    wanted: ExtensionOptions,
+    out: str | None,
+    tokenizer: Tokenizer,
+) -> ExtendPlan:
+    """What making a clip longer will take, the clip read.
+
+    Args:
+        model: Model in its place.
+        options: Options of a clip by name; without a seed one is drawn.
+        wanted: How it is made longer, checked.
+        out: File or folder to write, if any; whether it can be is the caller's to check.
+        tokenizer: Gives the model's tokenizer, if the clip is a token file.
+
+    Raises:
+        UrsaError: It can't be made.
+    """
+    # `frames` counts those of the result; a round has the model's own.
+    options = {**options, "frames": None}
+    plan = make_plan(model, options, (wanted.prompts or [""])[0])
+    plan.check_memory()
+    shape, stride, source = plan.options.shape, model.found.strides.temporal, wanted.clip
+    size = PixelShape(1, shape.height, shape.width)
+    own_fps: float | None = options.get("fps")
+    if label(source).lower().endswith(_TOKENS):
+        given = read_tokens(label(source), size, tokenizer)
+    else:
+        given = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
+    fps = own_fps or given.fps or plan.options.fps
+    warnings = list(given.notes)
+    if fps != plan.options.fps:
+        warnings.append(
+            f"{given.file} has {fps:g} frames a second and the model makes"
+            f" {plan.options.fps:g}: motion will change its speed"
+        )
+    recorded = given.metadata.get("prompt")
+    overlap = default_overlap(shape.frames, stride) if wanted.overlap is None else wanted.overlap
+    best = "pixels" if wanted.before else model.found.settings.chain
+    cond, cond_noise = how_given(wanted.cond, wanted.cond_noise)
+    extension = Extension(
+        own_frames=len(given.frames),
+        frames=wanted.frames or round((wanted.seconds or 0) * fps),
+        window=shape.frames,
+        overlap=overlap,
+        prompts=tuple(wanted.prompts or [recorded if isinstance(recorded, str) else ""]),
+        before=wanted.before,
+        chain="tokens" if (wanted.chain or best) == "tokens" else "pixels",
+        schedule="diagonal" if wanted.schedule == "diagonal" else "together",
+        stride=stride,
+        cond=cond,
+        cond_noise=cond_noise,
+    )
+    extension.check()
+    if out is not None:
+        check_format(out, PixelShape(extension.frames, shape.height, shape.width), fps)
+    plan = replace(plan, options=replace(plan.options, fps=fps))
+    return ExtendPlan(plan, extension, given, warnings)

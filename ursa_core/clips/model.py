@@ -1,0 +1,334 @@
+"""A model in Python: `load` it, and let it make clips as the commands do."""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ursa_core.bundle.bundle import tokenizer_identity
+from ursa_core.bundle.options import SamplingOptions
+from ursa_core.clips.clip import Clip, conditioning_of, decoded
+from ursa_core.clips.extend_plan import plan_extension
+from ursa_core.clips.plan import PlacedModel, Plan, make_plan, place_model
+from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
+from ursa_core.errors import UrsaWarning, UsageError
+from ursa_core.grids import PixelShape
+from ursa_core.media import Frames
+from ursa_core.media.frames import check_frames
+from ursa_core.sampling.batching import Packer
+from ursa_core.sampling.generate import decode, encode, generate
+
+if TYPE_CHECKING:
+    from ursa_core.bundle.hub import Progress
+    from ursa_core.clips.requests import Source
+
+OnStep = Callable[[int, int], None]
+"""Called after each step with the number of steps done and that of all."""
+
+
+def load(
+    model: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    offload: bool = False,
+    compiled: bool = False,
+    lora: str | Sequence[str] = (),
+    progress: "Progress | None" = None,
+) -> "Model":
+    """A model, ready to make clips.
+
+    Args:
+        model: Name of a shipped model, a model's folder, or a Hugging Face id (``owner/name``,
+            ``owner/name@revision``), downloaded once.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        dtype: ``auto`` (bfloat16 where it is measured faster), ``float32``, ``bfloat16`` or
+            ``float16``.
+        offload: Whether networks take turns on the device, which saves its memory.
+        compiled: Whether the transformer is compiled; pays where many clips are made.
+        lora: Folder of a LoRA adapter, as ``FOLDER`` or ``FOLDER:SCALE``, or several of them.
+        progress: Context manager of a download's progress, called with the bytes and a label.
+
+    Raises:
+        CheckpointError: There is no such model, or it is damaged.
+        UsageError: There is no such device or number format.
+        DeviceError: This machine doesn't have the device.
+    """
+    adapters = [lora] if isinstance(lora, str) else lora
+    return Model(
+        place_model(
+            model, device, dtype, offload=offload, compiled=compiled, lora=adapters,
+            progress=progress,
+        )
+    )  # fmt: skip
+
+
+class Model:
+    """A model that makes clips; `load` gives one.
+
+    Every method that samples takes the options of its command by the same names: ``seed``,
+    ``negative``, ``frames``, ``size`` (``"HxW"`` or (height, width)), ``fps``, ``motion``, ``crf``,
+    ``steps``, ``guidance``, ``guidance_interval``, ``solver``, ``shift``, ``temperature``,
+    ``top_p``; or a whole `SamplingOptions` as ``options``, which the others then change. Without a
+    seed one is drawn, and recorded in ``clip.metadata``.
+
+    Args:
+        placed: Model in its place.
+    """
+
+    def __init__(self, placed: PlacedModel) -> None:
+        self.placed = placed
+        self.bundle = placed.load()
+        self._packer = Packer(self.bundle)
+
+    def __repr__(self) -> str:
+        """Name, device and number format."""
+        return f"<Model {self.name} on {self.placed.device}, {self.placed.dtype}>"
+
+    @property
+    def name(self) -> str:
+        """Name of the model, at its commit if it came from the hub."""
+        return self.placed.name
+
+    @property
+    def defaults(self) -> SamplingOptions:
+        """The model's own sampling options."""
+        return self.placed.defaults
+
+    def sample(
+        self,
+        prompt: str,
+        *,
+        image: "Source | None" = None,
+        video: "Source | None" = None,
+        strength: float | None = None,
+        cond: str | None = None,
+        cond_noise: float | None = None,
+        fit: bool = False,
+        source_fps: float | None = None,
+        index: int = 0,
+        options: SamplingOptions | None = None,
+        on_step: OnStep | None = None,
+        **changes: Any,
+    ) -> Clip:
+        """A clip from text; from text and a first frame; or another clip, edited.
+
+        Args:
+            prompt: What to show; "" leaves it to the model.
+            image: First frame: a file, an array uint8 (H, W, 3) or a PIL image.
+            video: Clip to edit: a file, a `Clip` or an array uint8 (F, H, W, 3).
+            strength: Share of ``video`` that is redone, 0.001 (hardly any) to 1 (all).
+            cond: ``lock`` keeps the image as it is, ``soft`` refines it with the rest.
+            cond_noise: Noise that the image enters with, 0 to below 1.
+            fit: Scale and crop what is given to the clip's size.
+            source_fps: Rate of ``video``, whatever it states.
+            index: Number of the clip among those of its seed, as with ``--num``.
+            options: Sampling options; None is the model's own.
+            on_step: Called after each step.
+            changes: Sampling options by name.
+
+        Raises:
+            UrsaError: The clip can't be made.
+        """
+        inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps)
+        inputs.check()
+        given = self._options(options, changes)
+        plan = inputs.added_to(make_plan(self.placed, given, prompt, num=index + 1))
+        return self._make(plan, on_step, index)
+
+    def sample_batch(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Iterable[int] | None = None,
+        options: SamplingOptions | None = None,
+        on_step: OnStep | None = None,
+        **changes: Any,
+    ) -> list[Clip]:
+        """One clip per prompt, in one pass of the network: the same clips as one by one.
+
+        Args:
+            prompts: What the clips show.
+            seeds: One per prompt; without them they are drawn.
+            options: Sampling options; None is the model's own.
+            on_step: Called after each step.
+            changes: Sampling options by name.
+
+        Raises:
+            UrsaError: A clip can't be made.
+        """
+        own: Sequence[int | None] = [None] * len(prompts) if seeds is None else list(seeds)
+        if len(own) != len(prompts):
+            raise UsageError(
+                f"{len(own)} seeds can't be those of {len(prompts)} prompts", "give one per prompt"
+            )
+        given = self._options(options, changes)
+        plans = [
+            make_plan(self.placed, {**given, "seed": seed}, prompt)
+            for prompt, seed in zip(prompts, own, strict=True)
+        ]
+        for plan in plans:
+            plan.check_memory(len(plans))
+            _warn(prompt_warnings(self.bundle, plan.request()))
+        counted = _Counted(sum(plan.num_steps for plan in plans), on_step)
+        passes = self._packer.passes([plan.request() for plan in plans]) if plans else []
+        codes = [made for each in passes for made in each.sample(counted.steps_of(len(each)))]
+        return [decoded(self.bundle, *each) for each in zip(plans, codes, strict=True)]
+
+    def interpolate(
+        self,
+        prompt: str = "",
+        *,
+        first: "Source | None" = None,
+        last: "Source | None" = None,
+        keyframes: "Mapping[int, Source] | list[str] | None" = None,
+        loop: bool = False,
+        cond: str | None = None,
+        cond_noise: float | None = None,
+        fit: bool = False,
+        options: SamplingOptions | None = None,
+        on_step: OnStep | None = None,
+        **changes: Any,
+    ) -> Clip:
+        """A clip that goes from one image to another, or through several.
+
+        Args:
+            prompt: What to show; without one the images decide.
+            first: Image of the first frame.
+            last: Image of the last frame.
+            keyframes: Images by frame, counted from 0; or texts ``IMAGE@FRAME``.
+            loop: Lead back to the first frame, which follows the last when the clip is repeated.
+            cond: ``lock`` keeps the images as they are, ``soft`` refines them with the rest.
+            cond_noise: Noise that the images enter with, 0 to below 1.
+            fit: Scale and crop the images to the clip's size.
+            options: Sampling options; None is the model's own.
+            on_step: Called after each step.
+            changes: Sampling options by name.
+
+        Raises:
+            UrsaError: The clip can't be made.
+        """
+        wanted = InterpolationOptions(first, last, keyframes, loop, prompt, cond, cond_noise, fit)
+        wanted.check()
+        return self._make(wanted.plan(self.placed, self._options(options, changes), None), on_step)
+
+    def extend(
+        self,
+        clip: "Source",
+        prompt: str | Sequence[str] | None = None,
+        *,
+        seconds: float | None = None,
+        frames: int | None = None,
+        before: bool = False,
+        overlap: int | None = None,
+        chain: str | None = None,
+        schedule: str = "together",
+        cond: str | None = None,
+        cond_noise: float | None = None,
+        fit: bool = False,
+        source_fps: float | None = None,
+        options: SamplingOptions | None = None,
+        on_step: OnStep | None = None,
+        **changes: Any,
+    ) -> Clip:
+        """A clip made longer, in rounds, its own frames unchanged.
+
+        Args:
+            clip: Clip to go on from: a file, a token file (.safetensors), a `Clip` or an array
+                uint8 (F, H, W, 3).
+            prompt: What follows; several take equal shares of it. None is that of the clip.
+            seconds: Length of the result, the clip's own frames counted.
+            frames: The same in frames.
+            before: Make what comes before the clip.
+            overlap: Frames that a round is given; None is about a quarter of the model's.
+            chain: Rounds chain as ``tokens`` or as ``pixels``; None is the model's own way.
+            schedule: ``together``, or ``diagonal``, where earlier frames are ahead in time.
+            cond: ``lock`` keeps the frames given as they are, ``soft`` refines them with the rest.
+            cond_noise: Noise that they enter with, 0 to below 1.
+            fit: Scale and crop the clip to the model's size.
+            source_fps: Rate of the clip, whatever it states.
+            options: Sampling options; None is the model's own.
+            on_step: Called after each step.
+            changes: Sampling options by name.
+
+        Raises:
+            UrsaError: The clip can't be made longer.
+        """
+        several = [prompt] if isinstance(prompt, str) else list(prompt or ())
+        wanted = ExtensionOptions(
+            clip, several or None, seconds, frames, before, overlap, chain, schedule, cond,
+            cond_noise, fit, source_fps,
+        )  # fmt: skip
+        wanted.check()
+        given = self._options(options, changes)
+        planned = plan_extension(self.placed, given, wanted, None, self._tokenizer)
+        _warn([*planned.warnings, *planned.prompt_warnings(self.bundle)])
+        counted = _Counted(sum(planned.round_steps), on_step)
+        return planned.make(self.bundle, None, counted.steps_of(1))[0]
+
+    def encode(self, frames: Frames) -> Tensor:
+        """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3).
+
+        Raises:
+            ShapeError: The frames don't fit the model's strides.
+        """
+        check_frames(frames)
+        self.bundle.grid(PixelShape(*frames.shape[:3]))
+        return encode(self.bundle, frames).cpu()
+
+    def decode(self, codes: Tensor | np.ndarray[Any, Any]) -> Frames:
+        """Frames uint8 (F', height, width, 3) of codes int64 (F, H, W)."""
+        return decode(self.bundle, torch.as_tensor(codes))
+
+    def _options(
+        self, options: SamplingOptions | None, changes: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Options as users give them, a whole record spread out."""
+        if options is None:
+            return dict(changes)
+        own = {name: value for name, value in vars(options).items() if name in vars(self.defaults)}
+        if not self.placed.found.settings.motion_prefix:
+            del own["motion"]
+        size = (own.pop("height"), own.pop("width"))
+        return {**own, "size": size, **changes}
+
+    def _make(self, plan: Plan, on_step: OnStep | None, index: int = 0) -> Clip:
+        plan.check_memory()
+        notes = [] if plan.given is None else plan.given.notes
+        _warn([*notes, *prompt_warnings(self.bundle, plan.request(index))], 4)
+        counted = _Counted(plan.num_steps, on_step)
+        given = conditioning_of(self.bundle, plan)
+        request = plan.request(index)
+        codes = generate(self.bundle, request, counted.steps_of(1), conditioning=given)
+        return decoded(self.bundle, plan, codes, index)
+
+    def _tokenizer(self) -> tuple[Any, str]:
+        self.bundle.take_turn(self.bundle.video_tokenizer)
+        return self.bundle.video_tokenizer, tokenizer_identity(self.bundle.folder)
+
+
+class _Counted:
+    """Counts steps for a callback."""
+
+    def __init__(self, total: int, on_step: OnStep | None) -> None:
+        self._done, self._total, self._on_step = 0, total, on_step
+
+    def steps_of(self, num: int) -> Callable[..., None]:
+        """Counts a step of each of so many clips."""
+        return lambda *_: self.advance(num)
+
+    def advance(self, num: int = 1) -> None:
+        self._done += num
+        if self._on_step is not None:
+            self._on_step(self._done, self._total)
+
+
+def _warn(texts: Sequence[str], level: int = 3) -> None:
+    """Warn in Python's way, at the caller of the model's method."""
+    for text in texts:
+        warnings.warn(text, UrsaWarning, stacklevel=level)

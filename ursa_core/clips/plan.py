@@ -1,0 +1,320 @@
+"""What sampling a clip will take: known before any weight is loaded."""
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ursa_core import __version__
+from ursa_core.bundle.adapters import Adapter, check_adapter, is_adapter, read_adapter
+from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
+from ursa_core.bundle.folder import model_identity
+from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.memory import SamplingMemory
+from ursa_core.bundle.options import (
+    MAX_SEED,
+    SamplingOptions,
+    as_recorded,
+    checked,
+    require,
+    require_text,
+)
+from ursa_core.bundle.summary import Summary, summary
+from ursa_core.clips.given import Given
+from ursa_core.devices import check_compiler, pick_device, pick_dtype
+from ursa_core.errors import CheckpointError, DeviceError, UsageError
+from ursa_core.media import Frames, check_format
+from ursa_core.sampling.generate import Request
+from ursa_core.sampling.guidance import Guidance
+from ursa_core.sampling.time_grid import time_grid, times_from
+
+if TYPE_CHECKING:
+    from ursa_core.bundle.hub import Progress
+
+# Needs are refused from this share of the device's memory on: their estimate is rough.
+_CLEARLY_TOO_MUCH = 1.2
+
+
+@dataclass(frozen=True)
+class PlacedModel:
+    """A model, and where and how its networks run.
+
+    Attributes:
+        found: What its folder says of it.
+        identity: Digits that change with its files.
+        device: Device to sample on.
+        dtype: Number format of the transformer.
+        offload: Whether the networks take turns on the device.
+        compiled: Whether the transformer's layers are compiled.
+        adapters: Adapters that are added to the transformer.
+    """
+
+    found: Summary
+    identity: str
+    device: torch.device
+    dtype: torch.dtype
+    offload: bool
+    compiled: bool
+    adapters: tuple[Adapter, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of the model, at its commit if it came from the hub."""
+        return name_of(self.found.folder, exact=True)
+
+    @property
+    def defaults(self) -> SamplingOptions:
+        """The model's own sampling options."""
+        return replace(self.found.settings.defaults, solver=self.found.solvers[0])
+
+    def load(self) -> Bundle:
+        """The model, in its place."""
+        return load_bundle(
+            self.found.folder,
+            self.device,
+            self.dtype,
+            offload=self.offload,
+            compiled=self.compiled,
+            adapters=self.adapters,
+        )
+
+
+def place_model(
+    model: str | Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    offload: bool = False,
+    compiled: bool = False,
+    lora: Sequence[str] = (),
+    progress: "Progress | None" = None,
+) -> PlacedModel:
+    """A model and its placement.
+
+    Args:
+        model: Name, folder or ``owner/name`` of a Hugging Face model.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        offload: Whether the networks take turns on the device.
+        compiled: Whether the transformer's layers are compiled.
+        lora: Adapters, each as ``FOLDER`` or ``FOLDER:SCALE``.
+        progress: Receives the progress of a download.
+
+    Raises:
+        CheckpointError: There is no such model, or an adapter isn't one of it.
+        UsageError: There is no such device or number format.
+        DeviceError: This machine doesn't have the device, or nothing to compile with.
+    """
+    require_text("model", str(model))
+    found = summary(model_folder(model, progress))
+    adapters = read_adapters(lora, found.folder)
+    where = pick_device(device)
+    if compiled:
+        check_compiler(where)
+    number, identity = pick_dtype(dtype, where), model_identity(found.folder)
+    return PlacedModel(found, identity, where, number, offload, compiled, adapters)
+
+
+def model_folder(model: str | Path, progress: "Progress | None" = None) -> Path:
+    """Folder of a model, downloaded where needed.
+
+    Raises:
+        CheckpointError: There is no such model, it can't be had, or it is an adapter.
+    """
+    folder = resolve_model(model, progress)
+    if is_adapter(folder):
+        raise CheckpointError(
+            f"{model} is an adapter, not a model", f"give its model, and `lora={model}`"
+        )
+    return folder
+
+
+def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
+    """Adapters given as ``FOLDER`` or ``FOLDER:SCALE``, held against the model in a folder.
+
+    Raises:
+        UsageError: A scale is no number.
+        CheckpointError: One isn't an adapter of the model.
+    """
+    found = tuple(read_adapter(*_parse_lora(text)) for text in lora)
+    for adapter in found:
+        check_adapter(adapter, model)
+    return found
+
+
+def _parse_lora(text: str) -> tuple[Path, float]:
+    """Folder and scale from ``FOLDER`` or ``FOLDER:SCALE``."""
+    require_text("folder of `lora`", text)
+    folder, colon, number = text.rpartition(":")
+    if not colon or Path(text).is_dir():
+        return Path(text), 1.0
+    try:
+        scale = float(number)
+    except ValueError:
+        scale = math.nan
+    if not folder or not -1000 <= scale <= 1000:
+        raise UsageError(
+            f"`lora` can't be {text}", "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
+        )
+    return Path(folder), scale
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What clips are to be made from one prompt.
+
+    Attributes:
+        model: Model in its place.
+        prompt: What the clips show.
+        options: How they are sampled and written.
+        seed: Seed of their random draws.
+        num: Number of clips of the run, each with its own index.
+        given: Frames that each clip is made from.
+        drop: Number of frames at the end that aren't kept.
+        strength: Strength of an edit; None where the given frames are no video to edit.
+    """
+
+    model: PlacedModel
+    prompt: str
+    options: SamplingOptions
+    seed: int
+    num: int = 1
+    given: Given | None = None
+    drop: int = 0
+    strength: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse given frames that leave nothing to make."""
+        if self.given is not None:
+            strides = self.model.found.strides
+            self.given.check(strides.grid(self.options.shape), strides.temporal)
+
+    def request(self, index: int = 0) -> Request:
+        """What the sampler is asked for: clip ``index`` of the run."""
+        return Request(self.prompt, self.seed, index, self.options)
+
+    @property
+    def step_times(self) -> torch.Tensor:
+        """Times at which the network is called for one clip: float (num_steps,)."""
+        start = 0.0 if self.strength is None else 1 - self.strength
+        return times_from(time_grid(self.options.steps, self.options.shift), start)[:-1]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of one clip."""
+        return len(self.step_times)
+
+    @property
+    def num_passes(self) -> int:
+        """Sequences the network sees per clip: two per step while guidance acts, otherwise one."""
+        options = self.options
+        has_prefix = self.model.found.settings.motion_prefix and self.prompt
+        if self.prompt == options.negative and not has_prefix:
+            return self.num_steps
+        guidance = Guidance(options.guidance, options.guidance_interval)
+        return self.num_steps + int(guidance.active(self.step_times).sum())
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the clips are made of, as their metadata record it."""
+        model, adapters = self.model, [each.provenance for each in self.model.adapters]
+        recorded: dict[str, Any] = {
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "num": self.num,
+            **as_recorded(self.options, model.found.settings.motion),
+            "model": model.name,
+            "model_identity": model.identity,
+            **({"lora": adapters} if adapters else {}),
+            "device": model.device.type,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "offload": model.offload,
+            "compiled": model.compiled,
+            "ursa": __version__,
+        }
+        if self.given is not None:
+            recorded["given"] = self.given.provenance
+        if self.drop:
+            recorded["dropped_frames"] = self.drop
+        if self.strength is not None:
+            recorded["strength"] = self.strength
+        return recorded
+
+    def metadata(self, index: int = 0) -> dict[str, Any]:
+        """What clip ``index`` of the run records."""
+        return {**self.provenance, "index": index}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimated peak memory."""
+        return self._memory.total
+
+    @property
+    def _memory(self) -> SamplingMemory:
+        model = self.model
+        size, kind = model.dtype.itemsize, model.device.type
+        return model.found.memory(size, self.options.shape, kind, offload=model.offload)
+
+    def check_memory(self, at_once: int = 1) -> None:
+        """Refuse a clip that the device is clearly too small for, before anything is loaded.
+
+        Args:
+            at_once: Number of clips in one pass of the network.
+
+        Raises:
+            DeviceError: The device is too small.
+        """
+        from ursa_core.devices import total_memory_bytes
+
+        memory, there = self._memory, total_memory_bytes(self.model.device)
+        num = 1 if self.model.offload else at_once  # clips take turns then, too
+        needed = replace(memory, activations=num * memory.activations).total
+        if there is not None and needed > _CLEARLY_TOO_MUCH * there:
+            raise DeviceError(
+                f"{self.options.shape} takes about {needed / 1e9:.1f} GB of memory,"
+                f" {self.model.device} has {there / 1e9:.1f} GB",
+                "ask for fewer `frames` or a smaller `size`, add `offload=True`,"
+                " or use a smaller model",
+            )
+
+    def shown(self, decoded: Frames) -> Frames:
+        """Decoded frames (F, H, W, 3) as the clip shows them: with its given frames, cut."""
+        frames = decoded if self.given is None else self.given.shown(decoded)
+        return frames[: len(frames) - self.drop]
+
+
+def make_plan(
+    model: PlacedModel,
+    options: Mapping[str, Any],
+    prompt: str,
+    out: str | None = None,
+    num: int = 1,
+) -> Plan:
+    """What sampling clips will take.
+
+    Args:
+        model: Model in its place.
+        options: Options by name, as users give them (see `checked`); without a ``seed`` one is
+            drawn.
+        prompt: What the clips show.
+        out: File to be written, if any.
+        num: Number of clips of the run.
+
+    Raises:
+        UsageError: An option is out of range, the model can't do it, or the format can't hold it.
+    """
+    require_text("prompt", prompt, may_be_empty=True)
+    found, changes, seed = model.found, checked(options), options.get("seed")
+    solver = changes.get("solver")
+    require(solver in (None, *found.solvers), "solver", solver, " or ".join(found.solvers))
+    if "motion" in changes and not found.settings.motion_prefix:
+        raise UsageError(f"the model {found.name} takes no `motion`", "describe it in the prompt")
+    settled = replace(model.defaults, **changes)
+    found.strides.grid(settled.shape)  # refuses a shape that doesn't fit
+    if out is not None:
+        check_format(out, settled.shape, settled.fps)
+    return Plan(model, prompt, settled, secrets.randbelow(MAX_SEED) if seed is None else seed, num)

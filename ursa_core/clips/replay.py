@@ -1,0 +1,195 @@
+"""What a file of `sample` was made by, read from the file, so that it can be made again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ursa_core import __version__
+from ursa_core.bundle.options import SamplingOptions, option_types
+from ursa_core.clips.requests import SampleInputs
+from ursa_core.errors import DataError, UsageError
+from ursa_core.files import digest_of
+from ursa_core.media import read_media
+
+if TYPE_CHECKING:
+    from ursa_core.bundle.adapters import Adapter
+
+_PLACEMENT: dict[str, type] = {
+    "model": str, "device": str, "dtype": str, "offload": bool, "compiled": bool
+}  # fmt: skip
+RECORDED = {field.name for field in fields(SamplingOptions)} | {
+    "prompt", "seed", "num", "index", "model_identity", "ursa", *_PLACEMENT
+}  # fmt: skip
+"""What every file of `sample` records."""
+_SOMETIMES = {"tokenizer", "given", "strength", "lora"}
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a file was made by.
+
+    Attributes:
+        path: Name of the file.
+        prompt: What it shows.
+        options: Options of the clip, by name as users give them.
+        placement: Model, device, number format and adapters, by the names of the options.
+        num: Number of clips of its run.
+        index: Its number among them.
+        model_identity: Digits of the model's files.
+        inputs: Image or video that it was made from, if any, and how.
+        sha256: Digest of that file.
+        adapters: Digest of each adapter's weights, by its path.
+    """
+
+    path: str
+    prompt: str
+    options: dict[str, Any]
+    placement: dict[str, Any]
+    num: int
+    index: int
+    model_identity: str
+    inputs: SampleInputs
+    sha256: str | None
+    adapters: dict[str, str]
+
+    def check_adapters(self, adapters: "Sequence[Adapter]") -> None:
+        """Refuse adapters that aren't those that made the file.
+
+        Raises:
+            UsageError: One has other weights now.
+        """
+        for adapter in adapters:
+            before = self.adapters[str(adapter.folder)]
+            if adapter.sha256 != before:
+                raise UsageError(
+                    f"{self.path} was made with the adapter {adapter.folder} when its weights were"
+                    f" {before[:16]}; they are {adapter.sha256[:16]}",
+                    "get those weights, or name an adapter with `lora` to make another video",
+                )
+
+    def check_inputs(self, inputs: SampleInputs) -> None:
+        """Refuse a file that has the name of the one that was given and isn't that one.
+
+        Args:
+            inputs: What the clip is to be made from now, which may be another file.
+
+        Raises:
+            DataError: It is missing, or has changed.
+        """
+        before = self.inputs.image or self.inputs.video
+        if before is None or (self.inputs.image, self.inputs.video) != (inputs.image, inputs.video):
+            return
+        file = Path(str(before))
+        if not file.exists() or digest_of(file) != self.sha256:
+            what = "has changed since" if file.exists() else "isn't here"
+            option = "image" if self.inputs.image else "video"
+            raise DataError(
+                f"{before}, which {self.path} was made from, {what}",
+                f"bring it back, or name another with `{option}` to make another video from it",
+            )
+
+    def check_model(self, name: str, identity: str) -> None:
+        """Refuse a model that isn't the one that made the file.
+
+        Raises:
+            UsageError: It has other files now.
+        """
+        if identity != self.model_identity:
+            raise UsageError(
+                f"{self.path} was made by the model {self.placement['model']} when its files were"
+                f" {self.model_identity}; {name} is {identity}",
+                "get those files, or name a model with `model` to make another video with it",
+            )
+
+
+def read_replay(path: str) -> Replay:
+    """What a file of `sample` was made by.
+
+    Raises:
+        DataError: The file can't be read, doesn't record it, or is of another version.
+    """
+    recorded = read_media(path, max_frames=1).metadata
+    maker = _other_maker(recorded)
+    if maker:
+        raise DataError(
+            f"{path} was made by ursa {maker}, and only what ursa sample made can be replayed",
+            "give the command that made it again",
+        )
+    lacking = sorted(RECORDED - recorded.keys())
+    if lacking:
+        is_ours = {"prompt", "seed"} <= recorded.keys()
+        raise DataError(
+            f"{path} doesn't tell {lacking[0] if is_ours else 'how it was made'}",
+            "give a file as ursa sample wrote it; encoding it again loses what it records",
+        )
+    if recorded["ursa"] != __version__:
+        raise DataError(
+            f"{path} was made by ursa {recorded['ursa']}, this is {__version__}",
+            "install that version to make it again",
+        )
+    others = recorded.keys() - RECORDED - _SOMETIMES
+    more = sorted(key for key in others if recorded[key] is not None)
+    if more:
+        raise DataError(
+            f"{path} was made with {', '.join(more)}, which can't be replayed",
+            "give the command that made it again",
+        )
+    try:
+        return _replay(path, recorded)
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(f"what {path} tells of itself is damaged", "replay another") from error
+
+
+def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:
+    """What metadata record, each value held to its type, since a file may hold anything."""
+    low, high = recorded["guidance_interval"]
+    own = {
+        "size": f"{recorded['height']}x{recorded['width']}",
+        "guidance_interval": f"{low!r}:{high!r}",
+        "top_p": 1.0 if recorded["top_p"] is None else recorded["top_p"],
+    }
+    types = option_types()
+    options = {name: own.get(name, recorded.get(name)) for name in types}
+    if options["motion"] is None:  # the model's own
+        del options["motion"]
+    placement = {name: recorded[name] for name in _PLACEMENT}
+    prompt, num, index = recorded["prompt"], int(recorded["num"]), int(recorded["index"])
+    given = {**options, **placement, "prompt": prompt}
+    for name, kind in {**types, **_PLACEMENT, "prompt": str}.items():
+        is_number = not isinstance(given.get(name), bool) or kind is bool
+        wanted = (int, float) if kind is float else kind
+        if name in given and not (isinstance(given[name], wanted) and is_number):
+            raise TypeError(name)
+    if not 0 <= index < num:
+        raise ValueError(index)
+    adapters = recorded.get("lora", ())
+    placement["lora"] = [f"{each['path']}:{each['scale']!r}" for each in adapters]
+    digests = {str(each["path"]): str(each["sha256"]) for each in adapters}
+    identity = str(recorded["model_identity"])
+    inputs, sha256 = _inputs(recorded)
+    return Replay(path, prompt, options, placement, num, index, identity, inputs, sha256, digests)
+
+
+def _other_maker(recorded: Mapping[str, Any]) -> str | None:
+    """The command that made a file, if it is another; by what that one alone records."""
+    if "own_frames" in recorded:
+        return "extend"
+    given = recorded.get("given")
+    return "interpolate" if isinstance(given, dict) and len(given.get("files", ())) > 1 else None
+
+
+def _inputs(recorded: Mapping[str, Any]) -> tuple[SampleInputs, str | None]:
+    """The image or video that metadata name, and its sha256."""
+    given = recorded.get("given")
+    if given is None:
+        return SampleInputs(), None
+    (file,) = given["files"]
+    name, sha256 = str(file["file"]), str(file["sha256"])
+    if recorded.get("strength") is not None:
+        strength, source_fps = float(recorded["strength"]), file.get("source_fps")
+        source_fps = None if source_fps is None else float(source_fps)
+        own = SampleInputs(video=name, strength=strength, fit=True, source_fps=source_fps)
+        return own, sha256
+    cond, noise = str(given["cond"]), float(given["cond_noise"])
+    return SampleInputs(name, cond=cond, cond_noise=noise, fit=True), sha256

@@ -1,0 +1,263 @@
+"""What users ask of a clip besides sampling options: frames given, ends to go between, a length.
+
+The fields are the columns of a batch's lines too. Nothing heavy is imported before a plan is made.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from ursa_core.bundle.options import Range, require, require_range, require_text
+from ursa_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from ursa_core.clips.clip import Clip
+    from ursa_core.clips.plan import PlacedModel, Plan
+    from ursa_core.sampling.conditioning import Cond
+
+    Source: TypeAlias = str | Path | Image | NDArray[Any] | Clip
+    """An image or a clip: a file, a PIL image, an array uint8, or a clip made here."""
+
+STRENGTH = 0.6
+SOURCE_FPS = Range(0.001, 10_000, "0.001 to 10000")
+
+
+def own_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that are fields of a record."""
+    names = {field.name for field in fields(record)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def how_given(cond: str | None, cond_noise: float | None) -> tuple["Cond", float]:
+    """How given frames are taken, and the noise that they enter with.
+
+    Raises:
+        UsageError: It is neither soft nor lock, or the noise is out of range.
+    """
+    require(cond in (None, "soft", "lock"), "cond", cond, "soft or lock")
+    in_range = cond_noise is None or 0 <= cond_noise < 1
+    require(in_range, "cond_noise", cond_noise, "0 to below 1")
+    return ("soft" if cond == "soft" else "lock"), cond_noise or 0.0
+
+
+def _require_source(name: str, source: "Source | None") -> None:
+    if isinstance(source, str):
+        require_text(name, source)
+
+
+@dataclass(frozen=True)
+class SampleInputs:
+    """Frames that ``sample`` is given besides text.
+
+    Attributes:
+        image: First frame.
+        video: Clip to edit.
+        strength: Share of the edit that is redone; None is `STRENGTH`.
+        cond: How the image is taken, ``lock`` or ``soft``.
+        cond_noise: Noise that the image enters with.
+        fit: Scale and crop what is given.
+        source_fps: Rate of the clip to edit, whatever it states.
+    """
+
+    image: "Source | None" = None
+    video: "Source | None" = None
+    strength: float | None = None
+    cond: str | None = None
+    cond_noise: float | None = None
+    fit: bool = False
+    source_fps: float | None = None
+
+    def overridden(self, values: Mapping[str, Any]) -> Self:
+        """With other values; an image or video takes the place of either, and of its options."""
+        own = self
+        if values.get("image") is not None:
+            own = replace(own, video=None, strength=None, source_fps=None)
+        if values.get("video") is not None:
+            own = replace(own, image=None, cond=None, cond_noise=None)
+        return replace(own, **values)
+
+    def check(self) -> None:
+        """Refuse values that can't be, or don't go together.
+
+        Raises:
+            UsageError: That is so.
+        """
+        image, video, strength = self.image, self.video, self.strength
+        _require_source("image", image)
+        _require_source("video to edit", video)
+        if image is not None and video is not None:
+            raise UsageError("`image` and `video` can't both be given", "give one of them")
+        in_range = strength is None or 0.001 <= strength <= 1
+        require(in_range, "strength", strength, "0.001 to 1 (all is redone)")
+        if strength is not None and video is None:
+            raise UsageError("`strength` is for `video`", "name a video to edit with `video`")
+        if (self.cond is not None or self.cond_noise is not None) and image is None:
+            raise UsageError(
+                "`cond` and `cond_noise` are for `image`", "name an image with `image`"
+            )
+        if self.fit and image is None and video is None:
+            raise UsageError("`fit` is for `image` and `video`", "name one of them")
+        if self.source_fps is not None and video is None:
+            raise UsageError("`source_fps` is for `video`", "leave it out")
+        require_range("source_fps", self.source_fps, SOURCE_FPS)
+        how_given(self.cond, self.cond_noise)
+
+    def added_to(self, plan: "Plan") -> "Plan":
+        """The plan, with the given frames read.
+
+        Raises:
+            UrsaError: They can't be read, or don't fit the clip.
+        """
+        from ursa_core.clips.given import Given, read_clip, read_image
+
+        shape = plan.options.shape
+        if self.image is not None:
+            way = how_given(self.cond, self.cond_noise)
+            return replace(plan, given=Given({0: read_image(self.image, shape, self.fit)}, *way))
+        if self.video is not None:
+            redone, fps = self.strength or STRENGTH, plan.options.fps
+            edited = read_clip(self.video, shape, self.fit, fps, source_fps=self.source_fps)
+            return replace(plan, given=Given({0: edited}, "soft", redone), strength=redone)
+        return plan
+
+
+@dataclass(frozen=True)
+class InterpolationOptions:
+    """What ``interpolate`` goes between; keyframes are ``IMAGE@FRAME``, or images by frame."""
+
+    first: "Source | None" = None
+    last: "Source | None" = None
+    keyframes: "list[str] | Mapping[int, Source] | None" = None
+    loop: bool = False
+    prompt: str = ""
+    cond: str | None = None
+    cond_noise: float | None = None
+    fit: bool = False
+
+    def overridden(self, line: Mapping[str, Any]) -> Self:
+        """With the values of a line; its images take the place of all, and of a loop."""
+        values = own_fields(type(self), line)
+        if {"first", "last", "keyframes"} & values.keys():
+            values = {"first": None, "last": None, "keyframes": None, "loop": False, **values}
+        return replace(self, **values)
+
+    def check(self) -> None:
+        """Refuse values that can't be, or don't go together.
+
+        Raises:
+            UsageError: That is so.
+        """
+        first, last = self.first, self.last
+        how_given(self.cond, self.cond_noise)
+        require_text("prompt", self.prompt, may_be_empty=True)
+        for name, source in (("first image", first), ("last image", last)):
+            _require_source(name, source)
+        if self.loop and (first is None or last is not None):
+            raise UsageError("`loop` goes from `first` back to it", "give `first` and no `last`")
+        ends = (first is not None) + (last is not None or self.loop)
+        if len(self.placed) + ends < 2:
+            raise UsageError(
+                "there is nothing to go between", "give `first` and `last`, or `first` and `loop`"
+            )
+
+    def plan(self, model: "PlacedModel", options: Mapping[str, Any], out: str | None) -> "Plan":
+        """What is to be made, the images read.
+
+        Raises:
+            UrsaError: They can't be read, or don't fit the clip or one another.
+        """
+        from ursa_core.clips.given import Given, read_image
+        from ursa_core.clips.keyframes import place_keyframes
+        from ursa_core.clips.plan import make_plan
+
+        stride = model.found.strides.temporal
+        plan = make_plan(model, options, self.prompt, out)
+        if plan.options.frames == 1:
+            raise UsageError(
+                "a clip of one frame has nothing between its ends", "ask for more `frames`"
+            )
+        if self.loop and options.get("frames") is not None:
+            # A loop's end, which shows the first frame again, is made and left out of the file.
+            longer = {**options, "frames": options["frames"] + stride, "seed": plan.seed}
+            plan = make_plan(model, longer, self.prompt, out)
+        shape = plan.options.shape
+        drop, end = (stride, self.first) if self.loop else (0, self.last)
+        places = place_keyframes(
+            self.first, end, self.placed, shape.frames - drop, stride, self.loop
+        )
+        images = {at: read_image(image, shape, self.fit) for at, image in places.items()}
+        given = Given(images, *how_given(self.cond, self.cond_noise))
+        return replace(plan, given=given, drop=drop)
+
+    @property
+    def placed(self) -> "list[tuple[Source, int]]":
+        """Images between the ends, and their frames."""
+        if isinstance(self.keyframes, Mapping):
+            return [(image, frame) for frame, image in sorted(self.keyframes.items())]
+        return [_parse_keyframe(text) for text in self.keyframes or []]
+
+
+def _parse_keyframe(text: str) -> "tuple[Source, int]":
+    """Image and frame from ``IMAGE@FRAME``; UsageError for another form."""
+    require_text("keyframe", text)
+    image, _, frame = text.rpartition("@")
+    if not image or not frame.isdecimal() or not frame.isascii() or len(frame) > 7:
+        raise UsageError(f"{text} is no keyframe", "give IMAGE@FRAME, as middle.png@8")
+    return image, int(frame)
+
+
+@dataclass(frozen=True)
+class ExtensionOptions:
+    """How ``extend`` makes a clip longer."""
+
+    clip: "Source" = ""
+    prompts: list[str] | None = None
+    seconds: float | None = None
+    frames: int | None = None
+    before: bool = False
+    overlap: int | None = None
+    chain: str | None = None
+    schedule: str = "together"
+    cond: str | None = None
+    cond_noise: float | None = None
+    fit: bool = False
+    source_fps: float | None = None
+
+    def overridden(self, line: Mapping[str, Any]) -> Self:
+        """With the values of a line; its length takes the place of either.
+
+        Raises:
+            UsageError: It has both prompt and prompts.
+        """
+        values = own_fields(type(self), line)
+        if "prompt" in line:
+            if "prompts" in line:
+                raise UsageError("prompt and prompts can't both be given", "give one of them")
+            values["prompts"] = [line["prompt"]]
+        if {"seconds", "frames"} & values.keys():
+            values = {"seconds": None, "frames": None, **values}
+        return replace(self, **values)
+
+    def check(self) -> None:
+        """Refuse values that can't be, whatever the clip and the model are.
+
+        Raises:
+            UsageError: That is so.
+        """
+        _require_source("clip", self.clip)
+        for prompt in self.prompts or []:
+            require_text("prompt", prompt, may_be_empty=True)
+        how_given(self.cond, self.cond_noise)
+        if (self.seconds is None) == (self.frames is None):
+            raise UsageError("the length of the result isn't clear", "give `seconds` or `frames`")
+        require_range("frames", self.frames, Range(1, 1_000_000, "1 to 1000000"))
+        in_range = self.seconds is None or 0 < self.seconds <= 100_000
+        require(in_range, "seconds", self.seconds, "above 0 to 100000")
+        require(self.chain in (None, "tokens", "pixels"), "chain", self.chain, "tokens or pixels")
+        require_range("source_fps", self.source_fps, SOURCE_FPS)
+        known = self.schedule in ("together", "diagonal")
+        require(known, "schedule", self.schedule, "together or diagonal")

@@ -1,0 +1,235 @@
+"""How the samples of suites are made: as `sample`, its ``image`` and `extend` make clips."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ursa_core.batches.run import BatchItem
+from ursa_core.clips.batch_tasks import ClipTask, Warn
+from ursa_core.clips.clip import conditioning_of
+from ursa_core.clips.extend import extend
+from ursa_core.clips.extension import Extension, default_overlap
+from ursa_core.clips.given import Given, read_image
+from ursa_core.clips.plan import PlacedModel, Plan, make_plan
+from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.clips.round_store import RoundStore
+from ursa_core.errors import ShapeError
+from ursa_core.evaluation.suites.dpg import grid
+from ursa_core.evaluation.suites.suite import PlannedFile
+from ursa_core.files import digest_of
+from ursa_core.media import Frames, write_media
+from ursa_core.sampling.generate import decode, generate
+
+
+class EvalTask(ClipTask):
+    """One clip or image per file, as `sample` makes it.
+
+    Args:
+        suite: Name of the suite.
+        model: Model in its place.
+        options: Options of every sample, by name.
+        batch_size: Largest number of samples in one pass.
+        warn: Receives warnings.
+    """
+
+    num_samples = 1
+    """Samples that a file shows."""
+
+    def __init__(
+        self,
+        suite: str,
+        model: PlacedModel,
+        options: Mapping[str, Any],
+        batch_size: int,
+        warn: Warn,
+    ) -> None:
+        self._options = options
+        super().__init__(
+            f"eval {suite}", model, self._plan_for, lambda given: given["prompt"], batch_size, warn
+        )
+
+    def _plan_for(self, given: Mapping[str, Any], path: Path) -> Plan:
+        options = {**self._options, "seed": given["seed"]}
+        return make_plan(self._placed, options, given["prompt"], str(path), self.num_samples)
+
+    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+        """All options of a file; its shape is what completeness is checked by.
+
+        Raises:
+            UrsaError: It can't be made.
+        """
+        options = self.settle({"prompt": file.prompt, "seed": seed}, path)
+        shape = self._plans[path].options.shape
+        return {**options, "pixel_shape": [shape.frames, shape.height, shape.width]}
+
+    def _read_again(self, item: BatchItem) -> Plan:
+        return self._plans[item.path]
+
+    def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
+        """Warn of the first prompt that the model can't take; suites have hundreds."""
+        if warnings and not self._warned:
+            self._warned.add(warnings[0])
+            self._warn_of(f"{item.path.name}: {warnings[0]}; other prompts aren't told of")
+
+
+class OneByOne(EvalTask):
+    """Files that are made in a way of their own, each by itself."""
+
+    def pack_key(self, item: BatchItem) -> Hashable:
+        """Items never share a pass."""
+        return item.key
+
+    def make(
+        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
+    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+        """Make each item and write it."""
+        for item in items:
+            plan = self._plans[item.path]
+            self._warn(item, prompt_warnings(self._bundle, plan.request()))
+            frames = self._frames(item, plan, lambda *_: on_step(1))
+            write_media(item.path, frames, plan.options.fps, item.options, plan.options.crf)
+            self.tidy(item)
+            yield item, {}
+
+    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
+        raise NotImplementedError
+
+
+class GridTask(OneByOne):
+    """Four images in a 2×2 grid, as DPG-Bench reads them."""
+
+    num_samples = 4
+
+    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+        """All options of a grid, whose sides are twice an image's."""
+        options = super().settle_file(file, seed, path)
+        _, height, width = options["pixel_shape"]
+        if height != width:
+            side = min(height, width)
+            raise ShapeError(
+                f"DPG-Bench cuts squares, and images are {height}x{width}",
+                f"give a square size, as `size={side}x{side}`",
+            )
+        return {**options, "pixel_shape": [1, 2 * height, 2 * width]}
+
+    def num_steps(self, item: BatchItem) -> int:
+        """Steps of the four images."""
+        return self.num_samples * super().num_steps(item)
+
+    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
+        made = (generate(self._bundle, plan.request(k), on_step) for k in range(plan.num))
+        return grid([decode(self._bundle, codes) for codes in made])
+
+
+class ImageTask(OneByOne):
+    """A video from a first frame, which is scaled and cropped to its size."""
+
+    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+        """All options of a video, its image's digest among them."""
+        options = super().settle_file(file, seed, path)
+        if options["pixel_shape"][0] == 1:
+            raise ShapeError("a video of 1 frame is the given image alone", "give more `frames`")
+        given = {"file": str(file.image), "sha256": _digest(file.image), "frame": 0}
+        return {**options, "given": {"files": [given], "cond": "lock", "cond_noise": 0.0}}
+
+    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
+        file = item.options["given"]["files"][0]["file"]
+        image = read_image(file, plan.options.shape, fit=True)
+        plan = replace(plan, given=Given({0: image}, "lock", 0.0))
+        given = conditioning_of(self._bundle, plan)
+        codes = generate(self._bundle, plan.request(), on_step, conditioning=given)
+        return plan.shown(decode(self._bundle, codes))
+
+
+@cache
+def _digest(image: Path) -> str:
+    return digest_of(image)
+
+
+class LongTask(OneByOne):
+    """A clip made longer in rounds, which are kept next to the record until it is written.
+
+    Args:
+        suite: Name of the suite.
+        model: Model in its place.
+        options: Options of every sample, by name.
+        num_frames: Number of frames of the whole clip.
+        rounds: Folder that rounds are kept in.
+        warn: Receives warnings.
+    """
+
+    def __init__(
+        self,
+        suite: str,
+        model: PlacedModel,
+        options: Mapping[str, Any],
+        num_frames: int,
+        rounds: Path,
+        warn: Warn,
+    ) -> None:
+        super().__init__(suite, model, options, 1, warn)
+        self._num_frames, self._rounds = num_frames, rounds
+
+    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+        """All options of a clip, how it is made longer among them."""
+        options = super().settle_file(file, seed, path)
+        extension = self._extension(path, file.prompt)
+        extension.check()
+        _, height, width = options["pixel_shape"]
+        extended = {key: value for key, value in asdict(extension).items() if key != "prompts"}
+        return {
+            **options,
+            "extension": extended,
+            "pixel_shape": [self._num_frames, height, width],
+        }
+
+    def num_steps(self, item: BatchItem) -> int:
+        """Steps of the first clip and of all rounds."""
+        extension = self._extension(item.path, item.options["prompt"])
+        steps = super().num_steps(item)
+        of_rounds = (extension.steps_of(index, steps) for index in range(extension.num_rounds))
+        return steps + sum(of_rounds)
+
+    def _extension(self, path: Path, prompt: str) -> Extension:
+        window, found = self._plans[path].options.frames, self._placed.found
+        stride = found.strides.temporal
+        return Extension(
+            window,
+            self._num_frames,
+            window,
+            default_overlap(window, stride),
+            (prompt,),
+            before=False,
+            chain="tokens" if found.settings.chain == "tokens" else "pixels",
+            schedule="together",
+            stride=stride,
+            cond="lock",
+            cond_noise=0.0,
+        )
+
+    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
+        request, fps = plan.request(), plan.options.fps
+        codes = generate(self._bundle, request, on_step)
+        frames = decode(self._bundle, codes)
+        extension = self._extension(item.path, plan.prompt)
+        store = self._store(item)
+        self._rounds.mkdir(parents=True, exist_ok=True)
+        store.open({**item.options, "tokenizer": self._identity, "fps": fps}, fresh=False)
+
+        def on_round(resumed: bool) -> None:
+            for _ in range(plan.num_steps if resumed else 0):
+                on_step()
+
+        _, longer = extend(
+            self._bundle, frames, extension, request, store, on_step, on_round, codes
+        )
+        return longer
+
+    def tidy(self, item: BatchItem) -> None:
+        """Delete the rounds of a video that is written."""
+        self._store(item).remove()
+
+    def _store(self, item: BatchItem) -> RoundStore:
+        return RoundStore(str(self._rounds / f"{item.index:05d}"))
