@@ -1,6 +1,5 @@
 """What a batch promises, on a task that takes no time: resuming, shards, failures, kills."""
 
-import fcntl
 import json
 import os
 import random
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from notes_task import Notes, make_notes
 
 from ursa_cli.terminal import output
@@ -181,12 +181,12 @@ def test_ranks_share_a_list_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_two_runs_never_make_one_list(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make_notes(out, FIVE)
-    with (out / "manifest.jsonl").open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with FileLock(out / ".manifest.jsonl.lock"):
         for shard in (None, "1/2"):
             with pytest.raises(UsageError, match="another run is at work"):
                 make_notes(out, FIVE, shard=shard)
     make_notes(out, FIVE)
+    assert not list(out.glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,22 @@
 """Files of lines that the processes which share a job write, each one of its own."""
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from filelock import FileLock, Timeout
+
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.files import parse_object
 from ursa_core.parts import Shard
+
+_PATIENCE_SECONDS = 1.0
+"""Wait for a lock: processes that only look whether it is taken hold it for an instant."""
 
 
 class PartFile:
@@ -20,13 +25,13 @@ class PartFile:
     A line that a killed process left unfinished is taken away.
 
     Args:
-        folder: of the job.
-        stem: of the names.
-        shard: whose part it is.
+        folder: Folder of the job.
+        stem: Stem of the names.
+        shard: Part of the job that the file is of.
 
     Raises:
-        UsageError: another process is at work on it, or one that shares the job out otherwise.
-        DataError: the file can't be written.
+        UsageError: Another process is at work on it, or one that shares the job out otherwise.
+        DataError: The file can't be written.
     """
 
     def __init__(self, folder: Path, stem: str, shard: Shard) -> None:
@@ -36,12 +41,13 @@ class PartFile:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise unwritable(self.path, error) from error
+        self._lock = _lock_of(self.path)
         try:
             self._take()
             content = self.path.read_bytes()
             os.ftruncate(self._file, content.rfind(b"\n") + 1)
         except BaseException:
-            os.close(self._file)
+            self._close()
             raise
 
     def _take(self) -> None:
@@ -49,7 +55,7 @@ class PartFile:
         count = self._shard.count
         of_same = f"{self._stem}-*-of-{count}.jsonl" if count > 1 else self.path.name
         others = [p for p in part_files(self._folder, self._stem) if not p.match(of_same)]
-        if not _lock(self._file, fcntl.LOCK_EX) or any(map(_is_locked, others)):
+        if not _taken(self._lock) or any(map(_is_taken, others)):
             raise UsageError(
                 f"another run is at work on {self._folder}",
                 "wait for it, or share the list out with the same n in every --shard i/n",
@@ -59,7 +65,7 @@ class PartFile:
         """Write lines, whole or not at all; with ``sync`` they outlast a power cut.
 
         Raises:
-            DataError: they can't be written.
+            DataError: They can't be written.
         """
         size = os.fstat(self._file).st_size
         if not self.path.exists():
@@ -86,7 +92,11 @@ class PartFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._file)
+        _give_back(self._lock)
 
 
 def part_files(folder: Path, stem: str) -> list[Path]:
@@ -130,17 +140,34 @@ def _fill_up() -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _lock(file: int, kind: int) -> bool:
-    """Take a file for this process; False if another has it."""
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
+def _lock_of(path: Path) -> FileLock:
+    """The lock of a file, beside it: Windows lets nobody read a file that is locked itself."""
+    return FileLock(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_SECONDS)
+
+
+def _taken(lock: FileLock) -> bool:
+    """Take a lock; False if another process has it."""
+    with suppress(OSError, NotImplementedError):  # a file system without locks
+        try:
+            lock.acquire()
+        except Timeout:
+            return False
     return True
 
 
-def _is_locked(path: Path) -> bool:
-    with path.open("rb") as file:  # a shared lock, so that two that look don't see one another
-        return not _lock(file.fileno(), fcntl.LOCK_SH)
+def _give_back(lock: FileLock) -> None:
+    if lock.is_locked:
+        file = Path(lock.lock_file)
+        with suppress(OSError):  # whoever waits for it sees that it is another file now
+            file.unlink()
+        lock.release()
+        if os.name == "nt":  # where a file that is open can't be deleted
+            with suppress(OSError):
+                file.unlink()
+
+
+def _is_taken(path: Path) -> bool:
+    lock = _lock_of(path)
+    is_free = _taken(lock)
+    _give_back(lock)
+    return not is_free
