@@ -163,8 +163,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command)
     keyword = inspect.Parameter.KEYWORD_ONLY
     of_clip = [
-        inspect.Parameter(name, keyword, default=None, annotation=_annotation(name, kind))
-        for name, kind in option_types().items()
+        inspect.Parameter(name, keyword, default=None, annotation=_annotation(name))
+        for name in _HELP
         if name not in own.parameters
     ]
     hints = get_type_hints(SamplingCall, include_extras=True)
@@ -192,8 +192,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _annotation(name: str, kind: type) -> Any:
-    metavar, text, panel = _HELP[name]
+def _annotation(name: str) -> Any:
+    kind, (metavar, text, panel) = option_types()[name], _HELP[name]
     shown = _DEFAULTS.get(name, MODELS)
     option = typer.Option(metavar=metavar, help=text, show_default=shown, rich_help_panel=panel)
     return Annotated[kind | None, option]

@@ -70,12 +70,6 @@ class SamplingOptions:
     """
 
     negative: Annotated[str, Described("a text")] = ""
-    frames: Annotated[int, Range(1, 1_000_000, "1 to 1000000")] = 49
-    height: _Pixels = 320
-    width: _Pixels = 512
-    fps: Annotated[float, Range(0.1, 1000, "0.1 to 1000")] = 12.0
-    motion: Annotated[float, Range(0, 1000, "0 to 1000, as 9")] = 9.0
-    crf: Annotated[int, Range(0, 51, "0 (lossless) to 51 (worst)")] = 18
     steps: Annotated[int, Range(1, 10_000, "1 to 10000")] = 50
     guidance: Annotated[float, Range(0, 100, "0 to 100; 1 is off")] = 7.0
     guidance_interval: Annotated[
@@ -83,10 +77,16 @@ class SamplingOptions:
     ] = (0.0, 0.9)
     solver: Annotated[str | None, Described("a solver, or null")] = None
     shift: Annotated[float, Range(0.001, 1000, "0.001 to 1000; 1 is none")] = 3.0
+    frames: Annotated[int, Range(1, 1_000_000, "1 to 1000000")] = 49
+    height: _Pixels = 320
+    width: _Pixels = 512
     temperature: Annotated[
         float, Range(0.001, 1000, "0.001 to 1000; 1 is the model's own spread")
     ] = 1.0
     top_p: Annotated[float, Range(1e-6, 1, "0.000001 to 1 (all)")] = 1.0
+    motion: Annotated[float, Range(0, 1000, "0 to 1000, as 9")] = 9.0
+    fps: Annotated[float, Range(0.1, 1000, "0.1 to 1000")] = 12.0
+    crf: Annotated[int, Range(0, 51, "0 (lossless) to 51 (worst)")] = 18
 
     @property
     def shape(self) -> PixelShape:

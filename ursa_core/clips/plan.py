@@ -222,14 +222,17 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """What the clips are made of, as their metadata record it."""
         model, adapters = self.model, [each.provenance for each in self.model.adapters]
+        options = as_recorded(self.options, model.found.settings.motion)
+        of_file = {name: options.pop(name) for name in ("fps", "crf")}
         recorded: dict[str, Any] = {
             "prompt": self.prompt,
             "seed": self.seed,
             "num": self.num,
-            **as_recorded(self.options, model.found.settings.motion),
+            **options,
             "model": model.name,
             "model_identity": model.identity,
             **({"lora": adapters} if adapters else {}),
+            **of_file,
             "device": model.device.type,
             "dtype": str(model.dtype).removeprefix("torch."),
             "offload": model.offload,
