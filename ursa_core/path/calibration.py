@@ -70,7 +70,7 @@ def distance_curve(
     Args:
         codebook: (K, C) float.
         counts: (K,) how often each code occurs as x_1; None is uniform.
-        num_points: of the curve.
+        num_points: Number of points of the curve.
         num_samples: codes x_1 to average over where all are too many.
 
     Raises:
