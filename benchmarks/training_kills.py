@@ -2,10 +2,10 @@
 
     python benchmarks/training_kills.py [--steps 400] [--kills 20] [--seed 0]
 
-Trains a tiny tokenizer once undisturbed and once killed with SIGKILL as often as asked for, each
-time at a random moment of its share of the run, and continued by the same command. Every third kill
-waits until a checkpoint is being written. Then the averaged weights of both are compared byte by
-byte, and it is checked that no continuation began before the last checkpoint there was.
+Trains a tiny tokenizer twice: once without interruption, and once killed with SIGKILL at random
+moments and continued by the same command. Every third kill waits until a checkpoint is being
+written. The averaged weights of both runs have to be equal byte for byte, and each continuation has
+to start from the last checkpoint.
 """
 
 import argparse
@@ -24,28 +24,16 @@ import torch
 import ursa_core.training.run  # noqa: F401  (so that no fork imports it)
 from ursa_cli.main import main as main_of_ursa
 
-RECIPE = """
-kind: tokenizer
-name: tiny
-model:
-  block_out_channels: [8, 8, 8, 8]
-  latent_channels: 4
-  levels: [3, 3]
-  spatial_stride: 16
-  temporal_stride: 4
-data: {source: shapes, frames: 5, height: 32, width: 32}
-optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
-train:
-  {steps: STEPS, batch_size: 2, log_every: 1, checkpoint_every: 5, sample_every: 9999, device: cpu}
-"""
-
-
+RECIPE = Path(__file__).parents[1] / "tests" / "stand_ins" / "tiny_tokenizer.yaml"
+SETTINGS = ("train.checkpoint_every=5", "train.sample_every=9999", "train.device=cpu")
+PARTIAL = ".step-*.part"
 FORK = multiprocessing.get_context("fork")
 
 
-def train(recipe: Path, run: Path) -> None:
-    """What a process does."""
-    sys.exit(main_of_ursa(["train", str(recipe), "-o", str(run), "--quiet"]))
+def train(steps: int, run: Path) -> None:
+    """Train in this process, and end it."""
+    settings = [f"train.steps={steps}", *SETTINGS]
+    sys.exit(main_of_ursa(["train", str(RECIPE), *settings, "-o", str(run), "--quiet"]))
 
 
 def newest(run: Path) -> int:
@@ -55,7 +43,7 @@ def newest(run: Path) -> int:
 
 
 def main() -> None:
-    """Run both, print the figures as JSON, and exit with 1 if a promise is broken."""
+    """Train both, print the results as JSON, and exit with 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--kills", type=int, default=20)
@@ -64,12 +52,10 @@ def main() -> None:
     draws = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        recipe = folder / "tiny.yaml"
-        recipe.write_text(RECIPE.replace("STEPS", str(given.steps)))
 
         def started(run: Path) -> BaseProcess:
-            """``ursa train`` in a process of its own, forked: it shares the libraries alone."""
-            process = FORK.Process(target=train, args=(recipe, run))
+            """``ursa train`` in a forked process, which has the libraries loaded."""
+            process = FORK.Process(target=train, args=(given.steps, run))
             process.start()
             return process
 
@@ -85,7 +71,7 @@ def main() -> None:
             while process.is_alive() and newest(killed) < enough:
                 time.sleep(0.005)
             if kill % 3 == 0:
-                while process.is_alive() and not list(partial.glob("step-*.partial")):
+                while process.is_alive() and not list(partial.glob(PARTIAL)):
                     pass
                 time.sleep(draws.uniform(0, 0.01))
             else:
@@ -93,7 +79,7 @@ def main() -> None:
             kills += process.is_alive()
             process.kill()
             process.join()
-            in_writing += bool(list(partial.glob("*.partial")))
+            in_writing += bool(list(partial.glob(PARTIAL)))
             lost += newest(killed) < before
         started(killed).join()
         steps = [
@@ -101,18 +87,18 @@ def main() -> None:
             for run in (whole, killed)
         ]
         weights = [(run / "vae" / "diffusion_pytorch_model.safetensors") for run in (whole, killed)]
-        figures = {
+        results = {
             "steps": given.steps,
             "kills": kills,
             "killed_while_a_checkpoint_was_written": in_writing,
             "checkpoints_lost": lost,
             "same_weights": weights[0].read_bytes() == weights[1].read_bytes(),
             "same_steps_logged": steps[0] == steps[1],
-            "left_over": len(list(partial.glob("*.partial"))),
+            "left_over": len(list(partial.glob(PARTIAL))),
             "torch": torch.__version__,
         }
-    print(json.dumps(figures))
-    kept = figures["same_weights"] and figures["same_steps_logged"] and not lost
+    print(json.dumps(results))
+    kept = results["same_weights"] and results["same_steps_logged"] and not lost
     sys.exit(not kept)
 
 

@@ -11,29 +11,18 @@ from pathlib import Path
 
 import pytest
 from hub_stand_in import Hub, serve
+from tiny_runs import TOKENIZER
 
 from ursa_cli.main import main
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-TINY = """
-kind: tokenizer
-name: tiny
-model:
-  block_out_channels: [8, 8, 8, 8]
-  latent_channels: 4
-  levels: [3, 3]
-  spatial_stride: 16
-  temporal_stride: 4
-data: {source: shapes, frames: 5, height: 32, width: 32}
-optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
-train: {steps: 3, batch_size: 2, log_every: 1, sample_every: 100}
-"""
 
 
 @pytest.fixture
 def recipe(tmp_path):
     file = tmp_path / "tiny.yaml"
-    file.write_text(TINY)
+    text = TOKENIZER.replace("steps: 6", "steps: 3")
+    file.write_text(text.replace("checkpoint_every: 100", "checkpoint_every: 1000"))
     return str(file)
 
 

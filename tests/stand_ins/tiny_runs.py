@@ -10,19 +10,7 @@ from ursa_core.training.checkpoints import load_checkpoint_
 from ursa_core.training.distributed import Ranks
 from ursa_core.training.run import train_recipe
 
-TOKENIZER = """
-kind: tokenizer
-name: tiny
-model:
-  block_out_channels: [8, 8, 8, 8]
-  latent_channels: 4
-  levels: [3, 3]
-  spatial_stride: 16
-  temporal_stride: 4
-data: {source: shapes, frames: 5, height: 32, width: 32}
-optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
-train: {steps: 6, batch_size: 2, log_every: 1, checkpoint_every: 100, sample_every: 100}
-"""
+TOKENIZER = Path(__file__).with_name("tiny_tokenizer.yaml").read_text(encoding="utf-8")
 
 GENERATOR = """
 kind: generator
