@@ -173,7 +173,6 @@ class GeneratorLearner:
         """Sampling defaults of the model that this run makes."""
         shape = self.video_tokenizer.strides.pixels(self.batches.grid)
         return BundleSettings(
-            **dict(self.recipe.sampling),
             max_prompt_length=self.recipe.model.max_prompt_length,
             frames=shape.frames,
             height=shape.height,
