@@ -257,7 +257,7 @@ def test_another_recipe_does_not_continue_a_run(tmp_path):
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="something else"):
+    with pytest.raises(UsageError, match="something other"):
         train(TOKENIZER, tmp_path, "run", "train.steps=1", fresh=True)
     assert (tmp_path / "run" / "thesis.tex").exists()
 

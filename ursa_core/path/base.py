@@ -1,4 +1,4 @@
-"""What every probability path from noise (t = 0) to data (t = 1) offers."""
+"""The interface of probability paths from noise (t = 0) to data (t = 1)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from ursa_core.errors import UsageError
 from ursa_core.path.draws import Randomness
 
 Times = float | Tensor
-"""A time, or times that broadcast against the codes: each frame may have its own."""
+"""A time, or times that broadcast to the codes: each frame may have its own."""
 
 
 class Path(ABC):
-    """A path p_t(x | x_1) over codes, and the chain that follows it once x_1 is drawn.
+    """A path p_t(x | x_1) over codes, and the Markov chain that follows it given x_1.
 
     Attributes:
-        num_codes: K, codes that the network predicts.
-        num_states: K, or K + 1 where the path has a mask state (id K).
-        solvers: names of the ways to take a step; the first is the default.
+        num_codes: K, number of codes that the network predicts.
+        num_states: K, or K + 1 if the path has a mask state (id K).
+        solvers: Names of the step rules; the first is the default.
     """
 
     num_codes: int
@@ -46,7 +46,7 @@ class Path(ABC):
         """Rates per unit of t from x_t towards x_1: (..., num_states), 0 at x_t; t < 1.
 
         Raises:
-            UsageError: a time at which the rates are infinite.
+            UsageError: The rates are infinite at a time.
         """
 
     @abstractmethod
@@ -59,17 +59,17 @@ class Path(ABC):
         generator: Randomness,
         solver: str = "integrated",
     ) -> Tensor:
-        """Codes at ``t_next``, given x_t and a drawn x_1: int64; equal times leave x_t as it is.
+        """Codes at ``t_next``, given x_t and a drawn x_1: int64; equal times keep x_t.
 
-        At most one jump a position. ``integrated`` jumps with probability 1 − exp(−∫Λ), Λ the total
-        rate from t to t_next; ``euler`` with 1 − exp(−(t_next − t)·Λ(t)).
+        At most one jump per position. ``integrated`` jumps with probability 1 − exp(−∫Λ), Λ the
+        total rate from t to t_next; ``euler`` with 1 − exp(−(t_next − t)·Λ(t)).
 
         Raises:
-            UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
+            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
         """
 
     def finish(self, x_t: Tensor, x_1: Tensor) -> Tensor:
-        """Codes at t = 1, given x_t and a draw x_1 from the posterior: the draw."""
+        """Codes at t = 1, given x_t and a draw x_1 from the posterior: that draw."""
         return x_1
 
     def loss_mask(self, x_t: Tensor) -> Tensor | None:
@@ -84,7 +84,7 @@ class Path(ABC):
         """Times as a float tensor of the shape of the codes.
 
         Raises:
-            UsageError: a time outside [0, 1].
+            UsageError: A time is outside [0, 1].
         """
         times = torch.as_tensor(t, dtype=self.dtype, device=x.device)
         if not bool(((times >= 0) & (times <= 1)).all()):
@@ -93,7 +93,7 @@ class Path(ABC):
         return times.broadcast_to(x.shape)
 
     def _interval(self, t: Times, t_next: Times, x: Tensor, solver: str) -> tuple[Tensor, Tensor]:
-        """Both ends of a step as `_times`, the solver and their order checked."""
+        """Both ends of a step as in ``_times``, after checks of solver and order."""
         if solver not in ("integrated", "euler"):
             raise UsageError(f"{solver!r} isn't a step of a path", "use one of: integrated, euler")
         start, end = self._times(t, x), self._times(t_next, x)

@@ -1,7 +1,7 @@
-"""How the mean distance to x_1 falls along the metric path, and which (alpha, c) suit a codebook.
+"""The mean distance to x_1 along the metric path, and the (alpha, c) that suit a codebook.
 
-Time acts through the sharpness beta alone, so the mean Euclidean distance E[d(x_t, x_1)] is
-tabulated over beta once; every (alpha, c) and every time is then read from this curve.
+Time acts only through the sharpness beta, so the mean Euclidean distance E[d(x_t, x_1)] is
+tabulated over beta once; each (alpha, c) and each time is then read from this curve.
 Source: Sec. 3.2 of the paper, where (alpha, c) is chosen so that the distance falls linearly in t.
 """
 
@@ -33,9 +33,9 @@ class DistanceCurve:
     Attributes:
         log_beta: (M,) log(1 + beta), evenly spaced from 0.
         mean: (M,) E[d(x_t, x_1)], falling.
-        slope: (M,) its derivative in ``log_beta``.
-        error: largest standard error of ``mean``; 0 where the expectation is exact.
-        num_sampled: codes x_1 averaged over, where it isn't.
+        slope: (M,) derivative of ``mean`` in ``log_beta``.
+        error: Largest standard error of ``mean``; 0 if the expectation is exact.
+        num_sampled: Number of codes x_1 averaged over; None if the expectation is exact.
     """
 
     log_beta: Array
@@ -45,7 +45,7 @@ class DistanceCurve:
     num_sampled: int | None = None
 
     def at(self, beta: Array) -> Array:
-        """Mean distance at sharpnesses, by a cubic; the last one beyond."""
+        """Mean distance at sharpnesses, by a cubic; beyond the curve its last value."""
         x = np.log1p(np.minimum(beta, 1e300))
         step = self.log_beta[1]
         place = np.minimum((x / step).astype(np.int64), len(self.log_beta) - 2)
@@ -62,19 +62,19 @@ def distance_curve(
     num_points: int = 161,
     num_samples: int = 512,
 ) -> DistanceCurve:
-    """Tabulate the mean distance over the sharpness.
+    """The mean distance over the sharpness.
 
-    Exact where the codebook has a distance table. Else ``num_samples`` codes x_1 are drawn
-    (seed 0), and for each the expectation over x_t is exact.
+    It is exact if the codebook has a distance table. Otherwise ``num_samples`` codes x_1 are drawn
+    (seed 0), and the expectation over x_t is exact for each.
 
     Args:
-        codebook: (K, C) float.
-        counts: (K,) how often each code occurs as x_1; None is uniform.
+        codebook: float (K, C), vectors of the codes.
+        counts: (K,), occurrences of each code as x_1; None is uniform.
         num_points: Number of points of the curve.
-        num_samples: codes x_1 to average over where all are too many.
+        num_samples: Number of codes x_1 to average over, if there is no table.
 
     Raises:
-        UsageError: counts that don't belong to the codebook, or that are all zero.
+        UsageError: The counts don't fit the codebook, or are all zero.
     """
     distances = CodebookDistances(codebook)
     num_codes = distances.num_codes
@@ -90,7 +90,7 @@ def distance_curve(
         share = torch.zeros(len(table.distance), dtype=torch.float64, device=codebook.device)
         share.index_add_(0, table.class_of, weights.to(share))
         sizes = (table.count > 0).sum(1)
-        rows = sizes.argsort()  # so that a chunk's classes have about as many levels
+        rows = sizes.argsort()  # the classes of a chunk have similar numbers of levels
         rows = rows[share[rows] > 0]
         moments = torch.zeros(num_points, 2, dtype=torch.float64)
         for at in chunks(len(rows), table.num_levels, _CHUNK_BYTES):
@@ -118,8 +118,8 @@ def _moments(squared: Tensor, count: Tensor, log_beta: Tensor) -> Tensor:
     """Mean distance and its derivative in log(1 + beta), (n, M, 2).
 
     Args:
-        squared: (n, J) squared distances, rising along a row.
-        count: (n, J) or (1, J) codes at each.
+        squared: (n, J) squared distances, rising along rows.
+        count: (n, J) or (1, J), number of codes at each distance.
         log_beta: (M,) rising.
     """
     euclidean = squared.sqrt()
@@ -144,17 +144,18 @@ def _moments(squared: Tensor, count: Tensor, log_beta: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One (alpha, c) and how its path uses time.
+    """One (alpha, c), and how its path uses time.
 
     Attributes:
-        alpha: exponent of the sharpness.
-        c: factor of the sharpness.
-        correlation: Pearson's, of t and the mean distance at t = 0, 1/50 … 49/50; −1 is linear.
+        alpha: Exponent of the sharpness.
+        c: Factor of the sharpness.
+        correlation: Pearson correlation of t and the mean distance at t = 0, 1/50 … 49/50; −1 is
+            linear.
         used: (low, high) times at which the mean distance has fallen to 99 % and to 1 % of its
-            start (1 where it never does).
-        deviation: root mean square, over the same times, of the mean distance as a share of its
-            start from the line 1 − t.
-        score: the larger the better.
+            start; 1 if it never does.
+        deviation: Root mean square of the difference between the mean distance, as a share of its
+            start, and 1 − t, over the same times.
+        score: Quality; larger is better.
     """
 
     alpha: float
@@ -171,9 +172,9 @@ TIMES = np.arange(50) / 50
 def evaluate(curve: DistanceCurve, alpha: float, c: float) -> Candidate:
     """Linearity and used share of time of one (alpha, c).
 
-    The score is −correlation · (used high − used low) − deviation. The first two alone favour paths
-    that bend towards the ends of [0, 1] and so only just use them; the deviation asks for the
-    straight line from noise at 0 to data at 1 that the paper aims at.
+    The score is −correlation · (used high − used low) − deviation. Without the deviation, paths
+    score well that bend towards the ends of [0, 1] and hardly use them; it favours the straight
+    line from noise at 0 to data at 1 that the paper aims at.
     """
     mean = curve.at(beta_at(TIMES, alpha, c))
     correlation = float(np.corrcoef(TIMES, mean)[0, 1])
@@ -185,7 +186,7 @@ def evaluate(curve: DistanceCurve, alpha: float, c: float) -> Candidate:
 
 def beta_at(t: Array, alpha: float, c: float) -> Array:
     """Sharpness c·(t/(1 − t))^alpha at times below 1."""
-    with np.errstate(over="ignore"):  # infinite is what it comes to
+    with np.errstate(over="ignore"):  # infinity is right
         return np.asarray(c * (t / (1 - t)) ** alpha)
 
 
@@ -198,7 +199,7 @@ def _time_of(curve: DistanceCurve, share: float, alpha: float, c: float) -> floa
     fine = np.linspace(curve.log_beta[last - 1], curve.log_beta[last], 257)
     means = curve.at(np.expm1(fine))
     x = float(np.interp(-share * curve.mean[0], -means, fine))
-    # t / (1 - t) = (beta / c)^(1 / alpha), which may be beyond all numbers.
+    # t / (1 - t) = (beta / c)^(1 / alpha), which may overflow.
     log_odds = (math.log(max(math.expm1(x), 5e-324)) - math.log(c)) / alpha
     return 0.5 + 0.5 * math.tanh(log_odds / 2)
 
@@ -212,7 +213,7 @@ def search(curve: DistanceCurve, alphas: Array, cs: Array) -> list[Candidate]:
 def refine(
     curve: DistanceCurve, start: Candidate, spread: float = 0.5, rounds: int = 12
 ) -> Candidate:
-    """The best candidate around one, on ever finer grids in log(alpha) and log(c)."""
+    """The best candidate near ``start``, on ever finer grids in log(alpha) and log(c)."""
     best = start
     for _ in range(rounds):
         factors = np.exp(np.linspace(-spread, spread, 7))

@@ -103,7 +103,7 @@ def chunks(num_rows: int, num_columns: int, chunk_bytes: int) -> Iterator[slice]
 
 
 def exp2_(exponents: Tensor) -> Tensor:
-    """Two to the exponents, written over them, but at least the dtype's smallest normal number.
+    """Powers of two, in place, but at least the dtype's smallest normal number.
 
     On CPUs subnormal results take ten times as long; the floor, 2^-126 in float32, is out of reach
     of any draw.

@@ -1,4 +1,4 @@
-"""The masked path: a code is x_1 with probability t, else the mask."""
+"""The masked path: a code is x_1 with probability t, otherwise the mask."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from ursa_core.path.mixture import straight_chance, straight_rate
 
 
 class MaskedPath(Path):
-    """p_t(x | x_1) = t·[x = x_1] + (1 − t)·[x = mask], the mask being state K.
+    """p_t(x | x_1) = t·[x = x_1] + (1 − t)·[x = mask], with the mask as state K.
 
     The chain reveals each code once and never changes it again.
 
@@ -20,7 +20,7 @@ class MaskedPath(Path):
         num_codes: K, at least 1.
 
     Raises:
-        UsageError: no codes.
+        UsageError: There are no codes.
     """
 
     solvers = ("maskgit", "integrated", "euler")
@@ -55,7 +55,7 @@ class MaskedPath(Path):
         """Rates per unit of t from the mask to x_1: (..., K + 1), 0 elsewhere; t < 1.
 
         Raises:
-            UsageError: t is 1, where they are infinite.
+            UsageError: The rates are infinite, at t = 1.
         """
         rate = straight_rate(self._times(t, x_1)) * (x_t == self.mask_id)
         return torch.nn.functional.one_hot(x_1, self.num_states) * rate[..., None]
@@ -72,7 +72,7 @@ class MaskedPath(Path):
         """Codes at ``t_next``, given x_t and a drawn x_1: int64, masks revealed or not.
 
         Raises:
-            UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
+            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
         """
         chance = straight_chance(*self._interval(t, t_next, x_t, solver), solver)
         jumps = uniforms(x_t.shape, generator, x_t.device) < chance

@@ -44,7 +44,7 @@ class MetricPath(Path):
         chunk_bytes: Memory of one tensor of the draws; results don't depend on it.
 
     Raises:
-        UsageError: the codebook isn't a finite matrix.
+        UsageError: The codebook isn't a finite matrix.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class MetricPath(Path):
         self.distances = CodebookDistances(codebook)
         self.dtype = self.distances.dtype
         self.num_codes = self.num_states = self.distances.num_codes
-        self._given_chunk_bytes = chunk_bytes
+        self._own_chunk_bytes = chunk_bytes
         kind = "cpu" if codebook.device.type == "cpu" else "other"
         self._chunk_bytes = chunk_bytes or _CHUNK_BYTES[kind]
 
     def to(self, device: torch.device | str) -> "MetricPath":
         """The same path with its tensors on a device."""
-        return MetricPath(self.codebook.to(device), self.schedule, self._given_chunk_bytes)
+        return MetricPath(self.codebook.to(device), self.schedule, self._own_chunk_bytes)
 
     def beta_t(self, t: Tensor) -> Tensor:
         """Sharpness at t: 0 at 0, infinite at 1."""
@@ -94,7 +94,7 @@ class MetricPath(Path):
         """Rates per unit of t from x_t towards x_1: (..., K), 0 at x_t and farther codes; t < 1.
 
         Raises:
-            UsageError: t is 1, or another time at which they are infinite.
+            UsageError: The rates are infinite at a time, as at t = 1.
         """
         dbeta = self.dbeta_t(self._times(t, x_1))
         if not bool(torch.isfinite(dbeta).all()):
@@ -140,14 +140,14 @@ class MetricPath(Path):
         generator: Randomness,
         solver: str = "integrated",
     ) -> Tensor:
-        """Codes at ``t_next``, given x_t and a drawn x_1: int64, by at most one jump a position.
+        """Codes at ``t_next``, given x_t and a drawn x_1: int64, by at most one jump per position.
 
-        The destination is drawn in proportion to the rates, integrated over the step as their sum
-        is. At ``t_next`` = 1 this is the limit: x_1 or one of its twins. ``euler`` takes the rates
-        at t = 0 as zero, as the reference implementation does.
+        The destination is drawn in proportion to the rates integrated over the step. At ``t_next``
+        = 1 this is the limit: x_1 or one of its twins. ``euler`` takes the rates at t = 0 as zero,
+        as the reference implementation does.
 
         Raises:
-            UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
+            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
         """
         start, end = self._interval(t, t_next, x_t, solver)
         numbers = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
@@ -169,7 +169,7 @@ class MetricPath(Path):
 
     @cached_property
     def _draws(self) -> TableDraws | StreamedDraws:
-        """How to draw: by a table for small codebooks and grids, else streamed over the codes."""
+        """Draws by a table for small codebooks and grids, otherwise streamed over the codes."""
         table = DistanceTable.of(self.codebook)
         if table is None:
             return StreamedDraws(self.distances, self._chunk_bytes)

@@ -1,4 +1,4 @@
-"""The uniform mixture path: a code is x_1 with probability t, else anything."""
+"""The uniform mixture path: a code is x_1 with probability t, otherwise any code."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class MixturePath(Path):
         num_codes: K, at least 2.
 
     Raises:
-        UsageError: fewer than two codes.
+        UsageError: There are fewer than two codes.
     """
 
     def __init__(self, num_codes: int, dtype: torch.dtype = torch.float32) -> None:
@@ -48,7 +48,7 @@ class MixturePath(Path):
         """Rates per unit of t from x_t to x_1: (..., K), 0 at all other codes; t < 1.
 
         Raises:
-            UsageError: t is 1, where they are infinite.
+            UsageError: The rates are infinite, at t = 1.
         """
         rate = straight_rate(self._times(t, x_1)) * (x_t != x_1)
         return torch.nn.functional.one_hot(x_1, self.num_codes) * rate[..., None]
@@ -62,10 +62,10 @@ class MixturePath(Path):
         generator: Randomness,
         solver: str = "integrated",
     ) -> Tensor:
-        """Codes at ``t_next``, given x_t and a drawn x_1: int64, x_1 or as it was.
+        """Codes at ``t_next``, given x_t and a drawn x_1: int64, x_1 or x_t.
 
         Raises:
-            UsageError: an unknown solver, or times outside [0, 1] or in the wrong order.
+            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
         """
         chance = straight_chance(*self._interval(t, t_next, x_t, solver), solver)
         jumps = uniforms(x_t.shape, generator, x_t.device) < chance
@@ -76,7 +76,7 @@ def straight_rate(t: Tensor) -> Tensor:
     """Rate 1/(1 − t) of the jump to x_1.
 
     Raises:
-        UsageError: t is 1, where it is infinite.
+        UsageError: The rate is infinite, at t = 1.
     """
     if bool((t == 1).any()):
         raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")

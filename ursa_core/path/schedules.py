@@ -1,4 +1,4 @@
-"""How the sharpness beta of the metric path grows with time."""
+"""Schedules: the sharpness beta of the metric path over time."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Schedule(Protocol):
         """Sharpness at times in [0, 1], of their shape."""
 
     def dbeta(self, t: Tensor) -> Tensor:
-        """Its derivative in t; infinite where it has none."""
+        """Derivative in t; infinite where there is none."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class PowerSchedule:
     """beta_t = c·(t/(1 − t))^alpha, the paper's.
 
     Args:
-        alpha: exponent, 0.01 to 100.
-        c: factor, 0.0001 to 10000.
+        alpha: Exponent, 0.01 to 100.
+        c: Factor, 0.0001 to 10000.
 
     Raises:
-        UsageError: alpha or c is out of range.
+        UsageError: Alpha or c is out of range.
     """
 
     alpha: float
@@ -51,7 +51,7 @@ class PowerSchedule:
         return self.c * (t / (1 - t)) ** self.alpha
 
     def dbeta(self, t: Tensor) -> Tensor:
-        """Its derivative in t; infinite at 1, and at 0 where alpha < 1."""
+        """Derivative in t; infinite at 1, and at 0 if alpha < 1."""
         return self.c * self.alpha * t ** (self.alpha - 1) / (1 - t) ** (self.alpha + 1)
 
 
@@ -60,15 +60,15 @@ class LinearSchedule:
     """The sharpness at which the mean distance is (1 − t) of its start, from a table.
 
     Between the table's times log(1 + beta) is a cubic; beyond the last one beta grows by
-    −slope·log(1 − t), as it does where one distance alone is left.
+    −slope·log(1 − t), as it does if only one distance is left.
 
     Args:
-        times: (M,) rising from 0, the last below 1.
-        log_beta: (M,) log(1 + beta) at these, rising from 0.
-        slopes: (M,) derivative of ``log_beta`` in t at these.
+        times: (M,) times rising from 0, the last below 1.
+        log_beta: (M,) log(1 + beta) at these times, rising from 0.
+        slopes: (M,) derivative of ``log_beta`` in t at these times.
 
     Raises:
-        UsageError: the three aren't such a table.
+        UsageError: The three aren't such a table.
     """
 
     times: tuple[float, ...]
@@ -82,12 +82,12 @@ class LinearSchedule:
         if not (bool(table.isfinite().all()) and rises and starts and self.times[-1] < 1):
             raise UsageError(
                 "the path's table of sharpness doesn't rise from 0",
-                "make it anew with: ursa calibrate-path",
+                "make it again with: ursa calibrate-path",
             )
 
     @staticmethod
     def of(curve: DistanceCurve) -> "LinearSchedule":
-        """Invert a curve of mean distance, down to a ten-thousandth of its start."""
+        """Inverse of a curve of mean distance, down to a ten-thousandth of its start."""
         kept = curve.mean > 1e-4 * curve.mean[0]
         times = 1 - curve.mean[kept] / curve.mean[0]
         slopes = -curve.mean[0] / curve.slope[kept]
@@ -99,14 +99,14 @@ class LinearSchedule:
         return torch.where(t > self.times[-1], beyond, torch.expm1(cubic)).to(t.dtype)
 
     def dbeta(self, t: Tensor) -> Tensor:
-        """Its derivative in t; infinite at 1."""
+        """Derivative in t; infinite at 1."""
         cubic, slope, _ = self._parts(t)
         last = self.slopes[-1] * math.exp(self.log_beta[-1]) * (1 - self.times[-1])
         inside = torch.exp(cubic) * slope
         return torch.where(t > self.times[-1], last / (1 - t.double()), inside).to(t.dtype)
 
     def _parts(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """log(1 + beta) and its slope by the table, and beta beyond it."""
+        """log(1 + beta) and its slope in the table, and beta beyond it."""
         times, values, slopes = (
             torch.tensor(v, dtype=torch.float64, device=t.device)
             for v in (self.times, self.log_beta, self.slopes)

@@ -26,9 +26,8 @@ def stage_times(times: Tensor, num_frames: int, stage: int) -> Tensor:
 
     Args:
         times: (N + 1,) rising from 0 to 1, that every frame goes through.
-        num_frames: Number of frames of the window, and of stages that a frame takes.
-        stage: Number of the stage, from 0; from num_frames − 1 on, the first frame is done at
-            its end.
+        num_frames: Number of frames in the window, and of stages per frame.
+        stage: Number of the stage, from 0; from num_frames − 1 on, it completes the first frame.
     """
     steps = len(times) - 1
     bounds = [k * steps // num_frames for k in range(num_frames + 1)]

@@ -41,17 +41,13 @@ class Guard:
             self.state = {"seen": seen + 1, "mean": mean, "in_a_row": 0.0}
             return None
         self.state["in_a_row"] += 1
+        restart = "start another run with a lower optimizer.learning_rate"
         if self.on_fault == "stop":
-            raise UrsaError(
-                f"{reason} at step {step}",
-                "continue from the last checkpoint with train.on_fault=skip, or start another run"
-                " with a lower optimizer.learning_rate",
-            )
+            hint = f"continue from the last checkpoint with train.on_fault=skip, or {restart}"
+            raise UrsaError(f"{reason} at step {step}", hint)
         if self.state["in_a_row"] >= MOST_IN_A_ROW:
-            raise UrsaError(
-                f"{reason} at step {step}, the last of {MOST_IN_A_ROW} such steps in a row",
-                "start another run with a lower optimizer.learning_rate",
-            )
+            several = f"the last of {MOST_IN_A_ROW} such steps in a row"
+            raise UrsaError(f"{reason} at step {step}, {several}", restart)
         return reason
 
     def _reason(self, loss: float, norm: float) -> str | None:

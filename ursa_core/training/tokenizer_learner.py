@@ -5,6 +5,7 @@ import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,17 +46,11 @@ class TokenizerLearner:
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
-        published = VideoTokenizerConfig()
-        self.config = VideoTokenizerConfig(
-            temporal_patch_size=min(published.patch_size, recipe.model.temporal_stride),
-            block_out_channels=tuple(recipe.model.block_out_channels),
-            layers_per_block=recipe.model.layers_per_block,
-            latent_channels=recipe.model.latent_channels,
-            levels=tuple(recipe.model.levels),
-            spatial_stride=recipe.model.spatial_stride,
-            temporal_stride=recipe.model.temporal_stride,
-            causal=recipe.model.causal,
-        )
+        patch = min(VideoTokenizerConfig().patch_size, recipe.model.temporal_stride)
+        lists_as_tuples: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in recipe.model
+        }
+        self.config = VideoTokenizerConfig(temporal_patch_size=patch, **lists_as_tuples)
         data = recipe.data
         shares = data.shares.model_dump() if data.source == "mixture" else {"shapes": 1.0}
         self.mixture = ClipMixture(shares, Path(data.folder or "."))

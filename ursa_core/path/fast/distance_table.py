@@ -1,4 +1,4 @@
-"""Which distances a code has to all others, and which codes lie at each: once a class of codes.
+"""The distances from a code to all others, and the codes at each, per class of codes.
 
 An FSQ codebook is a grid, so swapping channels that have the same levels, and mirroring a channel
 whose levels are symmetric, maps it onto itself and keeps all distances. Codes that such maps join
@@ -18,7 +18,7 @@ from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import precise_dtype
 
 _EQUAL = 1e-7
-"""Neighbours in the order nearer than this are one: the rounding of vectors stored in float32."""
+"""Distances that differ by less than this are equal: the rounding of float32 vectors."""
 _BLOCK_ENTRIES = 1 << 20
 
 
@@ -65,7 +65,7 @@ class CodeGrid:
         return CodeGrid(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def from_canonical(self, seen: Tensor, by: Tensor) -> Tensor:
-        """Codes (n,) that stand to codes ``by`` as ``seen`` to the canonical codes of ``by``."""
+        """Codes (n,) that ``seen`` become if the canonical codes of ``by`` become ``by``."""
         digits = _digits(seen, self.sizes)
         back = torch.empty_like(digits).scatter_(1, self.source[by], digits)
         return _codes(torch.where(self.mirrored[by], self.sizes - 1 - back, back), self.sizes)
@@ -94,8 +94,8 @@ def _codes(digits: Tensor, sizes: Tensor) -> Tensor:
 class DistanceTable:
     """Levels of distance, from near to far, of each class of codes.
 
-    It is made on the CPU in float64, so that near ties have one order on every device, and the same
-    uniform number draws the same code.
+    It is made on the CPU in float64, so that near ties have the same order on every device, and a
+    uniform number draws the same code everywhere.
 
     Attributes:
         class_of: (K,) int64 class of each code.
@@ -136,7 +136,7 @@ class DistanceTable:
 
     @classmethod
     def of(cls, codebook: Tensor) -> Self | None:
-        """The table of a codebook (K, C), on its device; None where it would be too large."""
+        """The table of a codebook (K, C), on its device; None if it would be too large."""
         on_cpu = codebook.cpu()
         grid = CodeGrid.of(on_cpu)
         classes = len(codebook) if grid is None else len(grid.canonical.unique())

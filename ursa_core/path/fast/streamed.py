@@ -1,8 +1,8 @@
 """Draws along the metric path for any codebook, streamed over blocks of codes.
 
-The first pass keeps one sum a block; the block is drawn by these, then the code in it, whose
-distances are computed anew. So no tensor of (positions × codes) exists, at the cost of one product
-of the codebook with the positions' vectors a pass.
+The first pass keeps one sum per block. These draw the block; its distances are then computed again,
+and draw the code in it. So no tensor of (positions × codes) exists, at the cost of one product of
+the codebook with the positions' vectors per pass.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class StreamedDraws:
         nodes_of: NodesOf,
         uniforms: Tensor,
     ) -> Tensor:
-        """Codes (n,) after one jump or none, as `TableDraws.jump`."""
+        """Codes (n,) after one jump or none, as in ``TableDraws.jump``."""
         moved = x_t.clone()
         for rows in chunks(x_1.numel(), _BLOCK, self._chunk_bytes):
             codes = x_1[rows]
@@ -92,7 +92,7 @@ class StreamedDraws:
 
 
 def _pick_with_rest(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """An index (n,) a row in proportion to the weights, and what is left of the uniform number."""
+    """Indices (n,), one per row, in proportion to the weights; and uniform numbers to use next."""
     index = pick(weights, uniform)
     running = weights.cumsum(-1)
     weight = weights.gather(1, index[:, None]).squeeze(1)
@@ -106,5 +106,5 @@ def _boltzmann(distance: Tensor, beta: Tensor) -> Tensor:
 
 
 def _gap(distance: Tensor, reach: Tensor) -> Tensor:
-    """How much nearer to x_1 than x_t each code is, 0 where it isn't: (n, block)."""
+    """How much nearer to x_1 than x_t each code is, at least 0: (n, block)."""
     return (reach[:, None] - distance).clamp_(min=0)

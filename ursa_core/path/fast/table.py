@@ -1,4 +1,4 @@
-"""Draws along the metric path by a distance table: exact, and far below K operations a code.
+"""Draws along the metric path by a distance table: exact, with far fewer than K operations each.
 
 Positions that share the class of x_1 and the sharpness share the sums over codes. A running sum
 over the levels of distance then gives a position its total rate by two lookups, and a draw by
@@ -158,7 +158,7 @@ def _flow(mass: Tensor, moment: Tensor, row: Tensor, reach: Tensor) -> Callable[
 
 
 def _below(target: Tensor, total: Tensor) -> Tensor:
-    """Targets that rounding doesn't lift to their totals."""
+    """Targets kept below their totals in spite of rounding."""
     return torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
 
 
