@@ -118,6 +118,15 @@ def test_the_library_loads_its_names_late():
     assert run.stdout.strip() == "[]"
 
 
+def test_loading_a_model_leaves_the_compiler_alone():
+    code = (
+        "import sys, ursa_core; ursa_core.load('nano', device='cpu', dtype='float32');"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
 def test_no_module_hides_one_of_the_standard_library():
     names = {file.stem for file in MODULES} - {"__init__"}
     assert not names & set(sys.stdlib_module_names)

@@ -210,8 +210,9 @@ class SpaceConv(nn.Module):
         self.padding = kernel // 2 if stride == 1 else 0
         # Unit gain keeps the latents' spread; the biases keep flat frames apart, whose level the
         # frame norms would otherwise take away.
-        nn.init.normal_(self.weight, 0, (width * kernel**2) ** -0.5)
-        nn.init.uniform_(self.bias, -0.3, 0.3)
+        if not self.weight.is_meta:  # drawing on the meta device imports all of torch.compile
+            nn.init.normal_(self.weight, 0, (width * kernel**2) ** -0.5)
+            nn.init.uniform_(self.bias, -0.3, 0.3)
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
