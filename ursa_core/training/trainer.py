@@ -80,12 +80,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, learner: Learner, run: Path, ranks: Ranks) -> None:
         plan = recipe.train
-        self.recipe, self.learner, self.run_folder, self.device = (
-            recipe,
-            learner,
-            run,
-            learner.device,
-        )
+        self.recipe, self.learner, self.run_folder = recipe, learner, run
+        self.device = learner.device
         self.ranks, self.micros = ranks, ranks.share(plan.accumulate)
         self._found = checkpoints(run)
         self._about = read_about(self._found[-1]) if self._found else {}
@@ -99,13 +95,9 @@ class Trainer:
             recompute_(learner.blocks)
         if self.is_bfloat16 and (plan.distributed == "ddp" or ranks.count == 1):
             cast_frozen_to_bfloat16_(learner.blocks)
+        kind, is_bfloat16 = plan.distributed, self.is_bfloat16
         self.objective = spread(
-            learner.objective,
-            learner.blocks,
-            plan.distributed,
-            ranks,
-            self.device,
-            self.is_bfloat16,
+            learner.objective, learner.blocks, kind, ranks, self.device, is_bfloat16
         )
         self.optimizer = build_optimizer(learner.model, recipe.optimizer)
         self.ema = Ema(learner.model, plan.ema_decay)
@@ -189,12 +181,8 @@ class Trainer:
 
     def averaged(self) -> dict[str, Tensor]:
         """Averaged weights by name on the first rank, nothing on the others."""
-        weights = {}
-        for name, tensor in self.ema.average.items():
-            value = whole(tensor)
-            if self.ranks.is_first:
-                weights[name] = value
-        return weights
+        gathered_by_all = ((name, whole(tensor)) for name, tensor in self.ema.average.items())
+        return {name: value for name, value in gathered_by_all if self.ranks.is_first}
 
     def train(self, on_step: Callable[[Progress], None]) -> None:
         """Train up to the recipe's number of steps, or hours.
