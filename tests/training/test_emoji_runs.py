@@ -283,4 +283,4 @@ def test_data_that_cannot_be_is_told(folder, mixture, tmp_path, capsys):
     with pytest.raises(DataError, match="no train shot of the film has 21 frames"):
         build_learner(recipe_of(mixture, tmp_path, "data.frames=21"), CPU)
     assert main(["tokenize", "shapes:train", "--data", str(folder), "-o", str(tmp_path / "x")]) == 2
-    assert "is for the emoji" in capsys.readouterr().err
+    assert "--data is for the emoji" in capsys.readouterr().err

@@ -6,10 +6,11 @@ from dataclasses import fields
 
 from ursa_core.bundle.options import option_types
 from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
+from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import UrsaError, unusable
 
 _OPTION = re.compile(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]+))?`")
-_RECORDS = (SampleInputs, InterpolationOptions, ExtensionOptions)
+_RECORDS = (SampleInputs, InterpolationOptions, ExtensionOptions, TokenizeOptions)
 _OPTIONS = {
     *option_types(), *(field.name for record in _RECORDS for field in fields(record)),
     "model", "lora", "device", "dtype", "offload", "force",
