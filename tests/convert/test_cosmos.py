@@ -189,7 +189,7 @@ def test_unused_resizes_need_the_stride(tmp_path: Path, tensors: dict[str, Tenso
         tensors[f"{name}.conv3d.weight"] = torch.zeros(4, 4, 3, 1, 1)
         tensors[f"{name}.conv3d.bias"] = torch.zeros(4)
     torch.save(tensors, tmp_path / "model.pt")
-    with pytest.raises(UsageError, match="don't tell"):
+    with pytest.raises(UsageError, match="don't show"):
         convert_cosmos(tmp_path, tmp_path / "out")
     for impossible in (Strides(8, 4), Strides(3, 8), Strides(4, 16)):
         with pytest.raises(UsageError, match="can't have a stride"):

@@ -25,17 +25,18 @@ from ursa_core.tokens.writer import ShardWriter
 
 CPU = torch.device("cpu")
 PROMPT = "a red circle moves right on navy background"
-OPTIONS = Request(PROMPT, seed=3)
+REQUEST = Request(PROMPT, seed=3)
 
 
 class Enough(Exception):  # noqa: N818
     """Ends sampling after a step."""
 
 
-def sampled(model, device, options=OPTIONS, conditioning=None, **words):
+def sampled(model, device, request=REQUEST, conditioning=None, options=None, **words):
     bundle = load_bundle(model, device, **words)
     given = conditioning and conditioning(bundle)
-    codes = generate(bundle, options, conditioning=given)
+    request = replace(request, options=replace(bundle.settings.defaults, **(options or {})))
+    codes = generate(bundle, request, conditioning=given)
     assert codes.device.type == device.type
     return codes
 
@@ -64,7 +65,8 @@ def logits(bundle, rows=1):
 def after_one_step(model, device, rows):
     """Codes (rows, L) after the first of 25 steps."""
     bundle = load_bundle(model, device)
-    options = [replace(OPTIONS, seed=seed, steps=25) for seed in range(rows)]
+    options = replace(bundle.settings.defaults, steps=25)
+    requests = [replace(REQUEST, seed=seed, options=options) for seed in range(rows)]
     found = []
 
     def stop(step, x_t):
@@ -72,7 +74,7 @@ def after_one_step(model, device, rows):
         raise Enough
 
     with pytest.raises(Enough):
-        Sampler(bundle, options).sample(stop)
+        Sampler(bundle, requests).sample(stop)
     return found[0].cpu()
 
 
@@ -99,8 +101,7 @@ def test_logits_and_the_first_step_agree(device, record_property):
     ],
 )
 def test_sampling(options, tiny_model, device, agree):
-    options = replace(OPTIONS, **options)
-    agree(*(sampled(tiny_model, place, options) for place in (device, CPU)))
+    agree(*(sampled(tiny_model, place, options=options) for place in (device, CPU)))
 
 
 @pytest.mark.parametrize(
@@ -122,10 +123,13 @@ def test_given_frames(frames, places, cond, noise, tiny_model, device, agree):
     def conditioning(bundle):
         return given.conditioning(bundle, bundle.grid(PixelShape(frames, 16, 16)))
 
-    options = replace(OPTIONS, frames=frames)
-    made = [sampled(tiny_model, place, options, conditioning) for place in (device, CPU)]
+    options = {"frames": frames}
+    made = [
+        sampled(tiny_model, place, conditioning=conditioning, options=options)
+        for place in (device, CPU)
+    ]
     agree(*made)
-    assert not torch.equal(made[1], sampled(tiny_model, CPU, options))
+    assert not torch.equal(made[1], sampled(tiny_model, CPU, options=options))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_extension(chain, schedule, tiny_model, device, agree, tmp_path):
         bundle = load_bundle(tiny_model, place)
         store = RoundStore(str(tmp_path / place.type))
         store.open({"tokenizer": "tiny", "fps": 8.0}, fresh=False)
-        rounds, frames = extend(bundle, clip_of(9), extension, OPTIONS, store)
+        rounds, frames = extend(bundle, clip_of(9), extension, REQUEST, store)
         assert frames.shape == (17, 16, 16, 3)
         codes.append(torch.stack([store.load(each.index) for each in rounds]))
     agree(*codes)
@@ -187,8 +191,8 @@ def test_the_image_tokenizer(published_image_model, device, agree):
 
 def test_an_image_model(published_image_model, device, agree):
     pytest.importorskip("transformers")  # reads its text tokenizer
-    options = replace(OPTIONS, height=64, width=64, steps=2)
-    agree(*(sampled(published_image_model, place, options) for place in (device, CPU)))
+    options = {"height": 64, "width": 64, "steps": 2}
+    agree(*(sampled(published_image_model, place, options=options) for place in (device, CPU)))
 
 
 def test_an_adapter(tiny_model, device, agree, tmp_path):
@@ -217,7 +221,7 @@ def test_offloading_changes_nothing(tiny_model, device, agree):
         return [next(part.parameters()).device.type for part in parts]
 
     assert places()[1] == "cpu"
-    codes = generate(bundle, OPTIONS)
+    codes = generate(bundle, REQUEST)
     assert places() == [device.type, "cpu"]
     agree(codes, sampled(tiny_model, CPU))
     assert decode(bundle, codes).shape == (9, 16, 16, 3)
@@ -228,10 +232,10 @@ def test_a_clip_does_not_depend_on_its_batch(tiny_model, device, agree):
     bundle = load_bundle(tiny_model, device)
     alone, among = logits(bundle), logits(bundle, rows=3)
     assert relative(among[1:2], alone) <= 1e-4
-    options = [replace(OPTIONS, seed=seed) for seed in (3, 4)]
-    together = Sampler(bundle, options).sample()
+    requests = [replace(REQUEST, seed=seed) for seed in (3, 4)]
+    together = Sampler(bundle, requests).sample()
     agree(together[0], sampled(tiny_model, device).cpu())
-    agree(together[1], sampled(tiny_model, device, options[1]).cpu())
+    agree(together[1], sampled(tiny_model, device, requests[1]).cpu())
 
 
 def test_bfloat16_is_close(tiny_model, device, record_property):

@@ -47,7 +47,7 @@ def trained(text, device, run, *overrides, stop_at=None):
             trainer.train(on_step)
     else:
         trainer.train(on_step)
-    assert {p.device.type for p in trainer.task.model.parameters()} == {device.type}
+    assert {p.device.type for p in trainer.learner.model.parameters()} == {device.type}
     return trainer, losses
 
 
