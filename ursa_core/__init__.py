@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from ursa_core.media import read_media as read_media
 
 __version__ = "0.1.0"
+__all__ = [
+    "Clip",
+    "Model",
+    "SamplingOptions",
+    "UrsaError",
+    "UrsaWarning",
+    "load",
+    "read_media",
+]
 
 _HOMES = {
     "Clip": "clips.clip",

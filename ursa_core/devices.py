@@ -30,7 +30,7 @@ def pick_device(name: str) -> torch.device:
     if kind not in devices:
         raise DeviceError(
             f"this machine has no {kind} device that torch can use",
-            f"use --device {' or '.join(devices)}",
+            f"use `device={devices[0]}`",
         )
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if index and int(index) >= count:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 
 class UrsaError(Exception):
@@ -21,9 +22,19 @@ class UrsaError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As pickle takes it, whatever a subclass asks for."""
+        return _restored, (type(self), self.message, self.hint)
+
     def __str__(self) -> str:
         """Both lines, as the command line prints them."""
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+def _restored(kind: type[UrsaError], message: str, hint: str) -> UrsaError:
+    error = kind.__new__(kind, message)
+    UrsaError.__init__(error, message, hint)
+    return error
 
 
 class UrsaWarning(UserWarning):

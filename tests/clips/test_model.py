@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 
 import ursa_core as ursa
 from ursa_cli.main import main
+from ursa_core.errors import HubUnreachableError
 from ursa_core.media import read_media, write_media
 from ursa_core.worlds.shapes import training_clip
 
@@ -206,3 +209,89 @@ def test_the_examples_of_the_documentation_run(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert len(read_media(tmp_path / "fox.mp4").frames) == 17
     assert "doesn't know these words" in done.stdout
+
+
+@pytest.mark.parametrize("value", [np.float64(2), np.float32(2)])
+def test_numbers_of_numpy_are_numbers(model, folder, value):
+    clip = model.sample(PROMPT, seed=np.int64(3), steps=np.int32(2), guidance=value)
+    plain = model.sample(PROMPT, seed=3, steps=2, guidance=2.0)
+    np.testing.assert_array_equal(clip.frames, plain.frames)
+    assert json.dumps(dict(clip.metadata)) == json.dumps(dict(plain.metadata))
+    clip.save("numpy.mkv")
+    again = ["-o", "again.mkv", "--model", str(model.bundle.folder), "--device", "cpu"]
+    assert main(["sample", "--replay", "numpy.mkv", *again]) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 2.5},
+        {"seed": 1.5},
+        {"frames": 5.0},
+        {"crf": True},
+        {"index": -1},
+        {"size": 64},
+        {"options": ursa.SamplingOptions(motion=3.0)},
+    ],
+)
+def test_what_is_no_value_of_an_option_is_refused(model, wrong):
+    with pytest.raises(ursa.UrsaError):
+        model.sample(PROMPT, **wrong)
+
+
+def test_a_batch_takes_seeds_and_no_seed(model):
+    with pytest.raises(ursa.UrsaError, match="`seed` is of one clip"):
+        model.sample_batch([PROMPT], seed=3)
+
+
+def test_codes_and_frames_that_cannot_be_are_refused(model):
+    codes = model.sample(PROMPT, seed=0, steps=1).codes
+    for wrong in (codes + 10**6, codes * 0 - 1, codes.double(), codes[0], codes[:0], None, "x"):
+        with pytest.raises(ursa.UrsaError):
+            model.decode(wrong)
+    for wrong in (np.zeros((1, 16, 16, 3)), np.zeros((16, 16, 3), np.uint8), [], "x"):
+        with pytest.raises(ursa.UrsaError):
+            model.encode(wrong)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "x" * 300 + ".mp4", "a\0.mp4"])
+def test_names_that_no_clip_can_have_are_refused(model, folder, name):
+    clip = model.sample(PROMPT, seed=0, steps=1)
+    with pytest.raises(ursa.UrsaError):
+        clip.save(name)
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "clip.mkv"]
+
+
+def test_an_image_of_pillow_is_that_of_its_file(model, folder, capsys):
+    rng = np.random.default_rng(0)
+    pictures = {
+        "grey.png": Image.fromarray(rng.integers(0, 1 << 16, (16, 16)).astype(np.uint16)),
+        "clear.png": Image.fromarray(rng.integers(0, 256, (16, 16, 4)).astype(np.uint8)),
+    }
+    for name, picture in pictures.items():
+        picture.save(name)
+        made = [
+            model.sample(PROMPT, image=image, seed=1, steps=1) for image in (name, Image.open(name))
+        ]
+        np.testing.assert_array_equal(*(clip.frames for clip in made))
+    made[1].save("memory.mkv")
+    again = ["-o", "again.mkv", "--model", str(model.bundle.folder)]
+    assert main(["sample", "--replay", "memory.mkv", *again]) == 1
+    assert "Python handed over" in capsys.readouterr().err
+
+
+def test_one_model_serves_two_threads(model):
+    codes = [model.sample(PROMPT, seed=seed, steps=1, frames=17).codes for seed in (1, 2)]
+    alone = [model.decode(each) for each in codes]
+    with ThreadPoolExecutor(2) as pool:
+        for made, expected in zip(pool.map(model.decode, codes * 5), alone * 5, strict=True):
+            np.testing.assert_array_equal(made, expected)
+
+
+def test_clips_and_errors_are_plain_objects(model):
+    clip, other = (model.sample(PROMPT, seed=seed, steps=1) for seed in (1, 2))
+    assert clip != other
+    assert len({clip, other}) == 2
+    error = HubUnreachableError("lab/model", "no network", "connect")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy)) == (type(error), str(error))

@@ -278,7 +278,7 @@ def test_animations_that_claim_a_huge_canvas_are_refused_before_decoding(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = animation(tmp_path / f"a.{suffix}", 65_000, MAX_MOVING_PIXELS // 65_000 + 1)
-    monkeypatch.setattr("ursa_core.media.images._pixels", None)  # decodes
+    monkeypatch.setattr("ursa_core.media.images.pixels_of", None)  # decodes
     with pytest.raises(DataError, match="pixels, more than 17 million"):
         read_media(path)
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Le
@@ -118,6 +119,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
         name: next(part for part in hint.__metadata__ if isinstance(part, Range | Described))
         for name, hint in get_type_hints(SamplingOptions, include_extras=True).items()
     }
+    types = get_type_hints(SamplingOptions)
     found: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -127,7 +129,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "guidance_interval":
             found[name] = parse_interval(value)
         elif name == "seed":
-            require_range(name, value, SEED)
+            number_of(name, value, SEED, int)
         elif name not in ranges:
             raise UsageError(
                 f"there is no option `{name}`", f"known are {', '.join(option_types())}"
@@ -135,10 +137,10 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             limits = ranges[name]
             if isinstance(limits, Range):
-                require_range(name, value, limits)
+                found[name] = number_of(name, value, limits, types[name])
             else:
                 require_text(f"{name} prompt" * (name == "negative") or name, value, True)
-            found[name] = value
+                found[name] = value
     return found
 
 
@@ -149,16 +151,26 @@ def require(ok: bool, name: str, value: object, words: str) -> None:
         raise UsageError(f"`{name}` can't be {shown}", f"give {words}")
 
 
-def require_range(name: str, value: Any, limits: Range) -> None:
+def require_range(name: str, value: Any, limits: Range, kind: type = float) -> None:
     """Raise UsageError for what is no number of a range; None is fine."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     ok = value is None or (is_number and limits.low <= value <= limits.high)
     require(ok, name, value, limits.words)
 
 
+def number_of(name: str, value: Any, limits: Range, kind: type) -> Any:
+    """A number as Python's int or float, where NumPy's would end up in no file's metadata.
+
+    Raises:
+        UsageError: It isn't a number of the range, or not whole where ``kind`` is int.
+    """
+    require_range(name, value, limits, kind)
+    return kind(value)
+
+
 def require_text(name: str, text: str | None, may_be_empty: bool = False) -> None:
     """Raise UsageError for a text that is empty, or whose bytes were no UTF-8; None is fine."""
-    if text == "" and not may_be_empty:
+    if isinstance(text, str) and text == "" and not may_be_empty:
         raise UsageError(f"the {name} is empty", "give a name")
     if text is not None and not isinstance(text, str):
         raise UsageError(f"the {name} can't be {text!r}", "give a text")
@@ -174,7 +186,8 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
     Raises:
         UsageError: Another form, or a side below one pixel.
     """
-    text = size if isinstance(size, str) else "x".join(map(str, size))
+    parts = size if isinstance(size, tuple | list) else (size,)
+    text = "x".join(map(str, parts))
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip().lower())
     if not match or not (int(match[1]) and int(match[2])):
         raise UsageError(f"{text!r} is no size", "give height x width in pixels, as 64x96")

@@ -8,16 +8,18 @@ from typing import Any
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle, tokenizer_identity
-from ursa_core.clips.outputs import Target, check_begun
+from ursa_core.clips.outputs import Target, check_begun, targets
 from ursa_core.clips.plan import Plan
 from ursa_core.clips.preview import Preview
-from ursa_core.media import Frames, read_media, write_media
+from ursa_core.errors import UsageError
+from ursa_core.grids import PixelShape
+from ursa_core.media import Frames, check_output, read_media, write_media
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.generate import decode, generate
 from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """A clip that was made.
 
@@ -44,9 +46,14 @@ class Clip:
                 it is a folder of PNG frames.
 
         Raises:
-            UsageError: The format can't hold the clip.
+            UsageError: The format can't hold the clip, or the name is none for a file.
             DataError: It can't be written.
         """
+        if "\0" in str(path):
+            raise UsageError(f"{str(path)!r} is no name for a video", "leave the NUL out")
+        num_frames, height, width = self.frames.shape[:3]
+        (target,) = targets(str(path), None, 1)
+        check_output(target.media, True, PixelShape(num_frames, height, width), self.fps)
         write_media(path, self.frames, self.fps, self.metadata, self.crf)
 
 

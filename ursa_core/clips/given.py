@@ -19,7 +19,9 @@ from ursa_core.files import digest_of
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Clip as MediaClip
 from ursa_core.media import Frames, read_media, resize_and_crop
+from ursa_core.media.images import pixels_of
 from ursa_core.media.quality import psnr
+from ursa_core.media.reading import WHITE
 from ursa_core.media.sources import at_rate
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
@@ -138,7 +140,11 @@ def read_clip(
 def _in_memory(source: "Source") -> MediaClip:
     """A clip from an array, a PIL image or a clip made here."""
     if isinstance(source, Image.Image):
-        return MediaClip(np.asarray(source.convert("RGB"))[None])
+        try:
+            source.load()
+            return MediaClip(pixels_of(source, WHITE, label(source))[None])
+        except (OSError, ValueError) as error:
+            raise DataError(f"the image can't be read: {error}", "give a whole one") from error
     frames = np.asarray(getattr(source, "frames", source))
     frames = frames[None] if frames.ndim == 3 else frames
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:

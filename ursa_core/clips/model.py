@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import tokenizer_identity
-from ursa_core.bundle.options import SamplingOptions
+from ursa_core.bundle.options import Range, SamplingOptions, number_of
 from ursa_core.clips.clip import Clip, conditioning_of, decoded
 from ursa_core.clips.extend_plan import plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan, place_model
 from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
-from ursa_core.errors import UrsaWarning, UsageError
+from ursa_core.errors import ShapeError, UrsaWarning, UsageError
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames
 from ursa_core.media.frames import check_frames
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
     from ursa_core.clips.requests import Source
 
+_INDEX = Range(0, 9_999_999, "0 to 9999999")
 OnStep = Callable[[int, int], None]
 """Called after each step with the number of steps done and that of all."""
 
@@ -138,6 +139,7 @@ class Model:
         inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps)
         inputs.check()
         given = self._options(options, changes)
+        index = number_of("index", index, _INDEX, int)
         plan = inputs.added_to(make_plan(self.placed, given, prompt, num=index + 1))
         return self._make(plan, on_step, index)
 
@@ -162,6 +164,8 @@ class Model:
         Raises:
             UrsaError: A clip can't be made.
         """
+        if "seed" in changes:
+            raise UsageError("`seed` is of one clip", "give `seeds`, one per prompt")
         own: Sequence[int | None] = [None] * len(prompts) if seeds is None else list(seeds)
         if len(own) != len(prompts):
             raise UsageError(
@@ -277,13 +281,33 @@ class Model:
         Raises:
             ShapeError: The frames don't fit the model's strides.
         """
-        check_frames(frames)
+        frames = np.asarray(frames)
+        try:
+            check_frames(frames)
+        except ValueError as error:
+            raise ShapeError(str(error), "give an array uint8 (F, height, width, 3)") from error
         self.bundle.grid(PixelShape(*frames.shape[:3]))
         return encode(self.bundle, frames).cpu()
 
     def decode(self, codes: Tensor | np.ndarray[Any, Any]) -> Frames:
-        """Frames uint8 (F', height, width, 3) of codes int64 (F, H, W)."""
-        return decode(self.bundle, torch.as_tensor(codes))
+        """Frames uint8 (F', height, width, 3) of codes int64 (F, H, W).
+
+        Raises:
+            ShapeError: The array isn't one of codes of this model.
+        """
+        try:
+            codes = torch.as_tensor(codes)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ShapeError(f"these are no codes: {error}", "give int64 (F, H, W)") from error
+        num_codes = self.bundle.path.num_codes
+        is_whole = not (codes.is_floating_point() or codes.is_complex())
+        is_clip = is_whole and codes.ndim == 3 and codes.numel() > 0
+        if not (is_clip and int(codes.min()) >= 0 and int(codes.max()) < num_codes):
+            raise ShapeError(
+                f"codes of {codes.dtype} {tuple(codes.shape)} can't be decoded",
+                f"give int64 (F, H, W) from 0 to {num_codes - 1}",
+            )
+        return decode(self.bundle, codes.long())
 
     def _options(
         self, options: SamplingOptions | None, changes: Mapping[str, Any]
@@ -292,8 +316,8 @@ class Model:
         if options is None:
             return dict(changes)
         own = {name: value for name, value in vars(options).items() if name in vars(self.defaults)}
-        if not self.placed.found.settings.motion_prefix:
-            del own["motion"]
+        if own["motion"] == self.defaults.motion and not self.placed.found.settings.motion_prefix:
+            del own["motion"]  # a model that takes none is given none
         size = (own.pop("height"), own.pop("width"))
         return {**own, "size": size, **changes}
 

@@ -310,6 +310,7 @@ def make_plan(
     Raises:
         UsageError: An option is out of range, the model can't do it, or the format can't hold it.
     """
+    require(isinstance(prompt, str), "prompt", prompt, "a text")
     require_text("prompt", prompt, may_be_empty=True)
     found, changes, seed = model.found, checked(options), options.get("seed")
     solver = changes.get("solver")
@@ -320,4 +321,5 @@ def make_plan(
     found.strides.grid(settled.shape)  # refuses a shape that doesn't fit
     if out is not None:
         check_format(out, settled.shape, settled.fps)
-    return Plan(model, prompt, settled, secrets.randbelow(MAX_SEED) if seed is None else seed, num)
+    seed = secrets.randbelow(MAX_SEED) if seed is None else int(seed)
+    return Plan(model, prompt, settled, seed, num)

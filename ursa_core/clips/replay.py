@@ -1,5 +1,6 @@
 """What a file of `sample` was made by, read from the file, so that it can be made again."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,6 +82,11 @@ class Replay:
         if before is None or (self.inputs.image, self.inputs.video) != (inputs.image, inputs.video):
             return
         file = Path(str(before))
+        if re.fullmatch(r"<\w+>", str(before)):
+            raise DataError(
+                f"{self.path} was made from frames that Python handed over, not from a file",
+                "name a file with `image` or `video` to make another video from it",
+            )
         if not file.exists() or digest_of(file) != self.sha256:
             what = "has changed since" if file.exists() else "isn't here"
             option = "image" if self.inputs.image else "video"

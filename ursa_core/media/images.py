@@ -46,7 +46,7 @@ def open_image(path: Path, background: Colour) -> Source | None:
         metadata = metadata_of(image)
         return Source(_animation(image, background), metadata=metadata)
     with image:
-        pixels = _pixels(path, image, background)
+        pixels = pixels_of(image, background, str(path))
         shown = ((0.0, lambda: pixels) for _ in range(1))
         return Source(shown, is_still=True, metadata=metadata_of(image))
 
@@ -70,7 +70,7 @@ def open_folder(path: Path, background: Colour) -> Source:
 
     def load(file: Path) -> Frames:
         with opened(file) as image:
-            return _pixels(file, image, background)
+            return pixels_of(image, background, str(file))
 
     with opened(files[0]) as first:
         metadata = metadata_of(first)
@@ -125,13 +125,22 @@ def _animation(image: Image.Image, background: Colour) -> Shown:
             image.seek(k)
             # A frame of a GIF that reaches over the canvas makes it larger.
             check_size(path, image.height, image.width, MAX_MOVING_PIXELS)
-            pixels = _pixels(path, image, background)
+            pixels = pixels_of(image, background, str(path))
             seconds = (image.info.get("duration") or 100) / 1000  # as browsers do
             yield float(seconds), lambda pixels=pixels: pixels  # type: ignore[misc]
 
 
-def _pixels(path: Path, image: Image.Image, background: Colour) -> Frames:
-    """RGB of the image's present frame, upright and opaque."""
+def pixels_of(image: Image.Image, background: Colour, name: str) -> Frames:
+    """RGB of an image's present frame, upright and opaque: uint8 (H, W, 3).
+
+    Args:
+        image: Any image of Pillow's.
+        background: RGB colour behind transparent pixels.
+        name: What errors call the image.
+
+    Raises:
+        DataError: Its samples have no known white.
+    """
     is_tiff = image.format == "TIFF"
     is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
     upright = ImageOps.exif_transpose(image) if is_turned else image
@@ -139,7 +148,7 @@ def _pixels(path: Path, image: Image.Image, background: Colour) -> Frames:
         samples = np.asarray(upright)
         if upright.mode == "I" or not (samples.min() >= 0 and samples.max() <= 1):
             raise DataError(
-                f"{path} has 32-bit samples, and doesn't say which of them is white",
+                f"{name} has 32-bit samples, and doesn't say which of them is white",
                 "save it with 8 or 16 bits, or with floats from 0 to 1",
             )
         upright = Image.fromarray(np.rint(samples * 255).astype(np.uint8))

@@ -126,7 +126,8 @@ class MetricPath(Path):
         rates = self.jump_rates(x_t, x_1, t)  # (n, K)
         total = rates.sum(-1)
         jump_probability = 1 - torch.exp(-(t_next - t) * total)
-        jumps = torch.rand(total.shape, generator=generator) < jump_probability
+        uniform = torch.rand(total.shape, generator=generator, device=total.device)
+        jumps = uniform < jump_probability
         rates[~jumps] = 1.0  # the draw below is then not used, and total may be 0
         destination = torch.multinomial(rates, 1, generator=generator).squeeze(-1)
         return torch.where(jumps, destination, x_t)

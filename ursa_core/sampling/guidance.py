@@ -43,7 +43,7 @@ class Guidance:
     def active(self, t: Tensor) -> Tensor:
         """Mask of the times at which guidance acts, in the shape of t."""
         low, high = self.interval
-        return (t >= low) & (t < high) & (self.scale != 1)
+        return (t >= low) & (t < high) & bool(self.scale != 1)
 
 
 def guided_hidden(

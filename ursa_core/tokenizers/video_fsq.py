@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from threading import RLock
 from typing import Annotated, Any, cast
 
 import torch
@@ -230,17 +231,21 @@ class Streamed(nn.Module):
     past: list[Tensor] | None = None
 
 
+_STREAMING = RLock()
+
+
 @contextmanager
 def slice_by_slice(module: nn.Module) -> Iterator[None]:
     """Make a module take a clip in slices of frames, one call each, as if it saw it whole."""
     parts = [part for part in module.modules() if isinstance(part, Streamed)]
-    try:
-        for part in parts:
-            part.past = []
-        yield
-    finally:
-        for part in parts:
-            part.past = None
+    with _STREAMING:  # what went before is kept in the module, which threads share
+        try:
+            for part in parts:
+                part.past = []
+            yield
+        finally:
+            for part in parts:
+                part.past = None
 
 
 class TimeConv(Streamed):

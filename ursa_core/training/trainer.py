@@ -1,8 +1,8 @@
 """The training loop: steps, checkpoints, metrics and samples of any learner, on one rank or many.
 
 The randomness of a step depends only on (seed, name, step), and the learning rate on the step. So
-weights, optimizer, moving average and step number suffice to continue a run exactly. A step is made
-of numbered micro-batches, and it doesn't matter which rank computes which.
+weights, optimizer, moving average, step number and the guard's history continue a run exactly. A
+step is made of numbered micro-batches, and it doesn't matter which rank computes which.
 """
 
 import contextlib

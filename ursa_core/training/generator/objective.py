@@ -30,7 +30,7 @@ def draw_times(
     generator: torch.Generator,
     task_generator: torch.Generator,
 ) -> Tensor:
-    """Times of the frames of B clips: float32 (B, F), at most ``LAST_TIME``.
+    """Times of the frames of B clips: float32 (B, F), at most ``LAST_TIME`` before the shift.
 
     Each clip is trained for one task. Text to video has one time for all frames; asynchronous has
     one time per frame; image to video, extension and interpolation have one time for all frames
