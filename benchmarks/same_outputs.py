@@ -168,16 +168,16 @@ def run_all(checkout: Path, folder: Path, renamed: dict[str, str]) -> dict[str, 
         found = python("-c", f"import {package}; print({package}.__file__)").stdout.strip()
         if not Path(found).is_relative_to(checkout):
             raise SystemExit(f"{checkout} isn't what runs: {package} is {found}")
-    told = {}
+    printed = {}
     for name, line in COMMANDS.items():
         line = line if line.endswith("--json") else f"{line} {SAMPLING}"
         words = (TEXTS.get(word, renamed.get(word, word)) for word in line.split())
         done = python("-m", "ursa_cli", *words)
         output = done.stdout.replace(str(checkout), "CHECKOUT").replace(str(folder), "FOLDER")
-        told[name] = {"exit code": done.returncode, "stdout": output.splitlines()}
+        printed[name] = {"exit code": done.returncode, "stdout": output.splitlines()}
         if done.returncode:
             print(f"{name} by {checkout} failed:\n{done.stderr.strip()}", file=sys.stderr)
-    return told
+    return printed
 
 
 def of_tokens(file: Path) -> dict[str, Any]:
@@ -237,7 +237,7 @@ def digest(pixels: np.ndarray) -> str:
     return f"{pixels.shape} {hashlib.sha256(pixels.tobytes()).hexdigest()[:16]}"
 
 
-def made_by(folder: Path, told: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
+def made_by(folder: Path, printed: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
     """What the commands printed and wrote, by command and by file."""
     files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     # Files of the same content may differ in bytes, as the order of a token file's header does.
@@ -258,7 +258,7 @@ def made_by(folder: Path, told: dict[str, Any], renamed: dict[str, str]) -> dict
             return [plain(item) for item in value]
         return hashes.get(value, value) if isinstance(value, str) else value
 
-    made = {f"ursa {name}": plain(each) for name, each in told.items()}
+    made = {f"ursa {name}": plain(each) for name, each in printed.items()}
     for name, file in files.items():
         if file.suffix in READERS and name.parts[0] not in INPUTS:
             place = "/".join(renamed.get(part, part) for part in name.parts)
@@ -291,8 +291,8 @@ def compare(old: Path, new: Path, root: Path) -> bool:
     for folder in folders:
         shutil.copytree(root / "inputs", folder)  # with times of files, which shards record
     with ThreadPoolExecutor(2) as pool:
-        told = list(pool.map(run_all, (old, new), folders, ({}, RENAMED_OPTIONS)))
-    made = [made_by(*each) for each in zip(folders, told, (RENAMED, {}), strict=True)]
+        printed = list(pool.map(run_all, (old, new), folders, ({}, RENAMED_OPTIONS)))
+    made = [made_by(*each) for each in zip(folders, printed, (RENAMED, {}), strict=True)]
     names = dict.fromkeys([*made[0], *made[1]])
     width = max(map(len, names))
     num_different = 0
@@ -301,7 +301,7 @@ def compare(old: Path, new: Path, root: Path) -> bool:
         num_different += bool(found)
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         print(f"{name:{width}}  {'DIFFERENT  ' + found[0] + more if found else 'equal'}")
-    failed = [name for name, each in told[0].items() if each["exit code"]]
+    failed = [name for name, each in printed[0].items() if each["exit code"]]
     print(f"{len(names)} things, {num_different} different")
     if failed:  # two failures are equal, but show nothing
         print(f"OLD itself fails: {', '.join(failed)}")

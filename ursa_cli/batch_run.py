@@ -12,7 +12,7 @@ from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
 from ursa_core import files
 from ursa_core.batches import lists, names
-from ursa_core.errors import DataError, UrsaError, UsageError, unwritable
+from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.parts import Shard
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def run_work(
     items = settled(header.seed)
     if dry_run:
         left = remaining(_own(items, work), manifest.read_records(folder), work.force)
-        _tell_plan(task, header, left)
+        _print_plan(task, header, left)
         return
     for each in sorted({folder, *(item.path.parent for item in items)}):
-        make_folder(each)
+        files.make_folder(each)
     begun = manifest.begin(folder, header)
     if begun != header and found is None:  # another process was first, with another seed
         if seed is None:
@@ -137,19 +137,11 @@ def run_work(
         _make(task, work, left, writer)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and those above it; DataError where that can't be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
 def _own(items: "list[BatchItem]", work: Work) -> "list[BatchItem]":
     return [item for item in items if work.shard.owns(item.index)]
 
 
-def _tell_plan(task: "BatchTask", header: "Header", left: "Remaining") -> None:
+def _print_plan(task: "BatchTask", header: "Header", left: "Remaining") -> None:
     kept, paths = len(left.kept) + len(left.unrecorded), [str(item.path) for item in left.todo]
     payload = {
         "task": task.name,

@@ -189,6 +189,19 @@ def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
         )
 
 
+def make_folder(folder: Path) -> Path:
+    """The folder, created with those above it where it is missing.
+
+    Raises:
+        DataError: It can't be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
 @contextmanager
 def producing(folder: Path) -> Iterator[None]:
     """Mark a folder while files are written to it, so that an interrupted run can go on.

@@ -94,7 +94,7 @@ def extend(
         Chain | None,
         typer.Option(
             help="How rounds chain: as tokens, decoded once in one piece, or as pixels, encoded "
-            "anew.",
+            "again.",
             show_default="the model's, pixels with --before",
             rich_help_panel=GIVEN_PANEL,
         ),
@@ -126,7 +126,7 @@ def extend(
 ) -> None:
     """Make a video longer: any length, in rounds, its own frames unchanged.
 
-    A finished round is kept beside the output, in OUT.rounds, until the video
+    A finished round is kept next to the output, in OUT.rounds, until the video
     is written: stop it and give the same command again, and it goes on.
 
     Examples:

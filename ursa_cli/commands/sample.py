@@ -17,6 +17,7 @@ from ursa_cli.options.sampling import GIVEN_PANEL
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import STRENGTH, SampleInputs, own_fields
 from ursa_core.errors import UsageError
+from ursa_core.files import make_folder
 
 if TYPE_CHECKING:
     from ursa_core.clips.plan import Plan
@@ -226,7 +227,7 @@ def _make_batch(
         return plan
 
     if tokens is not None and not sampling.dry_run:
-        batch_run.make_folder(tokens)
+        make_folder(tokens)
     task = ClipTask(
         "sample", model, plan_of, lambda line: line.get("prompt", ""), wanted.batch_size,
         output.warn, tokens, preview, output.note,

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -216,15 +216,6 @@ def parameters(record: type, names: Collection[str] | None = None) -> list[inspe
         for each in fields(record)
         if names is None or each.name in names
     ]
-
-
-def with_parameters(
-    command: Callable[..., None], taken: list[inspect.Parameter]
-) -> Callable[..., None]:
-    """The command with a signature that Typer reads its options from."""
-    vars(command)["__signature__"] = inspect.Signature(taken)
-    command.__annotations__ = {each.name: each.annotation for each in taken}
-    return command
 
 
 def check_folder(out: Path) -> None:

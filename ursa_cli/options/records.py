@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -47,14 +47,24 @@ def spread(
             values = {each.name: given.pop(each.name) for each in of_record}
             command(**given, **{parameter: record(**values)})
 
-        own = inspect.signature(command)
-        every = [
-            each.replace(kind=keyword)
-            for outer in own.parameters.values()
-            for each in (of_record if outer.name == parameter else [outer])
-        ]
-        vars(run)["__signature__"] = own.replace(parameters=every)
-        run.__annotations__ = {each.name: each.annotation for each in every}
-        return run
+        return with_parameters(run, replaced(command, parameter, of_record))
 
     return decorate
+
+
+def replaced(
+    command: Callable[..., None], parameter: str, by: Sequence[inspect.Parameter]
+) -> list[inspect.Parameter]:
+    """The parameters of a command, others in the place of one."""
+    own = inspect.signature(command).parameters.values()
+    return [each for outer in own for each in (by if outer.name == parameter else [outer])]
+
+
+def with_parameters(
+    command: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """The command with a signature that Typer reads its options from."""
+    every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    vars(command)["__signature__"] = inspect.Signature(every)
+    command.__annotations__ = {each.name: each.annotation for each in every}
+    return command

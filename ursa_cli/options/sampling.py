@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self, get_type_hints
 import typer
 
 from ursa_cli.options import shared as options
+from ursa_cli.options.records import replaced, with_parameters
 from ursa_core.bundle.options import checked, option_types
 
 CLIP_PANEL = "Clip"
@@ -160,18 +161,18 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
     Where the command has a parameter of an option's name itself, the option isn't given.
     """
-    own = inspect.signature(command)
+    own = inspect.signature(command).parameters
     keyword = inspect.Parameter.KEYWORD_ONLY
     of_clip = [
         inspect.Parameter(name, keyword, default=None, annotation=_annotation(name))
         for name in _HELP
-        if name not in own.parameters
+        if name not in own
     ]
     hints = get_type_hints(SamplingCall, include_extras=True)
     of_call = [
         inspect.Parameter(each.name, keyword, default=each.default, annotation=hints[each.name])
         for each in fields(SamplingCall)
-        if each.name != "clip" and each.name not in own.parameters
+        if each.name != "clip" and each.name not in own
     ]
 
     @functools.wraps(command)
@@ -181,15 +182,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         own_clip = {name: value for name, value in clip.items() if value is not None}
         command(**given, sampling=SamplingCall(own_clip, **call))
 
-    parameters = [
-        each
-        for parameter in own.parameters.values()
-        for each in ([*of_clip, *of_call] if parameter.name == "sampling" else [parameter])
-    ]
-    every = [parameter.replace(kind=keyword) for parameter in parameters]
-    vars(run)["__signature__"] = own.replace(parameters=every)
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
-    return run
+    return with_parameters(run, replaced(command, "sampling", [*of_clip, *of_call]))
 
 
 def _annotation(name: str) -> Any:

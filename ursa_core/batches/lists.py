@@ -123,10 +123,10 @@ def refuse(source: str, faults: Sequence[Fault]) -> DataError:
     """The error for a list with faults, which states the first of them."""
     first = min(faults, key=lambda fault: fault.number)
     others = len(faults) - 1
-    told = "1 more line has a fault" if others == 1 else f"{others} more lines have faults"
+    more = "1 more line has a fault" if others == 1 else f"{others} more lines have faults"
     or_leave = " Or leave" if first.hint.endswith("?") else "; or leave"
     return DataError(
-        f"{source}, line {first.number}: {first.reason}{f' ({told})' if others else ''}",
+        f"{source}, line {first.number}: {first.reason}{f' ({more})' if others else ''}",
         f"{first.hint}{or_leave} such lines out with --skip-bad",
     )
 
@@ -229,9 +229,9 @@ def _converted(column: str, value: object, kind: type) -> object:
             raise UsageError(f"{column} is not UTF-8 text", _UTF8_HINT)
         return value
     elif kind is bool:
-        told = {"true": True, "false": False}.get(str(value).strip().lower())
-        if told is not None:
-            return told
+        switch = {"true": True, "false": False}.get(str(value).strip().lower())
+        if switch is not None:
+            return switch
     elif kind is not str and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = kind(value)

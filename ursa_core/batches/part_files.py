@@ -141,7 +141,7 @@ def _fill_up() -> NoReturn:
 
 
 def _lock_of(path: Path) -> FileLock:
-    """The lock of a file, beside it: Windows lets nobody read a file that is locked itself."""
+    """The lock of a file, next to it: Windows lets nobody read a file that is locked itself."""
     return FileLock(path.with_name(f".{path.name}.lock"), timeout=_PATIENCE_SECONDS)
 
 

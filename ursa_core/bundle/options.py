@@ -43,6 +43,7 @@ class Described:
     description: str
 
 
+SOURCE_FPS = Range(0.001, 10_000, "0.001 to 10000")
 SEED = Range(0, MAX_SEED - 1, "0 to 2^63 - 1")
 _Pixels = Annotated[int, Range(1, 1 << 16, "a whole number from 1 to 65536")]
 _Time = Annotated[float, Range(0, 1, "0 to 1")]

@@ -20,6 +20,7 @@ from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import DataError
+from ursa_core.media import write_media
 from ursa_core.sampling.batching import Packer, pack_key
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.tokenizers.visual import VisualTokenizer
@@ -83,7 +84,7 @@ class ClipTask(_ModelTask):
         note: Warn = lambda _: None,
     ) -> None:
         super().__init__(name, model, warn)
-        self._note, self._told = note, False
+        self._note, self._noted = note, False
         self._plan_of, self.title = plan_of, title_of
         self._tokens, self._preview, self._batch_size = tokens, preview, batch_size
         self._plans: dict[Path, Plan] = {}
@@ -121,8 +122,8 @@ class ClipTask(_ModelTask):
             notes = [] if plan.given is None else plan.given.notes
             self._warn(item, [*notes, *prompt_warnings(bundle, plan.request())])
         passes = self._packer.passes([plans[item.path].request() for item in items])
-        if not (self._packer.is_exact or self._told):
-            self._told = True
+        if not (self._packer.is_exact or self._noted):
+            self._noted = True
             self._note("packs would differ in the last bit here: clips are sampled one by one")
         rest = iter(items)
         for together in passes:
@@ -140,7 +141,7 @@ class ClipTask(_ModelTask):
                     metadata = {**item.options, "tokenizer": self._identity}
                     save_tokens(self._tokens / f"{item.path.name}.safetensors", made, metadata)
                 clip = decoded(bundle, plans[item.path], made)
-                replace(clip, metadata=item.options).save(item.path)
+                write_media(item.path, clip.frames, clip.fps, item.options, clip.crf)
                 yield item, kept_frames(plans[item.path], item.path, clip.frames)
 
     def tidy(self, item: BatchItem) -> None:

@@ -75,15 +75,15 @@ def extend(
     turn = slice(None, None, -1 if extension.before else 1)
     frames = np.concatenate([clip[turn], new])[: extension.frames]
     each, own = extension.frames_per_round, extension.own_frames
-    told = []
+    reports = []
     for index, resumed in enumerate(rounds.resumed):
         part = frames[own + index * each : own + (index + 1) * each]
         join, median = _changes(frames[own + index * each - 1], part)
         drift = float(np.linalg.norm(_mean_colour(part) - _mean_colour(clip)))
         sharpness = _sharpness(part) / max(_sharpness(clip), 1e-6)
         prompt = extension.prompt_of(index)
-        told.append(Round(index, prompt, drift, sharpness, join, median, resumed))
-    return told, frames[turn]
+        reports.append(Round(index, prompt, drift, sharpness, join, median, resumed))
+    return reports, frames[turn]
 
 
 def _changes(last: Frames, new: Frames) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Joins of frames as they are with frames that a tokenizer decoded.
 
-Codes tell pixels only so well. Where a decoded frame stands for one that is there, the difference
+Codes keep pixels only so well. Where a decoded frame stands for one that is there, the difference
 of the two goes on from that frame and fades out, so that no jump shows.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from ursa_core.bundle.options import Range, require, require_range, require_text
+from ursa_core.bundle.options import SOURCE_FPS, Range, require, require_range, require_text
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     """An image or a clip: a file, a PIL image, an array uint8, or a clip made here."""
 
 STRENGTH = 0.6
-SOURCE_FPS = Range(0.001, 10_000, "0.001 to 10000")
 
 
 def own_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:

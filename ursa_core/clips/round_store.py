@@ -52,10 +52,10 @@ class RoundStore:
         if plan is None or not self._output.exists():
             return False
         try:
-            told = read_media(self._output, max_frames=1).metadata
+            recorded = read_media(self._output, max_frames=1).metadata
         except DataError:
             return False
-        return {**told, "tokenizer": plan.get("tokenizer")} == plan
+        return {**recorded, "tokenizer": plan.get("tokenizer")} == plan
 
     def open(self, plan: Mapping[str, Any], fresh: bool) -> None:
         """Take up the rounds there, if they were made by this plan.

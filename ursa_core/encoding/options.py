@@ -6,27 +6,28 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
+from ursa_core.bundle.options import SOURCE_FPS, Range, require_range
 from ursa_core.errors import UsageError
 
 Mode = Literal["head", "chunk", "slide", "uniform", "full"]
 SHAPES_PREFIX, EMOJI_PREFIX = "shapes:", "emoji:"
 PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)
 
-_RANGES: dict[str, tuple[float, float, str]] = {  # lowest and highest value, in words
-    "num": (1, 10_000_000, "1 to 10000000"),
-    "seed": (0, 2**63 - 1, "0 to 2^63 - 1"),
-    "refine": (0, 1000, "0 to 1000"),
-    "check": (0, inf, "0 or more"),
-    "fps": (0.1, 1000, "0.1 to 1000"),
-    "source_fps": (0.001, 10_000, "0.001 to 10000"),
-    "frames": (1, 1_000_000, "1 to 1000000"),
-    "stride": (1, 1_000_000, "1 to 1000000"),
-    "clips_per_file": (1, 1_000_000, "1 to 1000000"),
-    "min_size": (1, inf, "1 or more"),
-    "min_seconds": (0, inf, "0 or more"),
-    "max_seconds": (0, inf, "0 or more"),
-    "min_motion": (0, 1, "0 to 1"),
-    "max_motion": (0, 1, "0 to 1"),
+_RANGES = {
+    "num": Range(1, 10_000_000, "1 to 10000000"),
+    "seed": Range(0, 2**63 - 1, "0 to 2^63 - 1"),
+    "refine": Range(0, 1000, "0 to 1000"),
+    "check": Range(0, inf, "0 or more"),
+    "fps": Range(0.1, 1000, "0.1 to 1000"),
+    "source_fps": SOURCE_FPS,
+    "frames": Range(1, 1_000_000, "1 to 1000000"),
+    "stride": Range(1, 1_000_000, "1 to 1000000"),
+    "clips_per_file": Range(1, 1_000_000, "1 to 1000000"),
+    "min_size": Range(1, inf, "1 or more"),
+    "min_seconds": Range(0, inf, "0 or more"),
+    "max_seconds": Range(0, inf, "0 or more"),
+    "min_motion": Range(0, 1, "0 to 1"),
+    "max_motion": Range(0, 1, "0 to 1"),
 }
 
 
@@ -115,11 +116,8 @@ class TokenizeOptions(Filters):
         Raises:
             UsageError: There is one.
         """
-        for name, (low, high, words) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                shown = f"{value:g}" if isinstance(value, float) else value
-                raise UsageError(f"`{name}` can't be {shown}", f"give {words}")
+        for name, limits in _RANGES.items():
+            require_range(name, getattr(self, name), limits)
         for name in ("seconds", "motion"):
             least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if least is not None and most is not None and least > most:

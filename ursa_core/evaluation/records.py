@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ursa_core import files
-from ursa_core.errors import DataError, regular_file, unreadable, unwritable
+from ursa_core.errors import DataError, regular_file, unreadable
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ FORMAT = 1
 def write_record(path: Path, content: Mapping[str, Any]) -> None:
     """Write an object with the format number, and its folder where there is none."""
     text = json.dumps({"format": FORMAT, **content}, ensure_ascii=False, indent=1)
-    files.write(made(path.parent) / path.name, text + "\n")
+    files.write(files.make_folder(path.parent) / path.name, text + "\n")
 
 
 def read_record(path: Path, kind: type[T], what: str, hint: str) -> T:
@@ -54,12 +54,3 @@ def read_record(path: Path, kind: type[T], what: str, hint: str) -> T:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise DataError(f"{path} is damaged: {place}: {fault['msg']}", hint) from error
-
-
-def made(folder: Path) -> Path:
-    """The folder, created where it is missing; raises `DataError` where that can't be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    return folder

@@ -10,7 +10,7 @@ from pydantic import Field
 from ursa_core import __version__, files
 from ursa_core.batches.manifest import read_header, read_records
 from ursa_core.errors import DataError, UsageError
-from ursa_core.evaluation.records import made, read_record, write_record
+from ursa_core.evaluation.records import read_record, write_record
 from ursa_core.evaluation.reports.report import PAGE, REPORT
 from ursa_core.evaluation.suites import dpg, geneval, shapes, vbench
 from ursa_core.evaluation.suites.completeness import case_twins, check, distinguishes_case, refuse
@@ -145,8 +145,8 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
     Raises:
         DataError: The disk refuses it, or takes two names of the suite for one.
     """
-    made(run.records)
-    made(run.samples)
+    files.make_folder(run.records)
+    files.make_folder(run.samples)
     twins = case_twins(suite)
     if twins and not distinguishes_case(run.samples):
         raise DataError(
@@ -157,7 +157,7 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
     for name, content in suite.fixed.items():
         path = run.samples / name
         if not path.exists():
-            files.write(made(path.parent) / path.name, content)
+            files.write(files.make_folder(path.parent) / path.name, content)
 
 
 def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:

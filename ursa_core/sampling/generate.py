@@ -163,8 +163,8 @@ class Sampler:
             pairs = zip(conditionings, x_1.split(1), strict=True)
             return torch.cat([one.finish(x) for one, x in pairs])
 
-        told = on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1)))
-        x_1 = self._denoise(start, generators, on_step, told)
+        with_fixed = on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1)))
+        x_1 = self._denoise(start, generators, on_step, with_fixed)
         return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
 
     @torch.inference_mode()

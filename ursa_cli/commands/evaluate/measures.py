@@ -11,6 +11,7 @@ import typer
 from ursa_cli.options import evaluation
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import ClipsOptions, MaxClips, Out
+from ursa_cli.options.records import with_parameters
 from ursa_cli.terminal import output
 from ursa_core import files
 
@@ -31,7 +32,7 @@ def _on_clips(measure: Callable[[ClipsOptions], None]) -> Callable[..., None]:
         output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
         measure(chosen)
 
-    return evaluation.with_parameters(run, evaluation.parameters(ClipsOptions))
+    return with_parameters(run, evaluation.parameters(ClipsOptions))
 
 
 @_on_clips

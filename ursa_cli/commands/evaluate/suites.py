@@ -9,6 +9,7 @@ from ursa_cli.options import evaluation
 from ursa_cli.options import sampling as of_sampling
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import EvalOptions
+from ursa_cli.options.records import with_parameters
 from ursa_cli.terminal import output
 
 _SHARED = ("out", "seed", "only", "limit", "shard")
@@ -56,7 +57,7 @@ def command_of(suite: SuiteCommand) -> Callable[..., None]:
 
     out, *own = evaluation.parameters(EvalOptions, (*_SHARED, *suite.own))
     sampling = inspect.Parameter("sampling", inspect.Parameter.KEYWORD_ONLY)
-    return of_sampling.spread(evaluation.with_parameters(run, [out, sampling, *own]))
+    return of_sampling.spread(with_parameters(run, [out, sampling, *own]))
 
 
 SUITES = (

@@ -14,8 +14,8 @@ from ursa_core.evaluation.measures.fvd import I3D, MIN_FRAMES, Array, frechet_di
 from ursa_core.evaluation.measures.lpips import MIN_SIDE_PX, Lpips
 from ursa_core.evaluation.measures.videos import flicker
 from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile
-from ursa_core.evaluation.records import made
 from ursa_core.evaluation.reports.report import Report, Sample, Score
+from ursa_core.files import make_folder
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, contact_sheet, to_video, write_media
 from ursa_core.media.quality import psnr, ssim
@@ -116,7 +116,7 @@ def report(
     device = next(tokenizer.parameters()).device
     networks, use = Networks(clips.cut.shape, device), CodeUse(len(tokenizer.codebook))
     samples, num_pixels = [], 0
-    made(folder)
+    make_folder(folder)
     for index, (name, frames) in enumerate(clips):
         codes = tokenizer.encode(to_video(frames).to(device))[0]
         use.add(codes)

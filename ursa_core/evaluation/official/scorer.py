@@ -15,7 +15,7 @@ from PIL import Image
 
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
-from ursa_core.evaluation.records import made, read_record, write_record
+from ursa_core.evaluation.records import read_record, write_record
 from ursa_core.evaluation.suites import dpg, geneval, vbench
 from ursa_core.evaluation.suites.completeness import digest
 from ursa_core.evaluation.suites.suite import Suite
@@ -222,7 +222,7 @@ class Scorer:
             chosen = [entry for entry in entries if entry["prompt_en"] in prompts]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{info} can't be read: {error}", "clone it again") from error
-        path = made(self.scores) / "full_info.json"
+        path = files.make_folder(self.scores) / "full_info.json"
         files.write(path, json.dumps(chosen))
         return ["--full_json_dir", str(path)]
 
