@@ -248,6 +248,57 @@ def test_one_generator_an_item_ties_nothing_to_the_batch(path: Path) -> None:
     assert torch.equal(alone[0], stepped[2])
 
 
+def drawn_shares(
+    path: Path, start: float, end: float, correct: float, from_path: bool
+) -> torch.Tensor:
+    """Shares of the states after one step towards code 3, from p_start or from code 0."""
+    draws, x_1 = generator(6), torch.full((60_000,), 3)
+    x_t = path.corrupt(x_1, start, draws) if from_path else torch.zeros_like(x_1)
+    moved = path.step(x_t, x_1, start, end, draws, correct=correct)
+    return torch.bincount(moved, minlength=path.num_states).double() / len(x_1)
+
+
+@pytest.mark.parametrize("end", [0.3, 0.7])
+def test_codes_that_are_all_drawn_again_follow_the_path(path: Path, end: float) -> None:
+    shares, expected = drawn_shares(path, 0.1, end, 1.0, from_path=False), probs(path, 3, end)
+    likely = expected * 60_000 > 5
+    chi_square = ((shares - expected).square() / expected)[likely].sum() * 60_000
+    assert stats.chi2.sf(float(chi_square), int(likely.sum()) - 1) > 1e-4
+    assert float(shares[expected < 1e-12].sum()) == 0
+
+
+@pytest.mark.parametrize("name", ["metric", "metric-steep"])
+def test_a_redraw_leaves_its_share_of_the_jump_s_error(name: str) -> None:
+    path, start, end = PATHS[name], 0.05, 0.5
+    expected = probs(path, 3, end)
+
+    def error(correct: float) -> float:
+        shares = drawn_shares(path, start, end, correct, from_path=True)
+        return float((shares - expected).abs().sum()) / 2
+
+    alone = error(0.0)
+    assert alone > 0.05  # one jump for a long step
+    for correct in (0.3, 0.7):
+        assert error(correct) < (1 - correct) * alone + 0.008
+
+
+def test_without_a_redraw_no_numbers_are_drawn_for_it(path: Path) -> None:
+    x_1 = torch.full((50,), 3)
+    plain, off = generator(1), generator(1)
+    x_t = path.initial((50,), generator())
+    first = path.step(x_t, x_1, 0.2, 0.5, plain)
+    assert torch.equal(path.step(x_t, x_1, 0.2, 0.5, off, correct=0.0), first)
+    assert torch.equal(plain.get_state(), off.get_state())
+
+
+def test_a_position_whose_time_stands_still_is_never_drawn_again(path: Path) -> None:
+    x_t, x_1 = path.initial((400,), generator()), torch.full((400,), 3)
+    still = torch.arange(400) < 200
+    moved = path.step(x_t, x_1, 0.25, torch.where(still, 0.25, 0.9), generator(1), correct=1.0)
+    assert torch.equal(moved[still], x_t[still])
+    assert not torch.equal(moved[~still], x_t[~still])
+
+
 def test_what_cannot_be_is_refused(path: Path) -> None:
     x = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(UsageError, match=r"\[0, 1\]"):
@@ -260,6 +311,9 @@ def test_what_cannot_be_is_refused(path: Path) -> None:
         path.step(x, x, 0.5, 0.4, generator())
     with pytest.raises(UsageError, match="'heun'"):
         path.step(x, x, 0.5, 0.6, generator(), "heun")
+    for correct in (-0.1, 1.5, float("nan")):
+        with pytest.raises(UsageError, match="corrected"):
+            path.step(x, x, 0.5, 0.6, generator(), correct=correct)
 
 
 def test_impossible_paths_are_refused() -> None:

@@ -73,10 +73,11 @@ def test_codes_come_out_whatever_the_solver(path: Path) -> None:
 
 
 def test_an_item_is_the_same_in_any_batch(path: Path) -> None:
-    for solver in path.solvers:
-        batch = sample(path, [0, 1, 2], time_grid(6), guidance=Guidance(3.0), solver=solver)
+    for solver, correct in [*((solver, 0.0) for solver in path.solvers), ("integrated", 0.6)]:
+        options = {"guidance": Guidance(3.0), "solver": solver, "correct": correct}
+        batch = sample(path, [0, 1, 2], time_grid(6), **options)
         for items in ([1], [2, 1]):
-            alone = sample(path, items, time_grid(6), guidance=Guidance(3.0), solver=solver)
+            alone = sample(path, items, time_grid(6), **options)
             assert torch.equal(alone, batch[items])
         assert not torch.equal(batch[0], batch[1])
 
@@ -98,14 +99,16 @@ def test_equal_frame_times_are_the_synchronous_case(path: Path) -> None:
     assert torch.equal(sample(path, [0, 1], spread, solver="integrated"), together)
 
 
-def test_a_frame_that_is_done_early_stays(path: Path) -> None:
+@pytest.mark.parametrize("correct", [0.0, 1.0])
+def test_a_frame_that_is_done_early_stays(path: Path, correct: float) -> None:
     seen: list[torch.Tensor] = []
     late = time_grid(8)
     early = (2 * late).clamp(max=1)
     times = frame_times(torch.stack([early, late, late], dim=1), GRID)
     x_1 = sample(
-        path, [0, 1], times, solver="integrated", on_step=lambda _, x_t: seen.append(x_t.clone())
-    )
+        path, [0, 1], times, solver="integrated", correct=correct,
+        on_step=lambda _, x_t: seen.append(x_t.clone()),
+    )  # fmt: skip
     assert all(torch.equal(x_t[:, :4], x_1[:, :4]) for x_t in seen[3:])
     assert int(x_1.max()) < K
     assert not torch.equal(seen[3][:, 4:], x_1[:, 4:])
@@ -115,14 +118,15 @@ def test_given_codes_stay_and_are_seen(path: Path) -> None:
     mask = torch.zeros(2, GRID.num_codes, dtype=torch.bool)
     mask[:, :4] = True
     codes = torch.full((2, GRID.num_codes), 6)
-    for solver in path.solvers:
+    for solver, correct in [*((solver, 0.0) for solver in path.solvers), ("integrated", 1.0)]:
         seen: list[torch.Tensor] = []
+        options = {"solver": solver, "correct": correct}
         x_1 = sample(
-            path, [0, 1], time_grid(5), solver=solver, fixed=(mask, codes),
+            path, [0, 1], time_grid(5), **options, fixed=(mask, codes),
             on_step=lambda _, x_t, seen=seen: seen.append(x_t),
         )  # fmt: skip
         assert all(torch.equal(x_t[mask], codes[mask]) for x_t in [*seen, x_1])
-        other = sample(path, [0, 1], time_grid(5), solver=solver, fixed=(mask, codes + 1))
+        other = sample(path, [0, 1], time_grid(5), **options, fixed=(mask, codes + 1))
         assert not torch.equal(other[~mask], x_1[~mask])
 
 
@@ -180,3 +184,16 @@ def test_maskgit_is_for_the_masked_path_alone() -> None:
     times = frame_times(time_grid(2)[:, None].expand(-1, 3), GRID)
     with pytest.raises(UsageError, match="MaskGIT"):
         sample(PATHS["masked"], [0], times)
+
+
+def test_a_corrected_mask_path_hides_codes_again_and_maskgit_cannot() -> None:
+    path, seen = PATHS["masked"], []
+    assert isinstance(path, MaskedPath)
+    x_1 = sample(
+        path, [0, 1, 2], time_grid(8), solver="integrated", correct=0.8,
+        on_step=lambda _, x_t: seen.append(x_t == path.mask_id),
+    )  # fmt: skip
+    assert any(bool((after & ~before).any()) for before, after in itertools.pairwise(seen))
+    assert int(x_1.max()) < K
+    with pytest.raises(UsageError, match="maskgit reveals"):
+        sample(path, [0], time_grid(2), correct=0.5)

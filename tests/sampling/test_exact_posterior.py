@@ -30,9 +30,16 @@ def data() -> torch.Tensor:
     return joint / joint.sum()
 
 
-def total_variation(path: Path, steps: int, solver: str) -> float:
-    """Distance between the data and the samples made with the exact posterior."""
+def total_variation(
+    path: Path, steps: int, solver: str, correct: float = 0.0, wrong_from: float = 0.0
+) -> float:
+    """Distance between the data and the samples made with the exact posterior.
+
+    With ``wrong_from`` above 0 the chain starts at that time, from codes that are all 0 there.
+    """
     joint, times = data(), time_grid(steps)
+    if wrong_from:
+        times = wrong_from + (1 - wrong_from) * times
     done = [0]
 
     def network(_: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
@@ -43,10 +50,12 @@ def total_variation(path: Path, steps: int, solver: str) -> float:
         return (marginals / marginals.sum(-1, keepdim=True)).log()
 
     generator = torch.Generator().manual_seed(7)
+    x_0 = path.initial((SAMPLES, 2), generator)
     x_1 = denoise(
-        network, lambda hidden: hidden, path, path.initial((SAMPLES, 2), generator),
+        network, lambda hidden: hidden, path, torch.zeros_like(x_0) if wrong_from else x_0,
         prompt_ids=torch.zeros(SAMPLES, 1, dtype=torch.int64), negative_ids=None, times=times,
-        generators=generator, solver=solver, on_step=lambda step, _: done.__setitem__(0, step),
+        generators=generator, solver=solver, correct=correct,
+        on_step=lambda step, _: done.__setitem__(0, step),
     )  # fmt: skip
     assert done == [steps]
     shares = torch.bincount(x_1[:, 0] * K + x_1[:, 1], minlength=K * K) / SAMPLES
@@ -56,6 +65,16 @@ def total_variation(path: Path, steps: int, solver: str) -> float:
 @pytest.mark.parametrize("name", PATHS)
 def test_marginal_of_the_samples_is_the_data(name: str) -> None:
     assert total_variation(PATHS[name], 64, "integrated") < 0.03
+    assert total_variation(PATHS[name], 64, "integrated", correct=0.1) < 0.03
+
+
+@pytest.mark.parametrize("name", ["metric", "mixture"])
+def test_a_corrector_forgets_a_wrong_start(name: str) -> None:
+    alone, mended = (
+        total_variation(PATHS[name], 64, "integrated", correct, wrong_from=0.05)
+        for correct in (0.0, 0.2)
+    )
+    assert mended < alone / 2
 
 
 @pytest.mark.parametrize("name", ["metric", "mixture", "masked"])

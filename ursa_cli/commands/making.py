@@ -81,6 +81,7 @@ def _print_plan(plan: "Plan", written: "Sequence[Target]") -> None:
         ("frames", f"{options.shape} at {options.fps:g} fps"),
         ("grid", f"{grid}, {grid.num_codes} codes"),
         ("steps", f"{plan.num_steps}, {options.solver}, shift {options.shift:g}"),
+        ("correct", f"{options.correct:g} of the codes in each step"),
         ("guidance", f"{options.guidance:g} while {low:g} <= t < {high:g}"),
         ("passes", f"{plan.num_passes} of the network for each of {len(paths)}"),
         ("memory", f"about {plan.memory_bytes / 1e9:.1f} GB"),

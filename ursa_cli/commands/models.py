@@ -341,7 +341,7 @@ def _description(found: "Summary") -> list[str]:
         ("prompt", f"at most {settings.max_prompt_length} ids"),
         ("default shape", f"{settings.shape} at {settings.fps:g} fps"),
         ("latent grid", f"{found.grid}, {found.grid.num_codes} codes"),
-        ("steps", settings.steps),
+        ("steps", f"{settings.steps}, correct {settings.correct:g}"),
         ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
         ("memory", f"about {output.size(full)} in float32, {output.size(half)} in bfloat16"),
         ("", f"{output.size(least)} on a GPU in bfloat16 with --offload"),

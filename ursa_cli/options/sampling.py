@@ -91,6 +91,10 @@ _HELP: dict[str, tuple[str, str, str | None]] = {
     "shift": (
         "L", "Time shift, 0.001 to 1000; more than 1 spends more steps near noise.", SAMPLING_PANEL
     ),
+    "correct": (
+        "P", "Share of codes that each step draws again, 0 (off) to 1; mends early mistakes.",
+        SAMPLING_PANEL,
+    ),
     "temperature": (
         "T", "Randomness of the draws, 0.001 to 1000; below 1 favours likelier codes.",
         SAMPLING_PANEL,

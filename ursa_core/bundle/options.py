@@ -67,6 +67,7 @@ class SamplingOptions:
         solver: ``integrated`` or ``euler`` (``maskgit`` where the path is masked); None is the
             path's first.
         shift: Time shift of the steps.
+        correct: Probability that a step draws a code again from the path; 0 is off.
         temperature: Temperature of the draws of x_1.
         top_p: Share of probability that is drawn from.
     """
@@ -79,6 +80,7 @@ class SamplingOptions:
     ] = (0.0, 0.9)
     solver: Annotated[str | None, Described("a solver, or null")] = None
     shift: Annotated[float, Range(0.001, 1000, "0.001 to 1000; 1 is none")] = 3.0
+    correct: Annotated[float, Range(0, 1, "0 (off) to 1")] = 0.0
     frames: Annotated[int, Range(1, 1_000_000, "1 to 1000000")] = 49
     height: _Pixels = 320
     width: _Pixels = 512

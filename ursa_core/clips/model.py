@@ -74,9 +74,9 @@ class Model:
 
     Every method that samples takes the options of its command by the same names: ``seed``,
     ``negative``, ``frames``, ``size`` (``"HxW"`` or (height, width)), ``fps``, ``motion``, ``crf``,
-    ``steps``, ``guidance``, ``guidance_interval``, ``solver``, ``shift``, ``temperature``,
-    ``top_p``; or a whole `SamplingOptions` as ``options``, which the others then change. Without a
-    seed one is drawn, and recorded in ``clip.metadata``.
+    ``steps``, ``guidance``, ``guidance_interval``, ``solver``, ``shift``, ``correct``,
+    ``temperature``, ``top_p``; or a whole `SamplingOptions` as ``options``, which the others then
+    change. Without a seed one is drawn, and recorded in ``clip.metadata``.
 
     Args:
         placed: Model in its place.

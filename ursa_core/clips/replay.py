@@ -115,7 +115,8 @@ def read_replay(path: str) -> Replay:
     Raises:
         DataError: The file can't be read, doesn't record it, or is of another version.
     """
-    recorded = read_media(path, max_frames=1).metadata
+    # Files from before there was a corrector don't record that it was off.
+    recorded = {"correct": 0.0, **read_media(path, max_frames=1).metadata}
     maker = _other_maker(recorded)
     if maker:
         raise DataError(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.draws import Randomness
+from ursa_core.path.draws import Randomness, uniforms
 
 Times = float | Tensor
 """A time, or times that broadcast to the codes: each frame may have its own."""
@@ -49,7 +49,6 @@ class Path(ABC):
             UsageError: The rates are infinite at a time.
         """
 
-    @abstractmethod
     def step(
         self,
         x_t: Tensor,
@@ -58,15 +57,44 @@ class Path(ABC):
         t_next: Times,
         generator: Randomness,
         solver: str = "integrated",
+        correct: float = 0.0,
     ) -> Tensor:
         """Codes at ``t_next``, given x_t and a drawn x_1: int64; equal times keep x_t.
 
-        At most one jump per position. ``integrated`` jumps with probability 1 − exp(−∫Λ), Λ the
-        total rate from t to t_next; ``euler`` with 1 − exp(−(t_next − t)·Λ(t)).
+        First at most one jump per position: ``integrated`` jumps with probability 1 − exp(−∫Λ), Λ
+        the total rate from t to t_next; ``euler`` with 1 − exp(−(t_next − t)·Λ(t)). Then each
+        position whose time advances is, with probability ``correct``, drawn again from
+        p_{t_next}(x | x_1). A jump only ever leads towards the x_1 of its step, so that what an
+        early x_1 got wrong can stay; a code drawn again has forgotten it. The redraw also has the
+        exact distribution of ``t_next`` given x_1, which one jump per step only comes near to.
+
+        Source of the redraw: Ψ-samplers (arXiv 2602.21185), here for any path.
 
         Raises:
-            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
+            UsageError: The solver is unknown, ``correct`` isn't in [0, 1], or times are outside
+                [0, 1] or in the wrong order.
         """
+        start, end = self._interval(t, t_next, x_t, solver)
+        if not 0 <= correct <= 1:
+            raise UsageError(f"codes can't be corrected at {correct:g}", "give 0 (off) to 1")
+        moved = self._jump(x_t, x_1, start, end, generator, solver)
+        if correct == 0:
+            return moved
+        again = uniforms(x_t.shape, generator, x_t.device) < correct
+        redrawn = self.corrupt(x_1, end, generator)
+        return torch.where(again & (start < end), redrawn, moved)
+
+    @abstractmethod
+    def _jump(
+        self,
+        x_t: Tensor,
+        x_1: Tensor,
+        start: Tensor,
+        end: Tensor,
+        generator: Randomness,
+        solver: str,
+    ) -> Tensor:
+        """Codes after at most one jump each, from times ``start`` to ``end`` of their shape."""
 
     def finish(self, x_t: Tensor, x_1: Tensor) -> Tensor:
         """Codes at t = 1, given x_t and a draw x_1 from the posterior: that draw."""

@@ -14,7 +14,8 @@ from ursa_core.path.mixture import straight_chance, straight_rate
 class MaskedPath(Path):
     """p_t(x | x_1) = t·[x = x_1] + (1 − t)·[x = mask], with the mask as state K.
 
-    The chain reveals each code once and never changes it again.
+    The chain reveals each code once and never changes it again, unless a step corrects: then it
+    becomes a mask again with probability 1 − t, so that later steps decide on it once more.
 
     Args:
         num_codes: K, at least 1.
@@ -60,21 +61,16 @@ class MaskedPath(Path):
         rate = straight_rate(self._times(t, x_1)) * (x_t == self.mask_id)
         return torch.nn.functional.one_hot(x_1, self.num_states) * rate[..., None]
 
-    def step(
+    def _jump(
         self,
         x_t: Tensor,
         x_1: Tensor,
-        t: Times,
-        t_next: Times,
+        start: Tensor,
+        end: Tensor,
         generator: Randomness,
-        solver: str = "integrated",
+        solver: str,
     ) -> Tensor:
-        """Codes at ``t_next``, given x_t and a drawn x_1: int64, masks revealed or not.
-
-        Raises:
-            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
-        """
-        chance = straight_chance(*self._interval(t, t_next, x_t, solver), solver)
+        chance = straight_chance(start, end, solver)
         jumps = uniforms(x_t.shape, generator, x_t.device) < chance
         return torch.where(jumps & (x_t == self.mask_id), x_1, x_t)
 

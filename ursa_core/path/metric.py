@@ -132,25 +132,21 @@ class MetricPath(Path):
         destination = torch.multinomial(rates, 1, generator=generator).squeeze(-1)
         return torch.where(jumps, destination, x_t)
 
-    def step(
+    def _jump(
         self,
         x_t: Tensor,
         x_1: Tensor,
-        t: Times,
-        t_next: Times,
+        start: Tensor,
+        end: Tensor,
         generator: Randomness,
-        solver: str = "integrated",
+        solver: str,
     ) -> Tensor:
-        """Codes at ``t_next``, given x_t and a drawn x_1: int64, by at most one jump per position.
+        """Codes after at most one jump each.
 
-        The destination is drawn in proportion to the rates integrated over the step. At ``t_next``
-        = 1 this is the limit: x_1 or one of its twins. ``euler`` takes the rates at t = 0 as zero,
-        as the reference implementation does.
-
-        Raises:
-            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
+        The destination is drawn in proportion to the rates integrated over the step. At ``end`` = 1
+        this is the limit: x_1 or one of its twins. ``euler`` takes the rates at t = 0 as zero, as
+        the reference implementation does.
         """
-        start, end = self._interval(t, t_next, x_t, solver)
         numbers = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
         flat_t, flat_1 = x_t.reshape(-1), x_1.reshape(-1)
         beta = self._sharpness(start, x_t).reshape(-1)

@@ -53,21 +53,16 @@ class MixturePath(Path):
         rate = straight_rate(self._times(t, x_1)) * (x_t != x_1)
         return torch.nn.functional.one_hot(x_1, self.num_codes) * rate[..., None]
 
-    def step(
+    def _jump(
         self,
         x_t: Tensor,
         x_1: Tensor,
-        t: Times,
-        t_next: Times,
+        start: Tensor,
+        end: Tensor,
         generator: Randomness,
-        solver: str = "integrated",
+        solver: str,
     ) -> Tensor:
-        """Codes at ``t_next``, given x_t and a drawn x_1: int64, x_1 or x_t.
-
-        Raises:
-            UsageError: The solver is unknown, or times are outside [0, 1] or in the wrong order.
-        """
-        chance = straight_chance(*self._interval(t, t_next, x_t, solver), solver)
+        chance = straight_chance(start, end, solver)
         jumps = uniforms(x_t.shape, generator, x_t.device) < chance
         return torch.where(jumps, x_1, x_t)
 

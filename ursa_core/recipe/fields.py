@@ -377,6 +377,8 @@ class SamplingSettings(Section):
     """Times between which guidance is on; 0 is noise and 1 is data."""
     shift: Positive = 1.0
     """Time shift of the steps."""
+    correct: Share = 0.0
+    """Probability that a step draws a code again from the path; 0 is off."""
     temperature: Positive = 1.0
     """Temperature of the draws of x_1; below 1 favours likelier codes."""
     fps: Positive = 8.0

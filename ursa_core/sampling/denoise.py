@@ -32,6 +32,7 @@ def denoise(
     temperature: float = 1.0,
     top_p: float | None = None,
     solver: str | None = None,
+    correct: float = 0.0,
     fixed: tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
     on_estimate: OnStep | None = None,
@@ -56,18 +57,26 @@ def denoise(
         temperature: Temperature of the draws of x_1.
         top_p: Nucleus of the draws of x_1; None is off.
         solver: One of ``path.solvers``; None is the first of them.
+        correct: Probability in [0, 1] that a step draws a position again from the path (see
+            ``Path.step``); 0 is off and draws no random numbers.
         fixed: Mask, bool (B, L), and codes (B, L) that stay wherever the mask is true.
         on_step: Called after each step with x_t.
         on_estimate: Called after each step with the x_1 drawn for it.
 
     Raises:
-        UsageError: Times, solver, guidance, temperature or top_p can't be used.
+        UsageError: Times, solver, guidance, temperature, top_p or ``correct`` can't be used, or
+            ``correct`` is given with ``maskgit``.
     """
     guidance = guidance or Guidance()
     solver = solver or path.solvers[0]
     if solver not in path.solvers:
         raise UsageError(
             f"this model's path has no solver {solver!r}", f"use one of: {', '.join(path.solvers)}"
+        )
+    if correct and solver == "maskgit":
+        raise UsageError(
+            "maskgit reveals each code once and can't correct it",
+            "leave `correct` at 0, or use the solver integrated",
         )
     times = _checked_times(times, x_start)
     x_t = x_start if fixed is None else torch.where(*fixed, x_start)
@@ -89,7 +98,7 @@ def denoise(
             is_last = (t_next == 1) & (t < 1)
             x_next = path.finish(x_t, x_1)
             if not bool(is_last.all()):
-                moved = _moved(path, x_t, x_1, t, t_next, generators, solver)
+                moved = _moved(path, x_t, x_1, t, t_next, generators, solver, correct)
                 x_next = torch.where(is_last, x_next, moved)
             x_t = x_next if fixed is None else torch.where(*fixed, x_next)
             if on_estimate:
@@ -107,15 +116,16 @@ def _moved(
     t_next: Tensor,
     generators: Randomness,
     solver: str,
+    correct: float,
 ) -> Tensor:
     """Codes after ``path.step``, computed item by item if each has a generator.
 
     Sums may round differently in a larger product, and no item may depend on the batch.
     """
     if isinstance(generators, torch.Generator):
-        return path.step(x_t, x_1, t, t_next, generators, solver)
+        return path.step(x_t, x_1, t, t_next, generators, solver, correct)
     items = zip(x_t.split(1), x_1.split(1), generators, strict=True)
-    steps = [path.step(one, to, t, t_next, [own], solver) for one, to, own in items]
+    steps = [path.step(one, to, t, t_next, [own], solver, correct) for one, to, own in items]
     return torch.cat(steps)
 
 

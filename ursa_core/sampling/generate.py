@@ -193,6 +193,7 @@ class Sampler:
             temperature=options.temperature,
             top_p=None if options.top_p == 1 else options.top_p,
             solver=options.solver,
+            correct=options.correct,
             fixed=start.given,
             on_step=on_step,
             on_estimate=on_estimate,
