@@ -33,18 +33,11 @@ def maskgit(
     revealed: those with the largest log-probability of the code drawn plus Gumbel noise times
     ``choice_temperature``·(1 − t). It ends early when no mask is left.
 
-    Args:
+    Args, besides those of ``denoise``:
         hidden_at: Codes x_t and time t to hidden states (B, L, D), guidance included.
-        head: Hidden states to logits, linear.
-        path: Masked path.
         x_t: Codes, int64 (B, L); those that aren't the mask stay.
         times: Time grid (N + 1,), rising to 1.
-        generators: One generator per item, or one for all.
-        temperature: Temperature of the draws of x_1.
-        top_p: Nucleus of the draws of x_1; None is off.
         choice_temperature: Temperature of the choice of positions; 0 takes the most confident.
-        on_step: Called after each step with the number of steps done and the codes.
-        on_estimate: Called after each step with the codes drawn, revealed or not.
 
     Raises:
         UsageError: Positions have times of their own, or the draws refuse a value.
