@@ -37,7 +37,8 @@ from ursa_core.evaluation.suites.shapes_judge import judge
 from ursa_core.grids import LatentGrid
 from ursa_core.media import Frames, to_frames, to_video
 from ursa_core.path.calibration import TIMES, beta_at, distance_curve, evaluate
-from ursa_core.recipe.loading import GeneratorRecipe, load_recipe
+from ursa_core.recipe.fields import GeneratorRecipe
+from ursa_core.recipe.loading import load_recipe
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid

@@ -1,21 +1,17 @@
 """Recipes: all faults at once, overrides, round trip, fingerprint."""
 
+import ast
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from ursa_core.errors import RecipeError
-from ursa_core.recipe.loading import (
-    GeneratorRecipe,
-    TokenizerRecipe,
-    differing_keys,
-    load_recipe,
-    to_yaml,
-)
+from ursa_core.recipe import fields
+from ursa_core.recipe.fields import GeneratorRecipe, TokenizerRecipe
+from ursa_core.recipe.loading import differing_keys, load_recipe, to_yaml
 
 TOKENIZER = """\
 kind: tokenizer
@@ -267,20 +263,29 @@ def test_a_run_of_an_earlier_version_had_the_defaults(write: Write) -> None:
     assert differing_keys(load_recipe(path, []), earlier) == ["data.latent_frames is None, was 5"]
 
 
-def _fields(section: type[BaseModel]) -> Iterator[tuple[str, str | None]]:
-    for name, info in section.model_fields.items():
-        kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _fields(kind)
-        else:
-            yield f"{section.__name__}.{name}", info.description
-
-
-@pytest.mark.parametrize("recipe_type", [TokenizerRecipe, GeneratorRecipe])
-def test_every_key_is_described(recipe_type: type[BaseModel]) -> None:
-    fields = dict(_fields(recipe_type))
-    assert len(fields) > 30
-    assert [name for name, description in fields.items() if not description] == []
+def test_every_key_has_a_comment() -> None:
+    """At its end, or above it; groups of keys have docstrings."""
+    source = Path(fields.__file__).read_text(encoding="utf-8")
+    lines = ["", *source.splitlines()]
+    keys = [
+        line
+        for section in ast.parse(source).body
+        if isinstance(section, ast.ClassDef)
+        for line in section.body
+        if isinstance(line, ast.AnnAssign) and not isinstance(line.value, ast.Call)
+    ]
+    assert len(keys) > 90
+    plain = [
+        lines[key.lineno]
+        for key in keys
+        if "  # " not in lines[key.lineno] and not lines[key.lineno - 1].startswith("    # ")
+    ]
+    groups = [name for name in vars(fields) if name.endswith(("Settings", "Model", "Data"))]
+    assert [line for line in plain if line.split()[-1] not in groups] == [
+        "    kind: str",
+        '    kind: Literal["tokenizer"]',
+        '    kind: Literal["generator"]',
+    ]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -7,13 +7,11 @@ import yaml
 from ursa_core import files
 from ursa_core.errors import RecipeError, regular_file, unreadable
 
+_HINT = "give a recipe's YAML file"
+
 
 def write_path(file: Path, values: dict[str, str | float | None]) -> None:
-    """Set or add keys of the recipe's ``path``, and drop those whose value is None.
-
-    Args:
-        file: Recipe to change.
-        values: Values by key; numbers are written with four digits.
+    """Set keys of the recipe's ``path``, numbers with four digits, and drop those of value None.
 
     Raises:
         RecipeError: The file is missing or isn't a recipe.
@@ -22,12 +20,11 @@ def write_path(file: Path, values: dict[str, str | float | None]) -> None:
         text = regular_file(file).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
-        raise unreadable(file, error, "give a recipe's YAML file", RecipeError) from error
+        raise unreadable(file, error, _HINT, RecipeError) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise RecipeError(f"{file} can't be read: {first}", "give a recipe's YAML file") from error
+        raise RecipeError(f"{file} can't be read: {str(error).splitlines()[0]}", _HINT) from error
     if not isinstance(root, yaml.MappingNode):
-        raise RecipeError(f"{file} holds no keys", "give a recipe's YAML file")
+        raise RecipeError(f"{file} holds no keys", _HINT)
     shown = {
         key: value if value is None or isinstance(value, str) else f"{value:.4g}"
         for key, value in values.items()

@@ -50,8 +50,6 @@ Size = Annotated[tuple[Width, Width], Field(strict=False)]
 Levels = Annotated[
     list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1), AfterValidator(_codebook)
 ]
-
-
 DISAGREE = "keys_disagree"
 """Type of the validation error whose message has one fault between keys per line."""
 
@@ -59,21 +57,15 @@ DISAGREE = "keys_disagree"
 class Section(BaseModel):
     """A group of keys: no other keys, no silent conversion of types."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def faults(self) -> Iterator[str]:
+    def _faults(self) -> Iterator[str]:
         """Faults between keys that are each sound: lines that start with a dotted key."""
         yield from ()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if lines := list(self.faults()):
+        if lines := list(self._faults()):
             raise PydanticCustomError(DISAGREE, "{lines}", {"lines": "\n".join(lines)})
         return self
 
@@ -81,94 +73,65 @@ class Section(BaseModel):
 class OptimizerSettings(Section):
     """The optimizer and its schedule: linear warm-up, then a cosine."""
 
+    # `muon` orthogonalizes the momentum of hidden matrices, and a small model needs several times
+    # fewer of its steps, which are a few percent slower.
     kind: Literal["adamw", "muon"] = "adamw"
-    """``muon`` takes orthogonalized momentum for hidden matrices and AdamW for the rest. Its steps
-    are a few percent slower, and a small model needs several times fewer of them."""
-    momentum: Momentum = 0.95
-    """Momentum of the hidden matrices, with muon."""
-    learning_rate: Above0
-    """Peak of the schedule."""
-    beta1: Momentum = 0.9
-    """Decay of the running mean of the gradients."""
-    beta2: Momentum = 0.95
-    """Decay of the running mean of their squares."""
-    weight_decay: Weight = 0.05
-    """Decoupled decay of the weight matrices."""
-    warmup_steps: Steps
-    """Steps of linear warm-up, fewer than train.steps."""
-    final_ratio: Share = 0.05
-    """End of the cosine, as a share of the peak."""
-    clip_norm: Above0 = 1.0
-    """Largest norm of the gradient; longer ones are scaled down to it."""
+    momentum: Momentum = 0.95  # Momentum of the hidden matrices, with muon
+    learning_rate: Above0  # Peak of the schedule
+    beta1: Momentum = 0.9  # Decay of the running mean of the gradients
+    beta2: Momentum = 0.95  # Decay of the running mean of their squares
+    weight_decay: Weight = 0.05  # Decoupled decay of the weight matrices
+    warmup_steps: Steps  # Steps of linear warm-up, fewer than train.steps
+    final_ratio: Share = 0.05  # End of the cosine, as a share of the peak
+    clip_norm: Above0 = 1.0  # Largest norm of the gradient; longer ones are scaled down to it
 
 
 class TrainSettings(Section):
     """Length, batch, device and bookkeeping of a run."""
 
-    steps: Count
-    """Optimizer steps of the whole run."""
-    batch_size: Count
-    """Clips per pass."""
+    steps: Count  # Optimizer steps of the whole run
+    batch_size: Count  # Clips per pass
+    # Passes per optimizer step; ranks share them, so it is a multiple of the number of ranks.
     accumulate: Count = 1
-    """Passes per optimizer step; ranks share them, so it is a multiple of the number of ranks."""
+    # How ranks hold the weights: `ddp` all of them each, `fsdp` (FSDP2) a shard each.
     distributed: Literal["ddp", "fsdp"] = "ddp"
-    """How ranks hold the weights: ``ddp`` all of them each, ``fsdp`` (FSDP2) a shard each."""
-    ema_decay: Momentum = 0.999
-    """Decay of the moving average of the weights; the average is the model that a run makes."""
+    ema_decay: Momentum = 0.999  # Decay of the moving average of the weights, which the model has
+    # Number format of matrix products; auto takes bfloat16 where the device is faster with it.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of matrix products; auto takes bfloat16 where the device is faster with it."""
-    compile: bool = False
-    """Compile the network first: a slower start, faster steps."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train; auto takes the fastest kind of device that there is."""
-    log_every: Count = 20
-    """Steps between two lines of metrics."""
-    checkpoint_every: Count = 250
-    """Steps between two checkpoints."""
-    keep_checkpoints: Count = 2
-    """Number of the latest checkpoints that are kept."""
-    keep_every: Count | None = None
-    """Checkpoints after a multiple of this many steps are kept too."""
-    sample_every: Count = 500
-    """Steps between two sample grids."""
-    validate_every: Count = 500
-    """Steps between two losses on data.validation_shards, if a recipe has them."""
-    validation_passes: Count = 8
-    """Passes per validation loss, always the same ones; each rank takes its share, rounded up."""
-    track: list[Literal["tensorboard", "wandb"]] = []
-    """Trackers that show the metrics too; ``pip install 'ursa-video[track]'`` installs both."""
+    compile: bool = False  # Compile the network first: a slower start, faster steps
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto takes the fastest that there is
+    log_every: Count = 20  # Steps between two lines of metrics
+    checkpoint_every: Count = 250  # Steps between two checkpoints
+    keep_checkpoints: Count = 2  # Number of the latest checkpoints that are kept
+    keep_every: Count | None = None  # Checkpoints after a multiple of this many steps are kept too
+    sample_every: Count = 500  # Steps between two sample grids
+    validate_every: Count = 500  # Steps between two losses on data.validation_shards
+    validation_passes: Count = 8  # Passes per validation loss, always the same ones
+    track: list[Literal["tensorboard", "wandb"]] = []  # Viewers of the metrics
+    # At a loss or gradient that isn't finite, or a spike: stop, or skip that step with a warning.
+    # Ten skipped steps in a row stop the run.
     on_fault: Literal["stop", "skip"] = "stop"
-    """At a loss or gradient that isn't finite, or a spike: stop, or skip that step with a warning.
-    Ten skipped steps in a row stop the run."""
+    # A loss of more than this many times its recent mean is a spike; null switches this off.
     spike: Annotated[float, Field(gt=1)] | None = None
-    """A loss of more than this many times its recent mean is a spike; null switches this off."""
+    # Activation checkpointing: far less memory, a third more time.
     recompute: bool = False
-    """Activation checkpointing: recompute each layer in the backward pass. Far less memory, a third
-    more time."""
-    max_hours: Above0 | None = None
-    """Hours after which the run stops with a checkpoint."""
+    max_hours: Above0 | None = None  # Hours after which the run stops with a checkpoint
 
 
 class TokenizerModel(Section):
     """Widths, strides and codes of a video tokenizer."""
 
+    # Channels after the input, then of each stage.
     block_out_channels: Annotated[list[Width], Field(min_length=2)]
-    """Channels after the input, then of each stage."""
-    layers_per_block: Width = 1
-    """Residual blocks per encoder stage; decoder stages have one more."""
-    latent_channels: Width = 16
-    """Channels between network and quantizer."""
-    levels: Levels
-    """FSQ levels, the first one varying fastest; their product is the number of codes."""
-    spatial_stride: Literal[8, 16, 32]
-    """Pixels per code in height and width."""
+    layers_per_block: Width = 1  # Residual blocks per encoder stage; decoder stages have one more
+    latent_channels: Width = 16  # Channels between network and quantizer
+    levels: Levels  # FSQ levels, the first one varying fastest; their product counts the codes
+    spatial_stride: Literal[8, 16, 32]  # Pixels per code in height and width
+    # Frames per latent frame after the first. With 2, Haar patches have two frames, not four.
     temporal_stride: Literal[2, 4, 8]
-    """Frames per latent frame after the first. With 2, Haar patches have two frames, not four."""
-    causal: bool = True
-    """Codes never depend on later frames."""
+    causal: bool = True  # Codes never depend on later frames
 
-    def faults(self) -> Iterator[str]:
-        """Too few stages for the spatial stride."""
+    def _faults(self) -> Iterator[str]:
         # Patches of 4 pixels take two halvings; the last stage never halves.
         least = (self.spatial_stride // 4).bit_length() + 1
         if len(self.block_out_channels) < least:
@@ -181,36 +144,25 @@ class TokenizerModel(Section):
 class SourceShares(Section):
     """Share of a mixture that comes from each source; the sum needn't be 1."""
 
-    emoji: Weight = 0.0
-    """Animated emoji over flat backgrounds."""
-    film: Weight = 0.0
-    """Windows of real film."""
-    shapes: Weight = 0.0
-    """Procedural clips."""
+    emoji: Weight = 0.0  # Animated emoji over flat backgrounds
+    film: Weight = 0.0  # Windows of real film
+    shapes: Weight = 0.0  # Procedural clips
 
 
 class TokenizerData(Section):
     """Clips to train a tokenizer on."""
 
+    # `shapes`: procedural clips, drawn as needed; `mixture`: the sources in `shares`.
     source: Literal["shapes", "mixture"]
-    """``shapes``: procedural clips, drawn as needed; ``mixture``: the sources in ``shares``."""
-    shares: SourceShares = SourceShares()
-    """Shares of a mixture; at least one is above 0."""
-    folder: Name | None = None
-    """Folder with emoji and film for a mixture, as ``recipes/emoji_data.py`` prepares them."""
-    split: Name = "train"
-    """Part of the source: train or heldout; shapes alone also have all."""
-    frames: Count
-    """Pixel frames of a clip: 1 + a multiple of the temporal stride."""
-    height: Width
-    """Height in pixels, a multiple of the spatial stride."""
-    width: Width
-    """Width in pixels, a multiple of the spatial stride."""
-    more_sizes: list[Size] = []
-    """Further pairs of height and width; steps take turns between height × width and these."""
+    shares: SourceShares = SourceShares()  # Shares of a mixture; at least one is above 0
+    folder: Name | None = None  # Emoji and film of a mixture, as of `recipes/emoji_data.py`
+    split: Name = "train"  # Part of the source: train or heldout; shapes alone also have all
+    frames: Count  # Pixel frames of a clip: 1 + a multiple of the temporal stride
+    height: Width  # Height in pixels, a multiple of the spatial stride
+    width: Width  # Width in pixels, a multiple of the spatial stride
+    more_sizes: list[Size] = []  # Further pairs of height and width, between which steps take turns
 
-    def faults(self) -> Iterator[str]:
-        """Shares or a folder without a meaning, or missing."""
+    def _faults(self) -> Iterator[str]:
         any_share = any(self.shares.model_dump().values())
         if self.source != "mixture":
             for key, is_given in (("shares", any_share), ("folder", self.folder is not None)):
@@ -225,22 +177,17 @@ class TokenizerData(Section):
 class ReconstructionLoss(Section):
     """Weights of the terms of the reconstruction loss; at least one is above 0."""
 
-    mse: Weight = 1.0
-    """Weight of the squared error of the pixels."""
-    l1: Weight = 0.0
-    """Weight of the absolute error of the pixels."""
-    log_mse: Weight = 0.0
-    """Weight of log10 of each frame's squared error, which is what a mean of PSNRs measures."""
-    ssim: Weight = 0.0
-    """Weight of 1 - SSIM of each frame (sigma 1) in gray: fine structure at any contrast."""
+    mse: Weight = 1.0  # Weight of the squared error of the pixels
+    l1: Weight = 0.0  # Weight of the absolute error of the pixels
+    log_mse: Weight = 0.0  # Weight of log10 of each frame's squared error, which PSNR measures
+    ssim: Weight = 0.0  # Weight of 1 - SSIM of each frame (sigma 1) in gray
+    # Extra weight, in the terms above, of pixels around which the clip changes between frames,
+    # where that change is the clip's mean; 0 weighs all pixels equally.
     moving: Weight = 0.0
-    """Extra weight, in the terms above, of pixels around which the clip changes between frames,
-    where that change is the clip's mean; 0 weighs all pixels equally."""
+    # Weight of the squared excess of latents over 1.5, where FSQ's bound stops their gradient.
     saturation: Weight = 0.1
-    """Weight of the squared excess of latents over 1.5, where FSQ's bound stops their gradient."""
 
-    def faults(self) -> Iterator[str]:
-        """No term at all."""
+    def _faults(self) -> Iterator[str]:
         if not (self.mse or self.l1 or self.log_mse or self.ssim):
             yield "loss: at least one weight should be above 0"
 
@@ -248,90 +195,69 @@ class ReconstructionLoss(Section):
 class GeneratorModel(Section):
     """Size of the transformer: a preset, and the values that differ from it."""
 
-    preset: Literal["nano", "0.6B", "1.7B", "4B"]
-    """Named size that the other keys change."""
-    hidden_size: Width | None = None
-    """Width of the hidden states."""
-    intermediate_size: Width | None = None
-    """Width of the MLP."""
-    num_hidden_layers: Width | None = None
-    """Number of layers."""
-    num_attention_heads: Width | None = None
-    """Number of query heads, a multiple of the key/value heads."""
-    num_key_value_heads: Width | None = None
-    """Number of key and value heads."""
+    preset: Literal["nano", "0.6B", "1.7B", "4B"]  # Named size that the other keys change
+    hidden_size: Width | None = None  # Width of the hidden states
+    intermediate_size: Width | None = None  # Width of the MLP
+    num_hidden_layers: Width | None = None  # Number of layers
+    num_attention_heads: Width | None = None  # Query heads, a multiple of the key/value heads
+    num_key_value_heads: Width | None = None  # Number of key and value heads
+    # Width of a head.
     head_dim: Annotated[int, Field(ge=16, le=1 << 16, multiple_of=16)] | None = None
-    """Width of a head."""
-    max_prompt_length: Width
-    """Tokens that every prompt is padded to; longer prompts are cut."""
+    max_prompt_length: Width  # Tokens that every prompt is padded to; longer prompts are cut
 
-    def faults(self) -> Iterator[str]:
-        """Query heads that the key/value heads can't share."""
+    def _faults(self) -> Iterator[str]:
         heads, key_value_heads = self.num_attention_heads, self.num_key_value_heads
         if heads and key_value_heads and heads % key_value_heads:
-            yield (
-                f"model.num_attention_heads: {heads} should be a multiple of"
-                f" model.num_key_value_heads, {key_value_heads}"
-            )
+            of_what = f"model.num_key_value_heads, {key_value_heads}"
+            yield f"model.num_attention_heads: {heads} should be a multiple of {of_what}"
 
 
 class GeneratorData(Section):
     """Token shards to train a generator on."""
 
-    shards: OneOrMore
-    """Folders of token shards, as ``ursa tokenize`` writes them; a single one needs no brackets."""
-    validation_shards: OneOrMore | None = None
-    """Folders of token shards for the validation loss; they are never trained on."""
+    shards: OneOrMore  # Folders of token shards of `ursa tokenize`; one needs no brackets
+    validation_shards: OneOrMore | None = None  # The same for the validation loss; never trained on
+    # Latent frames of a training clip. Longer token clips give windows from anywhere in them, and
+    # shorter ones are left out. Null takes whole clips of any length.
     latent_frames: Count | None = None
-    """Latent frames of a training clip. Longer token clips give windows from anywhere in them, and
-    shorter ones are left out. Null takes whole clips of any length."""
+    # Most tokens per pass, prompts included. Each grid has passes of its own, with as many clips as
+    # fit, up to train.batch_size. Null takes train.batch_size clips of any grid.
     batch_tokens: Count | None = None
-    """Most tokens per pass, prompts included. Each grid has passes of its own, with as many clips
-    as fit, up to train.batch_size. Null takes train.batch_size clips of any grid."""
-    motion_prefix: bool = False
-    """Put ``motion=…, `` before each prompt, as the published video models have it."""
-    motion_scale: Above0 = 100.0
-    """Factor from the stored motion, which is in [0, 1], to the score in the prefix."""
+    motion_prefix: bool = False  # Put `motion=…, ` before prompts, as the published models have it
+    motion_scale: Above0 = 100.0  # Factor from the stored motion, in [0, 1], to that of the prefix
+    # Size in MB of the codes among which clips are shuffled; reading takes up to twice as much
+    # memory. A smaller data set is shuffled as a whole.
     shuffle_mb: Count = 256
-    """Size in MB of the codes among which clips are shuffled; reading takes up to twice as much
-    memory. A smaller data set is shuffled as a whole."""
-    workers: Steps = 1
-    """Threads that prefetch batches; 0 makes each batch when it is needed."""
+    workers: Steps = 1  # Threads that prefetch batches; 0 makes each batch when it is needed
 
 
 class LoraSettings(Section):
     """A LoRA adapter that is trained instead of the weights of ``init``."""
 
-    rank: Width | None = None
-    """Rank of the change of each matrix, usually 4 to 64; null trains the weights themselves."""
-    alpha: Above0 | None = None
-    """Scale of the change, divided by the rank; null takes the rank, so a factor of 1."""
+    rank: Width | None = None  # Usually 4 to 64; null trains the weights themselves
+    alpha: Above0 | None = None  # Scale of the change, divided by the rank; null takes the rank
+    # Matrices of each layer that the adapter changes.
     targets: Annotated[list[LayerMatrix], Field(min_length=1)] = list(get_args(LayerMatrix))
-    """Matrices of each layer that the adapter changes."""
 
 
 class PathSettings(Section):
     """Probability path from noise to data."""
 
+    # `metric` is the paper's. `linear` is the same path with a tabulated sharpness, so that the
+    # mean distance falls exactly linearly. The paper compares with the other two.
     kind: Literal["metric", "linear", "mixture", "masked"] = "metric"
-    """``metric`` is the paper's. ``linear`` is the same path with a tabulated sharpness, so that
-    the mean distance falls exactly linearly. The paper compares with the other two."""
-    alpha: Alpha | None = None
-    """Exponent of the metric path's sharpness c·(t/(1-t))^alpha; 1 unless given."""
-    c: Factor | None = None
-    """Factor of the metric path's sharpness; 5 unless given."""
+    alpha: Alpha | None = None  # Exponent of the sharpness c·(t/(1-t))^alpha; 1 unless given
+    c: Factor | None = None  # Factor of the metric path's sharpness; 5 unless given
 
-    def faults(self) -> Iterator[str]:
-        """Values of the metric path for another one."""
+    def _faults(self) -> Iterator[str]:
         for key, value in (("alpha", self.alpha), ("c", self.c)):
             if self.kind != "metric" and value is not None:
-                meaningless = f"{value:g} has no meaning for path.kind {self.kind}"
-                yield f"path.{key}: {meaningless}, leave it out"
+                no_use = f"{value:g} has no meaning for path.kind {self.kind}"
+                yield f"path.{key}: {no_use}, leave it out"
 
     @model_validator(mode="before")
     @classmethod
     def _metric_defaults(cls, data: Any) -> Any:
-        """Alpha and c filled in where they have a meaning."""
         if isinstance(data, dict) and data.get("kind", "metric") == "metric":
             given = {key: value for key, value in data.items() if value is not None}
             return {"alpha": 1.0, "c": 5.0, **given}
@@ -341,23 +267,15 @@ class PathSettings(Section):
 class ObjectiveSettings(Section):
     """Random draws of a generator's training."""
 
-    caption_dropout: Share = 0.1
-    """Share of clips whose caption is dropped, for guidance."""
-    shift: Above0 = 1.0
-    """Time shift of the training times; above 1 means more noise."""
-    async_probability: Share = 0.5
-    """Share of clips whose frames each have a time of their own."""
-    image_to_video_probability: Share = 0.0
-    """Share of clips whose first frame is a conditioning frame: data while the rest is noisy."""
-    extension_probability: Share = 0.0
-    """Share of clips with one to all but one conditioning frames at the start."""
-    interpolation_probability: Share = 0.0
-    """Share of clips whose first and last frames are conditioning frames."""
-    image_probability: Share = 0.0
-    """Share of passes that train on the first frame of each clip alone, as an image."""
+    caption_dropout: Share = 0.1  # Share of clips whose caption is dropped, for guidance
+    shift: Above0 = 1.0  # Time shift of the training times; above 1 means more noise
+    async_probability: Share = 0.5  # Share of clips whose frames each have a time of their own
+    image_to_video_probability: Share = 0.0  # Share of clips whose first frame is given
+    extension_probability: Share = 0.0  # Share of clips whose first one to all but one are given
+    interpolation_probability: Share = 0.0  # Share of clips whose first and last are given
+    image_probability: Share = 0.0  # Share of passes on the first frame of each clip, as an image
 
-    def faults(self) -> Iterator[str]:
-        """Tasks of more than all clips."""
+    def _faults(self) -> Iterator[str]:
         shares = {
             f"objective.{name}_probability": getattr(self, f"{name}_probability")
             for name in ("async", "image_to_video", "extension", "interpolation")
@@ -369,60 +287,52 @@ class ObjectiveSettings(Section):
 class SamplingSettings(Section):
     """Sampling defaults, stored in the model that the run makes: fields of ``BundleSettings``."""
 
-    steps: NumSteps = 25
-    """Sampling steps."""
-    guidance: Scale = 7.0
-    """Strength of classifier-free guidance; 1 is off."""
+    steps: NumSteps = 25  # Sampling steps
+    guidance: Scale = 7.0  # Strength of classifier-free guidance; 1 is off
+    # Times between which guidance is on; 0 is noise and 1 is data.
     guidance_interval: Interval = (0.0, 0.9)
-    """Times between which guidance is on; 0 is noise and 1 is data."""
-    shift: Positive = 1.0
-    """Time shift of the steps."""
-    correct: Share = 0.0
-    """Probability that a step draws a code again from the path; 0 is off."""
-    temperature: Positive = 1.0
-    """Temperature of the draws of x_1; below 1 favours likelier codes."""
-    fps: Positive = 8.0
-    """Frames per second of written files."""
+    shift: Positive = 1.0  # Time shift of the steps
+    correct: Share = 0.0  # Probability that a step draws a code again from the path; 0 is off
+    temperature: Positive = 1.0  # Temperature of the draws of x_1; below 1 favours likelier codes
+    fps: Positive = 8.0  # Frames per second of written files
 
 
 class SampleGrid(Section):
     """What the sample grids of a run show."""
 
-    prompts: list[str] = []
-    """Prompts of one clip each; without prompts a run draws no grids."""
+    prompts: list[str] = []  # Prompts of one clip each; without prompts a run draws no grids
 
 
 def _warmup_faults(optimizer: OptimizerSettings, train: TrainSettings) -> Iterator[str]:
-    if optimizer.warmup_steps >= train.steps:
-        yield (
-            f"optimizer.warmup_steps: {optimizer.warmup_steps} should be fewer than train.steps,"
-            f" {train.steps}"
-        )
+    if (steps := optimizer.warmup_steps) >= train.steps:
+        yield f"optimizer.warmup_steps: {steps} should be fewer than train.steps, {train.steps}"
 
 
-class TokenizerRecipe(Section):
+class _Training(Section):
+    """What all recipes have."""
+
+    kind: str
+    name: Name  # Name of the model
+    seed: Steps = 0  # Seed of every random stream of the run
+    # Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id.
+    init: Name | None = None
+
+
+class TokenizerRecipe(_Training):
     """How to train a video tokenizer."""
 
     kind: Literal["tokenizer"]
-    """Always ``tokenizer``."""
-    name: Name
-    """Name of the model."""
-    seed: Steps = 0
-    """Seed of every random stream of the run."""
-    init: Name | None = None
-    """Model whose weights to start from."""
+    # Train the decoder of `init` alone, so that its codes and their generators stay valid.
     freeze_encoder: bool = False
-    """Train the decoder of ``init`` alone, so that its codes and their generators stay valid."""
+    # Share of clips whose codes come from `init`, so that existing generators keep working.
     init_codes: Share = 0.0
-    """Share of clips whose codes come from ``init``, so that existing generators keep working."""
     model: TokenizerModel
     data: TokenizerData
     loss: ReconstructionLoss = ReconstructionLoss()
     optimizer: OptimizerSettings
     train: TrainSettings
 
-    def faults(self) -> Iterator[str]:
-        """Clips that the strides don't divide, and what asks for ``init`` without one."""
+    def _faults(self) -> Iterator[str]:
         yield from _warmup_faults(self.optimizer, self.train)
         data, stride = self.data, self.model.spatial_stride
         for key, shape in (
@@ -444,21 +354,14 @@ class TokenizerRecipe(Section):
             yield f"init_codes: {asks}, so init has to name it"
 
 
-class GeneratorRecipe(Section):
+class GeneratorRecipe(_Training):
     """How to train a generator on the codes of a tokenizer."""
 
     kind: Literal["generator"]
-    """Always ``generator``."""
-    name: Name
-    """Name of the model."""
-    seed: Steps = 0
-    """Seed of every random stream of the run."""
-    init: Name | None = None
-    """Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id."""
+    # Model with the video tokenizer: its folder, a shipped name or a Hugging Face id.
     tokenizer: Name
-    """Model with the video tokenizer: its folder, a shipped name or a Hugging Face id."""
+    # `words` for a vocabulary of the captions' own words, or a folder with a tokenizer.
     text_tokenizer: Name = "words"
-    """``words`` for a vocabulary of the captions' own words, or a folder with a tokenizer."""
     model: GeneratorModel
     data: GeneratorData
     lora: LoraSettings = LoraSettings()
@@ -469,14 +372,11 @@ class GeneratorRecipe(Section):
     sampling: SamplingSettings = SamplingSettings()
     samples: SampleGrid = SampleGrid()
 
-    def faults(self) -> Iterator[str]:
-        """A warm-up of the whole run, or an adapter of no model."""
+    def _faults(self) -> Iterator[str]:
         yield from _warmup_faults(self.optimizer, self.train)
         if self.lora.rank is not None and self.init is None:
-            yield (
-                f"lora.rank: {self.lora.rank} asks for an adapter, so init has to name the model"
-                " that it is for"
-            )
+            asks = f"{self.lora.rank} asks for an adapter"
+            yield f"lora.rank: {asks}, so init has to name the model that it is for"
 
 
 Recipe = TokenizerRecipe | GeneratorRecipe

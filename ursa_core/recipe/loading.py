@@ -17,44 +17,18 @@ from pydantic import BaseModel, ValidationError
 from ursa_core.errors import RecipeError, regular_file, unreadable
 from ursa_core.recipe.fields import DISAGREE, GeneratorRecipe, Recipe, TokenizerRecipe
 
-__all__ = [
-    "GeneratorRecipe",
-    "Recipe",
-    "TokenizerRecipe",
-    "differing_keys",
-    "load_recipe",
-    "to_yaml",
-]
-
 KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
     "tokenizer": TokenizerRecipe,
     "generator": GeneratorRecipe,
 }
 
 # What may change between two parts of one run.
-BOOKKEEPING = {
-    "samples.prompts",
-    "data.validation_shards",
-    "data.workers",
-    *(
-        f"train.{key}"
-        for key in (
-            "steps",
-            "max_hours",
-            "distributed",
-            "recompute",
-            "track",
-            "on_fault",
-            "spike",
-            "log_every",
-            "sample_every",
-            "validate_every",
-            "validation_passes",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "keep_every",
-        )
-    ),
+_OF_TRAIN = (
+    "steps max_hours distributed recompute track on_fault spike log_every sample_every"
+    " validate_every validation_passes checkpoint_every keep_checkpoints keep_every"
+)
+BOOKKEEPING = {"samples.prompts", "data.validation_shards", "data.workers"} | {
+    f"train.{key}" for key in _OF_TRAIN.split()
 }
 
 
@@ -94,14 +68,10 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
-    """Differences that keep a recipe from continuing a run: each key with both values.
+    """Keys not in ``BOOKKEEPING`` that keep a recipe from continuing a run, with both values.
 
-    The keys in ``BOOKKEEPING`` may change from one part of a run to the next.
-
-    Args:
-        recipe: Recipe to continue with.
-        earlier: Values of the run's recipe, as ``model_dump`` returned them; keys that it lacks
-            count as their defaults.
+    ``earlier`` is the run's recipe as ``model_dump`` returned it; keys that it lacks count as
+    their defaults.
     """
     data = earlier.get("data", {})
     if recipe.kind == "generator" and "frames" in data:  # the key's name in earlier versions
@@ -118,7 +88,6 @@ def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -136,8 +105,7 @@ _KINDS = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 class _Loader(yaml.SafeLoader):
     """Safe loader that collects duplicate keys and reads 3e-4 as a number, as YAML 1.2 does.
 
-    It counts values with aliases written out before it builds them, and refuses tags that a recipe
-    doesn't need, some of which crash the safe loader.
+    It counts values before it builds them, and refuses tags some of which crash the safe loader.
     """
 
     def __init__(self, text: str) -> None:
@@ -183,12 +151,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    self.duplicates.append(f"{key.value}: given twice, again on line {line}")
-                seen.add(key.value)
+        scalars = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key in scalars:
+            if key.value in seen and key.value != "<<":
+                line = key.start_mark.line + 1
+                self.duplicates.append(f"{key.value}: given twice, again on line {line}")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -271,9 +239,8 @@ def _kind_fault(kind: object) -> str:
     if kind is None:
         return "kind: is required, tokenizer or generator"
     near = difflib.get_close_matches(str(kind), KINDS, 1)
-    return f"kind: should be tokenizer or generator, not {kind!r}" + (
-        f"; did you mean {near[0]}?" if near else ""
-    )
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"kind: should be tokenizer or generator, not {kind!r}{meant}"
 
 
 def _refusal(path: Path, faults: list[str]) -> RecipeError:
@@ -284,15 +251,10 @@ def _refusal(path: Path, faults: list[str]) -> RecipeError:
     )
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
-    """The key as in overrides; items of lists as ``levels[2]``."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".")
-
-
 def _describe(recipe_type: type[BaseModel], detail: Any) -> list[str]:
-    """Lines for an error of pydantic's."""
-    place = _dotted(detail["loc"])
+    """Lines for an error of pydantic's, with the key as in overrides, or ``levels[2]``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    place = "".join(parts).removeprefix(".")
     if detail["type"] == DISAGREE:
         return detail["msg"].split("\n")
     if detail["type"] == "extra_forbidden":
@@ -307,27 +269,19 @@ def _describe(recipe_type: type[BaseModel], detail: Any) -> list[str]:
 
 def _suggestion(recipe_type: type[BaseModel], place: str) -> str:
     section, _, key = place.rpartition(".")
-    known = dict(_keys(recipe_type))
-    siblings = {
-        name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section
-    }
-    near = difflib.get_close_matches(key, siblings, 1, cutoff=0.5)
-    if near:
-        return f", did you mean {siblings[near[0]]}?"
-    elsewhere = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, elsewhere, 1, cutoff=0.75)
-    if near:
-        return f", did you mean {elsewhere[near[0]]}?"
+    known = [name.rpartition(".") for name in _keys(recipe_type)]
+    elsewhere = {own: f"{above}{dot}{own}" for above, dot, own in known}
+    siblings = {own: f"{above}{dot}{own}" for above, dot, own in known if above == section}
+    for names, cutoff in ((siblings, 0.5), (elsewhere, 0.75)):
+        if near := difflib.get_close_matches(key, names, 1, cutoff=cutoff):
+            return f", did you mean {names[near[0]]}?"
     return f"; known here: {', '.join(siblings)}"
 
 
-def _keys(
-    section: type[BaseModel], prefix: str = ""
-) -> Iterator[tuple[str, type[BaseModel] | None]]:
-    """Every dotted key of a recipe type, with the section's type where it names one."""
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a recipe type."""
     for name, info in section.model_fields.items():
+        yield prefix + name
         kind = info.annotation
-        nested = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-        yield prefix + name, nested
-        if nested is not None:
-            yield from _keys(nested, f"{prefix}{name}.")
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, f"{prefix}{name}.")

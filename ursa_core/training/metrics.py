@@ -13,7 +13,7 @@ from torch import Tensor
 from ursa_core import files
 from ursa_core.errors import UrsaError
 from ursa_core.files import parse_json
-from ursa_core.recipe.loading import Recipe
+from ursa_core.recipe.fields import Recipe
 from ursa_core.training.distributed import Ranks
 
 Metrics = dict[str, Tensor]

@@ -12,8 +12,8 @@ from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_me
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
 from ursa_core.parts import launched_shard
-from ursa_core.recipe.fields import TokenizerRecipe
-from ursa_core.recipe.loading import Recipe, to_yaml
+from ursa_core.recipe.fields import Recipe, TokenizerRecipe
+from ursa_core.recipe.loading import to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
 from ursa_core.training.generator.estimates import (

@@ -18,7 +18,7 @@ from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.errors import RecipeError
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.parts import num_cores
-from ursa_core.recipe.loading import TokenizerRecipe
+from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.training.metrics import Metrics, weighed
 from ursa_core.worlds.mixture import KINDS, ClipMixture

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ursa_core.devices import matmul_rates, pick_dtype
 from ursa_core.errors import CheckpointError
 from ursa_core.media import write_media
-from ursa_core.recipe.loading import Recipe, differing_keys
+from ursa_core.recipe.fields import Recipe
+from ursa_core.recipe.loading import differing_keys
 from ursa_core.training.checkpoints import (
     CheckpointWriter,
     checkpoints,

@@ -10,7 +10,7 @@ from torch import Tensor
 from ursa_core.bundle.settings import motion_prompt
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
-from ursa_core.recipe.loading import GeneratorRecipe
+from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.seeding import stream
 from ursa_core.tokens.order import Bucket, ClipOrder

@@ -14,7 +14,7 @@ from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
-from ursa_core.recipe.loading import GeneratorRecipe
+from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer

@@ -19,7 +19,7 @@ from ursa_core.bundle.qwen3 import (
 from ursa_core.errors import RecipeError
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
-from ursa_core.recipe.loading import GeneratorRecipe
+from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.text import BOV_WORD, TextTokenizer
 
