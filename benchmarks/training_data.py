@@ -75,7 +75,7 @@ def reading(folder: Path, clips: int, shuffle_mb: int, batches: int) -> dict[str
     table = read_shards(folder)
     table.cache_bytes = 2 * shuffle_mb << 20
     rows, found = table.rows(grid), {"MB of codes": clips * grid.num_codes * 4 / 1e6}
-    bucket = Bucket.of(grid, 2, rows, len(rows) * grid.num_codes, table.group_starts)
+    bucket = Bucket(grid, 2, rows, len(rows) * grid.num_codes, table.group_starts)
     for lanes in (1, 8):
         order = ClipOrder([bucket], 1, lanes, (shuffle_mb << 20) // 4)
         start = time.perf_counter()

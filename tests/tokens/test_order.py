@@ -15,7 +15,7 @@ GROUPS = np.arange(0, 101, 10)
 
 def bucket(rows, size=5, grid=SMALL, starts=GROUPS):
     rows = np.array(rows)
-    return Bucket.of(grid, size, rows, len(rows) * grid.num_codes, starts)
+    return Bucket(grid, size, rows, len(rows) * grid.num_codes, starts)
 
 
 def rows_of(order, indices):

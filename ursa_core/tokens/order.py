@@ -1,14 +1,13 @@
 """Clips of each batch of a run: shuffled, by grid, a function of (seed, batch number) alone.
 
 Batch ``i`` is batch ``i // lanes`` of lane ``i % lanes``. Each epoch's order of a bucket is cut
-into one equal stretch per lane, so that processes of different lanes read different parts of the
-data. An order shuffles groups of rows, and then the rows of a pool, which is as many successive
-groups as should fit in memory.
+into one equal stretch per lane, so that processes of different lanes read different data. An order
+shuffles groups of rows, and then the rows of a pool: the successive groups that fit in memory.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -27,36 +26,19 @@ class Bucket:
         batch_size: Clips per batch.
         rows: Numbers of the rows, ascending: int64 (n,).
         num_codes: Codes of all its rows, as stored.
-        starts: First row of each group, and the end: (groups + 1,).
+        group_starts: First row of each group of the table, and its end.
     """
 
     grid: LatentGrid
     batch_size: int
     rows: NDArray[np.int64]
     num_codes: int
-    starts: NDArray[np.int64]
+    group_starts: NDArray[np.int64]
 
-    @classmethod
-    def of(
-        cls,
-        grid: LatentGrid,
-        batch_size: int,
-        rows: NDArray[np.int64],
-        num_codes: int,
-        group_starts: NDArray[np.int64],
-    ) -> "Bucket":
-        """A bucket of rows in groups that begin at ``group_starts``."""
-        starts = np.unique(np.searchsorted(rows, group_starts))
-        return cls(grid, batch_size, rows, num_codes, starts)
-
-
-@dataclass(frozen=True)
-class _Order:
-    """An epoch of a bucket: its groups in order, and the beginning and pool of each."""
-
-    groups: NDArray[np.int64]
-    begins: NDArray[np.int64]
-    pools: NDArray[np.int64]
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Place among ``rows`` at which each group starts, and the end: (groups + 1,)."""
+        return np.unique(np.searchsorted(self.rows, self.group_starts))
 
 
 class ClipOrder:
@@ -78,12 +60,9 @@ class ClipOrder:
         # A bucket's share of the pool per lane; None for all of it.
         self._share = None if total <= pool_codes else pool_codes / total / lanes
         self._lane_rows = [-(-len(bucket.rows) // lanes) for bucket in buckets]
-        batches = [
-            -(-rows // bucket.batch_size)
-            for rows, bucket in zip(self._lane_rows, buckets, strict=True)
-        ]
-        self._turns = np.repeat(np.arange(len(buckets)), batches)
-        self._batches = batches
+        sizes = [bucket.batch_size for bucket in buckets]
+        self._batches = [-(-n // size) for n, size in zip(self._lane_rows, sizes, strict=True)]
+        self._turns = np.repeat(np.arange(len(buckets)), self._batches)
         pools = 1 if self._share is None else lanes
         self._order = lru_cache(2 * len(buckets))(self._make_order)
         self._pool = lru_cache(2 * len(buckets) * pools)(self._make_pool)
@@ -115,36 +94,31 @@ class ClipOrder:
         return self._turns[self._shuffled(len(self._turns), "buckets", epoch * self._lanes + lane)]
 
     def _row(self, number: int, epoch: int, place: int) -> int:
-        order = self._order(number, epoch)
-        group = int(np.searchsorted(order.begins, place, side="right")) - 1
-        begin, rows = self._pool(number, epoch, int(order.pools[group]))
+        _, begins, pools = self._order(number, epoch)
+        group = int(np.searchsorted(begins, place, side="right")) - 1
+        begin, rows = self._pool(number, epoch, int(pools[group]))
         return int(rows[place - begin])
 
-    def _make_order(self, number: int, epoch: int) -> _Order:
+    def _make_order(self, number: int, epoch: int) -> tuple[NDArray[np.int64], ...]:
+        """An epoch of a bucket: its groups in order, and the beginning and pool of each."""
         bucket = self.buckets[number]
         groups = self._shuffled(len(bucket.starts) - 1, f"groups of {bucket.grid}", epoch)
         sizes = np.diff(bucket.starts)[groups]
         begins = np.cumsum(sizes) - sizes
-        pools = np.zeros_like(groups)
-        if self._share is not None:
-            rows = max(1, int(self._share * len(bucket.rows)))
-            pools = begins // rows
-        return _Order(groups, begins, pools)
+        share = self._share
+        rows = len(bucket.rows) if share is None else max(1, int(share * len(bucket.rows)))
+        return groups, begins, begins // rows
 
     def _make_pool(self, number: int, epoch: int, pool: int) -> tuple[int, NDArray[np.int64]]:
         """Beginning of a pool in the epoch's order, and its rows."""
-        bucket, order = self.buckets[number], self._order(number, epoch)
-        first, end = np.searchsorted(order.pools, [pool, pool + 1])
-        starts = bucket.starts
-        parts = [bucket.rows[starts[g] : starts[g + 1]] for g in order.groups[first:end]]
-        rows = np.concatenate(parts)
-        begin = int(order.begins[first])
+        bucket, starts = self.buckets[number], self.buckets[number].starts
+        groups, begins, pools = self._order(number, epoch)
+        first, end = np.searchsorted(pools, [pool, pool + 1])
+        rows = np.concatenate([bucket.rows[starts[g] : starts[g + 1]] for g in groups[first:end]])
         # An epoch has fewer pools than rows, so no two pools of a bucket share a stream.
         index = epoch * len(bucket.rows) + pool
-        return begin, rows[self._shuffled(len(rows), f"rows of {bucket.grid}", index)]
+        shuffled = self._shuffled(len(rows), f"rows of {bucket.grid}", index)
+        return int(begins[first]), rows[shuffled]
 
     def _shuffled(self, count: int, name: str, index: int) -> NDArray[np.int64]:
-        permutation: NDArray[np.int64] = torch.randperm(
-            count, generator=stream(self._seed, name, index)
-        ).numpy()
-        return permutation
+        return torch.randperm(count, generator=stream(self._seed, name, index)).numpy()

@@ -2,9 +2,8 @@
 
 One row per clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
 frames, rows, columns), ``captions``, ``fps``, ``motion``, ``source`` and ``origin``, the file
-of the clip (null where it has none; shards of earlier versions lack the column). Every shard names
-the video tokenizer of its codes. Rows lie in groups of about a megabyte, which are read
-separately: of a set of any size only some groups are in memory.
+of the clip (null where it has none; shards of earlier versions lack the column). Rows lie in groups
+of about a megabyte, which are read separately, so that only some are in memory.
 """
 
 import re
@@ -44,7 +43,7 @@ SCHEMA = pa.schema(
         pa.field("origin", ORIGIN),
     ]
 )
-_OLD_SCHEMA = SCHEMA.remove(SCHEMA.get_field_index("origin"))
+_OLD_SCHEMA = SCHEMA.remove(len(SCHEMA) - 1)
 _NAME = re.compile(r"shard-(\d+-of-\d+-)?\d{5,}\.parquet")
 _SIDE_BITS = 20
 
@@ -77,13 +76,12 @@ def read_shards(*folders: Path | str) -> "TokenTable":
         DataError: A folder has no shard, one is damaged, or they belong to different tokenizers.
     """
     paths: list[Path] = []
-    for folder in map(Path, folders):
-        found = shard_paths(folder)
+    for folder in folders:
+        paths += (found := shard_paths(Path(folder)))
         if not found:
             raise DataError(
                 f"there is no token shard in {folder}", "make some with `ursa tokenize`"
             )
-        paths += found
     identity = _identity(paths[0])
     other = next((path for path in paths[1:] if _identity(path) != identity), None)
     if other is not None:
@@ -126,28 +124,23 @@ class TokenTable:
     """
 
     def __init__(self, paths: Sequence[Path], identity: TokenIdentity) -> None:
-        self.identity = identity
-        self._paths = list(paths)
+        self.identity, self.cache_bytes = identity, CACHE_BYTES
         self.num_uncaptioned = 0
-        self.cache_bytes = CACHE_BYTES
-        places: list[tuple[int, int]] = []
+        self._places: list[tuple[Path, int]] = []
         sizes: list[int] = []
-        shapes: list[NDArray[np.int64]] = []
-        motions: list[NDArray[np.float32]] = []
-        for shard, path in enumerate(self._paths):
+        tables: list[pa.Table] = []
+        for path in paths:
             with _opened(path) as file:
-                about = file.metadata
-                for group in range(about.num_row_groups):
-                    places.append((shard, group))
-                    sizes.append(about.row_group(group).num_rows)
+                for group in range(file.metadata.num_row_groups):
+                    self._places.append((path, group))
+                    sizes.append(file.metadata.row_group(group).num_rows)
                     self.num_uncaptioned += _num_uncaptioned(file, group)
-                columns = file.read(["grid", "motion"], use_threads=False)
-                shapes.append(_int_rows(columns["grid"], 3))
-                motions.append(columns["motion"].to_numpy())
-        self._places = np.array(places, np.int64).reshape(-1, 2)
+                tables.append(file.read(["grid", "motion"], use_threads=False))
+        columns = pa.concat_tables([table.replace_schema_metadata() for table in tables])
         self.group_starts = np.cumsum([0, *sizes])
-        self.motions = np.concatenate(motions)
-        sides = np.concatenate(shapes)
+        self.motions = columns["motion"].to_numpy()
+        flat = columns["grid"].combine_chunks().flatten().to_numpy()
+        sides = flat.astype(np.int64).reshape(-1, 3)
         # One number per grid: sorting numbers is far faster than sorting rows.
         keys = (sides[:, 0] << 2 * _SIDE_BITS) | (sides[:, 1] << _SIDE_BITS) | sides[:, 2]
         found, first, kinds, counts = np.unique(
@@ -157,8 +150,7 @@ class TokenTable:
         self._grid_of = kinds.astype(np.uint16 if len(found) < 1 << 16 else np.int64)
         self.grids = [self._grid_kinds[kind] for kind in np.argsort(-counts, kind="stable")]
         self._decoded: OrderedDict[int, _Group] = OrderedDict()
-        self._decoded_bytes = 0
-        self._lock = Lock()
+        self._decoded_bytes, self._lock = 0, Lock()
 
     def __len__(self) -> int:
         return int(self.group_starts[-1])
@@ -205,19 +197,15 @@ class TokenTable:
         """Frames per second at which a row was sampled."""
         return float(self._field("fps", index))
 
-    def motion(self, index: int) -> float:
-        """Motion score of a row, in [0, 1]."""
-        return float(self.motions[index])
-
     def source(self, index: int) -> str:
         """Name of the clip of a row."""
         return str(self._field("source", index))
 
     def all_captions(self) -> Iterator[str]:
         """The captions of all rows, read group by group."""
-        for shard, number in self._places:
-            with _opened(self._paths[shard]) as file:
-                column = file.read_row_group(int(number), ["captions"], use_threads=False)[0]
+        for path, number in self._places:
+            with _opened(path) as file:
+                column = file.read_row_group(number, ["captions"], use_threads=False)[0]
             yield from pc.list_flatten(column).to_pylist()
 
     def _field(self, name: str, index: int) -> Any:
@@ -233,21 +221,16 @@ class TokenTable:
                 self._decoded.move_to_end(number)
         if found is None:
             found = self._decode(number)
-            self._keep(number, found)
+            with self._lock:
+                if self._decoded.setdefault(number, found) is found:
+                    self._decoded_bytes += found.num_bytes
+                while self._decoded_bytes > self.cache_bytes and len(self._decoded) > 1:
+                    _, oldest = self._decoded.popitem(last=False)
+                    self._decoded_bytes -= oldest.num_bytes
         return found, int(index - self.group_starts[number])
 
-    def _keep(self, number: int, group: _Group) -> None:
-        with self._lock:
-            if number not in self._decoded:
-                self._decoded[number] = group
-                self._decoded_bytes += group.num_bytes
-            while self._decoded_bytes > self.cache_bytes and len(self._decoded) > 1:
-                _, oldest = self._decoded.popitem(last=False)
-                self._decoded_bytes -= oldest.num_bytes
-
     def _decode(self, number: int) -> _Group:
-        shard, group = map(int, self._places[number])
-        path = self._paths[shard]
+        path, group = self._places[number]
         with _opened(path) as file:
             table = file.read_row_group(group, _OLD_SCHEMA.names, use_threads=False)
         column = table["codes"].combine_chunks()
@@ -296,10 +279,7 @@ def read_columns(path: Path, *columns: str) -> pa.Table:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file; damage becomes a DataError.
-
-    The file itself, never a data set: other files of the folder don't matter here.
-    """
+    """A Parquet file, never a data set of the folder's files; damage becomes a DataError."""
     try:
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             yield file
@@ -320,12 +300,6 @@ def _num_uncaptioned(file: pq.ParquetFile, group: int) -> int:
         return int(captions.statistics.null_count)
     lists = file.read_row_group(group, ["captions"], use_threads=False)["captions"]
     return int(pc.sum(pc.equal(pc.list_value_length(lists), 0)).as_py() or 0)
-
-
-def _int_rows(column: pa.ChunkedArray, width: int) -> NDArray[np.int64]:
-    """A column of fixed-size lists as int64 (rows, width)."""
-    chunks = [chunk.flatten().to_numpy() for chunk in column.chunks]
-    return np.concatenate([np.empty(0, np.int64), *chunks]).astype(np.int64).reshape(-1, width)
 
 
 def _identity(path: Path) -> TokenIdentity:

@@ -18,6 +18,7 @@ from ursa_core.errors import DataError, regular_file, unreadable
 from ursa_core.files import parse_object
 
 _KIND = "ursa-clip-tokens"
+_DAMAGED = "tokenize the clip again; the file is damaged"
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,11 @@ class TokenFile:
 
     Attributes:
         codes: Codes on the latent grid, int64 (F, H, W).
-        metadata: JSON values, always with ``tokenizer`` (identity of the video tokenizer) and
-            ``fps``.
+        metadata: JSON values, with ``tokenizer`` (identity of the video tokenizer) and ``fps``.
     """
 
     codes: Tensor
     metadata: dict[str, Any]
-
-    @property
-    def tokenizer(self) -> str:
-        """Identity of the video tokenizer of the codes."""
-        return str(self.metadata["tokenizer"])
 
     @property
     def fps(self) -> float:
@@ -45,12 +40,7 @@ class TokenFile:
 
 
 def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) -> None:
-    """Write a clip's codes and metadata; the file appears whole or not at all.
-
-    Args:
-        path: File to write; an existing one is replaced.
-        codes: Integers (F, H, W), stored as int32.
-        metadata: JSON values such as prompt, seed and model, with ``tokenizer`` and ``fps``.
+    """Write codes (F, H, W), as int32, and their metadata, with ``tokenizer`` and ``fps``.
 
     Raises:
         DataError: The file can't be written.
@@ -58,8 +48,7 @@ def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) ->
     path = Path(path)
     if codes.ndim != 3:
         raise ValueError(f"codes have shape {tuple(codes.shape)}, not (F, H, W)")
-    absent = {"tokenizer", "fps"} - metadata.keys()
-    if absent:
+    if absent := {"tokenizer", "fps"} - metadata.keys():
         raise ValueError(f"metadata lacks {', '.join(sorted(absent))}")
     stored = codes.detach().to("cpu", torch.int32).contiguous()
     header = {"kind": _KIND, "ursa": json.dumps(dict(metadata)), "sha256": _digest(stored)}
@@ -81,18 +70,18 @@ def load_tokens(path: Path | str) -> TokenFile:
     except FileNotFoundError as error:
         raise DataError(f"there is no token file {path}", "check the path") from error
     except (OSError, SafetensorError) as error:
-        hint = "tokenize the clip again; the file is damaged"
-        raise unreadable(path, error, hint) from error
-    is_clip = codes is not None and codes.ndim == 3 and codes.dtype in (torch.int32, torch.int64)
-    if codes is None or header.get("kind") != _KIND or not is_clip:
+        raise unreadable(path, error, _DAMAGED) from error
+    if (
+        codes is None
+        or header.get("kind") != _KIND
+        or codes.ndim != 3
+        or codes.dtype not in (torch.int32, torch.int64)
+    ):
         raise DataError(
             f"{path} holds no clip tokens", "give a file that `ursa tokenize CLIP -o` wrote"
         )
     if header.get("sha256") != _digest(codes):
-        raise DataError(
-            f"the codes in {path} don't match their checksum",
-            "tokenize the clip again; the file is damaged",
-        )
+        raise DataError(f"the codes in {path} don't match their checksum", _DAMAGED)
     try:
         metadata = parse_object(header["ursa"])
         is_whole = isinstance(metadata["tokenizer"], str) and 0 < float(metadata["fps"]) < math.inf
@@ -112,9 +101,9 @@ def load_tokens_of(path: Path | str, digest: str) -> TokenFile:
         DataError: The file is missing or damaged, or belongs to another tokenizer.
     """
     tokens = load_tokens(path)
-    if tokens.tokenizer != digest:
+    if (found := tokens.metadata["tokenizer"]) != digest:
         raise DataError(
-            f"{path} was made with another video tokenizer ({tokens.tokenizer}, not {digest})",
+            f"{path} was made with another video tokenizer ({found}, not {digest})",
             "name the model that made it with --model",
         )
     return tokens

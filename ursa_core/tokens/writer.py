@@ -20,14 +20,8 @@ import ursa_core
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import sweep, whole
 from ursa_core.parts import Shard
-from ursa_core.tokens.shards import (
-    RECORD_KEY,
-    SCHEMA,
-    TokenIdentity,
-    open_shard,
-    read_columns,
-    shard_paths,
-)
+from ursa_core.tokens import shards
+from ursa_core.tokens.shards import TokenIdentity, read_columns, shard_paths
 
 ROWS_PER_SHARD = 512
 GROUP_CODES = 1 << 18
@@ -36,19 +30,12 @@ GROUP_CODES = 1 << 18
 
 @dataclass(frozen=True)
 class Origin:
-    """A media file as it was when it was read.
-
-    Attributes:
-        path: Path relative to the folder of the shards, so that both can move together.
-        size: Number of bytes.
-        mtime_ns: Time of the last change, in nanoseconds since 1970.
-        digest: SHA-256 of the content, hexadecimal.
-    """
+    """A media file as it was when it was read; its path is relative to the shards' folder."""
 
     path: str
     size: int
     mtime_ns: int
-    digest: str
+    digest: str  # SHA-256, hexadecimal
 
 
 @dataclass(frozen=True)
@@ -68,9 +55,8 @@ class TokenRow:
         captions: Captions, any number.
         fps: Frames per second at which the clip was sampled.
         motion: Motion score, see :func:`motion_of`.
-        source: Name of the clip.
-        origin: File of the clip, by which a later run knows that it is done; clips without one
-            are known by their names.
+        source: Name of the clip, by which a later run knows that it is done if it has no file.
+        origin: File of the clip.
     """
 
     codes: Tensor
@@ -97,9 +83,8 @@ def motion_of(frames: NDArray[np.uint8]) -> float:
 class ShardWriter:
     """Appends clips to a folder of shards, each of which appears whole or not at all.
 
-    A folder that has shards already is continued: :attr:`made` and :attr:`done` say what they
-    hold. Leaving the ``with`` block, for whatever reason, writes the rows that wait. Several
-    processes may write into one folder, each under names of its own.
+    A folder that has shards already is continued. Leaving the ``with`` block, for whatever reason,
+    writes the rows that wait. Several processes may write into one folder, by names of their own.
 
     Args:
         folder: Folder, made if it doesn't exist, and removed again if it stays empty.
@@ -130,12 +115,11 @@ class ShardWriter:
     ) -> None:
         self.folder, self._prefix = folder, f"shard{part.suffix}"
         self._rows: list[TokenRow] = []
-        self._rows_per_shard = rows_per_shard
-        self._num_codes = identity.num_codes
+        self._rows_per_shard, self._num_codes = rows_per_shard, identity.num_codes
         settings = {"identity": asdict(identity), "options": dict(options or {})}
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         record = json.dumps({**settings, "version": ursa_core.__version__})
-        self._schema = SCHEMA.with_metadata({RECORD_KEY: record.encode()})
+        self._schema = shards.SCHEMA.with_metadata({shards.RECORD_KEY: record.encode()})
         self.shards: list[Path] = []
         self.made: set[Made] = set()
         self.done: set[str] = set()
@@ -149,7 +133,7 @@ class ShardWriter:
             raise unwritable(folder, error) from error
         for path in shard_paths(folder):
             try:
-                found, clips = open_shard(path), _clips_of(path)
+                found, clips = shards.open_shard(path), _clips_of(path)
             except DataError:
                 if path.exists():
                     raise
@@ -182,10 +166,7 @@ class ShardWriter:
             self.done.add(clip)
 
     def remove(self, stale: Collection[Made]) -> None:
-        """Take clips out of the shards, those of other parts too.
-
-        Each shard that holds some is replaced by a new one, so that a kill leaves one of both. A
-        shard of which nothing is left is deleted.
+        """Take clips out of the shards, those of other parts too; empty shards are deleted.
 
         Raises:
             DataError: A shard is damaged or can't be written.
@@ -238,17 +219,16 @@ class ShardWriter:
         names = [path.stem.rpartition("-") for path in shard_paths(self.folder)]
         number = max((int(n) + 1 for prefix, _, n in names if prefix == self._prefix), default=0)
         path = self.folder / f"{self._prefix}-{number:05d}.parquet"
-        rows = self._rows
-        columns = {
-            "codes": [row.codes.flatten().numpy().astype(np.int32) for row in rows],
-            "grid": [list(row.codes.shape) for row in rows],
-            "captions": [list(row.captions) for row in rows],
-            "fps": [row.fps for row in rows],
-            "motion": [row.motion for row in rows],
-            "source": [row.source for row in rows],
-            "origin": [asdict(row.origin) if row.origin else None for row in rows],
-        }
-        _write(path, pa.Table.from_pydict(columns, schema=self._schema))
+        rows = [
+            {
+                **vars(row),
+                "codes": row.codes.flatten().numpy().astype(np.int32),
+                "grid": list(row.codes.shape),
+                "origin": asdict(row.origin) if row.origin else None,
+            }
+            for row in self._rows
+        ]
+        _write(path, pa.Table.from_pylist(rows, schema=self._schema))
         self.shards.append(path)
         # Only now: an interrupt during the write leaves the rows for the flush on the way out.
         self._rows = []
@@ -275,23 +255,19 @@ def _write(path: Path, table: pa.Table) -> None:
 
 def _clips_of(path: Path) -> list[Made | str]:
     """File and captions of each clip of a shard, or its name where no file is recorded."""
-    columns = read_columns(path, "captions", "source", "origin").to_pydict()
-    names, captions = columns["source"], columns["captions"]
-    origins = columns.get("origin") or [None] * len(names)
     return [
-        Made(Origin(**origins[k]), tuple(captions[k])) if origins[k] else names[k]
-        for k in range(len(names))
+        Made(Origin(**row["origin"]), tuple(row["captions"]))
+        if row.get("origin")
+        else row["source"]
+        for row in read_columns(path, "captions", "source", "origin").to_pylist()
     ]
 
 
 @contextmanager
 def rewriting(folder: Path) -> Iterator[None]:
-    """Wait until no other process rewrites shards of a folder: two would undo each other's work.
-
-    Where the file system has no locks, there is no waiting.
-    """
+    """Wait until no other process rewrites shards of a folder: two would undo each other's work."""
     with ExitStack() as stack:
-        with suppress(OSError, NotImplementedError):
+        with suppress(OSError, NotImplementedError):  # a file system without locks
             stack.enter_context(FileLock(folder / ".rewriting.lock"))
         yield
 
@@ -329,10 +305,9 @@ def _difference(found: Any, given: Any) -> str:
     """What differs between two records, as ``tokenizer: 'a', not 'b'``, ``none`` for nothing."""
     if not isinstance(found, dict):
         return "record"
-    keys = [key for key in {**given, **found} if found.get(key) != given.get(key)]
-
-    def shown(record: dict[str, Any], key: str) -> str:
-        value = record.get(key)
-        return "none" if value is None else repr(value)
-
-    return ", ".join(f"{key}: {shown(found, key)}, not {shown(given, key)}" for key in keys)
+    shown: dict[Any, list[str]] = {
+        key: ["none" if r.get(key) is None else repr(r[key]) for r in (found, given)]
+        for key in {**given, **found}
+        if found.get(key) != given.get(key)
+    }
+    return ", ".join(f"{key}: {old}, not {new}" for key, (old, new) in shown.items())

@@ -102,7 +102,7 @@ class TokenBatches:
                     "allow more, or set fewer data.latent_frames",
                 )
             size = min(size, limit // tokens)
-        return Bucket.of(window, size, rows, num_codes, table.group_starts)
+        return Bucket(window, size, rows, num_codes, table.group_starts)
 
     def tokens(self, grid: LatentGrid) -> int:
         """Tokens of a clip of that grid, prompt included."""
@@ -167,4 +167,4 @@ class TokenBatches:
         data = self._recipe.data
         if not data.motion_prefix:
             return caption
-        return motion_prompt(data.motion_scale * self._table.motion(row), caption)
+        return motion_prompt(data.motion_scale * float(self._table.motions[row]), caption)
