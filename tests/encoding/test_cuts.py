@@ -68,21 +68,21 @@ def test_a_file_gets_the_size_nearest_in_aspect_ratio() -> None:
 
 def test_filters_name_the_bound_that_was_crossed() -> None:
     filters = Filters(256, 2.0, 60.0, 0.01, 0.3)
-    assert filters.of_size(256, 900) == ""
-    assert filters.of_size(900, 255) == "smaller than 256 pixels"
-    assert [filters.of_length(s) for s in (2, 1.9, 60, 61)] == [
+    assert filters.reason("size", 256) == ""
+    assert filters.reason("size", 255) == "smaller than 256 pixels"
+    assert [filters.reason("seconds", s) for s in (2, 1.9, 60, 61)] == [
         "",
         "shorter than 2 s",
         "",
         "longer than 60 s",
     ]
-    assert [filters.of_motion(m) for m in (0.01, 0.009, 0.31)] == [
+    assert [filters.reason("motion", m) for m in (0.01, 0.009, 0.31)] == [
         "",
         "motion below 0.01",
         "motion above 0.3",
     ]
     nothing = Filters()
-    assert not any([nothing.of_size(1, 1), nothing.of_length(0), nothing.of_motion(0)])
+    assert not any(nothing.reason(what, 0) for what in ("size", "seconds", "motion"))
 
 
 def test_plain_cuts_are_recorded_as_they_always_were() -> None:

@@ -17,25 +17,15 @@ _MAX_CHARACTERS_SHOWN = 60
 
 @dataclass(frozen=True)
 class CaptionFit:
-    """What a text tokenizer loses of captions.
+    """What a text tokenizer loses of captions."""
 
-    Attributes:
-        length: Number of tokens that it reads of a prompt.
-        num: Number of captions examined.
-        num_cut: Number of longer captions.
-        example: The first longer caption.
-        lost: The part of it that is cut off.
-        num_unknown: Number of captions with words that the vocabulary lacks.
-        unknown: Most frequent of these words.
-    """
-
-    length: int
-    num: int
-    num_cut: int
-    example: str
-    lost: str
-    num_unknown: int
-    unknown: tuple[str, ...]
+    length: int  # tokens that it reads of a prompt
+    num: int  # captions examined
+    num_cut: int  # longer captions
+    example: str  # the first longer caption
+    lost: str  # the part of it that is cut off
+    num_unknown: int  # captions with words that the vocabulary lacks
+    unknown: tuple[str, ...]  # most frequent of these words
 
     def warnings(self, model: str = "the model") -> list[str]:
         """What to warn a user of, if anything."""
@@ -73,13 +63,7 @@ def measure_captions(
     captions: Iterable[str],
     to_prompt: Callable[[str], str] = lambda caption: caption,
 ) -> CaptionFit:
-    """What a text tokenizer loses of the first ``MAX_MEASURED`` captions.
-
-    Args:
-        tokenizer: Text tokenizer of the prompts.
-        captions: Captions as data has them.
-        to_prompt: Prompt of a caption, such as one with a motion score before it.
-    """
+    """What a text tokenizer loses of the first ``MAX_MEASURED`` captions, each made a prompt."""
     num = num_cut = num_unknown = 0
     example = lost = ""
     words: Counter[str] = Counter()

@@ -10,7 +10,6 @@ from typing import Any
 from ursa_core.errors import DataError, is_pipe, regular_file, unreadable
 from ursa_core.files import parse_json
 
-METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
 FILE_COLUMNS = ("file", "file_name", "path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "short_caption", "long_caption")
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
@@ -54,7 +53,7 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
     path = next((text for text in texts if text.is_file()), None)
     lines = _read_text(path).split("\n") if path else []
     for number, line in enumerate(lines, start=1):
-        if not _is_utf8(line):
+        if not is_utf8(line):
             raise DataError(f"{path}:{number}: {_NOT_UTF8}", _HINTS[_NOT_UTF8])
     return _clean(lines)
 
@@ -65,26 +64,22 @@ def read_metadata(folder: Path) -> Metadata:
     Raises:
         DataError: Both tables exist, or the table can't be opened or is wrong throughout.
     """
+    names = {f"metadata{suffix}" for suffix in MANIFEST_SUFFIXES}
     found = folder.glob("[mM]*.*[lLvV]")  # any case, on any file system
-    tables = sorted(p for p in found if p.name.lower() in METADATA_NAMES and p.is_file())
-    if not tables:
-        return Metadata()
+    tables = sorted(p for p in found if p.name.lower() in names and p.is_file())
     if len(tables) > 1:
-        raise DataError(
-            f"{folder} has both {' and '.join(table.name for table in tables)}",
-            "keep the one that is right",
-        )
-    return read_manifest(tables[0], must_be_inside=True)
+        both = " and ".join(table.name for table in tables)
+        raise DataError(f"{folder} has both {both}", "keep the one that is right")
+    return read_manifest(tables[0], must_be_inside=True) if tables else Metadata()
 
 
 def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     """Captions by media path from a ``.jsonl`` or ``.csv`` file, in the order of its rows.
 
-    A row names its file in the column ``file``, ``file_name`` or ``path``, relative to the table's
-    folder, and its captions in ``caption``, ``text``, ``prompt``, ``captions``, ``short_caption``
-    or ``long_caption``, several of them together: a string, or in JSON a list of strings; null is
-    nothing. Further rows of the same file add captions. Faulty rows are left out and named in the
-    result.
+    A row names its file in one of ``FILE_COLUMNS``, relative to the table's folder, and its
+    captions in ``CAPTION_COLUMNS``, several of them together: a string, or in JSON a list of
+    strings; null is nothing. Further rows of the same file add captions. Faulty rows are left out
+    and named in the result.
 
     Args:
         table: Table; a pipe or standard input is JSON lines if it begins with ``{``, otherwise CSV.
@@ -99,18 +94,16 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     stray: Path | None = None
     text = _read_text(table)
     is_json = text.lstrip()[:1] == "{" if is_stream(table) else table.suffix.lower() == ".jsonl"
-    rows = _jsonl_rows(text) if is_json else _csv_rows(text)
-    for line, row in rows:
+    for line, row in _jsonl_rows(text) if is_json else _csv_rows(text):
         place = Path(f"{table}:{line}")
         media: Path | None = None
-        reason = row if isinstance(row, str) else ""
-        if not isinstance(row, str):
-            try:
-                media = folder / _row_file(row, must_be_inside)
-                captions[media] = captions.get(media, ()) + _row_captions(row)
-            except ValueError as error:
-                reason = str(error)
-        if reason:
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            media = folder / _row_file(row, must_be_inside)
+            captions[media] = captions.get(media, ()) + _row_captions(row)
+        except ValueError as error:
+            reason = str(error)
             hint = next((h for start, h in _HINTS.items() if reason.startswith(start)), None)
             faults[media or place] = DataError(f"{place}: {reason}", hint or _COLUMNS_HINT)
             stray = stray if media else stray or place
@@ -130,10 +123,9 @@ def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
     name = next((row[c] for c in FILE_COLUMNS if row.get(c) is not None), None)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file name")
-    if "\0" in name or not _is_utf8(name):
+    if "\0" in name or not is_utf8(name):
         raise ValueError("the file name holds what no text does")
-    is_outside = Path(name).is_absolute() or ".." in Path(name).parts
-    if must_be_inside and is_outside:
+    if must_be_inside and (Path(name).is_absolute() or ".." in Path(name).parts):
         raise ValueError(f"{name!r} lies outside the folder")
     return name
 
@@ -149,50 +141,47 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         if not all(isinstance(caption, str) for caption in values):
             raise ValueError(f"{column} is neither a text nor a list of texts")
-        if not _is_utf8("".join(values)):
+        if not is_utf8("".join(values)):
             raise ValueError(_NOT_UTF8)
         captions += values
     return _clean(captions)
 
 
-def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]:
     """Line numbers, each with its row or the fault of the line."""
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        if not _is_utf8(line):
-            yield number, _NOT_UTF8
-            continue
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            yield number, f"not JSON ({error})"
-            continue
-        yield number, row if isinstance(row, dict) else "not JSON of an object"
+        if not is_utf8(line):
+            yield number, ValueError(_NOT_UTF8)
+        elif line.strip():
+            try:
+                row = parse_json(line)
+            except ValueError as error:
+                row = ValueError(f"not JSON ({error})")
+            is_row = isinstance(row, dict | ValueError)
+            yield number, row if is_row else ValueError("not JSON of an object")
 
 
-def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]:
     """Line numbers, each with its row or the fault of the line."""
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         for row in reader:
+            fault = ""
             if None in row:
-                yield reader.line_num, "more fields than columns (quote texts that hold commas)"
+                fault = "more fields than columns (quote texts that hold commas)"
             elif None in row.values():
-                yield reader.line_num, "fewer fields than columns"
-            elif not _is_utf8("".join(row.values())):
-                yield reader.line_num, _NOT_UTF8
-            else:
-                yield reader.line_num, row
+                fault = "fewer fields than columns"
+            elif not is_utf8("".join(row.values())):
+                fault = _NOT_UTF8
+            yield reader.line_num, ValueError(fault) if fault else row
     except csv.Error as error:
-        yield reader.line_num, f"not CSV ({error}); the rest isn't read"
+        yield reader.line_num, ValueError(f"not CSV ({error}); the rest isn't read")
 
 
 def _read_text(path: Path) -> str:
-    """The file's text; bytes that aren't UTF-8 become surrogates, see ``_is_utf8``.
+    """The file's text; bytes that aren't UTF-8 become surrogates, see ``is_utf8``.
 
-    Split it at line feeds, as editors do: ``splitlines`` would also break at form feeds and at
-    separators of Unicode, which are part of a text.
+    Split it at line feeds: ``splitlines`` would also break at form feeds, which are part of it.
     """
     try:
         file = regular_file(path, or_pipe=True)
@@ -201,7 +190,8 @@ def _read_text(path: Path) -> str:
         raise unreadable(path, error, "make it readable") from error
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a text has no surrogates, which stand for bytes that aren't UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -17,14 +17,7 @@ from ursa_core.tokens.writer import motion_of
 
 @dataclass(frozen=True)
 class LoadedClip:
-    """A clip that was cut.
-
-    Attributes:
-        frames: Frames, uint8 (F, H, W, 3).
-        captions: Captions of the file.
-        name: Name in shards and reports.
-        notes: What was assumed of the file, for the user to know.
-    """
+    """A clip that was cut: frames uint8 (F, H, W, 3), and its file's captions and notes."""
 
     frames: Frames
     captions: tuple[str, ...]
@@ -73,84 +66,69 @@ class ClipCut:
     source_fps: float | None = None
 
     @property
-    def takes_several(self) -> bool:
+    def _takes_several(self) -> bool:
         """Whether a file may give several clips, which are then called ``NAME@FRAME``."""
         return self.mode in ("chunk", "slide", "uniform")
 
     def check(self, strides: Strides) -> None:
         """Raise ShapeError where frames or a size don't fit a tokenizer's strides."""
-        for height, width in self.all_sizes:
-            strides.grid(PixelShape(self.shape.frames, height, width))
+        for size in self._all_sizes:
+            strides.grid(PixelShape(self.shape.frames, *size))
 
     @property
-    def all_sizes(self) -> tuple[tuple[int, int], ...]:
-        """Sizes (height, width) that clips may have."""
+    def _all_sizes(self) -> tuple[tuple[int, int], ...]:
         return ((self.shape.height, self.shape.width), *self.sizes)
 
     def size_for(self, height: int, width: int) -> tuple[int, int]:
-        """Of all sizes the nearest in aspect ratio to frames of this size."""
-
-        def distance(size: tuple[int, int]) -> float:
-            return abs(float(np.log(size[0] / size[1] * width / height)))
-
-        return min(self.all_sizes, key=distance)
+        """Of all sizes (height, width) the nearest in aspect ratio to frames of this size."""
+        ratios = [height_ / width_ * width / height for height_, width_ in self._all_sizes]
+        return self._all_sizes[int(np.argmin(np.abs(np.log(ratios))))]
 
     def name(self, item: str, start: int) -> str:
         """Name of the clip of an item that begins with frame ``start``."""
-        return f"{item}@{start}" if self.takes_several else item
+        return f"{item}@{start}" if self._takes_several else item
 
     def item_of(self, clip: str) -> str:
         """Name of the item that a clip comes from."""
-        return clip.rpartition("@")[0] if self.takes_several else clip
+        return clip.rpartition("@")[0] if self._takes_several else clip
 
     def starts(self, num_frames: int | None = None) -> Iterable[int]:
         """First frames of the clips, ascending; endless where the end of the film ends them.
 
-        Args:
-            num_frames: Length of the film, needed where ``mode`` is ``uniform``.
+        A ``uniform`` cut needs the film's length, ``num_frames``.
         """
-        if self.mode == "chunk":
-            return itertools.count(0, self.shape.frames)
-        if self.mode == "slide":
-            return itertools.count(0, self.stride)
+        if self.mode in ("chunk", "slide"):
+            return itertools.count(0, self.shape.frames if self.mode == "chunk" else self.stride)
         if self.mode == "uniform" and num_frames is not None:
             last = max(num_frames - self.shape.frames, 0)
             if self.count == 1:
                 return [last // 2]
-            places = np.linspace(0, last, self.count).round().astype(int)
-            return [int(start) for start in np.unique(places)]
+            return np.unique(np.linspace(0, last, self.count).round().astype(int)).tolist()
         return [0]
 
     def to_json(self) -> dict[str, Any]:
         """Options as shards record them."""
-        sizes = ",".join(f"{height}x{width}" for height, width in self.all_sizes)
+        sizes = ",".join(f"{height}x{width}" for height, width in self._all_sizes)
         frames = None if self.mode == "full" else self.shape.frames
-        record: dict[str, Any] = {"fps": self.fps, "frames": frames, "size": sizes}
-        if self.source_fps is not None:
-            record["source_fps"] = self.source_fps
-        if self.mode != "head":
-            record["clips"] = self.mode
-        if self.mode == "slide":
-            record["stride"] = self.stride
-        if self.mode == "uniform":
-            record["count"] = self.count
-        bounds = {each.name: getattr(self.filters, each.name) for each in fields(Filters)}
-        return record | {name: value for name, value in bounds.items() if value is not None}
+        asked = {
+            "source_fps": self.source_fps,
+            "clips": None if self.mode == "head" else self.mode,
+            "stride": self.stride if self.mode == "slide" else None,
+            "count": self.count if self.mode == "uniform" else None,
+            **{each.name: getattr(self.filters, each.name) for each in fields(Filters)},
+        }
+        record = {"fps": self.fps, "frames": frames, "size": sizes}
+        return record | {name: value for name, value in asked.items() if value is not None}
 
 
 def windows(
     frames: Iterator[Frames], starts: Iterable[int], length: int
 ) -> Iterator[tuple[int, Frames]]:
-    """Clips (length, H, W, 3) with their first frame's number, up to the end of the frames.
+    """Clips (length, H, W, 3) of frames (H, W, 3), each with its first frame's number.
 
-    No more than ``length`` frames are held.
-
-    Args:
-        frames: Frames one by one, each (H, W, 3).
-        starts: First frames, ascending.
-        length: Frames per clip.
+    The numbers in ``starts`` ascend; no more than ``length`` frames are held.
     """
-    held: deque[Frames] = deque()
+    held: deque[Frames] = deque(maxlen=length)
     begin = 0
     for start in starts:
         while begin < start:
@@ -159,9 +137,7 @@ def windows(
             elif next(frames, None) is None:
                 return
             begin += 1
-        while len(held) < length:
-            frame = next(frames, None)
-            if frame is None:
-                return
-            held.append(frame)
+        held.extend(itertools.islice(frames, length - len(held)))
+        if len(held) < length:
+            return
         yield start, np.stack(held)

@@ -35,32 +35,23 @@ Piece = LoadedClip | Dropped
 
 def token_identity(tokenizer: VisualTokenizer, digest: str) -> TokenIdentity:
     """What shards record about the tokenizer of their codes."""
-    strides = tokenizer.strides
-    return TokenIdentity(
-        tokenizer=digest,
-        num_codes=len(tokenizer.codebook),
-        levels=tuple(tokenizer.config.levels),
-        temporal_stride=strides.temporal,
-        spatial_stride=strides.spatial,
-    )
+    levels, strides = tuple(tokenizer.config.levels), tokenizer.strides
+    num_codes = len(tokenizer.codebook)
+    return TokenIdentity(digest, num_codes, levels, strides.temporal, strides.spatial)
 
 
 @torch.inference_mode()
 def encode_clips(tokenizer: VisualTokenizer, clips: Sequence[Frames], refine: int = 0) -> Tensor:
     """Codes int64 (B, f, h, w), on the CPU, of clips uint8 (F, H, W, 3) of one shape.
 
-    Args:
-        tokenizer: Tokenizer that encodes; a video tokenizer, where codes are refined.
-        clips: Clips of one shape.
-        refine: Steps of ``refined_codes``, clip by clip.
+    ``refine`` is the number of ``refined_codes``' steps, for a video tokenizer.
     """
     device = next(tokenizer.parameters()).device
+    videos = [to_video(frames).to(device) for frames in clips]
     if refine:
         tokenizer = cast(VideoTokenizer, tokenizer)
-        codes = [refined_codes(tokenizer, to_video(frames).to(device), refine) for frames in clips]
-        return torch.cat(codes).cpu()
-    video = torch.cat([to_video(frames) for frames in clips]).to(device)
-    return tokenizer.encode(video).cpu()
+        return torch.cat([refined_codes(tokenizer, video, refine) for video in videos]).cpu()
+    return tokenizer.encode(torch.cat(videos)).cpu()
 
 
 def measure(tokenizer: VisualTokenizer, codes: Tensor, frames: Frames) -> Quality:
@@ -75,39 +66,30 @@ def _batch_size(pixels: int) -> int:
 
 
 class _ItemWork:
-    """An item at work: its clips are read by threads, the first early, and some more at a time.
-
-    Attributes:
-        item: The item.
-        origin: Its file before it was read, once the first clip is there.
-        rows: Encoded clips so far.
-        results: Results so far.
-        num_waiting: Number of clips that are to be encoded.
-        is_read: Whether all clips are there.
-    """
+    """An item at work: its clips are read by threads, the first early, and some more at a time."""
 
     def __init__(
         self, pool: Executor, item: Item, clips: Iterator[Piece], folder: Path, count: int
     ) -> None:
         self.item = item
-        self.origin: Origin | None = None
+        self.origin: Origin | None = None  # its file before the first clip was read
         self.rows: list[TokenRow] = []
         self.results: list[ItemResult] = []
-        self.num_waiting = 0
-        self.is_read = False
+        self.num_waiting = 0  # clips that are to be encoded
+        self._is_read = False
         self._pool, self._clips, self._count = pool, clips, count
-        self._next = pool.submit(self._begin, folder)
+        self._next = pool.submit(self._take, 1, folder)
 
     @property
     def is_done(self) -> bool:
-        return self.is_read and not self.num_waiting
+        return self._is_read and not self.num_waiting
 
-    def _begin(self, folder: Path) -> tuple[list[Piece], UrsaError | None, bool]:
-        self.origin = origin_of(self.item, folder)
-        return self._take(1)
-
-    def _take(self, count: int) -> tuple[list[Piece], UrsaError | None, bool]:
+    def _take(
+        self, count: int, folder: Path | None = None
+    ) -> tuple[list[Piece], UrsaError | None, bool]:
         """The next clips, the fault that ended them, and whether there are no more."""
+        if folder is not None:
+            self.origin = origin_of(self.item, folder)
         taken: list[Piece] = []
         try:
             taken += itertools.islice(self._clips, count)
@@ -117,14 +99,14 @@ class _ItemWork:
 
     def clips(self) -> Iterator[Piece]:
         """The clips in order; raises the fault that ended them."""
-        while not self.is_read:
+        while not self._is_read:
             taken, fault, is_end = self._next.result()
             if not is_end:
                 self._next = self._pool.submit(self._take, self._count)
             yield from taken
             if fault is not None:
                 raise fault
-            self.is_read = is_end
+            self._is_read = is_end
 
 
 class Tokenizing:
@@ -153,8 +135,7 @@ class Tokenizing:
     ) -> None:
         cut.check(tokenizer.strides)
         self._tokenizer, self._cut, self._writer = tokenizer, cut, writer
-        self._refine = refine
-        self._num_left = math.inf if num_checked is None else num_checked
+        self._refine, self._num_left = refine, math.inf if num_checked is None else num_checked
         self._unreadable: set[str] = set()  # recorded paths
         self._waiting: dict[tuple[int, ...], list[tuple[_ItemWork, LoadedClip]]] = {}
 
@@ -163,13 +144,9 @@ class Tokenizing:
     ) -> Generator[tuple[str, list[ItemResult]], None, None]:
         """Name of each item when it is done, and the results of its clips, or why there is none.
 
-        Clips that the folder already holds are kept, unless their file or its captions have
-        changed; unreadable files are skipped, and their clips stay. However the iteration ends,
-        the items done until then are written; the clips that they replace are removed at the end.
-
-        Args:
-            items: Items to encode.
-            found: What the folder holds of them, where they have been compared before.
+        Clips that the folder already holds are kept, unless ``found`` says that their file or its
+        captions have changed; unreadable files are skipped, and their clips stay. However the
+        iteration ends, the items done until then are written.
 
         Raises:
             DataError: A shard can't be written.
@@ -241,7 +218,7 @@ class Tokenizing:
 
     def _piece(self, work: _ItemWork, piece: Piece) -> Iterator[tuple[str, list[ItemResult]]]:
         if isinstance(piece, LoadedClip):
-            reason = self._cut.filters.of_motion(piece.motion)
+            reason = self._cut.filters.reason("motion", piece.motion)
             if not reason:
                 work.num_waiting += 1
                 clips = self._waiting.setdefault(piece.frames.shape, [])
@@ -273,8 +250,8 @@ class Tokenizing:
             if self._num_left > 0:
                 quality = measure(self._tokenizer, of_clip, clip.frames)
                 self._num_left -= 1
-            is_uncaptioned = not clip.captions
-            result = ItemResult(clip.name, "done", quality=quality, is_uncaptioned=is_uncaptioned)
-            work.results.append(result)
+            work.results.append(
+                ItemResult(clip.name, "done", quality=quality, is_uncaptioned=not clip.captions)
+            )
         for work in done:
             yield work.item.name, work.results

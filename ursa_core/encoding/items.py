@@ -14,19 +14,15 @@ from ursa_core.worlds.emoji import EmojiClips
 from ursa_core.worlds.shapes import FPS, SPLITS, training_clip
 from ursa_core.worlds.sprites import Sprites
 
+Draw = Callable[[int, int, str, int, int, int], tuple[Frames, str]]
+"""Frames and caption of seed, index, split, frames, height and width."""
+
 
 @dataclass(frozen=True)
 class DrawnClip:
-    """A clip of a procedural world.
+    """A clip of a procedural world such as ``shapes:train``."""
 
-    Attributes:
-        draw: Frames and caption of seed, index, split, frames, height and width.
-        world: Prefix and split, such as ``shapes:train``.
-        seed: Seed of the world.
-        index: Number of the clip.
-    """
-
-    draw: Callable[[int, int, str, int, int, int], tuple[Frames, str]]
+    draw: Draw
     world: str
     seed: int
     index: int
@@ -40,10 +36,8 @@ class DrawnClip:
 
     def clips(self, cut: ClipCut, temporal_stride: int) -> Iterator[LoadedClip]:
         """The clip, drawn at the size of the cut."""
-        split, shape = self.world.partition(":")[2], cut.shape
-        frames, caption = self.draw(
-            self.seed, self.index, split, shape.frames, shape.height, shape.width
-        )
+        split = self.world.partition(":")[2]
+        frames, caption = self.draw(self.seed, self.index, split, *vars(cut.shape).values())
         yield LoadedClip(frames, (caption,), self.name)
 
 
@@ -63,14 +57,13 @@ def find_items(
     """What the inputs stand for.
 
     Args:
-        inputs: Files, folders, manifests, or a procedural input such as ``shapes:train`` or
-            ``emoji:heldout``.
+        inputs: Files, folders, manifests, or procedural inputs such as ``shapes:train``.
         num: Clips per procedural input.
         seed: Seed of the procedural inputs.
         fps: Frames that will be sampled per second.
-        on_repeat: Called with each file or procedural input that is found again; it counts once.
+        on_repeat: Callback with each file or procedural input that is found again.
         sprites: Figures of the emoji.
-        on_left_out: Called with each file in a folder that isn't taken.
+        on_left_out: Callback with each file in a folder that isn't taken.
 
     Raises:
         DataError: An input doesn't exist or has two caption tables.
@@ -86,12 +79,10 @@ def find_items(
         else:
             draw = _world(given, fps, sprites)
             items += [DrawnClip(draw, given, seed, index) for index in range(num)]
-    return items + list(find_sources(paths, on_repeat, on_left_out))
+    return [*items, *find_sources(paths, on_repeat, on_left_out)]
 
 
-def _world(
-    given: str, fps: float, sprites: Sprites | None
-) -> Callable[[int, int, str, int, int, int], tuple[Frames, str]]:
+def _world(given: str, fps: float, sprites: Sprites | None) -> Draw:
     """What draws the clips of a procedural input."""
     prefix, _, split = given.partition(":")
     if split not in SPLITS:
@@ -100,8 +91,9 @@ def _world(
             f"use {' or '.join(f'{prefix}:{name}' for name in SPLITS)}",
         )
     if fps != FPS:
-        found = f"{given} has {FPS:g} frames per second"
-        raise UsageError(f"{found}, not {fps:g}", f"use `fps` {FPS:g}")
+        raise UsageError(
+            f"{given} has {FPS:g} frames per second, not {fps:g}", f"use `fps` {FPS:g}"
+        )
     if given.startswith(SHAPES_PREFIX):
         return training_clip
     if sprites is None:

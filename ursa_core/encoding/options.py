@@ -30,6 +30,14 @@ _RANGES = {
     "max_motion": Range(0, 1, "0 to 1"),
 }
 
+_REASONS = {
+    "min_size": "smaller than {} pixels",
+    "min_seconds": "shorter than {:g} s",
+    "max_seconds": "longer than {:g} s",
+    "min_motion": "motion below {:g}",
+    "max_motion": "motion above {:g}",
+}
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -49,26 +57,13 @@ class Filters:
     min_motion: float | None = None
     max_motion: float | None = None
 
-    def of_size(self, height: int, width: int) -> str:
-        """Why frames of this size are left out; empty if they aren't."""
-        if min(height, width) < (self.min_size or 0):
-            return f"smaller than {self.min_size} pixels"
-        return ""
-
-    def of_length(self, seconds: float) -> str:
-        """Why a file of this length is left out; empty if it isn't."""
-        if self.min_seconds is not None and seconds < self.min_seconds:
-            return f"shorter than {self.min_seconds:g} s"
-        if self.max_seconds is not None and seconds > self.max_seconds:
-            return f"longer than {self.max_seconds:g} s"
-        return ""
-
-    def of_motion(self, motion: float) -> str:
-        """Why a clip with this motion is left out; empty if it isn't."""
-        if self.min_motion is not None and motion < self.min_motion:
-            return f"motion below {self.min_motion:g}"
-        if self.max_motion is not None and motion > self.max_motion:
-            return f"motion above {self.max_motion:g}"
+    def reason(self, what: Literal["size", "seconds", "motion"], value: float) -> str:
+        """Why a clip of this size, length or motion is left out; empty if it isn't."""
+        least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}", None)
+        if least is not None and value < least:
+            return _REASONS[f"min_{what}"].format(least)
+        if most is not None and value > most:
+            return _REASONS[f"max_{what}"].format(most)
         return ""
 
 
@@ -80,8 +75,8 @@ class TokenizeOptions(Filters):
         fps: Frames sampled per second; None is the model's rate.
         source_fps: Frames per second of the files, whatever they state.
         frames: Frames per clip; None is the model's length.
-        size: (height, width) that frames are scaled and cropped to; of several, each file gets
-            the one nearest in aspect ratio. None is the model's size.
+        size: Sizes (height, width) that frames are scaled and cropped to; each file gets the one
+            nearest in aspect ratio. None is the model's size.
         clips: Which clips of a file, see :class:`ursa_core.encoding.cuts.ClipCut`.
         stride: Sampled frames between the starts of ``clips="slide"``.
         clips_per_file: Number of clips of ``clips="uniform"``.
@@ -137,12 +132,12 @@ class TokenizeOptions(Filters):
                 raise UsageError(
                     f"`{name}` is for `clips` {mode}", f"leave it out, or give `clips` {mode}"
                 )
-        drawn = next((given for given in inputs if given.startswith(PROCEDURAL)), None)
         bounds = (self.min_size, self.min_seconds, self.max_seconds)
         is_plain = self.clips == "head" and len(self.size or ()) < 2 and bounds == (None,) * 3
-        if drawn is not None and not is_plain:
+        drawn = [given for given in inputs if given.startswith(PROCEDURAL)]
+        if drawn and not is_plain:
             raise UsageError(
-                f"the clips of {drawn} are drawn at one length and size",
+                f"the clips of {drawn[0]} are drawn at one length and size",
                 "leave out `clips`, `min_size`, `min_seconds`, `max_seconds` and further sizes",
             )
         if self.data is not None and not any(given.startswith(EMOJI_PREFIX) for given in inputs):

@@ -40,7 +40,7 @@ class Comparison:
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Absolute paths of changed and gone files, as reports show them."""
         files = {
-            name: sorted({str(located(folder.resolve(), each.origin.path)) for each in made})
+            name: sorted({str(_located(folder.resolve(), each.origin.path)) for each in made})
             for name, made in (("changed", self.changed), ("gone", self.gone))
         }
         return {**files, "num_unchecked": self.num_unchecked}
@@ -49,7 +49,7 @@ class Comparison:
 def origin_of(item: Item, folder: Path) -> Origin | None:
     """The present state of an item's file, for shards in ``folder``; None without a readable file.
 
-    Call it before the frames are read: if the file changes in between, the next run notices.
+    Taken before the frames are read: if the file changes in between, the next run notices.
     """
     if not isinstance(item, MediaFile):
         return None
@@ -69,12 +69,12 @@ def compare(
     owns: Callable[[int], bool] = lambda _: True,
     drop_gone: bool = False,
 ) -> Comparison:
-    """Compare the items of a run with what shards and reports record.
+    """Compare the items of a run, all parts' together, with what shards and reports record.
 
     A file at an unknown path counts as moved if a file of the same name and content is gone.
 
     Args:
-        items: All items of the run, those of other parts too.
+        items: All items of the run.
         names: Items that are recorded without a file.
         made: Recorded files and captions.
         folder: Folder of the shards.
@@ -85,7 +85,7 @@ def compare(
     known: defaultdict[str, list[Made]] = defaultdict(list)
     for each in made:
         known[each.origin.path].append(each)
-    gone = {path for path in known if not located(folder, path).exists()}
+    gone = {path for path in known if not _located(folder, path).exists()}
     moved: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(gone):
         moved[Path(path).name].append(path)
@@ -97,9 +97,8 @@ def compare(
             continue
         file, path = item.path, recorded_path(item, folder)
         if path not in known:
-            others = moved[file.name]
-            if others and file.exists():
-                path = next((other for other in others if _is_same(known[other], file)), path)
+            others = moved[file.name] if file.name in moved and file.exists() else []
+            path = next((other for other in others if _is_same(known[other], file)), path)
             if path in known:
                 others.remove(path)
                 gone.discard(path)
@@ -110,26 +109,22 @@ def compare(
             if not drop_gone or any(each.captions is None for each in versions):
                 found.done.add(item.key)
         elif versions:
-            same = {
-                each
-                for each in versions
-                if each.captions in (None, item.captions) and _is_same([each], file)
-            }
+            fitting = [each for each in versions if each.captions in (None, item.captions)]
+            same = {each for each in fitting if _is_same([each], file)}
             if same:
                 found.done.add(item.key)
             if owns(index):
-                found.changed.update(each for each in versions if each not in same)
+                found.changed |= {e for e in set(versions) - same if e.captions is not None}
         elif item.name in unclaimed:
             unclaimed.remove(item.name)
             found.done.add(item.key)
             found.num_unchecked += owns(index)
-    found.changed = {each for each in found.changed if each.captions is not None}
     found.gone = {e for path in gone for e in known[path] if e.captions is not None}
     found.stale = found.changed | found.gone if drop_gone else found.changed
     return found
 
 
-def located(folder: Path, path: str) -> Path:
+def _located(folder: Path, path: str) -> Path:
     """Absolute path of a file that shards in ``folder`` (links resolved) record."""
     return Path(os.path.normpath(folder / path))
 

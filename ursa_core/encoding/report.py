@@ -30,33 +30,16 @@ class Quality:
 
 @dataclass(frozen=True)
 class ItemResult:
-    """Result of one clip, or of an item that gave none.
-
-    Attributes:
-        source: Name of the clip.
-        status: ``done``; ``kept`` from an earlier run; ``skipped``, for a fault; ``dropped``, by a
-            filter.
-        reason: Why it was skipped or dropped.
-        found: Value that the filter found.
-        quality: Quality of the round trip, where it was measured.
-        origin: File of a clip that was dropped.
-        notes: What was assumed of the file.
-        is_uncaptioned: Whether it was encoded and has no caption.
-    """
+    """Result of one clip, or of an item that gave none."""
 
     source: str
     status: Status
-    reason: str = ""
-    found: str = ""
+    reason: str = ""  # why it was skipped (for a fault) or dropped (by a filter)
+    found: str = ""  # value that the filter found
     quality: Quality | None = None
-    origin: Origin | None = None
-    notes: tuple[str, ...] = ()
+    origin: Origin | None = None  # file of a clip that was dropped
+    notes: tuple[str, ...] = ()  # what was assumed of the file
     is_uncaptioned: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The result as reports show it."""
-        about = {name: getattr(self, name) for name in ("source", "status", "reason", "found")}
-        return about | (asdict(self.quality) if self.quality else {"psnr": None, "ssim": None})
 
 
 def summary(results: Sequence[ItemResult]) -> dict[str, Any]:
@@ -64,27 +47,28 @@ def summary(results: Sequence[ItemResult]) -> dict[str, Any]:
     counts = Counter(result.status for result in results)
     dropped = Counter(result.reason for result in results if result.status == "dropped")
     measured = [result.quality for result in results if result.quality]
-    psnr, ssim = (
-        sum(getattr(each, name) for each in measured) / len(measured) if measured else None
-        for name in ("psnr", "ssim")
-    )
     return {
         **{f"num_{name}": counts[name] for name in get_args(Status)},
         "num_uncaptioned": sum(result.is_uncaptioned for result in results),
         "dropped": dict(dropped.most_common()),
-        "psnr": psnr,
-        "ssim": ssim,
-        "items": [result.to_json() for result in results if result.quality or result.reason],
+        "psnr": sum(each.psnr for each in measured) / len(measured) if measured else None,
+        "ssim": sum(each.ssim for each in measured) / len(measured) if measured else None,
+        "items": _shown(results),
     }
 
 
-class TokenizeReport(PartFile):
-    """The report of one process; while it is open, no other process does the same part.
+def _shown(results: Sequence[ItemResult]) -> list[dict[str, Any]]:
+    """The clips that were dropped, skipped or measured, as reports show them."""
+    return [
+        {name: getattr(each, name) for name in ("source", "status", "reason", "found")}
+        | (asdict(each.quality) if each.quality else {"psnr": None, "ssim": None})
+        for each in results
+        if each.quality or each.reason
+    ]
 
-    Args:
-        folder: Folder of the shards.
-        settings: Settings that all shards have.
-        shard: Part that the process does.
+
+class TokenizeReport(PartFile):
+    """The report of one process on a part; while it is open, no other process does the part.
 
     Attributes:
         dropped: Files that a filter left nothing of, according to all reports.
@@ -106,10 +90,10 @@ class TokenizeReport(PartFile):
                 for number, row in enumerate(rows_of(path)):
                     if number == 0:
                         check_settings(path, row, settings)
-                    elif row.get("origin"):
-                        self.dropped.add(Made(Origin(**row["origin"]), None))
-                    elif row.get("nothing_of"):
-                        self.dropped_names.add(row["nothing_of"])
+                    elif origin := row.get("origin"):
+                        self.dropped.add(Made(Origin(**origin), None))
+                    elif name := row.get("nothing_of"):
+                        self.dropped_names.add(name)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -127,12 +111,11 @@ class TokenizeReport(PartFile):
         Raises:
             DataError: The report can't be written.
         """
-        shown = [result for result in results if result.reason or result.quality]
-        rows = [result.to_json() for result in shown]
+        rows = _shown(results)
         if rows and all(result.status == "dropped" for result in results):
             rows[-1]["nothing_of"] = item
-            if shown[-1].origin:
-                rows[-1]["origin"] = asdict(shown[-1].origin)
+            if origin := results[-1].origin:
+                rows[-1]["origin"] = asdict(origin)
         if rows:
             self.append_rows(*rows, sync=False)
 

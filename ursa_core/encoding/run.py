@@ -36,23 +36,14 @@ NUM_DRAWN_CHECKED = 16
 
 @dataclass(frozen=True)
 class Encoder:
-    """A loaded tokenizer and how clips are cut for it.
-
-    Attributes:
-        model: Name of the model.
-        folder: Folder of the model.
-        tokenizer: Tokenizer on its device.
-        digest: Identity of the tokenizer.
-        cut: How clips are cut.
-        refine: Steps of gradient descent on the codes.
-    """
+    """A loaded tokenizer of a model, its identity, and how clips are cut and refined for it."""
 
     model: str
     folder: Path
     tokenizer: VisualTokenizer
     digest: str
     cut: ClipCut
-    refine: int = 0
+    refine: int = 0  # steps of gradient descent on the codes
 
     def to_json(self) -> dict[str, Any]:
         """Model, rate and grid (None where clips have several) as reports show them."""
@@ -110,13 +101,7 @@ def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | Checkp
 
 
 def tokenize_clip(item: Item, encoder: Encoder, path: Path, check: bool = True) -> ItemResult:
-    """Encode one clip into a token file.
-
-    Args:
-        item: Where the clip comes from.
-        encoder: Tokenizer, cut and refinement.
-        path: Token file, replaced where it exists.
-        check: Whether the codes are decoded again and compared.
+    """Encode one clip into a token file; ``check`` decodes it again and compares.
 
     Raises:
         DataError: The clip can't be read or is too short, or the file can't be written.
@@ -143,25 +128,13 @@ def tokenize_clip(item: Item, encoder: Encoder, path: Path, check: bool = True) 
 
 @dataclass
 class FolderRun:
-    """A run into a folder of shards; iterating over it encodes the clips.
-
-    Attributes:
-        encoder: Tokenizer and cut.
-        items: Items of this process's part.
-        repeats: Inputs that were given twice, and count once.
-        left_out: Files in folders that are no media of a known suffix, or unreadable.
-        fit: What the model's text tokenizer loses of captions, or why that isn't known.
-        found: What the folder holds of the items.
-        report: Report of the part.
-        writer: Writer of the shards.
-        results: Results of all clips so far.
-    """
+    """A run of a process into a folder of shards; iterating over it encodes the clips."""
 
     encoder: Encoder
     items: list[Item]
-    repeats: list[Path]
-    left_out: list[Path]
-    fit: CaptionFit | CheckpointError | None
+    repeats: list[Path]  # inputs that were given twice, and count once
+    left_out: list[Path]  # files in folders that are no media of a known suffix, or unreadable
+    fit: CaptionFit | CheckpointError | None  # loss of captions, or why it isn't known
     found: Comparison
     report: TokenizeReport
     writer: ShardWriter
@@ -194,7 +167,7 @@ def tokenizing(
 ) -> Iterator[FolderRun]:
     """A run over a part of the inputs, compared with what the folder holds, ready to iterate.
 
-    A stopped run continues. However the block is left, the items done until then are written.
+    However the block is left, the items done until then are written.
 
     Raises:
         DataError: An input doesn't exist, or the folder can't be written or has other settings.
@@ -214,8 +187,8 @@ def tokenizing(
         remove_shards(out)
         remove_reports(out)
     identity = token_identity(encoder.tokenizer, encoder.digest)
-    refined = {"refine": encoder.refine} if encoder.refine else {}
-    writer = ShardWriter(out, identity, {**encoder.cut.to_json(), **refined}, part=part)
+    record = encoder.cut.to_json() | ({"refine": encoder.refine} if encoder.refine else {})
+    writer = ShardWriter(out, identity, record, part=part)
     try:
         with TokenizeReport(out, writer.settings, part) as report:
             work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ursa_core.encoding.captions import (
-    MANIFEST_SUFFIXES,
-    Metadata,
-    is_stream,
-    read_caption_file,
-    read_manifest,
-    read_metadata,
-)
+from ursa_core.encoding import captions as texts
+from ursa_core.encoding.captions import MANIFEST_SUFFIXES, Metadata
 from ursa_core.encoding.cuts import ClipCut, Dropped, LoadedClip, windows
 from ursa_core.errors import DataError
-from ursa_core.media import Frames, OpenMedia, measure_length, open_media, resize_and_crop
+from ursa_core.media import Frames, measure_length, open_media, resize_and_crop
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv"}
@@ -62,11 +56,14 @@ class MediaFile:
         if self.fault:
             raise self.fault
         media = open_media(self.path, cut.fps, cut.source_fps)
-        reason, found = self._of_wrong_length(cut, media)
+        filters, reason, found = cut.filters, "", ""
+        if not (media.is_still or filters.min_seconds is filters.max_seconds is None):
+            seconds = self._length(cut)[1] if media.seconds is None else media.seconds
+            reason, found = filters.reason("seconds", seconds), f"{seconds:.4g} s"
         if not reason:
             first = next(media.frames)
             height, width = first.shape[:2]
-            reason, found = cut.filters.of_size(height, width), f"{height}x{width}"
+            reason, found = filters.reason("size", min(height, width)), f"{height}x{width}"
         if reason:
             yield Dropped(self.name, reason, found)
             return
@@ -94,14 +91,6 @@ class MediaFile:
         if is_empty:
             raise self._too_short(cut, temporal_stride, num_read, media.is_still)
 
-    def _of_wrong_length(self, cut: ClipCut, media: OpenMedia) -> tuple[str, str]:
-        """Why the file is left out, empty if it isn't, and its length."""
-        filters = cut.filters
-        if media.is_still or filters.min_seconds is filters.max_seconds is None:
-            return "", ""
-        seconds = self._length(cut)[1] if media.seconds is None else media.seconds
-        return filters.of_length(seconds), f"{seconds:.4g} s"
-
     def _length(self, cut: ClipCut) -> tuple[int, float]:
         """Sampled frames and seconds, found by reading the whole file."""
         return measure_length(self.path, cut.fps, cut.source_fps)
@@ -114,14 +103,11 @@ class MediaFile:
                 "take 1 frame, or give a film",
             )
         fits = (found - 1) // stride * stride + 1
+        have, take = (f"{n} frame{'s' * (n != 1)}" for n in (found, fits))
         return DataError(
-            f"{self.path} has {_frames(found)} at {cut.fps:g} per second, {wanted} are needed",
-            f"take {_frames(fits)}, the most that fit, or sample more per second",
+            f"{self.path} has {have} at {cut.fps:g} per second, {wanted} are needed",
+            f"take {take}, the most that fit, or sample more per second",
         )
-
-
-def _frames(count: int) -> str:
-    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def find_sources(
@@ -133,15 +119,14 @@ def find_sources(
 
     Folders, linked ones too, give the files with a known media suffix, and those that a metadata
     table in them lists, hidden ones left out. A name that isn't UTF-8 is a fault of its file.
-    Files that are named themselves are taken whatever their suffix.
     A metadata table comes before a ``.txt`` next to the file; a row of it that names no file is an
-    entry of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest: it gives the files
-    of its rows, in their order, with their captions and faults.
+    entry of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest, whose files come in
+    the order of its rows.
 
     Args:
-        inputs: Files, folders and manifests.
-        on_repeat: Called with each file that is found again; it counts once.
-        on_left_out: Called with each other file, but for captions, and with unreadable folders.
+        inputs: Files of any suffix, folders and manifests.
+        on_repeat: Callback with each file that is found again; it counts once.
+        on_left_out: Callback with each other file, but for captions, and with unreadable folders.
 
     Raises:
         DataError: An input doesn't exist, or a folder holds no media or two tables.
@@ -164,7 +149,7 @@ def _files_of(
     """The files of one input, a manifest's in its order, with their captions."""
     suffix = given.suffix.lower()
     is_manifest = suffix in MANIFEST_SUFFIXES and given.is_file()
-    if is_manifest or (suffix not in MEDIA_SUFFIXES and is_stream(given)):
+    if is_manifest or (suffix not in MEDIA_SUFFIXES and texts.is_stream(given)):
         yield from _listed(given)
     elif given.is_dir():
         root = given.resolve().name
@@ -185,10 +170,10 @@ def _files_of(
 
 def _listed(manifest: Path) -> Iterator[MediaFile]:
     """The files of a manifest, and its faults; a file in its folder is named as in that folder."""
-    table = read_manifest(manifest)
+    table = texts.read_manifest(manifest)
     if not (table.captions or table.faults):
         raise DataError(f"{manifest} lists no file", "give it a row for each file")
-    root = (Path() if is_stream(manifest) else manifest.parent).resolve()
+    root = (Path() if texts.is_stream(manifest) else manifest.parent).resolve()
     for path in dict.fromkeys([*table.captions, *table.faults]):
         at = _resolved(path)
         is_inside = at.is_relative_to(root)
@@ -203,14 +188,13 @@ def _resolved(path: Path) -> Path:
 
 def _with_name(source: MediaFile, at: Path) -> MediaFile:
     """The file, with a fault where no shard or report can hold its name."""
-    try:
-        f"{source.path} {at}".encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(source.path).decode(errors="backslashreplace")
-        name = os.fsencode(source.name).decode(errors="backslashreplace")
-        fault = DataError(f"{shown}: its path is not UTF-8 text", "rename it, or its folder")
-        return replace(source, name=name, captions=(), fault=fault)
-    return source
+    if texts.is_utf8(f"{source.path} {at}"):
+        return source
+    shown, name = (
+        os.fsencode(text).decode(errors="backslashreplace") for text in (source.path, source.name)
+    )
+    fault = DataError(f"{shown}: its path is not UTF-8 text", "rename it, or its folder")
+    return replace(source, name=name, captions=(), fault=fault)
 
 
 def _files_in(
@@ -232,7 +216,7 @@ def _files_in(
             for link in (folder / name for name in folders if (folder / name).is_symlink()):
                 is_above = link.resolve() in root.resolve().parents
                 on_left_out(link) if is_above else waiting.append(link)
-            table = _metadata_of(folder, metadata)
+            table = metadata[folder] = metadata.get(folder) or texts.read_metadata(folder)
             listed = {*table.captions, *table.faults}
             paths |= listed
             for path in (folder / name for name in names if not name.startswith(".")):
@@ -244,31 +228,23 @@ def _files_in(
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _metadata_of(folder: Path, metadata: dict[Path, Metadata]) -> Metadata:
-    """The folder's metadata, read once."""
-    if folder not in metadata:
-        metadata[folder] = read_metadata(folder)
-    return metadata[folder]
-
-
 def _captions(
     path: Path, metadata: dict[Path, Metadata]
 ) -> tuple[tuple[str, ...], DataError | None]:
     """Captions from the folder's table, one read above it, or the text file; and their fault."""
-    _metadata_of(path.parent, metadata)
-    tables = [metadata[at] for at in (path.parent, *path.parent.parents) if at in metadata]
+    if path.parent not in metadata:
+        metadata[path.parent] = texts.read_metadata(path.parent)
+    tables = [metadata[at] for at in path.parents if at in metadata]
     for table in tables:
         if path in table.faults:
             return (), table.faults[path]
         if table.captions.get(path):
             return table.captions[path], None
     try:
-        captions = read_caption_file(path)
+        captions = texts.read_caption_file(path)
     except DataError as error:
         return (), error
     stray = next((table.stray for table in tables if table.stray), None)
-    if stray and not captions:
-        return (), DataError(
-            f"{path} has no caption, and {stray} is faulty", "correct that line first"
-        )
-    return captions, None
+    if captions or not stray:
+        return captions, None
+    return (), DataError(f"{path} has no caption, and {stray} is faulty", "correct that line first")
