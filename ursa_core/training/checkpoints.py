@@ -1,7 +1,6 @@
 """Checkpoints of a run: folders of safetensors, written completely or not at all by all ranks.
 
-Each rank writes the tensors or shards that it holds, so that none gathers all weights, and any
-number of ranks can read them, through ``torch.distributed.checkpoint``.
+Each rank writes the tensors or shards that it holds; any number of ranks can read them.
 """
 
 import contextlib
@@ -18,10 +17,8 @@ from typing import Any, cast
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter as StorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
@@ -62,14 +59,10 @@ def steps_of(folder: Path) -> int:
 
 
 class CheckpointWriter:
-    """Writes checkpoints and deletes old ones.
+    """Writes checkpoints of all ranks together, and deletes old ones.
 
-    Args:
-        run: Run folder.
-        ranks: Ranks that write together.
-        keep: Number of the latest checkpoints to keep.
-        keep_every: Steps whose multiples are kept too.
-        is_async: Whether to write in a background thread, from a copy.
+    The ``keep`` latest ones stay, and those after a multiple of ``keep_every`` steps; with
+    ``is_async`` a background thread writes, from a copy.
     """
 
     def __init__(
@@ -88,7 +81,7 @@ class CheckpointWriter:
         self.finish()
         target = self.folder / f"step-{step:07d}"
         partial = files.part_of(target, _WRITER)
-        with _explained(f"the checkpoint {target} can't be written", _SPACE_HINT, partial):
+        with _explained("written", target, _SPACE_HINT, partial):
             if self.ranks.is_first:
                 for left in self.folder.glob(f".*.{_WRITER}.part"):  # of killed ranks
                     shutil.rmtree(left)
@@ -96,7 +89,7 @@ class CheckpointWriter:
                 (partial / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
             self.ranks.wait()
             arguments: dict[str, Any] = {
-                "storage_writer": HuggingFaceStorageWriter(
+                "storage_writer": StorageWriter(
                     str(partial), _file_numbers(tensors), save_distributed=True
                 ),
                 "process_group": self.ranks.files,
@@ -115,16 +108,12 @@ class CheckpointWriter:
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the checkpoint in the background, and publish it.
-
-        Raises:
-            CheckpointError: It can't be written; earlier ones stay.
-        """
+        """Wait for the checkpoint in the background, and publish it or raise as ``save``."""
         if self._pending is None:
             return
         (target, future), self._pending = self._pending, None
         partial = files.part_of(target, _WRITER)
-        with _explained(f"the checkpoint {target} can't be written", _SPACE_HINT, partial):
+        with _explained("written", target, _SPACE_HINT, partial):
             future.result()
         self._publish(partial, target)
 
@@ -144,7 +133,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The checkpoint is damaged.
     """
-    with _explained(f"the checkpoint {folder} can't be read", _DAMAGE_HINT):
+    with _explained("read", folder, _DAMAGE_HINT):
         return parse_object(regular_file(folder / _ABOUT).read_text(encoding="utf-8"))
 
 
@@ -154,13 +143,10 @@ def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> 
     Raises:
         CheckpointError: The checkpoint is damaged, or has other tensors.
     """
-    with _explained(f"the checkpoint {folder} can't be read", _DAMAGE_HINT):
-        load(
-            {name: _at_least_1d(value) for name, value in tensors.items()},
-            storage_reader=HuggingFaceStorageReader(str(folder)),
-            process_group=ranks.files,
-            no_dist=ranks.count == 1,
-        )
+    with _explained("read", folder, _DAMAGE_HINT):
+        reader, is_alone = HuggingFaceStorageReader(str(folder)), ranks.count == 1
+        state = {name: _at_least_1d(value) for name, value in tensors.items()}
+        load(state, storage_reader=reader, process_group=ranks.files, no_dist=is_alone)
 
 
 def discard_run(run: Path) -> None:
@@ -177,7 +163,7 @@ _DAMAGE_HINT = "delete it to continue from the one before, or start over with --
 
 
 @contextlib.contextmanager
-def _explained(message: str, hint: str, partial: Path | None = None) -> Iterator[None]:
+def _explained(what: str, folder: Path, hint: str, partial: Path | None = None) -> Iterator[None]:
     """Context that turns failures into a CheckpointError, and deletes an incomplete folder."""
     try:
         yield
@@ -189,7 +175,7 @@ def _explained(message: str, hint: str, partial: Path | None = None) -> Iterator
             shutil.rmtree(partial, ignore_errors=True)
         is_full = getattr(cause, "errno", 0) in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if is_full else (str(cause).splitlines() or ["?"])[0]
-        raise CheckpointError(f"{message}: {reason}", hint) from error
+        raise CheckpointError(f"the checkpoint {folder} can't be {what}: {reason}", hint) from error
 
 
 def _at_least_1d(tensor: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """The ranks that train together under ``torchrun``, and the network spread over them.
 
-With DDP each rank holds all weights, with FSDP2 a shard of them, as ``DTensor``s. The failure of
-one rank ends all of them with its error.
+With DDP each rank holds all weights, with FSDP2 a shard of them, as ``DTensor``s.
 """
 
 import contextlib
@@ -34,22 +33,16 @@ _TIMEOUT = timedelta(minutes=30)
 # A launcher's store outlives the ranks that it restarts.
 _FAILURE = f"ursa/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 _HEARD = f"{_FAILURE}/heard"
-_GOODBYE_SECONDS = 5.0
+_GOODBYE = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; alone by default.
+    """This process among those that train together; alone by default."""
 
-    Args:
-        rank: Number of this process, from 0.
-        count: Number of processes.
-        files: Process group for background threads that write checkpoints.
-    """
-
-    rank: int = 0
+    rank: int = 0  # number of this process, from 0
     count: int = 1
-    files: dist.ProcessGroup | None = None
+    files: dist.ProcessGroup | None = None  # for background threads that write checkpoints
 
     @property
     def is_first(self) -> bool:
@@ -122,8 +115,7 @@ def joined_ranks(
 ) -> Iterator[Ranks]:
     """The ranks that ``torchrun`` started, connected until the block ends, or this process alone.
 
-    If the block fails on one rank, the others end with its error. (``record`` of torchelastic
-    writes such errors too, but only its agent sees them.)
+    If the block fails on one rank, the others end with its error, not with a broken connection.
 
     Raises:
         UsageError: The ranks can't connect.
@@ -148,13 +140,13 @@ def joined_ranks(
 
 def _join(device: torch.device, environment: Mapping[str, str]) -> Any:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    port = environment.get("MASTER_PORT", "")
     try:
         store, rank, count = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if "EADDRINUSE" in text or os.strerror(errno.EADDRINUSE).lower() in text.lower():
+            port = environment.get("MASTER_PORT", "")
             raise UsageError(
                 f"port {port} of this machine, where the ranks were to meet, is in use",
                 "give another port, as torchrun --master-port 29501",
@@ -172,33 +164,26 @@ def _first_error(error: Exception, ranks: Ranks, store: Any) -> Exception:
         and any(word in str(error).lower() for word in ("gloo", "nccl", "connection"))
     )
     with contextlib.suppress(RuntimeError):
-        if not is_echo:
-            message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
-            words = {"rank": ranks.rank, "message": message, "hint": getattr(error, "hint", "")}
-            store.compare_set(_FAILURE, "", json.dumps(words))
-            _hang_up(ranks, store)
-            return error
-        end = time.monotonic() + _GOODBYE_SECONDS
-        while time.monotonic() < end:
-            if store.check([_FAILURE]):
-                found = json.loads(store.get(_FAILURE))
-                store.add(_HEARD, 1)
-                message = f"rank {found['rank']} failed: {found['message']}"
-                return UrsaError(message, found["hint"])
+        if is_echo:
+            store.wait([_FAILURE], _GOODBYE)
+            rank, message, hint = json.loads(store.get(_FAILURE))
+            store.add(_HEARD, 1)
+            return UrsaError(f"rank {rank} failed: {message}", hint)
+        message = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        words = json.dumps([ranks.rank, message, getattr(error, "hint", "")])
+        store.compare_set(_FAILURE, "", words)
+        with contextlib.suppress(Exception):
+            dist.destroy_process_group()
+        end = time.monotonic() + _GOODBYE.total_seconds()
+        # The store may end with this process.
+        while store.add(_HEARD, 0) < ranks.count - 1 and time.monotonic() < end:
             time.sleep(0.05)
+    if not is_echo:
+        return error
     return UrsaError(
         "another rank of the run ended without an error message",
         "see the log of its machine; the same command continues from the last checkpoint",
     )
-
-
-def _hang_up(ranks: Ranks, store: Any) -> None:
-    """Wait until the others have read this rank's error: the store may end with this process."""
-    with contextlib.suppress(Exception):
-        dist.destroy_process_group()
-    end = time.monotonic() + _GOODBYE_SECONDS
-    while store.add(_HEARD, 0) < ranks.count - 1 and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 def spread(
@@ -211,13 +196,8 @@ def spread(
 ) -> nn.Module:
     """The module to call instead of ``objective``, so that gradients are means over the ranks.
 
-    Args:
-        objective: Module whose forward returns the loss, on the device.
-        blocks: Parts of it that are gathered one after another with ``fsdp``.
-        kind: ``ddp`` or ``fsdp``.
-        ranks: Ranks that train together.
-        device: Device of this rank.
-        is_bfloat16: Whether ``fsdp`` gathers and multiplies in bfloat16; ``ddp`` uses autocast.
+    With ``fsdp`` the ``blocks`` are gathered one after another, in bfloat16 if that is on; ``ddp``
+    uses autocast.
     """
     if ranks.count == 1:
         return objective
@@ -225,7 +205,7 @@ def spread(
         return DistributedDataParallel(objective)
     dtype = torch.bfloat16 if is_bfloat16 else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    mesh = torch.distributed.device_mesh.init_device_mesh(device.type, (ranks.count,))
+    mesh = dist.device_mesh.init_device_mesh(device.type, (ranks.count,))
     for part in (*blocks, objective):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     return objective
@@ -260,13 +240,14 @@ def synchronising(wrapped: nn.Module, is_last: bool) -> AbstractContextManager[N
 @contextlib.contextmanager
 def gathered(wrapped: nn.Module) -> Iterator[None]:
     """Context in which all ranks can call parts of the network directly."""
-    if isinstance(wrapped, FSDPModule):
-        wrapped.unshard()
+    if not isinstance(wrapped, FSDPModule):
+        yield
+        return
+    wrapped.unshard()
     try:
         yield
     finally:
-        if isinstance(wrapped, FSDPModule):
-            wrapped.reshard()
+        wrapped.reshard()
 
 
 def is_sharded(wrapped: nn.Module) -> bool:

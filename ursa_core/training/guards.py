@@ -19,25 +19,23 @@ class Guard:
 
     def __init__(self, on_fault: str, spike: float | None) -> None:
         self.on_fault, self.spike = on_fault, spike
+        # State to store in checkpoints: sound steps, their mean loss, faults in a row.
         self.state = {"seen": 0.0, "mean": 0.0, "in_a_row": 0.0}
-        """State to store in checkpoints: sound steps, their mean loss, faults in a row."""
 
     def fault(self, step: int, loss: float, norm: float) -> str | None:
-        """Why a step has to be skipped; None if it is sound.
-
-        Args:
-            step: Number of the step, from 1.
-            loss: Loss of the step over all ranks.
-            norm: Norm of its gradient.
+        """Why a step (from 1) with this loss and gradient norm is skipped; None if it is sound.
 
         Raises:
             UrsaError: The step has a fault and the run has to stop, or too many had in a row.
         """
-        reason = self._reason(loss, norm)
-        if reason is None:
-            seen = self.state["seen"]
+        seen, mean = self.state["seen"], self.state["mean"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            reason = f"the loss is {loss} and the gradient norm {norm}"
+        elif self.spike and seen >= _LEARNING_STEPS and loss > self.spike * mean > 0:
+            reason = f"the loss is {loss:.4g}, {loss / mean:.3g} times its recent mean,"
+        else:
             memory = min(_MEMORY, seen / (1 + seen))
-            mean = memory * self.state["mean"] + (1 - memory) * loss
+            mean = memory * mean + (1 - memory) * loss
             self.state = {"seen": seen + 1, "mean": mean, "in_a_row": 0.0}
             return None
         self.state["in_a_row"] += 1
@@ -49,12 +47,3 @@ class Guard:
             several = f"the last of {MOST_IN_A_ROW} such steps in a row"
             raise UrsaError(f"{reason} at step {step}, {several}", restart)
         return reason
-
-    def _reason(self, loss: float, norm: float) -> str | None:
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            return f"the loss is {loss} and the gradient norm {norm}"
-        mean = self.state["mean"]
-        is_used_to_it = self.state["seen"] >= _LEARNING_STEPS
-        if self.spike is not None and is_used_to_it and loss > self.spike * mean > 0:
-            return f"the loss is {loss:.4g}, {loss / mean:.3g} times its recent mean,"
-        return None

@@ -1,8 +1,8 @@
-"""The protocol between the trainer and what it trains."""
+"""What the trainer asks of what it trains."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,39 +11,28 @@ from ursa_core.media.frames import Frames
 from ursa_core.training.metrics import Metrics
 
 
-class Learner(Protocol):
+class Learner(ABC):
     """A model, its data and loss, and the model folder that it makes."""
 
     device: torch.device
+    model: nn.Module  # the network whose weights are trained
+    objective: nn.Module  # the module around the model, or the model, that `loss` calls
+    blocks: Sequence[nn.Module] = ()  # parts of the model that run one after another
+    base: str | None = None  # identity of frozen weights that checkpoints don't hold
+    num_clips: int | None = None  # clips in the shards of the data, which may grow
 
-    @property
-    def model(self) -> nn.Module:
-        """The network whose weights are trained."""
-
-    @property
-    def objective(self) -> nn.Module:
-        """The module around the model, or the model, that ``loss`` calls."""
-
-    @property
-    def base(self) -> str | None:
-        """Identity of frozen weights that checkpoints don't hold; None if there are none."""
-
-    @property
-    def num_clips(self) -> int | None:
-        """Number of clips in the shards of the data, which may grow; None without shards."""
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """Parts of the model that run one after another."""
-
+    @abstractmethod
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Loss of micro-batch ``index`` and metrics to log, with the same names each time."""
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of pass ``index`` over the validation data; None without such data."""
+        return None
 
+    @abstractmethod
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write ``weights`` as a model folder."""
 
+    @abstractmethod
     def sample_grid(self) -> Frames | None:
         """Picture of what the model makes now, with fixed seeds; None if there is none to make."""

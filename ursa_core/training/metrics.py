@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,16 +19,12 @@ from ursa_core.training.distributed import Ranks
 Metrics = dict[str, Tensor]
 """Metrics of a micro-batch by name: float (2,) on the device, a weighted sum and its weight."""
 
-TOKENS = "tokens_per_pass"
-"""Metric of a micro-batch: tokens that go through the network, prompts included."""
-CLIPS = "clips_per_pass"
-"""Metric of a micro-batch: its clips, if their number may differ from train.batch_size."""
-WAITED = "seconds_waited_per_pass"
-"""Metric of a micro-batch: seconds that training waited for its data."""
-OPERATIONS = "operations_per_pass"
-"""Metric of a micro-batch: floating-point operations of its forward and backward pass."""
+# Metrics of a micro-batch that are reported as rates per step only.
+TOKENS = "tokens_per_pass"  # tokens that go through the network, prompts included
+CLIPS = "clips_per_pass"  # clips, if their number may differ from train.batch_size
+WAITED = "seconds_waited_per_pass"  # seconds that training waited for the data
+OPERATIONS = "operations_per_pass"  # floating-point operations, forward and backward
 PER_PASS = (TOKENS, CLIPS, WAITED, OPERATIONS)
-"""Metrics that are reported as rates per step only."""
 METRICS = "metrics.jsonl"
 
 
@@ -54,23 +50,21 @@ def means(micros: list[Metrics], ranks: Ranks) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a run after a step.
+    """State of a run after a step; what its learner doesn't count is None.
 
     Args:
         step: Number of steps done.
-        steps: Number of steps of the whole run.
         loss: Loss of the step.
         seconds_left: Estimate from the time of this step.
         items_per_second: Clips per second of this step.
-        tokens_per_second: Tokens per second of this step, prompts included; None without tokens.
-        data_wait: Share of the step spent waiting for data; None if it isn't measured.
+        tokens_per_second: Tokens per second of this step, prompts included.
+        data_wait: Share of the step spent waiting for data.
         matrix_rate_share: Rate of the step's operations, as a share of the rate of a large matrix
-            product on all devices together; None if operations aren't counted.
+            product on all devices together.
         fault: Why the step was skipped, if it was.
     """
 
     step: int
-    steps: int
     loss: float
     seconds_left: float
     items_per_second: float
@@ -86,15 +80,7 @@ _DIGITS = {"items_per_second": 2, "tokens_per_second": 1, "data_wait": 5, "matri
 def log_metrics(
     run: Path, step: int, seconds: float, metrics: dict[str, float], now: Progress | None = None
 ) -> None:
-    """Append a JSON object to ``metrics.jsonl``.
-
-    Args:
-        run: Run folder.
-        step: Number of steps done.
-        seconds: Time trained so far.
-        metrics: Values by name.
-        now: Rates of the step, and why it was skipped, if it was.
-    """
+    """Append a JSON object to ``metrics.jsonl``, with the rates of the step, and its fault."""
     line: dict[str, float | str] = {"step": step, "seconds": round(seconds, 2), **metrics}
     if now is not None:
         rates = {name: getattr(now, name) for name in _DIGITS}
@@ -117,87 +103,63 @@ def cut_metrics(run: Path, steps: int) -> None:
     files.write(file, "".join(kept))
 
 
-class Tracker(Protocol):
-    """A viewer of metrics over steps."""
+class Tracker(NamedTuple):
+    """A viewer of metrics by step; closing it writes everything that is buffered."""
 
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Show the metrics of a step."""
-
-    def close(self) -> None:
-        """Write everything that is buffered."""
+    log: Callable[[int, dict[str, float]], None]
+    close: Callable[[], None]
 
 
 def open_trackers(recipe: Recipe, run: Path, step: int) -> list[Tracker]:
-    """The trackers that a recipe names.
-
-    Args:
-        recipe: Recipe of the run.
-        run: Run folder; TensorBoard reads ``RUN/tensorboard``.
-        step: Number of steps done; what was shown of later ones is dropped.
+    """The trackers that a recipe names; what they showed of steps after ``step`` is dropped.
 
     Raises:
         UrsaError: A tracker isn't installed, or can't start.
     """
-    return [_TRACKERS[name](recipe, run, step) for name in recipe.train.track]
-
-
-class _TensorBoard:
-    def __init__(self, recipe: Recipe, run: Path, step: int) -> None:
+    makers = {"tensorboard": _tensorboard, "wandb": _weights_and_biases}
+    trackers = []
+    for name in recipe.train.track:
         try:
-            from torch.utils.tensorboard.writer import SummaryWriter
+            trackers.append(makers[name](recipe, run, step))
         except ImportError as error:
-            raise _missing("tensorboard") from error
-        writer: Any = SummaryWriter
-        self._writer = writer(str(run / "tensorboard"), purge_step=step + 1 if step else None)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _WeightsAndBiases:
-    def __init__(self, recipe: Recipe, run: Path, step: int) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise _missing("wandb") from error
-        id_file = run / "wandb_id"
-        try:
-            begun = wandb.init(
-                project="ursa",
-                name=recipe.name,
-                id=id_file.read_text(encoding="utf-8") if step and id_file.exists() else None,
-                resume="allow",
-                dir=run,
-                config=recipe.model_dump(mode="json"),
-            )
-        except wandb.Error as error:
             raise UrsaError(
-                f"Weights & Biases can't start: {str(error).splitlines()[0]}",
-                "run `wandb login`, set WANDB_MODE=offline, or leave wandb out of train.track",
+                f"train.track names {name}, which isn't installed",
+                "pip install 'ursa-video[track]', or leave it out",
             ) from error
-        files.write(id_file, begun.id)
-        self._run: Any = begun
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        self._run.log(metrics, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
+    return trackers
 
 
-_TRACKERS: dict[str, Callable[[Recipe, Path, int], Tracker]] = {
-    "tensorboard": _TensorBoard,
-    "wandb": _WeightsAndBiases,
-}
+def _tensorboard(_: Recipe, run: Path, step: int) -> Tracker:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    make: Any = SummaryWriter
+    writer = make(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def log(step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return Tracker(log, writer.close)
 
 
-def _missing(name: str) -> UrsaError:
-    return UrsaError(
-        f"train.track names {name}, which isn't installed",
-        "pip install 'ursa-video[track]', or leave it out",
-    )
+def _weights_and_biases(recipe: Recipe, run: Path, step: int) -> Tracker:
+    import wandb
+
+    id_file = run / "wandb_id"
+    try:
+        begun = wandb.init(
+            project="ursa",
+            name=recipe.name,
+            id=id_file.read_text(encoding="utf-8") if step and id_file.exists() else None,
+            resume="allow",
+            dir=run,
+            config=recipe.model_dump(mode="json"),
+        )
+    except wandb.Error as error:
+        raise UrsaError(
+            f"Weights & Biases can't start: {str(error).splitlines()[0]}",
+            "run `wandb login`, set WANDB_MODE=offline, or leave wandb out of train.track",
+        ) from error
+    files.write(id_file, begun.id)
+    return Tracker(lambda step, metrics: begun.log(metrics, step=step), begun.finish)

@@ -25,28 +25,25 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+ADAM_UPDATE_RMS = 0.2
+"""Root mean square of a typical AdamW update at learning rate 1."""
 END_LAYERS = ("embed_tokens", "lm_head", "encoder.conv_in.0", "quant_conv", "decoder.conv_out.0")
 """Layers that read data or predict it; AdamW suits them better than Muon."""
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
     """The recipe's optimizer, with weight decay for matrices and kernels only."""
-    hidden: list[nn.Parameter] = []
-    ends: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
+    decay = settings.weight_decay
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": w} for w in (decay, 0.0, decay)]
+    ends, plain, hidden = groups
     for name, parameter in trained(model).items():
         is_end = any(layer in name for layer in END_LAYERS)
-        (plain if parameter.ndim < 2 else ends if is_end else hidden).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": ends, "weight_decay": settings.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-        {"params": hidden, "weight_decay": settings.weight_decay},
-    ]
-    betas = (settings.beta1, settings.beta2)
+        group = plain if parameter.ndim < 2 else ends if is_end else hidden
+        group["params"].append(parameter)
     kind = torch.optim.AdamW
     if settings.kind == "muon":
-        groups[-1]["momentum"] = settings.momentum
-        kind = Muon
+        hidden["momentum"], kind = settings.momentum, Muon
+    betas = (settings.beta1, settings.beta2)
     optimizer = kind(groups, lr=settings.learning_rate, betas=betas, fused=True)
     for group in optimizer.param_groups:
         names = ("momentum",) if "momentum" in group else ("exp_avg", "exp_avg_sq")
@@ -70,10 +67,9 @@ class Muon(torch.optim.AdamW):
 
     The update of a matrix (a kernel counts as (out, in·k·k)) is the matrix with equal singular
     values nearest to its Nesterov momentum, scaled to the size of an AdamW update, so that one
-    learning rate serves all groups. PyTorch's ``torch.optim.Muon`` takes matrices one by one, in
-    bfloat16; this class stacks equal shapes and uses float32 on the CPU, which is a hundred times
-    faster on processors without bfloat16 units. Ranks gather the momentum of a sharded matrix,
-    compute the whole update, and keep their shard.
+    learning rate serves all groups. Unlike ``torch.optim.Muon`` it stacks equal shapes, and uses
+    float32 on the CPU, a hundred times faster on processors without bfloat16 units. Ranks gather
+    the momentum of a sharded matrix, compute the whole update, and keep their shard.
 
     Source: Jordan et al. 2024, "Muon"; the scale from Liu et al. 2025, arXiv:2502.16982.
     """
@@ -108,10 +104,6 @@ class Muon(torch.optim.AdamW):
             for p, update in zip(parameters, orthogonalize(torch.stack(updates)), strict=True):
                 step = sharded_like(update.view(p.shape), p)
                 p.mul_(1 - rate * group["weight_decay"]).add_(step, alpha=-scale)
-
-
-ADAM_UPDATE_RMS = 0.2
-"""Root mean square of a typical AdamW update at learning rate 1."""
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

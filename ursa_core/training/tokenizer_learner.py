@@ -20,6 +20,7 @@ from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.parts import num_cores
 from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Metrics, weighed
 from ursa_core.worlds.mixture import KINDS, ClipMixture
 from ursa_core.worlds.shapes import FPS
@@ -30,12 +31,8 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-class TokenizerLearner:
+class TokenizerLearner(Learner):
     """Reconstruction of clips.
-
-    Args:
-        recipe: Model, data and loss.
-        device: Device to train on.
 
     Raises:
         DataError: The emoji or film to train on can't be read.
@@ -43,6 +40,8 @@ class TokenizerLearner:
             stride and residual blocks may differ; with ``init_codes`` only the blocks, and with
             ``freeze_encoder`` nothing.
     """
+
+    model: VideoTokenizer
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
@@ -64,71 +63,58 @@ class TokenizerLearner:
         self._prefetched: dict[tuple[object, ...], list[Future[Drawn]]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
-        self.base: str | None = None
-        self.num_clips: int | None = None
         self._frozen: dict[str, Tensor] = {}
         self._start: VideoTokenizer | None = None
         if recipe.init:
-            start, _, identity = load_tokenizer(recipe.init, device)
-            if not isinstance(start, VideoTokenizer):
-                raise RecipeError(
-                    f"{recipe.init} that training starts from has an image tokenizer",
-                    "start from a video tokenizer, or leave init out",
-                )
-            theirs, ours = asdict(start.config), asdict(self.config)
-            if not recipe.freeze_encoder:
-                if not recipe.init_codes:
-                    free = ("levels", "temporal_stride", "temporal_patch_size")
-                    theirs |= {key: ours[key] for key in free}
-                theirs["layers_per_block"] = max(t["layers_per_block"] for t in (theirs, ours))
-            different = [
-                f"{key}: {json.dumps(theirs[key])}" for key in ours if ours[key] != theirs[key]
-            ]
-            if different:
-                raise RecipeError(
-                    f"the tokenizer of {recipe.init} that training starts from is of another kind",
-                    f"give the recipe's model its {', '.join(different)}",
-                )
-            copy_weights_(self.model, start.state_dict())
-            if recipe.freeze_encoder:
-                self.base = identity
-                self._freeze_encoder(start.state_dict())
-            if recipe.init_codes:
-                self._start = start.requires_grad_(False)
+            self._begin_from(recipe.init)
         if recipe.train.compile:
             self.model.compile()
         self.objective = self.model
-        self.blocks: list[nn.Module] = []
 
-    def _freeze_encoder(self, weights: dict[str, Tensor]) -> None:
-        """Train the decoder alone, and keep the start's weights of the rest."""
-        self._frozen = {
-            n: w for n, w in weights.items() if n.startswith(("encoder.", "quant_conv."))
-        }
-        if any(not torch.equal(w, w.half().float()) for w in self._frozen.values()):
+    def _begin_from(self, init: str) -> None:
+        """Copy another tokenizer's weights, and keep what the recipe wants of it."""
+        recipe = self.recipe
+        start, _, identity = load_tokenizer(init, self.device)
+        if not isinstance(start, VideoTokenizer):
             raise RecipeError(
-                f"the encoder of {self.recipe.init} can't be kept as it is in float16",
-                "leave out freeze_encoder",
+                f"{init} that training starts from has an image tokenizer",
+                "start from a video tokenizer, or leave init out",
             )
-        for part in (self.model.encoder, self.model.quant_conv):
-            part.requires_grad_(False)
+        theirs, ours = asdict(start.config), asdict(self.config)
+        if not recipe.freeze_encoder:
+            if not recipe.init_codes:
+                free = ("levels", "temporal_stride", "temporal_patch_size")
+                theirs |= {key: ours[key] for key in free}
+            theirs["layers_per_block"] = max(t["layers_per_block"] for t in (theirs, ours))
+        different = [f"{k}: {json.dumps(theirs[k])}" for k in ours if ours[k] != theirs[k]]
+        if different:
+            raise RecipeError(
+                f"the tokenizer of {init} that training starts from is of another kind",
+                f"give the recipe's model its {', '.join(different)}",
+            )
+        weights = start.state_dict()
+        copy_weights_(self.model, weights)
+        if recipe.freeze_encoder:
+            self.base, kept = identity, ("encoder.", "quant_conv.")
+            self._frozen = {n: w for n, w in weights.items() if n.startswith(kept)}
+            if any(not torch.equal(w, w.half().float()) for w in self._frozen.values()):
+                raise RecipeError(
+                    f"the encoder of {init} can't be kept as it is in float16",
+                    "leave out freeze_encoder",
+                )
+            self.model.encoder.requires_grad_(False)
+            self.model.quant_conv.requires_grad_(False)
+        if recipe.init_codes:
+            self._start = start.requires_grad_(False)
 
     def clips(
         self, first: int, count: int, split: str, frames: int, size: Size | None = None
     ) -> tuple[Tensor, list[str]]:
         """Clips from ``first`` on, (count, 3, frames, H, W) in [-1, 1], and their kinds of source.
 
-        Without a size, steps take turns between the recipe's sizes.
+        Without a size, steps take turns between the recipe's sizes. If another device trains, the
+        next clips are prefetched.
         """
-        drawn = [clip.result() for clip in self._begin(first, count, split, frames, size)]
-        stacked = torch.from_numpy(np.stack([pixels for pixels, _ in drawn]))
-        video = stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        return video, [kind for _, kind in drawn]
-
-    def _begin(
-        self, first: int, count: int, split: str, frames: int, size: Size | None
-    ) -> list[Future[Drawn]]:
-        """Start drawing clips; if another device trains, also prefetch the next ones."""
         seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
 
         def begin(index: int) -> Future[Drawn]:
@@ -144,17 +130,18 @@ class TokenizerLearner:
             self._prefetched = {
                 (first + count, *wanted[1:]): [begin(first + count + i) for i in range(count)]
             }
-        return clips
+        pixels, kinds = zip(*(clip.result() for clip in clips), strict=True)
+        stacked = torch.from_numpy(np.stack(pixels))
+        video = stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return video, list(kinds)
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Weighted pixel losses of micro-batch ``index``, and metrics such as the PSNR in dB."""
-        size = self.recipe.train.batch_size
-        data = self.recipe.data
+        size, data, weights = self.recipe.train.batch_size, self.recipe.data, self.recipe.loss
         video, kinds = self.clips(index * size, size, data.split, data.frames)
         back, latents = objective(video, self._init_codes(index, video))
         back = back.float()
         error = back - video
-        weights = self.recipe.loss
         share = moving_weights(video, weights.moving)
         weighed_by_frame = (share * error.square()).mean((1, 3, 4))
         loss = weights.mse * weighed_by_frame.mean()
@@ -186,9 +173,6 @@ class TokenizerLearner:
             return None
         with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
             return self._start.quantizer.vectors(self._start.encode(video[:count]))
-
-    def validation_loss(self, index: int, objective: nn.Module) -> None:
-        """None: training clips are drawn, and hardly any repeats, so their loss is as good."""
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer to ``folder/vae``, and the size of its clips."""
@@ -225,16 +209,10 @@ def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
 
 
 def moving_weights(video: Tensor, extra: float) -> Tensor:
-    """Weights of pixels by how much changes around them, with mean 1 over each clip.
+    """Weights (B, 1, F, H, W) of pixels of clips (B, 3, F, H, W), with mean 1 over each clip.
 
-    Half the error of a clip is in what stands still, while the eye follows what moves.
-
-    Args:
-        video: Clips (B, 3, F, H, W).
-        extra: Weight in addition to 1 where the change is the clip's mean.
-
-    Returns:
-        (B, 1, F, H, W).
+    Half the error of a clip is in what stands still, while the eye follows what moves: where the
+    change around a pixel is the clip's mean, its weight is 1 + ``extra``.
     """
     change = video.diff(dim=2).abs().mean(1)
     to, onwards = (F.pad(change, (0, 0, 0, 0, *ends)) for ends in ((1, 0), (0, 1)))
@@ -244,13 +222,10 @@ def moving_weights(video: Tensor, extra: float) -> Tensor:
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM around each pixel (Wang et al., 2004), from Gaussian windows of sigma 1.
+    """SSIM around each pixel (Wang et al., 2004) of images (…, H, W) in [-1, 1].
 
-    Equal to torchmetrics' SSIM, but in matrix products: convolutions are ten times slower on a CPU.
-
-    Args:
-        a: Images (…, H, W) in [-1, 1].
-        b: Images whose leading dimensions can be broadcast with those of ``a``.
+    From Gaussian windows of sigma 1; equal to torchmetrics' SSIM, but in matrix products, since
+    convolutions are ten times slower on a CPU.
     """
     rows, columns = (_blurring(size, a) for size in a.shape[-2:])
 

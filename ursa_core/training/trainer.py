@@ -20,47 +20,13 @@ from ursa_core.errors import CheckpointError
 from ursa_core.media import write_media
 from ursa_core.recipe.fields import Recipe
 from ursa_core.recipe.loading import differing_keys
-from ursa_core.training.checkpoints import (
-    CheckpointWriter,
-    checkpoints,
-    load_checkpoint_,
-    read_about,
-)
-from ursa_core.training.distributed import (
-    Interrupted,
-    Ranks,
-    cast_frozen_to_bfloat16_,
-    gathered,
-    is_sharded,
-    recompute_,
-    spread,
-    synchronising,
-    whole,
-)
+from ursa_core.training import checkpoints, distributed, metrics
+from ursa_core.training import optimizer as optimizers
+from ursa_core.training.distributed import Interrupted, Ranks, gathered, is_sharded, whole
 from ursa_core.training.guards import Guard
 from ursa_core.training.learner import Learner
-from ursa_core.training.metrics import (
-    CLIPS,
-    OPERATIONS,
-    PER_PASS,
-    TOKENS,
-    WAITED,
-    Metrics,
-    Progress,
-    Tracker,
-    cut_metrics,
-    log_metrics,
-    means,
-    open_trackers,
-    weighed,
-)
-from ursa_core.training.optimizer import (
-    Ema,
-    build_optimizer,
-    learning_rate,
-    optimizer_tensors,
-    trained,
-)
+from ursa_core.training.metrics import Metrics, Progress, weighed
+from ursa_core.training.optimizer import trained
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +50,8 @@ class Trainer:
         self.recipe, self.learner, self.run_folder = recipe, learner, run
         self.device = learner.device
         self.ranks, self.micros = ranks, ranks.share(plan.accumulate)
-        self._found = checkpoints(run)
-        self._about = read_about(self._found[-1]) if self._found else {}
+        self._found = checkpoints.checkpoints(run)
+        self._about = checkpoints.read_about(self._found[-1]) if self._found else {}
         precision = plan.precision
         if precision == "auto":  # measured once per run, by one rank
             precision = self._about.get("precision", precision)
@@ -93,22 +59,21 @@ class Trainer:
         self.is_bfloat16 = ranks.any(is_faster and ranks.is_first)
         self.precision = "bfloat16" if self.is_bfloat16 else "float32"
         if plan.recompute:
-            recompute_(learner.blocks)
+            distributed.recompute_(learner.blocks)
         if self.is_bfloat16 and (plan.distributed == "ddp" or ranks.count == 1):
-            cast_frozen_to_bfloat16_(learner.blocks)
+            distributed.cast_frozen_to_bfloat16_(learner.blocks)
         kind, is_bfloat16 = plan.distributed, self.is_bfloat16
-        self.objective = spread(
+        self.objective = distributed.spread(
             learner.objective, learner.blocks, kind, ranks, self.device, is_bfloat16
         )
-        self.optimizer = build_optimizer(learner.model, recipe.optimizer)
-        self.ema = Ema(learner.model, plan.ema_decay)
-        self.step = 0
-        self.seconds = 0.0
-        self.checkpoints = CheckpointWriter(
+        self.optimizer = optimizers.build_optimizer(learner.model, recipe.optimizer)
+        self.ema = optimizers.Ema(learner.model, plan.ema_decay)
+        self.step, self.seconds = 0, 0.0
+        self.checkpoints = checkpoints.CheckpointWriter(
             run, ranks, plan.keep_checkpoints, plan.keep_every, self.device.type == "cuda"
         )
         self.guard = Guard(plan.on_fault, plan.spike)
-        self.trackers: list[Tracker] = []
+        self.trackers: list[metrics.Tracker] = []
         self._matrix_rate = 0.0
         self._fault: str | None = None
         self._stop = False
@@ -120,15 +85,14 @@ class Trainer:
         parts = {
             "model": {name: tensor for name, tensor in state.items() if name not in frozen},
             "ema": self.ema.average,
-            "optimizer": optimizer_tensors(self.optimizer, self.learner.model),
+            "optimizer": optimizers.optimizer_tensors(self.optimizer, self.learner.model),
         }
         return {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].items()}
 
     def resume(self, on_note: Callable[[str], None] = lambda _: None) -> int:
         """Load the newest checkpoint, if there is one, and return the number of steps done.
 
-        Args:
-            on_note: Callback for what makes the continuation differ from an uninterrupted run.
+        ``on_note`` gets what makes the continuation differ from an uninterrupted run.
 
         Raises:
             CheckpointError: The checkpoint is damaged or belongs to another recipe.
@@ -136,8 +100,7 @@ class Trainer:
         if not self._found:
             return 0
         about = self._about
-        different = differing_keys(self.recipe, about["recipe"])
-        if different:
+        if different := differing_keys(self.recipe, about["recipe"]):
             raise CheckpointError(
                 f"the run in {self.run_folder} has another recipe: {'; '.join(different)}",
                 "use another -o, or --fresh to start over",
@@ -148,7 +111,7 @@ class Trainer:
                 f" {self.recipe.init} is {self.learner.base}",
                 "restore those files, use another -o, or --fresh to start over",
             )
-        load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
+        checkpoints.load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
         before, now = about.get("num_clips"), self.learner.num_clips
@@ -158,7 +121,7 @@ class Trainer:
                 " batches are drawn from all of them"
             )
         if self.ranks.is_first:
-            cut_metrics(self.run_folder, self.step)
+            metrics.cut_metrics(self.run_folder, self.step)
         return self.step
 
     def save(self) -> None:
@@ -193,9 +156,8 @@ class Trainer:
             UrsaError: The guard stops the run, or a tracker can't start.
         """
         if self.ranks.is_first:
-            self.trackers = open_trackers(self.recipe, self.run_folder, self.step)
-            rates = matmul_rates(self.device)
-            self._matrix_rate = rates[self.precision] * self.ranks.count
+            self.trackers = metrics.open_trackers(self.recipe, self.run_folder, self.step)
+            self._matrix_rate = matmul_rates(self.device)[self.precision] * self.ranks.count
         try:
             self._train(on_step)
         finally:
@@ -213,15 +175,15 @@ class Trainer:
         with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
-                metrics = self._train_step()
+                found = self._train_step()
                 self.step += 1
                 elapsed = self.ranks.mean(time.perf_counter() - started)
                 self.seconds += elapsed
-                now = self._progress(metrics, elapsed)
+                now = self._progress(found, elapsed)
                 on_step(now)
                 done = self.step == plan.steps or self.seconds >= limit
                 if now.fault or done or self.step % plan.log_every == 0:
-                    self._log(metrics, now)
+                    self._log(found, now)
                 self.checkpoints.poll()
                 stop = self.ranks.any(self._stop)
                 if stop or done or self.step % plan.checkpoint_every == 0:
@@ -240,22 +202,21 @@ class Trainer:
 
     def _train_step(self) -> dict[str, float]:
         plan = self.recipe.train
-        rate = learning_rate(self.step, plan.steps, self.recipe.optimizer)
+        rate = optimizers.learning_rate(self.step, plan.steps, self.recipe.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.objective.train()
         micros: list[Metrics] = []
         for micro in self.micros:
-            is_last = micro == self.micros[-1]
-            with synchronising(self.objective, is_last):
+            with distributed.synchronising(self.objective, micro == self.micros[-1]):
                 with self._autocast():
                     index = self.step * plan.accumulate + micro
-                    loss, metrics = self.learner.loss(index, self.objective)
+                    loss, found = self.learner.loss(index, self.objective)
                 (loss / len(self.micros)).backward()
-            micros.append({"loss": weighed(loss), **metrics})
+            micros.append({"loss": weighed(loss), **found})
         parameters = self.learner.model.parameters()
         norm = whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm)).item()
-        averaged = means(micros, self.ranks)
+        averaged = metrics.means(micros, self.ranks)
         self._fault = self.guard.fault(self.step + 1, averaged["loss"], norm)
         if self._fault is None:
             self.optimizer.step()
@@ -267,44 +228,44 @@ class Trainer:
         is_on = self.is_bfloat16 and not is_sharded(self.objective)  # FSDP2 casts by itself
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
-    def _progress(self, metrics: dict[str, float], elapsed: float) -> Progress:
+    def _progress(self, found: dict[str, float], elapsed: float) -> Progress:
+        """Rates of a step, which are taken out of its metrics."""
         plan = self.recipe.train
         passes = plan.accumulate / elapsed
-        rates = {name: metrics.pop(name) * passes for name in PER_PASS if name in metrics}
-        waited, operations = rates.get(WAITED), rates.get(OPERATIONS)
+        rates = {name: found.pop(name) * passes for name in metrics.PER_PASS if name in found}
+        waited, operations = rates.get(metrics.WAITED), rates.get(metrics.OPERATIONS)
         share = operations / self._matrix_rate if operations and self._matrix_rate else None
         return Progress(
             self.step,
-            plan.steps,
-            metrics["loss"],
+            found["loss"],
             seconds_left=(plan.steps - self.step) * elapsed,
-            items_per_second=rates.get(CLIPS, plan.batch_size * passes),
-            tokens_per_second=rates.get(TOKENS),
+            items_per_second=rates.get(metrics.CLIPS, plan.batch_size * passes),
+            tokens_per_second=rates.get(metrics.TOKENS),
             data_wait=None if waited is None else waited / self.ranks.count,
             matrix_rate_share=share,
             fault=self._fault,
         )
 
-    def _log(self, metrics: dict[str, float], now: Progress | None = None) -> None:
+    def _log(self, found: dict[str, float], now: Progress | None = None) -> None:
         if self.ranks.is_first:
-            log_metrics(self.run_folder, self.step, self.seconds, metrics, now)
+            metrics.log_metrics(self.run_folder, self.step, self.seconds, found, now)
             for tracker in self.trackers:
-                tracker.log(self.step, metrics)
+                tracker.log(self.step, found)
 
     @torch.no_grad()
     def _validate(self) -> None:
         """Log the loss of the averaged weights on the validation data."""
-        passes = -(-self.recipe.train.validation_passes // self.ranks.count)
+        count = self.ranks.count
+        passes = -(-self.recipe.train.validation_passes // count)
         found: list[Metrics] = []
         with self._averaged_weights(), gathered(self.objective), self._autocast():
-            for turn in range(passes):
-                index = turn * self.ranks.count + self.ranks.rank
-                metrics = self.learner.validation_loss(index, self.objective)
-                if metrics is None:
+            for index in range(self.ranks.rank, passes * count, count):
+                of_pass = self.learner.validation_loss(index, self.objective)
+                if of_pass is None:
                     return
-                found.append(metrics)
-        averaged = means(found, self.ranks)
-        self._log({f"validation_{n}": value for n, value in averaged.items() if n not in PER_PASS})
+                found.append(of_pass)
+        means = metrics.means(found, self.ranks)
+        self._log({f"validation_{n}": m for n, m in means.items() if n not in metrics.PER_PASS})
 
     def _write_grid(self) -> None:
         """Sample with the averaged weights; if they are sharded, all ranks have to."""
@@ -325,12 +286,18 @@ class Trainer:
         """Context in which the model has the averaged weights, in evaluation mode."""
         parameters = trained(self.learner.model)
         kept = {name: p.detach().clone() for name, p in parameters.items()}
+
+        @torch.no_grad()
+        def set_(values: dict[str, Tensor]) -> None:
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])
+
         try:
-            _set_(parameters, self.ema.average)
+            set_(self.ema.average)
             self.objective.eval()
             yield
         finally:
-            _set_(parameters, kept)
+            set_(kept)
 
     @contextlib.contextmanager
     def _catching_signals(self) -> Iterator[None]:
@@ -347,10 +314,3 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-@torch.no_grad()
-def _set_(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    """Set parameters to values of the same names."""
-    for name, parameter in parameters.items():
-        parameter.copy_(values[name])

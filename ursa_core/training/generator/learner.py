@@ -1,6 +1,5 @@
 """The generator's learner: its data, network and path; the step itself is in ``objective``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,11 +8,12 @@ from torch import Tensor, nn
 from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
 from ursa_core.bundle.path_files import make_path
 from ursa_core.bundle.settings import BundleSettings, motion_prompt
-from ursa_core.bundle.subjects import Subject, load_subjects
+from ursa_core.bundle.subjects import load_subjects
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.media.frames import Frames, contact_sheet
+from ursa_core.models.transformer import Transformer
 from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream, stream_seed
@@ -25,22 +25,23 @@ from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
 from ursa_core.training.generator.prefetch import Prefetcher
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
+from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
 
+Batch = tuple[Tensor, Tensor, Tensor, LatentGrid]
 
-class GeneratorLearner:
-    """Denoising of token clips.
 
-    Args:
-        recipe: Model, data, path and objective.
-        device: Device to train on.
-        empty: Whether the network has no weights and takes no memory, for a plan.
+class GeneratorLearner(Learner):
+    """Denoising of token clips; an ``empty`` network, for a plan, takes no memory.
 
     Raises:
         CheckpointError: The tokenizer or the model to start from is missing or damaged.
         DataError: The shards are empty, or another tokenizer made them.
         RecipeError: The parts don't fit together.
     """
+
+    model: Transformer
+    objective: DenoisingObjective
 
     def __init__(
         self, recipe: GeneratorRecipe, device: torch.device, *, empty: bool = False
@@ -49,33 +50,36 @@ class GeneratorLearner:
         self.start = find_start(recipe.init) if recipe.init else None
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
-        self.batches = _batches(recipe, recipe.data.shards, identity, recipe.train.accumulate)
-        self.validation = (
-            _batches(_for_validation(recipe), recipe.data.validation_shards, identity)
-            if recipe.data.validation_shards
-            else None
-        )
-        self.subjects = _subjects(recipe.data.shards)
+        data = recipe.data
+        self.batches = _batches(recipe, data.shards, identity, recipe.train.accumulate)
+        self.num_clips = self.batches.num_clips
+        self.validation: TokenBatches | None = None
+        if data.validation_shards:
+            always = recipe.objective.model_copy(update={"caption_dropout": 0.0})
+            changes = {"objective": always, "seed": stream_seed(recipe.seed, "validation")}
+            again = recipe.model_copy(update=changes)
+            self.validation = _batches(again, data.validation_shards, identity)
+        listed = [each for folder in data.shards for each in load_subjects(Path(folder))]
+        self.subjects = tuple(dict.fromkeys(listed))
         self.text_tokenizer = self._text_tokenizer()
-        if recipe.data.motion_prefix and self.text_tokenizer.unknown_words(motion_prompt(9.5, "")):
+        if data.motion_prefix and self.text_tokenizer.unknown_words(motion_prompt(9.5, "")):
             raise RecipeError(
                 "data.motion_prefix: the recipe's text tokenizer has no numbers",
                 "start from a language model, or name a text_tokenizer that has",
             )
-        self._prefetcher = Prefetcher(
-            lambda k: self._encoded(self.batches.batch(k)), recipe.data.workers
-        )
-        codebook = self.video_tokenizer.codebook
-        shape = recipe.path
+        self._prefetcher = Prefetcher(lambda k: self._encoded(self.batches.batch(k)), data.workers)
+        codebook, shape = self.video_tokenizer.codebook, recipe.path
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
         states = self.path.num_states
         self.model = build_network(
             recipe, self.start, self.text_tokenizer, states, codebook, empty=empty
         )
+        self.blocks = list(self.model.model.layers)
         self.adapter: LoraTraining | None = None
         if recipe.lora.rank is not None and self.start is not None:
             check_start(recipe, self.start, self.tokenizer_folder, self.path)
             self.adapter = LoraTraining(recipe, self.start, self.model)
+            self.base = self.adapter.base
         if not empty:
             self.model.to(device)
         if recipe.train.compile and not empty:
@@ -95,7 +99,7 @@ class GeneratorLearner:
         prefix = motion_prompt(self.batches.motion, "") if self.recipe.data.motion_prefix else ""
         return measure_captions(self.text_tokenizer, self.batches.captions(), prefix.__add__)
 
-    def batch(self, index: int) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
+    def batch(self, index: int) -> Batch:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
         return self._on_device(*self._prefetcher.take(index))
 
@@ -110,13 +114,10 @@ class GeneratorLearner:
             ShapeError: Codes and network don't fit together.
         """
         for bucket in self.batches.order.buckets:
-            made = self.batches.example(bucket)
-            codes, prompt_ids = made.codes, self.text_tokenizer.encode(made.prompts)
-            self.model(prompt_ids.to("meta"), codes.to("meta"), made.grid)
+            made, prompt_ids = self._encoded(self.batches.example(bucket))
+            self.model(prompt_ids.to("meta"), made.codes.to("meta"), made.grid)
 
-    def _on_device(
-        self, made: TokenBatch, prompt_ids: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, LatentGrid]:
+    def _on_device(self, made: TokenBatch, prompt_ids: Tensor) -> Batch:
         codes, ids, times = (x.to(self.device) for x in (made.codes, prompt_ids, made.times))
         return codes, ids, times, made.grid
 
@@ -137,10 +138,7 @@ class GeneratorLearner:
         return {"loss": weighed(loss), **metrics}
 
     def _loss(
-        self,
-        batch: tuple[Tensor, Tensor, Tensor, LatentGrid],
-        generator: torch.Generator,
-        objective: nn.Module,
+        self, batch: Batch, generator: torch.Generator, objective: nn.Module
     ) -> tuple[Tensor, Metrics]:
         x_1, prompt_ids, times, grid = batch
         loss, by_time = objective(prompt_ids, x_1, times, grid, generator)
@@ -153,21 +151,6 @@ class GeneratorLearner:
         }
         metrics = {name: weighed(loss.new_tensor(value)) for name, value in sizes.items()}
         return loss, {**metrics, **by_time}
-
-    @property
-    def base(self) -> str | None:
-        """Identity of the weights that an adapter is for."""
-        return None if self.adapter is None else self.adapter.base
-
-    @property
-    def num_clips(self) -> int:
-        """Number of clips in the shards."""
-        return self.batches.num_clips
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """Layers of the network."""
-        return list(self.model.model.layers)
 
     def settings(self) -> BundleSettings:
         """Sampling defaults of the model that this run makes."""
@@ -188,33 +171,16 @@ class GeneratorLearner:
         if self.adapter is not None:
             self.adapter.save(folder, weights)
             return
-        save_bundle(
-            folder,
-            self.model,
-            weights,
-            self.path,
-            self.video_tokenizer.codebook,
-            self.text_tokenizer,
-            self.tokenizer_folder,
-            self.settings(),
-            self.subjects,
-        )
+        codebook, words = self.video_tokenizer.codebook, self.text_tokenizer
+        rest = (self.tokenizer_folder, self.settings(), self.subjects)
+        save_bundle(folder, self.model, weights, self.path, codebook, words, *rest)
 
     def sample_grid(self) -> Frames | None:
         """One clip per sample prompt, with seed 0; None without prompts."""
-        bundle = Bundle(
-            Path(),
-            self.model,
-            self.video_tokenizer,
-            self.text_tokenizer,
-            self.path,
-            self.settings(),
-            self.device,
-        )
-        clips = [
-            decode(bundle, generate(bundle, Request(prompt)))
-            for prompt in self.recipe.samples.prompts
-        ]
+        parts = (self.model, self.video_tokenizer, self.text_tokenizer, self.path)
+        bundle = Bundle(Path(), *parts, self.settings(), self.device)
+        prompts = self.recipe.samples.prompts
+        clips = [decode(bundle, generate(bundle, Request(prompt))) for prompt in prompts]
         return contact_sheet(clips, columns=2) if clips else None
 
 
@@ -231,13 +197,6 @@ def _batches(
     return TokenBatches(recipe, table, lanes)
 
 
-def _for_validation(recipe: GeneratorRecipe) -> GeneratorRecipe:
-    """The recipe with another seed and without caption dropout."""
-    objective = recipe.objective.model_copy(update={"caption_dropout": 0.0})
-    seed = stream_seed(recipe.seed, "validation")
-    return recipe.model_copy(update={"objective": objective, "seed": seed})
-
-
 def _tokenizer_folder(tokenizer: str) -> Path:
     """Folder of the recipe's video tokenizer; errors also say how to train one."""
     try:
@@ -245,9 +204,3 @@ def _tokenizer_folder(tokenizer: str) -> Path:
     except CheckpointError as error:
         error.hint += "; or train it first, by a recipe of `kind: tokenizer`"
         raise
-
-
-def _subjects(shards: Sequence[str]) -> tuple[Subject, ...]:
-    """Subjects that folders of shards list, without duplicates."""
-    listed = [subject for folder in shards for subject in load_subjects(Path(folder))]
-    return tuple(dict.fromkeys(listed))

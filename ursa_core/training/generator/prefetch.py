@@ -30,26 +30,17 @@ class Prefetcher(Generic[Made]):
         self.seconds_waited = 0.0
 
     def take(self, index: int) -> Made:
-        """Item ``index``.
-
-        Raises:
-            Exception: Whatever ``make`` raised.
-        """
+        """Item ``index``; raises whatever its maker raised."""
         started = time.perf_counter()
         found = self._begun.pop(index, None)
         item = self._make(index) if found is None else found.result()
         self.seconds_waited = time.perf_counter() - started
-        self._begin_after(index)
-        return item
-
-    def _begin_after(self, index: int) -> None:
         distance = 0 if self._last is None else index - self._last
         self._last = index
-        if self._pool is None or distance <= 0:
-            return
-        wanted = range(index + distance, index + distance * self._count + 1, distance)
-        for number in set(self._begun) - set(wanted):
-            self._begun.pop(number).cancel()
-        for number in wanted:
-            if number not in self._begun:
+        if self._pool is not None and distance > 0:
+            wanted = range(index + distance, index + distance * self._count + 1, distance)
+            for number in set(self._begun) - set(wanted):
+                self._begun.pop(number).cancel()
+            for number in sorted(set(wanted) - set(self._begun)):
                 self._begun[number] = self._pool.submit(self._make, number)
+        return item
