@@ -33,48 +33,26 @@ from ursa_core.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run would do.
-
-    Args:
-        parameters: Number of trained parameters.
-        frozen_parameters: Number of frozen parameters, under an adapter.
-        items_per_step: Mean number of clips per step.
-        tokens_per_step: Mean number of tokens per step, prompts included; None for a tokenizer.
-        steps: Number of steps of the whole run.
-        steps_done: Number of steps of the newest checkpoint.
-        ranks: Number of ranks.
-        device: Device to train on.
-        precision: Number format of products.
-        memory: Estimated bytes on a rank's device by part; for a tokenizer without activations.
-        device_bytes: Memory of the device; None if it is unknown.
-        seconds_per_step: Estimate from the device's measured rate; None for a tokenizer.
-        data: Batches of a generator; None for a tokenizer.
-        captions: Fit of the captions to a generator's text tokenizer; None for a tokenizer.
-    """
+    """What a run would do; of a tokenizer's, less is known."""
 
     parameters: int
-    frozen_parameters: int
-    items_per_step: int
-    tokens_per_step: int | None
+    frozen_parameters: int  # those under an adapter
+    items_per_step: int  # mean number of clips
+    tokens_per_step: int | None  # their mean number, prompts included; None for a tokenizer
     steps: int
     steps_done: int
     ranks: int
     device: str
     precision: str
-    memory: dict[str, int]
-    device_bytes: int | None
-    seconds_per_step: float | None
-    data: DataPlan | None
-    captions: CaptionFit | None
+    memory: dict[str, int]  # bytes on a rank's device by part; a tokenizer's without activations
+    device_bytes: int | None  # None if they are unknown
+    seconds_per_step: float | None  # from the device's measured rate; None for a tokenizer
+    data: DataPlan | None  # None for a tokenizer
+    captions: CaptionFit | None  # None for a tokenizer
 
 
 def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
-    """The model, data and loss of a recipe.
-
-    Args:
-        recipe: Recipe to train.
-        device: Device to train on.
-        empty: Whether a generator's network has no weights and takes no memory, for a plan.
+    """The model, data and loss of a recipe; an ``empty`` generator, for a plan, has no weights.
 
     Raises:
         UrsaError: Data or models can't be used, or the machine can't compile as the recipe asks.
@@ -111,26 +89,19 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         learner.check_shapes()
         data = plan_data(learner.batches)
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
+        lora, largest = learner.recipe.lora, data.largest
         # Settings for the passes of each grid.
         plans = [plan.model_copy(update={"batch_size": each.batch_size}) for each in data.grids]
-        memory = training_memory(
-            config,
-            data.largest.grid,
-            length,
-            plans[data.grids.index(data.largest)],
-            recipe.optimizer,
-            ranks,
-            dtype == torch.bfloat16,
-            device.type,
-            learner.recipe.lora,
-        ).to_json()
+        of_largest = (largest.grid, length, plans[data.grids.index(largest)], recipe.optimizer)
+        hardware = (ranks, dtype == torch.bfloat16, device.type)
+        memory = training_memory(config, *of_largest, *hardware, lora)
         items, tokens = data.clips_per_pass, round(data.tokens_per_pass * plan.accumulate)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
-        operations = [
-            each.share * pass_operations(config, each.grid, length, of_grid, learner.recipe.lora)
+        operations = sum(
+            each.share * pass_operations(config, each.grid, length, of_grid, lora)
             for each, of_grid in zip(data.grids, plans, strict=True)
-        ]
-        seconds = plan.accumulate * sum(operations) / rate
+        )
+        seconds = plan.accumulate * operations / rate
     done = checkpoints(run)
     return TrainingPlan(
         parameters=parameters,

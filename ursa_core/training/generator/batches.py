@@ -33,14 +33,8 @@ class TokenBatch:
 class TokenBatches:
     """The batches of a run; each depends on (seed, index) only, and has clips of one grid.
 
-    A batch has windows of ``data.latent_frames`` of its clips, or whole clips. Longer clips give
-    windows from anywhere. The first frames of a window from behind a clip's start are always
-    conditioning frames, since its first latent frame stands for more frames than a clip's own.
-
-    Args:
-        recipe: Data, objective, batch size and seed.
-        table: Token clips.
-        lanes: Batches per step; ranks that share a step read different parts of the data.
+    A batch has windows of ``data.latent_frames`` of its clips, from anywhere in longer ones, or
+    whole clips. Each step has a batch per lane; ranks that share it read different data.
 
     Attributes:
         order: Assignment of clips to batches.
@@ -118,13 +112,8 @@ class TokenBatches:
         return float(self._table.motions.mean()) * self._recipe.data.motion_scale
 
     def batch(self, index: int) -> TokenBatch:
-        """Micro-batch ``index`` of the run.
-
-        Raises:
-            DataError: A shard is damaged.
-        """
-        bucket, chosen = self.order.batch(index)
-        return self._batch(index, bucket, chosen)
+        """Micro-batch ``index`` of the run; a DataError if a shard is damaged."""
+        return self._batch(index, *self.order.batch(index))
 
     def example(self, bucket: Bucket) -> TokenBatch:
         """A batch of full size with the first clips of a bucket."""
@@ -136,10 +125,8 @@ class TokenBatches:
         size = len(chosen)
         drops = torch.rand(size, generator=generator) < objective.caption_dropout
         picks = torch.rand(size, generator=generator)
-        prompts = [
-            "" if drop else self._prompt(row, pick)
-            for row, drop, pick in zip(chosen, drops.tolist(), picks.tolist(), strict=True)
-        ]
+        draws = zip(chosen, drops.tolist(), picks.tolist(), strict=True)
+        prompts = ["" if drop else self._prompt(row, pick) for row, drop, pick in draws]
         is_image = float(torch.rand((), generator=generator)) < objective.image_probability
         grid = LatentGrid(1, bucket.grid.rows, bucket.grid.columns) if is_image else bucket.grid
         places = stream(recipe.seed, "windows", index)
@@ -151,20 +138,15 @@ class TokenBatches:
         is_middle = torch.from_numpy(first > 0)
         times = draw_times(grid.frames, is_middle, objective, generator, places)
         begins = first * grid.codes_per_frame
-        codes = [
-            self._table.row_codes(row)[begin : begin + grid.num_codes]
-            for row, begin in zip(chosen, begins, strict=True)
-        ]
+        whole = map(self._table.row_codes, chosen)
+        codes = [row[at : at + grid.num_codes] for row, at in zip(whole, begins, strict=True)]
         x_1 = torch.from_numpy(np.stack(codes)).long()
         return TokenBatch(x_1, prompts, frame_times(times, grid), grid)
 
     def _prompt(self, row: int, share: float) -> str:
         """One of a row's captions, with a motion prefix if the recipe asks for it."""
-        several = self._table.captions(row)
-        if not several:
-            return ""
-        caption = several[int(share * len(several))]
-        data = self._recipe.data
-        if not data.motion_prefix:
+        several, data = self._table.captions(row), self._recipe.data
+        caption = several[int(share * len(several))] if several else ""
+        if not (several and data.motion_prefix):
             return caption
         return motion_prompt(data.motion_scale * float(self._table.motions[row]), caption)

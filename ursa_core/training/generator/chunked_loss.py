@@ -24,7 +24,8 @@ def chunked_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of codes under ``hidden @ head.T`` in nats: the mean, and of each position.
 
-    Products have autocast's number format if it is on; everything else is at least float32.
+    Products have autocast's number format if it is on; everything else is at least float32. The
+    mean has exact gradients for ``hidden`` and ``head``, for one backward pass.
 
     Args:
         hidden: float (N, D).
@@ -33,10 +34,6 @@ def chunked_cross_entropy(
         weights: float (N,), weights in the mean; None weighs all positions equally. If all are 0,
             so are loss and gradients.
         chunk_bytes: Largest size of a chunk's logits.
-
-    Returns:
-        A scalar with exact gradients for ``hidden`` and ``head``, for one backward pass, and a
-        detached (N,).
     """
     device = hidden.device.type
     is_cast = torch.is_autocast_enabled(device)

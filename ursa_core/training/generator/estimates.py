@@ -1,6 +1,6 @@
 """Estimates before training: its batches, its memory and its operations."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ursa_core.bundle.memory import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
@@ -13,38 +13,6 @@ UTILISATION = 0.4
 """Approximate rate of a training step, as a share of that of a large matrix product."""
 NO_LORA = LoraSettings()
 _CHUNKS = 3  # logits, their logarithms and the gradient
-
-
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes on a rank's device, by part.
-
-    Args:
-        process: Python and its libraries.
-        weights: Weights in float32, and their copy in bfloat16.
-        gradients: Gradients in float32.
-        average: Moving average of the weights.
-        optimizer: State of the optimizer.
-        activations: Activations for the backward pass, and those of one layer.
-        loss: Logits of a chunk, and the head's gradient.
-    """
-
-    process: int
-    weights: int
-    gradients: int
-    average: int
-    optimizer: int
-    activations: int
-    loss: int
-
-    @property
-    def total(self) -> int:
-        """Sum of the parts."""
-        return sum(asdict(self).values())
-
-    def to_json(self) -> dict[str, int]:
-        """The parts and their total."""
-        return {**asdict(self), "total": self.total}
 
 
 def num_parameters(config: TransformerConfig) -> int:
@@ -63,8 +31,8 @@ def training_memory(
     is_bfloat16: bool = False,
     device: str = "cpu",
     lora: LoraSettings = NO_LORA,
-) -> TrainingMemory:
-    """Estimate of a training step's memory on each rank.
+) -> dict[str, int]:
+    """Estimated bytes of a training step on each rank's device, by part, and their total.
 
     With P parameters, T = batch · (S + 1 + L) tokens, and b bytes per number in products:
 
@@ -76,18 +44,7 @@ def training_memory(
     - loss: three chunks of logits, and 4·K·D for the head's gradient.
 
     With an adapter, only its parameters have gradients, average and state. The layers' matrices are
-    then held in bfloat16 only, if products are in bfloat16 and weights aren't sharded.
-
-    Args:
-        config: Configuration of the network.
-        grid: Grid of a clip.
-        prompt_length: Ids per padded prompt.
-        train: Batch size, and how memory and work are shared.
-        optimizer: Kind of the optimizer.
-        ranks: Number of ranks.
-        is_bfloat16: Whether products are in bfloat16.
-        device: ``cpu``, or any other kind.
-        lora: Adapter to train, if it has a rank.
+    then held in bfloat16 only, if products (``is_bfloat16``) are and weights aren't sharded.
     """
     parameters, layers = num_parameters(config), config.num_hidden_layers
     hidden_matrices = layers * _layer_matrices(config)
@@ -111,15 +68,16 @@ def training_memory(
     if optimizer.kind == "muon":
         state -= hidden_matrices if lora.rank is None else trained
     gathered = copied * number if is_bfloat16 or shards > 1 else 0
-    return TrainingMemory(
-        process=PROCESS_BYTES,
-        weights=stored // shards + gathered,
-        gradients=4 * trained // shards + (ends * number if shards > 1 else 0),
-        average=4 * trained // shards,
-        optimizer=4 * state // shards,
-        activations=kept + 2 * tokens * config.hidden_size * 4,
-        loss=_CHUNKS * CHUNK_BYTES["cpu" if device == "cpu" else "other"] + 4 * head,
-    )
+    parts = {
+        "process": PROCESS_BYTES,
+        "weights": stored // shards + gathered,
+        "gradients": 4 * trained // shards + (ends * number if shards > 1 else 0),
+        "average": 4 * trained // shards,
+        "optimizer": 4 * state // shards,
+        "activations": kept + 2 * tokens * config.hidden_size * 4,
+        "loss": _CHUNKS * CHUNK_BYTES["cpu" if device == "cpu" else "other"] + 4 * head,
+    }
+    return {**parts, "total": sum(parts.values())}
 
 
 def pass_operations(
@@ -134,13 +92,6 @@ def pass_operations(
     Per token, forward: 2 for each number of a matrix, and 4·T for each of an attention's N·E
     channels. Backward takes twice as many, or as many for frozen matrices; ``recompute`` runs the
     layers' forward pass once more.
-
-    Args:
-        config: Configuration of the network.
-        grid: Grid of a clip.
-        prompt_length: Ids per padded prompt.
-        train: Batch size and ``recompute``.
-        lora: Adapter to train, if it has a rank.
     """
     tokens = prompt_length + 1 + grid.num_codes
     channels = config.num_attention_heads * config.head_dim
@@ -155,11 +106,18 @@ def pass_operations(
     return float((config.num_hidden_layers * layer + 3 * head) * train.batch_size)
 
 
-def _layer_matrices(config: TransformerConfig) -> int:
+def _matrices(config: TransformerConfig) -> dict[str, tuple[int, int]]:
+    """Sizes of a layer's matrices by name."""
     width, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     keys = config.num_key_value_heads * config.head_dim
-    return width * (2 * queries + 2 * keys) + 3 * width * inner
+    others = {"q": queries, "k": keys, "v": keys, "o": queries}
+    others |= dict.fromkeys(("gate", "up", "down"), inner)
+    return {f"{name}_proj": (width, other) for name, other in others.items()}
+
+
+def _layer_matrices(config: TransformerConfig) -> int:
+    return sum(rows * columns for rows, columns in _matrices(config).values())
 
 
 def _layer_parameters(config: TransformerConfig) -> int:
@@ -168,12 +126,7 @@ def _layer_parameters(config: TransformerConfig) -> int:
 
 def _layer_adapter(config: TransformerConfig, lora: LoraSettings) -> int:
     """Number of parameters in the adapter of a layer."""
-    width, inner = config.hidden_size, config.intermediate_size
-    queries = config.num_attention_heads * config.head_dim
-    keys = config.num_key_value_heads * config.head_dim
-    both = {"q": width + queries, "k": width + keys, "v": width + keys, "o": queries + width}
-    both |= dict.fromkeys(("gate", "up", "down"), width + inner)
-    return (lora.rank or 0) * sum(both[name.removesuffix("_proj")] for name in lora.targets)
+    return (lora.rank or 0) * sum(sum(_matrices(config)[name]) for name in lora.targets)
 
 
 def _layer_activations(config: TransformerConfig, lora: LoraSettings) -> int:
@@ -187,36 +140,22 @@ def _layer_activations(config: TransformerConfig, lora: LoraSettings) -> int:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """The batches of one grid.
-
-    Args:
-        grid: Grid of the clips.
-        clips: Number of clips.
-        batch_size: Clips per pass.
-        tokens: Tokens per pass, prompts included.
-        share: Share of all passes.
-    """
+    """The batches of one grid."""
 
     grid: LatentGrid
     clips: int
-    batch_size: int
-    tokens: int
-    share: float
+    batch_size: int  # clips per pass
+    tokens: int  # tokens per pass, prompts included
+    share: float  # share of all passes
 
 
 @dataclass(frozen=True)
 class DataPlan:
-    """The batches of a run.
-
-    Args:
-        grids: Batches by grid.
-        num_uncaptioned: Clips without a caption; they train as if it had been dropped.
-        num_left_out: Clips shorter than ``data.latent_frames``.
-    """
+    """The batches of a run, by grid."""
 
     grids: list[GridPlan]
-    num_uncaptioned: int
-    num_left_out: int
+    num_uncaptioned: int  # clips without a caption; they train as if it had been dropped
+    num_left_out: int  # clips shorter than `data.latent_frames`
 
     @property
     def largest(self) -> GridPlan:
@@ -236,16 +175,10 @@ class DataPlan:
 
 def plan_data(batches: TokenBatches) -> DataPlan:
     """The batches of a run, by grid."""
-    buckets = batches.order.buckets
-    num_passes = sum(len(bucket.rows) / bucket.batch_size for bucket in buckets)
-    grids = [
-        GridPlan(
-            bucket.grid,
-            len(bucket.rows),
-            bucket.batch_size,
-            bucket.batch_size * batches.tokens(bucket.grid),
-            len(bucket.rows) / bucket.batch_size / num_passes,
-        )
-        for bucket in buckets
-    ]
+    passes = [len(bucket.rows) / bucket.batch_size for bucket in batches.order.buckets]
+    grids = []
+    for bucket, num in zip(batches.order.buckets, passes, strict=True):
+        size = bucket.batch_size
+        tokens = size * batches.tokens(bucket.grid)
+        grids.append(GridPlan(bucket.grid, len(bucket.rows), size, tokens, num / sum(passes)))
     return DataPlan(grids, batches.num_uncaptioned, batches.num_left_out)

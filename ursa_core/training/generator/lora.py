@@ -26,13 +26,7 @@ _PATH_KEYS = ("path", "alpha", "c", "schedule")
 
 
 class LoraTraining:
-    """The adapter that a run trains.
-
-    Args:
-        recipe: Recipe with a rank and an ``init``.
-        start: Folder of the model to adapt.
-        network: Its network, which gets the adapter's layers; only these are trained, and they
-            change nothing at first.
+    """The adapter that a run trains: layers in the network that change nothing at first.
 
     Raises:
         UrsaError: peft isn't installed.
@@ -67,23 +61,14 @@ class LoraTraining:
         read: Callable[[], dict[str, Any]] = self._config.to_dict
         config = {**read(), "inference_mode": True}
         config["target_modules"] = sorted(config["target_modules"])
-        origin = {
-            "base": config["base_model_name_or_path"],
-            "base_identity": self.base,
-            "ursa": __version__,
-        }
+        base = config["base_model_name_or_path"]
+        origin = {"base": base, "base_identity": self.base, "ursa": __version__}
         named = {f"{PREFIX}{name.replace('.default.', '.')}": w for name, w in weights.items()}
         save_adapter(folder, named, config, origin)
 
 
 def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:
     """Refuse a recipe whose adapter wouldn't fit the model that it starts from.
-
-    Args:
-        recipe: Recipe with a rank.
-        start: Folder of the model to adapt.
-        tokenizer: Folder of the recipe's video tokenizer.
-        path: Path of the recipe.
 
     Raises:
         RecipeError: The start is a language model, or has another path, form of prompts or video
@@ -97,16 +82,11 @@ def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: Pro
     theirs = read_json(start / "scheduler" / "scheduler_config.json")
     ours = path_to_json(path, 1.0)
     settings = load_settings(start)
-    pairs = {
+    pairs = {f"path.{key}": (ours.get(key), theirs.get(key)) for key in _PATH_KEYS} | {
         "model.max_prompt_length": (recipe.model.max_prompt_length, settings.max_prompt_length),
         "data.motion_prefix": (recipe.data.motion_prefix, settings.motion_prefix),
     }
-    faults = [
-        f"path.{key} {ours.get(key)}, not {theirs.get(key)}"
-        for key in _PATH_KEYS
-        if ours.get(key) != theirs.get(key)
-    ]
-    faults += [f"{key} {given}, not {own}" for key, (given, own) in pairs.items() if given != own]
+    faults = [f"{key} {given}, not {own}" for key, (given, own) in pairs.items() if given != own]
     if tokenizer_identity(tokenizer) != tokenizer_identity(start):
         faults.append(f"the tokenizer of {recipe.tokenizer}")
     if faults:

@@ -7,15 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ursa_core.bundle import qwen3
 from ursa_core.bundle.bundle import load_bundle, resolve_model
 from ursa_core.bundle.folder import URSA_MODEL, read_json
-from ursa_core.bundle.qwen3 import (
-    QWEN3_MODEL,
-    Qwen3Config,
-    check_qwen3,
-    initialise_from_qwen3_,
-    read_qwen3,
-)
+from ursa_core.bundle.qwen3 import QWEN3_MODEL, Qwen3Config
 from ursa_core.errors import RecipeError
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
@@ -27,14 +22,10 @@ BOV_WORDS = (BOV_WORD, "<|vision_start|>")
 
 
 def find_start(init: str) -> Path:
-    """Folder of the model that a recipe's ``init`` names.
-
-    Raises:
-        CheckpointError: There is no such model, or it is a language model that can't be used.
-    """
+    """Folder of the model that a recipe's ``init`` names; a CheckpointError if it can't be used."""
     folder = resolve_model(init, layouts=(URSA_MODEL, QWEN3_MODEL))
     if _is_language_model(folder):
-        check_qwen3(folder)
+        qwen3.check_qwen3(folder)
     return folder
 
 
@@ -81,7 +72,7 @@ def build_network(
     if start is None:
         model.initialise_(codebook, generator)
     else:
-        initialise_from_qwen3_(model, start, codebook, generator)
+        qwen3.initialise_from_qwen3_(model, start, codebook, generator)
     return model
 
 
@@ -92,39 +83,32 @@ def _network_config(
     settings = recipe.model
     given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
     size = replace(PRESETS[settings.preset], **given)
-    bov = _bov_id(text_tokenizer, recipe.init or recipe.text_tokenizer)
+    ids = map(text_tokenizer.token_id, BOV_WORDS)
+    if (bov := next((found for found in ids if found is not None), None)) is None:
+        raise RecipeError(
+            f"the text tokenizer of {recipe.init or recipe.text_tokenizer} has no begin-of-video"
+            " token",
+            f"it needs one of {', '.join(BOV_WORDS)}",
+        )
     config = TransformerConfig.from_size(size, text_tokenizer.max_id + 1, num_states, bov)
     if start is None:
         return config
+    theirs: Qwen3Config | TransformerConfig
     if _is_language_model(start):
-        language_model = read_qwen3(start)
-        _require_equal(asdict(language_model.size), asdict(size), recipe)
-        return _adopt(config, language_model)
-    theirs = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
-    config = _adopt(config, theirs)
-    _require_equal(asdict(theirs), asdict(config), recipe)
+        theirs = qwen3.read_qwen3(start)
+    else:
+        theirs = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
+    # A recipe has no keys for these.
+    config = replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
+    if isinstance(theirs, Qwen3Config):
+        _require_equal(asdict(theirs.size), asdict(size), recipe)
+    else:
+        _require_equal(asdict(theirs), asdict(config), recipe)
     return config
-
-
-def _adopt(config: TransformerConfig, theirs: Qwen3Config | TransformerConfig) -> TransformerConfig:
-    """The configuration, with values from the start that a recipe has no keys for."""
-    return replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
 
 
 def _is_language_model(folder: Path) -> bool:
     return (folder / QWEN3_MODEL.mark).is_file() and not (folder / URSA_MODEL.mark).is_file()
-
-
-def _bov_id(text_tokenizer: TextTokenizer, name: str) -> int:
-    """Id of the begin-of-video token in the text tokenizer called ``name``."""
-    for word in BOV_WORDS:
-        found = text_tokenizer.token_id(word)
-        if found is not None:
-            return found
-    raise RecipeError(
-        f"the text tokenizer of {name} has no begin-of-video token",
-        f"it needs one of {', '.join(BOV_WORDS)}",
-    )
 
 
 def _require_equal(theirs: dict[str, Any], ours: dict[str, Any], recipe: GeneratorRecipe) -> None:
@@ -133,10 +117,9 @@ def _require_equal(theirs: dict[str, Any], ours: dict[str, Any], recipe: Generat
     if not different:
         return
     fitting = [name for name, size in PRESETS.items() if asdict(size).items() <= theirs.items()]
+    preset = f"give model.preset={fitting[0]} and no other sizes" if fitting else ""
     raise RecipeError(
         f"the model {recipe.init} that training starts from has another size than the recipe:"
         f" {'; '.join(different)}",
-        f"give model.preset={fitting[0]} and no other sizes"
-        if fitting
-        else "give the recipe that model's size",
+        preset or "give the recipe that model's size",
     )
