@@ -44,11 +44,7 @@ class Metadata:
 
 
 def read_caption_file(media: Path) -> tuple[str, ...]:
-    """Captions from the ``.txt`` next to a media file, one per line; none without such a file.
-
-    Raises:
-        DataError: The file exists but isn't readable UTF-8 text.
-    """
+    """Captions from the ``.txt`` next to a media file, one per line; none without such a file."""
     texts = (media.with_suffix(suffix) for suffix in (".txt", ".TXT"))
     path = next((text for text in texts if text.is_file()), None)
     lines = _read_text(path).split("\n") if path else []
@@ -59,11 +55,7 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Content of a folder's ``metadata.jsonl`` or ``metadata.csv``, empty without one.
-
-    Raises:
-        DataError: Both tables exist, or the table can't be opened or is wrong throughout.
-    """
+    """Content of a folder's ``metadata.jsonl`` or ``metadata.csv``, empty without one."""
     names = {f"metadata{suffix}" for suffix in MANIFEST_SUFFIXES}
     found = folder.glob("[mM]*.*[lLvV]")  # any case, on any file system
     tables = sorted(p for p in found if p.name.lower() in names and p.is_file())
@@ -79,11 +71,7 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     A row names its file in one of ``FILE_COLUMNS``, relative to the table's folder, and its
     captions in ``CAPTION_COLUMNS``, several of them together: a string, or in JSON a list of
     strings; null is nothing. Further rows of the same file add captions. Faulty rows are left out
-    and named in the result.
-
-    Args:
-        table: Table; a pipe or standard input is JSON lines if it begins with ``{``, otherwise CSV.
-        must_be_inside: Whether a file outside the table's folder is a fault.
+    and named in the result. A pipe or standard input is JSON lines if it begins with ``{``.
 
     Raises:
         DataError: The table can't be opened or is wrong throughout.

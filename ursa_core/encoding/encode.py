@@ -112,17 +112,8 @@ class _ItemWork:
 class Tokenizing:
     """Encodes the clips of items into shards, in batches of one shape.
 
-    All clips of an item go into one shard, so an item is done where one of them is.
-
-    Args:
-        tokenizer: Tokenizer that encodes.
-        cut: How clips are cut.
-        writer: Writer of the shards.
-        num_checked: Clips that are decoded again and compared, from the first on; None is all.
-        refine: Steps of ``refined_codes``.
-
-    Raises:
-        ShapeError: The cut doesn't fit the strides of the tokenizer.
+    All clips of an item go into one shard, so an item is done where one of them is. The first
+    ``num_checked`` clips, or all, are decoded again and compared.
     """
 
     def __init__(
@@ -147,9 +138,6 @@ class Tokenizing:
         Clips that the folder already holds are kept, unless ``found`` says that their file or its
         captions have changed; unreadable files are skipped, and their clips stay. However the
         iteration ends, the items done until then are written.
-
-        Raises:
-            DataError: A shard can't be written.
         """
         found = found or self.compare(items)
         with self._writer, closing(self._begun(items, found.done)) as begun:

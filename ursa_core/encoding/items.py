@@ -66,7 +66,6 @@ def find_items(
         on_left_out: Callback with each file in a folder that isn't taken.
 
     Raises:
-        DataError: An input doesn't exist or has two caption tables.
         UsageError: There is no such procedural split, or its clips have another frame rate.
     """
     items: list[Item] = []
@@ -104,12 +103,7 @@ def _world(given: str, fps: float, sprites: Sprites | None) -> Draw:
 
 
 def find_clip(given: str, seed: int, fps: float, sprites: Sprites | None = None) -> Item:
-    """The one item of an input: a file, a folder of PNG frames, or a procedural input's first.
-
-    Raises:
-        DataError: The input doesn't exist or its caption can't be read.
-        UsageError: A folder or manifest of several, or as for :func:`find_items`.
-    """
+    """The one item of an input: a file, a folder of PNG frames, or a procedural input's first."""
     path = Path(given)
     if path.suffix.lower() in MANIFEST_SUFFIXES:
         raise UsageError(f"{given} lists files", "give a folder as OUT")

@@ -106,11 +106,7 @@ class TokenizeOptions(Filters):
     drop_gone: bool = False
 
     def refuse(self, inputs: Sequence[str] = ()) -> None:
-        """Refuse values out of range, or that don't go together or with the inputs.
-
-        Raises:
-            UsageError: There is one.
-        """
+        """Refuse with a UsageError values out of range, or that don't go together."""
         for name, limits in _RANGES.items():
             require_range(name, getattr(self, name), limits)
         for name in ("seconds", "motion"):

@@ -19,23 +19,13 @@ from ursa_core.tokens.writer import Made, Origin
 
 @dataclass
 class Comparison:
-    """What a folder of shards holds of the items of a run.
+    """What a folder of shards holds of the items of a run."""
 
-    Attributes:
-        done: Keys of the items that need no work.
-        changed: Recorded files and captions of the run's part that have changed since.
-        gone: Recorded files that no longer exist.
-        stale: Clips to be removed from the shards: those of changed files, and of gone ones if
-            asked.
-        num_unchecked: Number of files that count as done by their names, since shards of earlier
-            versions record nothing else.
-    """
-
-    done: set[str] = field(default_factory=set)
-    changed: set[Made] = field(default_factory=set)
+    done: set[str] = field(default_factory=set)  # keys of the items that need no work
+    changed: set[Made] = field(default_factory=set)  # since they were recorded, of the run's part
     gone: set[Made] = field(default_factory=set)
-    stale: set[Made] = field(default_factory=set)
-    num_unchecked: int = 0
+    stale: set[Made] = field(default_factory=set)  # changed ones, and gone ones if asked
+    num_unchecked: int = 0  # files done by their names, all that earlier versions recorded
 
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Absolute paths of changed and gone files, as reports show them."""

@@ -68,21 +68,12 @@ def _shown(results: Sequence[ItemResult]) -> list[dict[str, Any]]:
 
 
 class TokenizeReport(PartFile):
-    """The report of one process on a part; while it is open, no other process does the part.
-
-    Attributes:
-        dropped: Files that a filter left nothing of, according to all reports.
-        dropped_names: Names of such items for which no file is recorded.
-
-    Raises:
-        DataError: It can't be written, or an earlier one has other settings.
-        UsageError: Another process is at work on the part.
-    """
+    """The report of one process on a part; while it is open, no other process does the part."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], shard: Shard) -> None:
         super().__init__(folder, STEM, shard)
-        self.dropped: set[Made] = set()
-        self.dropped_names: set[str] = set()
+        self.dropped: set[Made] = set()  # files that a filter left nothing of, by all reports
+        self.dropped_names: set[str] = set()  # such items for which no file is recorded
         try:
             if not self.path.stat().st_size:
                 self.append_rows(dict(settings))
@@ -106,11 +97,7 @@ class TokenizeReport(PartFile):
         super().__exit__(*error)
 
     def add(self, item: str, results: Sequence[ItemResult]) -> None:
-        """Report an item's clips.
-
-        Raises:
-            DataError: The report can't be written.
-        """
+        """Report an item's clips."""
         rows = _shown(results)
         if rows and all(result.status == "dropped" for result in results):
             rows[-1]["nothing_of"] = item

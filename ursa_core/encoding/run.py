@@ -101,11 +101,7 @@ def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | Checkp
 
 
 def tokenize_clip(item: Item, encoder: Encoder, path: Path, check: bool = True) -> ItemResult:
-    """Encode one clip into a token file; ``check`` decodes it again and compares.
-
-    Raises:
-        DataError: The clip can't be read or is too short, or the file can't be written.
-    """
+    """Encode one clip into a token file; ``check`` decodes it again and compares."""
     cut, tokenizer = encoder.cut, encoder.tokenizer
     clip = next(item.clips(cut, tokenizer.strides.temporal))
     if isinstance(clip, Dropped):
@@ -168,10 +164,6 @@ def tokenizing(
     """A run over a part of the inputs, compared with what the folder holds, ready to iterate.
 
     However the block is left, the items done until then are written.
-
-    Raises:
-        DataError: An input doesn't exist, or the folder can't be written or has other settings.
-        UsageError: Another process is at work on the part, or an input isn't known.
     """
     repeats: list[Path] = []
     left_out: list[Path] = []

@@ -48,11 +48,7 @@ class MediaFile:
         return str(_resolved(self.path))
 
     def clips(self, cut: ClipCut, temporal_stride: int) -> Iterator[LoadedClip | Dropped]:
-        """The clips of the file at the rate of the cut, read as they are asked for.
-
-        Raises:
-            DataError: The file or its captions can't be read, or it is shorter than a clip.
-        """
+        """The clips of the file at the rate of the cut, read as they are asked for."""
         if self.fault:
             raise self.fault
         media = open_media(self.path, cut.fps, cut.source_fps)

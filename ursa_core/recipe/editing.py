@@ -11,11 +11,7 @@ _HINT = "give a recipe's YAML file"
 
 
 def write_path(file: Path, values: dict[str, str | float | None]) -> None:
-    """Set keys of the recipe's ``path``, numbers with four digits, and drop those of value None.
-
-    Raises:
-        RecipeError: The file is missing or isn't a recipe.
-    """
+    """Set keys of the recipe's ``path``, numbers with four digits, and drop those of value None."""
     try:
         text = regular_file(file).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -42,14 +42,9 @@ class Bucket:
 
 
 class ClipOrder:
-    """The clips of each batch.
+    """The clips of each batch, which is from one bucket; ``lanes`` are equal parts of a step.
 
-    Args:
-        buckets: Buckets of rows; a batch is from one of them.
-        seed: Seed of the run.
-        lanes: Equal parts of a step, which processes share.
-        pool_codes: Codes, over all buckets and lanes, among which clips are shuffled; smaller data
-            is shuffled as a whole.
+    Clips are shuffled among ``pool_codes`` codes over all buckets and lanes, or as a whole.
     """
 
     def __init__(

@@ -166,11 +166,7 @@ class TokenTable:
         return self._grid_kinds[int(self._grid_of[index])]
 
     def codes(self, indices: Sequence[int] | NDArray[np.int64] | Tensor) -> Tensor:
-        """Codes of rows that share one grid: int64 (n, L).
-
-        Raises:
-            DataError: A shard that holds one of them is damaged.
-        """
+        """Codes of rows that share one grid: int64 (n, L)."""
         numbers = [int(index) for index in indices]
         if any(not 0 <= number < len(self) for number in numbers):
             raise IndexError(f"row numbers go from 0 to {len(self) - 1}")
@@ -180,11 +176,7 @@ class TokenTable:
         return torch.from_numpy(np.stack([self.row_codes(number) for number in numbers])).long()
 
     def row_codes(self, index: int) -> NDArray[np.int32]:
-        """Codes of a row, flat and read-only: int32 (L,).
-
-        Raises:
-            DataError: The shard that holds it is damaged.
-        """
+        """Codes of a row, flat and read-only: int32 (L,)."""
         group, place = self._group_of(index)
         begin = group.begins[place]
         return group.codes[begin : begin + self.grid(index).num_codes]
@@ -250,11 +242,7 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def open_shard(path: Path) -> dict[str, Any]:
-    """The record of a shard: ``identity``, ``options`` and ``version``.
-
-    Raises:
-        DataError: The file is damaged or no token shard.
-    """
+    """The record of a shard: ``identity``, ``options`` and ``version``."""
     with _opened(path) as file:
         schema = file.schema_arrow
     if not (schema.equals(SCHEMA) or schema.equals(_OLD_SCHEMA)) or RECORD_KEY not in (
@@ -268,11 +256,7 @@ def open_shard(path: Path) -> dict[str, Any]:
 
 
 def read_columns(path: Path, *columns: str) -> pa.Table:
-    """Those of the named columns that a shard has; all columns where none is named.
-
-    Raises:
-        DataError: The file is damaged.
-    """
+    """Those of the named columns that a shard has; all columns where none is named."""
     with _opened(path) as file:
         return file.read([name for name in columns if name in file.schema_arrow.names] or None)
 

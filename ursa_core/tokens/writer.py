@@ -166,11 +166,7 @@ class ShardWriter:
             self.done.add(clip)
 
     def remove(self, stale: Collection[Made]) -> None:
-        """Take clips out of the shards, those of other parts too; empty shards are deleted.
-
-        Raises:
-            DataError: A shard is damaged or can't be written.
-        """
+        """Take clips out of the shards, those of other parts too; empty shards are deleted."""
         if not stale:
             return
         with rewriting(self.folder):
@@ -191,11 +187,7 @@ class ShardWriter:
         self.made -= set(stale)
 
     def add(self, *rows: TokenRow) -> None:
-        """Add clips that go into the same shard; one is written every ``rows_per_shard`` clips.
-
-        Raises:
-            DataError: The shard can't be written.
-        """
+        """Add clips that go into the same shard; one is written every ``rows_per_shard`` clips."""
         for row in rows:
             low, high = int(row.codes.min()), int(row.codes.max())
             if row.codes.ndim != 3 or low < 0 or high >= self._num_codes:
@@ -209,11 +201,7 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the waiting clips as a shard, if there are any.
-
-        Raises:
-            DataError: The shard can't be written.
-        """
+        """Write the waiting clips as a shard, if there are any."""
         if not self._rows:
             return
         names = [path.stem.rpartition("-") for path in shard_paths(self.folder)]
@@ -273,11 +261,7 @@ def rewriting(folder: Path) -> Iterator[None]:
 
 
 def remove_shards(folder: Path) -> None:
-    """Delete the shards of a folder and nothing else.
-
-    Raises:
-        DataError: They can't be deleted.
-    """
+    """Delete the shards of a folder and nothing else."""
     try:
         for path in shard_paths(folder):
             path.unlink()
@@ -288,11 +272,7 @@ def remove_shards(folder: Path) -> None:
 
 
 def check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Refuse to add to shards of another tokenizer or cut in another way.
-
-    Raises:
-        DataError: ``found``, which ``path`` records, has other settings.
-    """
+    """Refuse to add to shards of another tokenizer or cut in another way."""
     for what, given in settings.items():
         if found.get(what) != given:
             raise DataError(

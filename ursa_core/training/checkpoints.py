@@ -38,11 +38,7 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled", categ
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first.
-
-    Raises:
-        CheckpointError: The only ones are of an earlier version of ursa.
-    """
+    """Complete checkpoints of a run, oldest first; refuses a run of an earlier version of ursa."""
     files.sweep(run / FOLDER)
     found = [p for p in (run / FOLDER).glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
     if not found and (old := sorted((run / FOLDER).glob("step-*.pt"))):
@@ -128,21 +124,13 @@ class CheckpointWriter:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The JSON that a checkpoint holds next to its tensors.
-
-    Raises:
-        CheckpointError: The checkpoint is damaged.
-    """
+    """The JSON that a checkpoint holds next to its tensors."""
     with _explained("read", folder, _DAMAGE_HINT):
         return parse_object(regular_file(folder / _ABOUT).read_text(encoding="utf-8"))
 
 
 def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
-    """Fill whole or sharded tensors from a checkpoint; all ranks have to call this.
-
-    Raises:
-        CheckpointError: The checkpoint is damaged, or has other tensors.
-    """
+    """Fill whole or sharded tensors from a checkpoint; all ranks have to call this."""
     with _explained("read", folder, _DAMAGE_HINT):
         reader, is_alone = HuggingFaceStorageReader(str(folder)), ranks.count == 1
         state = {name: _at_least_1d(value) for name, value in tensors.items()}

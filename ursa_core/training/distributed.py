@@ -69,11 +69,7 @@ class Ranks:
         self.any(False)
 
     def share(self, accumulate: int) -> range:
-        """This rank's micro-batches of a step.
-
-        Raises:
-            UsageError: The ranks can't share them evenly.
-        """
+        """This rank's micro-batches of a step; refuses a number that ranks can't share evenly."""
         if accumulate % self.count:
             fitting = -(-accumulate // self.count) * self.count
             raise UsageError(
@@ -90,12 +86,7 @@ class Interrupted(UrsaError):  # noqa: N818  (not a failure: the run is saved)
 
 
 def pick_own_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The device that this rank trains on; each rank of a machine needs a GPU of its own.
-
-    Raises:
-        UsageError: There is no such kind of device.
-        DeviceError: This machine doesn't have it, or has fewer GPUs than ranks.
-    """
+    """The device that this rank trains on; each rank of a machine needs a GPU of its own."""
     device = local_device(name, environment)
     if device.type == "cuda" and "LOCAL_RANK" in environment:
         if int(environment["LOCAL_RANK"]) >= (count := torch.cuda.device_count()):

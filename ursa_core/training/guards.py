@@ -12,9 +12,7 @@ _LEARNING_STEPS = 20
 class Guard:
     """Judges each step by its loss and its gradient, before the weights change.
 
-    Args:
-        on_fault: ``stop`` or ``skip``.
-        spike: Ratio to the recent mean above which a loss is a fault; None allows any.
+    A loss of more than ``spike`` times the recent mean is a fault; None allows any.
     """
 
     def __init__(self, on_fault: str, spike: float | None) -> None:

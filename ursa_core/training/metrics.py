@@ -111,11 +111,7 @@ class Tracker(NamedTuple):
 
 
 def open_trackers(recipe: Recipe, run: Path, step: int) -> list[Tracker]:
-    """The trackers that a recipe names; what they showed of steps after ``step`` is dropped.
-
-    Raises:
-        UrsaError: A tracker isn't installed, or can't start.
-    """
+    """The trackers that a recipe names; what they showed of steps after ``step`` is dropped."""
     makers = {"tensorboard": _tensorboard, "wandb": _weights_and_biases}
     trackers = []
     for name in recipe.train.track:

@@ -127,10 +127,6 @@ class Ema:
     """Exponential moving average of a model's weights, kept in float32.
 
     The decay ramps up as (1 + n) / (10 + n), so that early averages forget the random start.
-
-    Args:
-        model: Model whose trained weights are averaged.
-        decay: Decay at the end of the ramp.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -52,11 +52,7 @@ class TrainingPlan:
 
 
 def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
-    """The model, data and loss of a recipe; an ``empty`` generator, for a plan, has no weights.
-
-    Raises:
-        UrsaError: Data or models can't be used, or the machine can't compile as the recipe asks.
-    """
+    """The model, data and loss of a recipe; an ``empty`` generator, for a plan, has no weights."""
     if recipe.train.compile:
         check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
@@ -122,11 +118,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
 
 
 def check_run_folder(run: Path) -> None:
-    """Refuse a folder that can't become or continue a run.
-
-    Raises:
-        UsageError: It is a file, holds something else, or can't be written.
-    """
+    """Refuse with a UsageError a folder that can't become or continue a run."""
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "give a folder with -o")
     files.sweep(run)  # of a half-written recipe

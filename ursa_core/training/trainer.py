@@ -32,18 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains a learner by its recipe, in a run folder.
-
-    Args:
-        recipe: Settings of the run.
-        learner: Model and loss.
-        run: Run folder, for checkpoints, metrics, samples and the model.
-        ranks: Ranks that train together.
-
-    Raises:
-        UsageError: The ranks can't share a step.
-        CheckpointError: The newest checkpoint of the run is damaged.
-    """
+    """Trains a learner by its recipe, in a run folder."""
 
     def __init__(self, recipe: Recipe, learner: Learner, run: Path, ranks: Ranks) -> None:
         plan = recipe.train
@@ -93,9 +82,6 @@ class Trainer:
         """Load the newest checkpoint, if there is one, and return the number of steps done.
 
         ``on_note`` gets what makes the continuation differ from an uninterrupted run.
-
-        Raises:
-            CheckpointError: The checkpoint is damaged or belongs to another recipe.
         """
         if not self._found:
             return 0

@@ -107,12 +107,7 @@ class GeneratorLearner(Learner):
         return made, self.text_tokenizer.encode(made.prompts)
 
     def check_shapes(self) -> None:
-        """Read a batch of each grid and run its shape through the empty network.
-
-        Raises:
-            DataError: A shard is damaged.
-            ShapeError: Codes and network don't fit together.
-        """
+        """Read a batch of each grid and run its shape through the empty network."""
         for bucket in self.batches.order.buckets:
             made, prompt_ids = self._encoded(self.batches.example(bucket))
             self.model(prompt_ids.to("meta"), made.codes.to("meta"), made.grid)

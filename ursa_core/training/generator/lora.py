@@ -26,11 +26,7 @@ _PATH_KEYS = ("path", "alpha", "c", "schedule")
 
 
 class LoraTraining:
-    """The adapter that a run trains: layers in the network that change nothing at first.
-
-    Raises:
-        UrsaError: peft isn't installed.
-    """
+    """The adapter that a run trains: layers in the network that change nothing at first."""
 
     def __init__(self, recipe: GeneratorRecipe, start: Path, network: Transformer) -> None:
         try:
@@ -68,12 +64,7 @@ class LoraTraining:
 
 
 def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:
-    """Refuse a recipe whose adapter wouldn't fit the model that it starts from.
-
-    Raises:
-        RecipeError: The start is a language model, or has another path, form of prompts or video
-            tokenizer.
-    """
+    """Refuse a recipe whose adapter wouldn't fit the model that it starts from."""
     if not (start / "model_index.json").is_file():
         raise RecipeError(
             f"lora.rank asks for an adapter, but {recipe.init} is a language model, without codes",

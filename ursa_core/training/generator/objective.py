@@ -76,10 +76,6 @@ class DenoisingObjective(nn.Module):
 
     A module that contains the network, so that whatever spreads training over devices can wrap all
     that one step computes.
-
-    Args:
-        network: The transformer to train.
-        path: The path from noise to data.
     """
 
     def __init__(self, network: Transformer, path: ProbPath) -> None:

@@ -55,11 +55,6 @@ def build_network(
         num_states: Number of codes, plus the mask if the path has one.
         codebook: float (K, C), vectors of the codes.
         empty: Whether to build it on the meta device, without memory or weights.
-
-    Raises:
-        RecipeError: The text tokenizer has no begin-of-video token, or the model to start from has
-            another size than the recipe.
-        CheckpointError: The model to start from is damaged.
     """
     config = _network_config(recipe, start, text_tokenizer, num_states)
     generator = stream(recipe.seed, "weights")
