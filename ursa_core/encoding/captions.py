@@ -14,8 +14,7 @@ FILE_COLUMNS = ("file", "file_name", "path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "short_caption", "long_caption")
 MANIFEST_SUFFIXES = (".jsonl", ".csv")
 STDIN = Path("/dev/stdin")
-MAX_WRONG_ROWS = 5
-"""More wrong rows than these, without a right one, are reported once, as a wrong table."""
+MAX_WRONG_ROWS = 5  # more, without a right one, are reported once, as a wrong table
 
 _NOT_UTF8 = "not UTF-8 text"
 _HINTS = {
@@ -30,17 +29,11 @@ _COLUMNS_HINT = (
 
 @dataclass(frozen=True)
 class Metadata:
-    """Content of a folder's table.
+    """Content of a folder's table."""
 
-    Attributes:
-        captions: Captions of each media path.
-        faults: Faults of rows, by media path, or by ``TABLE:LINE`` where a row names no file.
-        stray: Such a row: a file without captions may be the one it means.
-    """
-
-    captions: dict[Path, tuple[str, ...]] = field(default_factory=dict)
-    faults: dict[Path, DataError] = field(default_factory=dict)
-    stray: Path | None = None
+    captions: dict[Path, tuple[str, ...]] = field(default_factory=dict)  # by media path
+    faults: dict[Path, DataError] = field(default_factory=dict)  # or by `TABLE:LINE` without one
+    stray: Path | None = None  # such a row: a file without captions may be the one it means
 
 
 def read_caption_file(media: Path) -> tuple[str, ...]:

@@ -41,29 +41,19 @@ class Dropped:
 
 @dataclass(frozen=True)
 class ClipCut:
-    """How clips are cut out of what they come from.
+    """How clips are cut out of what they come from."""
 
-    Attributes:
-        fps: Frames sampled per second.
-        shape: Frames per clip, and the size that they are scaled and cropped to.
-        mode: ``head``, the first frames; ``chunk``, clip after clip; ``slide``, a clip from every
-            ``stride``-th frame on; ``uniform``, ``count`` clips spread evenly, whose frames may
-            overlap; ``full``, all frames but those at the end that don't fit the strides.
-        stride: Frames from one clip's start to the next one's.
-        count: Clips per file, fewer where it has fewer frames.
-        sizes: Further sizes (height, width); a file gets the one nearest in aspect ratio.
-        filters: Bounds outside which clips are left out.
-        source_fps: Frames per second that files are taken to have, whatever they state.
-    """
-
-    fps: float
-    shape: PixelShape
+    fps: float  # frames sampled per second
+    shape: PixelShape  # frames per clip, and the size that they are scaled and cropped to
+    # `head`, the first frames; `chunk`, clip after clip; `slide`, a clip from every `stride`-th
+    # frame on; `uniform`, `count` clips spread evenly, whose frames may overlap; `full`, all frames
+    # but those at the end that don't fit the strides.
     mode: Mode = "head"
-    stride: int = 1
-    count: int = 1
-    sizes: tuple[tuple[int, int], ...] = ()
+    stride: int = 1  # frames from one clip's start to the next one's
+    count: int = 1  # clips per file, fewer where it has fewer frames
+    sizes: tuple[tuple[int, int], ...] = ()  # further sizes (height, width)
     filters: Filters = Filters()  # noqa: RUF009  (frozen)
-    source_fps: float | None = None
+    source_fps: float | None = None  # frames per second of the files, whatever they state
 
     @property
     def _takes_several(self) -> bool:

@@ -27,8 +27,7 @@ from ursa_core.tokens.shards import TokenIdentity
 from ursa_core.tokens.writer import Origin, ShardWriter, TokenRow
 
 BATCH_SIZE = 16
-BATCH_PIXELS = 16 * 17 * 128 * 128
-"""Most pixels per batch, so that large clips don't need sixteen times their memory."""
+BATCH_PIXELS = 16 * 17 * 128 * 128  # at most: large clips don't need sixteen times their memory
 
 Piece = LoadedClip | Dropped
 
@@ -190,7 +189,18 @@ class Tokenizing:
     def _item(self, work: _ItemWork) -> Iterator[tuple[str, list[ItemResult]]]:
         try:
             for piece in work.clips():
-                yield from self._piece(work, piece)
+                if isinstance(piece, LoadedClip):
+                    reason = self._cut.filters.reason("motion", piece.motion)
+                    if not reason:
+                        work.num_waiting += 1
+                        clips = self._waiting.setdefault(piece.frames.shape, [])
+                        yield from self._encode(clips, if_full=True)
+                        clips.append((work, piece))
+                        continue
+                    piece = Dropped(piece.name, reason, f"{piece.motion:.4g}")
+                name, reason, found = piece.name, piece.reason, piece.found
+                result = ItemResult(name, "dropped", reason, found, origin=work.origin)
+                work.results.append(result)
         except UrsaError as error:
             for clips in self._waiting.values():
                 clips[:] = [entry for entry in clips if entry[0] is not work]
@@ -203,19 +213,6 @@ class Tokenizing:
             yield work.item.name, work.results
         for clips in self._waiting.values():
             yield from self._encode(clips, if_full=True)
-
-    def _piece(self, work: _ItemWork, piece: Piece) -> Iterator[tuple[str, list[ItemResult]]]:
-        if isinstance(piece, LoadedClip):
-            reason = self._cut.filters.reason("motion", piece.motion)
-            if not reason:
-                work.num_waiting += 1
-                clips = self._waiting.setdefault(piece.frames.shape, [])
-                yield from self._encode(clips, if_full=True)
-                clips.append((work, piece))
-                return
-            piece = Dropped(piece.name, reason, f"{piece.motion:.4g}")
-        result = ItemResult(piece.name, "dropped", piece.reason, piece.found, origin=work.origin)
-        work.results.append(result)
 
     def _encode(
         self, clips: list[tuple[_ItemWork, LoadedClip]], *, if_full: bool = False

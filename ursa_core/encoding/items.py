@@ -62,7 +62,7 @@ def find_items(
         seed: Seed of the procedural inputs.
         fps: Frames that will be sampled per second.
         on_repeat: Callback with each file or procedural input that is found again.
-        sprites: Figures of the emoji.
+        sprites: Sprites of the emoji.
         on_left_out: Callback with each file in a folder that isn't taken.
 
     Raises:

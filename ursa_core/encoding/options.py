@@ -41,21 +41,13 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Filters:
-    """Bounds outside which clips are left out; None is no bound.
+    """Bounds outside which clips are left out; None is no bound."""
 
-    Attributes:
-        min_size: Pixels of the shorter side of the file's frames.
-        min_seconds: Length of the file.
-        max_seconds: Length of the file.
-        min_motion: Motion of the cut clip, in [0, 1].
-        max_motion: Motion of the cut clip, in [0, 1].
-    """
-
-    min_size: int | None = None
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    min_motion: float | None = None
-    max_motion: float | None = None
+    min_size: int | None = None  # pixels of the shorter side of the file's frames
+    min_seconds: float | None = None  # length of the file
+    max_seconds: float | None = None  # length of the file
+    min_motion: float | None = None  # motion of the cut clip, in [0, 1]
+    max_motion: float | None = None  # motion of the cut clip, in [0, 1]
 
     def reason(self, what: Literal["size", "seconds", "motion"], value: float) -> str:
         """Why a clip of this size, length or motion is left out; empty if it isn't."""
@@ -82,7 +74,7 @@ class TokenizeOptions(Filters):
         clips_per_file: Number of clips of ``clips="uniform"``.
         num: Clips per procedural input.
         seed: Seed of the procedural inputs.
-        data: Folder of the figures that ``emoji:train`` draws.
+        data: Folder of the sprites that ``emoji:train`` draws.
         refine: Steps of gradient descent on the codes through the decoder.
         check: Clips that are decoded again for PSNR and SSIM; None is all clips of files, and 16
             procedural ones.

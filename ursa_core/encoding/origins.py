@@ -62,14 +62,8 @@ def compare(
     """Compare the items of a run, all parts' together, with what shards and reports record.
 
     A file at an unknown path counts as moved if a file of the same name and content is gone.
-
-    Args:
-        items: All items of the run.
-        names: Items that are recorded without a file.
-        made: Recorded files and captions.
-        folder: Folder of the shards.
-        owns: Whether the item of a number belongs to the part of this process.
-        drop_gone: Whether clips of gone files are stale.
+    ``names`` are items that are recorded without a file; ``owns`` says whether the item of a number
+    belongs to the part of this process; with ``drop_gone`` clips of gone files are stale.
     """
     found, folder = Comparison(), folder.resolve()
     known: defaultdict[str, list[Made]] = defaultdict(list)

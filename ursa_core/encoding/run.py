@@ -55,13 +55,7 @@ class Encoder:
 
 
 def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "auto") -> Encoder:
-    """The tokenizer of a model, and the cut that the options ask for.
-
-    Raises:
-        CheckpointError: There is no such model, or it is damaged.
-        ShapeError: The cut doesn't fit its strides.
-        UsageError: Codes of images are to be refined.
-    """
+    """The tokenizer of a model, and the cut that the options ask for, if they fit each other."""
     folder = resolve_model(model)
     tokenizer, settings, digest = load_tokenizer(folder, pick_device(device))
     name = name_of(folder, exact=True)

@@ -27,20 +27,12 @@ MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 @dataclass(frozen=True)
 class MediaFile:
-    """A media file, which gives clips.
+    """A media file, which gives clips."""
 
-    Attributes:
-        name: Name in shards and reports: its folder and its place in it; files in folders of one
-            name may share it.
-        path: Place, as the input was given.
-        captions: Captions, none where nothing was found.
-        fault: What is wrong with its captions; without them it isn't tokenized.
-    """
-
-    name: str
-    path: Path
-    captions: tuple[str, ...] = ()
-    fault: DataError | None = None
+    name: str  # its folder and its place in it; files in folders of one name may share it
+    path: Path  # place, as the input was given
+    captions: tuple[str, ...] = ()  # captions, none where nothing was found
+    fault: DataError | None = None  # what is wrong with its captions, which it can't do without
 
     @cached_property
     def key(self) -> str:
@@ -148,8 +140,7 @@ def _files_of(
     if is_manifest or (suffix not in MEDIA_SUFFIXES and texts.is_stream(given)):
         yield from _listed(given)
     elif given.is_dir():
-        root = given.resolve().name
-        files = _files_in(given, metadata, on_left_out)
+        root, files = given.resolve().name, _files_in(given, metadata, on_left_out)
         if not files:
             raise DataError(
                 f"no video or image in {given}", "give a folder with media, or the files"

@@ -76,38 +76,38 @@ class OptimizerSettings(Section):
     # `muon` orthogonalizes the momentum of hidden matrices, and a small model needs several times
     # fewer of its steps, which are a few percent slower.
     kind: Literal["adamw", "muon"] = "adamw"
-    momentum: Momentum = 0.95  # Momentum of the hidden matrices, with muon
-    learning_rate: Above0  # Peak of the schedule
-    beta1: Momentum = 0.9  # Decay of the running mean of the gradients
-    beta2: Momentum = 0.95  # Decay of the running mean of their squares
-    weight_decay: Weight = 0.05  # Decoupled decay of the weight matrices
-    warmup_steps: Steps  # Steps of linear warm-up, fewer than train.steps
-    final_ratio: Share = 0.05  # End of the cosine, as a share of the peak
-    clip_norm: Above0 = 1.0  # Largest norm of the gradient; longer ones are scaled down to it
+    momentum: Momentum = 0.95  # momentum of the hidden matrices, with muon
+    learning_rate: Above0  # peak of the schedule
+    beta1: Momentum = 0.9  # decay of the running mean of the gradients
+    beta2: Momentum = 0.95  # decay of the running mean of their squares
+    weight_decay: Weight = 0.05  # decoupled decay of the weight matrices
+    warmup_steps: Steps  # steps of linear warm-up, fewer than train.steps
+    final_ratio: Share = 0.05  # end of the cosine, as a share of the peak
+    clip_norm: Above0 = 1.0  # largest norm of the gradient; longer ones are scaled down to it
 
 
 class TrainSettings(Section):
     """Length, batch, device and bookkeeping of a run."""
 
-    steps: Count  # Optimizer steps of the whole run
-    batch_size: Count  # Clips per pass
+    steps: Count  # optimizer steps of the whole run
+    batch_size: Count  # clips per pass
     # Passes per optimizer step; ranks share them, so it is a multiple of the number of ranks.
     accumulate: Count = 1
     # How ranks hold the weights: `ddp` all of them each, `fsdp` (FSDP2) a shard each.
     distributed: Literal["ddp", "fsdp"] = "ddp"
-    ema_decay: Momentum = 0.999  # Decay of the moving average of the weights, which the model has
+    ema_decay: Momentum = 0.999  # decay of the moving average of the weights, which the model has
     # Number format of matrix products; auto takes bfloat16 where the device is faster with it.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False  # Compile the network first: a slower start, faster steps
+    compile: bool = False  # compile the network first: a slower start, faster steps
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto takes the fastest that there is
-    log_every: Count = 20  # Steps between two lines of metrics
-    checkpoint_every: Count = 250  # Steps between two checkpoints
-    keep_checkpoints: Count = 2  # Number of the latest checkpoints that are kept
-    keep_every: Count | None = None  # Checkpoints after a multiple of this many steps are kept too
-    sample_every: Count = 500  # Steps between two sample grids
-    validate_every: Count = 500  # Steps between two losses on data.validation_shards
-    validation_passes: Count = 8  # Passes per validation loss, always the same ones
-    track: list[Literal["tensorboard", "wandb"]] = []  # Viewers of the metrics
+    log_every: Count = 20  # steps between two lines of metrics
+    checkpoint_every: Count = 250  # steps between two checkpoints
+    keep_checkpoints: Count = 2  # number of the latest checkpoints that are kept
+    keep_every: Count | None = None  # checkpoints after a multiple of this many steps are kept too
+    sample_every: Count = 500  # steps between two sample grids
+    validate_every: Count = 500  # steps between two losses on data.validation_shards
+    validation_passes: Count = 8  # passes per validation loss, always the same ones
+    track: list[Literal["tensorboard", "wandb"]] = []  # viewers of the metrics
     # At a loss or gradient that isn't finite, or a spike: stop, or skip that step with a warning.
     # Ten skipped steps in a row stop the run.
     on_fault: Literal["stop", "skip"] = "stop"
@@ -115,7 +115,7 @@ class TrainSettings(Section):
     spike: Annotated[float, Field(gt=1)] | None = None
     # Activation checkpointing: far less memory, a third more time.
     recompute: bool = False
-    max_hours: Above0 | None = None  # Hours after which the run stops with a checkpoint
+    max_hours: Above0 | None = None  # hours after which the run stops with a checkpoint
 
 
 class TokenizerModel(Section):
@@ -123,13 +123,13 @@ class TokenizerModel(Section):
 
     # Channels after the input, then of each stage.
     block_out_channels: Annotated[list[Width], Field(min_length=2)]
-    layers_per_block: Width = 1  # Residual blocks per encoder stage; decoder stages have one more
-    latent_channels: Width = 16  # Channels between network and quantizer
+    layers_per_block: Width = 1  # residual blocks per encoder stage; decoder stages have one more
+    latent_channels: Width = 16  # channels between network and quantizer
     levels: Levels  # FSQ levels, the first one varying fastest; their product counts the codes
-    spatial_stride: Literal[8, 16, 32]  # Pixels per code in height and width
+    spatial_stride: Literal[8, 16, 32]  # pixels per code in height and width
     # Frames per latent frame after the first. With 2, Haar patches have two frames, not four.
     temporal_stride: Literal[2, 4, 8]
-    causal: bool = True  # Codes never depend on later frames
+    causal: bool = True  # codes never depend on later frames
 
     def _faults(self) -> Iterator[str]:
         # Patches of 4 pixels take two halvings; the last stage never halves.
@@ -144,9 +144,9 @@ class TokenizerModel(Section):
 class SourceShares(Section):
     """Share of a mixture that comes from each source; the sum needn't be 1."""
 
-    emoji: Weight = 0.0  # Animated emoji over flat backgrounds
-    film: Weight = 0.0  # Windows of real film
-    shapes: Weight = 0.0  # Procedural clips
+    emoji: Weight = 0.0  # animated emoji over flat backgrounds
+    film: Weight = 0.0  # windows of real film
+    shapes: Weight = 0.0  # procedural clips
 
 
 class TokenizerData(Section):
@@ -154,13 +154,13 @@ class TokenizerData(Section):
 
     # `shapes`: procedural clips, drawn as needed; `mixture`: the sources in `shares`.
     source: Literal["shapes", "mixture"]
-    shares: SourceShares = SourceShares()  # Shares of a mixture; at least one is above 0
-    folder: Name | None = None  # Emoji and film of a mixture, as of `recipes/emoji_data.py`
-    split: Name = "train"  # Part of the source: train or heldout; shapes alone also have all
-    frames: Count  # Pixel frames of a clip: 1 + a multiple of the temporal stride
-    height: Width  # Height in pixels, a multiple of the spatial stride
-    width: Width  # Width in pixels, a multiple of the spatial stride
-    more_sizes: list[Size] = []  # Further pairs of height and width, between which steps take turns
+    shares: SourceShares = SourceShares()  # shares of a mixture; at least one is above 0
+    folder: Name | None = None  # emoji and film of a mixture, as of `recipes/emoji_data.py`
+    split: Name = "train"  # part of the source: train or heldout; shapes alone also have all
+    frames: Count  # pixel frames of a clip: 1 + a multiple of the temporal stride
+    height: Width  # height in pixels, a multiple of the spatial stride
+    width: Width  # width in pixels, a multiple of the spatial stride
+    more_sizes: list[Size] = []  # further pairs of height and width, between which steps take turns
 
     def _faults(self) -> Iterator[str]:
         any_share = any(self.shares.model_dump().values())
@@ -177,10 +177,10 @@ class TokenizerData(Section):
 class ReconstructionLoss(Section):
     """Weights of the terms of the reconstruction loss; at least one is above 0."""
 
-    mse: Weight = 1.0  # Weight of the squared error of the pixels
-    l1: Weight = 0.0  # Weight of the absolute error of the pixels
-    log_mse: Weight = 0.0  # Weight of log10 of each frame's squared error, which PSNR measures
-    ssim: Weight = 0.0  # Weight of 1 - SSIM of each frame (sigma 1) in gray
+    mse: Weight = 1.0  # weight of the squared error of the pixels
+    l1: Weight = 0.0  # weight of the absolute error of the pixels
+    log_mse: Weight = 0.0  # weight of log10 of each frame's squared error, which PSNR measures
+    ssim: Weight = 0.0  # weight of 1 - SSIM of each frame (sigma 1) in gray
     # Extra weight, in the terms above, of pixels around which the clip changes between frames,
     # where that change is the clip's mean; 0 weighs all pixels equally.
     moving: Weight = 0.0
@@ -195,15 +195,15 @@ class ReconstructionLoss(Section):
 class GeneratorModel(Section):
     """Size of the transformer: a preset, and the values that differ from it."""
 
-    preset: Literal["nano", "0.6B", "1.7B", "4B"]  # Named size that the other keys change
-    hidden_size: Width | None = None  # Width of the hidden states
-    intermediate_size: Width | None = None  # Width of the MLP
-    num_hidden_layers: Width | None = None  # Number of layers
-    num_attention_heads: Width | None = None  # Query heads, a multiple of the key/value heads
-    num_key_value_heads: Width | None = None  # Number of key and value heads
+    preset: Literal["nano", "0.6B", "1.7B", "4B"]  # named size that the other keys change
+    hidden_size: Width | None = None  # width of the hidden states
+    intermediate_size: Width | None = None  # width of the MLP
+    num_hidden_layers: Width | None = None  # number of layers
+    num_attention_heads: Width | None = None  # query heads, a multiple of the key/value heads
+    num_key_value_heads: Width | None = None  # number of key and value heads
     # Width of a head.
     head_dim: Annotated[int, Field(ge=16, le=1 << 16, multiple_of=16)] | None = None
-    max_prompt_length: Width  # Tokens that every prompt is padded to; longer prompts are cut
+    max_prompt_length: Width  # tokens that every prompt is padded to; longer prompts are cut
 
     def _faults(self) -> Iterator[str]:
         heads, key_value_heads = self.num_attention_heads, self.num_key_value_heads
@@ -215,27 +215,27 @@ class GeneratorModel(Section):
 class GeneratorData(Section):
     """Token shards to train a generator on."""
 
-    shards: OneOrMore  # Folders of token shards of `ursa tokenize`; one needs no brackets
-    validation_shards: OneOrMore | None = None  # The same for the validation loss; never trained on
+    shards: OneOrMore  # folders of token shards of `ursa tokenize`; one needs no brackets
+    validation_shards: OneOrMore | None = None  # the same for the validation loss; never trained on
     # Latent frames of a training clip. Longer token clips give windows from anywhere in them, and
     # shorter ones are left out. Null takes whole clips of any length.
     latent_frames: Count | None = None
     # Most tokens per pass, prompts included. Each grid has passes of its own, with as many clips as
     # fit, up to train.batch_size. Null takes train.batch_size clips of any grid.
     batch_tokens: Count | None = None
-    motion_prefix: bool = False  # Put `motion=…, ` before prompts, as the published models have it
-    motion_scale: Above0 = 100.0  # Factor from the stored motion, in [0, 1], to that of the prefix
+    motion_prefix: bool = False  # put `motion=…, ` before prompts, as the published models have it
+    motion_scale: Above0 = 100.0  # factor from the stored motion, in [0, 1], to that of the prefix
     # Size in MB of the codes among which clips are shuffled; reading takes up to twice as much
     # memory. A smaller data set is shuffled as a whole.
     shuffle_mb: Count = 256
-    workers: Steps = 1  # Threads that prefetch batches; 0 makes each batch when it is needed
+    workers: Steps = 1  # threads that prefetch batches; 0 makes each batch when it is needed
 
 
 class LoraSettings(Section):
     """A LoRA adapter that is trained instead of the weights of ``init``."""
 
-    rank: Width | None = None  # Usually 4 to 64; null trains the weights themselves
-    alpha: Above0 | None = None  # Scale of the change, divided by the rank; null takes the rank
+    rank: Width | None = None  # usually 4 to 64; null trains the weights themselves
+    alpha: Above0 | None = None  # scale of the change, divided by the rank; null takes the rank
     # Matrices of each layer that the adapter changes.
     targets: Annotated[list[LayerMatrix], Field(min_length=1)] = list(get_args(LayerMatrix))
 
@@ -246,8 +246,8 @@ class PathSettings(Section):
     # `metric` is the paper's. `linear` is the same path with a tabulated sharpness, so that the
     # mean distance falls exactly linearly. The paper compares with the other two.
     kind: Literal["metric", "linear", "mixture", "masked"] = "metric"
-    alpha: Alpha | None = None  # Exponent of the sharpness c·(t/(1-t))^alpha; 1 unless given
-    c: Factor | None = None  # Factor of the metric path's sharpness; 5 unless given
+    alpha: Alpha | None = None  # exponent of the sharpness c·(t/(1-t))^alpha; 1 unless given
+    c: Factor | None = None  # factor of the metric path's sharpness; 5 unless given
 
     def _faults(self) -> Iterator[str]:
         for key, value in (("alpha", self.alpha), ("c", self.c)):
@@ -267,13 +267,13 @@ class PathSettings(Section):
 class ObjectiveSettings(Section):
     """Random draws of a generator's training."""
 
-    caption_dropout: Share = 0.1  # Share of clips whose caption is dropped, for guidance
-    shift: Above0 = 1.0  # Time shift of the training times; above 1 means more noise
-    async_probability: Share = 0.5  # Share of clips whose frames each have a time of their own
-    image_to_video_probability: Share = 0.0  # Share of clips whose first frame is given
-    extension_probability: Share = 0.0  # Share of clips whose first one to all but one are given
-    interpolation_probability: Share = 0.0  # Share of clips whose first and last are given
-    image_probability: Share = 0.0  # Share of passes on the first frame of each clip, as an image
+    caption_dropout: Share = 0.1  # share of clips whose caption is dropped, for guidance
+    shift: Above0 = 1.0  # time shift of the training times; above 1 means more noise
+    async_probability: Share = 0.5  # share of clips whose frames each have a time of their own
+    image_to_video_probability: Share = 0.0  # share of clips whose first frame is given
+    extension_probability: Share = 0.0  # share of clips whose first one to all but one are given
+    interpolation_probability: Share = 0.0  # share of clips whose first and last are given
+    image_probability: Share = 0.0  # share of passes on the first frame of each clip, as an image
 
     def _faults(self) -> Iterator[str]:
         shares = {
@@ -287,20 +287,20 @@ class ObjectiveSettings(Section):
 class SamplingSettings(Section):
     """Sampling defaults, stored in the model that the run makes: fields of ``BundleSettings``."""
 
-    steps: NumSteps = 25  # Sampling steps
-    guidance: Scale = 7.0  # Strength of classifier-free guidance; 1 is off
+    steps: NumSteps = 25  # sampling steps
+    guidance: Scale = 7.0  # strength of classifier-free guidance; 1 is off
     # Times between which guidance is on; 0 is noise and 1 is data.
     guidance_interval: Interval = (0.0, 0.9)
-    shift: Positive = 1.0  # Time shift of the steps
-    correct: Share = 0.0  # Probability that a step draws a code again from the path; 0 is off
-    temperature: Positive = 1.0  # Temperature of the draws of x_1; below 1 favours likelier codes
-    fps: Positive = 8.0  # Frames per second of written files
+    shift: Positive = 1.0  # time shift of the steps
+    correct: Share = 0.0  # probability that a step draws a code again from the path; 0 is off
+    temperature: Positive = 1.0  # temperature of the draws of x_1; below 1 favours likelier codes
+    fps: Positive = 8.0  # frames per second of written files
 
 
 class SampleGrid(Section):
     """What the sample grids of a run show."""
 
-    prompts: list[str] = []  # Prompts of one clip each; without prompts a run draws no grids
+    prompts: list[str] = []  # prompts of one clip each; without prompts a run draws no grids
 
 
 def _warmup_faults(optimizer: OptimizerSettings, train: TrainSettings) -> Iterator[str]:
@@ -312,8 +312,8 @@ class _Training(Section):
     """What all recipes have."""
 
     kind: str
-    name: Name  # Name of the model
-    seed: Steps = 0  # Seed of every random stream of the run
+    name: Name  # name of the model
+    seed: Steps = 0  # seed of every random stream of the run
     # Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id.
     init: Name | None = None
 

@@ -172,15 +172,18 @@ _Loader.add_implicit_resolver(
 
 
 def _load_yaml(text: str) -> tuple[Any, list[str]]:
-    """A YAML document, and its duplicate keys."""
-    loader = _Loader(text)
+    """A YAML document, and its duplicate keys; a ValueError says what is wrong with it."""
     try:
+        loader = _Loader(text)
         return loader.get_single_data(), loader.duplicates
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason, mark = str(error).splitlines()[0], getattr(error, "problem_mark", None)
+        if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
+            reason = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+        raise ValueError(reason) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
         # Scalars that don't fit their tag, as `!!bool maybe`, raise many kinds of errors.
-        raise yaml.YAMLError(f"a value doesn't fit its tag ({error})") from error
-    finally:
-        loader.dispose()
+        raise ValueError(f"a value doesn't fit its tag ({error})") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -196,22 +199,15 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         )
     try:
         raw, faults = _load_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RecipeError(
-            f"recipe {path} is not valid YAML: {_yaml_reason(error)}", "correct its syntax there"
+            f"recipe {path} is not valid YAML: {error}", "correct its syntax there"
         ) from error
     if not isinstance(raw, dict):
         raise RecipeError(
             f"recipe {path} holds no keys", "start it with `kind: tokenizer` or `kind: generator`"
         )
     return raw, faults
-
-
-def _yaml_reason(error: Exception) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
-    return str(error).splitlines()[0]
 
 
 def _override_(raw: dict[str, Any], override: str) -> list[str]:
@@ -222,8 +218,8 @@ def _override_(raw: dict[str, Any], override: str) -> list[str]:
         return [f"{override}: an override is a dotted key, an equals sign and a value"]
     try:
         value, faults = _load_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return [f"{place}: the value {text!r} is not valid YAML: {_yaml_reason(error)}"]
+    except ValueError as error:
+        return [f"{place}: the value {text!r} is not valid YAML: {error}"]
     section = raw
     for depth, key in enumerate(keys[:-1], 1):
         if section.get(key) is None:

@@ -19,21 +19,13 @@ from ursa_core.seeding import stream
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows whose clips make batches of one shape.
+    """Rows whose clips make batches of one shape."""
 
-    Attributes:
-        grid: Latent grid of the clips.
-        batch_size: Clips per batch.
-        rows: Numbers of the rows, ascending: int64 (n,).
-        num_codes: Codes of all its rows, as stored.
-        group_starts: First row of each group of the table, and its end.
-    """
-
-    grid: LatentGrid
-    batch_size: int
-    rows: NDArray[np.int64]
-    num_codes: int
-    group_starts: NDArray[np.int64]
+    grid: LatentGrid  # latent grid of the clips
+    batch_size: int  # clips per batch
+    rows: NDArray[np.int64]  # numbers of the rows, ascending: int64 (n,)
+    num_codes: int  # codes of all its rows, as stored
+    group_starts: NDArray[np.int64]  # first row of each group of the table, and its end
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:

@@ -50,21 +50,13 @@ _SIDE_BITS = 20
 
 @dataclass(frozen=True)
 class TokenIdentity:
-    """The video tokenizer that codes belong to.
+    """The video tokenizer that codes belong to."""
 
-    Attributes:
-        tokenizer: Digest of its configuration and weights.
-        num_codes: Size of its codebook.
-        levels: FSQ levels, empty for a learned codebook.
-        temporal_stride: Frames per latent frame.
-        spatial_stride: Pixels per latent row and column.
-    """
-
-    tokenizer: str
-    num_codes: int
-    levels: tuple[int, ...]
-    temporal_stride: int
-    spatial_stride: int
+    tokenizer: str  # digest of its configuration and weights
+    num_codes: int  # size of its codebook
+    levels: tuple[int, ...]  # FSQ levels, empty for a learned codebook
+    temporal_stride: int  # frames per latent frame
+    spatial_stride: int  # pixels per latent row and column
 
 
 def read_shards(*folders: Path | str) -> "TokenTable":

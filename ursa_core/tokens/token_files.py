@@ -23,14 +23,10 @@ _DAMAGED = "tokenize the clip again; the file is damaged"
 
 @dataclass(frozen=True)
 class TokenFile:
-    """Codes of one clip and its metadata.
+    """Codes of one clip and its metadata."""
 
-    Attributes:
-        codes: Codes on the latent grid, int64 (F, H, W).
-        metadata: JSON values, with ``tokenizer`` (identity of the video tokenizer) and ``fps``.
-    """
-
-    codes: Tensor
+    codes: Tensor  # codes on the latent grid, int64 (F, H, W)
+    # JSON values, with `tokenizer` (identity of the video tokenizer) and `fps`.
     metadata: dict[str, Any]
 
     @property

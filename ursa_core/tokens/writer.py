@@ -48,23 +48,14 @@ class Made:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One tokenized clip.
+    """One tokenized clip."""
 
-    Attributes:
-        codes: Codes on the latent grid, int64 (F, H, W).
-        captions: Captions, any number.
-        fps: Frames per second at which the clip was sampled.
-        motion: Motion score, see :func:`motion_of`.
-        source: Name of the clip, by which a later run knows that it is done if it has no file.
-        origin: File of the clip.
-    """
-
-    codes: Tensor
-    captions: tuple[str, ...]
-    fps: float
-    motion: float
-    source: str
-    origin: Origin | None = None
+    codes: Tensor  # codes on the latent grid, int64 (F, H, W)
+    captions: tuple[str, ...]  # captions, any number
+    fps: float  # frames per second at which the clip was sampled
+    motion: float  # motion score, see :func:`motion_of`
+    source: str  # name of the clip, by which a later run knows that it is done if it has no file
+    origin: Origin | None = None  # file of the clip
 
 
 def motion_of(frames: NDArray[np.uint8]) -> float:
@@ -93,13 +84,6 @@ class ShardWriter:
         rows_per_shard: Clips per full shard; about the most that a killed run loses.
         part: Part of the work that this process does.
 
-    Attributes:
-        settings: Identity and options as shards record them.
-        shards: Shards in the folder; those of other processes as of the beginning.
-        made: Files and captions of the clips in them, and of those that wait.
-        done: Names of those clips for which no file is recorded.
-        num_clips: Number of all clips in them, and of those that wait.
-
     Raises:
         DataError: The shards in the folder are damaged, belong to another tokenizer or were cut
             with other options, or the folder can't be written.
@@ -117,10 +101,12 @@ class ShardWriter:
         self._rows: list[TokenRow] = []
         self._rows_per_shard, self._num_codes = rows_per_shard, identity.num_codes
         settings = {"identity": asdict(identity), "options": dict(options or {})}
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as shards record them
         record = json.dumps({**settings, "version": ursa_core.__version__})
         self._schema = shards.SCHEMA.with_metadata({shards.RECORD_KEY: record.encode()})
-        self.shards: list[Path] = []
+        self.shards: list[Path] = []  # those of other processes as of the beginning
+        # Of the clips in the shards, and of those that wait: files and captions, the names of those
+        # for which no file is recorded, and the number of all.
         self.made: set[Made] = set()
         self.done: set[str] = set()
         self.num_clips = 0

@@ -30,8 +30,7 @@ from ursa_core.training.distributed import Ranks
 FOLDER = "checkpoints"
 _ABOUT = "state.json"
 _WRITER = "ranks"
-_FILE_BYTES = 1 << 30
-"""Approximate size of a file, which is assembled in memory."""
+_FILE_BYTES = 1 << 30  # approximate size of a file, which is assembled in memory
 
 # Training in a single process is intended.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)

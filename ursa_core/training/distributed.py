@@ -28,8 +28,7 @@ from ursa_core.devices import local_device
 from ursa_core.errors import DeviceError, UrsaError, UsageError
 from ursa_core.parts import launched_shard
 
-_TIMEOUT = timedelta(minutes=30)
-"""Longest wait for another rank: one rank alone draws sample grids."""
+_TIMEOUT = timedelta(minutes=30)  # longest wait for another rank: one rank alone draws sample grids
 # A launcher's store outlives the ranks that it restarts.
 _FAILURE = f"ursa/failure/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
 _HEARD = f"{_FAILURE}/heard"
@@ -107,10 +106,6 @@ def joined_ranks(
     """The ranks that ``torchrun`` started, connected until the block ends, or this process alone.
 
     If the block fails on one rank, the others end with its error, not with a broken connection.
-
-    Raises:
-        UsageError: The ranks can't connect.
-        UrsaError: Another rank failed or was killed.
     """
     launched = launched_shard(environment)
     if launched is None or launched.count == 1:

@@ -50,28 +50,17 @@ def means(micros: list[Metrics], ranks: Ranks) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a run after a step; what its learner doesn't count is None.
+    """State of a run after a step; what its learner doesn't count is None."""
 
-    Args:
-        step: Number of steps done.
-        loss: Loss of the step.
-        seconds_left: Estimate from the time of this step.
-        items_per_second: Clips per second of this step.
-        tokens_per_second: Tokens per second of this step, prompts included.
-        data_wait: Share of the step spent waiting for data.
-        matrix_rate_share: Rate of the step's operations, as a share of the rate of a large matrix
-            product on all devices together.
-        fault: Why the step was skipped, if it was.
-    """
-
-    step: int
-    loss: float
-    seconds_left: float
-    items_per_second: float
-    tokens_per_second: float | None = None
-    data_wait: float | None = None
+    step: int  # number of steps done
+    loss: float  # loss of the step
+    seconds_left: float  # estimate from the time of this step
+    items_per_second: float  # clips per second of this step
+    tokens_per_second: float | None = None  # tokens per second of this step, prompts included
+    data_wait: float | None = None  # share of the step spent waiting for data
+    # Rate of operations, as a share of that of a large matrix product on all devices together.
     matrix_rate_share: float | None = None
-    fault: str | None = None
+    fault: str | None = None  # why the step was skipped, if it was
 
 
 _DIGITS = {"items_per_second": 2, "tokens_per_second": 1, "data_wait": 5, "matrix_rate_share": 4}

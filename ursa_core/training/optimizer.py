@@ -25,8 +25,7 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-ADAM_UPDATE_RMS = 0.2
-"""Root mean square of a typical AdamW update at learning rate 1."""
+ADAM_UPDATE_RMS = 0.2  # root mean square of a typical AdamW update at learning rate 1
 END_LAYERS = ("embed_tokens", "lm_head", "encoder.conv_in.0", "quant_conv", "decoder.conv_out.0")
 """Layers that read data or predict it; AdamW suits them better than Muon."""
 

@@ -45,10 +45,10 @@ class TrainingPlan:
     device: str
     precision: str
     memory: dict[str, int]  # bytes on a rank's device by part; a tokenizer's without activations
-    device_bytes: int | None  # None if they are unknown
+    device_bytes: int | None  # none if they are unknown
     seconds_per_step: float | None  # from the device's measured rate; None for a tokenizer
-    data: DataPlan | None  # None for a tokenizer
-    captions: CaptionFit | None  # None for a tokenizer
+    data: DataPlan | None  # none for a tokenizer
+    captions: CaptionFit | None  # none for a tokenizer
 
 
 def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
@@ -61,12 +61,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) 
 
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
-    """Plan of a run; reads its data and tries each shape of a batch.
-
-    Raises:
-        UsageError: The folder isn't a run, or the ranks can't share a step.
-        UrsaError: Data or models can't be used.
-    """
+    """Plan of a run; reads its data and tries each shape of a batch."""
     check_run_folder(run)
     plan = recipe.train
     launched = launched_shard(os.environ)
@@ -91,7 +86,8 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         of_largest = (largest.grid, length, plans[data.grids.index(largest)], recipe.optimizer)
         hardware = (ranks, dtype == torch.bfloat16, device.type)
         memory = training_memory(config, *of_largest, *hardware, lora)
-        items, tokens = data.clips_per_pass, round(data.tokens_per_pass * plan.accumulate)
+        items = sum(each.share * each.batch_size for each in data.grids)
+        tokens = round(sum(each.share * each.tokens for each in data.grids) * plan.accumulate)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
         operations = sum(
             each.share * pass_operations(config, each.grid, length, of_grid, lora)

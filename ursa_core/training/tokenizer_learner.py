@@ -25,20 +25,15 @@ from ursa_core.training.metrics import Metrics, weighed
 from ursa_core.worlds.mixture import KINDS, ClipMixture
 from ursa_core.worlds.shapes import FPS
 
-Drawn = tuple[NDArray[np.uint8], str]
-"""Frames of a clip, and the kind of its source."""
-Size = tuple[int, int]
-"""Height and width in pixels."""
+Drawn = tuple[NDArray[np.uint8], str]  # frames of a clip, and the kind of its source
+Size = tuple[int, int]  # height and width in pixels
 
 
 class TokenizerLearner(Learner):
     """Reconstruction of clips.
 
-    Raises:
-        DataError: The emoji or film to train on can't be read.
-        RecipeError: The tokenizer to start from has another configuration. Its levels, temporal
-            stride and residual blocks may differ; with ``init_codes`` only the blocks, and with
-            ``freeze_encoder`` nothing.
+    The tokenizer to start from may differ in levels, temporal stride and residual blocks; with
+    ``init_codes`` only in blocks, and with ``freeze_encoder`` in nothing.
     """
 
     model: VideoTokenizer
@@ -46,10 +41,8 @@ class TokenizerLearner(Learner):
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         patch = min(VideoTokenizerConfig().patch_size, recipe.model.temporal_stride)
-        lists_as_tuples: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in recipe.model
-        }
-        self.config = VideoTokenizerConfig(temporal_patch_size=patch, **lists_as_tuples)
+        model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.model}
+        self.config = VideoTokenizerConfig(temporal_patch_size=patch, **model)
         data = recipe.data
         shares = data.shares.model_dump() if data.source == "mixture" else {"shapes": 1.0}
         self.mixture = ClipMixture(shares, Path(data.folder or "."))
@@ -117,19 +110,18 @@ class TokenizerLearner(Learner):
         """
         seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
 
-        def begin(index: int) -> Future[Drawn]:
-            turn = index // self._clips_a_step % len(self.sizes)
-            height, width = size or self.sizes[turn]
-            return self._pool.submit(
-                self.mixture.clip, seed, index, split, frames, height, width, full
-            )
+        def begin(first: int) -> list[Future[Drawn]]:
+            clips = []
+            for index in range(first, first + count):
+                turn = index // self._clips_a_step % len(self.sizes)
+                of_clip = (seed, index, split, frames, *(size or self.sizes[turn]), full)
+                clips.append(self._pool.submit(self.mixture.clip, *of_clip))
+            return clips
 
-        wanted = (first, count, split, frames, size)
-        clips = self._prefetched.pop(wanted, None) or [begin(first + i) for i in range(count)]
+        rest = (count, split, frames, size)
+        clips = self._prefetched.pop((first, *rest), None) or begin(first)
         if self.prefetches and split == self.recipe.data.split:
-            self._prefetched = {
-                (first + count, *wanted[1:]): [begin(first + count + i) for i in range(count)]
-            }
+            self._prefetched = {(first + count, *rest): begin(first + count)}
         pixels, kinds = zip(*(clip.result() for clip in clips), strict=True)
         stacked = torch.from_numpy(np.stack(pixels))
         video = stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
@@ -253,6 +245,5 @@ def _blurring(size: int, like: Tensor) -> Tensor:
     return torch.zeros(size, size, device=like.device).index_add_(1, mirrored, weight)
 
 
-SSIM_REACH = 4
-"""Pixels from the centre of a window to its end: 3.5 sigma, as in torchmetrics."""
+SSIM_REACH = 4  # pixels from the centre of a window to its end: 3.5 sigma, as in torchmetrics
 FULL_FRAMES = 17

@@ -125,22 +125,13 @@ class Trainer:
         self._write_bundle()
 
     def _write_bundle(self) -> None:
-        averaged = self.averaged()
+        gathered_by_all = ((name, whole(tensor)) for name, tensor in self.ema.average.items())
+        averaged = {name: value for name, value in gathered_by_all if self.ranks.is_first}
         if self.ranks.is_first:
             self.learner.write_bundle(self.run_folder, averaged)
 
-    def averaged(self) -> dict[str, Tensor]:
-        """Averaged weights by name on the first rank, nothing on the others."""
-        gathered_by_all = ((name, whole(tensor)) for name, tensor in self.ema.average.items())
-        return {name: value for name, value in gathered_by_all if self.ranks.is_first}
-
     def train(self, on_step: Callable[[Progress], None]) -> None:
-        """Train up to the recipe's number of steps, or hours.
-
-        Raises:
-            Interrupted: SIGINT or SIGTERM arrived; the run is saved.
-            UrsaError: The guard stops the run, or a tracker can't start.
-        """
+        """Train up to the recipe's steps, or hours; a signal saves, and raises Interrupted."""
         if self.ranks.is_first:
             self.trackers = metrics.open_trackers(self.recipe, self.run_folder, self.step)
             self._matrix_rate = matmul_rates(self.device)[self.precision] * self.ranks.count

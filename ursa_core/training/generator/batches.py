@@ -36,14 +36,6 @@ class TokenBatches:
     A batch has windows of ``data.latent_frames`` of its clips, from anywhere in longer ones, or
     whole clips. Each step has a batch per lane; ranks that share it read different data.
 
-    Attributes:
-        order: Assignment of clips to batches.
-        grid: Most frequent grid.
-        num_uncaptioned: Number of clips without a caption.
-        num_clips: Number of clips in the table.
-        num_left_out: Number of clips shorter than a window.
-        has_middles: Whether windows also start behind the first frame of clips.
-
     Raises:
         RecipeError: No clip is long enough, or one clip has more tokens than a batch may have.
         DataError: No clip has a caption, and the recipe doesn't drop all captions.
@@ -74,10 +66,10 @@ class TokenBatches:
         # Codes that the order uses, captions, and the next groups.
         table.cache_bytes = 2 * shuffled
         self.order = ClipOrder(buckets, recipe.seed, lanes, shuffled // CODE_BYTES)
-        self.grid = max(buckets, key=lambda bucket: len(bucket.rows)).grid
-        self.num_uncaptioned = table.num_uncaptioned
-        self.num_clips = len(table)
+        self.grid = max(buckets, key=lambda bucket: len(bucket.rows)).grid  # most frequent
+        self.num_uncaptioned, self.num_clips = table.num_uncaptioned, len(table)
         self.num_left_out = len(table) - sum(len(bucket.rows) for bucket in buckets)
+        # Whether windows also start behind the first frame of clips.
         self.has_middles = any(
             grid.frames > window.frames for window, grids in windows.items() for grid in grids
         )

@@ -162,16 +162,6 @@ class DataPlan:
         """The grid with the most tokens per pass."""
         return max(self.grids, key=lambda plan: plan.tokens)
 
-    @property
-    def clips_per_pass(self) -> float:
-        """Mean over all passes."""
-        return sum(plan.share * plan.batch_size for plan in self.grids)
-
-    @property
-    def tokens_per_pass(self) -> float:
-        """Mean over all passes, prompts included."""
-        return sum(plan.share * plan.tokens for plan in self.grids)
-
 
 def plan_data(batches: TokenBatches) -> DataPlan:
     """The batches of a run, by grid."""

@@ -32,13 +32,7 @@ Batch = tuple[Tensor, Tensor, Tensor, LatentGrid]
 
 
 class GeneratorLearner(Learner):
-    """Denoising of token clips; an ``empty`` network, for a plan, takes no memory.
-
-    Raises:
-        CheckpointError: The tokenizer or the model to start from is missing or damaged.
-        DataError: The shards are empty, or another tokenizer made them.
-        RecipeError: The parts don't fit together.
-    """
+    """Denoising of token clips; an ``empty`` network, for a plan, takes no memory."""
 
     model: Transformer
     objective: DenoisingObjective

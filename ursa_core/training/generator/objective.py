@@ -107,14 +107,7 @@ class DenoisingObjective(nn.Module):
     def loss(
         self, hidden: Tensor, x_1: Tensor, times: Tensor, loss_mask: Tensor | None
     ) -> tuple[Tensor, Metrics]:
-        """Loss of hidden states (B, L, D) as ``forward``; 0 where no code counts.
-
-        Args:
-            hidden: float (B, L, D), the network's output.
-            x_1: int64 (B, L).
-            times: float (B, L).
-            loss_mask: bool (B, L), the codes that count; None for all.
-        """
+        """Loss of hidden states (B, L, D) as ``forward``, over the codes in a mask, if any."""
         weights = None if loss_mask is None else loss_mask.flatten().float()
         head = self.network.lm_head.weight
         loss, each = chunked_cross_entropy(hidden.flatten(0, 1), head, x_1.flatten(), weights)
@@ -122,7 +115,7 @@ class DenoisingObjective(nn.Module):
 
 
 def by_time_bin(each: Tensor, times: Tensor, loss_mask: Tensor | None = None) -> Metrics:
-    """Mean losses of the quarters of time; the first quarter starts at noise.
+    """Mean losses of the quarters of time, the first of which starts at noise.
 
     Args:
         each: float (B, L), loss of each code.

@@ -9,17 +9,10 @@ Made = TypeVar("Made")
 
 
 class Prefetcher(Generic[Made]):
-    """Items by index; taking one starts the next ones.
+    """Items by index, made from it alone; taking one makes ``workers`` threads start the next ones.
 
     Indices have a constant distance, the number of ranks, which follows from the first two. An item
     of any other index is made when it is taken.
-
-    Args:
-        make: Maker of an item from its index alone; called by several threads.
-        workers: Number of threads, each two items ahead; 0 makes items when they are taken.
-
-    Attributes:
-        seconds_waited: Time that the last ``take`` waited.
     """
 
     def __init__(self, make: Callable[[int], Made], workers: int) -> None:

@@ -46,15 +46,9 @@ def build_network(
 ) -> Transformer:
     """The network that a recipe describes, with its initial weights.
 
-    Another model also gives its rotary base and the epsilon of its norms.
-
-    Args:
-        recipe: Recipe of the run.
-        start: Folder of a model or language model; None draws new weights.
-        text_tokenizer: Tokenizer of the prompts.
-        num_states: Number of codes, plus the mask if the path has one.
-        codebook: float (K, C), vectors of the codes.
-        empty: Whether to build it on the meta device, without memory or weights.
+    A model to start from also gives its rotary base and the epsilon of its norms; without one
+    weights are drawn. An ``empty`` network is on the meta device. The path has ``num_states``
+    states, and ``codebook`` (K, C) holds the vectors of the codes.
     """
     config = _network_config(recipe, start, text_tokenizer, num_states)
     generator = stream(recipe.seed, "weights")
