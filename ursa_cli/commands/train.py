@@ -154,7 +154,5 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
 
 
 def _warn_of_captions(fit: "CaptionFit") -> None:
-    from ursa_core.clips.prompts import caption_warnings
-
-    for warning in caption_warnings(fit):
+    for warning in fit.warnings():
         output.warn(warning)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ursa_core.bundle.bundle import Bundle
-    from ursa_core.encoding.caption_fit import CaptionFit
     from ursa_core.sampling.generate import Request
 
 MAX_SHOWN = 60
@@ -40,29 +39,6 @@ def prompt_warnings(bundle: "Bundle", request: "Request") -> list[str]:
             f"may come out wrong at {options.height}x{options.width}"
         )
     return warnings
-
-
-def caption_warnings(fit: "CaptionFit", model: str = "the model") -> list[str]:
-    """Captions that are too long for a model, or hold words that it doesn't know."""
-    warnings = []
-    if fit.num_cut:
-        warnings.append(
-            f"{_share(fit.num_cut, fit.num)} are longer than the {fit.length} tokens that {model}"
-            f' reads: of "{_start(_visible(fit.example))}" this is cut off:'
-            f' "{_start(_visible(fit.lost))}"'
-        )
-    if fit.num_unknown:
-        words = [_visible(word) for word in fit.unknown]
-        more = ", …" if len(words) > MAX_WORDS else ""
-        warnings.append(
-            f"{_share(fit.num_unknown, fit.num)} hold words that {model} doesn't know:"
-            f" {', '.join(words[:MAX_WORDS])}{more}"
-        )
-    return warnings
-
-
-def _share(count: int, of: int) -> str:
-    return f"{count:,} of {of:,} captions ({100 * count / of:.3g} %)"
 
 
 def _start(text: str) -> str:
