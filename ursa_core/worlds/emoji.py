@@ -31,13 +31,7 @@ BACKGROUNDS = {
     "pink": (245, 160, 195),
 }
 SPLITS = ("train", "heldout", "all")
-KINDS = {
-    "plain": 0.84,
-    "small": 0.04,
-    "aside": 0.04,
-    "sliding": 0.04,
-    "bouncing": 0.04,
-}
+KINDS = {"plain": 0.84, "small": 0.04, "aside": 0.04, "sliding": 0.04, "bouncing": 0.04}
 """Motion or place of the whole picture, with its share of the clips."""
 SCALES = {
     "plain": (0.9, 0.9),
@@ -71,8 +65,6 @@ class ClipSpec:
 
     Attributes:
         subject: Number of the subject.
-        background: Name of the colour.
-        kind: One of ``KINDS``.
         side: ``left`` or ``right``, where a subject stands aside or slides.
         scale: Side of the subject's square.
         centre: Place of the subject in the first frame, without its bounce.
@@ -97,11 +89,11 @@ def caption(name: str, background: str, kind: str = "plain", side: str = "right"
         "sliding": f"{name} sliding {side}",
         "bouncing": f"{name} bouncing",
     }[kind]
-    article = "an" if words[0].lower() in "aeiou" else "a"
-    return f"{article} {words} on {_ARTICLE[background]} {background} background"
+    return f"{_article(words)} {words} on {_article(background)} {background} background"
 
 
-_ARTICLE = {name: "an" if name[0] in "aeiou" else "a" for name in BACKGROUNDS}
+def _article(words: str) -> str:
+    return "an" if words[0].lower() in "aeiou" else "a"
 
 
 def nearest_background(word: str) -> str | None:
@@ -120,11 +112,8 @@ def is_held_out(name: str, background: str) -> bool:
 
 def backgrounds_of(name: str, split: str) -> list[str]:
     """Backgrounds of a subject in a split."""
-    return [
-        background
-        for background in BACKGROUNDS
-        if split == "all" or is_held_out(name, background) == (split == "heldout")
-    ]
+    wanted = split == "heldout"
+    return [b for b in BACKGROUNDS if split == "all" or is_held_out(name, b) == wanted]
 
 
 def sample_spec(
@@ -154,7 +143,7 @@ def render(
     times: NDArray[np.int64],
     full_frames: int,
 ) -> NDArray[np.uint8]:
-    """Draw a clip.
+    """Draw a clip: uint8 (F, height, width, 3); the subject stands on whole pixels.
 
     Args:
         loop: RGBA frames of the subject, uint8 (n, S, S, 4).
@@ -163,14 +152,15 @@ def render(
         width: Width of the frames in pixels.
         times: Numbers of the frames in the whole clip, (F,).
         full_frames: Length of the whole clip, over which a subject slides.
-
-    Returns:
-        uint8 (F, height, width, 3); the subject stands on whole pixels.
     """
     side = max(round(spec.scale * min(height, width)), 1)
+    way = {"left": -SLIDE, "right": SLIDE}[spec.side] if spec.kind == "sliding" else 0.0
     clip = np.empty((len(times), height, width, 3), np.uint8)
     for number, time in enumerate(times.tolist()):
-        x, y = _centre(spec, time / max(full_frames - 1, 1), time)
+        x, y = spec.centre
+        x += way * (time / max(full_frames - 1, 1))
+        if spec.kind == "bouncing":
+            y -= BOUNCE_HEIGHT * abs(np.sin(np.pi * time / BOUNCE_FRAMES))
         place = (round(x * width - side / 2), round(y * height - side / 2))
         rgba = Image.fromarray(loop[(spec.phase + time) % len(loop)])
         figure = rgba.resize((side, side), Image.Resampling.LANCZOS)
@@ -178,16 +168,6 @@ def render(
         frame.paste(figure, place, figure)
         clip[number] = np.asarray(frame)
     return clip
-
-
-def _centre(spec: ClipSpec, progress: float, time: int) -> tuple[float, float]:
-    """Centre of the subject as shares of width and height."""
-    x, y = spec.centre
-    if spec.kind == "sliding":
-        x += (SLIDE if spec.side == "right" else -SLIDE) * progress
-    elif spec.kind == "bouncing":
-        y -= BOUNCE_HEIGHT * abs(np.sin(np.pi * time / BOUNCE_FRAMES))
-    return x, y
 
 
 class EmojiClips:
@@ -207,11 +187,7 @@ class EmojiClips:
         width: int,
         full_frames: int | None = None,
     ) -> tuple[NDArray[np.uint8], str]:
-        """Clip ``index`` and its caption, as ``shapes.training_clip`` gives them.
-
-        Raises:
-            UsageError: There is no such split.
-        """
+        """Clip ``index`` and its caption, as ``shapes.training_clip`` gives them."""
         if split not in SPLITS:
             raise UsageError(
                 f"there is no split {split!r} of the emoji", f"use one of {', '.join(SPLITS)}"
@@ -227,12 +203,9 @@ class EmojiClips:
         full = full_frames or frames
         times = int(rng.integers(full - frames + 1)) + np.arange(frames)
         clip = render(loop, spec, height, width, times, full)
-        return clip, self._caption(rng, name, spec)
-
-    def _caption(self, rng: np.random.Generator, name: str, spec: ClipSpec) -> str:
         draw, others = rng.random(), self._synonyms[name]
-        if spec.kind == "plain" and draw < NAME_ONLY / KINDS["plain"]:
-            return name
+        if kind == "plain" and draw < NAME_ONLY / KINDS["plain"]:
+            return clip, name
         if others and draw > 1 - SYNONYM:
             name = others[int(rng.integers(len(others)))]
-        return caption(name, spec.background, spec.kind, spec.side)
+        return clip, caption(name, background, kind, spec.side)

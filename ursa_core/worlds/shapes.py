@@ -23,12 +23,7 @@ COLOURS = {
     "cyan": (60, 200, 210),
 }
 SHAPES = ("circle", "square", "triangle", "ring", "star")
-MOVES = {
-    "moves right": (1, 0),
-    "moves left": (-1, 0),
-    "moves up": (0, -1),
-    "moves down": (0, 1),
-}
+MOVES = {"moves right": (1, 0), "moves left": (-1, 0), "moves up": (0, -1), "moves down": (0, 1)}
 MOTIONS = (*MOVES, "stays still", "grows", "shrinks", "spins")
 BACKGROUNDS = {
     "black": (15, 15, 20),
@@ -55,11 +50,6 @@ class ClipSpec:
     centre: tuple[tuple[float, float], tuple[float, float]]
     radius: tuple[float, float]
     angle: tuple[float, float]
-
-    @property
-    def caption(self) -> str:
-        """The sentence that describes the clip."""
-        return caption(self.colour, self.shape, self.motion, self.background)
 
 
 def caption(colour: str, shape: str, motion: str, background: str) -> str:
@@ -89,8 +79,7 @@ def sample_spec(
     rng: np.random.Generator, colour: str, shape: str, motion: str, background: str
 ) -> ClipSpec:
     """A clip of the given attributes, with random size, place, speed and phase."""
-    start = rng.uniform(0.12, 0.18)
-    end = start
+    start = end = rng.uniform(0.12, 0.18)
     if motion in ("grows", "shrinks"):
         small = rng.uniform(0.085, 0.11)
         large = small * rng.uniform(2.0, 2.4)
@@ -104,34 +93,16 @@ def sample_spec(
     place = rng.uniform(margin, 1 - margin, 2)
     ends = np.stack([place, place])
     if motion in MOVES:
-        direction = np.array(MOVES[motion])
-        axis = int(np.flatnonzero(direction)[0])
+        direction = MOVES[motion]
+        axis = 0 if direction[0] else 1
         room = 1 - 2 * margin
         travel = rng.uniform(max(0.28, room * 0.45), room)
         low = margin + rng.uniform(0, room - travel)
-        both = (low, low + travel) if direction[axis] > 0 else (low + travel, low)
-        ends[:, axis] = both
+        ends[:, axis] = (low, low + travel)[:: direction[axis]]
     (x, y), (end_x, end_y) = ends.tolist()
-    return ClipSpec(
-        colour,
-        shape,
-        motion,
-        background,
-        centre=((x, y), (end_x, end_y)),
-        radius=(float(start), float(end)),
-        angle=(float(tilt), float(tilt + turn)),
-    )
-
-
-def _polygon_distance(
-    x: NDArray[np.float32], y: NDArray[np.float32], sides: int, inradius: float
-) -> NDArray[np.float32]:
-    """Distance beyond the edges of a regular polygon of unit scale that points up."""
-    sector = 2 * np.pi / sides
-    # Normals point away from the middle of each edge; the first edge lies opposite the tip.
-    angle = np.arctan2(x, y)
-    folded = angle - sector * np.round(angle / sector)
-    return np.hypot(x, y) * np.cos(folded) - np.float32(inradius)
+    centre = ((x, y), (end_x, end_y))
+    radius, angle = (float(start), float(end)), (float(tilt), float(tilt + turn))
+    return ClipSpec(colour, shape, motion, background, centre, radius, angle)
 
 
 def _star_distance(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -161,39 +132,33 @@ def _shape_distance(
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.85)
     if shape == "triangle":
-        return _polygon_distance(x, y, 3, 0.65)
+        # Normals point away from the middle of each edge; the first edge lies opposite the tip.
+        angle, sector = np.arctan2(x, y), 2 * np.pi / 3
+        folded = angle - sector * np.round(angle / sector)
+        return np.hypot(x, y) * np.cos(folded) - np.float32(0.65)
     return _star_distance(x, y)
 
 
 def render(
     spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Draw a clip.
+    """Draw a clip: uint8 (F, height, width, 3), anti-aliased over one pixel.
 
     Args:
         spec: Clip to draw.
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
         progress: Progress of each frame through the motion, in [0, 1], shape (F,).
-
-    Returns:
-        uint8 (F, height, width, 3), anti-aliased over one pixel.
     """
     side = min(height, width)
     p = progress.astype(np.float32)[:, None, None]
     start, end = np.array(spec.centre, np.float32)
     radius = np.float32(spec.radius[0]) * np.float32(spec.radius[1] / spec.radius[0]) ** p * side
     angle = np.float32(spec.angle[0]) + np.float32(spec.angle[1] - spec.angle[0]) * p
-    x = (
-        np.arange(width, dtype=np.float32)
-        + np.float32(0.5)
-        - (start[0] + (end[0] - start[0]) * p) * width
-    )
-    y = (
-        np.arange(height, dtype=np.float32)[:, None]
-        + np.float32(0.5)
-        - (start[1] + (end[1] - start[1]) * p) * height
-    )
+    centre_x, centre_y = (start[k] + (end[k] - start[k]) * p for k in (0, 1))
+    half = np.float32(0.5)
+    x = np.arange(width, dtype=np.float32) + half - centre_x * width
+    y = np.arange(height, dtype=np.float32)[:, None] + half - centre_y * height
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
     distance = _shape_distance(spec.shape, x * cos + y * sin, y * cos - x * sin) * radius
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
@@ -211,7 +176,7 @@ def training_clip(
     width: int,
     full_frames: int | None = None,
 ) -> tuple[NDArray[np.uint8], str]:
-    """Clip ``index`` of an endless data set, and its caption.
+    """Clip ``index`` of an endless data set, uint8 (frames, height, width, 3), and its caption.
 
     Args:
         seed: Seed of the data set.
@@ -222,9 +187,6 @@ def training_clip(
         width: Width of the frames in pixels.
         full_frames: Length of the whole motion, from which a window is cut at random; the
             default is ``frames``, so that the clip shows all of it.
-
-    Returns:
-        uint8 (frames, height, width, 3), and the caption.
     """
     if split not in SPLITS:
         raise UsageError(
@@ -238,7 +200,7 @@ def training_clip(
     full = full_frames or frames
     first = rng.integers(full - frames + 1)
     progress = (first + np.arange(frames)) / max(full - 1, 1)
-    return render(spec, height, width, progress), spec.caption
+    return render(spec, height, width, progress), caption(colour, shape, motion, background)
 
 
 _COMBINATIONS = {split: combinations(split) for split in SPLITS}

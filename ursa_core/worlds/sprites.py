@@ -25,10 +25,8 @@ _REMAKE = "make the folder again with recipes/emoji_data.py"
 class Sprites:
     """Animated subjects on transparency, 8 frames per second, most of them loops.
 
-    Attributes:
-        subjects: Subjects in the order of ``frames``, the most distinct ones first.
-        frames: RGBA frames of all subjects, uint8 (N, S, S, 4).
-        starts: Number of each subject's first frame, int (subjects + 1,).
+    ``frames`` are uint8 RGBA (N, S, S, 4) of all ``subjects``, the most distinct ones first, and
+    ``starts`` (subjects + 1,) the number of each one's first frame.
     """
 
     subjects: tuple[Subject, ...]
@@ -59,11 +57,7 @@ class Film:
 
 
 def load_sprites(folder: Path) -> Sprites:
-    """Map the sprites of a prepared folder.
-
-    Raises:
-        DataError: It holds none, or they are damaged.
-    """
+    """Map the sprites of a prepared folder; raises `DataError` if missing or damaged."""
     frames = _map_array(folder / SPRITES, "emoji", 4)
     try:
         subjects = load_subjects(folder)
@@ -77,11 +71,7 @@ def load_sprites(folder: Path) -> Sprites:
 
 
 def load_film(folder: Path) -> Film:
-    """Map the film of a prepared folder.
-
-    Raises:
-        DataError: It holds none, or it is damaged.
-    """
+    """Map the film of a prepared folder; raises `DataError` where it is missing or damaged."""
     frames = _map_array(folder / FILM, "film", 3)
     try:
         shots = parsed(tuple[Shot, ...], read_json(folder / FILM_TABLE).get("shots"))
