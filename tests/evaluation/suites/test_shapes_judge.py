@@ -157,9 +157,3 @@ def test_one_frame_stays_still() -> None:
 def test_what_is_no_clip_is_refused(clip: Clip) -> None:
     with pytest.raises(ShapeError):
         judge(clip)
-
-
-def test_constants_are_those_of_the_world() -> None:
-    assert shapes_judge.COLOURS == shapes.COLOURS
-    assert shapes_judge.BACKGROUNDS == shapes.BACKGROUNDS
-    assert shapes_judge.SHAPES == shapes.SHAPES

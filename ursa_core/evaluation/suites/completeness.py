@@ -3,9 +3,8 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
@@ -17,18 +16,18 @@ from ursa_core.media.reading import file_faults
 _NUM_SHOWN = 3
 
 Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
+_AGAIN = "delete them and run --only sample"
 _WORDS: dict[Kind, tuple[str, str]] = {
     "missing": ("missing", "run the same command with --only sample"),
     "foreign": ("not part of the suite", "move them out of the folder: scorers read all names"),
     "case": ("named like others but for upper case", "give them their exact names"),
-    "unreadable": ("damaged", "delete them and run --only sample"),
-    "short": ("of another length", "delete them and run --only sample"),
-    "size": ("of another size", "delete them and run --only sample"),
+    "unreadable": ("damaged", _AGAIN),
+    "short": ("of another length", _AGAIN),
+    "size": ("of another size", _AGAIN),
 }
 
 
-@dataclass(frozen=True)
-class FileFault:
+class FileFault(NamedTuple):
     """What is wrong with a file of the folder."""
 
     kind: Kind
@@ -42,56 +41,45 @@ def check(
     expected: Mapping[str, PixelShape],
     on_file: Callable[[], object] = lambda: None,
 ) -> list[FileFault]:
-    """All differences between a folder and its suite.
+    """All differences between a folder and its suite, in the suite's order, foreign files last.
 
-    Args:
-        suite: Suite that the folder should hold.
-        folder: Folder of the files.
-        expected: Shape of each file by name; files without one are only read.
-        on_file: Function called after each file.
-
-    Returns:
-        Faults, in the order of the suite, foreign files last; none if it is complete.
+    ``expected`` holds the shape of each file by name; files without one are only read. ``on_file``
+    is called after each file.
     """
-    wanted = {file.name for file in suite.files} | set(suite.fixed)
+    names = [*suite.fixed, *(file.name for file in suite.files)]
+    wanted = set(names)
     there = set(_names(folder, suite.scratch, wanted))
     folded = {name.casefold(): name for name in wanted}
     faults = []
-    for name in [*suite.fixed, *(file.name for file in suite.files)]:
+    for name in names:
         if name not in there:
             faults.append(FileFault("missing", name))
-        elif name in suite.fixed:
-            if (folder / name).read_bytes() != suite.fixed[name].encode():
-                faults.append(FileFault("unreadable", name, "not as the suite has it"))
-        else:
-            fault = _check_file(folder / name, name, expected.get(name))
-            faults += [fault] if fault else []
+        elif name not in suite.fixed:
+            faults += _faults_of(folder / name, name, expected.get(name))
+        elif (folder / name).read_bytes() != suite.fixed[name].encode():
+            faults.append(FileFault("unreadable", name, "not as the suite has it"))
         on_file()
     for name in sorted(there - wanted):
         like = folded.get(name.casefold())
         # A twin of a planned name is foreign where the planned file is there itself.
-        if like is not None and like not in there:
-            faults.append(FileFault("case", name, f"should be {like}"))
-        else:
-            faults.append(FileFault("foreign", name))
+        is_case = like is not None and like not in there
+        fault = FileFault("case", name, f"should be {like}")
+        faults.append(fault if is_case else FileFault("foreign", name))
     return faults
 
 
 def refuse(faults: list[FileFault], folder: Path) -> DataError:
     """The error for a folder that can't be scored, which counts and names its faults."""
-    parts = []
-    for kind, (words, _) in _WORDS.items():
-        of_kind = [fault for fault in faults if fault.kind == kind]
-        if of_kind:
-            shown = ", ".join(
-                f"{fault.name} ({fault.detail})" if fault.detail else fault.name
-                for fault in of_kind[:_NUM_SHOWN]
-            )
-            more = ", …" if len(of_kind) > _NUM_SHOWN else ""
-            verb = "is" if len(of_kind) == 1 else "are"
-            parts.append(f"{len(of_kind)} {verb} {words} ({shown}{more})")
-    first = next(kind for kind in _WORDS if any(fault.kind == kind for fault in faults))
-    return DataError(f"{folder} can't be scored: {'; '.join(parts)}", _WORDS[first][1])
+    parts, hints = [], []
+    for kind, (words, hint) in _WORDS.items():
+        shown = [f"{f.name} ({f.detail})" if f.detail else f.name for f in faults if f.kind == kind]
+        if shown:
+            more = ["…"] if len(shown) > _NUM_SHOWN else []
+            verb = "is" if len(shown) == 1 else "are"
+            named = ", ".join(shown[:_NUM_SHOWN] + more)
+            parts.append(f"{len(shown)} {verb} {words} ({named})")
+            hints.append(hint)
+    return DataError(f"{folder} can't be scored: {'; '.join(parts)}", hints[0])
 
 
 def distinguishes_case(folder: Path) -> bool:
@@ -115,11 +103,7 @@ def case_twins(suite: Suite) -> tuple[str, str] | None:
 
 
 def digest(suite: Suite, folder: Path) -> str:
-    """Sixteen hex digits that change with names and sizes of the files.
-
-    Raises:
-        DataError: A file is missing.
-    """
+    """Sixteen hex digits of names and sizes of files; `DataError` where one is missing."""
     made = hashlib.sha256()
     try:
         for file in suite.files:
@@ -144,18 +128,18 @@ def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str
     return found
 
 
-def _check_file(path: Path, name: str, expected: PixelShape | None) -> FileFault | None:
+def _faults_of(path: Path, name: str, expected: PixelShape | None) -> list[FileFault]:
     try:
         shape = _shape_of(path)
     except file_faults() as error:
         detail = (str(error).splitlines() or [""])[0]
-        return FileFault("unreadable", name, detail.replace(str(path), "").strip(" :'"))
+        return [FileFault("unreadable", name, detail.replace(str(path), "").strip(" :'"))]
     if expected is None or shape == expected:
-        return None
+        return []
     if (shape.height, shape.width) != (expected.height, expected.width):
         found, wanted = (f"{each.height}x{each.width}" for each in (shape, expected))
-        return FileFault("size", name, f"{found}, not {wanted}")
-    return FileFault("short", name, f"{shape.frames} frames, not {expected.frames}")
+        return [FileFault("size", name, f"{found}, not {wanted}")]
+    return [FileFault("short", name, f"{shape.frames} frames, not {expected.frames}")]
 
 
 def _shape_of(path: Path) -> PixelShape:

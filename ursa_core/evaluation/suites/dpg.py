@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ursa_core.errors import DataError, ShapeError, UsageError
+from ursa_core.errors import DataError, UsageError
 from ursa_core.evaluation.suites.suite import PlannedFile, Results, Suite, thinned
 from ursa_core.media import Frames
 
 RESULTS = "results.txt"
-PROMPTS = Path("dpg_bench") / "prompts"
 NUM_PROMPTS = 1065
 GRID = 4
 QUIRKS = (
@@ -25,26 +24,19 @@ QUIRKS = (
 
 
 def plan(repo: Path | None, limit: int | None = None) -> Suite:
-    """DPG-Bench's 1,065 grids.
+    """DPG-Bench's 1,065 grids, or ``limit`` of them, from a checkout of ELLA.
 
-    Args:
-        repo: Checkout of ELLA.
-        limit: Number of prompts of a trial.
-
-    Raises:
-        UsageError: No checkout is given.
-        DataError: The prompts aren't there.
+    Raises `UsageError` without a checkout, `DataError` where the prompts aren't there.
     """
     hint = "git clone https://github.com/TencentQQGYLab/ELLA, and give it with --scorer-repo"
     if repo is None:
         raise UsageError("the prompts of DPG-Bench are in its checkout, and none is given", hint)
-    folder = repo / PROMPTS
-    paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    folder = repo / "dpg_bench" / "prompts"
+    paths = sorted(folder.glob("*.txt"))
     if not paths:
         raise DataError(f"there are no prompts in {folder}", hint)
     files = []
-    for place in thinned(len(paths), limit):
-        path = paths[place]
+    for path in (paths[place] for place in thinned(len(paths), limit)):
         try:
             prompt = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
@@ -54,34 +46,18 @@ def plan(repo: Path | None, limit: int | None = None) -> Suite:
 
 
 def grid(images: list[Frames]) -> Frames:
-    """Four square images (1, R, R, 3) as one (1, 2R, 2R, 3), row by row.
-
-    Raises:
-        ShapeError: They aren't square, which the scorer would cut wrongly.
-    """
-    height, width = images[0].shape[1:3]
-    if height != width or len(images) != GRID:
-        raise ShapeError(
-            f"images of {height}x{width} can't be scored by DPG-Bench", "give a square --size"
-        )
-    rows = [np.concatenate(images[k : k + 2], axis=2) for k in (0, 2)]
-    return np.concatenate(rows, axis=1)
+    """Four square images (1, R, R, 3) as one (1, 2R, 2R, 3), row by row."""
+    return np.concatenate([np.concatenate(images[k : k + 2], axis=2) for k in (0, 2)], axis=1)
 
 
 def read_results(path: Path) -> Results:
-    """The scorer's score, its categories of level 1, and the mean of each grid; maybe none.
-
-    Raises:
-        DataError: The file can't be read.
-    """
+    """The scorer's score, its categories of level 1, and the mean of each grid; maybe none."""
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}", "run --only score again") from error
-    images = {}
-    number = r"(?:, [\d.e-]+)"
-    for match in re.finditer(rf"^(.+?\.png){number}+$", text, re.MULTILINE):
-        images[Path(match[1]).name] = float(match[0].rsplit(", ", 1)[1])
+    lines = re.findall(r"^(.+?\.png)(?:, [\d.e-]+)*, ([\d.e-]+)$", text, re.MULTILINE)
+    images = {Path(name).name: float(value) for name, value in lines}
     level_1 = re.search(r"L1 category scores:\n((?:\t.*\n)*)", text)
     rows = re.findall(r"\t(.+?): ([\d.]+)", level_1[1]) if level_1 else []
     scores = {name: float(percent) / 100 for name, percent in rows}

@@ -8,25 +8,16 @@ import json
 from pathlib import Path
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation.suites.suite import (
-    LISTS,
-    PlannedFile,
-    Results,
-    Suite,
-    read_rows,
-    thinned,
-)
+from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Results, Suite, read_rows, thinned
 
 RESULTS = "results.jsonl"
 _SAMPLES = 4
 
 
 def plan(prompts: str = "raw", limit: int | None = None) -> Suite:
-    """GenEval's 2,212 images, and the metadata next to them.
+    """GenEval's 2,212 images of ``raw`` or ``rewritten`` prompts, and the metadata next to them.
 
-    Args:
-        prompts: Kind of prompts that the model is given, ``raw`` or ``rewritten``.
-        limit: Number of prompts of a trial; they keep their numbers.
+    The prompts of a trial, ``limit`` of them, keep their numbers.
     """
     rows = read_rows(LISTS / "geneval.jsonl", ("metadata", "rewritten"))
     files, fixed = [], {}
@@ -34,25 +25,15 @@ def plan(prompts: str = "raw", limit: int | None = None) -> Suite:
         metadata, rewritten = rows[number]["metadata"], rows[number]["rewritten"]
         fixed[f"{number:05d}/metadata.jsonl"] = json.dumps(metadata) + "\n"
         given = metadata["prompt"] if prompts == "raw" else rewritten
-        files += [
-            PlannedFile(
-                f"{number:05d}/samples/{sample:04d}.png",
-                f"{number} {metadata['prompt']}",  # some prompts are there twice
-                given,
-                sample,
-                groups=(metadata["tag"],),
-            )
-            for sample in range(_SAMPLES)
-        ]
+        prompt_id = f"{number} {metadata['prompt']}"  # some prompts are there twice
+        for sample in range(_SAMPLES):
+            name, tags = f"{number:05d}/samples/{sample:04d}.png", (metadata["tag"],)
+            files.append(PlannedFile(name, prompt_id, given, sample, groups=tags))
     return Suite("geneval", files, _SAMPLES * len(rows), fixed)
 
 
 def read_results(path: Path) -> Results:
-    """Whether the scorer found each image right, by tag and overall; empty without a file.
-
-    Raises:
-        DataError: The file is of another form.
-    """
+    """Whether the scorer found each image right, by tag and overall; empty without a file."""
     rows = read_rows(path, ("filename", "tag", "prompt", "correct")) if path.exists() else []
     tags: dict[str, dict[str, bool]] = {}
     overall, verdicts = {}, {}

@@ -16,7 +16,7 @@ import numpy as np
 from ursa_core.errors import DataError
 from ursa_core.evaluation.records import read_record
 from ursa_core.evaluation.reports.intervals import wilson
-from ursa_core.evaluation.reports.report import Report, Sample, Score, Table
+from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table
 from ursa_core.evaluation.suites.completeness import digest
 from ursa_core.evaluation.suites.shapes_judge import Verdict, judge
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
@@ -29,12 +29,8 @@ NAME = "shapes"
 ATTRIBUTES = ("colour", "shape", "motion", "background")
 ALL = "all four"
 SPLITS = {"heldout": "held out of training", "train": "seen in training"}
-CHANCE = {
-    "colour": 1 / len(shapes.COLOURS),
-    "shape": 1 / len(shapes.SHAPES),
-    "motion": 1 / len(shapes.MOTIONS),
-    "background": 1 / len(shapes.BACKGROUNDS),
-}
+_VALUES = (shapes.COLOURS, shapes.SHAPES, shapes.MOTIONS, shapes.BACKGROUNDS)
+CHANCE = {name: 1 / len(values) for name, values in zip(ATTRIBUTES, _VALUES, strict=True)}
 SCORES = "scores.json"
 _SPLITS_NOTE = (
     "heldout: combinations of colour, shape and motion that training left out; "
@@ -44,14 +40,9 @@ _SPLITS_NOTE = (
 
 @dataclass(frozen=True)
 class Scores:
-    """What the judge saw, as ``scores.json`` holds it.
+    """What the judge saw, as ``scores.json`` holds it: verdicts on clips and rendered ones.
 
-    Attributes:
-        suite: Name of the suite.
-        limit: Number of combinations of each split, None for all.
-        samples: Digest of the clips.
-        verdicts: Verdicts on the clips, by file.
-        judge_on_rendered: Verdicts on rendered clips of the same prompts.
+    ``limit`` is the number of combinations of each split, ``samples`` the digest of the clips.
     """
 
     suite: str
@@ -83,13 +74,9 @@ class Wanted:
 
 
 def wanted(split: str, limit: int | None = None) -> list[Wanted]:
-    """Combinations of a split with all backgrounds, a fixed random part of them.
+    """``limit`` random but fixed combinations of ``heldout`` or ``train``, with backgrounds.
 
     Without a limit all held-out ones, and as many of those seen in training.
-
-    Args:
-        split: Split of the world, ``heldout`` or ``train``.
-        limit: Number of combinations, 1 or more.
     """
     every = [
         Wanted(split, *combination, background)
@@ -103,9 +90,7 @@ def wanted(split: str, limit: int | None = None) -> list[Wanted]:
 def plan(limit: int | None = None) -> Suite:
     """The suite, with ``limit`` combinations of each split."""
     clips = [each for split in SPLITS for each in wanted(split, limit)]
-    files = [
-        PlannedFile(each.name, each.prompt, each.prompt, groups=(each.split,)) for each in clips
-    ]
+    files = [PlannedFile(each.name, each.prompt, each.prompt) for each in clips]
     return Suite(NAME, files, sum(len(wanted(split)) for split in SPLITS))
 
 
@@ -132,7 +117,7 @@ def judge_file(path: Path) -> Verdict:
     return judge(read_media(path).frames)
 
 
-def right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
+def _right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
     """Which attributes of a clip are as wanted, and whether all are."""
     found = {name: getattr(each, name) == getattr(verdict, name) for name in ATTRIBUTES}
     return {**found, ALL: all(found.values())}
@@ -140,35 +125,32 @@ def right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
 
 def scores(clips: Sequence[Wanted], verdicts: Sequence[Verdict], prefix: str = "") -> list[Score]:
     """Share of right clips for each attribute and for all together, in [0, 1]."""
-    found = [right(each, verdict) for each, verdict in zip(clips, verdicts, strict=True)]
+    found = [_right(*pair) for pair in zip(clips, verdicts, strict=True)]
+    shares = {name: wilson(sum(row[name] for row in found), len(found)) for name in found[0]}
     chances = {**CHANCE, ALL: float(np.prod(list(CHANCE.values())))}
     return [
-        Score.of(
-            prefix + name, wilson(sum(row[name] for row in found), len(found)), "share",
-            len(found), chances[name],
-        )
-        for name in (*ATTRIBUTES, ALL)
-    ]  # fmt: skip
+        Score.of(prefix + name, share, "share", len(found), chances[name])
+        for name, share in shares.items()
+    ]
 
 
-def by_value(clips: Sequence[Wanted], verdicts: Sequence[Verdict], title: str) -> Table:
+def _by_value(pairs: Sequence[tuple[Wanted, Verdict]], title: str) -> Table:
     """How often an attribute is right, for each value that prompts ask for."""
-    rows: list[tuple[str, str, int, float, str]] = []
-    pairs = list(zip(clips, verdicts, strict=True))
+    rows: list[tuple[Cell, ...]] = []
     for name in ATTRIBUTES:
-        for value in sorted({getattr(each, name) for each in clips}):
-            asked = [right(*pair)[name] for pair in pairs if getattr(pair[0], name) == value]
-            seen = [getattr(v, name) for e, v in pairs if getattr(e, name) == value]
-            wrong = sorted({other for other in seen if other != value}, key=seen.count)
-            share = wilson(sum(asked), len(asked))
-            taken_for = ", ".join(reversed(wrong[-2:]))
-            rows.append((name, value, len(asked), round(share.value, 4), taken_for))
+        for value in sorted({getattr(each, name) for each, _ in pairs}):
+            seen = [
+                getattr(verdict, name) for each, verdict in pairs if getattr(each, name) == value
+            ]
+            wrong = sorted(dict.fromkeys(each for each in seen if each != value), key=seen.count)
+            share, taken_for = seen.count(value) / len(seen), ", ".join(reversed(wrong[-2:]))
+            rows.append((name, value, len(seen), round(share, 4), taken_for))
     return Table(title, ("ATTRIBUTE", "ASKED FOR", "CLIPS", "RIGHT", "TAKEN FOR"), rows)
 
 
-def sample_of(each: Wanted, verdict: Verdict) -> Sample:
+def _sample_of(each: Wanted, verdict: Verdict) -> Sample:
     """A clip as reports list it; errors of colour and shape order those with equal rights."""
-    found = right(each, verdict)
+    found = _right(each, verdict)
     doubt = min(verdict.colour_error / 442 + verdict.shape_error, 0.99)
     named = {f"{each.split} {name}": value for name, value in found.items()}
     shown = f"{verdict.colour} {verdict.shape} {verdict.motion} on {verdict.background}"
@@ -179,14 +161,8 @@ def sample_of(each: Wanted, verdict: Verdict) -> Sample:
 def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], object]) -> Scores:
     """Judge the clips of a folder, and rendered ones of the same prompts and size.
 
-    Args:
-        folder: Folder of the clips.
-        limit: Number of combinations of each split.
-        seed: Seed of the rendered clips.
-        on_clip: Function called after each clip, two times as often as there are files.
-
-    Raises:
-        DataError: A clip can't be read.
+    ``limit`` is the number of combinations of each split, ``seed`` that of the rendered clips.
+    ``on_clip`` is called after each clip, two times as often as there are files.
     """
     clips = [each for split in SPLITS for each in wanted(split, limit)]
     first = read_media(folder / clips[0].name)
@@ -199,25 +175,18 @@ def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], obje
             on_clip()
         return found
 
-    return Scores(
-        NAME,
-        limit,
-        digest(plan(limit), folder),
-        counted(judge_file(folder / each.name) for each in clips),
-        counted(judge_rendered(clips, shape, first.fps or 8.0, seed)),
-    )
+    judged = counted(judge_file(folder / each.name) for each in clips)
+    on_rendered = counted(judge_rendered(clips, shape, first.fps or 8.0, seed))
+    return Scores(NAME, limit, digest(plan(limit), folder), judged, on_rendered)
 
 
 def report(
     suite: Suite, settings: Mapping[str, Any], scores_in: Path, samples_digest: str
 ) -> Report:
-    """The report of the suite from the judge's verdicts.
+    """The report of the suite from the verdicts in ``scores_in``.
 
-    Args:
-        suite: Suite that was judged.
-        settings: What the samples were made with.
-        scores_in: Folder with ``scores.json``.
-        samples_digest: Digest of the samples that are there.
+    ``settings`` are what the samples were made with, ``samples_digest`` that of those that are
+    there.
 
     Raises:
         DataError: There are no verdicts, or they are damaged or on other clips.
@@ -235,19 +204,16 @@ def report(
             seen = [found.verdicts[each.name] for each in clips]
             on_rendered += [found.judge_on_rendered[each.name] for each in clips]
             judged += clips
+            pairs = list(zip(clips, seen, strict=True))
             scored += scores(clips, seen, f"{split} ")
-            tables.append(by_value(clips, seen, f"By value, {title}"))
-            samples += [sample_of(*pair) for pair in zip(clips, seen, strict=True)]
+            tables.append(_by_value(pairs, f"By value, {title}"))
+            samples += [_sample_of(*pair) for pair in pairs]
     except KeyError as error:
         raise DataError(f"{path} is damaged: it has no verdict on {error}", hint) from error
-    notes = (_SPLITS_NOTE, judge_note(scores(judged, on_rendered)))
-    return Report(NAME, settings, suite.is_whole, scored, tables, samples, notes)
-
-
-def judge_note(own: Sequence[Score]) -> str:
-    """The judge's own error, in a sentence."""
+    own = scores(judged, on_rendered)
     wrong = ", ".join(
-        f"{score.name} {100 * (1 - (score.value or 0)):.1f} % ({score.interval_text} right)"
-        for score in own
+        f"{each.name} {100 * (1 - (each.value or 0)):.1f} % ({each.interval_text} right)"
+        for each in own
     )
-    return f"The judge's own error on {own[0].num} rendered clips: {wrong}."
+    note = f"The judge's own error on {own[0].num} rendered clips: {wrong}."
+    return Report(NAME, settings, suite.is_whole, scored, tables, samples, (_SPLITS_NOTE, note))

@@ -1,7 +1,7 @@
 """What a procedural clip shows, read from its pixels: background, colour, shape, motion.
 
-Plain image analysis with no network and no knowledge of the prompt. It keeps its own constants
-and shares no code with the renderer, so that a fault there doesn't hide itself here.
+Plain image analysis with no network and no knowledge of the prompt. Names and colours are the
+world's; it shares no other code with the renderer, so that a fault there doesn't hide itself here.
 """
 
 from dataclasses import dataclass
@@ -11,26 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ursa_core.errors import ShapeError
+from ursa_core.worlds.shapes import BACKGROUNDS, COLOURS, SHAPES
 
 Array = NDArray[np.float64]
 
-COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 180, 70),
-    "blue": (50, 90, 220),
-    "yellow": (240, 210, 50),
-    "purple": (150, 60, 190),
-    "orange": (245, 140, 40),
-    "white": (240, 240, 240),
-    "cyan": (60, 200, 210),
-}
-BACKGROUNDS = {
-    "black": (15, 15, 20),
-    "gray": (120, 120, 125),
-    "navy": (20, 25, 70),
-    "brown": (95, 65, 40),
-}
-SHAPES = ("circle", "square", "triangle", "ring", "star")
 SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
 """Turns by a full circle over this many look the same; a circle and a ring show no turn at all."""
 
@@ -59,13 +43,10 @@ EDGE_PX = 1.6
 class Verdict:
     """What a clip shows, and the measurements behind it.
 
+    Names are those of captions, or ``nothing``.
+
     Attributes:
-        background: Name of the background's colour.
-        colour: Name of the object's colour, or ``nothing``.
-        shape: Name of the shape, or ``nothing``.
-        motion: Words of captions (``moves right``, ``stays still``, …), or ``nothing``.
-        background_error: RGB distance to the named colour, in [0, 442].
-        colour_error: RGB distance to the named colour, in [0, 442].
+        background_error: RGB distance to the named colour, in [0, 442]; so is ``colour_error``.
         shape_error: Share of the object that disagrees with the named shape, from 0.
         shift: Travel to the right and downwards, as shares of width and height.
         area_ratio: Area in the last frame over that in the first.
@@ -100,14 +81,7 @@ class _Track:
 
 
 def judge(frames: NDArray[np.uint8]) -> Verdict:
-    """What a clip shows.
-
-    Args:
-        frames: Frames uint8 (F, H, W, 3), RGB, at least 16×16 pixels.
-
-    Raises:
-        ShapeError: The array isn't such a clip.
-    """
+    """What a clip shows, uint8 (F, H, W, 3), RGB, at least 16×16 pixels; otherwise `ShapeError`."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ShapeError(
             f"an array of {frames.dtype} and shape {frames.shape} is no clip",
@@ -123,32 +97,25 @@ def judge(frames: NDArray[np.uint8]) -> Verdict:
     ground = _border_colour(pixels)
     background, background_error = _nearest(ground, BACKGROUNDS)
     object_colour = _object_colour(pixels, ground)
-    if object_colour is None:
+    track = None
+    if object_colour is not None:
+        direction = object_colour - ground
+        cover = (pixels - ground) @ (direction / (direction @ direction))
+        track = _follow(cover)
+    if object_colour is None or track is None:
         return Verdict(background, background_error=background_error)
     colour, colour_error = _nearest(object_colour, COLOURS)
-    direction = object_colour - ground
-    cover = (pixels - ground) @ (direction / (direction @ direction))
-    track = _follow(cover)
-    if track is None:
-        return Verdict(background, background_error=background_error)
-
     profiles = _polar_profiles(cover, track)
     shape, shape_error = _shape(profiles, track, (height, width))
     shift = track.travel(track.centres, num_frames) / (width, height)
     growth = float(track.travel(np.log(track.areas), num_frames))
     turn = float(track.travel(_angles(profiles, shape), num_frames)) if shape in SYMMETRY else 0.0
+    motion, area_ratio = _motion(shift, growth, turn), float(np.exp(growth))
+    travel = float(shift[0]), float(shift[1])
     return Verdict(
-        background=background,
-        colour=colour,
-        shape=shape,
-        motion=_motion(shift, growth, turn),
-        background_error=background_error,
-        colour_error=colour_error,
-        shape_error=shape_error,
-        shift=(float(shift[0]), float(shift[1])),
-        area_ratio=float(np.exp(growth)),
-        turn_degrees=float(np.degrees(turn)),
-    )
+        background, colour, shape, motion, background_error, colour_error, shape_error,
+        travel, area_ratio, float(np.degrees(turn)),
+    )  # fmt: skip
 
 
 def _nearest(rgb: Array, named: dict[str, tuple[int, int, int]]) -> tuple[str, float]:
@@ -218,12 +185,9 @@ def _polar_profiles(cover: Array, track: _Track) -> Array:
     left, top = x.astype(np.intp), y.astype(np.intp)
     right_share, low_share = x - left, y - top
     number = track.frames[:, None, None]
-    upper = (
-        cover[number, top, left] * (1 - right_share) + cover[number, top, left + 1] * right_share
-    )
-    top = top + 1
-    lower = (
-        cover[number, top, left] * (1 - right_share) + cover[number, top, left + 1] * right_share
+    upper, lower = (
+        cover[number, row, left] * (1 - right_share) + cover[number, row, left + 1] * right_share
+        for row in (top, top + 1)
     )
     return np.asarray(np.clip(upper * (1 - low_share) + lower * low_share, 0, 1) * seen)
 

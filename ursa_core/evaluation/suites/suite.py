@@ -24,7 +24,7 @@ class PlannedFile:
         prompt: Prompt that the model is given.
         sample: Number among the samples of its prompt.
         image: First frame that the model is given, a file.
-        groups: What it is scored for: a split, a tag, dimensions.
+        groups: What it is scored for: a tag, dimensions.
     """
 
     name: str
@@ -41,14 +41,10 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Suite:
-    """All files of an evaluation.
+    """All files of an evaluation; fewer than ``num_full`` are a trial.
 
-    Attributes:
-        name: Name of the suite.
-        files: Files to sample.
-        num_full: Number of files of the whole suite; fewer are a trial.
-        fixed: Other files of the layout, with their content.
-        scratch: Names in the folder that belong to the scorer itself.
+    ``fixed`` are other files of the layout, with their content, ``scratch`` names in the folder
+    that belong to the scorer itself.
     """
 
     name: str
@@ -65,12 +61,10 @@ class Suite:
 
 @dataclass(frozen=True)
 class Results:
-    """What an official scorer found.
+    """What an official scorer found: scores of the whole by name, in [0, 1], and of single files.
 
-    Attributes:
-        scores: Scores of the whole by name, in [0, 1].
-        files: Values of single files by score and file; true and false are right and wrong.
-        verdicts: What was seen in a file, in words.
+    Values of ``files`` are by score and file; true and false are right and wrong. ``verdicts`` say
+    in words what was seen in a file.
     """
 
     scores: Mapping[str, float]
@@ -79,11 +73,7 @@ class Results:
 
 
 def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file, each with all of ``keys``.
-
-    Raises:
-        DataError: It can't be read, or a line is no such object.
-    """
+    """The objects of a JSON lines file; raises `DataError` unless each has all of ``keys``."""
     try:
         # Only "\n" ends a line: splitlines would break at characters that JSON allows in strings.
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
@@ -109,5 +99,4 @@ def thinned(num: int, limit: int | None) -> list[int]:
 
     A larger part holds every smaller one, so that a trial can grow.
     """
-    order = np.random.default_rng(0).permutation(num)[:limit]
-    return sorted(int(place) for place in order)
+    return sorted(np.random.default_rng(0).permutation(num)[:limit].tolist())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from ursa_core.batches.run import BatchItem
 from ursa_core.clips.batch_tasks import ClipTask, Warn
 from ursa_core.clips.clip import conditioning_of
 from ursa_core.clips.extend import extend
-from ursa_core.clips.extension import Extension, default_overlap
+from ursa_core.clips.extension import Chain, Extension, default_overlap
 from ursa_core.clips.given import Given, read_image
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
 from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import ShapeError
-from ursa_core.evaluation.suites.dpg import grid
+from ursa_core.evaluation.suites.dpg import GRID, grid
 from ursa_core.evaluation.suites.suite import PlannedFile
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, write_media
@@ -24,15 +25,7 @@ from ursa_core.sampling.generate import decode, generate
 
 
 class EvalTask(ClipTask):
-    """One clip or image per file, as `sample` makes it.
-
-    Args:
-        suite: Name of the suite.
-        model: Model in its place.
-        options: Options of every sample, by name.
-        batch_size: Largest number of samples in one pass.
-        warn: Receives warnings.
-    """
+    """One clip or image per file of ``suite``, as `sample` makes it, with the same ``options``."""
 
     num_samples = 1
     """Samples that a file shows."""
@@ -45,21 +38,15 @@ class EvalTask(ClipTask):
         batch_size: int,
         warn: Warn,
     ) -> None:
-        self._options = options
-        super().__init__(
-            f"eval {suite}", model, self._plan_for, lambda given: given["prompt"], batch_size, warn
-        )
+        def plan_for(given: Mapping[str, Any], path: Path) -> Plan:
+            own = {**options, "seed": given["seed"]}
+            return make_plan(model, own, given["prompt"], str(path), self.num_samples)
 
-    def _plan_for(self, given: Mapping[str, Any], path: Path) -> Plan:
-        options = {**self._options, "seed": given["seed"]}
-        return make_plan(self._placed, options, given["prompt"], str(path), self.num_samples)
+        title_of = itemgetter("prompt")
+        super().__init__(f"eval {suite}", model, plan_for, title_of, batch_size, warn)
 
     def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
-        """All options of a file; its shape is what completeness is checked by.
-
-        Raises:
-            UrsaError: It can't be made.
-        """
+        """All options of a file; its shape is what completeness is checked by."""
         options = self.settle({"prompt": file.prompt, "seed": seed}, path)
         shape = self._plans[path].options.shape
         return {**options, "pixel_shape": [shape.frames, shape.height, shape.width]}
@@ -74,7 +61,7 @@ class EvalTask(ClipTask):
             self._warn_of(f"{item.path.name}: {warnings[0]}; other prompts aren't told of")
 
 
-class OneByOne(EvalTask):
+class _OneByOne(EvalTask):
     """Files that are made in a way of their own, each by itself."""
 
     def pack_key(self, item: BatchItem) -> Hashable:
@@ -97,10 +84,10 @@ class OneByOne(EvalTask):
         raise NotImplementedError
 
 
-class GridTask(OneByOne):
+class GridTask(_OneByOne):
     """Four images in a 2×2 grid, as DPG-Bench reads them."""
 
-    num_samples = 4
+    num_samples = GRID
 
     def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
         """All options of a grid, whose sides are twice an image's."""
@@ -123,7 +110,7 @@ class GridTask(OneByOne):
         return grid([decode(self._bundle, codes) for codes in made])
 
 
-class ImageTask(OneByOne):
+class ImageTask(_OneByOne):
     """A video from a first frame, which is scaled and cropped to its size."""
 
     def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
@@ -143,22 +130,11 @@ class ImageTask(OneByOne):
         return plan.shown(decode(self._bundle, codes))
 
 
-@cache
-def _digest(image: Path) -> str:
-    return digest_of(image)
+_digest = cache(digest_of)
 
 
-class LongTask(OneByOne):
-    """A clip made longer in rounds, which are kept next to the record until it is written.
-
-    Args:
-        suite: Name of the suite.
-        model: Model in its place.
-        options: Options of every sample, by name.
-        num_frames: Number of frames of the whole clip.
-        rounds: Folder that rounds are kept in.
-        warn: Receives warnings.
-    """
+class LongTask(_OneByOne):
+    """Clips of ``num_frames``, made longer in rounds, which are kept in the folder ``rounds``."""
 
     def __init__(
         self,
@@ -177,44 +153,32 @@ class LongTask(OneByOne):
         options = super().settle_file(file, seed, path)
         extension = self._extension(path, file.prompt)
         extension.check()
-        _, height, width = options["pixel_shape"]
-        extended = {key: value for key, value in asdict(extension).items() if key != "prompts"}
-        return {
-            **options,
-            "extension": extended,
-            "pixel_shape": [self._num_frames, height, width],
-        }
+        extended = asdict(extension)
+        del extended["prompts"]
+        shape = [self._num_frames, *options["pixel_shape"][1:]]
+        return {**options, "extension": extended, "pixel_shape": shape}
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the first clip and of all rounds."""
         extension = self._extension(item.path, item.options["prompt"])
         steps = super().num_steps(item)
-        of_rounds = (extension.steps_of(index, steps) for index in range(extension.num_rounds))
-        return steps + sum(of_rounds)
+        return steps + sum(extension.steps_of(k, steps) for k in range(extension.num_rounds))
 
     def _extension(self, path: Path, prompt: str) -> Extension:
         window, found = self._plans[path].options.frames, self._placed.found
         stride = found.strides.temporal
+        chain: Chain = "tokens" if found.settings.chain == "tokens" else "pixels"
         return Extension(
-            window,
-            self._num_frames,
-            window,
-            default_overlap(window, stride),
-            (prompt,),
-            before=False,
-            chain="tokens" if found.settings.chain == "tokens" else "pixels",
-            schedule="together",
-            stride=stride,
-            cond="lock",
+            window, self._num_frames, window, default_overlap(window, stride), (prompt,),
+            before=False, chain=chain, schedule="together", stride=stride, cond="lock",
             cond_noise=0.0,
-        )
+        )  # fmt: skip
 
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
         request, fps = plan.request(), plan.options.fps
         codes = generate(self._bundle, request, on_step)
         frames = decode(self._bundle, codes)
-        extension = self._extension(item.path, plan.prompt)
-        store = self._store(item)
+        extension, store = self._extension(item.path, plan.prompt), self._store(item)
         self._rounds.mkdir(parents=True, exist_ok=True)
         store.open({**item.options, "tokenizer": self._identity, "fps": fps}, fresh=False)
 
@@ -222,10 +186,8 @@ class LongTask(OneByOne):
             for _ in range(plan.num_steps if resumed else 0):
                 on_step()
 
-        _, longer = extend(
-            self._bundle, frames, extension, request, store, on_step, on_round, codes
-        )
-        return longer
+        bundle = self._bundle
+        return extend(bundle, frames, extension, request, store, on_step, on_round, codes)[1]
 
     def tidy(self, item: BatchItem) -> None:
         """Delete the rounds of a video that is written."""

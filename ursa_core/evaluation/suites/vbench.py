@@ -5,42 +5,23 @@ Layout and commands are those of the official code (Vchitect/VBench). All files 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ursa_core.errors import DataError, UsageError
-from ursa_core.evaluation.suites.suite import (
-    LISTS,
-    PlannedFile,
-    Results,
-    Suite,
-    read_rows,
-    thinned,
-)
+from ursa_core.evaluation.suites.suite import LISTS, PlannedFile, Results, Suite, read_rows, thinned
 from ursa_core.files import parse_json
 
 FLICKERING = "temporal_flickering"
 QUALITY = (
-    "subject_consistency",
-    "background_consistency",
-    FLICKERING,
-    "motion_smoothness",
-    "dynamic_degree",
-    "aesthetic_quality",
-    "imaging_quality",
-)
+    "subject_consistency", "background_consistency", FLICKERING, "motion_smoothness",
+    "dynamic_degree", "aesthetic_quality", "imaging_quality",
+)  # fmt: skip
 SEMANTIC = (
-    "object_class",
-    "multiple_objects",
-    "human_action",
-    "color",
-    "spatial_relationship",
-    "scene",
-    "appearance_style",
-    "temporal_style",
-    "overall_consistency",
-)
+    "object_class", "multiple_objects", "human_action", "color", "spatial_relationship", "scene",
+    "appearance_style", "temporal_style", "overall_consistency",
+)  # fmt: skip
 DIMENSIONS = (*QUALITY, *SEMANTIC)
 I2V = ("camera_motion", "i2v_subject", "i2v_background")
 I2V_QUALITY = tuple(name for name in QUALITY if name != FLICKERING)
@@ -55,36 +36,36 @@ _FLICKERING_SAMPLES = 25
 def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) -> Suite:
     """VBench, or VBench-Long: 944 prompts, five samples each, of flickering 25; 6,220 files.
 
-    Args:
-        prompts: Kind of prompts that the model is given; files are named by the raw ones.
-        limit: Number of prompts of a trial.
-        long: Whether the scorer of clips of five seconds and more is used.
+    The model is given ``raw`` or ``rewritten`` prompts; files are named by the raw ones. A trial
+    has ``limit`` prompts. The scorer of ``long`` is for clips of five seconds and more.
     """
     entries: dict[str, dict[str, Any]] = {}
     for row in read_rows(LISTS / "vbench.jsonl", ("prompt", "rewritten", "dimensions")):
         entry = entries.setdefault(row["prompt"], {**row, "dimensions": []})
         entry["dimensions"] += row["dimensions"]
     every = list(entries.values())
-    files = [
-        PlannedFile(
-            f"{entry['prompt']}-{sample}.mp4",
-            entry["prompt"],
-            entry["prompt" if prompts == "raw" else "rewritten"],
-            sample,
-            groups=tuple(entry["dimensions"]),
-        )
-        for entry in (every[place] for place in thinned(len(every), limit))
-        for sample in range(num_samples(entry["dimensions"]))
-    ]
+    chosen = [every[place] for place in thinned(len(every), limit)]
+    given = "prompt" if prompts == "raw" else "rewritten"
+    files = [file for entry in chosen for file in _files_of(entry, entry[given])]
     # The long scorer cuts its clips into the folder that it reads.
     scratch = ("split_clip", "split_scene", "temporal_filtered_cilps") if long else ()
-    num_full = sum(num_samples(entry["dimensions"]) for entry in every)
+    num_full = sum(_num_samples(entry) for entry in every)
     return Suite("vbench-long" if long else "vbench", files, num_full, scratch=scratch)
 
 
-def num_samples(dimensions: Sequence[str]) -> int:
-    """Number of samples of a prompt for these dimensions."""
-    return _FLICKERING_SAMPLES if FLICKERING in dimensions else _SAMPLES
+def _num_samples(entry: Mapping[str, Any]) -> int:
+    return _FLICKERING_SAMPLES if FLICKERING in entry["dimensions"] else _SAMPLES
+
+
+def _files_of(
+    entry: Mapping[str, Any], given: str, num: int | None = None, image: Path | None = None
+) -> list[PlannedFile]:
+    """All samples of a prompt."""
+    prompt, groups = entry["prompt"], tuple(entry["dimensions"])
+    return [
+        PlannedFile(f"{prompt}-{sample}.mp4", prompt, given, sample, image, groups)
+        for sample in range(num or _num_samples(entry))
+    ]
 
 
 def images_in(repo: Path | None, ratio: str) -> Path:
@@ -101,12 +82,8 @@ def images_in(repo: Path | None, ratio: str) -> Path:
 def plan_i2v(images: Path, limit: int | None = None) -> Suite:
     """VBench-I2V: 1,118 prompts over 355 images, five samples each; 5,590 files.
 
-    Args:
-        images: Folder of the official cropped images of one ratio.
-        limit: Number of prompts of a trial.
-
-    Raises:
-        DataError: Images are missing.
+    ``images`` is the folder of the official cropped images of one ratio; raises `DataError` where
+    some of a trial of ``limit`` prompts, or of all, are missing.
     """
     rows = read_rows(LISTS / "vbench_i2v.jsonl", ("prompt", "dimensions", "image"))
     chosen = [rows[place] for place in thinned(len(rows), limit)]
@@ -117,34 +94,23 @@ def plan_i2v(images: Path, limit: int | None = None) -> Suite:
             "run vbench2_beta_i2v/download_data.sh in the checkout of VBench, or give --images",
         )
     files = [
-        PlannedFile(
-            f"{row['prompt']}-{sample}.mp4",
-            row["prompt"],
-            row["prompt"],
-            sample,
-            images / row["image"],
-            tuple(row["dimensions"]),
-        )
+        file
         for row in chosen
-        for sample in range(_SAMPLES)
+        for file in _files_of(row, row["prompt"], _SAMPLES, images / row["image"])
     ]
     return Suite("vbench-i2v", files, _SAMPLES * len(rows))
 
 
 def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
-    """Results of all dimensions that were scored; of several, the latest.
-
-    Args:
-        folder: Folder with ``*_eval_results.json`` anywhere in it.
-        dimensions: Dimensions of the suite.
+    """Results of all dimensions in ``*_eval_results.json`` in a folder, the latest of each.
 
     Raises:
         DataError: A file is damaged, or of another form than the official one.
     """
     scores: dict[str, float] = {}
     videos: dict[str, dict[str, float | bool]] = {}
+    hint = "move it away, and run --only score"
     for file in sorted(folder.rglob("*_eval_results.json"), key=lambda path: path.name):
-        hint = "move it away, and run --only score"
         try:
             content = parse_json(file.read_text(encoding="utf-8"), finite=False)
         except (OSError, ValueError) as error:
@@ -153,7 +119,9 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
             continue  # the official script reads only objects
         for name in [name for name in content if name in dimensions]:
             match content[name]:
-                case [int() | float() as score, *rows] if _is_share(score):
+                case [int() | float() as score, *rows] if (
+                    type(score) is not bool and 0 <= score <= 1
+                ):
                     scores[name], videos[name] = float(score), _videos(*rows[:1])
                 case _:
                     raise DataError(
@@ -165,16 +133,11 @@ def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
     return Results({name: scores[name] for name in there}, {name: videos[name] for name in there})
 
 
-def _is_share(value: float) -> bool:
-    return not isinstance(value, bool) and 0 <= value <= 1
-
-
 def _videos(rows: object = ()) -> dict[str, float | bool]:
     found: dict[str, float | bool] = {}
     for row in rows if isinstance(rows, list) else []:
-        if not isinstance(row, dict):
-            continue
-        path, value = row.get("video_path"), row.get("video_results")
-        if isinstance(path, str) and isinstance(value, int | float) and math.isfinite(value):
-            found[Path(path).name] = value
+        match row:
+            case {"video_path": str(path), "video_results": int() | float() as value}:
+                if math.isfinite(value):
+                    found[Path(path).name] = value
     return found
