@@ -13,15 +13,10 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Clips:
-    """The first clip of each of some items.
+    """The first clip of each of some items, cut by ``cut`` for a tokenizer of a temporal stride.
 
-    Attributes:
-        items: Items, in their order.
-        cut: How clips are cut.
-        temporal_stride: Temporal stride of the tokenizer.
-        warn: Function called with why a clip is left out.
-        on_item: Function called after each item.
-        left_out: Names of the items without a clip; whole once the clips were gone through.
+    ``warn`` is called with why a clip is left out, ``on_item`` after each item. ``left_out`` names
+    the items without a clip; it is whole once the clips were gone through.
     """
 
     items: Sequence[Item]
@@ -32,11 +27,7 @@ class Clips:
     left_out: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[str, Frames]]:
-        """Name and frames (F, H, W, 3) of each clip.
-
-        Raises:
-            DataError: No clip could be used.
-        """
+        """Name and frames (F, H, W, 3) of each clip; raises `DataError` without any."""
         for item in self.items:
             try:
                 clip = next(item.clips(self.cut, self.temporal_stride))
@@ -56,6 +47,6 @@ class Clips:
         """What a report must say about clips that were left out."""
         if not self.left_out:
             return []
-        more = ", …" if len(self.left_out) > _NUM_NAMED else ""
-        named = ", ".join(self.left_out[:_NUM_NAMED]) + more
+        more = ["…"] if len(self.left_out) > _NUM_NAMED else []
+        named = ", ".join(self.left_out[:_NUM_NAMED] + more)
         return [f"{len(self.left_out)} clips could not be used: {named}."]

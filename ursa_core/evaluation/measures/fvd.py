@@ -86,12 +86,6 @@ class _Mixed(nn.Module):
         return torch.cat(branches, dim=1)
 
 
-class _Logits(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv3d = nn.Conv3d(1024, 400, 1)
-
-
 class I3D(nn.Module):
     """Inception-v1, inflated to clips; its weights are in ``weight_files.FVD``."""
 
@@ -103,7 +97,7 @@ class I3D(nn.Module):
         self.Conv3d_2c_3x3 = _Unit(64, 192, (3, 3, 3))
         for name, widths in _MIXED.items():
             self.add_module(f"Mixed_{name}", _Mixed(*widths))
-        self.logits = _Logits()
+        self.logits = nn.ModuleDict({"conv3d": nn.Conv3d(1024, 400, 1)})
 
     @staticmethod
     def load(device: torch.device) -> "I3D":
@@ -121,7 +115,8 @@ class I3D(nn.Module):
                 x = _pool(x, *_POOL_BEFORE[name])
             x = self.get_submodule(f"Mixed_{name}")(x)
         x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
-        return self.logits.conv3d(x).mean((2, 3, 4))
+        logits: Tensor = self.logits["conv3d"](x).mean((2, 3, 4))
+        return logits
 
     @torch.inference_mode()
     def features(self, frames: Frames) -> Array:

@@ -18,14 +18,10 @@ MIN_SIDE_PX = 31
 """Smallest side; below it nothing is left for the last convolutions."""
 _CHUNK = 16
 _EPSILON = 1e-8
-_WIDTHS = (64, 192, 384, 256, 256)
 
 
 class Lpips(nn.Module):
     """The distance of frames; its weights are in ``weight_files.LPIPS``."""
-
-    shift: Tensor
-    scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,48 +35,40 @@ class Lpips(nn.Module):
                 "10": nn.Conv2d(256, 256, 3, padding=1),
             }
         )
-        shift, scale = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-        self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
-        self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
-        self.heads = [torch.zeros(1, width, 1, 1) for width in _WIDTHS]
+        self.shift = torch.tensor((-0.030, -0.088, -0.188))[:, None, None]
+        self.scale = torch.tensor((0.458, 0.448, 0.450))[:, None, None]
+        self.heads: list[Tensor] = []
 
     @staticmethod
     def load(device: torch.device) -> "Lpips":
-        """The network with its weights.
+        """The network with its weights; raises `CheckpointError` where they are others."""
+        from torchmetrics.functional.image import lpips
 
-        Raises:
-            CheckpointError: The weights can't be read, or are others.
-        """
         made = Lpips()
         LPIPS.load_into_(made)
-        tensors = read_tensors(_heads_file(), "install torchmetrics again")
-        made.heads = [tensors[f"lin{k}.model.1.weight"].to(device) for k in range(len(_WIDTHS))]
+        file = Path(str(lpips.__file__)).parent / "lpips_models" / "alex.pth"
+        tensors = read_tensors(file, "install torchmetrics again")
+        made.heads = [tensors[f"lin{k}.model.1.weight"].to(device) for k in range(5)]
+        made.shift, made.scale = made.shift.to(device), made.scale.to(device)
         return made.eval().to(device)
 
     @torch.inference_mode()
     def distance(self, a: Frames, b: Frames) -> float:
-        """Mean distance of the frames of two clips of one shape; 0 is none.
-
-        Raises:
-            ShapeError: They are too small.
-        """
+        """Mean distance of the frames of two clips of one shape; 0 is none."""
         if min(a.shape[1:3]) < MIN_SIDE_PX:
             raise ShapeError(
                 f"frames of {a.shape[1]}x{a.shape[2]} are too small for LPIPS",
                 f"compare frames of at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels",
             )
-        found = [
-            self(_images(a[at : at + _CHUNK]), _images(b[at : at + _CHUNK]))
-            for at in range(0, len(a), _CHUNK)
-        ]
-        return float(torch.cat(found).mean())
+        chunks = (slice(at, at + _CHUNK) for at in range(0, len(a), _CHUNK))
+        images = (((to_float(each[at]).permute(0, 3, 1, 2)) for each in (a, b)) for at in chunks)
+        return float(torch.cat([self(*pair) for pair in images]).mean())
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances (B,) of images (B, 3, H, W) in [-1, 1]."""
         pairs = zip(self._layers(a), self._layers(b), self.heads, strict=True)
-        return torch.stack(
-            [((x - y).square() * head).sum(1).mean((1, 2)) for x, y, head in pairs]
-        ).sum(0)
+        distances = [((x - y).square() * head).sum(1).mean((1, 2)) for x, y, head in pairs]
+        return torch.stack(distances).sum(0)
 
     def _layers(self, images: Tensor) -> list[Tensor]:
         """Features after each convolution, of length 1 at each place."""
@@ -92,13 +80,3 @@ class Lpips(nn.Module):
             x = functional.relu(convolution(x))
             found.append(x / (x.square().sum(1, keepdim=True) + _EPSILON).sqrt())
         return found
-
-
-def _images(frames: Frames) -> Tensor:
-    return to_float(frames).permute(0, 3, 1, 2)
-
-
-def _heads_file() -> Path:
-    from torchmetrics.functional.image import lpips
-
-    return Path(str(lpips.__file__)).parent / "lpips_models" / "alex.pth"

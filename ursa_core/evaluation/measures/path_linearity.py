@@ -28,13 +28,10 @@ _NUM_UNIFORM = 20_000
 
 @torch.inference_mode()
 def distances(path: Path, codebook: Tensor, codes: Tensor, index: int) -> Array:
-    """Mean distance of x_t to x_1 of one clip at ``TIMES``.
+    """Mean distance of x_t to x_1 of one clip's codes, int64 of any shape, at ``TIMES``.
 
-    Args:
-        path: Path; states beyond the codebook (masks) count as the codebook's mean.
-        codebook: Codebook (K, C); distances are of its normalised vectors, as the path's are.
-        codes: Codes int64 of any shape.
-        index: Number of the clip, which has a stream of its own.
+    Distances are of the codebook's (K, C) normalised vectors, as the path's are; states beyond it
+    (masks) count as its mean. Clip ``index`` has a stream of its own.
     """
     vectors = torch.nn.functional.normalize(codebook.double(), dim=1, eps=1e-5)
     vectors = torch.cat([vectors, vectors.mean(0, keepdim=True)])
@@ -55,26 +52,20 @@ def report(
     clips: Clips,
     settings: Mapping[str, Any],
 ) -> tuple[Report, bytes]:
-    """How linear a path is on the tokens of some clips.
+    """How linear a path is on the tokens of some clips, and the paper's Figure 5 of it as PNG.
 
     Args:
         tokenizer: Tokenizer of the clips.
         path: Path on the tokenizer's device.
         codebook: Codebook (K, C) of the path.
-        clips: Clips to encode.
+        clips: Clips to encode; `DataError` is raised where none could be used.
         settings: What the clips and the path are.
-
-    Returns:
-        The report, and the plot of the paper's Figure 5 as PNG.
-
-    Raises:
-        DataError: No clip could be used.
     """
     names, rows = [], []
     for index, (name, clip) in enumerate(clips):
         codes = encode_clips(tokenizer, [clip]).to(codebook.device)
-        rows.append(distances(path, codebook, codes, index))
         names.append(name)
+        rows.append(distances(path, codebook, codes, index))
     generator = torch.Generator().manual_seed(_SEED)
     uniform = torch.randint(len(codebook), (_NUM_UNIFORM,), generator=generator)
     expected = distances(path, codebook, uniform.to(codebook.device), len(rows))
@@ -90,29 +81,18 @@ def report(
         Score("correlation, all codes alike", correlation(expected)),
         Score("deviation from the line", deviation, unit="of its start"),
     ]
-    table = Table(
-        "Distance of x_t to x_1",
-        ("T", "REAL TOKENS", "ALL CODES ALIKE"),
-        [
-            (round(t, 2), round(float(a), 4), round(float(b), 4))
-            for t, a, b in zip(TIMES, mean, expected, strict=True)
-        ],
-    )
+    cells = zip(TIMES, mean.tolist(), expected.tolist(), strict=True)
+    lines = [(round(t, 2), round(a, 4), round(b, 4)) for t, a, b in cells]
+    table = Table("Distance of x_t to x_1", ("T", "REAL TOKENS", "ALL CODES ALIKE"), lines)
     pairs = zip(names, rows, strict=True)
     samples = [Sample(name, name, {"correlation": correlation(row)}) for name, row in pairs]
     notes, settings = (_NOTE, *clips.notes), {**settings, "ursa": __version__}
     made = Report("path", settings, not clips.left_out, scores, [table], samples, notes)
-    return made, draw(found, expected, correlation(found))
+    return made, _draw(found, expected, correlation(found))
 
 
-def draw(found: Array, expected: Array, correlation: float) -> bytes:
-    """The paper's figure: distance over time, next to the line and to uniformly drawn codes.
-
-    Args:
-        found: Distances of the tokens of each clip, (n, T).
-        expected: Distance if all codes are equally frequent, (T,).
-        correlation: Correlation of time and distance over all clips.
-    """
+def _draw(found: Array, expected: Array, correlation: float) -> bytes:
+    """Distances (n, T) of clips over time, next to the line and to uniformly drawn codes (T,)."""
     from matplotlib.figure import Figure
 
     from ursa_core.evaluation.reports.plots import BLUE, GRAY, png_of

@@ -52,13 +52,9 @@ def report(
     warn: Callable[[str], None],
     on_video: Callable[[], object],
 ) -> Report:
-    """Metrics of some videos.
+    """Metrics of some videos, which ``settings`` describe.
 
-    Args:
-        sources: Video files.
-        settings: What they are.
-        warn: Function called with why a file is left out.
-        on_video: Function called after each file.
+    ``warn`` is called with why a file is left out, ``on_video`` after each file.
 
     Raises:
         DataError: No video could be measured.
@@ -80,38 +76,29 @@ def report(
         for name, unit in _UNITS.items()
         if any(name in sample.values for sample in samples)
     ]
-    num_left_out = len(sources) - len(samples)
-    left_out = [f"{num_left_out} files could not be measured."] if num_left_out else []
-    return Report(
-        "videos",
-        {**settings, "ursa": __version__},
-        not num_left_out,
-        scores,
-        samples=samples,
-        notes=(*_NOTES, *left_out),
-    )
+    num = len(sources) - len(samples)
+    notes = (*_NOTES, f"{num} files could not be measured.") if num else _NOTES
+    settings = {**settings, "ursa": __version__}
+    return Report("videos", settings, not num, scores, samples=samples, notes=notes)
 
 
 def measure(source: MediaFile) -> Sample:
-    """Metrics of a video file, animation or folder of frames.
+    """Metrics of a video file, animation or folder of frames; raises `DataError` of a still image.
 
     ``flicker`` is in levels, 0 to 255; VBench's temporal flickering is (255 − it) / 255. ``motion``
     is the mean displacement of the 5 % fastest blocks in an eighth of a second, in per cent of the
     shorter side; ``colour drift`` is in RGB levels, 0 to 442. ``kept frames`` is the PSNR in dB of
     the frames that the video was given, where its metadata names them and they are unchanged.
-
-    Raises:
-        DataError: It can't be read, or is a still image.
     """
     clip = read_media(source.path)
-    frames, fps = clip.frames, clip.fps or _FLOW_FPS
+    frames = clip.frames
     if len(frames) < 2:
         raise DataError(f"{source.path} is a still image", "give videos")
-    speeds = speeds_of(frames, fps)
+    speeds = speeds_of(frames, clip.fps or _FLOW_FPS)
     motion = 100 * float(speeds.mean()) if len(speeds) else 0.0
-    drift, kept = colour_drift(frames), kept_psnr(frames, clip.metadata)
+    drift, kept, change = colour_drift(frames), kept_psnr(frames, clip.metadata), flicker(frames)
     values: dict[str, float | bool] = {
-        "flicker": flicker(frames),
+        "flicker": change,
         "motion": motion,
         "dynamic": is_dynamic(speeds),
         "colour drift": drift,
@@ -119,8 +106,7 @@ def measure(source: MediaFile) -> Sample:
     values |= {} if kept is None else {"kept frames": kept}
     num, height, width = frames.shape[:3]
     shown = f"{num} frames of {height}x{width}; motion {motion:.2f} %, drift {drift:.1f}"
-    caption = f"{source.name}: {shown}"
-    return Sample(str(source.path.absolute()), caption, values, -values["flicker"])
+    return Sample(str(source.path.absolute()), f"{source.name}: {shown}", values, -change)
 
 
 def flicker(frames: Frames) -> float:
@@ -142,11 +128,7 @@ def colour_drift(frames: Frames) -> float:
 
 
 def speeds_of(frames: Frames, fps: float) -> Array:
-    """Displacement of the fastest 5 % of blocks between frames an eighth of a second apart.
-
-    Returns:
-        float (n,), in shares of the shorter side.
-    """
+    """Displacement (n,) of the fastest 5 % of blocks in an eighth of a second, in shorter sides."""
     interval = max(1, round(fps / _FLOW_FPS))
     chosen = frames[::interval]
     height, width = chosen.shape[1:3]
@@ -171,17 +153,10 @@ def is_dynamic(speeds: Array) -> bool:
 
 
 def displacements(before: Array, after: Array) -> tuple[Array, Array]:
-    """Where each block of a frame goes to, by full search over whole pixels.
+    """Pixels (H // 8, W // 8) that each block of luma (H, W) goes down and to the right.
 
-    Of equally good places the nearest is taken, and plain blocks stay, so that noise on a flat
-    ground doesn't count as motion.
-
-    Args:
-        before: Luma (H, W), in levels.
-        after: Luma (H, W) of the next frame.
-
-    Returns:
-        Displacements down and to the right, each float (H // 8, W // 8), in pixels.
+    By full search over whole pixels: of equally good places the nearest is taken, and plain blocks
+    stay, so that noise on a flat ground doesn't count as motion.
     """
     rows, columns = before.shape[0] // BLOCK_PX, before.shape[1] // BLOCK_PX
     inner = (slice(rows * BLOCK_PX), slice(columns * BLOCK_PX))
@@ -203,12 +178,7 @@ def displacements(before: Array, after: Array) -> tuple[Array, Array]:
 
 
 def kept_psnr(frames: Frames, metadata: Mapping[str, Any]) -> float | None:
-    """PSNR of the frames that a video was given, in dB, None where they aren't known.
-
-    Args:
-        frames: Frames uint8 (F, H, W, 3).
-        metadata: Metadata that `ursa sample`, `extend` and `interpolate` write.
-    """
+    """PSNR of the frames that a video was given, in dB, None where its metadata don't name them."""
     found = []
     for path, sha256, at in _given(metadata):
         try:
@@ -227,15 +197,15 @@ def kept_psnr(frames: Frames, metadata: Mapping[str, Any]) -> float | None:
 
 def _given(metadata: Mapping[str, Any]) -> list[tuple[Path, str, int]]:
     """File, digest and first frame of what a video was given."""
-    given = metadata.get("given")
-    if not isinstance(given, dict):
-        return []
-    if "files" in given:
-        files = given["files"] if isinstance(given["files"], list) else []
-        rows = [(row, row.get("frame", 0)) for row in files if isinstance(row, dict)]
-    else:  # a clip that was made longer
-        longer = _count(metadata.get("frames")) - _count(metadata.get("own_frames"))
-        rows = [(given, longer if metadata.get("before") else 0)]
+    rows: list[tuple[Mapping[Any, Any], object]] = []
+    match metadata.get("given"):
+        case {"files": [*files]}:
+            rows = [(row, row.get("frame")) for row in files if isinstance(row, dict)]
+        case {"files": _}:
+            pass
+        case {**given}:  # a clip that was made longer
+            longer = _count(metadata.get("frames")) - _count(metadata.get("own_frames"))
+            rows = [(given, longer if metadata.get("before") else 0)]
     return [(Path(str(r.get("file"))), str(r.get("sha256")), max(_count(at), 0)) for r, at in rows]
 
 

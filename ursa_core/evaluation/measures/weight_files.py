@@ -8,17 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.errors import CheckpointError, regular_file, unreadable
-from ursa_core.files import digest_of
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file of weights.
-
-    Attributes:
-        score: Score that needs it.
-        url: Address that it is published at.
-    """
+    """A published file of weights: the score that needs it, and its address."""
 
     score: str
     url: str
@@ -28,22 +22,8 @@ class WeightFile:
         """Where it is looked for: ``checkpoints`` of torch's hub folder (``TORCH_HOME``)."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rpartition("/")[2]
 
-    @property
-    def missing_note(self) -> str:
-        """What to do where it isn't there."""
-        return f"{self.score} is not measured: {self.path} isn't there; get it from {self.url}"
-
-    @property
-    def label(self) -> str:
-        """Name of the file and sixteen hex digits of its content."""
-        return f"{self.path.name}, {digest_of(self.path)[:16]}"
-
     def load_into_(self, module: nn.Module) -> None:
-        """Give a module the tensors of its names; nothing in the file is run.
-
-        Raises:
-            CheckpointError: The file is damaged, or has other tensors.
-        """
+        """Give a module the tensors of its names; `CheckpointError` where the file has others."""
         tensors = read_tensors(self.path, f"get it again from {self.url}")
         try:
             missing, _ = module.load_state_dict(tensors, strict=False)
