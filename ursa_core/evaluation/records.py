@@ -23,30 +23,27 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_record(path: Path, kind: type[T], what: str, hint: str) -> T:
-    """What ``write_record`` wrote, as a dataclass.
+    """A dataclass of what ``write_record`` wrote; keys beyond its fields are ignored.
 
-    Args:
-        path: File to read.
-        kind: Dataclass; keys beyond its fields are ignored.
-        what: Name of the record for messages.
-        hint: What the user can do about a record that can't be used.
+    Messages call the record ``what``; ``hint`` is what to do about one that can't be used.
 
     Raises:
         DataError: The file is missing, damaged, another one or of another version.
     """
+    no_record = DataError(f"{path} is no {what} of ursa eval", hint)
     try:
         text = regular_file(path).read_text(encoding="utf-8")
         content = files.parse_json(text)
     except FileNotFoundError as error:
         raise DataError(f"there is no {what} {path}", hint) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no {what} of ursa eval", hint) from error
+        raise no_record from error
     except (OSError, ValueError) as error:
         raise unreadable(path, error, hint) from error
     if not isinstance(content, dict) or "format" not in content:
-        raise DataError(f"{path} is no {what} of ursa eval", hint)
-    if content["format"] != FORMAT:
-        found = content["format"]
+        raise no_record
+    found = content["format"]
+    if found != FORMAT:
         raise DataError(f"{path} has format {found}, this version reads {FORMAT}", hint)
     try:
         return TypeAdapter(kind).validate_json(text, strict=True)

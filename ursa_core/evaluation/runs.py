@@ -23,26 +23,17 @@ DEFAULT_SEED = 0
 """Fixed, so that two runs agree where nobody asked for a seed."""
 
 
-@dataclass(frozen=True)
 class EvalRun:
-    """Folder of an evaluation, and the folders in it."""
+    """Folder of an evaluation, and the folders in it.
 
-    folder: Path
+    ``samples`` holds the files that are scored and nothing else, ``records`` the manifest and what
+    the suite was begun with, ``scores`` what the scorer wrote.
+    """
 
-    @property
-    def samples(self) -> Path:
-        """Folder of the files that are scored, which holds nothing else."""
-        return self.folder / "samples"
-
-    @property
-    def records(self) -> Path:
-        """Folder of the manifest and of what the suite was begun with."""
-        return self.folder / "records"
-
-    @property
-    def scores(self) -> Path:
-        """Folder of what the scorer wrote."""
-        return self.folder / "scores"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.samples, self.records = folder / "samples", folder / "records"
+        self.scores = folder / "scores"
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,6 @@ class Begun:
     """What decides the files of a suite; None is the suite's own choice.
 
     Attributes:
-        suite: Name of the suite.
         limit: Number of prompts.
         prompts: Kind of prompts, ``raw`` or ``rewritten``.
         ratio: Ratio of the given images.
@@ -72,15 +62,9 @@ class Begun:
 
 
 def planned(begun: Begun, repo: Path | None) -> Suite:
-    """The files of a suite.
+    """The files of a suite, some of them from ``repo``, the checkout of the official scorer.
 
-    Args:
-        begun: Suite, and what decides its files.
-        repo: Checkout of the official scorer, which holds images of VBench-I2V and DPG's prompts.
-
-    Raises:
-        UsageError: The suite needs the checkout.
-        DataError: The checkout lacks them.
+    Raises `UsageError` where it is needed and `DataError` where it lacks images or prompts.
     """
     prompts, limit = begun.prompts or "raw", begun.limit
     match begun.suite:
@@ -104,12 +88,12 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
         UsageError: The folder is of another suite, or begun with other options or more prompts.
         DataError: Its record can't be read, or nothing was sampled there.
     """
-    path = run.records / "suite.json"
+    path, folder = run.records / "suite.json", run.folder
     # A run that could not begin leaves no manifest, and decides nothing.
     if not path.exists() or read_header(run.records) is None:
         if not may_sample:
-            raise DataError(f"nothing was sampled in {run.folder}", "run --only sample first")
-        for file in (run.folder / PAGE, run.folder / REPORT):
+            raise DataError(f"nothing was sampled in {folder}", "run --only sample first")
+        for file in (folder / PAGE, folder / REPORT):
             if file.exists():
                 raise UsageError(
                     f"{file} exists already, of another evaluation", "give another folder"
@@ -118,13 +102,12 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
     found = read_record(path, Begun, "record", "give another folder with -o")
     if found.suite != wanted.suite:
         raise UsageError(
-            f"{run.folder} is an evaluation by {found.suite}, not {wanted.suite}",
-            "give another folder",
+            f"{folder} is an evaluation by {found.suite}, not {wanted.suite}", "give another folder"
         )
     for key, value in wanted.given.items():
         if key != "limit" and value != getattr(found, key):
             raise UsageError(
-                f"{run.folder} was begun with --{key} {getattr(found, key)}, not {value}",
+                f"{folder} was begun with --{key} {getattr(found, key)}, not {value}",
                 f"leave --{key} out to go on, or give another folder",
             )
     # A larger part of a suite holds every smaller one, so a trial may grow.
@@ -133,7 +116,7 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
     if found.limit is None or wanted.limit < found.limit:
         whole = "all prompts" if found.limit is None else f"--limit {found.limit}"
         raise UsageError(
-            f"{run.folder} was begun with {whole}, more than --limit {wanted.limit}",
+            f"{folder} was begun with {whole}, more than --limit {wanted.limit}",
             "leave --limit out, or give another folder",
         )
     return replace(found, limit=wanted.limit)
@@ -142,10 +125,8 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
 def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
     """Create the folders of a run, its record and the fixed files of its suite.
 
-    Raises:
-        DataError: The disk refuses it, or takes two names of the suite for one.
+    Raises `DataError` where the disk refuses it, or takes two names of the suite for one.
     """
-    files.make_folder(run.records)
     files.make_folder(run.samples)
     twins = case_twins(suite)
     if twins and not distinguishes_case(run.samples):
@@ -161,13 +142,10 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
 
 
 def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:
-    """Refuse samples that aren't exactly what the suite asks for.
-
-    Returns:
-        Number of files whose length and size no record states.
+    """Number of files whose length and size no record states.
 
     Raises:
-        DataError: They aren't; the first files of each kind are named.
+        DataError: Samples aren't what the suite asks for; the first of each kind are named.
     """
     expected = {
         name: PixelShape(*record.options["pixel_shape"])
@@ -183,10 +161,12 @@ def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) ->
 def settings_of(run: EvalRun, begun: Begun) -> dict[str, Any]:
     """What the samples were made with, as reports state it: what all their records agree on."""
     header = read_header(run.records)
-    records = list(read_records(run.records).values())
-    shared = dict(records[0].options) if records else {}
-    for record in records:
-        shared = {k: v for k, v in shared.items() if record.options.get(k) == v}
-    shown = {k: v for k, v in shared.items() if k not in ("index", "pixel_shape")}
+    made = [record.options for record in read_records(run.records).values()]
+    own = ("index", "pixel_shape")
+    shared = {
+        key: value
+        for key, value in (made[0] if made else {}).items()
+        if key not in own and all(options.get(key) == value for options in made)
+    }
     of_batch = {"model": header.model, "seed": header.seed} if header else {}
-    return {**of_batch, **begun.given, **shown, **of_batch, "ursa": __version__}
+    return {**of_batch, **begun.given, **shared, **of_batch, "ursa": __version__}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ursa_core.evaluation.official import totals
 from ursa_core.evaluation.official.scorer import check_current
@@ -22,26 +23,24 @@ _FIRST_NOTE = {
 def official_report(
     suite: Suite, settings: Mapping[str, Any], scores: Path, samples_digest: str
 ) -> Report:
-    """The report of a suite that official code has scored.
+    """The report of a suite that official code has scored, from the folder ``scores``.
 
-    Args:
-        suite: Suite that was scored.
-        settings: What the samples were made with.
-        scores: Folder with the scorer's results.
-        samples_digest: Digest of the samples that are there.
+    ``settings`` are what the samples were made with, ``samples_digest`` that of those that are
+    there.
 
     Raises:
         DataError: The results can't be read, or are of other samples.
     """
     check_current(scores, samples_digest)
-    if suite.name == "geneval":
-        results = geneval.read_results(scores / suite.name / geneval.RESULTS)
+    name = suite.name
+    if name == "geneval":
+        results = geneval.read_results(scores / name / geneval.RESULTS)
         found, missing, without = _geneval_scores(results)
-    elif suite.name == "dpg":
-        results = dpg.read_results(scores / suite.name / dpg.RESULTS)
+    elif name == "dpg":
+        results = dpg.read_results(scores / name / dpg.RESULTS)
         found, missing, without = _dpg_scores(results)
     else:
-        is_i2v = suite.name == "vbench-i2v"
+        is_i2v = name == "vbench-i2v"
         dimensions = vbench.I2V_DIMENSIONS if is_i2v else vbench.DIMENSIONS
         results = vbench.read_results(scores, dimensions)
         sums = totals.vbench_i2v if is_i2v else totals.vbench
@@ -50,32 +49,34 @@ def official_report(
     ranks = _mean_places(results) if overall is None else overall
     unscored = 0 if overall is None else sum(file.name not in overall for file in suite.files)
     complete = suite.is_whole and not missing and not unscored
-    notes = [_FIRST_NOTE[suite.name]] if suite.name in _FIRST_NOTE else []
-    notes += [_missing_note(missing, without)] if missing else []
+    notes = [_FIRST_NOTE[name]] if name in _FIRST_NOTE else []
+    if missing:
+        lost = f"Nothing is counted as 0 for it, so there is no {', '.join(without)} score."
+        notes.append(f"Not scored: {', '.join(missing)}." + (f" {lost}" if without else ""))
     notes += [f"{unscored} images have no result."] if unscored else []
     if not suite.is_whole:
         notes.append(f"A trial: {len(suite.files)} of {suite.num_full} files.")
-    if suite.name == "vbench-long":
+    if name == "vbench-long":
         notes.append("The paper's rows are of VBench, not of VBench-Long.")
     samples = [
         Sample(
             file.name,
-            _caption(suite, file),
+            _caption(name, file),
             {key: files[file.name] for key, files in results.files.items() if file.name in files},
             float(ranks[file.name]) if file.name in ranks else None,
             results.verdicts.get(file.name, ""),
         )
         for file in suite.files
     ]
-    table = _next_to_published(suite, found, complete)
-    return Report(suite.name, settings, complete, found, [table], samples, notes)
+    table = _next_to_published(name, found, complete)
+    return Report(name, settings, complete, found, [table], samples, notes)
 
 
-def _caption(suite: Suite, file: PlannedFile) -> str:
+def _caption(suite: str, file: PlannedFile) -> str:
     """The raw prompt of a file."""
-    if suite.name == "geneval":
+    if suite == "geneval":
         return file.prompt_id.partition(" ")[2]
-    return file.prompt if suite.name == "dpg" else file.prompt_id
+    return file.prompt if suite == "dpg" else file.prompt_id
 
 
 _Scores = tuple[list[Score], list[str], list[str]]
@@ -93,21 +94,25 @@ def _vbench_scores(
         # An interval where the score is the mean of its videos; imaging quality gives per cent.
         for scaled in (values, 0.01 * values):
             if value is not None and len(values) > 1 and abs(scaled.mean() - value) < 1e-3:
-                found = mean(scaled)
-                score = Score(name, value, found.low, found.high, "share", len(values))
+                score = _with_interval(name, value, scaled)
                 break
         scores.append(score)
     missing = [name for name in dimensions if name not in results.scores]
     return scores, missing, [name for name, value in sums.items() if value is None]
 
 
+def _with_interval(name: str, value: float, values: NDArray[np.float64]) -> Score:
+    found = mean(values)
+    return Score(name, value, found.low, found.high, "share", len(values))
+
+
 def _geneval_scores(results: Results) -> _Scores:
     right = {tag: [bool(v) for v in files.values()] for tag, files in results.files.items()}
     found = totals.geneval(right)
     scores = [
-        Score(name, None, unit="share")
-        if interval is None
-        else Score.of(name, interval, "share", len(right[name]))
+        Score.of(name, interval, "share", len(right[name]))
+        if interval
+        else Score(name, None, unit="share")
         for name, interval in found.items()
     ]
     missing = [name for name, interval in found.items() if interval is None and name != "overall"]
@@ -115,16 +120,12 @@ def _geneval_scores(results: Results) -> _Scores:
 
 
 def _dpg_scores(results: Results) -> _Scores:
-    value, values = results.scores.get("overall"), np.array([*results.files["overall"].values()])
+    shares, values = dict(results.scores), np.array([*results.files["overall"].values()])
+    value = shares.pop("overall", None)
     overall = Score("overall", value, unit="share")
     if value is not None and len(values) > 1:
-        found = mean(values)
-        overall = Score("overall", value, found.low, found.high, "share", len(values))
-    categories = [
-        Score(name, share, unit="share")
-        for name, share in results.scores.items()
-        if name != "overall"
-    ]
+        overall = _with_interval("overall", value, values)
+    categories = [Score(name, share, unit="share") for name, share in shares.items()]
     return [overall, *categories], [] if value is not None else ["overall"], []
 
 
@@ -140,26 +141,19 @@ def _mean_places(results: Results) -> dict[str, float]:
     return {name: float(np.mean(each)) for name, each in places.items()}
 
 
-def _next_to_published(suite: Suite, scores: Sequence[Score], complete: bool) -> Table:
+def _next_to_published(suite: str, scores: Sequence[Score], complete: bool) -> Table:
     """Our row above the paper's, in the paper's unit and digits."""
-    rows = totals.published("vbench" if suite.name == "vbench-long" else suite.name)
-    factor, digits, unit = (1, 2, "shares") if suite.name == "geneval" else (100, 1, "per cent")
+    rows = totals.published("vbench" if suite == "vbench-long" else suite)
+    factor, digits, unit = (1, 2, "shares") if suite == "geneval" else (100, 1, "per cent")
 
     def shown(value: float | None, scale: int = 1) -> Cell:
         return "-" if value is None else f"{scale * value:.{digits}f}"
 
     ours = {score.name.lower(): score.value for score in scores}
     columns = list(next(iter(rows.values())))
-    mine = [shown(ours.get(name), factor) for name in columns]
     label = "this model" if complete else "this model (incomplete)"
+    mine = [label, *(shown(ours.get(name), factor) for name in columns)]
     printed = [[name, *map(shown, row.values())] for name, row in rows.items()]
     header = ["MODEL", *(name.replace("_", " ").upper() for name in columns)]
     title, note = "The paper's rows, as printed there", f"In {unit}; - is not given."
-    return Table(title, header, [[label, *mine], *printed], note)
-
-
-def _missing_note(missing: Sequence[str], without: Sequence[str]) -> str:
-    sentence = f"Not scored: {', '.join(missing)}."
-    if without:
-        sentence += f" Nothing is counted as 0 for it, so there is no {', '.join(without)} score."
-    return sentence
+    return Table(title, header, [mine, *printed], note)

@@ -24,7 +24,7 @@ _LOG = "log.txt"
 _DONE = "scored.json"
 
 _VBENCH = "https://github.com/Vchitect/VBench"
-REPOSITORIES = {
+_REPOSITORIES = {
     "vbench": _VBENCH,
     "vbench-i2v": _VBENCH,
     "vbench-long": _VBENCH,
@@ -47,15 +47,12 @@ _VBENCH_FILES = {  # script, and list of prompts
 
 
 @dataclass(frozen=True)
-class Step:
-    """A part of a scorer that runs, fails and is kept by itself.
+class _Step:
+    """A part of a scorer that runs, fails and is kept by itself: a dimension, or the whole suite.
 
-    Attributes:
-        name: Name of its folder: a dimension, or the suite.
-        commands: Command lines, run in turn in the checkout; the first that fails ends the step.
-        modules: Modules that its Python must have.
-        files: Files of the checkout that it needs.
-        results: Pattern of results in its folder; a step without any has failed.
+    ``commands`` are arguments of its Python, run in turn in the checkout until one fails;
+    ``modules`` and ``files`` are what it needs there; without a result of the pattern ``results``
+    it has failed.
     """
 
     name: str
@@ -73,13 +70,9 @@ class _Done:
 
 
 def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[Path, Path]:
-    """The checkout and the Python of a scorer, absolute.
-
-    Raises:
-        UsageError: One of them isn't given, or isn't there.
-    """
+    """The checkout and Python of a scorer, absolute; raises `UsageError` where one isn't there."""
     hint = (
-        f"git clone {REPOSITORIES[suite]}, make it an environment of its own, and give both with"
+        f"git clone {_REPOSITORIES[suite]}, make it an environment of its own, and give both with"
         f" --scorer-repo and --scorer-python (or sample alone, with --only sample)"
     )
     if repo is None or python is None:
@@ -94,16 +87,10 @@ def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[
 
 @dataclass(frozen=True)
 class Scorer:
-    """An official scorer and what it scores; all paths are absolute.
+    """An official scorer in the checkout ``repo`` and what it scores; all paths are absolute.
 
-    Attributes:
-        suite: Suite to score.
-        repo: Checkout of the scorer.
-        python: Python of the scorer's environment.
-        samples: Folder of the files.
-        scores: Folder in which each step has its own.
-        ratio: Ratio of the images of VBench-I2V.
-        detector: Folder of GenEval's detector; None takes the checkout's own.
+    ``scores`` is the folder in which each step has its own, ``ratio`` that of the images of
+    VBench-I2V, ``detector`` the folder of GenEval's detector, None for the checkout's own.
     """
 
     suite: Suite
@@ -115,78 +102,68 @@ class Scorer:
     detector: Path | None = None
 
     def score(self, force: bool, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
-        """Run all steps that haven't scored these samples yet.
+        """Run all steps that haven't scored these samples yet; with ``force`` the others, too.
 
-        Args:
-            force: Run the others again, too.
-            note: Function called with what is done.
-            warn: Function called with what a step lacks, or why it failed.
+        ``note`` is called with what is done, ``warn`` with what a step lacks, or why it failed.
 
         Raises:
             DataError: Steps failed or can't run; what the others scored is kept.
         """
         mark = digest(self.suite, self.samples)
         sampled = {group for file in self.suite.files for group in file.groups}
-        failed, lacking = [], []
-        steps = self.steps()
+        without: dict[str, list[str]] = {"failed": [], "can't be scored": []}
+        steps = self._steps()
         for step in steps:
             if step.name != self.suite.name and step.name not in sampled:
                 note(f"{step.name}: the trial has no prompt of it")
             elif not force and _is_scored(self.scores / step.name, mark):
                 note(f"{step.name}: scored already")
             elif missing := self._missing_of(step):
-                lacking.append(step.name)
+                without["can't be scored"].append(step.name)
                 warn(f"{step.name} isn't scored, there is no {'; no '.join(missing)}")
             else:
                 note(f"{step.name}: {self.scores / step.name / _LOG}")
                 reason = self._run(step, mark)
                 if reason is not None:
-                    failed.append(step.name)
+                    without["failed"].append(step.name)
                     warn(f"{step.name} failed: {reason}")
-        parts = [
-            f"{what}: {', '.join(names)}"
-            for what, names in (("failed", failed), ("can't be scored", lacking))
-            if names
-        ]
+        parts = [f"{what}: {', '.join(names)}" for what, names in without.items() if names]
         if parts:
             raise DataError(
-                f"{len(failed) + len(lacking)} of {len(steps)} parts of {self.suite.name} have no "
-                f"score ({'; '.join(parts)})",
+                f"{sum(map(len, without.values()))} of {len(steps)} parts of {self.suite.name} have"
+                f" no score ({'; '.join(parts)})",
                 "the warnings and logs say why; the same command scores the rest, --only report"
                 " shows what is there",
             )
 
-    def steps(self) -> list[Step]:
-        """The steps of the suite's scorer."""
-        name, python, samples = self.suite.name, str(self.python), str(self.samples)
+    def _steps(self) -> list[_Step]:
+        name, samples = self.suite.name, str(self.samples)
         if name == "geneval":
-            target = str(self.scores / name / geneval.RESULTS)
+            script, target = "evaluation/evaluate_images.py", self.scores / name / geneval.RESULTS
             detector = ["--model-path", str(self.detector.absolute())] if self.detector else []
-            script = "evaluation/evaluate_images.py"
-            command = [python, script, samples, "--outfile", target, *detector]
+            command = [script, samples, "--outfile", str(target), *detector]
             modules = ["torch", "mmdet", "open_clip", "clip_benchmark", "pandas"]
-            return [Step(name, [command], modules, (script,), geneval.RESULTS)]
+            return [_Step(name, [command], modules, [script], geneval.RESULTS)]
         if name == "dpg":
-            target = str(self.scores / name / dpg.RESULTS)
+            script, target = "dpg_bench/compute_dpg_bench.py", self.scores / name / dpg.RESULTS
             with Image.open(self.samples / self.suite.files[0].name) as grid:
                 side = grid.height // 2
-            script = "dpg_bench/compute_dpg_bench.py"
             # What dist_eval.sh starts, with the results next to the images instead of among them.
             command = [
-                python, "-m", "accelerate.commands.launch", "--num_machines", "1",
+                "-m", "accelerate.commands.launch", "--num_machines", "1",
                 "--num_processes", "1", "--mixed_precision", "fp16", script,
                 "--image-root-path", samples, "--resolution", str(side),
-                "--res-path", target, "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
+                "--res-path", str(target), "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
             ]  # fmt: skip
             modules = ["torch", "accelerate", "modelscope", "pandas"]
-            return [Step(name, [command], modules, (script,), dpg.RESULTS)]
+            return [_Step(name, [command], modules, [script], dpg.RESULTS)]
         dimensions = vbench.I2V_DIMENSIONS if name == "vbench-i2v" else vbench.DIMENSIONS
         more = self._sampled_prompts()
         return [self._vbench_step(dimension, more) for dimension in dimensions]
 
-    def _vbench_step(self, dimension: str, more: Sequence[str]) -> Step:
-        name, python, videos = self.suite.name, str(self.python), str(self.samples)
-        script, folder = _VBENCH_FILES[name][0], self.scores / dimension
+    def _vbench_step(self, dimension: str, more: Sequence[str]) -> _Step:
+        name, videos, folder = self.suite.name, str(self.samples), self.scores / dimension
+        script = _VBENCH_FILES[name][0]
         modules, scripts, commands = ["torch", "vbench"], [script], []
         modules += ["detectron2"] if dimension in vbench.NEED_DETECTRON2 else []
         is_flickering = dimension == vbench.FLICKERING
@@ -197,16 +174,14 @@ class Scorer:
             filtering = ["--static_filter_flag"] if is_flickering else []
             more = ["--mode", "long_vbench_standard", "--dev_flag", *filtering, *more]
         elif is_flickering:
-            filtered = folder / "filtered"
-            scripts.append("static_filter.py")
-            commands.append(
-                [python, "static_filter.py", "--videos_path", videos, "--result_path",
-                 str(filtered), "--filter_scope", dimension]
-            )  # fmt: skip
-            videos = str(filtered / "filtered_videos")
-        command = [python, script, "--videos_path", videos, "--dimension", dimension]
+            filtered, script_before = str(folder / "filtered"), "static_filter.py"
+            scripts.append(script_before)
+            target = ["--result_path", filtered, "--filter_scope", dimension]
+            commands.append([script_before, "--videos_path", videos, *target])
+            videos = str(folder / "filtered" / "filtered_videos")
+        command = [script, "--videos_path", videos, "--dimension", dimension]
         commands.append([*command, "--output_path", str(folder), *more])
-        return Step(dimension, commands, modules, scripts, "*_eval_results.json")
+        return _Step(dimension, commands, modules, scripts, "*_eval_results.json")
 
     def _sampled_prompts(self) -> list[str]:
         """Option for VBench to score the prompts of a trial alone.
@@ -226,13 +201,10 @@ class Scorer:
         files.write(path, json.dumps(chosen))
         return ["--full_json_dir", str(path)]
 
-    def _missing_of(self, step: Step) -> list[str]:
+    def _missing_of(self, step: _Step) -> list[str]:
         """What a step lacks, each with the command to get it."""
-        lacking = [
-            f"{self.repo / file} (from the official repository)"
-            for file in step.files
-            if not (self.repo / file).is_file()
-        ]
+        needed = [self.repo / file for file in step.files]
+        lacking = [f"{f} (from the official repository)" for f in needed if not f.is_file()]
         code = (
             "import importlib.util as u, sys; "
             "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
@@ -242,24 +214,26 @@ class Scorer:
                 [str(self.python), "-c", code, *step.modules],
                 cwd=self.repo, capture_output=True, text=True, check=False, errors="replace",
             )  # fmt: skip
-        except OSError as error:
-            return [*lacking, f"{self.python} that starts ({error.strerror})"]
-        if run.returncode:
             said = (run.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            return [*lacking, f"{self.python} that starts ({said})"]
+            reason = said if run.returncode else None
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason is not None:
+            return [*lacking, f"{self.python} that starts ({reason})"]
         for module in run.stdout.split():
             how = _INSTALL.get(module, f"pip install {module}")
             lacking.append(f"the module {module} ({how})")
         return lacking
 
-    def _run(self, step: Step, samples_digest: str) -> str | None:
+    def _run(self, step: _Step, samples_digest: str) -> str | None:
         """Run a step, its output appended to its log; why it failed, None if it didn't."""
         folder = self.scores / step.name
+        commands = [[str(self.python), *command] for command in step.commands]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / _DONE).unlink(missing_ok=True)
             with (folder / _LOG).open("ab") as log:
-                for command in step.commands:
+                for command in commands:
                     log.write(f"$ {' '.join(command)}\n".encode())
                     log.flush()
                     done = subprocess.run(
@@ -271,16 +245,12 @@ class Scorer:
             raise unwritable(folder, error) from error
         if not list(folder.glob(step.results)):
             return f"it wrote no {step.results}: {_last_line(folder)}"
-        write_record(folder / _DONE, {"samples": samples_digest, "commands": step.commands})
+        write_record(folder / _DONE, {"samples": samples_digest, "commands": commands})
         return None
 
 
 def check_current(scores: Path, samples_digest: str) -> None:
-    """Refuse scores of other samples; results without our mark are taken as they are.
-
-    Raises:
-        DataError: There are some, or a mark is damaged.
-    """
+    """Refuse scores of other samples by `DataError`; results without our mark are taken."""
     folders = [path.parent for path in scores.glob(f"*/{_DONE}")]
     stale = [folder.name for folder in folders if not _is_scored(folder, samples_digest)]
     if stale:

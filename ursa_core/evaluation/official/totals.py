@@ -33,27 +33,22 @@ WEIGHTS = {"dynamic_degree": 0.5, "camera_motion": 0.1}
 GENEVAL_TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 
-def normalised(name: str, score: float) -> float:
-    """A VBench dimension scaled to its range, which its weight is for."""
-    low, high = RANGES.get(name, (0.0, 1.0))
-    return (score - low) / (high - low)
-
-
 def _weighted(scores: Mapping[str, float], names: Sequence[str]) -> float | None:
+    """Weighted mean of dimensions scaled to their ranges."""
     if any(name not in scores for name in names):
         return None
     weights = [WEIGHTS.get(name, 1.0) for name in names]
-    values = [normalised(name, scores[name]) for name in names]
+    ranges = [RANGES.get(name, (0.0, 1.0)) for name in names]
+    values = [
+        (scores[n] - low) / (high - low) for n, (low, high) in zip(names, ranges, strict=True)
+    ]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
 def vbench(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """Total, quality and semantic score of VBench, in [0, 1].
+    """Total, quality and semantic score of VBench, in [0, 1], of raw scores by dimension.
 
     Total = (4 quality + semantic) / 5, as in ``scripts/cal_final_score.py``.
-
-    Args:
-        scores: Raw scores in [0, 1] by dimension.
     """
     quality, semantic = _weighted(scores, QUALITY), _weighted(scores, SEMANTIC)
     total = None if quality is None or semantic is None else (4 * quality + semantic) / 5
@@ -70,8 +65,7 @@ def vbench_i2v(scores: Mapping[str, float]) -> dict[str, float | None]:
 def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]:
     """GenEval's six tags and their mean, which is the overall score, not that of all images.
 
-    Args:
-        correct: Whether each image is right, by tag.
+    ``correct`` holds by tag whether each image is right.
     """
     tags: dict[str, Interval | None] = {
         tag: wilson(sum(correct[tag]), len(correct[tag])) if correct.get(tag) else None
@@ -83,8 +77,7 @@ def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]
     value = sum(interval.value for interval, _ in there) / len(there)
     variance = sum(each.value * (1 - each.value) / num for each, num in there)
     reach = Z * math.sqrt(variance) / len(there)
-    overall = Interval(value, max(0.0, value - reach), min(1.0, value + reach))
-    return {"overall": overall, **tags}
+    return {"overall": Interval(value, max(0.0, value - reach), min(1.0, value + reach)), **tags}
 
 
 def published(suite: str) -> dict[str, dict[str, float | None]]:

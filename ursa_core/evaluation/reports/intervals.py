@@ -25,41 +25,27 @@ class Interval:
 
 
 def wilson(successes: int, num: int) -> Interval:
-    """A share with Wilson's score interval (1927), which holds near 0 and 1 and for small ``num``.
-
-    Raises:
-        ValueError: There are no trials, or more successes than trials.
-    """
+    """A share with Wilson's score interval (1927), which holds near 0 and 1 and for few trials."""
     if not 0 <= successes <= num or num < 1:
         raise ValueError(f"{successes} of {num} is no share")
     share = successes / num
     centre = (share + Z**2 / (2 * num)) / (1 + Z**2 / num)
     reach = Z / (1 + Z**2 / num) * math.sqrt(share * (1 - share) / num + Z**2 / (4 * num**2))
     # Rounding must not push the interval off the value or beyond the ends.
-    return Interval(
-        share, max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
-    )
+    low, high = max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
+    return Interval(share, low, high)
 
 
 def mean(values: Array, seed: int = 0) -> Interval:
-    """A mean with the bootstrap's percentile interval, 10,000 resamples.
-
-    Args:
-        values: Values (n,), one per sample.
-        seed: Seed of the resamples.
-    """
+    """A mean of values (n,) with the bootstrap's percentile interval, 10,000 resamples."""
     if len(values) == 0:
         raise ValueError("no values")
     middle = float(values.mean())
     if len(values) == 1:
         return Interval(middle, middle, middle)
-    rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            values[rng.integers(len(values), size=(_CHUNK, len(values)))].mean(1)
-            for _ in range(_RESAMPLES // _CHUNK)
-        ]
-    )
+    rng, size = np.random.default_rng(seed), (_CHUNK, len(values))
+    chunks = range(_RESAMPLES // _CHUNK)
+    means = np.concatenate([values[rng.integers(len(values), size=size)].mean(1) for _ in chunks])
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(middle, min(float(low), middle), max(float(high), middle))
 
@@ -76,12 +62,8 @@ def paired_share(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Interval:
     only_b, neither = int((~a & b).sum()), int((~a & ~b).sum())
     product = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     excess = both * neither - only_a * only_b
-    if product == 0:
-        phi = 0.0
-    elif excess > num / 2:
-        phi = (excess - num / 2) / math.sqrt(product)
-    else:
-        phi = min(excess, 0) / math.sqrt(product)
+    corrected = excess - num / 2 if excess > num / 2 else min(excess, 0)
+    phi = corrected / math.sqrt(product) if product else 0.0
     difference = of_b.value - of_a.value
     below = (of_b.value - of_b.low, of_a.high - of_a.value)
     above = (of_b.high - of_b.value, of_a.value - of_a.low)

@@ -1,9 +1,9 @@
 """A report as one HTML page with its pictures inside."""
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from PIL import Image
@@ -39,51 +39,39 @@ figure { margin: 0; } figcaption { font-size: .82rem; overflow-wrap: anywhere; }
 def write_page(
     folder: Path, report: Report, samples_in: Path, plots: Mapping[str, bytes] | None = None
 ) -> Path:
-    """Write ``report.html`` into a folder.
+    """Write ``report.html`` into a folder; raises `DataError` where that can't be.
 
-    Args:
-        folder: Folder to write to.
-        report: Report to show.
-        samples_in: Folder of the sampled files.
-        plots: Further pictures, PNG by title.
-
-    Raises:
-        DataError: It can't be written.
+    ``samples_in`` is the folder of the sampled files; ``plots`` are further pictures, PNG by title.
     """
-    path = folder / PAGE
-    files.write(path, page(report, samples_in, plots or {}))
-    return path
-
-
-def page(report: Report, samples_in: Path, plots: Mapping[str, bytes]) -> str:
-    """The page's HTML."""
-    title = f"ursa eval {report.suite}"
+    title, settings = escape(f"ursa eval {report.suite}"), report.settings
+    origin = [f"{name} {settings[name]}" for name in ("model", "seed", "ursa") if name in settings]
     parts = [
         "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="quiet">{html.escape(_origin(report))}</p>',
+        f"<h1>{title}</h1>",
+        f'<p class="quiet">{escape(", ".join([*origin, f"{len(report.samples)} samples"]))}</p>',
     ]
     if not report.complete:
         parts.append('<p class="incomplete">Incomplete: this is no result of the whole.</p>')
-    parts += [f"<p>{html.escape(note)}</p>" for note in report.notes]
-    parts += ["<h2>Scores</h2>", _scores_table(report.scores)]
+    parts += [f"<p>{escape(note)}</p>" for note in report.notes]
+    header = ("SCORE", "VALUE", "95 % INTERVAL", "SAMPLES", "CHANCE")
+    rows = [(s.name, s.text, s.interval_text, s.num, s.chance_text) for s in report.scores]
+    parts += ["<h2>Scores</h2>", _table(Table("", header, rows))]
     parts += [_picture("Scores", scores_plot(group)) for group in _of_one_unit(report.scores)]
-    parts += [_picture(name, png) for name, png in plots.items()]
+    parts += [_picture(name, png) for name, png in (plots or {}).items()]
     spread = histograms(report.samples, report.scores)
     if spread is not None:
         parts += ["<h2>Spread over samples</h2>", _picture("Spread over samples", spread)]
     parts += [_table(table) for table in report.tables]
-    parts += _sheet(report.samples, samples_in)
-    parts += ["<h2>Settings</h2>", _settings(report.settings), "</body></html>"]
-    return "\n".join(parts) + "\n"
-
-
-def _origin(report: Report) -> str:
-    settings = report.settings
-    shown = [f"{name} {settings[name]}" for name in ("model", "seed", "ursa") if name in settings]
-    return ", ".join([*shown, f"{len(report.samples)} samples"])
+    for name, group in chosen(report.samples).items():
+        shown = [_figure(sample, samples_in / sample.name) for sample in group]
+        parts.append(f'<h2>{name}</h2><div class="sheet">{"".join(shown)}</div>')
+    values = [(name, _shown(value)) for name, value in settings.items()]
+    parts += ["<h2>Settings</h2>", _table(Table("", ("OPTION", "VALUE"), values)), "</body></html>"]
+    path = folder / PAGE
+    files.write(path, "\n".join(parts) + "\n")
+    return path
 
 
 def _of_one_unit(scores: Sequence[Score]) -> list[list[Score]]:
@@ -95,76 +83,47 @@ def _of_one_unit(scores: Sequence[Score]) -> list[list[Score]]:
     return [group for group in units.values() if len(group) > 1]
 
 
-def _scores_table(scores: Sequence[Score]) -> str:
-    header = ("SCORE", "VALUE", "95 % INTERVAL", "SAMPLES", "CHANCE")
-    rows = [
-        (score.name, score.text, score.interval_text, score.num, score.chance_text)
-        for score in scores
-    ]
-    return _table(Table("", header, rows))
-
-
 def _table(table: Table) -> str:
     def cell(value: object) -> str:
         kind = ' class="number"' if isinstance(value, int | float) else ""
-        return f"<td{kind}>{html.escape('' if value is None else str(value))}</td>"
+        return f"<td{kind}>{escape('' if value is None else str(value))}</td>"
 
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
     rows = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in table.rows)
-    title = f"<h2>{html.escape(table.title)}</h2>" if table.title else ""
-    note = f'<p class="quiet">{html.escape(table.note)}</p>' if table.note else ""
+    title = f"<h2>{escape(table.title)}</h2>" if table.title else ""
+    note = f'<p class="quiet">{escape(table.note)}</p>' if table.note else ""
     return f"{title}<table><tr>{head}</tr>{rows}</table>{note}"
 
 
 def _picture(name: str, png: bytes) -> str:
     data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(name, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
 
 
 def chosen(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     """Best, median and worst (the worst first) ranked samples, ``NUM_SHOWN`` of each at most."""
-    ranked = sorted(
-        (sample for sample in samples if sample.rank is not None),
-        key=lambda sample: (-(sample.rank or 0), sample.name),
-    )
-    each = max(1, min(NUM_SHOWN, len(ranked) // 3))
-    middle = (len(ranked) - each) // 2
+    ranked = [sample for sample in samples if sample.rank is not None]
+    ranked.sort(key=lambda sample: (-(sample.rank or 0), sample.name))
     if len(ranked) < 3:
         return {"Samples": ranked} if ranked else {}
-    return {
-        "Best": ranked[:each],
-        "Median": ranked[middle : middle + each],
-        "Worst": ranked[: -each - 1 : -1],
-    }
-
-
-def _sheet(samples: Sequence[Sample], samples_in: Path) -> list[str]:
-    parts = []
-    for title, group in chosen(samples).items():
-        shown = [_figure(sample, samples_in / sample.name) for sample in group]
-        parts.append(f'<h2>{title}</h2><div class="sheet">{"".join(shown)}</div>')
-    return parts
+    each = min(NUM_SHOWN, len(ranked) // 3)
+    middle = (len(ranked) - each) // 2
+    median = ranked[middle : middle + each]
+    return {"Best": ranked[:each], "Median": median, "Worst": ranked[: -each - 1 : -1]}
 
 
 def _figure(sample: Sample, file: Path) -> str:
     try:
-        shown = _picture(sample.name, strip(file))
+        shown = _picture(sample.name, _strip(file))
     except UrsaError as error:
-        shown = f'<p class="wrong">{html.escape(error.message)}</p>'
-    is_wrong = any(value is False for value in sample.values.values())
-    wrong = ' class="wrong"' if is_wrong else ""
-    verdict = f"<br><span{wrong}>{html.escape(sample.verdict)}</span>" if sample.verdict else ""
-    return (
-        f"<figure>{shown}<figcaption>{html.escape(sample.caption)}{verdict}</figcaption></figure>"
-    )
+        shown = f'<p class="wrong">{escape(error.message)}</p>'
+    wrong = ' class="wrong"' if any(value is False for value in sample.values.values()) else ""
+    verdict = f"<br><span{wrong}>{escape(sample.verdict)}</span>" if sample.verdict else ""
+    return f"<figure>{shown}<figcaption>{escape(sample.caption)}{verdict}</figcaption></figure>"
 
 
-def strip(file: Path) -> bytes:
-    """Some frames of a file side by side, first and last among them, as PNG.
-
-    Raises:
-        DataError: It can't be read.
-    """
+def _strip(file: Path) -> bytes:
+    """Some frames of a file side by side, first and last among them, as PNG."""
     frames = read_media(file).frames
     image = Image.fromarray(contact_sheet([frames], columns=1, num_shown=_FRAMES_SHOWN))
     if image.height > _MAX_HEIGHT_PX and len(frames) > 1:
@@ -173,11 +132,6 @@ def strip(file: Path) -> bytes:
     encoded = io.BytesIO()
     image.save(encoded, "png", optimize=True)
     return encoded.getvalue()
-
-
-def _settings(settings: Mapping[str, object]) -> str:
-    rows = [(name, _shown(value)) for name, value in settings.items()]
-    return _table(Table("", ("OPTION", "VALUE"), rows))
 
 
 def _shown(value: object) -> str:

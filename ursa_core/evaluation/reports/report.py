@@ -1,7 +1,7 @@
 """The one form of all results: scores, tables, samples, and what they were made with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Score:
-    """A score, with its interval where there is one.
+    """A score, with the ends of its 95 % interval where there is one.
 
     Attributes:
         name: Name, unique in the report; samples give their values under it.
         value: The score, None where it is missing.
-        low: Lower end of the 95 % interval, None without one.
-        high: Upper end of the 95 % interval, None without one.
         unit: Unit, printed behind the number; ``share`` is printed as per cent.
         num: Number of samples that it is made from.
         chance: Value that guessing would reach.
@@ -91,14 +89,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled file.
+    """One sampled file, by its path below the folder of the files.
 
-    Attributes:
-        name: Path below the folder of the files.
-        caption: What it should show.
-        values: Values by score; true and false are right and wrong.
-        rank: Rank, largest for the best samples; None isn't ranked.
-        verdict: What was seen, in words.
+    ``caption`` says what it should show, ``verdict`` what was seen. ``values`` are by score, true
+    and false for right and wrong; ``rank`` is largest for the best samples, None isn't ranked.
     """
 
     name: str
@@ -110,16 +104,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Report:
-    """Results of a suite.
+    """Results of a suite; ``settings`` are what made them: model, seed, options, versions.
 
-    Attributes:
-        suite: Name of the suite.
-        settings: What they were made with: model, seed, options, versions.
-        complete: Whether nothing that the suite asks for is missing.
-        scores: Scores, in the order in which they are printed.
-        tables: Tables next to them.
-        samples: Every file.
-        notes: What a reader must know, such as the judge's own error.
+    ``complete`` says whether nothing that the suite asks for is missing, ``notes`` what a reader
+    must know, such as the judge's own error.
     """
 
     suite: str
@@ -128,7 +116,7 @@ class Report:
     scores: Sequence[Score]
     tables: Sequence[Table] = ()
     samples: Sequence[Sample] = ()
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object of report.json; its keys are part of the interface."""
@@ -137,16 +125,11 @@ class Report:
 
 def write_report(folder: Path, report: Report) -> Path:
     """Write ``report.json`` into a folder."""
-    path = folder / REPORT
-    write_record(path, asdict(report))
-    return path
+    write_record(folder / REPORT, asdict(report))
+    return folder / REPORT
 
 
 def read_report(path: Path) -> Report:
-    """A report from its file, or from the folder that holds it.
-
-    Raises:
-        DataError: There is none, it is damaged, or of another version.
-    """
+    """A report from its file or folder; `DataError` if missing, damaged or of another version."""
     hint = "give the -o folder of ursa eval; `--only report` makes the report of a suite again"
     return read_record(path / REPORT if path.is_dir() else path, Report, "report", hint)
