@@ -12,10 +12,13 @@ from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
 from ursa_cli.main import main
 from ursa_core.errors import CheckpointError, ShapeError
-from ursa_core.evaluation.measures.fvd import I3D, frechet_distance
-from ursa_core.evaluation.measures.lpips import Lpips
-from ursa_core.evaluation.measures.reconstruction import Networks
-from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile
+from ursa_core.evaluation.measures.networks import (
+    I3D,
+    Lpips,
+    Networks,
+    Published,
+    frechet_distance,
+)
 from ursa_core.grids import PixelShape
 
 Captured = pytest.CaptureFixture[str]
@@ -37,11 +40,12 @@ def fill_with_waves_(module: nn.Module) -> None:
         tensor.copy_(wave.float())
 
 
-def save(module: nn.Module, file: WeightFile) -> None:
+def save(module: Published) -> None:
     """Its tensors in the old format of torch, in which the published files are."""
     fill_with_waves_(module)
-    file.path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(module.state_dict()), file.path, _use_new_zipfile_serialization=False)
+    file = module.path()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(module.state_dict()), file, _use_new_zipfile_serialization=False)
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_lpips_is_that_of_torchmetrics(
     size: tuple[int, int], hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(Lpips(), LPIPS)
+    save(Lpips())
     ours = Lpips.load(torch.device("cpu"))
     # torchmetrics takes AlexNet from torchvision: these are its layers, with our file's weights.
     layers: list[nn.Module] = []
@@ -118,7 +122,7 @@ def test_reconstruction_takes_the_weights_that_are_there(
     assert f"lpips is not measured: {hub / 'alexnet-owt-7be5be79.pth'} isn't there; get " in shown
     assert f"fvd is not measured: {hub / 'rgb_imagenet.pt'} isn't there" in shown
     assert not hub.exists()  # nothing is downloaded
-    save(Lpips(), LPIPS)
+    save(Lpips())
     assert main([*RECONSTRUCTION, "-o", str(tmp_path / "with"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     (score,) = (score for score in report["scores"] if score["name"] == "lpips")
@@ -136,7 +140,7 @@ def test_reconstruction_takes_the_weights_that_are_there(
 
 @pytest.mark.slow
 def test_reconstruction_measures_fvd(hub: Path, tmp_path: Path, capsys: Captured) -> None:
-    save(I3D(), FVD)
+    save(I3D())
     assert main([*RECONSTRUCTION, "-o", str(tmp_path / "out"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     (score,) = (score for score in report["scores"] if score["name"] == "fvd")
@@ -146,16 +150,16 @@ def test_reconstruction_measures_fvd(hub: Path, tmp_path: Path, capsys: Captured
 
 
 def test_damaged_and_other_weights_are_refused(hub: Path, tmp_path: Path, capsys: Captured) -> None:
-    save(Lpips(), LPIPS)
-    content = LPIPS.path.read_bytes()
+    save(Lpips())
+    content = Lpips.path().read_bytes()
     given = ["eval", "reconstruction", "--device", "cpu", "--limit", "1", "-o", str(tmp_path / "o")]
     for damaged in (content[: len(content) // 2], b"<html>404</html>", b""):
-        LPIPS.path.write_bytes(damaged)
+        Lpips.path().write_bytes(damaged)
         assert main(given) == 1
         error, hint = capsys.readouterr().err.splitlines()
         assert "alexnet-owt-7be5be79.pth can't be read" in error
         assert hint.startswith("hint: get it again from https://")
-    torch.save([1, 2], LPIPS.path)
+    torch.save([1, 2], Lpips.path())
     with pytest.raises(CheckpointError, match="holds no tensors by name"):
         Lpips.load(torch.device("cpu"))
 
@@ -170,8 +174,8 @@ def test_damaged_and_other_weights_are_refused(hub: Path, tmp_path: Path, capsys
 def test_weights_of_another_network_are_refused(
     name: str, tensor: torch.Tensor | None, words: str, hub: Path
 ) -> None:
-    save(Lpips(), LPIPS)
-    tensors = {**torch.load(LPIPS.path), name: tensor}
-    torch.save({k: v for k, v in tensors.items() if v is not None}, LPIPS.path)
+    save(Lpips())
+    tensors = {**torch.load(Lpips.path()), name: tensor}
+    torch.save({k: v for k, v in tensors.items() if v is not None}, Lpips.path())
     with pytest.raises(CheckpointError, match=words):
         Lpips.load(torch.device("cpu"))

