@@ -53,7 +53,7 @@ from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.worlds import emoji, shapes
-from ursa_core.worlds.film import FilmClips
+from ursa_core.worlds.mixture import FilmClips
 from ursa_core.worlds.sprites import Film, Sprites, load_film, load_sprites
 
 NUM_PAIRS = 200

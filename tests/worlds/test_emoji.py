@@ -20,8 +20,7 @@ from ursa_core.worlds.emoji import (
     render,
     sample_spec,
 )
-from ursa_core.worlds.film import FilmClips
-from ursa_core.worlds.mixture import ClipMixture
+from ursa_core.worlds.mixture import ClipMixture, FilmClips
 from ursa_core.worlds.sprites import load_film, load_sprites
 
 NAMES = [name for name, *_ in SUBJECTS]

@@ -10,8 +10,7 @@ from pydantic import Field
 from ursa_core import __version__, files
 from ursa_core.batches.manifest import read_header, read_records
 from ursa_core.errors import DataError, UsageError
-from ursa_core.evaluation.records import read_record, write_record
-from ursa_core.evaluation.reports.report import PAGE, REPORT
+from ursa_core.evaluation.reports.report import PAGE, REPORT, read_record, write_record
 from ursa_core.evaluation.suites import dpg, geneval, shapes, vbench
 from ursa_core.evaluation.suites.completeness import case_twins, check, distinguishes_case, refuse
 from ursa_core.evaluation.suites.suite import Suite
@@ -88,22 +87,18 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
         UsageError: The folder is of another suite, or begun with other options or more prompts.
         DataError: Its record can't be read, or nothing was sampled there.
     """
-    path, folder = run.records / "suite.json", run.folder
+    path, folder, another = run.records / "suite.json", run.folder, "give another folder"
     # A run that could not begin leaves no manifest, and decides nothing.
     if not path.exists() or read_header(run.records) is None:
         if not may_sample:
             raise DataError(f"nothing was sampled in {folder}", "run --only sample first")
         for file in (folder / PAGE, folder / REPORT):
             if file.exists():
-                raise UsageError(
-                    f"{file} exists already, of another evaluation", "give another folder"
-                )
+                raise UsageError(f"{file} exists already, of another evaluation", another)
         return wanted
     found = read_record(path, Begun, "record", "give another folder with -o")
     if found.suite != wanted.suite:
-        raise UsageError(
-            f"{folder} is an evaluation by {found.suite}, not {wanted.suite}", "give another folder"
-        )
+        raise UsageError(f"{folder} is an evaluation by {found.suite}, not {wanted.suite}", another)
     for key, value in wanted.given.items():
         if key != "limit" and value != getattr(found, key):
             raise UsageError(

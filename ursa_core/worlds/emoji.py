@@ -13,33 +13,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from ursa_core.bundle.subjects import synonyms
-from ursa_core.errors import UsageError
+from ursa_core.worlds.shapes import SPLITS, check_split
 from ursa_core.worlds.sprites import Sprites
 
 BACKGROUNDS = {
-    "black": (20, 20, 24),
-    "white": (245, 245, 245),
-    "gray": (140, 144, 150),
-    "red": (205, 55, 55),
-    "orange": (242, 140, 50),
-    "yellow": (250, 220, 90),
-    "green": (84, 170, 98),
-    "teal": (30, 145, 150),
-    "blue": (66, 120, 220),
-    "navy": (28, 38, 92),
-    "purple": (124, 77, 196),
+    "black": (20, 20, 24), "white": (245, 245, 245), "gray": (140, 144, 150), "red": (205, 55, 55),
+    "orange": (242, 140, 50), "yellow": (250, 220, 90), "green": (84, 170, 98),
+    "teal": (30, 145, 150), "blue": (66, 120, 220), "navy": (28, 38, 92), "purple": (124, 77, 196),
     "pink": (245, 160, 195),
-}
-SPLITS = ("train", "heldout", "all")
+}  # fmt: skip
 KINDS = {"plain": 0.84, "small": 0.04, "aside": 0.04, "sliding": 0.04, "bouncing": 0.04}
 """Motion or place of the whole picture, with its share of the clips."""
 SCALES = {
-    "plain": (0.9, 0.9),
-    "small": (0.42, 0.5),
-    "aside": (0.42, 0.5),
-    "sliding": (0.5, 0.6),
+    "plain": (0.9, 0.9), "small": (0.42, 0.5), "aside": (0.42, 0.5), "sliding": (0.5, 0.6),
     "bouncing": (0.6, 0.7),
-}
+}  # fmt: skip
 """Side of the subject's square as a share of the frame's shorter side.
 
 A plain subject always stands in the middle in one size: that leaves so much less to learn that a
@@ -136,13 +124,9 @@ def sample_spec(
 
 
 def render(
-    loop: NDArray[np.uint8],
-    spec: ClipSpec,
-    height: int,
-    width: int,
-    times: NDArray[np.int64],
+    loop: NDArray[np.uint8], spec: ClipSpec, height: int, width: int, times: NDArray[np.int64],
     full_frames: int,
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint8]:  # fmt: skip
     """Draw a clip: uint8 (F, height, width, 3); the subject stands on whole pixels.
 
     Args:
@@ -178,20 +162,11 @@ class EmojiClips:
         self._synonyms = synonyms(sprites.subjects)
 
     def training_clip(
-        self,
-        seed: int,
-        index: int,
-        split: str,
-        frames: int,
-        height: int,
-        width: int,
+        self, seed: int, index: int, split: str, frames: int, height: int, width: int,
         full_frames: int | None = None,
-    ) -> tuple[NDArray[np.uint8], str]:
+    ) -> tuple[NDArray[np.uint8], str]:  # fmt: skip
         """Clip ``index`` and its caption, as ``shapes.training_clip`` gives them."""
-        if split not in SPLITS:
-            raise UsageError(
-                f"there is no split {split!r} of the emoji", f"use one of {', '.join(SPLITS)}"
-            )
+        check_split(split, SPLITS, "emoji")
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         number = int(rng.integers(len(self.sprites.subjects)))
         name = self.sprites.subjects[number].name

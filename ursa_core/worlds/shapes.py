@@ -5,6 +5,7 @@ split) determines a clip, so a data set is a range of indices. One combination o
 motion in five is held out of training, over all backgrounds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,24 +14,16 @@ from numpy.typing import NDArray
 from ursa_core.errors import UsageError
 
 COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 180, 70),
-    "blue": (50, 90, 220),
-    "yellow": (240, 210, 50),
-    "purple": (150, 60, 190),
-    "orange": (245, 140, 40),
-    "white": (240, 240, 240),
+    "red": (220, 40, 40), "green": (40, 180, 70), "blue": (50, 90, 220), "yellow": (240, 210, 50),
+    "purple": (150, 60, 190), "orange": (245, 140, 40), "white": (240, 240, 240),
     "cyan": (60, 200, 210),
-}
+}  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "ring", "star")
 MOVES = {"moves right": (1, 0), "moves left": (-1, 0), "moves up": (0, -1), "moves down": (0, 1)}
 MOTIONS = (*MOVES, "stays still", "grows", "shrinks", "spins")
 BACKGROUNDS = {
-    "black": (15, 15, 20),
-    "gray": (120, 120, 125),
-    "navy": (20, 25, 70),
-    "brown": (95, 65, 40),
-}
+    "black": (15, 15, 20), "gray": (120, 120, 125), "navy": (20, 25, 70), "brown": (95, 65, 40),
+}  # fmt: skip
 FPS = 8.0
 SPLITS = ("train", "heldout", "all")
 
@@ -61,6 +54,14 @@ def is_held_out(colour: str, shape: str, motion: str) -> bool:
     """Whether a combination is held out of training."""
     place = list(COLOURS).index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)
     return place % 5 == 0
+
+
+def check_split(split: str, splits: Sequence[str], world: str) -> None:
+    """Refuse a split that a world doesn't have; raises `UsageError`."""
+    if split not in splits:
+        raise UsageError(
+            f"there is no split {split!r} of the {world}", f"use one of {', '.join(splits)}"
+        )
 
 
 def combinations(split: str = "all") -> list[tuple[str, str, str]]:
@@ -168,14 +169,9 @@ def render(
 
 
 def training_clip(
-    seed: int,
-    index: int,
-    split: str,
-    frames: int,
-    height: int,
-    width: int,
+    seed: int, index: int, split: str, frames: int, height: int, width: int,
     full_frames: int | None = None,
-) -> tuple[NDArray[np.uint8], str]:
+) -> tuple[NDArray[np.uint8], str]:  # fmt: skip
     """Clip ``index`` of an endless data set, uint8 (frames, height, width, 3), and its caption.
 
     Args:
@@ -188,10 +184,7 @@ def training_clip(
         full_frames: Length of the whole motion, from which a window is cut at random; the
             default is ``frames``, so that the clip shows all of it.
     """
-    if split not in SPLITS:
-        raise UsageError(
-            f"there is no split {split!r} of the shapes", f"use one of {', '.join(SPLITS)}"
-        )
+    check_split(split, SPLITS, "shapes")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     choices = _COMBINATIONS[split]
     colour, shape, motion = choices[rng.integers(len(choices))]

@@ -17,9 +17,8 @@ from ursa_core.batches.run import BatchItem
 from ursa_core.evaluation import runs
 from ursa_core.evaluation.official.reports import official_report
 from ursa_core.evaluation.official.scorer import Scorer, check_checkout
-from ursa_core.evaluation.records import write_record
 from ursa_core.evaluation.reports.page import write_page
-from ursa_core.evaluation.reports.report import Report, write_report
+from ursa_core.evaluation.reports.report import Report, write_record, write_report
 from ursa_core.evaluation.runs import DEFAULT_SEED, Begun, EvalRun
 from ursa_core.evaluation.suites import shapes, tasks
 from ursa_core.evaluation.suites.completeness import digest

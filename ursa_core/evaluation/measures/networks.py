@@ -129,7 +129,6 @@ class Lpips(Published):
         return torch.stack(distances).sum(0)
 
     def _layers(self, images: Tensor) -> list[Tensor]:
-        """Features after each convolution, of length 1 at each place."""
         x = (images.to(self.shift) - self.shift) / self.scale
         found = []
         for name, convolution in self.features.items():

@@ -73,7 +73,6 @@ def official_report(
 
 
 def _caption(suite: str, file: PlannedFile) -> str:
-    """The raw prompt of a file."""
     if suite == "geneval":
         return file.prompt_id.partition(" ")[2]
     return file.prompt if suite == "dpg" else file.prompt_id

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ursa_core import files
 from ursa_core.errors import DataError, UsageError, unwritable
-from ursa_core.evaluation.records import read_record, write_record
+from ursa_core.evaluation.reports.report import read_record, write_record
 from ursa_core.evaluation.suites import dpg, geneval, vbench
 from ursa_core.evaluation.suites.completeness import digest
 from ursa_core.evaluation.suites.suite import Suite
@@ -25,9 +25,6 @@ _DONE = "scored.json"
 
 _VBENCH = "https://github.com/Vchitect/VBench"
 _REPOSITORIES = {
-    "vbench": _VBENCH,
-    "vbench-i2v": _VBENCH,
-    "vbench-long": _VBENCH,
     "geneval": "https://github.com/djghosh13/geneval",
     "dpg": "https://github.com/TencentQQGYLab/ELLA",
 }
@@ -72,8 +69,8 @@ class _Done:
 def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[Path, Path]:
     """The checkout and Python of a scorer, absolute; raises `UsageError` where one isn't there."""
     hint = (
-        f"git clone {_REPOSITORIES[suite]}, make it an environment of its own, and give both with"
-        f" --scorer-repo and --scorer-python (or sample alone, with --only sample)"
+        f"git clone {_REPOSITORIES.get(suite, _VBENCH)}, make it an environment of its own, and "
+        "give both with --scorer-repo and --scorer-python (or sample alone, with --only sample)"
     )
     if repo is None or python is None:
         missing = "--scorer-repo" if repo is None else "--scorer-python"
@@ -202,7 +199,6 @@ class Scorer:
         return ["--full_json_dir", str(path)]
 
     def _missing_of(self, step: _Step) -> list[str]:
-        """What a step lacks, each with the command to get it."""
         needed = [self.repo / file for file in step.files]
         lacking = [f"{f} (from the official repository)" for f in needed if not f.is_file()]
         code = (
@@ -260,7 +256,6 @@ def check_current(scores: Path, samples_digest: str) -> None:
 
 
 def _is_scored(folder: Path, samples_digest: str) -> bool:
-    """Whether a step ended, for these samples."""
     file = folder / _DONE
     if not file.exists():
         return False

@@ -14,27 +14,20 @@ from ursa_core.evaluation.reports.intervals import Interval, Z, wilson
 from ursa_core.evaluation.suites.vbench import I2V, I2V_QUALITY, QUALITY, SEMANTIC
 
 RANGES = {
-    "subject_consistency": (0.1462, 1.0),
-    "background_consistency": (0.2615, 1.0),
-    "temporal_flickering": (0.6293, 1.0),
-    "motion_smoothness": (0.706, 0.9975),
-    "scene": (0.0, 0.8222),
-    "appearance_style": (0.0009, 0.2855),
-    "temporal_style": (0.0, 0.364),
-    "overall_consistency": (0.0, 0.364),
-    "i2v_subject": (0.1462, 1.0),
-    "i2v_background": (0.2615, 1.0),
-}
+    "subject_consistency": (0.1462, 1.0), "background_consistency": (0.2615, 1.0),
+    "temporal_flickering": (0.6293, 1.0), "motion_smoothness": (0.706, 0.9975),
+    "scene": (0.0, 0.8222), "appearance_style": (0.0009, 0.2855),
+    "temporal_style": (0.0, 0.364), "overall_consistency": (0.0, 0.364),
+    "i2v_subject": (0.1462, 1.0), "i2v_background": (0.2615, 1.0),
+}  # fmt: skip
 """Lowest and highest value that VBench scales a dimension by; others lie in [0, 1]."""
 
-WEIGHTS = {"dynamic_degree": 0.5, "camera_motion": 0.1}
-"""Weights other than 1."""
+WEIGHTS = {"dynamic_degree": 0.5, "camera_motion": 0.1}  # others are 1
 
 GENEVAL_TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 
 def _weighted(scores: Mapping[str, float], names: Sequence[str]) -> float | None:
-    """Weighted mean of dimensions scaled to their ranges."""
     if any(name not in scores for name in names):
         return None
     weights = [WEIGHTS.get(name, 1.0) for name in names]

@@ -1,15 +1,25 @@
-"""The one form of all results: scores, tables, samples, and what they were made with."""
+"""The one form of all results: scores, tables, samples, and what they were made with.
 
+What evaluations keep is JSON: objects with a format number, which pydantic checks.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from ursa_core.evaluation.records import FORMAT, read_record, write_record
+from ursa_core import files
+from ursa_core.errors import DataError, regular_file, unreadable
 from ursa_core.evaluation.reports.intervals import Interval, mean
 
+T = TypeVar("T")
+
+FORMAT = 1
+"""Format that this version writes and reads."""
 REPORT = "report.json"
 PAGE = "report.html"
 
@@ -133,3 +143,40 @@ def read_report(path: Path) -> Report:
     """A report from its file or folder; `DataError` if missing, damaged or of another version."""
     hint = "give the -o folder of ursa eval; `--only report` makes the report of a suite again"
     return read_record(path / REPORT if path.is_dir() else path, Report, "report", hint)
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object with the format number, and its folder where there is none."""
+    text = json.dumps({"format": FORMAT, **content}, ensure_ascii=False, indent=1)
+    files.write(files.make_folder(path.parent) / path.name, text + "\n")
+
+
+def read_record(path: Path, kind: type[T], what: str, hint: str) -> T:
+    """A dataclass of what ``write_record`` wrote; keys beyond its fields are ignored.
+
+    Messages call the record ``what``; ``hint`` is what to do about one that can't be used.
+
+    Raises:
+        DataError: The file is missing, damaged, another one or of another version.
+    """
+    no_record = DataError(f"{path} is no {what} of ursa eval", hint)
+    try:
+        text = regular_file(path).read_text(encoding="utf-8")
+        content = files.parse_json(text)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {what} {path}", hint) from error
+    except UnicodeDecodeError as error:
+        raise no_record from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error, hint) from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise no_record
+    found = content["format"]
+    if found != FORMAT:
+        raise DataError(f"{path} has format {found}, this version reads {FORMAT}", hint)
+    try:
+        return TypeAdapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise DataError(f"{path} is damaged: {place}: {fault['msg']}", hint) from error

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from ursa_core.errors import DataError
-from ursa_core.evaluation.records import read_record
 from ursa_core.evaluation.reports.intervals import wilson
-from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table
+from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table, read_record
 from ursa_core.evaluation.suites.completeness import digest
 from ursa_core.evaluation.suites.shapes_judge import Verdict, judge
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
@@ -118,7 +117,6 @@ def judge_file(path: Path) -> Verdict:
 
 
 def _right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
-    """Which attributes of a clip are as wanted, and whether all are."""
     found = {name: getattr(each, name) == getattr(verdict, name) for name in ATTRIBUTES}
     return {**found, ALL: all(found.values())}
 

@@ -31,13 +31,9 @@ class EvalTask(ClipTask):
     """Samples that a file shows."""
 
     def __init__(
-        self,
-        suite: str,
-        model: PlacedModel,
-        options: Mapping[str, Any],
-        batch_size: int,
+        self, suite: str, model: PlacedModel, options: Mapping[str, Any], batch_size: int,
         warn: Warn,
-    ) -> None:
+    ) -> None:  # fmt: skip
         def plan_for(given: Mapping[str, Any], path: Path) -> Plan:
             own = {**options, "seed": given["seed"]}
             return make_plan(model, own, given["prompt"], str(path), self.num_samples)
@@ -137,14 +133,9 @@ class LongTask(_OneByOne):
     """Clips of ``num_frames``, made longer in rounds, which are kept in the folder ``rounds``."""
 
     def __init__(
-        self,
-        suite: str,
-        model: PlacedModel,
-        options: Mapping[str, Any],
-        num_frames: int,
-        rounds: Path,
-        warn: Warn,
-    ) -> None:
+        self, suite: str, model: PlacedModel, options: Mapping[str, Any], num_frames: int,
+        rounds: Path, warn: Warn,
+    ) -> None:  # fmt: skip
         super().__init__(suite, model, options, 1, warn)
         self._num_frames, self._rounds = num_frames, rounds
 
@@ -175,18 +166,17 @@ class LongTask(_OneByOne):
         )  # fmt: skip
 
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
-        request, fps = plan.request(), plan.options.fps
-        codes = generate(self._bundle, request, on_step)
-        frames = decode(self._bundle, codes)
-        extension, store = self._extension(item.path, plan.prompt), self._store(item)
+        bundle, request, store = self._bundle, plan.request(), self._store(item)
+        codes = generate(bundle, request, on_step)
+        frames, extension = decode(bundle, codes), self._extension(item.path, plan.prompt)
         self._rounds.mkdir(parents=True, exist_ok=True)
-        store.open({**item.options, "tokenizer": self._identity, "fps": fps}, fresh=False)
+        own = {"tokenizer": self._identity, "fps": plan.options.fps}
+        store.open({**item.options, **own}, fresh=False)
 
         def on_round(resumed: bool) -> None:
             for _ in range(plan.num_steps if resumed else 0):
                 on_step()
 
-        bundle = self._bundle
         return extend(bundle, frames, extension, request, store, on_step, on_round, codes)[1]
 
     def tidy(self, item: BatchItem) -> None:

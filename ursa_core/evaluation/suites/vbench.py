@@ -41,31 +41,26 @@ def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) 
     """
     entries: dict[str, dict[str, Any]] = {}
     for row in read_rows(LISTS / "vbench.jsonl", ("prompt", "rewritten", "dimensions")):
-        entry = entries.setdefault(row["prompt"], {**row, "dimensions": []})
+        entry = entries.setdefault(row["prompt"], {**row, "dimensions": [], "num": _SAMPLES})
         entry["dimensions"] += row["dimensions"]
+        if FLICKERING in row["dimensions"]:
+            entry["num"] = _FLICKERING_SAMPLES
     every = list(entries.values())
     chosen = [every[place] for place in thinned(len(every), limit)]
     given = "prompt" if prompts == "raw" else "rewritten"
-    files = [file for entry in chosen for file in _files_of(entry, entry[given])]
+    files = [file for row in chosen for file in _files_of(row, row[given], row["num"])]
     # The long scorer cuts its clips into the folder that it reads.
     scratch = ("split_clip", "split_scene", "temporal_filtered_cilps") if long else ()
-    num_full = sum(_num_samples(entry) for entry in every)
+    num_full = sum(entry["num"] for entry in every)
     return Suite("vbench-long" if long else "vbench", files, num_full, scratch=scratch)
 
 
-def _num_samples(entry: Mapping[str, Any]) -> int:
-    return _FLICKERING_SAMPLES if FLICKERING in entry["dimensions"] else _SAMPLES
-
-
 def _files_of(
-    entry: Mapping[str, Any], given: str, num: int | None = None, image: Path | None = None
+    row: Mapping[str, Any], given: str, num: int, image: Path | None = None
 ) -> list[PlannedFile]:
-    """All samples of a prompt."""
-    prompt, groups = entry["prompt"], tuple(entry["dimensions"])
-    return [
-        PlannedFile(f"{prompt}-{sample}.mp4", prompt, given, sample, image, groups)
-        for sample in range(num or _num_samples(entry))
-    ]
+    prompt, groups = row["prompt"], tuple(row["dimensions"])
+    names = [f"{prompt}-{sample}.mp4" for sample in range(num)]
+    return [PlannedFile(name, prompt, given, k, image, groups) for k, name in enumerate(names)]
 
 
 def images_in(repo: Path | None, ratio: str) -> Path:
