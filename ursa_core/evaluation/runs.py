@@ -16,35 +16,23 @@ from ursa_core.evaluation.suites.completeness import case_twins, check, distingu
 from ursa_core.evaluation.suites.suite import Suite
 from ursa_core.grids import PixelShape
 
-DEFAULT_RATIO = "8-5"
-"""Ratio of VBench-I2V's images."""
-DEFAULT_SEED = 0
-"""Fixed, so that two runs agree where nobody asked for a seed."""
+DEFAULT_RATIO = "8-5"  # of VBench-I2V's images
+DEFAULT_SEED = 0  # fixed, so that two runs agree where nobody asked for a seed
 
 
 class EvalRun:
-    """Folder of an evaluation, and the folders in it.
-
-    ``samples`` holds the files that are scored and nothing else, ``records`` the manifest and what
-    the suite was begun with, ``scores`` what the scorer wrote.
-    """
+    """Folder of an evaluation, and in it those of the scored files, of records and of scores."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.samples, self.records = folder / "samples", folder / "records"
-        self.scores = folder / "scores"
+        self.folder, self.samples = folder, folder / "samples"
+        self.records, self.scores = folder / "records", folder / "scores"
 
 
 @dataclass(frozen=True)
 class Begun:
     """What decides the files of a suite; None is the suite's own choice.
 
-    Attributes:
-        limit: Number of prompts.
-        prompts: Kind of prompts, ``raw`` or ``rewritten``.
-        ratio: Ratio of the given images.
-        images: Folder of the given images.
-        seconds: Length of each clip.
+    Number and kind (``raw``, ``rewritten``) of prompts, ratio and folder of given images, length.
     """
 
     suite: str
@@ -83,9 +71,8 @@ def planned(begun: Begun, repo: Path | None) -> Suite:
 def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
     """What decides the files of a run: as wanted, else as its folder was begun with.
 
-    Raises:
-        UsageError: The folder is of another suite, or begun with other options or more prompts.
-        DataError: Its record can't be read, or nothing was sampled there.
+    Raises `UsageError` for a folder of another suite, other options or more prompts, `DataError`
+    where its record can't be read, or nothing was sampled there.
     """
     path, folder, another = run.records / "suite.json", run.folder, "give another folder"
     # A run that could not begin leaves no manifest, and decides nothing.
@@ -139,14 +126,11 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
 def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:
     """Number of files whose length and size no record states.
 
-    Raises:
-        DataError: Samples aren't what the suite asks for; the first of each kind are named.
+    Raises `DataError` where samples aren't what the suite asks for; some are named.
     """
-    expected = {
-        name: PixelShape(*record.options["pixel_shape"])
-        for name, record in read_records(run.records).items()
-        if "pixel_shape" in record.options
-    }
+    made = {name: record.options for name, record in read_records(run.records).items()}
+    shapes_of = ((name, options.get("pixel_shape")) for name, options in made.items())
+    expected = {name: PixelShape(*shape) for name, shape in shapes_of if shape}
     faults = check(suite, run.samples, expected, on_file)
     if faults:
         raise refuse(faults, run.samples)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from ursa_core.bundle.subjects import synonyms
-from ursa_core.worlds.shapes import SPLITS, check_split
+from ursa_core.worlds.shapes import SPLITS, Frames, check_split
 from ursa_core.worlds.sprites import Sprites
 
 BACKGROUNDS = {
@@ -33,17 +33,12 @@ SCALES = {
 A plain subject always stands in the middle in one size: that leaves so much less to learn that a
 small model gets it right, and the codes' cells cover the subject in the same way in every clip.
 """
-ASIDE = 0.2
-"""Distance of a subject on the left or right from the middle, as a share of the width."""
-SLIDE = 0.32
-"""Way of a sliding subject over the whole clip, as a share of the width."""
-BOUNCE_HEIGHT = 0.22
-BOUNCE_FRAMES = 8
+ASIDE, SLIDE = 0.2, 0.32
+"""Distance of a subject aside from the middle, and way of a sliding one, in shares of the width."""
+BOUNCE_HEIGHT, BOUNCE_FRAMES = 0.22, 8
 """Height of a bounce as a share of the frame's, and number of frames that it takes."""
-PHASE_STEP = 4
-"""Clips begin at every fourth frame of a loop: fewer pictures to learn, the same motion."""
-NAME_ONLY = 0.08
-SYNONYM = 0.06
+PHASE_STEP = 4  # clips begin at every fourth frame of a loop: fewer pictures, the same motion
+NAME_ONLY, SYNONYM = 0.08, 0.06
 """Shares of the captions that are the name alone, and that use another word for the subject."""
 
 
@@ -51,12 +46,8 @@ SYNONYM = 0.06
 class ClipSpec:
     """Everything that decides a clip; lengths are shares of the shorter side, places of the frame.
 
-    Attributes:
-        subject: Number of the subject.
-        side: ``left`` or ``right``, where a subject stands aside or slides.
-        scale: Side of the subject's square.
-        centre: Place of the subject in the first frame, without its bounce.
-        phase: Frame of the loop that the clip begins with.
+    ``side`` is ``left`` or ``right``, where a subject stands aside or slides, ``scale`` that of its
+    square, ``centre`` its first place, ``phase`` the frame of the loop that the clip begins with.
     """
 
     subject: int
@@ -124,18 +115,13 @@ def sample_spec(
 
 
 def render(
-    loop: NDArray[np.uint8], spec: ClipSpec, height: int, width: int, times: NDArray[np.int64],
+    loop: Frames, spec: ClipSpec, height: int, width: int, times: NDArray[np.int64],
     full_frames: int,
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> Frames:  # fmt: skip
     """Draw a clip: uint8 (F, height, width, 3); the subject stands on whole pixels.
 
-    Args:
-        loop: RGBA frames of the subject, uint8 (n, S, S, 4).
-        spec: Clip to draw.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
-        times: Numbers of the frames in the whole clip, (F,).
-        full_frames: Length of the whole clip, over which a subject slides.
+    ``loop`` are RGBA frames of the subject, uint8 (n, S, S, 4), and ``times`` the numbers (F,) of
+    the frames in the whole clip of ``full_frames``, over which a subject slides.
     """
     side = max(round(spec.scale * min(height, width)), 1)
     way = {"left": -SLIDE, "right": SLIDE}[spec.side] if spec.kind == "sliding" else 0.0
@@ -164,7 +150,7 @@ class EmojiClips:
     def training_clip(
         self, seed: int, index: int, split: str, frames: int, height: int, width: int,
         full_frames: int | None = None,
-    ) -> tuple[NDArray[np.uint8], str]:  # fmt: skip
+    ) -> tuple[Frames, str]:  # fmt: skip
         """Clip ``index`` and its caption, as ``shapes.training_clip`` gives them."""
         check_split(split, SPLITS, "emoji")
         rng = np.random.default_rng([seed, SPLITS.index(split), index])

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ursa_core.errors import DataError
 from ursa_core.worlds.emoji import EmojiClips
-from ursa_core.worlds.shapes import check_split, training_clip
+from ursa_core.worlds.shapes import Frames, check_split, training_clip
 from ursa_core.worlds.sprites import Film, Shot, load_film, load_sprites
 
 KINDS = ("emoji", "film", "shapes")
@@ -31,14 +30,13 @@ class FilmClips:
         shots = [shot for shot in self.film.shots if shot.held_out == (split == "heldout")]
         fitting = [shot for shot in shots if shot.stop - shot.start >= frames]
         if not fitting:
-            raise DataError(
-                f"no {split} shot of the film has {frames} frames", "take fewer, or other film"
-            )
+            hint = "take fewer, or other film"
+            raise DataError(f"no {split} shot of the film has {frames} frames", hint)
         return fitting
 
     def training_clip(
         self, seed: int, index: int, split: str, frames: int, height: int, width: int
-    ) -> NDArray[np.uint8]:
+    ) -> Frames:
         """Window ``index``, uint8 (frames, height, width, 3): a part of a shot, or its mirror.
 
         Arguments are those of ``shapes.training_clip``, errors those of ``shots``; splits share no
@@ -78,7 +76,7 @@ class ClipMixture:
 
     def clip(
         self, seed: int, index: int, split: str, frames: int, height: int, width: int, full: int
-    ) -> tuple[NDArray[np.uint8], str]:
+    ) -> tuple[Frames, str]:
         """Clip ``index``, as in ``shapes.training_clip``, and its source, one of ``KINDS``."""
         # A stream of its own, so that a source draws the same clips in any mixture.
         draw = np.random.default_rng([seed, index, len(split), 1]).random()

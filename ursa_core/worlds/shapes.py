@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from ursa_core.errors import UsageError
 
+Array = NDArray[np.float32]
+Frames = NDArray[np.uint8]
+
 COLOURS = {
     "red": (220, 40, 40), "green": (40, 180, 70), "blue": (50, 90, 220), "yellow": (240, 210, 50),
     "purple": (150, 60, 190), "orange": (245, 140, 40), "white": (240, 240, 240),
@@ -59,9 +62,8 @@ def is_held_out(colour: str, shape: str, motion: str) -> bool:
 def check_split(split: str, splits: Sequence[str], world: str) -> None:
     """Refuse a split that a world doesn't have; raises `UsageError`."""
     if split not in splits:
-        raise UsageError(
-            f"there is no split {split!r} of the {world}", f"use one of {', '.join(splits)}"
-        )
+        hint = f"use one of {', '.join(splits)}"
+        raise UsageError(f"there is no split {split!r} of the {world}", hint)
 
 
 def combinations(split: str = "all") -> list[tuple[str, str, str]]:
@@ -106,7 +108,7 @@ def sample_spec(
     return ClipSpec(colour, shape, motion, background, centre, radius, angle)
 
 
-def _star_distance(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def _star_distance(x: Array, y: Array) -> Array:
     """Distance beyond the edges of a five-pointed star that points up."""
     outer, inner, sector = 1.25, 0.55, 2 * np.pi / 5
     angle = np.arctan2(x, -y)
@@ -122,9 +124,7 @@ REACH = {"circle": 1.0, "square": 1.2, "triangle": 1.3, "ring": 1.0, "star": 1.2
 """Largest extent of each shape from its centre, in radii."""
 
 
-def _shape_distance(
-    shape: str, x: NDArray[np.float32], y: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _shape_distance(shape: str, x: Array, y: Array) -> Array:
     """Signed distance to the outline, negative inside, in radii; y points down."""
     if shape == "circle":
         return np.hypot(x, y) - 1
@@ -140,16 +140,10 @@ def _shape_distance(
     return _star_distance(x, y)
 
 
-def render(
-    spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def render(spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64]) -> Frames:
     """Draw a clip: uint8 (F, height, width, 3), anti-aliased over one pixel.
 
-    Args:
-        spec: Clip to draw.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
-        progress: Progress of each frame through the motion, in [0, 1], shape (F,).
+    ``progress`` (F,) is that of each frame through the motion, in [0, 1].
     """
     side = min(height, width)
     p = progress.astype(np.float32)[:, None, None]
@@ -171,7 +165,7 @@ def render(
 def training_clip(
     seed: int, index: int, split: str, frames: int, height: int, width: int,
     full_frames: int | None = None,
-) -> tuple[NDArray[np.uint8], str]:  # fmt: skip
+) -> tuple[Frames, str]:  # fmt: skip
     """Clip ``index`` of an endless data set, uint8 (frames, height, width, 3), and its caption.
 
     Args:

@@ -23,10 +23,9 @@ _REMAKE = "make the folder again with recipes/emoji_data.py"
 
 @dataclass(frozen=True)
 class Sprites:
-    """Animated subjects on transparency, 8 frames per second, most of them loops.
+    """Animated ``subjects`` on transparency, 8 frames per second, the most distinct ones first.
 
-    ``frames`` are uint8 RGBA (N, S, S, 4) of all ``subjects``, the most distinct ones first, and
-    ``starts`` (subjects + 1,) the number of each one's first frame.
+    ``frames`` are all their RGBA (N, S, S, 4), uint8, ``starts`` (subjects + 1,) each one's first.
     """
 
     subjects: tuple[Subject, ...]

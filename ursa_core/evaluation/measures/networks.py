@@ -14,18 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ursa_core.errors import CheckpointError, ShapeError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import digest_of
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_float, to_video
 
-MIN_SIDE_PX = 31
-"""Smallest side for LPIPS; below it nothing is left for the last convolutions."""
-MIN_FRAMES = 9
-"""Smallest number: I3D has a temporal stride of 8 and averages windows of 2 after it."""
-_SIDE_PX = 224
-_CHUNK = 16
-_EPSILON = 1e-8
+MIN_SIDE_PX = 31  # below it nothing is left for the last convolutions of LPIPS
+MIN_FRAMES = 9  # I3D has a temporal stride of 8 and averages windows of 2 after it
+_SIDE_PX, _CHUNK, _EPSILON = 224, 16, 1e-8
 
 Shape = tuple[int, int, int]
 Array = NDArray[np.float64]
@@ -85,15 +81,14 @@ class Lpips(Published):
     def __init__(self) -> None:
         super().__init__()
         # AlexNet's convolutions, numbered as in its file: ReLUs and pools lie between them.
-        self.features = nn.ModuleDict(
-            {
-                "0": nn.Conv2d(3, 64, 11, stride=4, padding=2),
-                "3": nn.Conv2d(64, 192, 5, padding=2),
-                "6": nn.Conv2d(192, 384, 3, padding=1),
-                "8": nn.Conv2d(384, 256, 3, padding=1),
-                "10": nn.Conv2d(256, 256, 3, padding=1),
-            }
-        )
+        convolutions = {
+            "0": nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            "3": nn.Conv2d(64, 192, 5, padding=2),
+            "6": nn.Conv2d(192, 384, 3, padding=1),
+            "8": nn.Conv2d(384, 256, 3, padding=1),
+            "10": nn.Conv2d(256, 256, 3, padding=1),
+        }
+        self.features = nn.ModuleDict(convolutions)
         self.shift = torch.tensor((-0.030, -0.088, -0.188))[:, None, None]
         self.scale = torch.tensor((0.458, 0.448, 0.450))[:, None, None]
         self.heads: list[Tensor] = []
@@ -112,12 +107,7 @@ class Lpips(Published):
 
     @torch.inference_mode()
     def distance(self, a: Frames, b: Frames) -> float:
-        """Mean distance of the frames of two clips of one shape; 0 is none."""
-        if min(a.shape[1:3]) < MIN_SIDE_PX:
-            raise ShapeError(
-                f"frames of {a.shape[1]}x{a.shape[2]} are too small for LPIPS",
-                f"compare frames of at least {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels",
-            )
+        """Mean distance of frames of one shape, ``MIN_SIDE_PX`` at least; 0 is none."""
         chunks = (slice(at, at + _CHUNK) for at in range(0, len(a), _CHUNK))
         images = (((to_float(each[at]).permute(0, 3, 1, 2)) for each in (a, b)) for at in chunks)
         return float(torch.cat([self(*pair) for pair in images]).mean())
@@ -140,16 +130,12 @@ class Lpips(Published):
 
 
 _MIXED = {  # channels of each branch: 1×1, then 1×1 and 3×3, again, and behind a pool
-    "3b": (192, 64, 96, 128, 16, 32, 32),
-    "3c": (256, 128, 128, 192, 32, 96, 64),
-    "4b": (480, 192, 96, 208, 16, 48, 64),
-    "4c": (512, 160, 112, 224, 24, 64, 64),
-    "4d": (512, 128, 128, 256, 24, 64, 64),
-    "4e": (512, 112, 144, 288, 32, 64, 64),
-    "4f": (528, 256, 160, 320, 32, 128, 128),
-    "5b": (832, 256, 160, 320, 32, 128, 128),
+    "3b": (192, 64, 96, 128, 16, 32, 32), "3c": (256, 128, 128, 192, 32, 96, 64),
+    "4b": (480, 192, 96, 208, 16, 48, 64), "4c": (512, 160, 112, 224, 24, 64, 64),
+    "4d": (512, 128, 128, 256, 24, 64, 64), "4e": (512, 112, 144, 288, 32, 64, 64),
+    "4f": (528, 256, 160, 320, 32, 128, 128), "5b": (832, 256, 160, 320, 32, 128, 128),
     "5c": (832, 384, 192, 384, 48, 128, 128),
-}
+}  # fmt: skip
 _POOL_BEFORE: dict[str, tuple[Shape, Shape]] = {
     "3b": ((1, 3, 3), (1, 2, 2)),
     "4b": ((3, 3, 3), (2, 2, 2)),
@@ -182,7 +168,6 @@ class _Unit(nn.Module):
         self.bn = nn.BatchNorm3d(num_out, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of ``x``."""
         return functional.relu(self.bn(self.conv3d(_padded(x, self.kernel, self.stride))))
 
 
@@ -197,7 +182,6 @@ class _Mixed(nn.Module):
         self.b3b = _Unit(num_in, widths[5])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of ``x``."""
         pooled = _pool(x, (3, 3, 3), (1, 1, 1))
         branches = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)]
         return torch.cat(branches, dim=1)
@@ -275,16 +259,14 @@ class Networks:
         self._i3d = I3D.load(device) if has_fvd else None
 
     def _is_there(self, kind: type[Published], needs: str) -> bool:
-        path, score = kind.path(), kind.score
+        path, without = kind.path(), f"{kind.score} is not measured:"
         if needs:
-            self.notes.append(f"{score} is not measured: it needs {needs}.")
+            self.notes.append(f"{without} it needs {needs}.")
         elif not path.is_file():
-            self.notes.append(
-                f"{score} is not measured: {path} isn't there; get it from {kind.url}"
-            )
+            self.notes.append(f"{without} {path} isn't there; get it from {kind.url}")
         else:
-            self.digests[score] = f"{path.name}, {digest_of(path)[:16]}"
-        return score in self.digests
+            self.digests[kind.score] = f"{path.name}, {digest_of(path)[:16]}"
+        return kind.score in self.digests
 
     def lpips(self, frames: Frames, decoded: Frames) -> dict[str, float]:
         """How different a clip looks from its reconstruction, where it can be measured."""

@@ -1,8 +1,5 @@
 """How linearly a model's path leads from noise to data, on real tokens (paper, Fig. 5)."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,19 +8,17 @@ from torch import Tensor
 from ursa_core import __version__
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.evaluation.measures.clips import Clips
-from ursa_core.evaluation.reports.report import Report, Sample, Score, Table
+from ursa_core.evaluation.reports.report import Options, Report, Sample, Score, Table
 from ursa_core.path.base import Path
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.visual import VisualTokenizer
 
 Array = NDArray[np.float64]
 
-TIMES = tuple(k / 20 for k in range(20))
-"""Times at which the distance is measured; at 1 it is 0."""
+TIMES = tuple(k / 20 for k in range(20))  # at 1 the distance is 0
 _SEED = 0
 _NOTE = "A correlation of -1 is linear; the paper's paths have -0.995, -0.921, -0.997, -0.949."
-_NUM_UNIFORM = 20_000
-"""Codes, all equally frequent, that real tokens are compared with."""
+_NUM_UNIFORM = 20_000  # codes, all equally frequent, that real tokens are compared with
 
 
 @torch.inference_mode()
@@ -46,11 +41,7 @@ def distances(path: Path, codebook: Tensor, codes: Tensor, index: int) -> Array:
 
 
 def report(
-    tokenizer: VisualTokenizer,
-    path: Path,
-    codebook: Tensor,
-    clips: Clips,
-    settings: Mapping[str, Any],
+    tokenizer: VisualTokenizer, path: Path, codebook: Tensor, clips: Clips, settings: Options
 ) -> tuple[Report, bytes]:
     """How linear a path is on the tokens of some clips, and the paper's Figure 5 of it as PNG.
 

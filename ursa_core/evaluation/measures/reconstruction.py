@@ -1,8 +1,6 @@
 """What a tokenizer keeps of videos and images, and how it uses its codes."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +9,7 @@ from ursa_core import __version__
 from ursa_core.evaluation.measures.clips import Clips
 from ursa_core.evaluation.measures.networks import Networks
 from ursa_core.evaluation.measures.videos import flicker
-from ursa_core.evaluation.reports.report import Report, Sample, Score
+from ursa_core.evaluation.reports.report import Options, Report, Sample, Score
 from ursa_core.files import make_folder
 from ursa_core.media import contact_sheet, to_video, write_media
 from ursa_core.media.quality import psnr, ssim
@@ -21,21 +19,11 @@ _UNITS = {"psnr": "dB", "ssim": "", "flicker": "levels", "lpips": ""}
 
 
 @torch.inference_mode()
-def report(
-    tokenizer: VisualTokenizer, clips: Clips, folder: Path, settings: Mapping[str, Any]
-) -> Report:
-    """What the tokenizer keeps of some clips.
+def report(tokenizer: VisualTokenizer, clips: Clips, folder: Path, settings: Options) -> Report:
+    """What the tokenizer keeps of some clips, each above its reconstruction in ``folder``.
 
-    Args:
-        tokenizer: Tokenizer to measure.
-        clips: Clips to encode and decode.
-        folder: Folder for pictures of each clip above its reconstruction.
-        settings: What the clips and the tokenizer are.
-
-    Raises:
-        CheckpointError: Weights of LPIPS or FVD are damaged, or others.
-        DataError: No clip could be used, or the folder can't be written.
-        ShapeError: The clips are too small for SSIM.
+    Raises `CheckpointError` for other weights of LPIPS or FVD, `DataError` where no clip can be
+    used, `ShapeError` where they are too small for SSIM.
     """
     device = next(tokenizer.parameters()).device
     networks = Networks(clips.cut.shape, device)

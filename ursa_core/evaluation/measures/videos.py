@@ -12,7 +12,7 @@ from ursa_core import __version__
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import DataError, UrsaError
 from ursa_core.evaluation.reports.intervals import wilson
-from ursa_core.evaluation.reports.report import Report, Sample, Score
+from ursa_core.evaluation.reports.report import Options, Report, Sample, Score
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.media.quality import psnr
@@ -20,24 +20,15 @@ from ursa_core.media.quality import psnr
 Array = NDArray[np.float64]
 
 BLOCK_PX = 8
-_REACH = 7
-"""Largest displacement of a block, in pixels of a frame scaled to ``_SIDE_PX``."""
-_SIDE_PX = 128
-_FLOW_FPS = 8.0
-_MIN_TEXTURE = 3.0
-"""Standard deviation below which a block is too plain to be followed, in levels."""
-_TOP_SHARE = 0.05
-_DYNAMIC = 6 / 256
-"""Displacement per frame, as a share of the shorter side, that VBench counts as motion."""
-
+_REACH = 7  # largest displacement of a block, in pixels of a frame scaled to _SIDE_PX
+_SIDE_PX, _FLOW_FPS, _TOP_SHARE = 128, 8.0, 0.05
+_MIN_TEXTURE = 3.0  # standard deviation in levels, below which a block is too plain to follow
+_DYNAMIC = 6 / 256  # displacement per frame that VBench counts as motion, in shorter sides
 
 _UNITS = {
-    "flicker": "levels",
-    "motion": "% of a side",
-    "dynamic": "share",
-    "colour drift": "levels",
+    "flicker": "levels", "motion": "% of a side", "dynamic": "share", "colour drift": "levels",
     "kept frames": "dB",
-}
+}  # fmt: skip
 _NOTES = (
     "flicker: mean change of a pixel from frame to frame, 0 to 255.",
     "motion: of the fastest 5 % of blocks, in an eighth of a second, by block matching.",
@@ -48,16 +39,13 @@ _NOTES = (
 
 def report(
     sources: Sequence[MediaFile],
-    settings: Mapping[str, Any],
+    settings: Options,
     warn: Callable[[str], None],
     on_video: Callable[[], object],
 ) -> Report:
-    """Metrics of some videos, which ``settings`` describe.
+    """Metrics of some videos, which ``settings`` describe; raises `DataError` where none has any.
 
     ``warn`` is called with why a file is left out, ``on_video`` after each file.
-
-    Raises:
-        DataError: No video could be measured.
     """
     samples = []
     for source in sources:
@@ -97,13 +85,8 @@ def measure(source: MediaFile) -> Sample:
     speeds = speeds_of(frames, clip.fps or _FLOW_FPS)
     motion = 100 * float(speeds.mean()) if len(speeds) else 0.0
     drift, kept, change = colour_drift(frames), kept_psnr(frames, clip.metadata), flicker(frames)
-    values: dict[str, float | bool] = {
-        "flicker": change,
-        "motion": motion,
-        "dynamic": is_dynamic(speeds),
-        "colour drift": drift,
-    }
-    values |= {} if kept is None else {"kept frames": kept}
+    values = {"flicker": change, "motion": motion, "dynamic": is_dynamic(speeds)}
+    values |= {"colour drift": drift} | ({} if kept is None else {"kept frames": kept})
     num, height, width = frames.shape[:3]
     shown = f"{num} frames of {height}x{width}; motion {motion:.2f} %, drift {drift:.1f}"
     return Sample(str(source.path.absolute()), f"{source.name}: {shown}", values, -change)
@@ -111,13 +94,9 @@ def measure(source: MediaFile) -> Sample:
 
 def flicker(frames: Frames) -> float:
     """Mean absolute change of a pixel from frame to frame, in levels."""
-    if len(frames) < 2:
-        return 0.0
-    steps = [
-        float(np.abs(after.astype(np.int16) - before).mean())
-        for before, after in itertools.pairwise(frames)
-    ]
-    return float(np.mean(steps))
+    pairs = itertools.pairwise(frames)
+    steps = [float(np.abs(b.astype(np.int16) - a).mean()) for a, b in pairs]
+    return float(np.mean(steps)) if steps else 0.0
 
 
 def colour_drift(frames: Frames) -> float:
@@ -134,14 +113,11 @@ def speeds_of(frames: Frames, fps: float) -> Array:
     height, width = chosen.shape[1:3]
     scale = min(1.0, _SIDE_PX / min(height, width))
     size = (max(BLOCK_PX, round(height * scale)), max(BLOCK_PX, round(width * scale)))
-    if size != (height, width):
-        chosen = resize_and_crop(chosen, *size)
+    chosen = resize_and_crop(chosen, *size)
     # BT.709 luma, as the films are tagged.
     luma = chosen @ np.array([0.2126, 0.7152, 0.0722])
-    lengths = [
-        np.sort(np.hypot(*displacements(before, after)).ravel())
-        for before, after in itertools.pairwise(luma)
-    ]
+    pairs = itertools.pairwise(luma)
+    lengths = [np.sort(np.hypot(*displacements(*pair)).ravel()) for pair in pairs]
     top = [each[-max(1, round(_TOP_SHARE * each.size)) :].mean() for each in lengths]
     return np.array(top) / min(size)
 

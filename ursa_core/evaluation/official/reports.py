@@ -1,8 +1,7 @@
 """Reports of official results: totals, what they are made of, and the paper's rows next to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from ursa_core.evaluation.official import totals
 from ursa_core.evaluation.official.scorer import check_current
 from ursa_core.evaluation.reports.intervals import mean
-from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table
+from ursa_core.evaluation.reports.report import Cell, Options, Report, Sample, Score, Table
 from ursa_core.evaluation.suites import dpg, geneval, vbench
 from ursa_core.evaluation.suites.suite import PlannedFile, Results, Suite
 
@@ -20,39 +19,36 @@ _FIRST_NOTE = {
 }
 
 
-def official_report(
-    suite: Suite, settings: Mapping[str, Any], scores: Path, samples_digest: str
-) -> Report:
-    """The report of a suite that official code has scored, from the folder ``scores``.
+def official_report(suite: Suite, settings: Options, scores: Path, samples_digest: str) -> Report:
+    """The report of a suite that official code has scored in the folder ``scores``.
 
-    ``settings`` are what the samples were made with, ``samples_digest`` that of those that are
-    there.
-
-    Raises:
-        DataError: The results can't be read, or are of other samples.
+    Raises `DataError` where results can't be read, or are of samples of another digest.
     """
     check_current(scores, samples_digest)
     name = suite.name
+    sums: Collection[str] = ("overall",)
     if name == "geneval":
         results = geneval.read_results(scores / name / geneval.RESULTS)
-        found, missing, without = _geneval_scores(results)
+        found = _geneval_scores(results)
     elif name == "dpg":
         results = dpg.read_results(scores / name / dpg.RESULTS)
-        found, missing, without = _dpg_scores(results)
+        found, sums = _dpg_scores(results), ()
     else:
         is_i2v = name == "vbench-i2v"
         dimensions = vbench.I2V_DIMENSIONS if is_i2v else vbench.DIMENSIONS
         results = vbench.read_results(scores, dimensions)
-        sums = totals.vbench_i2v if is_i2v else totals.vbench
-        found, missing, without = _vbench_scores(results, dimensions, sums(results.scores))
+        sums = (totals.vbench_i2v if is_i2v else totals.vbench)(results.scores)
+        found = _vbench_scores(results, dimensions, sums)
+    lost = [score.name for score in found if score.value is None]
+    missing, without = ([n for n in lost if (n in sums) == is_sum] for is_sum in (False, True))
     overall = results.files.get("overall")
     ranks = _mean_places(results) if overall is None else overall
     unscored = 0 if overall is None else sum(file.name not in overall for file in suite.files)
     complete = suite.is_whole and not missing and not unscored
     notes = [_FIRST_NOTE[name]] if name in _FIRST_NOTE else []
     if missing:
-        lost = f"Nothing is counted as 0 for it, so there is no {', '.join(without)} score."
-        notes.append(f"Not scored: {', '.join(missing)}." + (f" {lost}" if without else ""))
+        nothing = f" Nothing is counted as 0 for it, so there is no {', '.join(without)} score."
+        notes.append(f"Not scored: {', '.join(missing)}." + (nothing if without else ""))
     notes += [f"{unscored} images have no result."] if unscored else []
     if not suite.is_whole:
         notes.append(f"A trial: {len(suite.files)} of {suite.num_full} files.")
@@ -78,13 +74,9 @@ def _caption(suite: str, file: PlannedFile) -> str:
     return file.prompt if suite == "dpg" else file.prompt_id
 
 
-_Scores = tuple[list[Score], list[str], list[str]]
-"""Scores, names of those that are missing, and names of totals that there are none of for it."""
-
-
 def _vbench_scores(
     results: Results, dimensions: Sequence[str], sums: Mapping[str, float | None]
-) -> _Scores:
+) -> list[Score]:
     scores = [Score(name, value, unit="share") for name, value in sums.items()]
     for name in dimensions:
         value = results.scores.get(name)
@@ -96,8 +88,7 @@ def _vbench_scores(
                 score = _with_interval(name, value, scaled)
                 break
         scores.append(score)
-    missing = [name for name in dimensions if name not in results.scores]
-    return scores, missing, [name for name, value in sums.items() if value is None]
+    return scores
 
 
 def _with_interval(name: str, value: float, values: NDArray[np.float64]) -> Score:
@@ -105,27 +96,21 @@ def _with_interval(name: str, value: float, values: NDArray[np.float64]) -> Scor
     return Score(name, value, found.low, found.high, "share", len(values))
 
 
-def _geneval_scores(results: Results) -> _Scores:
+def _geneval_scores(results: Results) -> list[Score]:
     right = {tag: [bool(v) for v in files.values()] for tag, files in results.files.items()}
-    found = totals.geneval(right)
-    scores = [
-        Score.of(name, interval, "share", len(right[name]))
-        if interval
-        else Score(name, None, unit="share")
-        for name, interval in found.items()
+    return [
+        Score.of(name, each, "share", len(right[name])) if each else Score(name, None, unit="share")
+        for name, each in totals.geneval(right).items()
     ]
-    missing = [name for name, interval in found.items() if interval is None and name != "overall"]
-    return scores, missing, ["overall"]
 
 
-def _dpg_scores(results: Results) -> _Scores:
+def _dpg_scores(results: Results) -> list[Score]:
     shares, values = dict(results.scores), np.array([*results.files["overall"].values()])
     value = shares.pop("overall", None)
     overall = Score("overall", value, unit="share")
     if value is not None and len(values) > 1:
         overall = _with_interval("overall", value, values)
-    categories = [Score(name, share, unit="share") for name, share in shares.items()]
-    return [overall, *categories], [] if value is not None else ["overall"], []
+    return [overall, *(Score(name, share, unit="share") for name, share in shares.items())]
 
 
 def _mean_places(results: Results) -> dict[str, float]:

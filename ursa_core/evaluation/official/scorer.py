@@ -101,10 +101,8 @@ class Scorer:
     def score(self, force: bool, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
         """Run all steps that haven't scored these samples yet; with ``force`` the others, too.
 
-        ``note`` is called with what is done, ``warn`` with what a step lacks, or why it failed.
-
-        Raises:
-            DataError: Steps failed or can't run; what the others scored is kept.
+        ``note`` is called with what is done, ``warn`` with what a step lacks, or why it failed;
+        `DataError` is raised after all others, whose scores are kept.
         """
         mark = digest(self.suite, self.samples)
         sampled = {group for file in self.suite.files for group in file.groups}
@@ -201,10 +199,8 @@ class Scorer:
     def _missing_of(self, step: _Step) -> list[str]:
         needed = [self.repo / file for file in step.files]
         lacking = [f"{f} (from the official repository)" for f in needed if not f.is_file()]
-        code = (
-            "import importlib.util as u, sys; "
-            "print(*[m for m in sys.argv[1:] if u.find_spec(m) is None])"
-        )
+        absent = "[m for m in sys.argv[1:] if importlib.util.find_spec(m) is None]"
+        code = f"import importlib.util, sys; print(*{absent})"
         try:
             run = subprocess.run(
                 [str(self.python), "-c", code, *step.modules],
@@ -248,11 +244,9 @@ class Scorer:
 def check_current(scores: Path, samples_digest: str) -> None:
     """Refuse scores of other samples by `DataError`; results without our mark are taken."""
     folders = [path.parent for path in scores.glob(f"*/{_DONE}")]
-    stale = [folder.name for folder in folders if not _is_scored(folder, samples_digest)]
+    stale = ", ".join(each.name for each in folders if not _is_scored(each, samples_digest))
     if stale:
-        raise DataError(
-            f"{', '.join(stale)} in {scores} were scored for other samples", "run --only score"
-        )
+        raise DataError(f"{stale} in {scores} were scored for other samples", "run --only score")
 
 
 def _is_scored(folder: Path, samples_digest: str) -> bool:

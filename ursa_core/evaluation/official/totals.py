@@ -1,8 +1,7 @@
-"""Official totals of official results, and the rows of the paper's tables.
+"""Official totals of official results, None where a part is missing, and the paper's tables.
 
-A total is None as soon as one of its parts is missing. The tables are 1 (VBench), 2 (VBench-I2V)
-and 3 (DPG-Bench and GenEval) of Deng et al., "Uniform Discrete Diffusion with Metric Path for
-Video Generation", as printed: in per cent, GenEval as shares; † marks rewritten GenEval prompts.
+Tables 1 (VBench), 2 (VBench-I2V) and 3 (DPG-Bench, GenEval) of Deng et al., "Uniform Discrete
+Diffusion with Metric Path for Video Generation", in per cent; GenEval in shares, † rewritten.
 """
 
 import csv
@@ -32,9 +31,8 @@ def _weighted(scores: Mapping[str, float], names: Sequence[str]) -> float | None
         return None
     weights = [WEIGHTS.get(name, 1.0) for name in names]
     ranges = [RANGES.get(name, (0.0, 1.0)) for name in names]
-    values = [
-        (scores[n] - low) / (high - low) for n, (low, high) in zip(names, ranges, strict=True)
-    ]
+    pairs = zip(names, ranges, strict=True)
+    values = [(scores[name] - low) / (high - low) for name, (low, high) in pairs]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 

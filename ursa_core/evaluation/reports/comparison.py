@@ -48,26 +48,15 @@ class Comparison:
 def compare(a: Report, b: Report) -> Comparison:
     """Compare two reports, sample by sample; raises `UsageError` if of different suites."""
     if a.suite != b.suite:
-        raise UsageError(
-            f"a report of {a.suite} can't be compared with one of {b.suite}",
-            "give two reports of one suite",
-        )
+        hint = "give two reports of one suite"
+        raise UsageError(f"a report of {a.suite} can't be compared with one of {b.suite}", hint)
     of_a, of_b = ({sample.name: sample.values for sample in each.samples} for each in (a, b))
     others = {score.name: score.value for score in b.scores}
-    settings = {
-        key: (a.settings.get(key), b.settings.get(key)) for key in {**a.settings, **b.settings}
-    }
-    return Comparison(
-        a.suite,
-        tuple(_difference(score, others.get(score.name), of_a, of_b) for score in a.scores),
-        tuple(name for name in of_a if name not in of_b),
-        tuple(name for name in of_b if name not in of_a),
-        {
-            key: (of_one, of_other)
-            for key, (of_one, of_other) in settings.items()
-            if of_one != of_other
-        },
-    )
+    differences = (_difference(score, others.get(score.name), of_a, of_b) for score in a.scores)
+    only_a, only_b = (name for name in of_a if name not in of_b), (n for n in of_b if n not in of_a)
+    both = ((key, a.settings.get(key), b.settings.get(key)) for key in {**a.settings, **b.settings})
+    other = {key: (of_one, of_other) for key, of_one, of_other in both if of_one != of_other}
+    return Comparison(a.suite, tuple(differences), tuple(only_a), tuple(only_b), other)
 
 
 def _difference(score: Score, other: float | None, of_a: Values, of_b: Values) -> Difference:

@@ -7,12 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-Z = 1.959963984540054
-"""Standard deviations of a 95 % interval; every interval here is one."""
-
-_RESAMPLES = 10_000
-_CHUNK = 500
+Z = 1.959963984540054  # standard deviations of a 95 % interval; every interval here is one
+_RESAMPLES, _CHUNK = 10_000, 500
 
 
 @dataclass(frozen=True)

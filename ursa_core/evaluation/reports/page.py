@@ -14,11 +14,8 @@ from ursa_core.evaluation.reports.plots import histograms, scores_plot
 from ursa_core.evaluation.reports.report import PAGE, Report, Sample, Score, Table
 from ursa_core.media import contact_sheet, read_media
 
-NUM_SHOWN = 6
-"""Samples of each kind on the sample grid: best, median and worst."""
-
-_FRAMES_SHOWN = 5
-_MAX_HEIGHT_PX = 128
+NUM_SHOWN = 6  # samples of each kind on the sample grid: best, median and worst
+_FRAMES_SHOWN, _MAX_HEIGHT_PX = 5, 128
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }

@@ -18,10 +18,9 @@ from ursa_core.evaluation.reports.intervals import Interval, mean
 
 T = TypeVar("T")
 
-FORMAT = 1
-"""Format that this version writes and reads."""
-REPORT = "report.json"
-PAGE = "report.html"
+FORMAT = 1  # that this version writes and reads
+Options = Mapping[str, Any]  # what results were made with
+REPORT, PAGE = "report.json", "report.html"
 
 Cell = str | float | int | None
 
@@ -121,7 +120,7 @@ class Report:
     """
 
     suite: str
-    settings: Mapping[str, Any]
+    settings: Options
     complete: bool
     scores: Sequence[Score]
     tables: Sequence[Table] = ()
@@ -154,10 +153,8 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 def read_record(path: Path, kind: type[T], what: str, hint: str) -> T:
     """A dataclass of what ``write_record`` wrote; keys beyond its fields are ignored.
 
-    Messages call the record ``what``; ``hint`` is what to do about one that can't be used.
-
-    Raises:
-        DataError: The file is missing, damaged, another one or of another version.
+    Messages call the record ``what``; ``hint`` is what to do about one that can't be used. Raises
+    `DataError` where the file is missing, damaged, another one or of another version.
     """
     no_record = DataError(f"{path} is no {what} of ursa eval", hint)
     try:

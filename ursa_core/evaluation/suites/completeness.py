@@ -14,7 +14,6 @@ from ursa_core.grids import PixelShape
 from ursa_core.media.reading import file_faults
 
 _NUM_SHOWN = 3
-
 Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
 _AGAIN = "delete them and run --only sample"
 _WORDS: dict[Kind, tuple[str, str]] = {

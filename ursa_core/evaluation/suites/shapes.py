@@ -9,13 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ursa_core.errors import DataError
 from ursa_core.evaluation.reports.intervals import wilson
-from ursa_core.evaluation.reports.report import Cell, Report, Sample, Score, Table, read_record
+from ursa_core.evaluation.reports.report import Options, Report, Sample, Score, Table, read_record
 from ursa_core.evaluation.suites.completeness import digest
 from ursa_core.evaluation.suites.shapes_judge import Verdict, judge
 from ursa_core.evaluation.suites.suite import PlannedFile, Suite, thinned
@@ -73,10 +72,7 @@ class Wanted:
 
 
 def wanted(split: str, limit: int | None = None) -> list[Wanted]:
-    """``limit`` random but fixed combinations of ``heldout`` or ``train``, with backgrounds.
-
-    Without a limit all held-out ones, and as many of those seen in training.
-    """
+    """``limit`` fixed combinations of a split with backgrounds, else as many as are held out."""
     every = [
         Wanted(split, *combination, background)
         for combination in shapes.combinations(split)
@@ -124,22 +120,18 @@ def _right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
 def scores(clips: Sequence[Wanted], verdicts: Sequence[Verdict], prefix: str = "") -> list[Score]:
     """Share of right clips for each attribute and for all together, in [0, 1]."""
     found = [_right(*pair) for pair in zip(clips, verdicts, strict=True)]
-    shares = {name: wilson(sum(row[name] for row in found), len(found)) for name in found[0]}
-    chances = {**CHANCE, ALL: float(np.prod(list(CHANCE.values())))}
-    return [
-        Score.of(prefix + name, share, "share", len(found), chances[name])
-        for name, share in shares.items()
-    ]
+    num, chances = len(found), {**CHANCE, ALL: float(np.prod(list(CHANCE.values())))}
+    shares = {name: wilson(sum(row[name] for row in found), num) for name in chances}
+    pairs = shares.items()
+    return [Score.of(prefix + name, share, "share", num, chances[name]) for name, share in pairs]
 
 
 def _by_value(pairs: Sequence[tuple[Wanted, Verdict]], title: str) -> Table:
     """How often an attribute is right, for each value that prompts ask for."""
-    rows: list[tuple[Cell, ...]] = []
+    rows = []
     for name in ATTRIBUTES:
         for value in sorted({getattr(each, name) for each, _ in pairs}):
-            seen = [
-                getattr(verdict, name) for each, verdict in pairs if getattr(each, name) == value
-            ]
+            seen = [getattr(v, name) for each, v in pairs if getattr(each, name) == value]
             wrong = sorted(dict.fromkeys(each for each in seen if each != value), key=seen.count)
             share, taken_for = seen.count(value) / len(seen), ", ".join(reversed(wrong[-2:]))
             rows.append((name, value, len(seen), round(share, 4), taken_for))
@@ -159,7 +151,7 @@ def _sample_of(each: Wanted, verdict: Verdict) -> Sample:
 def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], object]) -> Scores:
     """Judge the clips of a folder, and rendered ones of the same prompts and size.
 
-    ``limit`` is the number of combinations of each split, ``seed`` that of the rendered clips.
+    ``limit`` is the number of combinations of each split, ``seed`` that of the rendered clips;
     ``on_clip`` is called after each clip, two times as often as there are files.
     """
     clips = [each for split in SPLITS for each in wanted(split, limit)]
@@ -178,16 +170,10 @@ def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], obje
     return Scores(NAME, limit, digest(plan(limit), folder), judged, on_rendered)
 
 
-def report(
-    suite: Suite, settings: Mapping[str, Any], scores_in: Path, samples_digest: str
-) -> Report:
-    """The report of the suite from the verdicts in ``scores_in``.
+def report(suite: Suite, settings: Options, scores_in: Path, samples_digest: str) -> Report:
+    """The report of the suite from the verdicts in ``scores_in`` on samples of a digest.
 
-    ``settings`` are what the samples were made with, ``samples_digest`` that of those that are
-    there.
-
-    Raises:
-        DataError: There are no verdicts, or they are damaged or on other clips.
+    Raises `DataError` where there are no verdicts, or they are damaged or on other clips.
     """
     path, hint = scores_in / SCORES, "run --only score"
     if not path.exists():

@@ -17,33 +17,22 @@ Array = NDArray[np.float64]
 
 SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
 """Turns by a full circle over this many look the same; a circle and a ring show no turn at all."""
-
-NOTHING = "nothing"
-"""Colour, shape and motion of a clip without an object."""
-
+NOTHING = "nothing"  # colour, shape and motion of a clip without an object
 # The smallest motions of the world: a quarter of the width, twice the radius, a quarter turn.
 # A motion counts from half of its smallest size on; where several do, the largest in this
 # measure names the clip.
-SMALLEST_SHIFT = 0.25
-SMALLEST_GROWTH = float(np.log(4.0))
-SMALLEST_TURN = float(np.pi / 2)
-
-MIN_CONTRAST = 25.0
-"""Smallest RGB distance of object and background; tokenizer and codec noise stay below."""
+SMALLEST_SHIFT, SMALLEST_GROWTH, SMALLEST_TURN = 0.25, float(np.log(4.0)), float(np.pi / 2)
+MIN_CONTRAST = 25.0  # in RGB, of object and background; tokenizer and codec noise stay below
 MIN_AREA_PX = 12.0
-
 RADII = (np.arange(22) + 0.5) * 0.08
 ANGLES = np.arange(90) * (2 * np.pi / 90)
 TEMPLATE_SIZES = (5.0, 6.0, 7.5, 9.0, 11.0, 14.0, 18.0)
-EDGE_PX = 1.6
-"""Width of a template's soft edge: one pixel of anti-aliasing and some blur of the codec."""
+EDGE_PX = 1.6  # width of a template's soft edge: anti-aliasing and some blur of the codec
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a clip shows, and the measurements behind it.
-
-    Names are those of captions, or ``nothing``.
+    """What a clip shows, named as in captions or ``nothing``, and the measurements behind it.
 
     Attributes:
         background_error: RGB distance to the named colour, in [0, 442]; so is ``colour_error``.
@@ -94,7 +83,9 @@ def judge(frames: NDArray[np.uint8]) -> Verdict:
             "give at least one frame of 16x16 pixels",
         )
     pixels = frames.astype(np.float64)
-    ground = _border_colour(pixels)
+    # The object seldom reaches the outermost two pixels.
+    border = pixels[:, [0, 1, -2, -1]], pixels[:, :, [0, 1, -2, -1]]
+    ground = np.median(np.concatenate([each.reshape(-1, 3) for each in border]), axis=0)
     background, background_error = _nearest(ground, BACKGROUNDS)
     object_colour = _object_colour(pixels, ground)
     track = None
@@ -109,7 +100,12 @@ def judge(frames: NDArray[np.uint8]) -> Verdict:
     shape, shape_error = _shape(profiles, track, (height, width))
     shift = track.travel(track.centres, num_frames) / (width, height)
     growth = float(track.travel(np.log(track.areas), num_frames))
-    turn = float(track.travel(_angles(profiles, shape), num_frames)) if shape in SYMMETRY else 0.0
+    turn, order = 0.0, SYMMETRY.get(shape)
+    if order is not None:
+        mass = profiles @ (RADII**3)  # far from the centre it carries the corners
+        phase = -np.angle(np.fft.rfft(mass, axis=1)[:, order])
+        # Followed beyond one symmetry of the shape.
+        turn = float(track.travel(np.unwrap(phase) / order, num_frames))
     motion, area_ratio = _motion(shift, growth, turn), float(np.exp(growth))
     travel = float(shift[0]), float(shift[1])
     return Verdict(
@@ -122,13 +118,6 @@ def _nearest(rgb: Array, named: dict[str, tuple[int, int, int]]) -> tuple[str, f
     distances = np.linalg.norm(np.array(list(named.values())) - rgb, axis=1)
     place = int(distances.argmin())
     return list(named)[place], float(distances[place])
-
-
-def _border_colour(pixels: Array) -> Array:
-    """Median RGB of the outermost two pixels over all frames: the object seldom reaches them."""
-    rows = pixels[:, [0, 1, -2, -1]].reshape(-1, 3)
-    columns = pixels[:, :, [0, 1, -2, -1]].reshape(-1, 3)
-    return np.asarray(np.median(np.concatenate([rows, columns]), axis=0))
 
 
 def _object_colour(pixels: Array, ground: Array) -> Array | None:
@@ -244,23 +233,14 @@ def _shape(profiles: Array, track: _Track, size: tuple[int, int]) -> tuple[str, 
     return SHAPES[best], errors[best]
 
 
-def _angles(profiles: Array, shape: str) -> Array:
-    """Rotation of the object in each frame (n,), followed beyond one symmetry of the shape."""
-    order = SYMMETRY[shape]
-    # Mass far from the centre carries the corners.
-    mass = profiles @ (RADII**3)
-    phase = -np.angle(np.fft.rfft(mass, axis=1)[:, order])
-    return np.asarray(np.unwrap(phase) / order)
-
-
 def _motion(shift: Array, growth: float, turn: float) -> str:
     """Name of the motion that is largest relative to the smallest of its kind."""
     across, down = shift
     sideways = abs(across) >= abs(down)
     along = across if sideways else down
-    forward, back = ("moves right", "moves left") if sideways else ("moves down", "moves up")
+    ways = ("moves right", "moves left") if sideways else ("moves down", "moves up")
     sizes = {
-        forward if along > 0 else back: abs(along) / SMALLEST_SHIFT,
+        ways[0 if along > 0 else 1]: abs(along) / SMALLEST_SHIFT,
         "grows" if growth > 0 else "shrinks": abs(growth) / SMALLEST_GROWTH,
         "spins": abs(turn) / SMALLEST_TURN,
     }

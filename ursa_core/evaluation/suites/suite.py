@@ -16,15 +16,12 @@ LISTS = Path(__file__).parent / "prompt_lists"
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One output of the model, and what it should show.
+    """One output of the model: what it is given, and the tags or dimensions that it is scored for.
 
     Attributes:
         name: Path below the folder of the scored files, with ``/``, as the scorer looks for it.
         prompt_id: Text that the seed is derived from: one prompt has the same draws in any suite.
-        prompt: Prompt that the model is given.
         sample: Number among the samples of its prompt.
-        image: First frame that the model is given, a file.
-        groups: What it is scored for: a tag, dimensions.
     """
 
     name: str

@@ -27,8 +27,7 @@ from ursa_core.sampling.generate import decode, generate
 class EvalTask(ClipTask):
     """One clip or image per file of ``suite``, as `sample` makes it, with the same ``options``."""
 
-    num_samples = 1
-    """Samples that a file shows."""
+    num_samples = 1  # that a file shows
 
     def __init__(
         self, suite: str, model: PlacedModel, options: Mapping[str, Any], batch_size: int,
@@ -58,21 +57,19 @@ class EvalTask(ClipTask):
 
 
 class _OneByOne(EvalTask):
-    """Files that are made in a way of their own, each by itself."""
+    """Files that are made in a way of their own, none of which share a pass."""
 
     def pack_key(self, item: BatchItem) -> Hashable:
-        """Items never share a pass."""
         return item.key
 
     def make(
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
-        """Make each item and write it."""
         for item in items:
             plan = self._plans[item.path]
             self._warn(item, prompt_warnings(self._bundle, plan.request()))
-            frames = self._frames(item, plan, lambda *_: on_step(1))
-            write_media(item.path, frames, plan.options.fps, item.options, plan.options.crf)
+            frames, options = self._frames(item, plan, lambda *_: on_step(1)), plan.options
+            write_media(item.path, frames, options.fps, item.options, options.crf)
             self.tidy(item)
             yield item, {}
 

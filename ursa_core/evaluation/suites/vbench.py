@@ -5,7 +5,8 @@ Layout and commands are those of the official code (Vchitect/VBench). All files 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,7 @@ I2V = ("camera_motion", "i2v_subject", "i2v_background")
 I2V_QUALITY = tuple(name for name in QUALITY if name != FLICKERING)
 I2V_DIMENSIONS = (*I2V, *I2V_QUALITY)
 NEED_DETECTRON2 = ("object_class", "multiple_objects", "color", "spatial_relationship")
-
-_SAMPLES = 5
-_FLICKERING_SAMPLES = 25
-"""The official filter looks for five still ones among them."""
+_SAMPLES, _FLICKERING_SAMPLES = 5, 25  # the official filter looks for five still ones among 25
 
 
 def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) -> Suite:
@@ -55,9 +53,7 @@ def plan(prompts: str = "raw", limit: int | None = None, *, long: bool = False) 
     return Suite("vbench-long" if long else "vbench", files, num_full, scratch=scratch)
 
 
-def _files_of(
-    row: Mapping[str, Any], given: str, num: int, image: Path | None = None
-) -> list[PlannedFile]:
+def _files_of(row: Any, given: str, num: int, image: Path | None = None) -> list[PlannedFile]:
     prompt, groups = row["prompt"], tuple(row["dimensions"])
     names = [f"{prompt}-{sample}.mp4" for sample in range(num)]
     return [PlannedFile(name, prompt, given, k, image, groups) for k, name in enumerate(names)]
@@ -88,19 +84,14 @@ def plan_i2v(images: Path, limit: int | None = None) -> Suite:
             f"{len(missing)} of the suite's images aren't in {images}, as {missing[0]}",
             "run vbench2_beta_i2v/download_data.sh in the checkout of VBench, or give --images",
         )
-    files = [
-        file
-        for row in chosen
-        for file in _files_of(row, row["prompt"], _SAMPLES, images / row["image"])
-    ]
-    return Suite("vbench-i2v", files, _SAMPLES * len(rows))
+    files = (_files_of(r, r["prompt"], _SAMPLES, images / r["image"]) for r in chosen)
+    return Suite("vbench-i2v", [*chain.from_iterable(files)], _SAMPLES * len(rows))
 
 
 def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
     """Results of all dimensions in ``*_eval_results.json`` in a folder, the latest of each.
 
-    Raises:
-        DataError: A file is damaged, or of another form than the official one.
+    Raises `DataError` where a file is damaged, or of another form than the official one.
     """
     scores: dict[str, float] = {}
     videos: dict[str, dict[str, float | bool]] = {}
