@@ -182,7 +182,7 @@ def readers(folder: Path) -> dict[str, Reader]:
                lambda file, key, value, expected: isinstance(value, list | dict),
                beside=model),
         Reader("reports", _report_seeds(), mutators.mutate_json_lines, _reports,
-               ("files.py", "evaluation/records.py", "batches/manifest.py"),
+               ("files.py", "evaluation/reports/report.py", "batches/manifest.py"),
                "ursa_core.files:_check_depth",
                lambda value: value == {}),
         Reader("images", images, by_name, _media,
