@@ -17,7 +17,7 @@ Cond = Literal["soft", "lock"]
 
 
 @dataclass(frozen=True)
-class Start:
+class SamplingStart:
     """Codes and times that ``denoise`` starts from.
 
     Attributes:
@@ -31,13 +31,13 @@ class Start:
     given: tuple[Tensor, Tensor] | None = None
 
 
-def joined(starts: Sequence[Start]) -> Start:
+def joined(starts: Sequence[SamplingStart]) -> SamplingStart:
     """The start of several clips in one pass of the network; times and mask are the same."""
     first, x_0 = starts[0], torch.cat([each.x_0 for each in starts])
     if first.given is None:
-        return Start(x_0, first.times)
+        return SamplingStart(x_0, first.times)
     codes = torch.cat([each.given[1] for each in starts if each.given is not None])
-    return Start(x_0, first.times, (first.given[0], codes))
+    return SamplingStart(x_0, first.times, (first.given[0], codes))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Conditioning:
 
     def start(
         self, path: Path, x_0: Tensor, times: Tensor, grid: LatentGrid, generator: Randomness
-    ) -> Start:
+    ) -> SamplingStart:
         """The start of a clip whose other frames start at noise.
 
         Args:
@@ -84,12 +84,12 @@ class Conditioning:
             codes = path.corrupt(codes, torch.tensor(t_0, device=codes.device), generator)
         x_0 = torch.where(mask, codes, x_0)
         if self.cond == "lock":
-            return Start(x_0, times, (mask, codes))
+            return SamplingStart(x_0, times, (mask, codes))
         starts = torch.where(self.cond_frames.cpu(), t_0, float(times[0]))
         times = times_from(times, float(starts.min()))
         if bool((starts == starts[0]).all()):
-            return Start(x_0, times)
-        return Start(x_0, frame_times(torch.maximum(times[:, None], starts), grid))
+            return SamplingStart(x_0, times)
+        return SamplingStart(x_0, frame_times(torch.maximum(times[:, None], starts), grid))
 
     def finish(self, x_1: Tensor) -> Tensor:
         """The sampled codes (B, L) with locked frames as they were given."""

@@ -11,7 +11,7 @@ from ursa_core.bundle.options import SamplingOptions
 from ursa_core.bundle.settings import motion_prompt
 from ursa_core.bundle.subjects import name_emoji
 from ursa_core.media import Frames, to_video
-from ursa_core.sampling.conditioning import Conditioning, Start, joined
+from ursa_core.sampling.conditioning import Conditioning, SamplingStart, joined
 from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
@@ -151,7 +151,7 @@ class Sampler:
         path, grid = self.bundle.path, self.grid
         generators = self._generators("sample")
         x_0 = path.initial((len(generators), grid.num_codes), generators, self.device)
-        start = Start(x_0, self.times)
+        start = SamplingStart(x_0, self.times)
         if conditionings:
             noise = self._generators("given")
             given = zip(conditionings, x_0.split(1), noise, strict=True)
@@ -168,13 +168,13 @@ class Sampler:
         return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
 
     @torch.inference_mode()
-    def run(self, start: Start, stage: int, on_step: OnStep | None = None) -> Tensor:
+    def run(self, start: SamplingStart, stage: int, on_step: OnStep | None = None) -> Tensor:
         """Codes int64 (B, L) at the last of a start's times, drawn from a stage's streams."""
         return self._denoise(start, self._generators("sample", stage), on_step)
 
     def _denoise(
         self,
-        start: Start,
+        start: SamplingStart,
         generators: Sequence[torch.Generator],
         on_step: OnStep | None,
         on_estimate: OnStep | None = None,

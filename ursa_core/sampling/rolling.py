@@ -7,7 +7,7 @@ in the window each goes through N stages, in each of them a share of the steps.
 import torch
 from torch import Tensor
 
-from ursa_core.sampling.conditioning import Start
+from ursa_core.sampling.conditioning import SamplingStart
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import Sampler
 from ursa_core.sampling.time_grid import frame_times
@@ -80,5 +80,5 @@ def roll_on(
         moving = stage_times(clip.times, num_new, stage)
         still = moving.new_full((len(moving), num_given), 1 - cond_noise)
         times = frame_times(torch.cat([still, moving], 1), grid)
-        x_t = clip.run(Start(x_t, times, (held, seen)), stage, on_step)
+        x_t = clip.run(SamplingStart(x_t, times, (held, seen)), stage, on_step)
     return torch.where(held, given, x_t).view(grid.frames, grid.rows, grid.columns)
