@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle
-from ursa_core.clips.extend import extend
-from ursa_core.clips.extension import Extension, default_overlap
+from ursa_core.clips.extend import Extension, default_overlap, extend
 from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import UrsaError

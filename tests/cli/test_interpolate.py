@@ -8,8 +8,7 @@ import pytest
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.clips.given import Given, GivenMedia, read_image
-from ursa_core.clips.keyframes import place_keyframes
+from ursa_core.clips.given import Given, GivenMedia, place_keyframes, read_image
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import encode

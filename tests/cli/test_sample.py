@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ursa_cli.main import main
-from ursa_core import __version__, devices
+from ursa_core import __version__
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.bundle.folder import shipped_models
 from ursa_core.bundle.settings import load_settings
@@ -372,7 +372,7 @@ def test_memory_is_refused_only_where_it_is_known_and_clearly_too_small(
     assert sample(*arguments) == 0
     needed = json.loads(capsys.readouterr().out)["memory_bytes"]
     for there, code in [(None, 0), (needed, 0), (needed // 2, 1)]:
-        monkeypatch.setattr(devices, "total_memory_bytes", lambda _, there=there: there)
+        monkeypatch.setattr("ursa_core.clips.plan.total_memory_bytes", lambda _, t=there: t)
         assert sample(*arguments) == code
 
 

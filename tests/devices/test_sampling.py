@@ -8,8 +8,7 @@ import torch
 
 from ursa_core.bundle.adapters import read_adapter, save_adapter
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.clips.extend import extend
-from ursa_core.clips.extension import Extension
+from ursa_core.clips.extend import Extension, extend
 from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.encoding.cuts import ClipCut

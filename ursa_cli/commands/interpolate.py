@@ -102,7 +102,7 @@ def interpolate(
     from ursa_core.clips import outputs
 
     written = outputs.targets(out, None, 1)
-    written[0].check(sampling.force)
+    written[0].check()
     outputs.begun(written, sampling.force)
     plan = between.plan(sampling.place(), sampling.clip, out)
     run_plan(plan, written, sampling.dry_run, has_seed=sampling.seed is not None)

@@ -35,7 +35,6 @@ def run_plan(
         UrsaError: It can't be made.
     """
     from ursa_core.clips.clip import check_left, make_files
-    from ursa_core.clips.prompts import prompt_warnings
 
     there = there or {}
     plan.check_memory()
@@ -44,8 +43,7 @@ def run_plan(
         _print_plan(plan, written)
         return
     bundle = plan.model.load()
-    notes = [] if plan.given is None else plan.given.notes
-    for warning in (*notes, *prompt_warnings(bundle, plan.request())):
+    for warning in plan.warnings(bundle):
         output.warn(warning)
     if there or not has_seed:
         output.note(f"seed {plan.seed}")
@@ -68,7 +66,7 @@ def _print_plan(plan: "Plan", written: "Sequence[Target]") -> None:
         "folder": str(found.folder),
         "grid": [grid.frames, grid.rows, grid.columns],
         "network_passes": plan.num_passes * len(paths),
-        "memory_bytes": plan.memory_bytes,
+        "memory_bytes": plan.memory.total,
         "outputs": paths,
     }
     low, high = options.guidance_interval
@@ -84,7 +82,7 @@ def _print_plan(plan: "Plan", written: "Sequence[Target]") -> None:
         ("correct", f"{options.correct:g} of the codes in each step"),
         ("guidance", f"{options.guidance:g} while {low:g} <= t < {high:g}"),
         ("passes", f"{plan.num_passes} of the network for each of {len(paths)}"),
-        ("memory", f"about {plan.memory_bytes / 1e9:.1f} GB"),
+        ("memory", f"about {plan.memory.total / 1e9:.1f} GB"),
         ("device", f"{plan.model.device}, {payload['dtype']}"),
         *(("output", path) for path in paths),
         *(

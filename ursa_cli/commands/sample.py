@@ -15,7 +15,7 @@ from ursa_cli.options import shared as options
 from ursa_cli.options.batches import Batch
 from ursa_cli.options.sampling import GIVEN_PANEL
 from ursa_cli.terminal import output
-from ursa_core.clips.requests import STRENGTH, SampleInputs, own_fields
+from ursa_core.clips.requests import STRENGTH, SampleInputs
 from ursa_core.errors import UsageError
 from ursa_core.files import make_folder
 
@@ -161,7 +161,9 @@ def sample(
         return
     written = outputs.targets(out, save_tokens, 1 if replayed else num)
     for target in written:
-        target.check(sampling.force, bool(preview))
+        target.check()
+        if preview:
+            outputs.check_preview(target.media, sampling.force)
     there = outputs.begun(written, sampling.force)
     has_seed = sampling.seed is not None
     if not has_seed:
@@ -206,7 +208,6 @@ def _make_batch(
     from ursa_core.clips import outputs
     from ursa_core.clips.batch_tasks import ClipTask
     from ursa_core.clips.plan import make_plan
-    from ursa_core.clips.preview import check_preview
 
     tokens = None if save_tokens is None else Path(save_tokens)
     model = sampling.place(batch_run.local_device(sampling.device))
@@ -214,10 +215,10 @@ def _make_batch(
     def plan_of(line: Mapping[str, Any], path: Path) -> "Plan":
         if "prompt" not in line:
             raise UsageError("there is no prompt", 'give one; in JSON lines it may be ""')
-        own = inputs.overridden(own_fields(SampleInputs, line))
+        own = inputs.overridden(line)
         own.check()
         if preview and not path.exists():
-            check_preview(path, sampling.force)
+            outputs.check_preview(path, sampling.force)
         clip = sampling.with_options(line).clip
         plan = own.added_to(make_plan(model, clip, line["prompt"], str(path)))
         if tokens is not None:

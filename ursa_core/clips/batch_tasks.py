@@ -1,4 +1,4 @@
-"""What `sample`, `interpolate` and `extend` bring to a batch.
+"""What `sample`, `interpolate` and `extend` bring to a batch (see `batches.run.BatchTask`).
 
 They stand here and not in `batches`, which `tokenize` uses too and which knows of no clips.
 """
@@ -12,17 +12,14 @@ from typing import Any
 from ursa_core.batches.run import BatchItem
 from ursa_core.bundle.bundle import Bundle, load_tokenizer, tokenizer_identity
 from ursa_core.bundle.options import option_types
-from ursa_core.clips.clip import conditioning_of, decoded, kept_frames
+from ursa_core.clips.clip import Preview, decoded, kept_frames
 from ursa_core.clips.extend_plan import ExtendPlan, plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan
-from ursa_core.clips.preview import Preview
-from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import DataError
 from ursa_core.media import write_media
 from ursa_core.sampling.batching import Packer, pack_key
-from ursa_core.sampling.denoise import OnStep
 from ursa_core.tokenizers.visual import VisualTokenizer
 from ursa_core.tokens.token_files import save_tokens
 
@@ -91,16 +88,11 @@ class ClipTask(_ModelTask):
         self._keys: dict[Path, Hashable] = {}
 
     def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """All options of a clip, as its file will record them.
-
-        Raises:
-            UrsaError: It can't be made.
-        """
+        """All options of a clip, as its file will record them."""
         plan = self._plan_of(given, path)
         plan.check_memory(self._batch_size)
         self._lines[path], self._plans[path] = given, replace(plan, given=None)
-        shared = None if plan.given is None else plan.given.pack_key
-        self._keys[path] = pack_key(plan.options), shared
+        self._keys[path] = pack_key(plan.options), plan.given and plan.given.pack_key
         return plan.metadata()
 
     def num_steps(self, item: BatchItem) -> int:
@@ -118,20 +110,19 @@ class ClipTask(_ModelTask):
         plans = {item.path: self._read_again(item) for item in items}
         bundle = self._bundle
         for item in items:
-            plan = plans[item.path]
-            notes = [] if plan.given is None else plan.given.notes
-            self._warn(item, [*notes, *prompt_warnings(bundle, plan.request())])
+            self._warn(item, plans[item.path].warnings(bundle))
         passes = self._packer.passes([plans[item.path].request() for item in items])
         if not (self._packer.is_exact or self._noted):
             self._noted = True
             self._note("packs would differ in the last bit here: clips are sampled one by one")
         rest = iter(items)
         for together in passes:
-            own = [next(rest) for _ in range(len(together))]
+            num = len(together)
+            own = [next(rest) for _ in range(num)]
             preview = Preview(bundle, together.grid, [item.path for item in own], self._preview)
-            given = [conditioning_of(bundle, plans[item.path]) for item in own]
+            given = [plans[item.path].conditioning(bundle) for item in own]
             codes = together.sample(
-                _each_of(len(own), on_step),
+                lambda *_, num=num: on_step(num),
                 preview,
                 [each for each in given if each is not None],
             )
@@ -191,11 +182,7 @@ class ExtendTask(_ModelTask):
         return prompts[0] or Path(given.get("clip", "")).stem
 
     def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """All options of a video, as its file will record them.
-
-        Raises:
-            UrsaError: It can't be made, or not with the rounds that are kept.
-        """
+        """All options of a video, as its file will record them; refuses rounds made by others."""
         planned = self._plan(given, path)
         if not self._fresh:
             RoundStore(str(path)).check(self._plan_of_rounds(planned))
@@ -204,12 +191,8 @@ class ExtendTask(_ModelTask):
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the rounds that aren't done."""
-        store = RoundStore(str(item.path))
-        return sum(
-            steps
-            for index, steps in enumerate(self._steps[item.path])
-            if self._fresh or not store.holds(index)
-        )
+        store, steps = RoundStore(str(item.path)), self._steps[item.path]
+        return sum(n for k, n in enumerate(steps) if self._fresh or not store.holds(k))
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Each video is made alone."""
@@ -246,6 +229,7 @@ class ExtendTask(_ModelTask):
         return {**planned.provenance, "tokenizer": self._identity}
 
     def _tokenizer(self) -> tuple[VisualTokenizer, str]:
+        """The model's tokenizer, alone while files are settled; its network isn't loaded then."""
         if "_bundle" not in vars(self):
             return self._own_tokenizer, self._identity
         self._bundle.take_turn(self._bundle.video_tokenizer)
@@ -254,8 +238,3 @@ class ExtendTask(_ModelTask):
     @cached_property
     def _own_tokenizer(self) -> VisualTokenizer:
         return load_tokenizer(self._placed.found.folder, self._placed.device)[0]
-
-
-def _each_of(num: int, on_step: Callable[[int], None]) -> OnStep:
-    """Reports a step of each clip of a pass."""
-    return lambda *_: on_step(num)

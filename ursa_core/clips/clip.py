@@ -1,6 +1,7 @@
 """A clip that was made: its frames, its codes and what it was made by; and how it is made."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle, tokenizer_identity
-from ursa_core.clips.outputs import Target, check_begun, targets
+from ursa_core.clips.outputs import Target, check_begun, is_preview, preview_path, targets
 from ursa_core.clips.plan import Plan
-from ursa_core.clips.preview import Preview
 from ursa_core.errors import UsageError
-from ursa_core.grids import PixelShape
+from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, check_output, read_media, write_media
-from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.generate import decode, generate
 from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 
@@ -51,10 +50,44 @@ class Clip:
         """
         if "\0" in str(path):
             raise UsageError(f"{str(path)!r} is no name for a video", "leave the NUL out")
-        num_frames, height, width = self.frames.shape[:3]
         (target,) = targets(str(path), None, 1)
-        check_output(target.media, True, PixelShape(num_frames, height, width), self.fps)
+        check_output(target.media, True, PixelShape(*self.frames.shape[:3]), self.fps)
         write_media(path, self.frames, self.fps, self.metadata, self.crf)
+
+
+class Preview:
+    """Every few steps writes the first frame of the present estimate next to each output.
+
+    The estimate are the codes drawn for the step. A causal tokenizer decodes the first latent
+    frame alone, so a preview costs a fraction of the clip. A picture is replaced whole.
+
+    Args:
+        bundle: Model.
+        grid: Latent grid of the clips.
+        outputs: Files that the clips will be written to; ``.preview.png`` is added to the names.
+        every: Steps from one picture to the next; 0 draws none.
+    """
+
+    def __init__(
+        self, bundle: Bundle, grid: LatentGrid, outputs: Sequence[str | Path], every: int
+    ) -> None:
+        self._bundle, self._grid, self._every = bundle, grid, every
+        self._paths = [preview_path(output) for output in outputs]
+
+    def __call__(self, step: int, x_1: Tensor) -> None:
+        """Take the estimate x_1 (B, L) after a step."""
+        if not self._every or step % self._every:
+            return
+        grid = self._grid
+        for path, codes in zip(self._paths, x_1, strict=True):
+            first = codes[: grid.codes_per_frame].view(1, grid.rows, grid.columns)
+            write_media(path, decode(self._bundle, first), 1, {"step": step})
+
+    def remove(self) -> None:
+        """Delete the pictures, now that the outputs are to be written."""
+        for path in filter(is_preview, self._paths):
+            with suppress(OSError):
+                path.unlink()
 
 
 def decoded(bundle: Bundle, plan: Plan, codes: Tensor, index: int = 0) -> Clip:
@@ -63,16 +96,7 @@ def decoded(bundle: Bundle, plan: Plan, codes: Tensor, index: int = 0) -> Clip:
     return Clip(frames, codes.cpu(), options.fps, plan.metadata(index), options.crf)
 
 
-def conditioning_of(bundle: Bundle, plan: Plan) -> Conditioning | None:
-    """The given frames of a plan as latent frames; None without any."""
-    if plan.given is None:
-        return None
-    return plan.given.conditioning(bundle, bundle.grid(plan.options.shape))
-
-
-def kept_frames(
-    plan: Plan, path: str | Path, made: Frames | None = None
-) -> dict[str, list[dict[str, Any]]]:
+def kept_frames(plan: Plan, path: str | Path, made: Frames | None = None) -> dict[str, Any]:
     """``kept``, how near a file that is written is to the frames given; empty without any."""
     if plan.given is None:
         return {}
@@ -108,7 +132,7 @@ def make_files(
     Raises:
         UrsaError: A clip can't be made or written.
     """
-    identity, conditioning = tokenizer_identity(bundle.folder), conditioning_of(bundle, plan)
+    identity, conditioning = tokenizer_identity(bundle.folder), plan.conditioning(bundle)
     grid = bundle.grid(plan.options.shape)
     for index, target in enumerate(written, start=first):
         entry = {"path": target.media, "tokens": target.tokens, "index": index}
@@ -134,11 +158,7 @@ def make_files(
 def check_left(
     plan: Plan, written: Sequence[Target], first: int, there: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Refuse to go on with files of a stopped run that were made by other options.
-
-    Raises:
-        UsageError: There is one.
-    """
+    """Refuse, with a UsageError, files of a stopped run that were made by other options."""
     for index, target in enumerate(written, start=first):
         for file in target.files:
             if file in there:

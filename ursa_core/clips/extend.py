@@ -1,19 +1,150 @@
-"""A clip made longer in rounds: each is given the end of what there is and makes what follows."""
+"""A clip made longer in rounds: each is given the end of what there is and makes what follows.
+
+Chained in tokens, a round is given the last latent frames, and all is decoded once, in one piece.
+For a window's first latent frame that is unusual: as a clip's first it would stand for one frame,
+not for a stride of them, which a model learns from windows cut from the middle of longer clips.
+Chained in pixels, the last frames are encoded again, as the beginning of a clip.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
-from ursa_core.clips.chains import Rounds, in_pixels, in_tokens
-from ursa_core.clips.extension import Extension
+from ursa_core.clips.given import condition
+from ursa_core.clips.joins import following
 from ursa_core.clips.round_store import RoundStore
+from ursa_core.errors import DataError, ShapeError, UsageError
+from ursa_core.grids import LatentGrid
 from ursa_core.media import Frames
+from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.denoise import OnStep
-from ursa_core.sampling.generate import Request
+from ursa_core.sampling.generate import Request, Sampler, decode, encode, generate
+from ursa_core.sampling.rolling import roll_on, stage_steps
+from ursa_core.seeding import stream, stream_seed
+
+Chain = Literal["tokens", "pixels"]
+
+
+@dataclass(frozen=True)
+class Extension:
+    """How a clip is made longer.
+
+    Attributes:
+        own_frames: Number of frames of the clip.
+        frames: Number of frames of the result.
+        window: Frames that a round makes, those that it is given among them.
+        overlap: Frames that a round is given, 1 + a multiple of the temporal stride.
+        prompts: One per segment; segments take even shares of the rounds.
+        before: Make what comes before the clip instead of what follows.
+        chain: Whether rounds chain in ``tokens`` or in ``pixels``.
+        schedule: The new frames of a round go ``together``, or on a rolling ``diagonal`` on which
+            earlier ones are ahead in time, and a round ends with the first of them.
+        stride: The model's temporal stride.
+        cond: ``soft`` or ``lock``.
+        cond_noise: Noise in [0, 1] that given frames enter with.
+    """
+
+    own_frames: int
+    frames: int
+    window: int
+    overlap: int
+    prompts: tuple[str, ...]
+    before: bool
+    chain: Chain
+    schedule: Literal["together", "diagonal"]
+    stride: int
+    cond: Cond
+    cond_noise: float
+
+    def check(self) -> None:
+        """Refuse what can't be made.
+
+        Raises:
+            UsageError: The result isn't longer than the clip, the prompts outnumber the rounds, or
+                what comes before, or a diagonal, is to chain in a way that it can't.
+            ShapeError: The overlap doesn't fit the stride or leaves nothing to make.
+            DataError: The clip is shorter than the overlap.
+        """
+        if (self.overlap - 1) % self.stride or not 1 <= self.overlap < self.window:
+            fitting = range(1, self.window, self.stride)
+            raise ShapeError(
+                f"an overlap of {self.overlap} frames can't be used",
+                f"use one of {', '.join(map(str, fitting))}" if fitting else "use a video model",
+            )
+        if self.before and self.chain == "tokens":
+            raise UsageError(
+                "what comes before a clip can't chain in tokens: its first latent frame would have"
+                " to stand for more than one frame",
+                "add `chain=pixels`",
+            )
+        if self.schedule == "diagonal" and self.chain == "pixels":
+            raise UsageError(
+                "a rolling diagonal can't chain in pixels: its frames are at different times",
+                "add `chain=tokens`",
+            )
+        if self.schedule == "diagonal" and self.cond == "soft" and self.cond_noise > 0:
+            raise UsageError(
+                "frames given to a rolling diagonal are done, and can't be refined",
+                "leave out `cond=soft`",
+            )
+        if self.before and self.overlap == 1:
+            raise ShapeError(
+                "an overlap of 1 frame gives nothing to make what comes before it",
+                f"use {1 + self.stride} or more",
+            )
+        if self.own_frames < self.overlap:
+            count = f"{self.own_frames} frame{'s' * (self.own_frames != 1)}"
+            raise DataError(
+                f"the clip has {count}, fewer than the overlap of {self.overlap}",
+                "give a longer clip or a smaller `overlap`",
+            )
+        if self.frames <= self.own_frames:
+            raise UsageError(
+                f"the clip has {self.own_frames} frames, so {self.frames} don't extend it",
+                "ask for more frames or seconds; they count the clip's own",
+            )
+        if len(self.prompts) > self.num_rounds:
+            rounds = f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
+            raise UsageError(
+                f"{len(self.prompts)} prompts can't share {rounds}",
+                "give fewer prompts, or make the video longer",
+            )
+
+    @property
+    def frames_per_round(self) -> int:
+        """New frames of a round."""
+        return self.stride if self.schedule == "diagonal" else self.window - self.overlap
+
+    @property
+    def num_given(self) -> int:
+        """Latent frames that a round is given in tokens."""
+        return 1 + (self.overlap - 1) // self.stride
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds that the result takes; the last one's surplus is cut off."""
+        return -(-(self.frames - self.own_frames) // self.frames_per_round)
+
+    def steps_of(self, index: int, steps: int) -> int:
+        """Network calls of round ``index``, where a clip takes ``steps``."""
+        if self.schedule == "together":
+            return steps
+        num_new = 1 + (self.window - 1) // self.stride - self.num_given
+        return stage_steps(steps, num_new) * (num_new if index == 0 else 1)
+
+    def prompt_of(self, index: int) -> str:
+        """What round ``index`` shows."""
+        return self.prompts[index * len(self.prompts) // self.num_rounds]
+
+
+def default_overlap(window: int, stride: int) -> int:
+    """About a quarter of the window, as the paper's 13 of 49; at least one stride of frames."""
+    return 1 + stride * max(1, round((window * 13 / 49 - 1) / stride))
 
 
 @dataclass(frozen=True)
@@ -68,32 +199,120 @@ def extend(
     Raises:
         UrsaError: A round can't be sampled, kept or read.
     """
-    rounds = Rounds(bundle, extension, request, store, on_step, on_round)
-    in_pieces = extension.chain == "pixels"
-    new = in_pixels(rounds, clip) if in_pieces else in_tokens(rounds, clip, codes)
+    options = replace(request.options_for(bundle), frames=extension.window)
+    request = replace(request, options=options)
+    rounds = _Rounds(bundle, extension, request, store, on_step, on_round)
+    is_in_pieces = extension.chain == "pixels"
+    new = rounds.in_pixels(clip) if is_in_pieces else rounds.in_tokens(clip, codes)
     # Everything grows at its end here; what comes before the clip is turned round.
     turn = slice(None, None, -1 if extension.before else 1)
     frames = np.concatenate([clip[turn], new])[: extension.frames]
     each, own = extension.frames_per_round, extension.own_frames
     reports = []
-    for index, resumed in enumerate(rounds.resumed):
+    for index, is_resumed in enumerate(rounds.resumed):
         part = frames[own + index * each : own + (index + 1) * each]
         join, median = _changes(frames[own + index * each - 1], part)
-        drift = float(np.linalg.norm(_mean_colour(part) - _mean_colour(clip)))
+        drift = float(np.linalg.norm(part.mean((0, 1, 2)) - clip.mean((0, 1, 2))))
         sharpness = _sharpness(part) / max(_sharpness(clip), 1e-6)
         prompt = extension.prompt_of(index)
-        reports.append(Round(index, prompt, drift, sharpness, join, median, resumed))
+        reports.append(Round(index, prompt, drift, sharpness, join, median, is_resumed))
     return reports, frames[turn]
+
+
+@dataclass
+class _Rounds:
+    """Makes the codes of rounds, or takes them from the store; fields as the arguments above."""
+
+    bundle: Bundle
+    extension: Extension
+    request: Request
+    store: RoundStore | None
+    on_step: OnStep | None
+    on_round: Callable[[bool], None] | None
+    resumed: list[bool] = field(default_factory=list)
+
+    def _next(self, make: Callable[[Request], Tensor]) -> Tensor:
+        """Codes (F, H, W) of the next round's window."""
+        index = len(self.resumed)
+        codes = None if self.store is None else self.store.load(index)
+        self.resumed.append(codes is not None)
+        if codes is None:
+            seed = stream_seed(self.request.seed, "round", index)
+            codes = make(replace(self.request, prompt=self.extension.prompt_of(index), seed=seed))
+            if self.store is not None:
+                self.store.save(index, codes)
+        if self.on_round:
+            self.on_round(self.resumed[-1])
+        return codes
+
+    def in_tokens(self, clip: Frames, codes: Tensor | None) -> Frames:
+        """The new frames, chained as codes and decoded with the clip before them."""
+        bundle, extension, grid = self.bundle, self.extension, self._grid
+        num_given, stride = extension.num_given, extension.stride
+        if codes is None:  # the end of the clip, as much as a round may see
+            latents = min((len(clip) - 1) // stride, grid.frames - 1)
+            codes = encode(bundle, clip[-1 - stride * latents :])
+        chain = codes.cpu()
+        own = 1 + stride * (len(chain) - 1)
+        window = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
+
+        def together(request: Request) -> Tensor:
+            codes = torch.cat([chain[-num_given:], window[num_given:]])
+            mask = torch.arange(grid.frames) < num_given
+            given = Conditioning(codes, mask, extension.cond, extension.cond_noise)
+            return generate(bundle, request, self.on_step, conditioning=given)
+
+        def on_diagonal(request: Request) -> Tensor:
+            rest = window[num_given + 1 :]  # moves up, and noise takes the last one's place
+            moved_up = torch.cat([chain[-num_given:], rest, window[:1]])
+            return roll_on(
+                Sampler(bundle, [request]),
+                moved_up,
+                num_given,
+                extension.cond_noise,
+                len(self.resumed) == 1,
+                stream(request.seed, "given"),
+                self.on_step,
+            )
+
+        for _ in range(extension.num_rounds):
+            if extension.schedule == "diagonal":  # whose rounds end with one new frame
+                window = self._next(on_diagonal).cpu()
+                new = window[num_given : num_given + 1]
+            else:
+                new = self._next(together).cpu()[num_given:]
+            chain = torch.cat([chain, new])
+        return following(clip, decode(bundle, chain), own)
+
+    def in_pixels(self, clip: Frames) -> Frames:
+        """The new frames, each round encoded again; in the order in which they are made."""
+        bundle, extension, grid = self.bundle, self.extension, self._grid
+        overlap = extension.overlap
+        turn = slice(None, None, -1 if extension.before else 1)
+        # At the window's end all of the piece but its first frame is given.
+        num_given = (overlap - 1) // bundle.video_tokenizer.strides.temporal
+        place = grid.frames - num_given if extension.before else 0
+        frames = clip[turn]
+
+        def make(request: Request) -> Tensor:
+            piece = {place: frames[-overlap:][turn]}
+            given = condition(bundle, grid, piece, extension.cond, extension.cond_noise)
+            return generate(bundle, request, self.on_step, conditioning=given)
+
+        for _ in range(extension.num_rounds):
+            window = decode(bundle, self._next(make))[turn]
+            frames = np.concatenate([frames, following(frames, window, overlap)])
+        return frames[len(clip) :]
+
+    @property
+    def _grid(self) -> LatentGrid:
+        return self.bundle.grid(self.request.options_for(self.bundle).shape)
 
 
 def _changes(last: Frames, new: Frames) -> tuple[float, float]:
     """Mean change of a pixel from ``last`` (H, W, 3) to the new frames, and the median in them."""
     steps = np.abs(np.diff(np.stack([last, *new]).astype(np.float32), axis=0)).mean((1, 2, 3))
     return float(steps[0]), float(np.median(steps[1:])) if len(steps) > 1 else 0.0
-
-
-def _mean_colour(frames: Frames) -> NDArray[np.float64]:
-    return np.asarray(frames.mean((0, 1, 2)))
 
 
 def _sharpness(frames: Frames) -> float:

@@ -6,8 +6,7 @@ from typing import Any
 
 from ursa_core.bundle.bundle import Bundle
 from ursa_core.clips.clip import Clip
-from ursa_core.clips.extend import Round, extend
-from ursa_core.clips.extension import Extension, default_overlap
+from ursa_core.clips.extend import Extension, Round, default_overlap, extend
 from ursa_core.clips.given import GivenMedia, Tokenizer, label, read_clip, read_tokens
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
 from ursa_core.clips.prompts import prompt_warnings
@@ -17,8 +16,6 @@ from ursa_core.grids import PixelShape
 from ursa_core.media import check_format, read_media
 from ursa_core.media.quality import psnr
 from ursa_core.sampling.denoise import OnStep
-
-_TOKENS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -50,17 +47,14 @@ class ExtendPlan:
     @property
     def round_steps(self) -> list[int]:
         """Steps of each round."""
-        extension = self.extension
-        steps = self.plan.num_steps
+        steps, extension = self.plan.num_steps, self.extension
         return [extension.steps_of(index, steps) for index in range(extension.num_rounds)]
 
     def prompt_warnings(self, bundle: Bundle) -> list[str]:
         """What the model can't take of the prompts."""
-        return [
-            warning
-            for prompt in self.extension.prompts
-            for warning in prompt_warnings(bundle, replace(self.plan.request(), prompt=prompt))
-        ]
+        request = self.plan.request()
+        each = (replace(request, prompt=prompt) for prompt in self.extension.prompts)
+        return [warning for request in each for warning in prompt_warnings(bundle, request)]
 
     def make(
         self,
@@ -69,21 +63,13 @@ class ExtendPlan:
         on_step: OnStep | None = None,
         on_round: Callable[[bool], None] | None = None,
     ) -> tuple[Clip, list[Round]]:
-        """The longer clip and its rounds, of which those that are missing are made.
-
-        Args:
-            bundle: Model.
-            store: Where rounds are kept, open; None keeps none.
-            on_step: Called after each step of a round that is made.
-            on_round: Called after each round, with whether it was there already.
-        """
-        plan, given = self.plan, self.given
+        """The longer clip and its rounds; the other arguments are those of `extend`."""
+        options, given = self.plan.options, self.given
         rounds, frames = extend(
-            bundle, given.frames, self.extension, plan.request(), store, on_step, on_round,
+            bundle, given.frames, self.extension, self.plan.request(), store, on_step, on_round,
             given.codes,
         )  # fmt: skip
-        clip = Clip(frames, None, plan.options.fps, self.provenance, plan.options.crf)
-        return clip, rounds
+        return Clip(frames, None, options.fps, self.provenance, options.crf), rounds
 
     def make_file(
         self,
@@ -96,27 +82,25 @@ class ExtendPlan:
         """Make the clip, write it, and delete what was kept for it.
 
         Returns:
-            Metrics: ``kept``, how near the clip's own frames are in the file, and ``rounds``.
+            Metrics: ``kept``, how near the clip's own frames are in the file (PSNR None where it
+            can't be measured), and ``rounds``.
         """
         clip, rounds = self.make(bundle, store, on_step, on_round)
         clip.save(out)
         store.remove()
-        return {"kept": [self._kept(out)], "rounds": [asdict(each) for each in rounds]}
-
-    def _kept(self, out: str) -> dict[str, Any]:
-        """The clip's own frames in the file written; PSNR None where it can't be measured."""
         extension, given = self.extension, self.given
         start = extension.frames - extension.own_frames if extension.before else 0
         written = read_media(out).frames
+        part = written[start : start + extension.own_frames]
         # Animations join equal frames, and reading may count them differently.
         is_whole = len(written) == extension.frames
-        part = written[start : start + extension.own_frames]
-        return {
+        kept = {
             "file": given.file,
             "frame": start,
             "frames": extension.own_frames,
             "psnr": psnr(part, given.frames) if is_whole else None,
         }
+        return {"kept": [kept], "rounds": [asdict(each) for each in rounds]}
 
 
 def plan_extension(
@@ -145,7 +129,7 @@ def plan_extension(
     shape, stride, source = plan.options.shape, model.found.strides.temporal, wanted.clip
     size = PixelShape(1, shape.height, shape.width)
     own_fps: float | None = options.get("fps")
-    if label(source).lower().endswith(_TOKENS):
+    if label(source).lower().endswith(".safetensors"):
         given = read_tokens(label(source), size, tokenizer)
     else:
         given = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)

@@ -1,9 +1,10 @@
 """Images and clips that a task is given: read, checked, and turned into latent frames."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def read_image(source: "Source", shape: PixelShape, fit: bool) -> GivenMedia:
     Args:
         source: An image: a file, an array uint8 (H, W, 3) or a PIL image.
         shape: Pixel shape of the clip that it is for.
-        fit: Scale it to cover that size and crop it, where it has another.
+        fit: Scale it to cover another size than its own, and crop it.
 
     Raises:
         DataError: It can't be read, or holds several frames.
@@ -182,17 +183,18 @@ def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedi
 def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> GivenMedia:
     frames, metadata, name = clip.frames, clip.metadata, label(source)
     size, wanted = frames.shape[1:3], (shape.height, shape.width)
-    if size != wanted and not fit:
+    if size == wanted:
+        fitted = frames
+    elif fit:
+        fitted = resize_and_crop(frames, *wanted)
+    else:
         maker = f", made by the model {metadata['model']}," if "model" in metadata else ""
         raise ShapeError(
             f"{name}{maker} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
             "add `fit=True` to scale and crop it, or make a clip of another size with `size`",
         )
-    fitted = resize_and_crop(frames, *wanted) if size != wanted else frames
-    if isinstance(source, str | Path):
-        digest = digest_of(Path(source))
-    else:
-        digest = hashlib.sha256(frames.tobytes()).hexdigest()
+    is_file = isinstance(source, str | Path)
+    digest = digest_of(Path(name)) if is_file else hashlib.sha256(frames.tobytes()).hexdigest()
     return GivenMedia(name, digest, fitted, clip.fps, metadata, notes=clip.notes)
 
 
@@ -294,3 +296,52 @@ def condition(
         codes[first : first + len(latents)] = latents
         mask[first : first + len(latents)] = True
     return Conditioning(codes, mask, cond, cond_noise)
+
+
+def place_keyframes(
+    first: "Source | None",
+    last: "Source | None",
+    between: "Sequence[tuple[Source, int]]",
+    num_frames: int,
+    temporal_stride: int,
+    loop: bool = False,
+) -> "Mapping[int, Source]":
+    """Images by the frame (from 0) of the clip that shows them, in order.
+
+    Args:
+        first: Image of frame 0, if any.
+        last: Image of the last frame, or of the frame behind it in a loop, if any.
+        between: Images and their frames, in rising order.
+        num_frames: Number of frames of the clip.
+        temporal_stride: Frames that a latent frame stands for; an image fills them all.
+        loop: Whether ``last`` is the frame that follows when the clip is played again.
+
+    Raises:
+        UsageError: A frame is past the end, out of order, given twice, or shares its latent frame.
+    """
+    for image, frame in between:
+        if not 0 <= frame < num_frames:
+            raise UsageError(
+                f"the keyframe {label(image)}@{frame} isn't in a clip of {num_frames} frames",
+                f"give a frame from 0 to {num_frames - 1}, or more `frames`",
+            )
+    for (_, early), (image, late) in pairwise(between):
+        if late < early:
+            raise UsageError(
+                f"the keyframe {label(image)}@{late} stands behind that of frame {early}",
+                "give the keyframes in rising order",
+            )
+    ends = [(first, 0)] if first is not None else []
+    ends += [*between]
+    ends += [(last, num_frames - (not loop))] if last is not None else []
+    for (_, early), (image, late) in pairwise(ends):
+        if late == early:
+            raise UsageError(
+                f"frame {late} is given twice, the second time as {label(image)}", "give one"
+            )
+        if latent_frame_of(early, temporal_stride) == latent_frame_of(late, temporal_stride):
+            raise UsageError(
+                f"frames {early} and {late} are too near to hold an image each",
+                f"keep {temporal_stride} frames or more between keyframes",
+            )
+    return {frame: image for image, frame in ends}

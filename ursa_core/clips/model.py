@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ursa_core.bundle.bundle import tokenizer_identity
 from ursa_core.bundle.options import Range, SamplingOptions, number_of
-from ursa_core.clips.clip import Clip, conditioning_of, decoded
+from ursa_core.clips.clip import Clip, decoded
 from ursa_core.clips.extend_plan import plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan, place_model
-from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
 from ursa_core.errors import ShapeError, UrsaWarning, UsageError
 from ursa_core.grids import PixelShape
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
     from ursa_core.clips.requests import Source
 
-_INDEX = Range(0, 9_999_999, "0 to 9999999")
 OnStep = Callable[[int, int], None]
 """Called after each step with the number of steps done and that of all."""
 
@@ -76,7 +74,14 @@ class Model:
     ``negative``, ``frames``, ``size`` (``"HxW"`` or (height, width)), ``fps``, ``motion``, ``crf``,
     ``steps``, ``guidance``, ``guidance_interval``, ``solver``, ``shift``, ``correct``,
     ``temperature``, ``top_p``; or a whole `SamplingOptions` as ``options``, which the others then
-    change. Without a seed one is drawn, and recorded in ``clip.metadata``.
+    change. Without a seed one is drawn, and recorded in ``clip.metadata``. ``on_step`` is called
+    after each step with the number of steps done and that of all. What can't be made raises an
+    `UrsaError`.
+
+    Frames that a method is given are taken by ``cond``: ``lock`` keeps them as they are, ``soft``
+    refines them with the rest. They enter with the noise ``cond_noise``, 0 to below 1; ``fit``
+    scales and crops them to the clip's size, and ``source_fps`` is a clip's rate, whatever it
+    states.
 
     Args:
         placed: Model in its place.
@@ -101,7 +106,7 @@ class Model:
         """The model's own sampling options."""
         return self.placed.defaults
 
-    def sample(
+    def sample(  # noqa: D417 - the class describes what all share
         self,
         prompt: str,
         *,
@@ -124,26 +129,16 @@ class Model:
             image: First frame: a file, an array uint8 (H, W, 3) or a PIL image.
             video: Clip to edit: a file, a `Clip` or an array uint8 (F, H, W, 3).
             strength: Share of ``video`` that is redone, 0.001 (hardly any) to 1 (all).
-            cond: ``lock`` keeps the image as it is, ``soft`` refines it with the rest.
-            cond_noise: Noise that the image enters with, 0 to below 1.
-            fit: Scale and crop what is given to the clip's size.
-            source_fps: Rate of ``video``, whatever it states.
             index: Number of the clip among those of its seed, as with ``--num``.
-            options: Sampling options; None is the model's own.
-            on_step: Called after each step.
-            changes: Sampling options by name.
-
-        Raises:
-            UrsaError: The clip can't be made.
         """
         inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps)
         inputs.check()
         given = self._options(options, changes)
-        index = number_of("index", index, _INDEX, int)
+        index = number_of("index", index, Range(0, 9_999_999, "0 to 9999999"), int)
         plan = inputs.added_to(make_plan(self.placed, given, prompt, num=index + 1))
         return self._make(plan, on_step, index)
 
-    def sample_batch(
+    def sample_batch(  # noqa: D417 - the class describes what all share
         self,
         prompts: Sequence[str],
         *,
@@ -157,12 +152,6 @@ class Model:
         Args:
             prompts: What the clips show.
             seeds: One per prompt; without them they are drawn.
-            options: Sampling options; None is the model's own.
-            on_step: Called after each step.
-            changes: Sampling options by name.
-
-        Raises:
-            UrsaError: A clip can't be made.
         """
         if "seed" in changes:
             raise UsageError("`seed` is of one clip", "give `seeds`, one per prompt")
@@ -178,13 +167,13 @@ class Model:
         ]
         for plan in plans:
             plan.check_memory(len(plans))
-            _warn(prompt_warnings(self.bundle, plan.request()))
-        counted = _Counted(sum(plan.num_steps for plan in plans), on_step)
+            _warn(plan.warnings(self.bundle))
+        steps = _Steps(sum(plan.num_steps for plan in plans), on_step)
         passes = self._packer.passes([plan.request() for plan in plans]) if plans else []
-        codes = [made for each in passes for made in each.sample(counted.steps_of(len(each)))]
+        codes = [made for each in passes for made in each.sample(steps.of(len(each)))]
         return [decoded(self.bundle, *each) for each in zip(plans, codes, strict=True)]
 
-    def interpolate(
+    def interpolate(  # noqa: D417 - the class describes what all share
         self,
         prompt: str = "",
         *,
@@ -207,21 +196,12 @@ class Model:
             last: Image of the last frame.
             keyframes: Images by frame, counted from 0; or texts ``IMAGE@FRAME``.
             loop: Lead back to the first frame, which follows the last when the clip is repeated.
-            cond: ``lock`` keeps the images as they are, ``soft`` refines them with the rest.
-            cond_noise: Noise that the images enter with, 0 to below 1.
-            fit: Scale and crop the images to the clip's size.
-            options: Sampling options; None is the model's own.
-            on_step: Called after each step.
-            changes: Sampling options by name.
-
-        Raises:
-            UrsaError: The clip can't be made.
         """
         wanted = InterpolationOptions(first, last, keyframes, loop, prompt, cond, cond_noise, fit)
         wanted.check()
         return self._make(wanted.plan(self.placed, self._options(options, changes), None), on_step)
 
-    def extend(
+    def extend(  # noqa: D417 - the class describes what all share
         self,
         clip: "Source",
         prompt: str | Sequence[str] | None = None,
@@ -252,16 +232,6 @@ class Model:
             overlap: Frames that a round is given; None is about a quarter of the model's.
             chain: Rounds chain as ``tokens`` or as ``pixels``; None is the model's own way.
             schedule: ``together``, or ``diagonal``, where earlier frames are ahead in time.
-            cond: ``lock`` keeps the frames given as they are, ``soft`` refines them with the rest.
-            cond_noise: Noise that they enter with, 0 to below 1.
-            fit: Scale and crop the clip to the model's size.
-            source_fps: Rate of the clip, whatever it states.
-            options: Sampling options; None is the model's own.
-            on_step: Called after each step.
-            changes: Sampling options by name.
-
-        Raises:
-            UrsaError: The clip can't be made longer.
         """
         several = [prompt] if isinstance(prompt, str) else list(prompt or ())
         wanted = ExtensionOptions(
@@ -272,8 +242,7 @@ class Model:
         given = self._options(options, changes)
         planned = plan_extension(self.placed, given, wanted, None, self._tokenizer)
         _warn([*planned.warnings, *planned.prompt_warnings(self.bundle)])
-        counted = _Counted(sum(planned.round_steps), on_step)
-        return planned.make(self.bundle, None, counted.steps_of(1))[0]
+        return planned.make(self.bundle, None, _Steps(sum(planned.round_steps), on_step).of(1))[0]
 
     def encode(self, frames: Frames) -> Tensor:
         """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3).
@@ -323,12 +292,10 @@ class Model:
 
     def _make(self, plan: Plan, on_step: OnStep | None, index: int = 0) -> Clip:
         plan.check_memory()
-        notes = [] if plan.given is None else plan.given.notes
-        _warn([*notes, *prompt_warnings(self.bundle, plan.request(index))], 4)
-        counted = _Counted(plan.num_steps, on_step)
-        given = conditioning_of(self.bundle, plan)
-        request = plan.request(index)
-        codes = generate(self.bundle, request, counted.steps_of(1), conditioning=given)
+        _warn(plan.warnings(self.bundle, index), 4)
+        request, given = plan.request(index), plan.conditioning(self.bundle)
+        steps = _Steps(plan.num_steps, on_step).of(1)
+        codes = generate(self.bundle, request, steps, conditioning=given)
         return decoded(self.bundle, plan, codes, index)
 
     def _tokenizer(self) -> tuple[Any, str]:
@@ -336,20 +303,21 @@ class Model:
         return self.bundle.video_tokenizer, tokenizer_identity(self.bundle.folder)
 
 
-class _Counted:
+class _Steps:
     """Counts steps for a callback."""
 
     def __init__(self, total: int, on_step: OnStep | None) -> None:
         self._done, self._total, self._on_step = 0, total, on_step
 
-    def steps_of(self, num: int) -> Callable[..., None]:
-        """Counts a step of each of so many clips."""
-        return lambda *_: self.advance(num)
+    def of(self, num: int) -> Callable[..., None]:
+        """Counts a step of each of so many clips, whatever it is called with."""
 
-    def advance(self, num: int = 1) -> None:
-        self._done += num
-        if self._on_step is not None:
-            self._on_step(self._done, self._total)
+        def count(*_: object) -> None:
+            self._done += num
+            if self._on_step is not None:
+                self._on_step(self._done, self._total)
+
+        return count
 
 
 def _warn(texts: Sequence[str], level: int = 3) -> None:

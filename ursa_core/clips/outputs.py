@@ -1,5 +1,6 @@
 """Files that clips are written to: their names, and what stopped runs have left in them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +23,9 @@ class Target:
         """In the order in which they are written."""
         return [self.media] if self.tokens is None else [self.tokens, self.media]
 
-    def check(self, force: bool, preview: bool = False) -> None:
-        """Refuse what couldn't be written, whatever the model makes; `begun` judges what is there.
-
-        Args:
-            force: Whether a picture in the preview's place may be replaced.
-            preview: Whether a preview is written.
-        """
+    def check(self) -> None:
+        """Refuse what couldn't be written, whatever is made; `begun` judges what is there."""
         check_output(self.media, force=True)
-        if preview:
-            from ursa_core.clips.preview import check_preview
-
-            check_preview(self.media, force)
         if self.tokens is not None:
             check_folder_of(self.tokens)
             if Path(self.tokens).is_dir():
@@ -81,16 +73,7 @@ def made_by(file: str) -> dict[str, Any]:
 
 
 def check_begun(file: str, recorded: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse to go on with an output that was made by other options.
-
-    Args:
-        file: Name of the output.
-        recorded: What it says it was made by.
-        options: What it is to be made by.
-
-    Raises:
-        UsageError: It was made by other options.
-    """
+    """Refuse, with a UsageError, to go on with an output that records other options."""
     differing = changes(options, {key: recorded[key] for key in recorded if key != "tokenizer"})
     if differing:
         raise UsageError(
@@ -98,12 +81,29 @@ def check_begun(file: str, recorded: Mapping[str, Any], options: Mapping[str, An
         )
 
 
-def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
-    """Where each video and its codes go; numbered before the extension if there are several.
+def preview_path(output: str | Path) -> Path:
+    """Where the preview of an output is."""
+    path = Path(output)
+    return path.with_name(f"{path.name}.preview.png")
 
-    Raises:
-        UsageError: A name that nothing can be written to, as it was given.
-    """
+
+def check_preview(output: str | Path, force: bool) -> None:
+    """Refuse an output whose preview can't be written or, without ``force``, replaces a picture."""
+    path = preview_path(output)
+    if os.path.lexists(path):
+        check_output(path, force or is_preview(path))
+
+
+def is_preview(path: Path) -> bool:
+    """Whether a file is a picture that a run has written while it sampled."""
+    try:
+        return read_media(path).metadata.keys() == {"step"}
+    except DataError:
+        return False
+
+
+def targets(out: str, save_tokens: str | None, num: int) -> list[Target]:
+    """Where each video and its codes go; numbered before the extension if there are several."""
     if Path(out).name.lower() in ("", "..", *FORMATS):
         raise UsageError(f"{out} is no name for a video", "give one such as out.mp4")
     if save_tokens is not None and Path(save_tokens).suffix != ".safetensors":

@@ -25,9 +25,11 @@ from ursa_core.bundle.options import (
 )
 from ursa_core.bundle.summary import Summary, summary
 from ursa_core.clips.given import Given
-from ursa_core.devices import check_compiler, pick_device, pick_dtype
+from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.devices import check_compiler, pick_device, pick_dtype, total_memory_bytes
 from ursa_core.errors import CheckpointError, DeviceError, UsageError
 from ursa_core.media import Frames, check_format
+from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.generate import Request
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid, times_from
@@ -120,11 +122,7 @@ def place_model(
 
 
 def model_folder(model: str | Path, progress: "Progress | None" = None) -> Path:
-    """Folder of a model, downloaded where needed.
-
-    Raises:
-        CheckpointError: There is no such model, it can't be had, or it is an adapter.
-    """
+    """Folder of a model, downloaded where needed; CheckpointError for an adapter, too."""
     folder = resolve_model(model, progress)
     if is_adapter(folder):
         raise CheckpointError(
@@ -134,7 +132,7 @@ def model_folder(model: str | Path, progress: "Progress | None" = None) -> Path:
 
 
 def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
-    """Adapters given as ``FOLDER`` or ``FOLDER:SCALE``, held against the model in a folder.
+    """Adapters given as ``FOLDER`` or ``FOLDER:SCALE``, checked against the model in a folder.
 
     Raises:
         UsageError: A scale is no number.
@@ -147,7 +145,6 @@ def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
 
 
 def _parse_lora(text: str) -> tuple[Path, float]:
-    """Folder and scale from ``FOLDER`` or ``FOLDER:SCALE``."""
     require_text("folder of `lora`", text)
     folder, colon, number = text.rpartition(":")
     if not colon or Path(text).is_dir():
@@ -197,6 +194,16 @@ class Plan:
         """What the sampler is asked for: clip ``index`` of the run."""
         return Request(self.prompt, self.seed, index, self.options)
 
+    def conditioning(self, bundle: Bundle) -> Conditioning | None:
+        """The given frames as latent frames; None without any."""
+        grid = bundle.grid(self.options.shape)
+        return None if self.given is None else self.given.conditioning(bundle, grid)
+
+    def warnings(self, bundle: Bundle, index: int = 0) -> list[str]:
+        """What the user might not expect of the given frames and of the prompt."""
+        notes = [] if self.given is None else self.given.notes
+        return [*notes, *prompt_warnings(bundle, self.request(index))]
+
     @property
     def step_times(self) -> torch.Tensor:
         """Times at which the network is called for one clip: float (num_steps,)."""
@@ -224,7 +231,7 @@ class Plan:
         model, adapters = self.model, [each.provenance for each in self.model.adapters]
         options = as_recorded(self.options, model.found.settings.motion)
         of_file = {name: options.pop(name) for name in ("fps", "crf")}
-        recorded: dict[str, Any] = {
+        return {
             "prompt": self.prompt,
             "seed": self.seed,
             "num": self.num,
@@ -238,42 +245,25 @@ class Plan:
             "offload": model.offload,
             "compiled": model.compiled,
             "ursa": __version__,
+            **({"given": self.given.provenance} if self.given is not None else {}),
+            **({"dropped_frames": self.drop} if self.drop else {}),
+            **({"strength": self.strength} if self.strength is not None else {}),
         }
-        if self.given is not None:
-            recorded["given"] = self.given.provenance
-        if self.drop:
-            recorded["dropped_frames"] = self.drop
-        if self.strength is not None:
-            recorded["strength"] = self.strength
-        return recorded
 
     def metadata(self, index: int = 0) -> dict[str, Any]:
         """What clip ``index`` of the run records."""
         return {**self.provenance, "index": index}
 
     @property
-    def memory_bytes(self) -> int:
+    def memory(self) -> SamplingMemory:
         """Estimated peak memory."""
-        return self._memory.total
-
-    @property
-    def _memory(self) -> SamplingMemory:
         model = self.model
         size, kind = model.dtype.itemsize, model.device.type
         return model.found.memory(size, self.options.shape, kind, offload=model.offload)
 
     def check_memory(self, at_once: int = 1) -> None:
-        """Refuse a clip that the device is clearly too small for, before anything is loaded.
-
-        Args:
-            at_once: Number of clips in one pass of the network.
-
-        Raises:
-            DeviceError: The device is too small.
-        """
-        from ursa_core.devices import total_memory_bytes
-
-        memory, there = self._memory, total_memory_bytes(self.model.device)
+        """Refuse so many clips in one pass, with a DeviceError, if the device is far too small."""
+        memory, there = self.memory, total_memory_bytes(self.model.device)
         num = 1 if self.model.offload else at_once  # clips take turns then, too
         needed = replace(memory, activations=num * memory.activations).total
         if there is not None and needed > _CLEARLY_TOO_MUCH * there:

@@ -55,11 +55,7 @@ class Replay:
     adapters: dict[str, str]
 
     def check_adapters(self, adapters: "Sequence[Adapter]") -> None:
-        """Refuse adapters that aren't those that made the file.
-
-        Raises:
-            UsageError: One has other weights now.
-        """
+        """Refuse, with a UsageError, adapters that have other weights than when it was made."""
         for adapter in adapters:
             before = self.adapters[str(adapter.folder)]
             if adapter.sha256 != before:
@@ -70,14 +66,7 @@ class Replay:
                 )
 
     def check_inputs(self, inputs: SampleInputs) -> None:
-        """Refuse a file that has the name of the one that was given and isn't that one.
-
-        Args:
-            inputs: What the clip is to be made from now, which may be another file.
-
-        Raises:
-            DataError: It is missing, or has changed.
-        """
+        """Refuse, with a DataError, a file of the same name as then that isn't that one."""
         before = self.inputs.image or self.inputs.video
         if before is None or (self.inputs.image, self.inputs.video) != (inputs.image, inputs.video):
             return
@@ -96,11 +85,7 @@ class Replay:
             )
 
     def check_model(self, name: str, identity: str) -> None:
-        """Refuse a model that isn't the one that made the file.
-
-        Raises:
-            UsageError: It has other files now.
-        """
+        """Refuse, with a UsageError, a model that isn't the one that made the file."""
         if identity != self.model_identity:
             raise UsageError(
                 f"{self.path} was made by the model {self.placement['model']} when its files were"
@@ -117,11 +102,13 @@ def read_replay(path: str) -> Replay:
     """
     # Files from before there was a corrector don't record that it was off.
     recorded = {"correct": 0.0, **read_media(path, max_frames=1).metadata}
-    maker = _other_maker(recorded)
-    if maker:
+    again, given = "give the command that made it again", recorded.get("given")
+    is_between = isinstance(given, dict) and len(given.get("files", ())) > 1
+    if "own_frames" in recorded or is_between:  # what those commands alone record
+        maker = "extend" if "own_frames" in recorded else "interpolate"
         raise DataError(
             f"{path} was made by ursa {maker}, and only what ursa sample made can be replayed",
-            "give the command that made it again",
+            again,
         )
     lacking = sorted(RECORDED - recorded.keys())
     if lacking:
@@ -138,10 +125,7 @@ def read_replay(path: str) -> Replay:
     others = recorded.keys() - RECORDED - _SOMETIMES
     more = sorted(key for key in others if recorded[key] is not None)
     if more:
-        raise DataError(
-            f"{path} was made with {', '.join(more)}, which can't be replayed",
-            "give the command that made it again",
-        )
+        raise DataError(f"{path} was made with {', '.join(more)}, which can't be replayed", again)
     try:
         return _replay(path, recorded)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
@@ -178,14 +162,6 @@ def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:
     return Replay(path, prompt, options, placement, num, index, identity, inputs, sha256, digests)
 
 
-def _other_maker(recorded: Mapping[str, Any]) -> str | None:
-    """The command that made a file, if it is another; by what that one alone records."""
-    if "own_frames" in recorded:
-        return "extend"
-    given = recorded.get("given")
-    return "interpolate" if isinstance(given, dict) and len(given.get("files", ())) > 1 else None
-
-
 def _inputs(recorded: Mapping[str, Any]) -> tuple[SampleInputs, str | None]:
     """The image or video that metadata name, and its sha256."""
     given = recorded.get("given")
@@ -193,10 +169,9 @@ def _inputs(recorded: Mapping[str, Any]) -> tuple[SampleInputs, str | None]:
         return SampleInputs(), None
     (file,) = given["files"]
     name, sha256 = str(file["file"]), str(file["sha256"])
-    if recorded.get("strength") is not None:
-        strength, source_fps = float(recorded["strength"]), file.get("source_fps")
-        source_fps = None if source_fps is None else float(source_fps)
-        own = SampleInputs(video=name, strength=strength, fit=True, source_fps=source_fps)
-        return own, sha256
-    cond, noise = str(given["cond"]), float(given["cond_noise"])
-    return SampleInputs(name, cond=cond, cond_noise=noise, fit=True), sha256
+    if recorded.get("strength") is None:
+        cond, noise = str(given["cond"]), float(given["cond_noise"])
+        return SampleInputs(name, cond=cond, cond_noise=noise, fit=True), sha256
+    fps = None if file.get("source_fps") is None else float(file["source_fps"])
+    strength = float(recorded["strength"])
+    return SampleInputs(video=name, strength=strength, fit=True, source_fps=fps), sha256

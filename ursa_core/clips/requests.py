@@ -1,10 +1,11 @@
 """What users ask of a clip besides sampling options: frames given, ends to go between, a length.
 
 The fields are the columns of a batch's lines too. Nothing heavy is imported before a plan is made.
+Each record's ``check`` refuses, with a UsageError, values that can't be or don't go together.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -25,27 +26,23 @@ if TYPE_CHECKING:
 STRENGTH = 0.6
 
 
-def own_fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that are fields of a record."""
-    names = {field.name for field in fields(record)}
-    return {name: value for name, value in values.items() if name in names}
-
-
 def how_given(cond: str | None, cond_noise: float | None) -> tuple["Cond", float]:
-    """How given frames are taken, and the noise that they enter with.
-
-    Raises:
-        UsageError: It is neither soft nor lock, or the noise is out of range.
-    """
+    """How given frames are taken, and the noise that they enter with; UsageError for others."""
     require(cond in (None, "soft", "lock"), "cond", cond, "soft or lock")
     in_range = cond_noise is None or 0 <= cond_noise < 1
     require(in_range, "cond_noise", cond_noise, "0 to below 1")
     return ("soft" if cond == "soft" else "lock"), cond_noise or 0.0
 
 
-def _require_source(name: str, source: "Source | None") -> None:
-    if isinstance(source, str):
-        require_text(name, source)
+def _require_sources(**sources: "Source | None") -> None:
+    for name, source in sources.items():
+        if isinstance(source, str):
+            require_text(name.replace("_", " "), source)
+
+
+def _own_fields(record: object, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that are fields of a record."""
+    return {name: value for name, value in values.items() if name in vars(record)}
 
 
 @dataclass(frozen=True)
@@ -71,23 +68,18 @@ class SampleInputs:
     source_fps: float | None = None
 
     def overridden(self, values: Mapping[str, Any]) -> Self:
-        """With other values; an image or video takes the place of either, and of its options."""
-        own = self
+        """With the values of a line; an image or video replaces either, and its options."""
+        others: dict[str, None] = {}
         if values.get("image") is not None:
-            own = replace(own, video=None, strength=None, source_fps=None)
+            others |= dict.fromkeys(("video", "strength", "source_fps"))
         if values.get("video") is not None:
-            own = replace(own, image=None, cond=None, cond_noise=None)
-        return replace(own, **values)
+            others |= dict.fromkeys(("image", "cond", "cond_noise"))
+        return replace(self, **{**others, **_own_fields(self, values)})
 
     def check(self) -> None:
-        """Refuse values that can't be, or don't go together.
-
-        Raises:
-            UsageError: That is so.
-        """
+        """Refuse values that can't be, or don't go together."""
         image, video, strength = self.image, self.video, self.strength
-        _require_source("image", image)
-        _require_source("video to edit", video)
+        _require_sources(image=image, video_to_edit=video)
         if image is not None and video is not None:
             raise UsageError("`image` and `video` can't both be given", "give one of them")
         in_range = strength is None or 0.001 <= strength <= 1
@@ -106,11 +98,7 @@ class SampleInputs:
         how_given(self.cond, self.cond_noise)
 
     def added_to(self, plan: "Plan") -> "Plan":
-        """The plan, with the given frames read.
-
-        Raises:
-            UrsaError: They can't be read, or don't fit the clip.
-        """
+        """The plan, with the given frames read; UrsaError if they can't be, or don't fit it."""
         from ursa_core.clips.given import Given, read_clip, read_image
 
         shape = plan.options.shape
@@ -139,22 +127,17 @@ class InterpolationOptions:
 
     def overridden(self, line: Mapping[str, Any]) -> Self:
         """With the values of a line; its images take the place of all, and of a loop."""
-        values = own_fields(type(self), line)
+        values = _own_fields(self, line)
         if {"first", "last", "keyframes"} & values.keys():
             values = {"first": None, "last": None, "keyframes": None, "loop": False, **values}
         return replace(self, **values)
 
     def check(self) -> None:
-        """Refuse values that can't be, or don't go together.
-
-        Raises:
-            UsageError: That is so.
-        """
+        """Refuse values that can't be, or don't go together."""
         first, last = self.first, self.last
         how_given(self.cond, self.cond_noise)
         require_text("prompt", self.prompt, may_be_empty=True)
-        for name, source in (("first image", first), ("last image", last)):
-            _require_source(name, source)
+        _require_sources(first_image=first, last_image=last)
         if self.loop and (first is None or last is not None):
             raise UsageError("`loop` goes from `first` back to it", "give `first` and no `last`")
         ends = (first is not None) + (last is not None or self.loop)
@@ -164,13 +147,8 @@ class InterpolationOptions:
             )
 
     def plan(self, model: "PlacedModel", options: Mapping[str, Any], out: str | None) -> "Plan":
-        """What is to be made, the images read.
-
-        Raises:
-            UrsaError: They can't be read, or don't fit the clip or one another.
-        """
-        from ursa_core.clips.given import Given, read_image
-        from ursa_core.clips.keyframes import place_keyframes
+        """What is to be made, the images read; UrsaError if they can't be, or don't fit it."""
+        from ursa_core.clips.given import Given, place_keyframes, read_image
         from ursa_core.clips.plan import make_plan
 
         stride = model.found.strides.temporal
@@ -227,12 +205,8 @@ class ExtensionOptions:
     source_fps: float | None = None
 
     def overridden(self, line: Mapping[str, Any]) -> Self:
-        """With the values of a line; its length takes the place of either.
-
-        Raises:
-            UsageError: It has both prompt and prompts.
-        """
-        values = own_fields(type(self), line)
+        """With the values of a line; its length takes the place of either."""
+        values = _own_fields(self, line)
         if "prompt" in line:
             if "prompts" in line:
                 raise UsageError("prompt and prompts can't both be given", "give one of them")
@@ -242,12 +216,8 @@ class ExtensionOptions:
         return replace(self, **values)
 
     def check(self) -> None:
-        """Refuse values that can't be, whatever the clip and the model are.
-
-        Raises:
-            UsageError: That is so.
-        """
-        _require_source("clip", self.clip)
+        """Refuse values that can't be, whatever the clip and the model are."""
+        _require_sources(clip=self.clip)
         for prompt in self.prompts or []:
             require_text("prompt", prompt, may_be_empty=True)
         how_given(self.cond, self.cond_noise)

@@ -28,11 +28,7 @@ class RoundStore:
         self.folder = path.with_name(f"{path.name}.rounds")
 
     def plan(self) -> dict[str, Any] | None:
-        """The plan of the rounds there, if there are any.
-
-        Raises:
-            DataError: It can't be read.
-        """
+        """The plan of the rounds there, if there are any; DataError if it can't be read."""
         file = self.folder / _PLAN
         if not file.exists():
             return None
@@ -66,54 +62,43 @@ class RoundStore:
 
         Raises:
             UsageError: The rounds there were made by another plan, or the folder isn't ours.
-            DataError: The folder can't be written.
+            DataError: The folder can't be read or written.
         """
-        self._plan = json.loads(json.dumps(plan))
         try:
             if fresh and (self.folder / _PLAN).exists():
                 self.remove()
-            found = self.plan()
-            if found is None:
-                self._refuse_another_folder()
+            if not self.check(plan):
                 self.folder.mkdir(exist_ok=True)
                 files.write(self.folder / _PLAN, json.dumps(self._plan, indent=1))
-                return
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        self._refuse_another_plan(found)
 
-    def check(self, plan: Mapping[str, Any]) -> None:
-        """Refuse now what ``open`` will refuse.
-
-        Raises:
-            UsageError: The rounds there were made by another plan, or the folder isn't ours.
-            DataError: The plan there can't be read.
-        """
+    def check(self, plan: Mapping[str, Any]) -> bool:
+        """Whether there are rounds by this plan; refuses others as ``open`` does."""
         found, self._plan = self.plan(), json.loads(json.dumps(plan))
         if found is None:
             self._refuse_another_folder()
-        else:
-            self._refuse_another_plan(found)
+            return False
+        names = sorted({*found, *self._plan})
+        other = [name for name in names if found.get(name) != self._plan.get(name)]
+        if other:
+            raise UsageError(
+                f"the rounds in {self.folder} were made with another {', '.join(other)}",
+                "give the same options to go on, or --fresh to start over",
+            )
+        return True
 
     def holds(self, index: int) -> bool:
         """Whether a round is done."""
         return self._file(index).exists()
 
     def load(self, index: int) -> Tensor | None:
-        """Codes int64 (F, H, W) of a round, None where it isn't done.
-
-        Raises:
-            DataError: Its file is damaged.
-        """
+        """Codes int64 (F, H, W) of a round, None where it isn't done; DataError if damaged."""
         file = self._file(index)
         return load_tokens_of(file, self._plan["tokenizer"]).codes if file.exists() else None
 
     def save(self, index: int, codes: Tensor) -> None:
-        """Keep a round; it appears whole or not at all.
-
-        Raises:
-            DataError: It can't be written.
-        """
+        """Keep a round, whole or not at all; DataError if it can't be written."""
         save_tokens(self._file(index), codes, {**self._plan, "round": index})
 
     def remove(self) -> None:
@@ -139,15 +124,6 @@ class RoundStore:
             raise UsageError(
                 f"{self.folder} is in the way: finished rounds would be kept there",
                 "move it away, or choose another output",
-            )
-
-    def _refuse_another_plan(self, found: Mapping[str, Any]) -> None:
-        names = sorted({*found, *self._plan})
-        other = [name for name in names if found.get(name) != self._plan.get(name)]
-        if other:
-            raise UsageError(
-                f"the rounds in {self.folder} were made with another {', '.join(other)}",
-                "give the same options to go on, or --fresh to start over",
             )
 
     def _file(self, index: int) -> Path:

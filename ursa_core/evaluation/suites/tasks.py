@@ -9,12 +9,9 @@ from typing import Any
 
 from ursa_core.batches.run import BatchItem
 from ursa_core.clips.batch_tasks import ClipTask, Warn
-from ursa_core.clips.clip import conditioning_of
-from ursa_core.clips.extend import extend
-from ursa_core.clips.extension import Chain, Extension, default_overlap
+from ursa_core.clips.extend import Chain, Extension, default_overlap, extend
 from ursa_core.clips.given import Given, read_image
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
-from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import ShapeError
 from ursa_core.evaluation.suites.dpg import GRID, grid
@@ -67,7 +64,7 @@ class _OneByOne(EvalTask):
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
         for item in items:
             plan = self._plans[item.path]
-            self._warn(item, prompt_warnings(self._bundle, plan.request()))
+            self._warn(item, plan.warnings(self._bundle))
             frames, options = self._frames(item, plan, lambda *_: on_step(1)), plan.options
             write_media(item.path, frames, options.fps, item.options, options.crf)
             self.tidy(item)
@@ -118,7 +115,7 @@ class ImageTask(_OneByOne):
         file = item.options["given"]["files"][0]["file"]
         image = read_image(file, plan.options.shape, fit=True)
         plan = replace(plan, given=Given({0: image}, "lock", 0.0))
-        given = conditioning_of(self._bundle, plan)
+        given = plan.conditioning(self._bundle)
         codes = generate(self._bundle, plan.request(), on_step, conditioning=given)
         return plan.shown(decode(self._bundle, codes))
 
