@@ -14,7 +14,8 @@ import torch
 from peak_memory import peak_memory
 from torch import Tensor
 
-from ursa_core.bundle.memory import Sizes, sampling_memory
+from ursa_core.bundle.folder import shipped_models
+from ursa_core.bundle.summary import TransformerSizes, summary
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
@@ -58,24 +59,14 @@ def main() -> None:
     wanted = parser.parse_args()
     grid = LatentGrid(*map(int, wanted.grid.split("x")))
     model = network(wanted.size, wanted.layers)
-    config = model.config
-    heads = config.num_attention_heads + 2 * config.num_key_value_heads
-    sizes = Sizes(
-        transformer_parameters=0,
-        tokenizer_parameters=0,
-        num_codes=NUM_CODES,
-        code_width=6,
-        prompt_length=PROMPT_LENGTH,
-        hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
-        attention=heads * config.head_dim,
-        decoder_width=0,
-        patch_volume=1,
-        temporal_stride=4,
-    )
-    shape = PixelShape(1, 8, 8)
+    sizes = {name: getattr(model.config, name) for name in TransformerSizes.__dataclass_fields__}
+    nano = summary(shipped_models()["nano"])
+    settings = replace(nano.settings, max_prompt_length=PROMPT_LENGTH)
+    planned = replace(nano, transformer=TransformerSizes(**sizes), settings=settings)
+    time, space = nano.strides.temporal, nano.strides.spatial
+    shape = PixelShape(1 + (grid.frames - 1) * time, grid.rows * space, grid.columns * space)
     for in_turn in (False, True):
-        told = sampling_memory(sizes, grid, shape, 2, offload=in_turn).activations
+        told = planned.memory(2, shape, offload=in_turn).activations
         found = measured(model, grid, in_turn)
         print(json.dumps({"in_turn": in_turn, "measured_bytes": found, "estimated_bytes": told}))
 

@@ -7,32 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from ursa_core.bundle.folder import shipped_models
-from ursa_core.bundle.memory import Sizes, sampling_memory
-from ursa_core.bundle.summary import summary
-from ursa_core.grids import LatentGrid, PixelShape
+from ursa_core.bundle.folder import PartSize, shipped_models
+from ursa_core.bundle.summary import TokenizerSizes, TransformerSizes, summary
+from ursa_core.grids import PixelShape
 
 ROOT = Path(__file__).parents[2]
-LARGE = Sizes(
-    transformer_parameters=2_000_000_000,
-    tokenizer_parameters=100_000_000,
-    num_codes=64_000,
-    code_width=6,
-    prompt_length=320,
-    hidden=2048,
-    intermediate=6144,
-    attention=4096,
-    decoder_width=256,
-    patch_volume=64,
-    temporal_stride=4,
-    levels=(8, 8, 8, 5, 5, 5),
+NANO = summary(shipped_models()["nano"])
+LARGE = replace(
+    NANO,
+    settings=replace(NANO.settings, max_prompt_length=320),
+    transformer=TransformerSizes(2048, 6144, 28, 16, 8, 64_000),
+    tokenizer=TokenizerSizes(4, 8, 64_000, 6, (256,)),
+    parts={"transformer": PartSize(0, 2_000_000_000), "vae": PartSize(0, 100_000_000)},
 )
-GRID, SHAPE = LatentGrid(13, 40, 64), PixelShape(49, 320, 512)
+SHAPE = PixelShape(49, 320, 512)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_nano_takes_about_what_is_told(tmp_path):
-    told = summary(shipped_models()["nano"]).memory(4).total
+    told = NANO.memory(4).total
     code = (
         "import sys; from ursa_cli.main import main; assert main(sys.argv[1:]) == 0;"
         "sys.path.append('benchmarks'); from peak_memory import peak_memory; print(peak_memory())"
@@ -45,7 +38,7 @@ def test_nano_takes_about_what_is_told(tmp_path):
 
 
 def test_the_parts_follow_the_stated_formula():
-    memory = sampling_memory(LARGE, GRID, SHAPE, 2)
+    memory = LARGE.memory(2, SHAPE)
     assert (memory.transformer, memory.tokenizer) == (4_000_000_000, 400_000_000)
     assert LARGE.table_entries == 1_200 * 64_000
     assert memory.codebook == 3 * 64_000 * 6 * 4 + 6 * LARGE.table_entries
@@ -56,30 +49,34 @@ def test_the_parts_follow_the_stated_formula():
     stays = memory.process + memory.transformer + memory.tokenizer + memory.codebook
     assert memory.total == stays + memory.activations + memory.logits
     assert memory.to_json()["total"] == memory.total
-    thin = replace(LARGE, hidden=16, intermediate=32, attention=32)
-    small = sampling_memory(thin, GRID, SHAPE, 2)
+    thin = replace(LARGE, transformer=TransformerSizes(16, 32, 28, 2, 1, 64_000, 8))
+    small = thin.memory(2, SHAPE)
     assert small.total == stays + small.decoding
 
 
 def test_networks_that_take_turns_need_the_larger_of_their_peaks():
-    memory = sampling_memory(LARGE, GRID, SHAPE, 2, "cuda", offload=True)
-    assert memory.activations < sampling_memory(LARGE, GRID, SHAPE, 2, "cuda").activations
+    memory = LARGE.memory(2, SHAPE, "cuda", offload=True)
+    assert memory.activations < LARGE.memory(2, SHAPE, "cuda").activations
     sampling = memory.transformer + memory.activations + memory.logits
     assert memory.total == memory.process + memory.codebook + sampling
     assert memory.total < 8e9  # the published 1.7B at 49×320×512
     # A CPU has but one memory, so both networks' weights stay in it.
-    on_cpu = sampling_memory(LARGE, GRID, SHAPE, 2, offload=True)
+    on_cpu = LARGE.memory(2, SHAPE, offload=True)
     assert on_cpu.total > on_cpu.transformer + on_cpu.tokenizer + on_cpu.activations
     decoding = replace(memory, transformer=0, activations=0)
     assert decoding.total == memory.process + memory.codebook + memory.tokenizer + memory.decoding
 
 
 def test_the_dtype_and_the_device_count():
-    half, full = (sampling_memory(LARGE, GRID, SHAPE, size) for size in (2, 4))
-    assert full.transformer - half.transformer == 2 * LARGE.transformer_parameters
-    assert sampling_memory(LARGE, GRID, SHAPE, 2, "cuda").logits > half.logits
+    half, full = (LARGE.memory(size, SHAPE) for size in (2, 4))
+    assert full.transformer - half.transformer == 2 * 2_000_000_000
+    assert LARGE.memory(2, SHAPE, "cuda").logits > half.logits
 
 
 def test_learned_codebooks_have_a_table_while_they_are_small():
-    assert replace(LARGE, num_codes=4_096, levels=()).table_entries == 4_096**2
-    assert replace(LARGE, num_codes=131_072, levels=()).table_entries == 0
+    def entries(num_codes):
+        tokenizer = replace(LARGE.tokenizer, num_vq_embeddings=num_codes)
+        return replace(LARGE, is_image=True, tokenizer=tokenizer).table_entries
+
+    assert entries(4_096) == 4_096**2
+    assert entries(131_072) == 0

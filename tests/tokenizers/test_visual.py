@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ursa_core.bundle import memory
+from ursa_core import limits
 from ursa_core.tokenizers import visual
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
@@ -111,4 +111,4 @@ def test_decoding_falls_back_when_memory_runs_out(
 
 def test_the_clip_decides_how_much_is_decoded_at_a_time() -> None:
     # The published video model at 320×512: some latent frames, not all thirteen.
-    assert 1 <= memory.SLICE_PIXELS // (4 * 320 * 512) < 13
+    assert 1 <= limits.SLICE_PIXELS // (4 * 320 * 512) < 13

@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ursa_core import __version__
 from ursa_core.bundle.folder import file_names, model_identity, opened, read_json, write_json
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.weights import save_tensors, weight_files
@@ -35,7 +36,7 @@ Change = Callable[[str, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class _Config:
+class AdapterConfig:
     """The keys of peft's ``adapter_config.json`` that scale the product."""
 
     lora_alpha: Annotated[float, number(1e-6, 1e6)]
@@ -44,20 +45,11 @@ class _Config:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter on disk, and its scale.
-
-    Args:
-        folder: Folder of the adapter.
-        scale: Multiple of the trained change.
-        alpha: Factor of the product, before it is divided by the rank.
-        is_rank_stabilised: Whether to divide alpha by the root of the rank instead.
-        sha256: Digest of the weights file.
-    """
+    """An adapter on disk, the scale of its change, and the digest of its weights."""
 
     folder: Path
     scale: float
-    alpha: float
-    is_rank_stabilised: bool
+    config: AdapterConfig
     sha256: str
 
     @property
@@ -67,7 +59,8 @@ class Adapter:
 
     def factor(self, rank: int) -> float:
         """Factor of the product of its matrices."""
-        return self.scale * self.alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
+        divisor = math.sqrt(rank) if self.config.use_rslora else rank
+        return self.scale * self.config.lora_alpha / divisor
 
 
 def is_adapter(folder: Path) -> bool:
@@ -76,11 +69,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
-    """The adapter in a folder.
-
-    Raises:
-        CheckpointError: There is none, or none of a kind that can be added to weights.
-    """
+    """The adapter in a folder; CheckpointError if none, or of a kind that can't be added."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is no adapter, it lacks {name}", _ADVICE)
@@ -90,17 +79,12 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
         raise CheckpointError(f"{folder} is an adapter of the kind {kind!r}, not LORA", _ADVICE)
     if config.get("alpha_pattern"):
         raise unusable(name, "alpha_pattern", config["alpha_pattern"], "one lora_alpha for all")
-    found = read_config(_Config, {k: v for k, v in config.items() if v is not None}, name)
-    digest = digest_of(folder / WEIGHTS)
-    return Adapter(folder, scale, found.lora_alpha, found.use_rslora, digest)
+    found = read_config(AdapterConfig, {k: v for k, v in config.items() if v is not None}, name)
+    return Adapter(folder, scale, found, digest_of(folder / WEIGHTS))
 
 
 def check_adapter(adapter: Adapter, model: Path) -> None:
-    """Refuse an adapter of another model than the one in the folder ``model``.
-
-    Raises:
-        CheckpointError: It was trained on another model, or changes what this one doesn't have.
-    """
+    """Refuse, with a CheckpointError, an adapter of another model than that of a folder."""
     folder, name = adapter.folder, name_of(model)
     origin = read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
     theirs, ours = origin.get("base_identity"), transformer_identity(model)
@@ -111,19 +95,19 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
             f"give its own model: --model {origin.get('base')}",
         )
     files = weight_files(model / "transformer")
-    for weight, (a, b) in _shapes(adapter).items():
+    hint = "give the model that the adapter was trained on"
+    for weight, (a, b) in _pairs(adapter).items():
         if weight not in files:
             raise CheckpointError(
-                f"the adapter {folder} changes {weight}, which the model {name} doesn't have",
-                "give the model that the adapter was trained on",
+                f"the adapter {folder} changes {weight}, which the model {name} doesn't have", hint
             )
         with opened(files[weight]) as tensors:
             shape = tuple(tensors.get_slice(weight).get_shape())
-        if (b[0], a[1]) != shape or a[0] != b[1]:
+        if (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
             raise CheckpointError(
-                f"the adapter {folder} changes {weight} by {b} times {a},"
+                f"the adapter {folder} changes {weight} by {b.shape} times {a.shape},"
                 f" the model {name} has {shape} there",
-                "give the model that the adapter was trained on",
+                hint,
             )
 
 
@@ -139,9 +123,8 @@ def adding(adapters: Sequence[Adapter]) -> Change | None:
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
     for adapter in adapters:
         with opened(adapter.folder / WEIGHTS) as tensors:
-            _shapes(adapter)  # refuses what can't be multiplied
-            for weight, (a, b) in _names(adapter).items():
-                down, up = (tensors.get_tensor(name).float() for name in (a, b))
+            for weight, pair in _pairs(adapter).items():
+                down, up = (tensors.get_tensor(each.name).float() for each in pair)
                 if not bool(down.isfinite().all() and up.isfinite().all()):
                     raise CheckpointError(
                         f"the adapter {adapter.folder} changes {weight} by numbers that"
@@ -174,31 +157,26 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
         raise UsageError(f"{out} is there already", "give a new folder with -o")
     for adapter in adapters:
         check_adapter(adapter, model)
-    with whole(out) as part:
-        _write_merged(model, adapters, part)
-
-
-def _write_merged(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
-    from ursa_core import __version__
-
     change = adding(adapters)
     weights = {file.relative_to(model) for file in weight_files(model / "transformer").values()}
-    for name in map(Path, file_names(model)):
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if name not in weights or change is None:
-            shutil.copyfile(model / name, target)
-            continue
-        with opened(model / name) as tensors:
-            read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-        save_tensors(target, {k: change(k, w).to(w.dtype).contiguous() for k, w in read.items()})
     merged = {
         "base": name_of(model, exact=True),
         "base_identity": transformer_identity(model),
         "lora": [adapter.provenance for adapter in adapters],
         "ursa": __version__,
     }
-    write_json(out / MERGED, merged)
+    with whole(out) as part:
+        for name in map(Path, file_names(model)):
+            target = part / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if name not in weights or change is None:
+                shutil.copyfile(model / name, target)
+                continue
+            with opened(model / name) as tensors:
+                read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+            changed = {k: change(k, w).to(w.dtype).contiguous() for k, w in read.items()}
+            save_tensors(target, changed)
+        write_json(part / MERGED, merged)
 
 
 def save_adapter(
@@ -219,9 +197,14 @@ def save_adapter(
     write_json(folder / ORIGIN, origin)
 
 
-def _names(adapter: Adapter) -> dict[str, tuple[str, str]]:
-    """Names of an adapter's tensors A and B by the weight that they change."""
-    found: dict[str, dict[str, str]] = {}
+class _Matrix(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+
+
+def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
+    """The matrices A (rank, in) and B (out, rank) by the weight that they change."""
+    found: dict[str, dict[str, _Matrix]] = {}
     with opened(adapter.folder / WEIGHTS) as tensors:
         for name in tensors.keys():  # noqa: SIM118
             match = _PART.fullmatch(name)
@@ -230,28 +213,15 @@ def _names(adapter: Adapter) -> dict[str, tuple[str, str]]:
                     f"the adapter {adapter.folder} has the tensor {name}, which is no plain LoRA",
                     "train it with matrices alone: no bias, no DoRA, no modules to save",
                 )
-            found.setdefault(f"{match['module']}.weight", {})[match["side"]] = name
+            matrix = _Matrix(name, tuple(tensors.get_slice(name).get_shape()))
+            found.setdefault(f"{match['module']}.weight", {})[match["side"]] = matrix
     for weight, sides in found.items():
-        if len(sides) != 2:
-            raise CheckpointError(
-                f"the adapter {adapter.folder} has one of the two matrices of {weight}",
-                "get the adapter again",
-            )
+        shapes = [sides[side].shape for side in sorted(sides)]
+        if len(shapes) != 2:
+            what = f"has one of the two matrices of {weight}"
+        elif [len(shape) for shape in shapes] != [2, 2] or not shapes[0][0]:
+            what = f"changes {weight} by {shapes[1]} times {shapes[0]}"
+        else:
+            continue
+        raise CheckpointError(f"the adapter {adapter.folder} {what}", "get the adapter again")
     return {weight: (sides["A"], sides["B"]) for weight, sides in found.items()}
-
-
-def _shapes(adapter: Adapter) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Shapes of A (rank, in) and B (out, rank) by the weight that they change."""
-    names = _names(adapter)
-    with opened(adapter.folder / WEIGHTS) as tensors:
-        shapes = {
-            weight: tuple(tuple(tensors.get_slice(name).get_shape()) for name in pair)
-            for weight, pair in names.items()
-        }
-    for weight, (a, b) in shapes.items():
-        if len(a) != 2 or len(b) != 2 or not a[0]:
-            raise CheckpointError(
-                f"the adapter {adapter.folder} changes {weight} by {b} times {a}",
-                "get the adapter again",
-            )
-    return {weight: (a, b) for weight, (a, b) in shapes.items()}

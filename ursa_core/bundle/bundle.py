@@ -6,6 +6,7 @@ import one another.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from ursa_core.bundle.adapters import Adapter, adding
 from ursa_core.bundle.folder import (
     URSA_MODEL,
     Layout,
-    is_folder,
     read_json,
     shipped_models,
     write_json,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from ursa_core.path.base import Path as ProbPath
     from ursa_core.tokenizers.text import TextTokenizer
 
-_CODES_OF = "codes_of"
 _PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}
 
 
@@ -121,7 +120,7 @@ def resolve_model(
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
-    if is_folder(model):
+    if os.path.isdir(model):  # noqa: PTH112 - a Path raises where a name is too long
         return Path(model)
     from ursa_core.bundle import hub
 
@@ -151,7 +150,7 @@ def save_tokenizer(
 
     ``codes_of`` is the identity of the tokenizer whose encoder, and so whose codes, it has.
     """
-    kept = {} if codes_of is None else {_CODES_OF: codes_of}
+    kept = {} if codes_of is None else {"codes_of": codes_of}
     save_weights(folder / "vae", {**config.to_json(), **kept}, weights, torch.float16)
 
 
@@ -175,7 +174,7 @@ def load_tokenizer(
 
 def tokenizer_identity(folder: Path) -> str:
     """Sixteen hex digits of configuration and weights, or of the tokenizer whose encoder it has."""
-    kept = read_json(folder / "vae" / "config.json").get(_CODES_OF)
+    kept = read_json(folder / "vae" / "config.json").get("codes_of")
     if isinstance(kept, str):
         return kept
     digest = hashlib.sha256()
@@ -219,20 +218,15 @@ def save_bundle(
     save_settings(folder, settings)
     if subjects:
         save_subjects(folder, subjects)
-    tokenizer_class = read_json(folder / "vae" / "config.json")["_class_name"]
-    write_json(
-        folder / "model_index.json",
-        {
-            "_class_name": PIPELINE_CLASS,
-            "scheduler": ["diffnext.schedulers.scheduling_dfm", SCHEDULER_CLASS],
-            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-            "transformer": ["diffnext.models.transformers.transformer_ursa", TRANSFORMER_CLASS],
-            "vae": [
-                f"diffnext.models.autoencoders.{_PUBLISHED_MODULES[tokenizer_class]}",
-                tokenizer_class,
-            ],
-        },
-    )
+    vae = read_json(folder / "vae" / "config.json")["_class_name"]
+    index = {
+        "_class_name": PIPELINE_CLASS,
+        "scheduler": ["diffnext.schedulers.scheduling_dfm", SCHEDULER_CLASS],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "transformer": ["diffnext.models.transformers.transformer_ursa", TRANSFORMER_CLASS],
+        "vae": [f"diffnext.models.autoencoders.{_PUBLISHED_MODULES[vae]}", vae],
+    }
+    write_json(folder / "model_index.json", index)
 
 
 def load_bundle(

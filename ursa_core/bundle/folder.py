@@ -88,20 +88,8 @@ def shipped_models() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(SHIPPED.glob("*/model_index.json"))}
 
 
-def is_folder(path: str | Path) -> bool:
-    """Whether a path is that of a folder; False for one that no file can have."""
-    try:
-        return Path(path).is_dir()
-    except OSError:  # as a name that is too long for any file
-        return False
-
-
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a model folder.
-
-    Raises:
-        CheckpointError: The file is missing or damaged.
-    """
+    """A JSON object of a model folder; CheckpointError if the file is missing or damaged."""
     try:
         return parse_object(regular_file(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -121,15 +109,10 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 def missing_files(names: Collection[str]) -> list[str]:
     """Files that the published layout needs and ``names``, paths inside a model, lack."""
-    names = set(names)
-    missing = [name for name in CLASSES if name not in names]
-    missing += [
-        f"{part}/{WEIGHTS}"
-        for part in _NETWORKS
-        if not names & {f"{part}/{WEIGHTS}", f"{part}/{index_of(WEIGHTS)}"}
-    ]
-    missing += {"scheduler/scheduler_config.json"} - names
-    return sorted(missing + missing_of_tokenizer(names, "tokenizer/"))
+    weights = [f"{part}/{WEIGHTS}" for part in _NETWORKS]
+    missing = {*CLASSES, "scheduler/scheduler_config.json"}.difference(names)
+    missing |= {file for file in weights if not {file, index_of(file)}.intersection(names)}
+    return sorted([*missing, *missing_of_tokenizer(names, "tokenizer/")])
 
 
 def missing_of_tokenizer(names: Collection[str], inside: str = "") -> list[str]:
@@ -142,13 +125,8 @@ def missing_of_tokenizer(names: Collection[str], inside: str = "") -> list[str]:
 
 
 def check_model(folder: Path) -> None:
-    """Refuse a folder that lacks a part of a model, or is a model of another kind.
-
-    Raises:
-        CheckpointError: Names all that is missing, or the class that isn't known.
-    """
-    names = file_names(folder)
-    missing = missing_files(names)
+    """Refuse, with a CheckpointError, a folder that lacks a part of a model, or another kind."""
+    missing = missing_files(file_names(folder))
     for part in _NETWORKS:
         missing += [f"{part}/{name}" for name in missing_shards(folder / part)]
     if missing:
@@ -162,20 +140,20 @@ def check_model(folder: Path) -> None:
 
 
 def missing_shards(part: Path, weights: str = WEIGHTS) -> list[str]:
-    """Names of weight files that a folder's index lists and the folder lacks.
-
-    Raises:
-        CheckpointError: The index is damaged.
-    """
+    """Names of weight files that a folder's index lists and the folder lacks."""
     return [name for name in _shards(part, weights) if not (part / name).is_file()]
 
 
-def check_classes(folder: Path) -> None:
-    """Refuse a model of another kind.
+def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
+    """Names of a network's weight files: those of its index, or the one of small networks."""
+    index = part / index_of(weights)
+    if index.exists():
+        return sorted(set(read_index(index).values()))
+    return [weights] if (part / weights).exists() else []
 
-    Raises:
-        CheckpointError: A file of ``CLASSES`` names an unknown class, or is missing or damaged.
-    """
+
+def check_classes(folder: Path) -> None:
+    """Refuse, with a CheckpointError, a model whose files name unknown classes."""
     for file, known in CLASSES.items():
         name = read_json(folder / file).get("_class_name")
         if name not in known:
@@ -197,7 +175,17 @@ def part_sizes(folder: Path) -> dict[str, PartSize]:
     Raises:
         CheckpointError: A file of weights is missing or damaged.
     """
-    return {part: _part_size(folder / part) for part in PARTS if (folder / part).is_dir()}
+    sizes = {}
+    for part in (folder / name for name in PARTS if (folder / name).is_dir()):
+        parameters = 0
+        for name in _shards(part) if part.name in _NETWORKS else ():
+            with opened(part / name, "np") as weights:
+                keys = weights.keys()
+                parameters += sum(math.prod(weights.get_slice(key).get_shape()) for key in keys)
+        if part.name in _NETWORKS and not parameters:
+            raise CheckpointError(f"{part} holds no weights", way_out(part / WEIGHTS))
+        sizes[part.name] = PartSize(folder_bytes(part), parameters)
+    return sizes
 
 
 def folder_bytes(folder: Path) -> int:
@@ -205,10 +193,9 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in _files(folder))
 
 
-_DEFINING = (*PARTS, "ursa.json", "model_index.json")
-
-
-def model_identity(folder: Path, parts: Collection[str] = _DEFINING) -> str:
+def model_identity(
+    folder: Path, parts: Collection[str] = (*PARTS, "ursa.json", "model_index.json")
+) -> str:
     """Sixteen hex digits that change with a model's configuration, vocabulary or weights.
 
     Only 64 pieces of a file above 64 MiB are read: enough to distinguish any two trainings, fast.
@@ -232,23 +219,6 @@ def model_identity(folder: Path, parts: Collection[str] = _DEFINING) -> str:
     return digest.hexdigest()[:16]
 
 
-def _part_size(part: Path) -> PartSize:
-    parameters = 0
-    if part.name in _NETWORKS:
-        parameters = sum(_num_parameters(part / name) for name in _shards(part))
-        if not parameters:
-            raise CheckpointError(f"{part} holds no weights", way_out(part / WEIGHTS))
-    return PartSize(folder_bytes(part), parameters)
-
-
-def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
-    """Names of a network's weight files: those of its index, or the one of small networks."""
-    index = part / index_of(weights)
-    if index.exists():
-        return sorted(set(read_index(index).values()))
-    return [weights] if (part / weights).exists() else []
-
-
 def read_index(file: Path) -> dict[str, str]:
     """The file name of each tensor that an index lists; plain names of the same folder only.
 
@@ -269,11 +239,7 @@ def read_index(file: Path) -> dict[str, str]:
 
 @contextmanager
 def opened(file: Path, framework: str = "pt") -> Iterator[Any]:
-    """A safetensors file, mapped, for ``pt`` (torch) or ``np``.
-
-    Raises:
-        CheckpointError: It is missing or damaged.
-    """
+    """A safetensors file, mapped, for ``pt`` (torch) or ``np``; CheckpointError if damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -285,13 +251,6 @@ def opened(file: Path, framework: str = "pt") -> Iterator[Any]:
         raise unreadable(file, error, way_out(file), CheckpointError) from error
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged: {error}", way_out(file)) from error
-
-
-def _num_parameters(file: Path) -> int:
-    """Numbers in a safetensors file, from its header."""
-    with opened(file, "np") as weights:
-        names = weights.keys()
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
 
 
 def file_names(folder: Path) -> list[str]:

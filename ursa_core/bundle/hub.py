@@ -119,11 +119,7 @@ def parse_id(text: str) -> HubId | None:
 
 
 def require_id(text: str, revision: str | None = None) -> HubId:
-    """The hub id of a text, at ``revision`` where one is given.
-
-    Raises:
-        UsageError: The text is no id, or names another revision.
-    """
+    """The hub id of a text, at ``revision`` where one is given; UsageError for other texts."""
     wanted = parse_id(text)
     if wanted is None:
         raise UsageError(
@@ -254,21 +250,18 @@ def download(
         layout = layout_of(sizes, layouts)
         _check_complete(wanted, layout, sizes)
         parts = [
-            {name: sizes[name] for name in sizes if any(fnmatch(name, p) for p in patterns)}
+            [name for name in sizes if any(fnmatch(name, p) for p in patterns)]
             for patterns in (layout.descriptions, layout.weights)
         ]
-        new = {
-            name: size
-            for name, size in (parts[0] | parts[1]).items()
-            if not _is_here(wanted, str(info.sha), to, name, size)
-        }
+        commit, wanted_files = str(info.sha), [name for names in parts for name in names]
+        new = {n: sizes[n] for n in wanted_files if not _is_here(wanted, commit, to, n, sizes[n])}
         num_bytes = sum(new.values())
         _check_room(wanted, target, num_bytes)
         shown = progress or (lambda *_: nullcontext(lambda _: None))
         with shown(num_bytes, f"pull {wanted}") as advance:
-            for part in parts:
-                for name in part:
-                    file = _get(wanted, str(info.sha), to, name, new.get(name, 0), advance)
+            for names in parts:
+                for name in names:
+                    file = _get(wanted, commit, to, name, new.get(name, 0), advance)
                     folder = file.parents[name.count("/")]
                 layout.check_kind(folder)
         if to is None:  # all is here now: this lets the cache know which commit the revision is
@@ -287,11 +280,8 @@ def download(
 def _snapshot(wanted: HubId, patterns: Sequence[str], **options: Any) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(
-        snapshot_download(
-            wanted.name, revision=wanted.revision, allow_patterns=list(patterns), **options
-        )
-    )
+    own = {"revision": wanted.revision, "allow_patterns": list(patterns), **options}
+    return Path(snapshot_download(wanted.name, **own))
 
 
 def _is_here(wanted: HubId, commit: str, to: Path | None, name: str, size: int) -> bool:
@@ -303,8 +293,7 @@ def _is_here(wanted: HubId, commit: str, to: Path | None, name: str, size: int) 
 
 
 def _check_complete(wanted: HubId, layout: Layout, names: Collection[str]) -> None:
-    missing = layout.missing(names)
-    if missing:
+    if missing := layout.missing(names):
         raise CheckpointError(
             f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}",
             f"give a model in the published layout, as {layout.example}",
@@ -312,7 +301,6 @@ def _check_complete(wanted: HubId, layout: Layout, names: Collection[str]) -> No
 
 
 def _check_room(wanted: HubId, target: Path, num_bytes: int) -> None:
-    """Refuse a download that the disk has no room for."""
     existing = next(p for p in (target, *target.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if num_bytes > free:

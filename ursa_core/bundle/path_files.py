@@ -28,14 +28,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save_path(folder: Path, path: "ProbPath", codebook: Tensor, shift: float) -> None:
-    """Write a path and its codebook.
-
-    Args:
-        folder: Scheduler folder.
-        path: Path to write.
-        codebook: float (K, C), vectors of the codes.
-        shift: Time shift of the steps.
-    """
+    """Write a path, its codebook float (K, C) and its time shift to a scheduler folder."""
     write_json(folder / "scheduler_config.json", path_to_json(path, shift))
     save_tensors(folder / CODEBOOK, {CODEBOOK_KEY: codebook.cpu().float().contiguous()})
 
@@ -74,7 +67,7 @@ def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
 
 
 def _read_codebook(folder: Path) -> tuple[Path, Tensor] | None:
-    """The file of a stored codebook and the tensor in it, if there is one."""
+    """The file of a stored codebook and its tensor, if there is one."""
     file = folder / CODEBOOK
     try:
         if file.exists():
@@ -104,13 +97,8 @@ def path_to_json(path: "ProbPath", shift: float) -> dict[str, Any]:
     from ursa_core.path.metric import MetricPath
     from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
-    config: dict[str, Any] = {
-        "_class_name": SCHEDULER_CLASS,
-        "alpha": None,
-        "c": None,
-        "eps": 1e-5,
-        "shift": shift,
-    }
+    config: dict[str, Any] = {"_class_name": SCHEDULER_CLASS, "alpha": None, "c": None}
+    config |= {"eps": 1e-5, "shift": shift}
     schedule = path.schedule if isinstance(path, MetricPath) else None
     if isinstance(schedule, PowerSchedule):
         return {**config, **asdict(schedule)}
@@ -150,11 +138,7 @@ def make_path(
 
 
 def build_path(config: dict[str, Any], codebook: Tensor) -> "ProbPath":
-    """The probability path that a ``scheduler_config.json`` describes.
-
-    Raises:
-        CheckpointError: Alpha, c or the schedule can't shape a path.
-    """
+    """The path of a ``scheduler_config.json``; CheckpointError if its numbers can't shape one."""
     from ursa_core.path.metric import MetricPath
     from ursa_core.path.schedules import LinearSchedule
 
@@ -167,8 +151,8 @@ def build_path(config: dict[str, Any], codebook: Tensor) -> "ProbPath":
         kind = "mixture" if found.kind == "metric" and found.alpha is None else found.kind
         return make_path(kind, codebook, found.alpha, found.c)
     except (UsageError, TypeError, ValueError, AttributeError) as error:
-        is_linear = found.kind == "linear"
-        what = "schedule" if is_linear else f"alpha {found.alpha!r} and c {found.c!r}"
+        numbers = f"alpha {found.alpha!r} and c {found.c!r}"
+        what = "schedule" if found.kind == "linear" else numbers
         raise CheckpointError(
             f"scheduler_config.json: its {what} can't shape a path",
             "give numbers above 0, as 1.0 and 5.0, or download the model again",

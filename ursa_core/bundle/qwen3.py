@@ -70,22 +70,16 @@ def read_qwen3(folder: Path) -> Qwen3Config:
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise unusable(str(file), key, config[key], f"a model where it is {value!r}")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    plain = (
-        isinstance(rope, dict) and rope.get("rope_type", rope.get("type", "default")) == "default"
-    )
-    if not plain:
-        key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    key = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    rope = config.get(key) or {}
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else None
+    if kind != "default":
         raise unusable(str(file), key, rope, "a model whose rotary frequencies aren't scaled")
     return read_config(Qwen3Config, {**rope, **config}, str(file))
 
 
 def check_qwen3(folder: Path) -> None:
-    """Refuse a folder that is no Qwen3 language model or lacks a part of one.
-
-    Raises:
-        CheckpointError: Says what it is, or names what is missing.
-    """
+    """Refuse, with a CheckpointError, a folder that isn't a whole Qwen3 language model."""
     read_qwen3(folder)
     missing = _missing_files(file_names(folder)) + missing_shards(folder, WEIGHTS)
     if missing:

@@ -1,6 +1,6 @@
 """Defaults of a model's sampling, which ``ursa.json`` adds to the published layout."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,10 +74,6 @@ def motion_prompt(motion: float, prompt: str) -> str:
     return f"motion={motion:.1f}, {prompt}"
 
 
-IMAGE_SETTINGS = BundleSettings(frames=1, height=1024, width=1024, steps=25, motion_prefix=False)
-"""The paper's defaults for images."""
-
-
 def load_settings(folder: Path) -> BundleSettings:
     """Settings of a bundle; for what its ``ursa.json`` lacks the published defaults hold.
 
@@ -86,17 +82,18 @@ def load_settings(folder: Path) -> BundleSettings:
     Raises:
         CheckpointError: a file is damaged or a value can't be used.
     """
-    tokenizer = read_json(folder / "vae" / "config.json")
-    is_image = tokenizer.get("_class_name") == IMAGE_CLASS
-    settings = IMAGE_SETTINGS if is_image else BundleSettings()
-    scheduler = folder / "scheduler" / "scheduler_config.json"
+    settings = BundleSettings()
+    if read_json(folder / "vae" / "config.json").get("_class_name") == IMAGE_CLASS:
+        settings = replace(
+            settings, frames=1, height=1024, width=1024, steps=25, motion_prefix=False
+        )
+    scheduler, own = folder / "scheduler" / "scheduler_config.json", folder / "ursa.json"
     if scheduler.exists():
         shift = {k: v for k, v in read_json(scheduler).items() if k == "shift"}
         settings = read_config(BundleSettings, {**asdict(settings), **shift}, str(scheduler))
-    file = folder / "ursa.json"
-    if not file.exists():
-        return settings
-    return read_config(BundleSettings, {**asdict(settings), **read_json(file)}, str(file))
+    if own.exists():
+        settings = read_config(BundleSettings, {**asdict(settings), **read_json(own)}, str(own))
+    return settings
 
 
 def save_settings(folder: Path, settings: BundleSettings) -> None:

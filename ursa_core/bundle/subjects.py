@@ -4,7 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -61,10 +61,7 @@ def name_emoji(text: str, subjects: Sequence[Subject]) -> str:
     names = {subject.emoji.replace(_VARIATION, ""): subject.name for subject in subjects}
     if text.isascii() or not names:
         return text
-    # The longest sequence first: a black cat begins with the cat.
-    longest_first = sorted(names, key=len, reverse=True)
-    found = "|".join(map(re.escape, longest_first))
-    plain = text.replace(_VARIATION, "")
+    plain, found = text.replace(_VARIATION, ""), _longest_first(names)
     named, count = re.subn(found, lambda match: f" {names[match[0]]} ", plain)
     return " ".join(named.split()) if count else text
 
@@ -81,12 +78,13 @@ def named_subjects(text: str, subjects: Sequence[Subject]) -> list[str]:
 
 def _found(text: str, words: dict[str, str]) -> list[str]:
     """Values of those words of a table that a text has."""
-    if not words:
-        return []
-    # The longest first: a black cat isn't a cat too.
-    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    found = re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", text.lower())
+    found = re.findall(rf"(?<!\w)(?:{_longest_first(words)})(?!\w)", text.lower()) if words else []
     return list(dict.fromkeys(words[word] for word in found))
+
+
+def _longest_first(words: Iterable[str]) -> str:
+    """A pattern of words, in which a black cat comes before the cat that it begins with."""
+    return "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
 
 
 def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> list[str]:
@@ -123,11 +121,7 @@ def save_subjects(folder: Path, subjects: Sequence[Subject]) -> None:
 
 
 def load_subjects(folder: Path) -> tuple[Subject, ...]:
-    """The subjects of a folder, none without a ``subjects.json``.
-
-    Raises:
-        CheckpointError: The file is damaged.
-    """
+    """The subjects of a folder, none without a ``subjects.json``; CheckpointError if damaged."""
     file = folder / SUBJECTS_FILE
     if not file.is_file():
         return ()

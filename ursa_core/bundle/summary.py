@@ -1,13 +1,14 @@
-"""A summary of a model folder, read without loading its weights."""
+"""A summary of a model folder, and of the memory that it takes, read without its weights."""
 
+import math
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from ursa_core.bundle.folder import PartSize, check_classes, folder_bytes, part_sizes, read_json
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.memory import SamplingMemory, Sizes, sampling_memory
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings
 from ursa_core.configs import (
     IMAGE_CLASS,
@@ -19,8 +20,15 @@ from ursa_core.configs import (
     wholes,
 )
 from ursa_core.grids import LatentGrid, PixelShape, Strides
+from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
 
-_UNKNOWN_LICENCE = "not stated"
+PROCESS_BYTES = 350_000_000
+"""Python with torch and av on the CPU, once they have worked."""
+LOGITS_BYTES = {"cpu": 16_000_000, "other": 256_000_000}
+"""Logits of one chunk of positions, with their draw and step, by kind of device."""
+_MAPS = 6  # of the decoder's widest, held at once
+_TABLE_BYTES = 6  # per entry of the path's table of distances, while it is made
+_PIXELS = 24  # float32 numbers per pixel in the last convolution and while bands join
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,46 @@ class TokenizerSizes:
     def patch_volume(self) -> int:
         """Pixels per patch, over frames, rows and columns."""
         return self.patch_size**2 * (self.temporal_patch_size or self.patch_size)
+
+
+@dataclass(frozen=True)
+class SamplingMemory:
+    """Peak memory of sampling one clip, in bytes per part.
+
+    Args:
+        process: Python and its libraries.
+        codebook: Vectors of all codes and their distances.
+        transformer: Weights of the transformer.
+        tokenizer: Weights of the tokenizer.
+        activations: Activations of one network pass.
+        logits: Logits of a chunk of positions, with their draw.
+        decoding: Activations of decoding.
+        offload: Whether transformer and tokenizer take turns on the device.
+    """
+
+    process: int
+    codebook: int
+    transformer: int
+    tokenizer: int
+    activations: int
+    logits: int
+    decoding: int
+    offload: bool = False
+
+    @property
+    def total(self) -> int:
+        """The peak: of a network pass with its draw, or of decoding."""
+        sampling, decoding = self.activations + self.logits, self.decoding
+        weights = (self.transformer, self.tokenizer)
+        if self.offload:
+            peak = max(self.transformer + sampling, self.tokenizer + decoding)
+        else:
+            peak = sum(weights) + max(sampling, decoding)
+        return self.process + self.codebook + peak
+
+    def to_json(self) -> dict[str, int]:
+        """The parts and their total."""
+        return {**asdict(self), "total": self.total}
 
 
 @dataclass(frozen=True)
@@ -101,6 +149,19 @@ class Summary:
         """Latent grid of the default shape."""
         return self.strides.grid(self.settings.shape)
 
+    @property
+    def table_entries(self) -> int:
+        """Classes of codes up to symmetry times codes, in the table of distances; 0 without one.
+
+        Channels of equal FSQ levels may be swapped, and odd ones mirrored.
+        """
+        classes = self.num_codes if self.is_image else 1
+        for level, times in Counter(() if self.is_image else self.tokenizer.levels).items():
+            values = (level + 1) // 2 if level % 2 else level
+            classes *= math.comb(values + times - 1, times)
+        entries = classes * self.num_codes
+        return entries if entries <= MAX_TABLE_ENTRIES else 0
+
     def memory(
         self,
         dtype_bytes: int,
@@ -109,31 +170,51 @@ class Summary:
         *,
         offload: bool = False,
     ) -> SamplingMemory:
-        """Estimate of the peak memory of sampling one clip, by default of the model's shape.
+        """Estimate of the peak memory of sampling one clip.
 
-        The other arguments are those of ``sampling_memory``.
+        With T = S + 1 + L tokens and L = F·H·W codes:
+
+        - transformer: parameters · bytes of the dtype; tokenizer: parameters · 4;
+        - codebook: three float32 copies of (K, C), the tokenizer's and the path's, + 6 · entries of
+          the path's table of distances;
+        - activations: T · (4·D + 2·QKV) · bytes of the dtype per half of guidance that runs at a
+          time, 3 · MLP for the positions of one of its chunks, + L · D · (4 + 2 · bytes of the
+          dtype) where the halves are joined; attention never holds a T × T matrix;
+        - logits: a fixed budget, since head, draw and step run in chunks of positions;
+        - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 per
+          pixel of the clip.
+
+        Args:
+            dtype_bytes: Bytes per number of the transformer.
+            shape: Pixel shape of the clip; None is the model's.
+            device: ``cpu``, or any other kind.
+            offload: Whether transformer and tokenizer, and guidance's halves, take turns on the
+                device.
         """
         shape = shape or self.settings.shape
-        grid = self.strides.grid(shape)
-        return sampling_memory(self._sizes(), grid, shape, dtype_bytes, device, offload=offload)
-
-    def _sizes(self) -> Sizes:
-        config, tokenizer = self.transformer, self.tokenizer
+        network, tokenizer = self.transformer, self.tokenizer
+        num_codes, hidden = self.strides.grid(shape).num_codes, network.hidden_size
+        tokens = (1 if offload else 2) * (self.settings.max_prompt_length + 1 + num_codes)
+        heads = network.num_attention_heads + 2 * network.num_key_value_heads
+        layer = tokens * (4 * hidden + 2 * heads * network.head_dim)
+        mlp = min(tokens, MLP_ROWS) * 3 * network.intermediate_size
+        joined = num_codes * hidden * (4 + 2 * dtype_bytes)
+        pixels = shape.frames * shape.height * shape.width
+        frame_pixels = self.strides.temporal * shape.height * shape.width
+        slice_pixels = min(pixels + frame_pixels, max(SLICE_PIXELS, frame_pixels))
         widths = tokenizer.block_out_channels
-        heads = config.num_attention_heads + 2 * config.num_key_value_heads
-        return Sizes(
-            transformer_parameters=self.parts["transformer"].parameters,
-            tokenizer_parameters=self.parts["vae"].parameters,
-            num_codes=self.num_codes,
-            code_width=tokenizer.vq_embed_dim,
-            prompt_length=self.settings.max_prompt_length,
-            hidden=config.hidden_size,
-            intermediate=config.intermediate_size,
-            attention=heads * config.head_dim,
-            decoder_width=widths[0] if self.is_image else max(widths[:2]),
-            patch_volume=1 if self.is_image else tokenizer.patch_volume,
-            temporal_stride=self.strides.temporal,
-            levels=() if self.is_image else tokenizer.levels,
+        volume = 1 if self.is_image else tokenizer.patch_volume
+        maps = _MAPS * (widths[0] if self.is_image else max(widths[:2])) / volume
+        vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4
+        return SamplingMemory(
+            process=PROCESS_BYTES,
+            codebook=vectors + _TABLE_BYTES * self.table_entries,
+            transformer=self.parts["transformer"].parameters * dtype_bytes,
+            tokenizer=self.parts["vae"].parameters * 4,
+            activations=(layer + mlp) * dtype_bytes + joined,
+            logits=LOGITS_BYTES["cpu" if device == "cpu" else "other"],
+            decoding=round(slice_pixels * 4 * (maps + _PIXELS)) + 6 * pixels,
+            offload=offload and device != "cpu",  # there both stay in the same memory
         )
 
 
@@ -172,4 +253,4 @@ def _licence(folder: Path) -> str:
     text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
     stated = re.search(r"^license:[ \t]*(\S+)", head[1], re.MULTILINE) if head else None
-    return stated[1].strip("'\"") if stated else _UNKNOWN_LICENCE
+    return stated[1].strip("'\"") if stated else "not stated"

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,7 @@ def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) 
 
 
 def check_weights(model: nn.Module, folder: Path) -> dict[str, Path]:
-    """The file of each of a model's tensors in a folder, names and shapes checked.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another
-            shape or no plain float.
-    """
+    """The file of each of a model's tensors in a folder, checked as by `check_tensors`."""
     files = weight_files(folder)
     check_tensors({name: tuple(v.shape) for name, v in model.state_dict().items()}, folder, files)
     return files
@@ -135,7 +130,14 @@ def check_tensors(
     """
     for name in sorted(expected.keys() ^ files.keys()):
         what = "lacks the tensor" if name in expected else "has the foreign tensor"
-        raise CheckpointError(f"{folder} {what} {name}", _hint_of(files))
+        wrapped = next((p for p in _WRAPPERS if any(key.startswith(p) for key in files)), None)
+        raise CheckpointError(
+            f"{folder} {what} {name}",
+            "its config.json describes another model"
+            if wrapped is None
+            else f"save the model again without the {wrapped!r} that a training's wrapper puts"
+            " before names",
+        )
     for file in sorted(set(files.values())):
         with opened(file) as tensors:
             for name in (name for name, home in files.items() if home == file):
@@ -151,16 +153,6 @@ def check_tensors(
                         f"{folder}: {name} is stored as {header.get_dtype()}",
                         f"get the model in one of {', '.join(_FLOATS)}",
                     )
-
-
-def _hint_of(names: Iterable[str]) -> str:
-    """A likely reason for names that aren't those of a model."""
-    prefix = next((p for p in _WRAPPERS if any(name.startswith(p) for name in names)), None)
-    if prefix is None:
-        return "its config.json describes another model"
-    return (
-        f"save the model again without the {prefix!r} that a training's wrapper puts before names"
-    )
 
 
 def save_weights(

@@ -14,7 +14,6 @@ from ursa_core.bundle.adapters import Adapter, check_adapter, is_adapter, read_a
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
 from ursa_core.bundle.folder import model_identity
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.memory import SamplingMemory
 from ursa_core.bundle.options import (
     MAX_SEED,
     SamplingOptions,
@@ -23,7 +22,7 @@ from ursa_core.bundle.options import (
     require,
     require_text,
 )
-from ursa_core.bundle.summary import Summary, summary
+from ursa_core.bundle.summary import SamplingMemory, Summary, summary
 from ursa_core.clips.given import Given
 from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.devices import check_compiler, pick_device, pick_dtype, total_memory_bytes

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import is_folder
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.bundle.weights import save_weights
 from ursa_core.convert.cosmos_weights import convert_weights
@@ -73,7 +72,7 @@ def read_cosmos(source: Path) -> dict[str, Tensor]:
 
 def _files(source: Path) -> list[Path]:
     """The files to read: those of a folder that make a whole tokenizer."""
-    if is_folder(source):
+    if os.path.isdir(source):  # noqa: PTH112 - a Path raises where a name is too long
         for names in ((_WHOLE,), _HALVES, (_CHECKPOINT,)):
             files = [source / name for name in names]
             if all(file.is_file() for file in files):

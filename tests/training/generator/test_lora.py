@@ -13,7 +13,15 @@ from tiny_qwen3 import write_qwen3
 from tiny_runs import recipe_of, stored, train
 
 from ursa_cli.main import main
-from ursa_core.bundle.adapters import CONFIG, WEIGHTS, Adapter, adding, check_adapter, read_adapter
+from ursa_core.bundle.adapters import (
+    CONFIG,
+    WEIGHTS,
+    Adapter,
+    AdapterConfig,
+    adding,
+    check_adapter,
+    read_adapter,
+)
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import CheckpointError, RecipeError, UrsaError
 from ursa_core.grids import LatentGrid
@@ -128,7 +136,10 @@ def test_an_adapter_of_pefts_own_is_read(base, tmp_path):
 
 
 def test_adapters_add_up():
-    parts = Adapter(Path(), 0.5, 4.0, False, ""), Adapter(Path(), 1.0, 4.0, True, "")
+    parts = (
+        Adapter(Path(), 0.5, AdapterConfig(4.0), ""),
+        Adapter(Path(), 1.0, AdapterConfig(4.0, True), ""),
+    )
     assert [part.factor(16) for part in parts] == [0.125, 1.0]
     assert adding([]) is None
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ursa_core.bundle.memory import PROCESS_BYTES
+from ursa_core.bundle.summary import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
