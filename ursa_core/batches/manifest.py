@@ -5,9 +5,10 @@ behind that, one of several shards to a ``manifest-i-of-n.jsonl`` of its own, so
 processes write to one file; a run reads them all. A line that a kill tore off counts for nothing.
 """
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ursa_core import files
 from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, rows_of
@@ -22,15 +23,7 @@ Status = Literal["started", "done", "failed"]
 
 @dataclass(frozen=True)
 class Header:
-    """What a batch is.
-
-    Attributes:
-        task: Name of the command.
-        model: Name of the model.
-        model_identity: Digits that change with the model's files.
-        seed: Seed that those of items without one are derived from.
-        ursa: Version that began it.
-    """
+    """What a batch is: command, model and digits of its files, seed of items, our version."""
 
     task: str
     model: str
@@ -66,23 +59,14 @@ class Record:
     replaces: bool = False
 
 
-def read_header(folder: Path) -> Header | None:
-    """What the batch of a folder is, None where there is none.
+_Entry = TypeVar("_Entry", Header, Record)
 
-    Raises:
-        DataError: the manifest is damaged.
-    """
-    row = next(rows_of(folder / MANIFEST), None)
-    if row is None:
-        return None
-    try:
-        header = Header(**{field.name: row[field.name] for field in fields(Header)})
-    except KeyError as error:
-        raise damaged_line(folder / MANIFEST, 1) from error
-    texts = (header.task, header.model, header.model_identity, header.ursa)
-    if not all(isinstance(text, str) for text in texts) or type(header.seed) is not int:
-        raise damaged_line(folder / MANIFEST, 1)
-    return header
+
+def read_header(folder: Path) -> Header | None:
+    """What the batch of a folder is, None where there is none; DataError if it is damaged."""
+    path = folder / MANIFEST
+    row = next(rows_of(path), None)
+    return None if row is None else _read(Header, row, path, 1, Header.__dataclass_fields__)
 
 
 def begin(folder: Path, header: Header) -> Header:
@@ -91,7 +75,7 @@ def begin(folder: Path, header: Header) -> Header:
     Of several processes that begin at once, one writes it and all return the same.
 
     Raises:
-        DataError: it can't be written, or is damaged.
+        DataError: It can't be written, or is damaged.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -103,11 +87,7 @@ def begin(folder: Path, header: Header) -> Header:
 
 
 def check_same(folder: Path, found: Header, wanted: Header) -> None:
-    """Refuse to go on with a batch of another task, model or seed.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Refuse, with a UsageError, to go on with a batch of another task, model or seed."""
     hint = "give another folder with -o"
     if found.task != wanted.task:
         raise UsageError(f"{folder} is a batch of ursa {found.task}", hint)
@@ -125,29 +105,14 @@ def check_same(folder: Path, found: Header, wanted: Header) -> None:
 
 
 def read_records(folder: Path) -> dict[str, Record]:
-    """The latest record of each item, of all shards.
-
-    Raises:
-        DataError: a manifest is damaged.
-    """
-    known = {field.name for field in fields(Record)}
+    """The latest record of each item, of all shards; DataError if a manifest is damaged."""
     latest: dict[str, Record] = {}
     for path in part_files(folder, STEM):
         of_part = {}
         for number, row in enumerate(rows_of(path), start=1):
             if path.name == MANIFEST and number == 1:
                 continue
-            try:
-                record = Record(**{k: v for k, v in row.items() if k in known})
-            except TypeError as error:
-                raise damaged_line(path, number) from error
-            texts = (record.item, record.name, record.status)
-            if not (
-                all(isinstance(text, str) for text in texts)
-                and isinstance(record.options, dict)
-                and isinstance(record.time, int | float)
-            ):
-                raise damaged_line(path, number)
+            record = _read(Record, row, path, number, _CHECKED)
             of_part[record.item] = record  # by place: a clock may have been set back
         for item, record in of_part.items():
             other = latest.get(item)
@@ -156,25 +121,31 @@ def read_records(folder: Path) -> dict[str, Record]:
     return latest
 
 
+_CHECKED = ("item", "name", "status", "options", "time")
+_KINDS: dict[str, Any] = {"options": dict, "time": (int, float), "seed": int}
+
+
+def _read(
+    kind: type[_Entry], row: dict[str, Any], path: Path, number: int, checked: Iterable[str]
+) -> _Entry:
+    """A line's record, some of whose fields are checked for their type; the others are texts."""
+    try:
+        entry = kind(**{name: row[name] for name in kind.__dataclass_fields__ if name in row})
+    except TypeError as error:
+        raise damaged_line(path, number) from error
+    for name in checked:
+        value = getattr(entry, name)
+        if not isinstance(value, _KINDS.get(name, str)) or isinstance(value, bool):
+            raise damaged_line(path, number)
+    return entry
+
+
 class Writer(PartFile):
-    """Appends records; only one process at a time has that of a shard.
-
-    Args:
-        folder: Folder of the batch, begun.
-        shard: Part whose items are recorded.
-
-    Raises:
-        UsageError: Another process is at work on them.
-        DataError: The file can't be written.
-    """
+    """Appends records; only one process at a time has that of a shard, as `PartFile` says."""
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         super().__init__(folder, STEM, shard)
 
     def append(self, *records: Record, sync: bool = True) -> None:
-        """Write records, whole or not at all; with ``sync`` they outlast a power cut.
-
-        Raises:
-            DataError: they can't be written.
-        """
+        """Write records, whole or not at all; with ``sync`` they outlast a power cut."""
         self.append_rows(*map(asdict, records), sync=sync)

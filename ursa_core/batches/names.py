@@ -28,11 +28,7 @@ def slug(text: str) -> str:
 
 
 def check_template(template: str) -> None:
-    """Refuse a template that no name can be made by.
-
-    Raises:
-        UsageError: unknown fields, a format that doesn't fit them, or an unsafe name.
-    """
+    """Refuse, with a UsageError, a template that no safe name can be made by."""
     hint = f"use {', '.join(f'{{{field}}}' for field in FIELDS)}, as in {DEFAULT_TEMPLATE}"
     try:
         parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
@@ -59,11 +55,7 @@ def made_name(template: str, index: int, prompt: str, seed: int) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that isn't that of one visible file inside the folder.
-
-    Raises:
-        UsageError: it has separators or control characters, is hidden, empty or too long.
-    """
+    """Refuse, with a UsageError, a name that isn't that of one visible file inside the folder."""
     hint = "give a plain file name, as a-red-circle.mp4"
     if re.search(r"[/\\]", name) or name in ("", ".", ".."):
         raise UsageError(f"{name!r} is no name of a file inside the folder", hint)

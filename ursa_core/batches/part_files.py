@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from filelock import FileLock, Timeout
@@ -35,26 +34,24 @@ class PartFile:
     """
 
     def __init__(self, folder: Path, stem: str, shard: Shard) -> None:
-        self._folder, self._stem, self._shard = folder, stem, shard
-        self.path = folder / f"{stem}{shard.suffix}.jsonl"
+        self._folder, self.path = folder, folder / f"{stem}{shard.suffix}.jsonl"
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise unwritable(self.path, error) from error
         self._lock = _lock_of(self.path)
         try:
-            self._take()
+            self._take(stem, shard.count)
             content = self.path.read_bytes()
             os.ftruncate(self._file, content.rfind(b"\n") + 1)
         except BaseException:
-            self._close()
+            PartFile.__exit__(self)
             raise
 
-    def _take(self) -> None:
+    def _take(self, stem: str, count: int) -> None:
         """Lock the file, unless a process has it, or one shares the job out otherwise."""
-        count = self._shard.count
-        of_same = f"{self._stem}-*-of-{count}.jsonl" if count > 1 else self.path.name
-        others = [p for p in part_files(self._folder, self._stem) if not p.match(of_same)]
+        of_same = f"{stem}-*-of-{count}.jsonl" if count > 1 else self.path.name
+        others = [part for part in part_files(self._folder, stem) if not part.match(of_same)]
         if not _taken(self._lock) or any(map(_is_taken, others)):
             raise UsageError(
                 f"another run is at work on {self._folder}",
@@ -62,11 +59,7 @@ class PartFile:
             )
 
     def append_rows(self, *rows: dict[str, Any], sync: bool = True) -> None:
-        """Write lines, whole or not at all; with ``sync`` they outlast a power cut.
-
-        Raises:
-            DataError: They can't be written.
-        """
+        """Write lines, whole or not at all; with ``sync`` they outlast a power cut."""
         size = os.fstat(self._file).st_size
         if not self.path.exists():
             raise DataError(
@@ -86,15 +79,7 @@ class PartFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         os.close(self._file)
         _give_back(self._lock)
 
@@ -105,11 +90,7 @@ def part_files(folder: Path, stem: str) -> list[Path]:
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file's whole lines.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """The objects of a file's whole lines; DataError if it is damaged."""
     if not path.exists():
         return
     try:

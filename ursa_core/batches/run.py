@@ -40,13 +40,7 @@ class BatchItem:
 
 
 class BatchTask(Protocol):
-    """What a command brings to a batch.
-
-    Attributes:
-        name: Name of the command.
-        model: Name of the model.
-        model_identity: Digits that change with the model's files.
-    """
+    """What a command brings to a batch: its name, the model and digits of its files, and items."""
 
     name: str
     model: str
@@ -56,11 +50,7 @@ class BatchTask(Protocol):
         """What an item is called after, from what its line gives: the text of ``{slug}``."""
 
     def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """All options of an item, JSON values, from what its line gives and its seed.
-
-        Raises:
-            UrsaError: It can't be made.
-        """
+        """All options of an item, JSON values; UrsaError if it can't be made."""
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps that making an item takes."""
@@ -79,13 +69,7 @@ class BatchTask(Protocol):
 
 @dataclass(frozen=True)
 class Remaining:
-    """Items by what is left to do with them.
-
-    Attributes:
-        todo: Items to be made, again or for the first time.
-        kept: Items that are done and recorded.
-        unrecorded: Items done by a run that was killed before it could record them.
-    """
+    """Items to be made, those done, and those done by a run killed before it recorded them."""
 
     todo: list[BatchItem] = field(default_factory=list)
     kept: list[BatchItem] = field(default_factory=list)
@@ -104,11 +88,6 @@ class Outcome:
 
 def remaining(items: Sequence[BatchItem], records: Mapping[str, Record], force: bool) -> Remaining:
     """Sort items by what is left to do.
-
-    Args:
-        items: Items of this process.
-        records: Latest record of each item.
-        force: Make items with changed options again, and replace files of unknown origin.
 
     Raises:
         UsageError: Without ``force``, an item was made with other options, or its output exists
@@ -162,38 +141,27 @@ def run_items(
 ) -> Iterator[Outcome]:
     """Make items in packs of one key, recording each as it ends.
 
-    An item that fails is recorded so, and the rest go on; the items of a pack that fails are made
-    one by one. A full disk ends the run, and so does a folder that is gone or can't be written.
-
-    Args:
-        task: Makes the items.
-        items: Items to be made.
-        writer: Writer of the record.
-        batch_size: Largest number of items made together.
-        should_stop: Asked before each pack.
-        on_step: Called after each step.
-        explain: Gives the reason to record of an error.
+    An item that fails is recorded so, with what ``explain`` gives of the error, and the rest go on;
+    the items of a pack that fails are made one by one. A full disk ends the run, and so does a
+    folder that is gone or can't be written. ``should_stop`` is asked before each pack.
 
     Raises:
         DataError: The disk is full, or the record or the outputs' folder can't be written.
     """
-    for pack in _packs(task, items, batch_size):
+
+    def packs() -> Iterator[list[BatchItem]]:
+        waiting: dict[Hashable, list[BatchItem]] = {}
+        for item in items:
+            pack = waiting.setdefault(task.pack_key(item), [])
+            pack.append(item)
+            if len(pack) == batch_size:
+                yield waiting.pop(task.pack_key(item))
+        yield from waiting.values()
+
+    for pack in packs():
         if should_stop():
             return
         yield from _made(task, pack, writer, on_step, explain)
-
-
-def _packs(
-    task: BatchTask, items: Sequence[BatchItem], batch_size: int
-) -> Iterator[list[BatchItem]]:
-    """Items in packs of one key, full ones as soon as they are."""
-    waiting: dict[Hashable, list[BatchItem]] = {}
-    for item in items:
-        pack = waiting.setdefault(task.pack_key(item), [])
-        pack.append(item)
-        if len(pack) == batch_size:
-            yield waiting.pop(task.pack_key(item))
-    yield from waiting.values()
 
 
 def _made(

@@ -142,12 +142,7 @@ def adding(adapters: Sequence[Adapter]) -> Change | None:
 
 
 def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
-    """Write a model with adapters added, in the number formats of the original.
-
-    Args:
-        model: Folder of the original.
-        adapters: Adapters trained on it.
-        out: Folder to write, new or empty.
+    """Write a model with adapters added, in the number formats of the original, to a new folder.
 
     Raises:
         CheckpointError: One isn't an adapter of the model.
@@ -184,11 +179,7 @@ def save_adapter(
 ) -> None:
     """Write an adapter, each file whole or not at all.
 
-    Args:
-        folder: Folder to write to.
-        weights: Tensors by peft's names.
-        config: Content of ``adapter_config.json``.
-        origin: The adapter's model and that model's identity.
+    ``weights`` are tensors by peft's names; ``origin`` is its model and that model's identity.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}

@@ -53,19 +53,10 @@ _PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "auto
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model ready to sample from.
+    """A model ready to sample from, of the parts that its folder has.
 
-    Args:
-        folder: Folder that it was read from.
-        transformer: Network that predicts codes.
-        video_tokenizer: Network from codes to pixels.
-        text_tokenizer: Tokenizer of prompts.
-        path: Path that the transformer was trained on.
-        settings: Defaults of sampling.
-        device: Device to sample on.
-        offload: Whether transformer and tokenizer take turns on the device, and guidance's halves
-            run one after the other.
-        subjects: Subjects that it draws by name, where it lists any.
+    With ``offload``, transformer and tokenizer take turns on the device, and guidance's halves run
+    one after the other. ``subjects`` are those that it draws by name, where it lists any.
     """
 
     folder: Path
@@ -195,18 +186,10 @@ def save_bundle(
     settings: BundleSettings,
     subjects: Sequence[Subject] = (),
 ) -> None:
-    """Write a whole bundle, its transformer in float16.
+    """Write a whole bundle, its transformer in float16; what is there is replaced file by file.
 
-    Args:
-        folder: Folder to write to; what is there is replaced file by file.
-        transformer: Network, whose configuration is written.
-        weights: Weights of the transformer by name.
-        path: Path that it was trained on.
-        codebook: float (K, C) vectors of the codes.
-        text_tokenizer: Tokenizer of prompts.
-        tokenizer_folder: Bundle whose ``vae/`` is copied.
-        settings: Defaults of sampling.
-        subjects: Subjects that it draws by name.
+    Of the transformer the configuration is written, with ``weights`` by name; the codebook is float
+    (K, C), and ``vae/`` is copied from the bundle ``tokenizer_folder``.
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
     save_path(folder / "scheduler", path, codebook, settings.shift)
@@ -240,13 +223,8 @@ def load_bundle(
 ) -> Bundle:
     """Read a model folder, or a shipped model by name.
 
-    Args:
-        model: Folder or name.
-        device: Device of the networks.
-        dtype: Number format of the transformer; the tokenizer stays in float32.
-        offload: Whether the networks take turns on the device, to save its memory.
-        compiled: Whether to compile the transformer's layers with ``torch.compile``.
-        adapters: Adapters to add to the transformer's weights.
+    The transformer takes ``dtype`` and the ``adapters``, and its layers may be ``compiled`` with
+    ``torch.compile``; the tokenizer stays in float32.
 
     Raises:
         CheckpointError: A part is missing, damaged or of another kind.

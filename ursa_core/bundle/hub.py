@@ -191,9 +191,7 @@ def pulled_models() -> dict[str, Path]:
 def name_of(folder: Path, *, exact: bool = False) -> str:
     """Name of a model as ``--model`` takes it: the hub id where it came from there.
 
-    Args:
-        folder: Folder of the model.
-        exact: Whether to name the commit of a pulled model, not its branch or tag.
+    ``exact`` names the commit of a pulled model, not its branch or tag.
     """
     folder = folder.absolute()
     if folder.parent == models_folder():

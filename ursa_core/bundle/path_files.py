@@ -34,16 +34,10 @@ def save_path(folder: Path, path: "ProbPath", codebook: Tensor, shift: float) ->
 
 
 def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
-    """The codebook that a path was trained with: the one stored next to it, or the tokenizer's.
+    """The codebook float32 (K, C) of a path: the one stored in its folder, or the tokenizer's.
 
     The published models store theirs in float16, and their paths were trained with that rounding.
-
-    Args:
-        folder: Scheduler folder.
-        expected: float32 (K, C), vectors of the tokenizer's codes.
-
-    Returns:
-        float32 (K, C), on the device of ``expected``.
+    ``expected`` is the tokenizer's, on whose device the stored one comes.
 
     Raises:
         CheckpointError: The stored codebook is damaged, or isn't the tokenizer's.
@@ -110,13 +104,9 @@ def path_to_json(path: "ProbPath", shift: float) -> dict[str, Any]:
 def make_path(
     kind: str, codebook: Tensor, alpha: float | None = None, c: float | None = None
 ) -> "ProbPath":
-    """A new probability path; a linear one takes the schedule that its codebook asks for.
+    """A new ``metric``, ``linear``, ``mixture`` or ``masked`` path over a codebook float (K, C).
 
-    Args:
-        kind: ``metric``, ``linear``, ``mixture`` or ``masked``.
-        codebook: float (K, C), vectors of the codes.
-        alpha: Exponent of a metric path's sharpness.
-        c: Factor of it.
+    A linear one takes the schedule that its codebook asks for; alpha and c shape a metric one.
 
     Raises:
         UsageError: A metric path has an alpha or c that can't shape it, or none.

@@ -62,16 +62,9 @@ def load_weights(
 
 
 def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) -> None:
-    """Refuse a config with more layers than there are tensors, before a network is built of it.
+    """Refuse a config whose ``key`` asks for more layers, ``times`` over, than there are tensors.
 
-    Building takes time for each layer, even where it takes no memory.
-
-    Args:
-        folder: Folder with the weights.
-        file: Name of the config for messages.
-        key: Its key for the number of layers.
-        layers: Number of layers.
-        times: Number of stacks of so many layers.
+    This comes before a network is built, which takes time for each layer, even without memory.
 
     Raises:
         CheckpointError: There are fewer tensors, or a file is missing or damaged.
@@ -89,11 +82,7 @@ def check_weights(model: nn.Module, folder: Path) -> dict[str, Path]:
 
 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
-    """The file of each tensor in a folder, by the headers of the files.
-
-    Args:
-        folder: Folder with the weights.
-        weights: Name of their file, or of the one that their index stands for.
+    """The file of each tensor in a folder, by the headers of ``weights`` or of its shards.
 
     Raises:
         CheckpointError: A file is missing or damaged, or isn't what the index says.
@@ -120,10 +109,7 @@ def check_tensors(
 ) -> None:
     """Refuse weights that aren't those of a model, by the headers of their files.
 
-    Args:
-        expected: Shapes of the model's tensors by name.
-        folder: Folder with the weights, for messages.
-        files: File of each tensor.
+    ``expected`` are shapes, ``files`` the files of tensors by name.
 
     Raises:
         CheckpointError: A tensor is missing, foreign, of another shape or no plain float.

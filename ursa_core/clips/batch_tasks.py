@@ -54,7 +54,7 @@ class _ModelTask:
 
 
 class ClipTask(_ModelTask):
-    """Makes clips, packed where their options agree.
+    """Makes clips, packed where their options agree, at most ``batch_size`` in one pass.
 
     Args:
         name: Name of the command.
@@ -156,12 +156,7 @@ class ClipTask(_ModelTask):
 class ExtendTask(_ModelTask):
     """Makes clips longer, one after the other, each with rounds of its own.
 
-    Args:
-        model: Model in its place.
-        options: Options of a clip that hold where a line gives none.
-        wanted: How clips are made longer where a line gives nothing else.
-        fresh: Delete the rounds that a stopped run has kept.
-        warn: Receives warnings.
+    What a line gives replaces ``options`` and ``wanted``; ``fresh`` deletes rounds that are kept.
     """
 
     def __init__(

@@ -56,16 +56,10 @@ class Clip:
 
 
 class Preview:
-    """Every few steps writes the first frame of the present estimate next to each output.
+    """Writes, every so many steps, the first frame of the present estimate next to each output.
 
     The estimate are the codes drawn for the step. A causal tokenizer decodes the first latent
     frame alone, so a preview costs a fraction of the clip. A picture is replaced whole.
-
-    Args:
-        bundle: Model.
-        grid: Latent grid of the clips.
-        outputs: Files that the clips will be written to; ``.preview.png`` is added to the names.
-        every: Steps from one picture to the next; 0 draws none.
     """
 
     def __init__(

@@ -73,12 +73,7 @@ def label(source: "Source") -> str:
 
 
 def read_image(source: "Source", shape: PixelShape, fit: bool) -> GivenMedia:
-    """One image of the height and width of ``shape``.
-
-    Args:
-        source: An image: a file, an array uint8 (H, W, 3) or a PIL image.
-        shape: Pixel shape of the clip that it is for.
-        fit: Scale it to cover another size than its own, and crop it.
+    """One image of the height and width of ``shape``, to which ``fit`` scales and crops it.
 
     Raises:
         DataError: It can't be read, or holds several frames.
@@ -107,7 +102,7 @@ def read_clip(
         source: A film, an animation, an image or a folder of PNG frames; or a clip, or an array
             uint8 (F, H, W, 3), which without ``source_fps`` is taken frame by frame.
         shape: Frames, height and width that are needed.
-        fit: Scale to cover the size and crop, where it has another.
+        fit: Scale to cover another size and crop.
         fps: Rate to sample at; None is the film's own.
         whole: Take all frames, at least ``shape.frames``.
         source_fps: The film's own rate, whatever it states.
@@ -157,12 +152,7 @@ def _in_memory(source: "Source") -> MediaClip:
 
 
 def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedia:
-    """The clip that a token file holds, decoded.
-
-    Args:
-        file: Token file, as ``ursa tokenize`` and ``ursa sample --save-tokens`` write it.
-        shape: Height and width that are needed.
-        tokenizer: Gives the model's tokenizer, in its place, and its identity.
+    """The clip of the height and width of ``shape`` that a token file holds, decoded.
 
     Raises:
         DataError: It can't be read, or was made with another tokenizer.
@@ -229,11 +219,7 @@ class Given:
         return places, self.cond, self.cond_noise
 
     def check(self, grid: LatentGrid, temporal_stride: int) -> None:
-        """Refuse, before anything is encoded, media that leave nothing to make.
-
-        Raises:
-            UsageError: They fill a clip of this grid.
-        """
+        """Refuse, before anything is encoded, media that leave nothing of a grid to make."""
         mask = torch.zeros(grid.frames, dtype=torch.bool)
         for frame, given in self.media.items():
             first = latent_frame_of(frame, temporal_stride)
@@ -280,14 +266,9 @@ def condition(
 ) -> Conditioning:
     """Given frames as codes of a clip's grid.
 
-    Args:
-        bundle: Model whose tokenizer encodes.
-        grid: Latent grid of the clip.
-        pieces: Clips uint8 (1 + stride·k, H, W, 3) by the first latent frame that they fill. A
-            piece that doesn't fill the first latent frame lends its own first frame as what went
-            before, and fills k.
-        cond: ``soft`` or ``lock``.
-        cond_noise: Noise in [0, 1] that they enter with.
+    ``pieces`` are clips uint8 (1 + stride·k, H, W, 3) by the first latent frame that they fill. A
+    piece that doesn't fill the first latent frame lends its own first frame as what went before,
+    and fills k.
     """
     codes = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
     mask = torch.zeros(grid.frames, dtype=torch.bool)
@@ -308,13 +289,8 @@ def place_keyframes(
 ) -> "Mapping[int, Source]":
     """Images by the frame (from 0) of the clip that shows them, in order.
 
-    Args:
-        first: Image of frame 0, if any.
-        last: Image of the last frame, or of the frame behind it in a loop, if any.
-        between: Images and their frames, in rising order.
-        num_frames: Number of frames of the clip.
-        temporal_stride: Frames that a latent frame stands for; an image fills them all.
-        loop: Whether ``last`` is the frame that follows when the clip is played again.
+    ``last`` is the image of the last frame; in a loop of the frame behind it, which follows when
+    the clip is played again. An image fills the ``temporal_stride`` frames of its latent frame.
 
     Raises:
         UsageError: A frame is past the end, out of order, given twice, or shares its latent frame.

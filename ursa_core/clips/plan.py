@@ -36,23 +36,10 @@ from ursa_core.sampling.time_grid import time_grid, times_from
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
 
-# Needs are refused from this share of the device's memory on: their estimate is rough.
-_CLEARLY_TOO_MUCH = 1.2
-
 
 @dataclass(frozen=True)
 class PlacedModel:
-    """A model, and where and how its networks run.
-
-    Attributes:
-        found: What its folder says of it.
-        identity: Digits that change with its files.
-        device: Device to sample on.
-        dtype: Number format of the transformer.
-        offload: Whether the networks take turns on the device.
-        compiled: Whether the transformer's layers are compiled.
-        adapters: Adapters that are added to the transformer.
-    """
+    """A model, digits that change with its files, and where and how its networks run."""
 
     found: Summary
     identity: str
@@ -75,13 +62,9 @@ class PlacedModel:
     def load(self) -> Bundle:
         """The model, in its place."""
         return load_bundle(
-            self.found.folder,
-            self.device,
-            self.dtype,
-            offload=self.offload,
-            compiled=self.compiled,
-            adapters=self.adapters,
-        )
+            self.found.folder, self.device, self.dtype, offload=self.offload,
+            compiled=self.compiled, adapters=self.adapters,
+        )  # fmt: skip
 
 
 def place_model(
@@ -94,22 +77,7 @@ def place_model(
     lora: Sequence[str] = (),
     progress: "Progress | None" = None,
 ) -> PlacedModel:
-    """A model and its placement.
-
-    Args:
-        model: Name, folder or ``owner/name`` of a Hugging Face model.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        offload: Whether the networks take turns on the device.
-        compiled: Whether the transformer's layers are compiled.
-        lora: Adapters, each as ``FOLDER`` or ``FOLDER:SCALE``.
-        progress: Receives the progress of a download.
-
-    Raises:
-        CheckpointError: There is no such model, or an adapter isn't one of it.
-        UsageError: There is no such device or number format.
-        DeviceError: This machine doesn't have the device, or nothing to compile with.
-    """
+    """A model and its placement; arguments and errors are those of `ursa_core.load`."""
     require_text("model", str(model))
     found = summary(model_folder(model, progress))
     adapters = read_adapters(lora, found.folder)
@@ -131,32 +99,25 @@ def model_folder(model: str | Path, progress: "Progress | None" = None) -> Path:
 
 
 def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
-    """Adapters given as ``FOLDER`` or ``FOLDER:SCALE``, checked against the model in a folder.
-
-    Raises:
-        UsageError: A scale is no number.
-        CheckpointError: One isn't an adapter of the model.
-    """
-    found = tuple(read_adapter(*_parse_lora(text)) for text in lora)
+    """Adapters given as ``FOLDER`` or ``FOLDER:SCALE``, checked against the model in a folder."""
+    found = []
+    for text in lora:
+        require_text("folder of `lora`", text)
+        folder, colon, number = text.rpartition(":")
+        if not colon or Path(text).is_dir():
+            folder, number = text, "1"
+        try:
+            scale = float(number)
+        except ValueError:
+            scale = math.nan
+        if not folder or not -1000 <= scale <= 1000:
+            raise UsageError(
+                f"`lora` can't be {text}", "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
+            )
+        found.append(read_adapter(Path(folder), scale))
     for adapter in found:
         check_adapter(adapter, model)
-    return found
-
-
-def _parse_lora(text: str) -> tuple[Path, float]:
-    require_text("folder of `lora`", text)
-    folder, colon, number = text.rpartition(":")
-    if not colon or Path(text).is_dir():
-        return Path(text), 1.0
-    try:
-        scale = float(number)
-    except ValueError:
-        scale = math.nan
-    if not folder or not -1000 <= scale <= 1000:
-        raise UsageError(
-            f"`lora` can't be {text}", "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
-        )
-    return Path(folder), scale
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -265,7 +226,7 @@ class Plan:
         memory, there = self.memory, total_memory_bytes(self.model.device)
         num = 1 if self.model.offload else at_once  # clips take turns then, too
         needed = replace(memory, activations=num * memory.activations).total
-        if there is not None and needed > _CLEARLY_TOO_MUCH * there:
+        if there is not None and needed > 1.2 * there:  # clearly: the estimate is rough
             raise DeviceError(
                 f"{self.options.shape} takes about {needed / 1e9:.1f} GB of memory,"
                 f" {self.model.device} has {there / 1e9:.1f} GB",

@@ -39,8 +39,7 @@ class Replay:
         index: Its number among them.
         model_identity: Digits of the model's files.
         inputs: Image or video that it was made from, if any, and how.
-        sha256: Digest of that file.
-        adapters: Digest of each adapter's weights, by its path.
+        digests: Digests of that file and of the weights of adapters, by path.
     """
 
     path: str
@@ -51,13 +50,12 @@ class Replay:
     index: int
     model_identity: str
     inputs: SampleInputs
-    sha256: str | None
-    adapters: dict[str, str]
+    digests: dict[str, str]
 
     def check_adapters(self, adapters: "Sequence[Adapter]") -> None:
         """Refuse, with a UsageError, adapters that have other weights than when it was made."""
         for adapter in adapters:
-            before = self.adapters[str(adapter.folder)]
+            before = self.digests[str(adapter.folder)]
             if adapter.sha256 != before:
                 raise UsageError(
                     f"{self.path} was made with the adapter {adapter.folder} when its weights were"
@@ -76,7 +74,7 @@ class Replay:
                 f"{self.path} was made from frames that Python handed over, not from a file",
                 "name a file with `image` or `video` to make another video from it",
             )
-        if not file.exists() or digest_of(file) != self.sha256:
+        if not file.exists() or digest_of(file) != self.digests[str(before)]:
             what = "has changed since" if file.exists() else "isn't here"
             option = "image" if self.inputs.image else "video"
             raise DataError(
@@ -133,7 +131,7 @@ def read_replay(path: str) -> Replay:
 
 
 def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:
-    """What metadata record, each value held to its type, since a file may hold anything."""
+    """What metadata record, each value checked for its type, since a file may hold anything."""
     low, high = recorded["guidance_interval"]
     own = {
         "size": f"{recorded['height']}x{recorded['width']}",
@@ -157,21 +155,15 @@ def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:
     adapters = recorded.get("lora", ())
     placement["lora"] = [f"{each['path']}:{each['scale']!r}" for each in adapters]
     digests = {str(each["path"]): str(each["sha256"]) for each in adapters}
-    identity = str(recorded["model_identity"])
-    inputs, sha256 = _inputs(recorded)
-    return Replay(path, prompt, options, placement, num, index, identity, inputs, sha256, digests)
-
-
-def _inputs(recorded: Mapping[str, Any]) -> tuple[SampleInputs, str | None]:
-    """The image or video that metadata name, and its sha256."""
-    given = recorded.get("given")
-    if given is None:
-        return SampleInputs(), None
-    (file,) = given["files"]
-    name, sha256 = str(file["file"]), str(file["sha256"])
-    if recorded.get("strength") is None:
-        cond, noise = str(given["cond"]), float(given["cond_noise"])
-        return SampleInputs(name, cond=cond, cond_noise=noise, fit=True), sha256
-    fps = None if file.get("source_fps") is None else float(file["source_fps"])
-    strength = float(recorded["strength"])
-    return SampleInputs(video=name, strength=strength, fit=True, source_fps=fps), sha256
+    identity, inputs = str(recorded["model_identity"]), SampleInputs()
+    if recorded.get("given") is not None:
+        (file,) = recorded["given"]["files"]
+        name, fps = str(file["file"]), file.get("source_fps")
+        digests[name] = str(file["sha256"])
+        if recorded.get("strength") is None:
+            cond, noise = str(recorded["given"]["cond"]), float(recorded["given"]["cond_noise"])
+            inputs = SampleInputs(name, cond=cond, cond_noise=noise, fit=True)
+        else:
+            strength, fps = float(recorded["strength"]), None if fps is None else float(fps)
+            inputs = SampleInputs(video=name, strength=strength, fit=True, source_fps=fps)
+    return Replay(path, prompt, options, placement, num, index, identity, inputs, digests)

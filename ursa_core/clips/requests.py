@@ -47,17 +47,7 @@ def _own_fields(record: object, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SampleInputs:
-    """Frames that ``sample`` is given besides text.
-
-    Attributes:
-        image: First frame.
-        video: Clip to edit.
-        strength: Share of the edit that is redone; None is `STRENGTH`.
-        cond: How the image is taken, ``lock`` or ``soft``.
-        cond_noise: Noise that the image enters with.
-        fit: Scale and crop what is given.
-        source_fps: Rate of the clip to edit, whatever it states.
-    """
+    """Frames that ``sample`` is given besides text, as `Model.sample` describes them."""
 
     image: "Source | None" = None
     video: "Source | None" = None

@@ -18,7 +18,6 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 
 LICENCE = "NVIDIA Open Model License"
 _WHOLE, _HALVES, _CHECKPOINT = "autoencoder.jit", ("encoder.jit", "decoder.jit"), "model.pt"
-_AVERAGED, _TRAINED = "ema.network-", "network."
 
 
 def convert_cosmos(
@@ -53,11 +52,7 @@ def convert_cosmos(
 
 
 def read_cosmos(source: Path) -> dict[str, Tensor]:
-    """NVIDIA's tensors by their names, from a file or folder as ``convert_cosmos`` takes it.
-
-    Raises:
-        CheckpointError: There is no such file, it is damaged, or it holds half a tokenizer.
-    """
+    """NVIDIA's tensors by their names, from a file or folder as ``convert_cosmos`` takes it."""
     tensors: dict[str, Tensor] = {}
     for file in _files(source):
         tensors |= read_torchscript(file) if is_torchscript(file) else _read_checkpoint(file)
@@ -81,14 +76,13 @@ def _files(source: Path) -> list[Path]:
             f"{source} holds no Cosmos tokenizer",
             f"give a folder with {_WHOLE}, {' and '.join(_HALVES)}, or {_CHECKPOINT}",
         )
+    hint = "give the downloaded folder"
     try:
         return [regular_file(source)]
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"there is no file or folder {source}", "give the downloaded folder"
-        ) from error
+        raise CheckpointError(f"there is no file or folder {source}", hint) from error
     except OSError as error:
-        raise unreadable(source, error, "give the downloaded folder", CheckpointError) from error
+        raise unreadable(source, error, hint, CheckpointError) from error
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
@@ -107,25 +101,21 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise CheckpointError(f"{file} holds no tensors by name", f"use {_WHOLE}")
     averaged = {
-        name.removeprefix(_AVERAGED).replace("-", "."): value
+        name.removeprefix("ema.network-").replace("-", "."): value
         for name, value in content.items()
-        if name.startswith(_AVERAGED)
+        if name.startswith("ema.network-")
     }
-    tensors = averaged or {name.removeprefix(_TRAINED): value for name, value in content.items()}
+    tensors = averaged or {name.removeprefix("network."): value for name, value in content.items()}
     for name, value in tensors.items():
-        if not _is_plain(value):
+        is_plain = (
+            isinstance(value, Tensor)
+            and value.layout == torch.strided
+            and value.device.type == "cpu"
+            and not value.is_quantized
+            and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
+        )
+        if not is_plain:
             raise CheckpointError(
                 f"{file}: {name} is no plain tensor", "get the file from a source that you trust"
             )
     return tensors
-
-
-def _is_plain(value: object) -> bool:
-    """Whether a value is a contiguous dense CPU tensor."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-        and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
-    )

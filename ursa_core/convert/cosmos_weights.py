@@ -30,16 +30,10 @@ _NOT_OURS = "give the weights of a Cosmos DV tokenizer (discrete video), such as
 def convert_weights(
     tensors: dict[str, Tensor], strides: Strides | None
 ) -> tuple[VideoTokenizerConfig, dict[str, Tensor]]:
-    """Configuration and weights of NVIDIA's tensors.
+    """Configuration of NVIDIA's tensors, and copies of them by our names, dtypes kept.
 
-    Args:
-        tensors: Tensors of ``CausalDiscreteVideoTokenizer``, by NVIDIA's names, with or without
-            buffers.
-        strides: Strides of the tokenizer; None reads them off the tensors. That fails for NVIDIA's
-            first code, which made convolutions for every change of resolution, used or not.
-
-    Returns:
-        The config, and copies of the weights by our names, dtypes kept.
+    Without strides they are read off the tensors. That fails for NVIDIA's first code, which made
+    convolutions for every change of resolution, used or not.
 
     Raises:
         CheckpointError: A tensor is missing, foreign, of another shape, or not of finite floats.
@@ -57,9 +51,7 @@ def convert_weights(
     for names, what in ((missing, "lack"), (foreign, "have the foreign")):
         if names:
             raise CheckpointError(f"the weights {what} {listed(names)}", _NOT_OURS)
-    return config, {
-        name: _converted(source, weights[source], ours[name]) for source, name in theirs.items()
-    }
+    return config, {name: _converted(n, weights[n], ours[name]) for n, name in theirs.items()}
 
 
 def cosmos_name(name: str, stages: int) -> str:
@@ -127,7 +119,6 @@ def _config(weights: dict[str, Tensor], strides: Strides | None) -> VideoTokeniz
 
 
 def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...]:
-    """Shape of a convolution's weights, which must be there."""
     if name not in weights:
         raise CheckpointError(f"the weights lack {name}", _NOT_OURS)
     shape = tuple(weights[name].shape)

@@ -30,23 +30,17 @@ _MAX_PICKLE_BYTES = 16 * 2**20
 _MAX_MODULES = 10_000
 
 
-class _Name(NamedTuple):
-    """Name of a class or function in the pickle, never looked up."""
-
+class _Name(NamedTuple):  # of a class or function in the pickle, never looked up
     text: str
 
 
-class _Storage(NamedTuple):
-    """Numbers of an archive: their type, the name of their file and their count."""
-
+class _Storage(NamedTuple):  # numbers of an archive, in a file of their own
     dtype: torch.dtype
     key: str
     length: int
 
 
-class _View(NamedTuple):
-    """Place of a tensor's numbers."""
-
+class _View(NamedTuple):  # place of a tensor's numbers
     storage: _Storage
     offset: int
     size: tuple[int, ...]
@@ -130,16 +124,13 @@ class _Archive:
             raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
         if numel == 0:
             return torch.empty(view.size, dtype=storage.dtype)
-        return self._numbers(storage).as_strided(view.size, view.stride, view.offset)
-
-    def _numbers(self, storage: _Storage) -> Tensor:
         if storage not in self.storages:
             num_bytes = storage.length * storage.dtype.itemsize
             content = bytearray(self._read(f"{self.root}data/{storage.key}", num_bytes))
             if len(content) != num_bytes:
                 raise ValueError(f"its part data/{storage.key} is cut short")
             self.storages[storage] = torch.frombuffer(content, dtype=storage.dtype)
-        return self.storages[storage]
+        return self.storages[storage].as_strided(view.size, view.stride, view.offset)
 
 
 def _views(root: object) -> dict[str, _View]:
@@ -164,6 +155,7 @@ def _views(root: object) -> dict[str, _View]:
 
 
 _MARK = _Name("mark")
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK, "EMPTY_TUPLE": ()}
 
 
 def _modules(pickle: bytes) -> object:
@@ -181,16 +173,12 @@ def _modules(pickle: bytes) -> object:
                 stack.append(_Name(argument))
             case "BINUNICODE" | "BININT" | "BININT1" | "BININT2":
                 stack.append(argument)
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NEWTRUE": True, "NEWFALSE": False}.get(opcode.name))
-            case "MARK":
-                stack.append(_MARK)
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE":
-                stack.append(tuple(_to_mark(stack)))
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "MARK" | "EMPTY_TUPLE":
+                stack.append(_CONSTANTS[opcode.name])
             case "EMPTY_DICT":
                 stack.append({})
+            case "TUPLE":
+                stack.append(tuple(_to_mark(stack)))
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "BINGET" | "LONG_BINGET":
@@ -207,7 +195,10 @@ def _modules(pickle: bytes) -> object:
                 state = stack.pop()
                 stack[-1].update(state)
             case "BINPERSID":
-                stack.append(_storage(*stack.pop()))
+                kind, dtype, key, _, length = stack.pop()
+                if kind != "storage" or dtype.text not in _DTYPES or not key.isalnum():
+                    raise ValueError(f"it stores numbers as {dtype.text} {key}")
+                stack.append(_Storage(_DTYPES[dtype.text], key, length))
             case "REDUCE":
                 arguments, name = stack.pop(), stack.pop()
                 stack.append(_result(name.text, arguments))
@@ -222,12 +213,6 @@ def _to_mark(stack: list[Any]) -> list[Any]:
     while (item := stack.pop()) is not _MARK:
         items.append(item)
     return items[::-1]
-
-
-def _storage(kind: str, dtype: _Name, key: str, _device: str, count: int) -> _Storage:
-    if kind != "storage" or dtype.text not in _DTYPES or not key.isalnum():
-        raise ValueError(f"it stores numbers as {dtype.text} {key}")
-    return _Storage(_DTYPES[dtype.text], key, count)
 
 
 def _result(name: str, arguments: tuple[Any, ...]) -> object:
