@@ -22,12 +22,9 @@ Columns = Mapping[str, type]
 
 @dataclass(frozen=True)
 class Line:
-    """One item of a list.
+    """One item of a list: its line in the file, from 1, and what that gives by column.
 
-    Attributes:
-        number: Number of its line in the file, from 1.
-        index: Number among the items, from 0; lines with a fault count, empty ones don't.
-        given: Value of each column that the line gives.
+    Its index among the items begins at 0; lines with a fault count, empty ones don't.
     """
 
     number: int
@@ -61,13 +58,8 @@ def read_list(
     A line of a ``.txt`` is one column's text. A ``.jsonl`` has an object per line and a ``.csv``
     begins with the names of its columns; both may give any of the columns, and null or an empty
     field gives nothing. Standard input and pipes without such a suffix are as a ``.txt``, or JSON
-    lines if they begin with ``{``.
-
-    Args:
-        source: File, or ``-`` for standard input.
-        columns: Columns that lines may give, the most important first.
-        stdin: Reads standard input to its end.
-        text: Column that a line of a ``.txt`` gives; None where one text isn't enough.
+    lines if they begin with ``{``. The source ``-`` is standard input, which ``stdin`` reads to its
+    end; a line of a ``.txt`` gives the column ``text``, unless None says that it isn't enough.
 
     Raises:
         UsageError: The file is of another kind.
@@ -100,13 +92,12 @@ def read_list(
             f"{name} has a text a line, which doesn't tell enough",
             f"write JSON lines, as {{{example}}}, or CSV",
         )
-    rows: _Rows = {
-        ".txt": lambda: _text_rows(content, str(text)),
-        ".jsonl": lambda: _json_rows(content, columns),
-        ".csv": lambda: _csv_rows(name, content, columns),
-    }[suffix]()
     lines: list[Line] = []
     faults: list[Fault] = []
+    if suffix == ".csv":
+        rows = _csv_rows(name, content, columns)
+    else:
+        rows = _line_rows(content, columns, text if suffix == ".txt" else None)
     for index, (number, row) in enumerate(rows):
         try:
             if isinstance(row, UsageError):
@@ -141,34 +132,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
 _Rows = Iterator[tuple[int, Mapping[str, Any] | UsageError]]
 
 
-def _text_rows(content: bytes, column: str) -> _Rows:
-    for number, line in _decoded_lines(content):
-        yield number, line if isinstance(line, UsageError) else {column: line.strip()}
-
-
-def _json_rows(content: bytes, columns: Columns) -> _Rows:
-    for number, line in _decoded_lines(content):
-        if isinstance(line, UsageError):
-            yield number, line
-            continue
-        hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            yield number, UsageError(f"not JSON: {error}", hint)
-            continue
-        yield number, row if isinstance(row, dict) else UsageError("not a JSON object", hint)
-
-
-def _decoded_lines(content: bytes) -> Iterator[tuple[int, str | UsageError]]:
-    """Number and text of each line that isn't empty."""
+def _line_rows(content: bytes, columns: Columns, text: str | None) -> _Rows:
+    """Rows of lines that aren't empty: texts of the column ``text``, or else JSON objects."""
     for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
-            yield number, line.decode()
+            decoded = line.decode()
+            yield number, _json_row(decoded, columns) if text is None else {text: decoded.strip()}
         except UnicodeDecodeError:
             yield number, UsageError("not UTF-8 text", _UTF8_HINT)
+        except UsageError as error:
+            yield number, error
+
+
+def _json_row(line: str, columns: Columns) -> dict[str, Any]:
+    hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise UsageError(f"not JSON: {error}", hint) from error
+    if not isinstance(row, dict):
+        raise UsageError("not a JSON object", hint)
+    return row
 
 
 def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
@@ -202,11 +188,7 @@ def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
 
 
 def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """What a row gives, in the types of the columns.
-
-    Raises:
-        UsageError: An unknown column, or a value of another type.
-    """
+    """What a row gives, in the types of the columns; UsageError for others."""
     for column in row:
         if column not in columns:
             raise UsageError(f"unknown option {column!a}", nearest(column, columns))

@@ -23,11 +23,6 @@ class PartFile:
 
     A line that a killed process left unfinished is taken away.
 
-    Args:
-        folder: Folder of the job.
-        stem: Stem of the names.
-        shard: Part of the job that the file is of.
-
     Raises:
         UsageError: Another process is at work on it, or one that shares the job out otherwise.
         DataError: The file can't be written.

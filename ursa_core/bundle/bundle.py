@@ -99,11 +99,7 @@ def resolve_model(
 ) -> Path:
     """Folder of a model: a shipped name, else an existing folder, else a Hugging Face id.
 
-    Args:
-        model: Name, path, ``owner/name`` or ``owner/name@revision``.
-        progress: Display of a download.
-        may_download: Whether to go to the hub for what isn't on this machine.
-        layouts: Kinds of models to accept from the hub; a folder isn't checked.
+    From the hub only models of these layouts are accepted; a folder isn't checked.
 
     Raises:
         CheckpointError: There is no such model, or it can't be downloaded.

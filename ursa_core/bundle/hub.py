@@ -219,12 +219,7 @@ def download(
     """Folder of a model, downloaded or brought up to date; files that are here are kept.
 
     The descriptions come first, so that a model of another kind is refused before its weights.
-
-    Args:
-        wanted: Id of the model.
-        to: Folder to download to; None is the cache of the hub library.
-        progress: Display of the download.
-        layouts: Kinds of models that are accepted.
+    Without a folder ``to`` it is downloaded to the cache of the hub library.
 
     Raises:
         CheckpointError: The model is incomplete or of another kind.

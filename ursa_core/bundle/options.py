@@ -110,19 +110,13 @@ def option_types() -> dict[str, type]:
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `SamplingOptions` from options as users give them; None is not given.
 
-    Args:
-        given: Values by the names of the fields; ``size`` as ``HxW`` or (height, width) in place of
-            height and width, ``guidance_interval`` as ``LO:HI`` or (low, high). A ``seed`` is
-            checked and left out.
+    Values are by the names of the fields, but for ``size`` as ``HxW`` or (height, width), and
+    ``guidance_interval`` as ``LO:HI`` or (low, high). A ``seed`` is checked and left out.
 
     Raises:
         UsageError: An unknown name, or a value out of range or of another form.
     """
-    ranges = {
-        name: next(part for part in hint.__metadata__ if isinstance(part, Range | Described))
-        for name, hint in get_type_hints(SamplingOptions, include_extras=True).items()
-    }
-    types = get_type_hints(SamplingOptions)
+    hints = get_type_hints(SamplingOptions, include_extras=True)
     found: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -133,17 +127,15 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = parse_interval(value)
         elif name == "seed":
             number_of(name, value, SEED, int)
-        elif name not in ranges:
+        elif name not in hints:
             raise UsageError(
                 f"there is no option `{name}`", f"known are {', '.join(option_types())}"
             )
+        elif isinstance(limits := hints[name].__metadata__[0], Range):
+            found[name] = number_of(name, value, limits, hints[name].__origin__)
         else:
-            limits = ranges[name]
-            if isinstance(limits, Range):
-                found[name] = number_of(name, value, limits, types[name])
-            else:
-                require_text(f"{name} prompt" * (name == "negative") or name, value, True)
-                found[name] = value
+            require_text(f"{name} prompt" * (name == "negative") or name, value, True)
+            found[name] = value
     return found
 
 
@@ -154,21 +146,16 @@ def require(ok: bool, name: str, value: object, words: str) -> None:
         raise UsageError(f"`{name}` can't be {shown}", f"give {words}")
 
 
-def require_range(name: str, value: Any, limits: Range, kind: type = float) -> None:
-    """Raise UsageError for what is no number of a range; None is fine."""
-    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    ok = value is None or (is_number and limits.low <= value <= limits.high)
-    require(ok, name, value, limits.words)
-
-
-def number_of(name: str, value: Any, limits: Range, kind: type) -> Any:
-    """A number as Python's int or float, where NumPy's would end up in no file's metadata.
+def number_of(name: str, value: Any, limits: Range, kind: type = float) -> Any:
+    """A number as Python's, since files record none of NumPy's; None stays.
 
     Raises:
         UsageError: It isn't a number of the range, or not whole where ``kind`` is int.
     """
-    require_range(name, value, limits, kind)
-    return kind(value)
+    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    ok = value is None or (is_number and limits.low <= value <= limits.high)
+    require(ok, name, value, limits.words)
+    return None if value is None else kind(value)
 
 
 def require_text(name: str, text: str | None, may_be_empty: bool = False) -> None:
@@ -184,11 +171,7 @@ def require_text(name: str, text: str | None, may_be_empty: bool = False) -> Non
 
 
 def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
-    """Height and width from ``HxW``, or as they are.
-
-    Raises:
-        UsageError: Another form, or a side below one pixel.
-    """
+    """Height and width from ``HxW``, or as they are; UsageError for another form."""
     parts = size if isinstance(size, tuple | list) else (size,)
     text = "x".join(map(str, parts))
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip().lower())
@@ -198,11 +181,7 @@ def parse_size(size: str | tuple[int, int]) -> tuple[int, int]:
 
 
 def parse_interval(interval: str | tuple[float, float]) -> tuple[float, float]:
-    """Two times from ``LO:HI``, or as they are; 0 <= LO <= HI <= 1.
-
-    Raises:
-        UsageError: Another form, or out of order or range.
-    """
+    """Two times from ``LO:HI``, or as they are; UsageError unless 0 <= LO <= HI <= 1."""
     parts = interval.split(":") if isinstance(interval, str) else interval
     try:
         low, high = (float(part) for part in parts)

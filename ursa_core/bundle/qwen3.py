@@ -118,11 +118,7 @@ def initialise_from_qwen3_(
     spread of the text's, and the head is divided by the last norm's gain, so that layers and logits
     begin with numbers of the usual size. The language model's weights are read one at a time.
 
-    Args:
-        model: Network to fill; its layers have the language model's sizes.
-        folder: Folder of the language model.
-        codebook: float (K, C) vectors of the codes.
-        generator: CPU generator of the draws.
+    The codebook is float (K, C), the generator the CPU's.
 
     Raises:
         CheckpointError: A file is missing or damaged, a tensor doesn't fit, or there are fewer

@@ -33,12 +33,8 @@ def load_weights(
     Names and shapes are checked before anything is read. The tensors then replace those of the
     model one after the other, so that memory never holds two copies of them.
 
-    Args:
-        model: Network, best built under ``torch.device("meta")``, where it takes no memory.
-        folder: Folder with the weights.
-        device: Device of the weights and all other buffers of the model.
-        dtype: Number format of the weights.
-        change: Function from a weight's name and value to the value to take.
+    The network is best built under ``torch.device("meta")``, where it takes no memory; its other
+    buffers go to the device, too. ``change`` gives from a weight's name and value the one to take.
 
     Raises:
         CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another

@@ -108,23 +108,14 @@ def make_files(
     on_step: Callable[..., None] = lambda *_, **__: None,
     preview: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Make the clips of a plan and write them, one after the other.
+    """Make the clips of a plan, from index ``first`` on, and write them, one after the other.
 
-    Args:
-        bundle: Model.
-        plan: What is to be made.
-        written: Where each clip goes.
-        first: Index of the first clip.
-        there: Files that a stopped run has left; they are kept.
-        on_step: Called with a number of steps after they are made, with ``earlier=True`` for those
-            of a stopped run.
-        preview: Steps from one preview to the next; 0 is none.
+    Files ``there``, which a stopped run has left, are kept. ``on_step`` is called with a number of
+    steps after they are made, with ``earlier=True`` for those of a stopped run. ``preview`` counts
+    the steps from one preview to the next; 0 is none.
 
     Yields:
         Per clip its ``path``, ``tokens``, ``index`` and, where frames were given, ``kept``.
-
-    Raises:
-        UrsaError: A clip can't be made or written.
     """
     identity, conditioning = tokenizer_identity(bundle.folder), plan.conditioning(bundle)
     grid = bundle.grid(plan.options.shape)

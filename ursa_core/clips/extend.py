@@ -62,14 +62,7 @@ class Extension:
     cond_noise: float
 
     def check(self) -> None:
-        """Refuse what can't be made.
-
-        Raises:
-            UsageError: The result isn't longer than the clip, the prompts outnumber the rounds, or
-                what comes before, or a diagonal, is to chain in a way that it can't.
-            ShapeError: The overlap doesn't fit the stride or leaves nothing to make.
-            DataError: The clip is shorter than the overlap.
-        """
+        """Refuse what can't be made: UsageError, or DataError for a clip that is too short."""
         if (self.overlap - 1) % self.stride or not 1 <= self.overlap < self.window:
             fitting = range(1, self.window, self.stride)
             raise ShapeError(
@@ -195,9 +188,6 @@ def extend(
 
     Returns:
         The rounds, and all frames, cut to the length that was asked for.
-
-    Raises:
-        UrsaError: A round can't be sampled, kept or read.
     """
     options = replace(request.options_for(bundle), frames=extension.window)
     request = replace(request, options=options)

@@ -20,14 +20,7 @@ from ursa_core.sampling.denoise import OnStep
 
 @dataclass(frozen=True)
 class ExtendPlan:
-    """Everything that is known before the weights are loaded.
-
-    Attributes:
-        plan: Plan of sampling; its rate is that of the file.
-        extension: How the clip is made longer.
-        given: The clip.
-        warnings: What the user might not expect.
-    """
+    """Everything that is known before the weights are loaded; the plan's rate is the file's."""
 
     plan: Plan
     extension: Extension
@@ -110,14 +103,10 @@ def plan_extension(
     out: str | None,
     tokenizer: Tokenizer,
 ) -> ExtendPlan:
-    """What making a clip longer will take, the clip read.
+    """What making a clip longer, as ``wanted`` and checked, will take, the clip read.
 
-    Args:
-        model: Model in its place.
-        options: Options of a clip by name; without a seed one is drawn.
-        wanted: How it is made longer, checked.
-        out: File or folder to write, if any; whether it can be is the caller's to check.
-        tokenizer: Gives the model's tokenizer, if the clip is a token file.
+    Whether ``out`` can be written is the caller's to check; ``tokenizer`` is asked for where the
+    clip is a token file.
 
     Raises:
         UrsaError: It can't be made.

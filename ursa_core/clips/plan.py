@@ -247,15 +247,9 @@ def make_plan(
     out: str | None = None,
     num: int = 1,
 ) -> Plan:
-    """What sampling clips will take.
+    """What sampling ``num`` clips, to a file ``out`` if any, will take.
 
-    Args:
-        model: Model in its place.
-        options: Options by name, as users give them (see `checked`); without a ``seed`` one is
-            drawn.
-        prompt: What the clips show.
-        out: File to be written, if any.
-        num: Number of clips of the run.
+    Options are by name, as users give them (see `checked`); without a ``seed`` one is drawn.
 
     Raises:
         UsageError: An option is out of range, the model can't do it, or the format can't hold it.

@@ -27,8 +27,7 @@ def prompt_warnings(bundle: "Bundle", request: "Request") -> list[str]:
             warnings.append(_unknown_warning(name, text, unknown, bundle))
         if name == "prompt":
             warnings += _figure_warnings(text, bundle, bool(unknown))
-        lost = bundle.text_tokenizer.cut(text)
-        if lost:
+        if lost := bundle.text_tokenizer.cut(text):
             warnings.append(
                 f"the {name} is too long for the model, this is cut off: {_start(lost)}"
             )
@@ -49,24 +48,26 @@ def _figure_warnings(text: str, bundle: "Bundle", has_unknown: bool) -> list[str
     """Several named figures, where the model draws one; or none, unless words are unknown."""
     from ursa_core.bundle.subjects import named_subjects
 
-    if not bundle.subjects or not text.strip():
-        return []
-    named = named_subjects(text, bundle.subjects)
-    if not named and not has_unknown:
-        return [f"the prompt names nothing that the model draws ({_where_listed(bundle)})"]
-    if len(named) > 1:
-        return [f"the model draws one figure, and the prompt names {', '.join(named)}"]
+    if bundle.subjects and text.strip():
+        named = named_subjects(text, bundle.subjects)
+        if not named and not has_unknown:
+            return [f"the prompt names nothing that the model draws ({_where_listed(bundle)})"]
+        if len(named) > 1:
+            return [f"the model draws one figure, and the prompt names {', '.join(named)}"]
     return []
 
 
 def _unknown_warning(name: str, text: str, unknown: list[str], bundle: "Bundle") -> str:
-    """That words are unknown, with what they may stand for."""
-    shown = [
-        f"{_visible(word)} (nearest: {', '.join(near)})"
-        if (near := _nearest(word, bundle))
-        else _visible(word)
-        for word in unknown[:MAX_WORDS]
-    ]
+    """That words are unknown, with the subjects, or a background, that they may stand for."""
+    from ursa_core.bundle.subjects import nearest_subjects
+    from ursa_core.worlds.emoji import nearest_background
+
+    shown = []
+    for word in unknown[:MAX_WORDS]:
+        near = nearest_subjects(word, bundle.subjects)
+        if bundle.subjects and not near and (colour := nearest_background(word)):
+            near = [colour]
+        shown.append(_visible(word) + f" (nearest: {', '.join(near)})" * bool(near))
     more = f" and {len(unknown) - MAX_WORDS} more" if len(unknown) > MAX_WORDS else ""
     warning = f"the model doesn't know these words of the {name}: {', '.join(shown)}{more}"
     if bundle.subjects:
@@ -80,17 +81,6 @@ def _unknown_warning(name: str, text: str, unknown: list[str], bundle: "Bundle")
 
 def _where_listed(bundle: "Bundle") -> str:
     return f"ursa models show {bundle.name} --prompts lists what it draws"
-
-
-def _nearest(word: str, bundle: "Bundle") -> list[str]:
-    """Subjects, or else a background, that an unknown word may stand for."""
-    from ursa_core.bundle.subjects import nearest_subjects
-    from ursa_core.worlds.emoji import nearest_background
-
-    if not bundle.subjects:
-        return []
-    colour = nearest_background(word)
-    return nearest_subjects(word, bundle.subjects) or ([colour] if colour else [])
 
 
 def _visible(word: str) -> str:

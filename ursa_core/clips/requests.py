@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from ursa_core.bundle.options import SOURCE_FPS, Range, require, require_range, require_text
+from ursa_core.bundle.options import SOURCE_FPS, Range, number_of, require, require_text
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class SampleInputs:
             raise UsageError("`fit` is for `image` and `video`", "name one of them")
         if self.source_fps is not None and video is None:
             raise UsageError("`source_fps` is for `video`", "leave it out")
-        require_range("source_fps", self.source_fps, SOURCE_FPS)
+        number_of("source_fps", self.source_fps, SOURCE_FPS)
         how_given(self.cond, self.cond_noise)
 
     def added_to(self, plan: "Plan") -> "Plan":
@@ -213,10 +213,10 @@ class ExtensionOptions:
         how_given(self.cond, self.cond_noise)
         if (self.seconds is None) == (self.frames is None):
             raise UsageError("the length of the result isn't clear", "give `seconds` or `frames`")
-        require_range("frames", self.frames, Range(1, 1_000_000, "1 to 1000000"))
+        number_of("frames", self.frames, Range(1, 1_000_000, "1 to 1000000"))
         in_range = self.seconds is None or 0 < self.seconds <= 100_000
         require(in_range, "seconds", self.seconds, "above 0 to 100000")
         require(self.chain in (None, "tokens", "pixels"), "chain", self.chain, "tokens or pixels")
-        require_range("source_fps", self.source_fps, SOURCE_FPS)
+        number_of("source_fps", self.source_fps, SOURCE_FPS)
         known = self.schedule in ("together", "diagonal")
         require(known, "schedule", self.schedule, "together or diagonal")

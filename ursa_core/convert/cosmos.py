@@ -25,16 +25,9 @@ def convert_cosmos(
 ) -> VideoTokenizerConfig:
     """Write a model folder whose tokenizer is NVIDIA's, whole or not at all.
 
-    The weights keep their precision. Memory holds them twice.
-
-    Args:
-        source: ``autoencoder.jit``, a checkpoint ``model.pt``, or a folder with one of them or
-            with ``encoder.jit`` and ``decoder.jit``.
-        folder: Folder to make.
-        strides: Strides of the tokenizer, where the weights don't have them.
-
-    Returns:
-        The tokenizer's configuration.
+    The weights keep their precision. Memory holds them twice. The source is ``autoencoder.jit``, a
+    checkpoint ``model.pt``, or a folder with one of them or with ``encoder.jit`` and
+    ``decoder.jit``. Strides are given where the weights don't have them.
 
     Raises:
         CheckpointError: The files are missing or damaged, or hold something else.

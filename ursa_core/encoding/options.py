@@ -6,7 +6,7 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from ursa_core.bundle.options import SOURCE_FPS, Range, require_range
+from ursa_core.bundle.options import SOURCE_FPS, Range, number_of
 from ursa_core.errors import UsageError
 
 Mode = Literal["head", "chunk", "slide", "uniform", "full"]
@@ -100,7 +100,7 @@ class TokenizeOptions(Filters):
     def refuse(self, inputs: Sequence[str] = ()) -> None:
         """Refuse with a UsageError values out of range, or that don't go together."""
         for name, limits in _RANGES.items():
-            require_range(name, getattr(self, name), limits)
+            number_of(name, getattr(self, name), limits)
         for name in ("seconds", "motion"):
             least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if least is not None and most is not None and least > most:
