@@ -116,7 +116,7 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
         shown = written(made, bundle, folder, want)
         seen = judge(shown[-last:])
         parts = ("colour", "shape", "background")
-        jumps = [each.join_change / max(each.median_change, 1e-6) for each in rounds]
+        jumps = [each["join_change"] / max(each["median_change"], 1e-6) for each in rounds]
         yield {
             "prompt": want.prompt,
             "own_frames_same": bool((made[: len(clip)] == clip).all()),
@@ -128,8 +128,8 @@ def extend_cases(bundle: Bundle, args: Any, folder: Path) -> Iterator[Case]:
             "no_jump": max(jumps) <= LARGEST_JUMP,
             "joins_without_jump": float(np.mean(np.array(jumps) <= LARGEST_JUMP)),
             "largest_within": largest_within(shown, plan),
-            "colour_drift": rounds[-1].colour_drift,
-            "sharpness": rounds[-1].sharpness,
+            "colour_drift": rounds[-1]["colour_drift"],
+            "sharpness": rounds[-1]["sharpness"],
         }
 
 

@@ -17,7 +17,7 @@ from ursa_core.bundle.settings import load_settings, save_settings
 from ursa_core.clips import extend as extending
 from ursa_core.clips.extend import Extension
 from ursa_core.clips.extend import extend as extend_clip
-from ursa_core.clips.joins import following
+from ursa_core.clips.given import following
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import Request, decode

@@ -25,10 +25,16 @@ from ursa_core.bundle.folder import (
     shipped_models,
     write_json,
 )
-from ursa_core.bundle.path_files import build_path, save_path, stored_codebook
+from ursa_core.bundle.path_files import (
+    CODEBOOK,
+    CODEBOOK_KEY,
+    build_path,
+    path_to_json,
+    stored_codebook,
+)
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings, save_settings
 from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
-from ursa_core.bundle.weights import check_depth, check_weights, load_weights, save_weights
+from ursa_core.bundle.weights import check_depth, load_weights, save_tensors, save_weights
 from ursa_core.configs import (
     IMAGE_CLASS,
     PIPELINE_CLASS,
@@ -188,7 +194,9 @@ def save_bundle(
     (K, C), and ``vae/`` is copied from the bundle ``tokenizer_folder``.
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
-    save_path(folder / "scheduler", path, codebook, settings.shift)
+    write_json(folder / "scheduler/scheduler_config.json", path_to_json(path, settings.shift))
+    vectors = {CODEBOOK_KEY: codebook.cpu().float().contiguous()}
+    save_tensors(folder / "scheduler" / CODEBOOK, vectors)
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
         (folder / "vae").mkdir(parents=True, exist_ok=True)
@@ -245,7 +253,6 @@ def load_bundle(
     check_depth(weights, "transformer/config.json", "num_hidden_layers", layers)
     with torch.device("meta"):
         transformer = Transformer(config)
-    check_weights(transformer, weights)
     codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
     path = build_path(scheduler, codebook).to(device)
     load_weights(transformer, weights, device, dtype, adding(adapters))

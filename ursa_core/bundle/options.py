@@ -6,7 +6,7 @@ Nothing heavy is imported here: the command line declares its options by this re
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
 
@@ -192,12 +192,3 @@ def parse_interval(interval: str | tuple[float, float]) -> tuple[float, float]:
             f"{interval!r} is no interval of times", "give LO:HI with 0 <= LO <= HI <= 1, as 0:0.9"
         )
     return low, high
-
-
-def as_recorded(options: SamplingOptions, own_motion: float) -> dict[str, Any]:
-    """The options as files record them: null where all is drawn from, or motion is the model's."""
-    kept = {field.name: getattr(options, field.name) for field in fields(SamplingOptions)}
-    return kept | {
-        "top_p": None if options.top_p == 1 else options.top_p,
-        "motion": None if options.motion == own_motion else options.motion,
-    }

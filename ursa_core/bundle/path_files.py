@@ -12,9 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ursa_core.bundle.folder import opened, write_json
+from ursa_core.bundle.folder import opened
 from ursa_core.bundle.settings import PathConfig
-from ursa_core.bundle.weights import save_tensors
 from ursa_core.configs import SCHEDULER_CLASS, read_config
 from ursa_core.errors import CheckpointError, UsageError, regular_file
 
@@ -25,12 +24,6 @@ CODEBOOK = "scheduler_model.safetensors"
 PICKLED_CODEBOOK = "scheduler_model.pth"
 CODEBOOK_KEY = "path.emb"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def save_path(folder: Path, path: "ProbPath", codebook: Tensor, shift: float) -> None:
-    """Write a path, its codebook float (K, C) and its time shift to a scheduler folder."""
-    write_json(folder / "scheduler_config.json", path_to_json(path, shift))
-    save_tensors(folder / CODEBOOK, {CODEBOOK_KEY: codebook.cpu().float().contiguous()})
 
 
 def stored_codebook(folder: Path, expected: Tensor) -> Tensor:

@@ -57,11 +57,6 @@ class TokenizerSizes:
     temporal_patch_size: Annotated[int, whole(0)] = 0
     levels: Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)] = PUBLISHED_LEVELS
 
-    @property
-    def patch_volume(self) -> int:
-        """Pixels per patch, over frames, rows and columns."""
-        return self.patch_size**2 * (self.temporal_patch_size or self.patch_size)
-
 
 @dataclass(frozen=True)
 class SamplingMemory:
@@ -203,7 +198,8 @@ class Summary:
         frame_pixels = self.strides.temporal * shape.height * shape.width
         slice_pixels = min(pixels + frame_pixels, max(SLICE_PIXELS, frame_pixels))
         widths = tokenizer.block_out_channels
-        volume = 1 if self.is_image else tokenizer.patch_volume
+        side, depth = tokenizer.patch_size, tokenizer.temporal_patch_size or tokenizer.patch_size
+        volume = 1 if self.is_image else side**2 * depth
         maps = _MAPS * (widths[0] if self.is_image else max(widths[:2])) / volume
         vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4
         return SamplingMemory(

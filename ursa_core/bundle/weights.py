@@ -40,7 +40,8 @@ def load_weights(
         CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another
             shape, no plain float or not finite.
     """
-    files = check_weights(model, folder)
+    files = weight_files(folder)
+    check_tensors({name: tuple(v.shape) for name, v in model.state_dict().items()}, folder, files)
     state: dict[str, Tensor] = {}
     for name, file in files.items():
         # A mapped file keeps the pages that were read until it is closed: open it per tensor.
@@ -68,13 +69,6 @@ def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) 
     most = len(weight_files(folder)) // times
     if layers > most:
         raise unusable(file, key, layers, f"at most {most}, by the number of its tensors")
-
-
-def check_weights(model: nn.Module, folder: Path) -> dict[str, Path]:
-    """The file of each of a model's tensors in a folder, checked as by `check_tensors`."""
-    files = weight_files(folder)
-    check_tensors({name: tuple(v.shape) for name, v in model.state_dict().items()}, folder, files)
-    return files
 
 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:

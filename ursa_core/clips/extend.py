@@ -8,15 +8,14 @@ Chained in pixels, the last frames are encoded again, as the beginning of a clip
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
-from ursa_core.clips.given import condition
-from ursa_core.clips.joins import following
+from ursa_core.clips.given import condition, following
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.grids import LatentGrid
@@ -140,30 +139,6 @@ def default_overlap(window: int, stride: int) -> int:
     return 1 + stride * max(1, round((window * 13 / 49 - 1) / stride))
 
 
-@dataclass(frozen=True)
-class Round:
-    """What a round made.
-
-    Attributes:
-        index: Number of the round, from 0.
-        prompt: Text that it was asked to show.
-        colour_drift: Distance of its mean colour to that of the user's clip, in RGB levels, 0 to
-            442.
-        sharpness: Mean difference of neighbouring pixels, as a share of the user's clip's.
-        join_change: Mean change of a pixel across the join, in levels, 0 to 255.
-        median_change: Median of that change between its own frames.
-        resumed: Whether it was there from an earlier run.
-    """
-
-    index: int
-    prompt: str
-    colour_drift: float
-    sharpness: float
-    join_change: float
-    median_change: float
-    resumed: bool
-
-
 def extend(
     bundle: Bundle,
     clip: Frames,
@@ -173,7 +148,7 @@ def extend(
     on_step: OnStep | None = None,
     on_round: Callable[[bool], None] | None = None,
     codes: Tensor | None = None,
-) -> tuple[list[Round], Frames]:
+) -> tuple[list[dict[str, Any]], Frames]:
     """Make a clip longer, round by round.
 
     Args:
@@ -187,7 +162,11 @@ def extend(
         codes: int64 (F, H, W) of the clip, where it came as codes; otherwise they are encoded.
 
     Returns:
-        The rounds, and all frames, cut to the length that was asked for.
+        Per round its ``index``, ``prompt`` and whether it was ``resumed``; ``colour_drift``, the
+        distance of its mean colour to the clip's in RGB levels, 0 to 442; ``sharpness``, the mean
+        difference of neighbouring pixels, as a share of the clip's; ``join_change``, the mean
+        change of a pixel across the join, in levels, and ``median_change``, the median of that
+        between its frames. And all frames, cut to the length that was asked for.
     """
     options = replace(request.options_for(bundle), frames=extension.window)
     request = replace(request, options=options)
@@ -198,15 +177,21 @@ def extend(
     turn = slice(None, None, -1 if extension.before else 1)
     frames = np.concatenate([clip[turn], new])[: extension.frames]
     each, own = extension.frames_per_round, extension.own_frames
-    reports = []
+    rows = []
     for index, is_resumed in enumerate(rounds.resumed):
         part = frames[own + index * each : own + (index + 1) * each]
         join, median = _changes(frames[own + index * each - 1], part)
-        drift = float(np.linalg.norm(part.mean((0, 1, 2)) - clip.mean((0, 1, 2))))
-        sharpness = _sharpness(part) / max(_sharpness(clip), 1e-6)
-        prompt = extension.prompt_of(index)
-        reports.append(Round(index, prompt, drift, sharpness, join, median, is_resumed))
-    return reports, frames[turn]
+        row = {
+            "index": index,
+            "prompt": extension.prompt_of(index),
+            "colour_drift": float(np.linalg.norm(part.mean((0, 1, 2)) - clip.mean((0, 1, 2)))),
+            "sharpness": _sharpness(part) / max(_sharpness(clip), 1e-6),
+            "join_change": join,
+            "median_change": median,
+            "resumed": is_resumed,
+        }
+        rows.append(row)
+    return rows, frames[turn]
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 from ursa_core.bundle.bundle import Bundle
 from ursa_core.clips.clip import Clip
-from ursa_core.clips.extend import Extension, Round, default_overlap, extend
+from ursa_core.clips.extend import Extension, default_overlap, extend
 from ursa_core.clips.given import GivenMedia, Tokenizer, label, read_clip, read_tokens
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
 from ursa_core.clips.prompts import prompt_warnings
@@ -55,7 +55,7 @@ class ExtendPlan:
         store: RoundStore | None = None,
         on_step: OnStep | None = None,
         on_round: Callable[[bool], None] | None = None,
-    ) -> tuple[Clip, list[Round]]:
+    ) -> tuple[Clip, list[dict[str, Any]]]:
         """The longer clip and its rounds; the other arguments are those of `extend`."""
         options, given = self.plan.options, self.given
         rounds, frames = extend(
@@ -93,7 +93,7 @@ class ExtendPlan:
             "frames": extension.own_frames,
             "psnr": psnr(part, given.frames) if is_whole else None,
         }
-        return {"kept": [kept], "rounds": [asdict(each) for each in rounds]}
+        return {"kept": [kept], "rounds": rounds}
 
 
 def plan_extension(

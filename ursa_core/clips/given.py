@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
-from ursa_core.clips.joins import with_frames
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.files import digest_of
 from ursa_core.grids import LatentGrid, PixelShape
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 Tokenizer = Callable[[], tuple[VisualTokenizer, str]]
 """Gives a model's tokenizer and its identity."""
+FADE_FRAMES = 8
+"""Frames over which the difference of given and decoded frames fades out, so that no jump shows."""
 
 
 @dataclass(frozen=True)
@@ -321,3 +322,37 @@ def place_keyframes(
                 f"keep {temporal_stride} frames or more between keyframes",
             )
     return {frame: image for image, frame in ends}
+
+
+def following(frames: Frames, window: Frames, overlap: int) -> Frames:
+    """The window's frames behind the overlap, joined to the last of ``frames`` without a seam.
+
+    Args:
+        frames: uint8 (F, H, W, 3), what there is.
+        window: uint8 (N, H, W, 3), whose frame ``overlap − 1`` shows the last of them.
+        overlap: Number of frames that both show.
+    """
+    return with_frames(window[overlap - 1 :], {0: frames[-1:]})[1:]
+
+
+def with_frames(made: Frames, given: Mapping[int, Frames]) -> Frames:
+    """A clip that shows given frames as they are, and leads up to and away from them.
+
+    Args:
+        made: uint8 (F, H, W, 3), decoded.
+        given: uint8 (n, H, W, 3) by the frame (from 0) that they start at; apart from one another.
+    """
+    ends = [(at, at + len(frames) - 1) for at, frames in sorted(given.items())]
+    place = np.arange(len(made))
+    result = made.astype(np.float32)
+    for number, (at, last) in enumerate(ends):
+        before = at - ends[number - 1][1] if number else FADE_FRAMES + 1
+        behind = ends[number + 1][0] - last if number + 1 < len(ends) else FADE_FRAMES + 1
+        for edge, start, reach in ((at, at - place, before), (last, place - last, behind)):
+            weight = 1 - start / min(reach, FADE_FRAMES + 1)
+            weight = np.where((start > 0) & (weight > 0), weight, 0).astype(np.float32)
+            difference = given[at][edge - at].astype(np.float32) - made[edge]
+            result += weight[:, None, None, None] * difference
+    for (at, last), frames in zip(ends, (given[at] for at, _ in ends), strict=True):
+        result[at : last + 1] = frames
+    return np.asarray(result.round().clip(0, 255), np.uint8)

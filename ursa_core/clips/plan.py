@@ -14,14 +14,7 @@ from ursa_core.bundle.adapters import Adapter, check_adapter, is_adapter, read_a
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
 from ursa_core.bundle.folder import model_identity
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.options import (
-    MAX_SEED,
-    SamplingOptions,
-    as_recorded,
-    checked,
-    require,
-    require_text,
-)
+from ursa_core.bundle.options import MAX_SEED, SamplingOptions, checked, require, require_text
 from ursa_core.bundle.summary import SamplingMemory, Summary, summary
 from ursa_core.clips.given import Given
 from ursa_core.clips.prompts import prompt_warnings
@@ -189,7 +182,11 @@ class Plan:
     def provenance(self) -> dict[str, Any]:
         """What the clips are made of, as their metadata record it."""
         model, adapters = self.model, [each.provenance for each in self.model.adapters]
-        options = as_recorded(self.options, model.found.settings.motion)
+        options = vars(self.options).copy()
+        # Null where all is drawn from, or motion is the model's.
+        options["top_p"] = None if options["top_p"] == 1 else options["top_p"]
+        if options["motion"] == model.found.settings.motion:
+            options["motion"] = None
         of_file = {name: options.pop(name) for name in ("fps", "crf")}
         return {
             "prompt": self.prompt,

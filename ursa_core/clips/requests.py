@@ -165,16 +165,14 @@ class InterpolationOptions:
         """Images between the ends, and their frames."""
         if isinstance(self.keyframes, Mapping):
             return [(image, frame) for frame, image in sorted(self.keyframes.items())]
-        return [_parse_keyframe(text) for text in self.keyframes or []]
-
-
-def _parse_keyframe(text: str) -> "tuple[Source, int]":
-    """Image and frame from ``IMAGE@FRAME``; UsageError for another form."""
-    require_text("keyframe", text)
-    image, _, frame = text.rpartition("@")
-    if not image or not frame.isdecimal() or not frame.isascii() or len(frame) > 7:
-        raise UsageError(f"{text} is no keyframe", "give IMAGE@FRAME, as middle.png@8")
-    return image, int(frame)
+        placed: list[tuple[Source, int]] = []
+        for text in self.keyframes or ():
+            require_text("keyframe", text)
+            image, _, frame = text.rpartition("@")
+            if not image or not frame.isdecimal() or not frame.isascii() or len(frame) > 7:
+                raise UsageError(f"{text} is no keyframe", "give IMAGE@FRAME, as middle.png@8")
+            placed.append((image, int(frame)))
+        return placed
 
 
 @dataclass(frozen=True)
