@@ -73,9 +73,6 @@ def begin(folder: Path, header: Header) -> Header:
     """What the batch of a folder is: the one begun there, else this one, which is written.
 
     Of several processes that begin at once, one writes it and all return the same.
-
-    Raises:
-        DataError: It can't be written, or is damaged.
     """
     path = folder / MANIFEST
     if not path.exists():

@@ -52,15 +52,9 @@ class PartSize:
 class Layout:
     """The files of one kind of model, as a folder or the hub holds them.
 
-    Args:
-        kind: Name of the kind in messages.
-        example: Id of such a model on the hub.
-        mark: File that no other kind has.
-        descriptions: Patterns of the files that describe the model.
-        weights: Patterns of the other files to download; never code.
-        missing: Function from file names to those that such a model also needs.
-        check_kind: Function that refuses a folder of another kind, by its descriptions.
-        check: Function that also refuses a folder that lacks a part.
+    Its ``mark`` is a file that no other kind has. ``descriptions`` and ``weights`` are patterns of
+    the files to download, never code. Of file names ``missing`` gives those that are needed too;
+    ``check_kind`` refuses a folder of another kind, and ``check`` also one that lacks a part.
     """
 
     kind: str

@@ -1,9 +1,7 @@
 """Models of the Hugging Face hub: their ids, where they are on this machine, and downloads.
 
 A model is looked for where files are put by hand, then in the cache of ``huggingface_hub``, and
-is downloaded last. That library is imported late: shipped models and folders never need it. It
-takes its settings from its own environment: ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_TOKEN``,
-``HF_ENDPOINT``.
+is downloaded last. That library is imported late: shipped models and folders never need it.
 
 Files are downloaded one after the other in the caller's thread, so that Ctrl-C stops them at
 once; ``snapshot_download`` uses threads, and waits for the files that it has begun.
@@ -165,11 +163,7 @@ def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path
 
 
 def pulled_models() -> dict[str, Path]:
-    """Folders of the hub's models on this machine, by the name that ``--model`` takes.
-
-    Models of other kinds in the hub library's cache are left out; an interrupted download may be
-    among them.
-    """
+    """Folders of our models from the hub, cut downloads included, by the name for ``--model``."""
     from huggingface_hub import constants
 
     files = [

@@ -55,12 +55,7 @@ class Qwen3Config:
 
 
 def read_qwen3(folder: Path) -> Qwen3Config:
-    """The configuration of a Qwen3 folder.
-
-    Raises:
-        CheckpointError: ``config.json`` is missing, damaged, of another kind of model, or asks for
-            what the generator's network doesn't have.
-    """
+    """The configuration of a Qwen3 folder; CheckpointError for what our network doesn't have."""
     file, config = folder / CONFIG, read_json(folder / CONFIG)
     if config.get("model_type") != "qwen3":
         raise CheckpointError(

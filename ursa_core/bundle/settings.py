@@ -48,13 +48,7 @@ _Above0 = Field(gt=0, le=1e9, description="a number above 0, or null")
 
 @dataclass(frozen=True)
 class PathConfig:
-    """What ``scheduler_config.json`` says of the probability path.
-
-    Args:
-        path: Kind of path; null is metric with an alpha, else mixture.
-        alpha: Exponent of the metric path's sharpness.
-        c: Factor of it.
-    """
+    """What ``scheduler_config.json`` says of the probability path: its kind, alpha and c."""
 
     path: Annotated[
         Literal["metric", "linear", "mixture", "masked"] | None,
@@ -65,7 +59,7 @@ class PathConfig:
 
     @property
     def kind(self) -> str:
-        """Kind of path."""
+        """Kind of path; null is metric with an alpha, else mixture."""
         return self.path or ("mixture" if self.alpha is None else "metric")
 
 

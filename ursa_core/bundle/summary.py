@@ -60,18 +60,7 @@ class TokenizerSizes:
 
 @dataclass(frozen=True)
 class SamplingMemory:
-    """Peak memory of sampling one clip, in bytes per part.
-
-    Args:
-        process: Python and its libraries.
-        codebook: Vectors of all codes and their distances.
-        transformer: Weights of the transformer.
-        tokenizer: Weights of the tokenizer.
-        activations: Activations of one network pass.
-        logits: Logits of a chunk of positions, with their draw.
-        decoding: Activations of decoding.
-        offload: Whether transformer and tokenizer take turns on the device.
-    """
+    """Peak memory of sampling one clip, in bytes per part, as `Summary.memory` estimates it."""
 
     process: int
     codebook: int
@@ -215,11 +204,7 @@ class Summary:
 
 
 def summary(folder: Path) -> Summary:
-    """The summary of a model folder.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or the model is of another kind.
-    """
+    """The summary of a model folder; CheckpointError if damaged or of another kind."""
     check_classes(folder)
     transformer, vae = (folder / part / "config.json" for part in ("transformer", "vae"))
     scheduler = folder / "scheduler" / "scheduler_config.json"

@@ -56,16 +56,10 @@ class _ModelTask:
 class ClipTask(_ModelTask):
     """Makes clips, packed where their options agree, at most ``batch_size`` in one pass.
 
-    Args:
-        name: Name of the command.
-        model: Model in its place.
-        plan_of: Gives the plan, its files read, from what a line gives and where it is written.
-        title_of: Gives what a clip is called after, from what its line gives.
-        batch_size: Largest number of clips in one pass.
-        warn: Receives warnings.
-        tokens: Folder for the codes; None saves none.
-        preview: Steps from one preview to the next; 0 is none.
-        note: Receives what else there is to say.
+    From what a line gives, ``title_of`` says what its clip is called after, and ``plan_of``, which
+    is given its path too, reads the files and plans it. Codes go to the folder ``tokens``;
+    ``preview`` counts the steps from one preview to the next, 0 is none. ``note`` receives what
+    there is to say besides warnings.
     """
 
     def __init__(

@@ -97,16 +97,10 @@ def read_clip(
     whole: bool = False,
     source_fps: float | None = None,
 ) -> GivenMedia:
-    """The first ``shape.frames`` frames of a film, or all of them.
+    """The first ``shape.frames`` frames of a film, or with ``whole`` all of them.
 
-    Args:
-        source: A film, an animation, an image or a folder of PNG frames; or a clip, or an array
-            uint8 (F, H, W, 3), which without ``source_fps`` is taken frame by frame.
-        shape: Frames, height and width that are needed.
-        fit: Scale to cover another size and crop.
-        fps: Rate to sample at; None is the film's own.
-        whole: Take all frames, at least ``shape.frames``.
-        source_fps: The film's own rate, whatever it states.
+    They are sampled at ``fps``, or at the film's own rate, which is ``source_fps`` whatever it
+    states. A clip made here or an array without a rate is taken frame by frame.
 
     Raises:
         DataError: It can't be read or is shorter.
@@ -196,13 +190,7 @@ def latent_frame_of(frame: int, temporal_stride: int) -> int:
 
 @dataclass(frozen=True)
 class Given:
-    """Media that a clip is made from, and how they are taken.
-
-    Attributes:
-        media: Images, or one clip at 0, by the frame of the clip (from 0) that they start at.
-        cond: ``soft`` or ``lock``.
-        cond_noise: Noise in [0, 1] that they enter with.
-    """
+    """Images, or one clip at 0, by the frame (from 0) where they start, and how they are taken."""
 
     media: Mapping[int, GivenMedia]
     cond: Cond
@@ -327,20 +315,15 @@ def place_keyframes(
 def following(frames: Frames, window: Frames, overlap: int) -> Frames:
     """The window's frames behind the overlap, joined to the last of ``frames`` without a seam.
 
-    Args:
-        frames: uint8 (F, H, W, 3), what there is.
-        window: uint8 (N, H, W, 3), whose frame ``overlap − 1`` shows the last of them.
-        overlap: Number of frames that both show.
+    Both are uint8 (F, H, W, 3); the window's frame ``overlap − 1`` shows the last of ``frames``.
     """
     return with_frames(window[overlap - 1 :], {0: frames[-1:]})[1:]
 
 
 def with_frames(made: Frames, given: Mapping[int, Frames]) -> Frames:
-    """A clip that shows given frames as they are, and leads up to and away from them.
+    """A decoded clip uint8 (F, H, W, 3) that shows given frames as they are, and leads up to them.
 
-    Args:
-        made: uint8 (F, H, W, 3), decoded.
-        given: uint8 (n, H, W, 3) by the frame (from 0) that they start at; apart from one another.
+    Those are uint8 (n, H, W, 3) by the frame (from 0) that they start at, apart from one another.
     """
     ends = [(at, at + len(frames) - 1) for at, frames in sorted(given.items())]
     place = np.arange(len(made))

@@ -28,18 +28,10 @@ _SOMETIMES = {"tokenizer", "given", "strength", "lora"}
 
 @dataclass(frozen=True)
 class Replay:
-    """What a file was made by.
+    """What a file was made by: it is clip ``index`` of ``num``.
 
-    Attributes:
-        path: Name of the file.
-        prompt: What it shows.
-        options: Options of the clip, by name as users give them.
-        placement: Model, device, number format and adapters, by the names of the options.
-        num: Number of clips of its run.
-        index: Its number among them.
-        model_identity: Digits of the model's files.
-        inputs: Image or video that it was made from, if any, and how.
-        digests: Digests of that file and of the weights of adapters, by path.
+    Options are by name as users give them, and so is the placement: model, device, number format
+    and adapters. ``digests`` are those of the file given and of the weights of adapters, by path.
     """
 
     path: str

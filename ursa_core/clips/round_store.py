@@ -54,11 +54,9 @@ class RoundStore:
         return {**recorded, "tokenizer": plan.get("tokenizer")} == plan
 
     def open(self, plan: Mapping[str, Any], fresh: bool) -> None:
-        """Take up the rounds there, if they were made by this plan.
+        """Take up the rounds there, unless ``fresh`` deletes them, if they were made by this plan.
 
-        Args:
-            plan: JSON values that decide every round; ``tokenizer`` and ``fps`` among them.
-            fresh: Delete what is there first.
+        It has the JSON values that decide every round, ``tokenizer`` and ``fps`` among them.
 
         Raises:
             UsageError: The rounds there were made by another plan, or the folder isn't ours.
