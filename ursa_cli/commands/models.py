@@ -318,9 +318,9 @@ def _description(found: "Summary") -> list[str]:
 
     settings, config = found.settings, found.transformer
     low, high = settings.guidance_interval
-    path = found.path_kind
-    if found.alpha is not None:
-        path += f", alpha {found.alpha:g}, c {found.c or 0:g}"
+    path = found.path.kind
+    if found.path.alpha is not None:
+        path += f", alpha {found.path.alpha:g}, c {found.path.c or 0:g}"
     sizes = {
         part: f"{output.size(size.file_bytes)}, {size.parameters / 1e6:.2f} M parameters"
         if size.parameters
@@ -364,9 +364,9 @@ def _payload(name: str, found: "Summary") -> dict[str, Any]:
         "num_codes": found.num_codes,
         "temporal_stride": found.strides.temporal,
         "spatial_stride": found.strides.spatial,
-        "path": found.path_kind,
-        "alpha": found.alpha,
-        "c": found.c,
+        "path": found.path.kind,
+        "alpha": found.path.alpha,
+        "c": found.path.c,
         "shift": found.settings.shift,
         "temperature": found.settings.temperature,
         "grid": [found.grid.frames, found.grid.rows, found.grid.columns],

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ursa_core.bundle.folder import opened
 from ursa_core.bundle.settings import PathConfig
+from ursa_core.bundle.weights import read_pickle
 from ursa_core.configs import SCHEDULER_CLASS, read_config
-from ursa_core.errors import CheckpointError, UsageError, regular_file
+from ursa_core.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from ursa_core.path.base import Path as ProbPath
@@ -65,13 +66,7 @@ def _read_codebook(folder: Path) -> tuple[Path, Tensor] | None:
     file = folder / PICKLED_CODEBOOK
     if not file.exists():
         return None
-    try:
-        content = torch.load(regular_file(file), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise many kinds
-        raise CheckpointError(
-            f"{file} can't be read: it is damaged, or holds more than tensors",
-            "download the model again, from a source that you trust",
-        ) from error
+    content = read_pickle(file, "download the model again, from a source that you trust")
     stored = content.get(CODEBOOK_KEY) if isinstance(content, dict) else None
     if not isinstance(stored, Tensor) or stored.layout != torch.strided:
         raise CheckpointError(f"{file} has no tensor {CODEBOOK_KEY}", "download the model again")

@@ -96,9 +96,7 @@ class Summary:
     transformer: TransformerSizes
     tokenizer: TokenizerSizes
     is_image: bool
-    path_kind: str
-    alpha: float | None
-    c: float | None
+    path: PathConfig
     licence: str
     parts: dict[str, PartSize]
     file_bytes: int
@@ -126,7 +124,7 @@ class Summary:
     @property
     def solvers(self) -> tuple[str, ...]:
         """Ways to take a step along the model's path, the default first."""
-        return ("maskgit",) * (self.path_kind == "masked") + ("integrated", "euler")
+        return ("maskgit",) * (self.path.kind == "masked") + ("integrated", "euler")
 
     @property
     def grid(self) -> LatentGrid:
@@ -208,7 +206,7 @@ def summary(folder: Path) -> Summary:
     check_classes(folder)
     transformer, vae = (folder / part / "config.json" for part in ("transformer", "vae"))
     scheduler = folder / "scheduler" / "scheduler_config.json"
-    tokenizer, path = read_json(vae), read_config(PathConfig, read_json(scheduler), str(scheduler))
+    tokenizer = read_json(vae)
     # Null stands for a default there.
     sizes = {key: value for key, value in read_json(transformer).items() if value is not None}
     return Summary(
@@ -217,9 +215,7 @@ def summary(folder: Path) -> Summary:
         transformer=read_config(TransformerSizes, sizes, str(transformer)),
         tokenizer=read_config(TokenizerSizes, tokenizer, str(vae)),
         is_image=tokenizer["_class_name"] == IMAGE_CLASS,
-        path_kind=path.kind,
-        alpha=path.alpha,
-        c=path.c,
+        path=read_config(PathConfig, read_json(scheduler), str(scheduler)),
         licence=_licence(folder),
         parts=part_sizes(folder),
         file_bytes=folder_bytes(folder),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ursa_core.bundle.folder import WEIGHTS, opened, read_index, write_json
 from ursa_core.configs import index_of, unusable
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
@@ -129,6 +129,22 @@ def check_tensors(
                         f"{folder}: {name} is stored as {header.get_dtype()}",
                         f"get the model in one of {', '.join(_FLOATS)}",
                     )
+
+
+def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
+    """Content of a pickle of which only tensors are read, on the CPU.
+
+    Raises:
+        CheckpointError: It can't be read, is damaged, or holds more than tensors.
+    """
+    try:
+        return torch.load(regular_file(file), map_location="cpu", weights_only=True, mmap=mmap)
+    except OSError as error:
+        raise unreadable(file, error, hint, CheckpointError) from error
+    except Exception as error:  # damaged pickles raise many kinds
+        raise CheckpointError(
+            f"{file} can't be read: it is damaged, or holds more than tensors", hint
+        ) from error
 
 
 def save_weights(

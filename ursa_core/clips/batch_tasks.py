@@ -12,7 +12,7 @@ from typing import Any
 from ursa_core.batches.run import BatchItem
 from ursa_core.bundle.bundle import Bundle, load_tokenizer, tokenizer_identity
 from ursa_core.bundle.options import option_types
-from ursa_core.clips.clip import Preview, decoded, kept_frames
+from ursa_core.clips.clip import decoded, kept_frames, previews
 from ursa_core.clips.extend_plan import ExtendPlan, plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan
 from ursa_core.clips.requests import ExtensionOptions
@@ -113,14 +113,14 @@ class ClipTask(_ModelTask):
         for together in passes:
             num = len(together)
             own = [next(rest) for _ in range(num)]
-            preview = Preview(bundle, together.grid, [item.path for item in own], self._preview)
             given = [plans[item.path].conditioning(bundle) for item in own]
-            codes = together.sample(
-                lambda *_, num=num: on_step(num),
-                preview,
-                [each for each in given if each is not None],
-            )
-            preview.remove()
+            paths = [item.path for item in own]
+            with previews(bundle, together.grid, paths, self._preview) as take:
+                codes = together.sample(
+                    lambda *_, num=num: on_step(num),
+                    take,
+                    [each for each in given if each is not None],
+                )
             for item, made in zip(own, codes, strict=True):
                 if self._tokens is not None:
                     metadata = {**item.options, "tokenizer": self._identity}

@@ -1,7 +1,7 @@
 """A clip that was made: its frames, its codes and what it was made by; and how it is made."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ursa_core.clips.plan import Plan
 from ursa_core.errors import UsageError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, check_output, read_media, write_media
+from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import decode, generate
 from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 
@@ -55,33 +56,27 @@ class Clip:
         write_media(path, self.frames, self.fps, self.metadata, self.crf)
 
 
-class Preview:
+@contextmanager
+def previews(
+    bundle: Bundle, grid: LatentGrid, outputs: Sequence[str | Path], every: int
+) -> Iterator[OnStep]:
     """Writes, every so many steps, the first frame of the present estimate next to each output.
 
-    The estimate are the codes drawn for the step. A causal tokenizer decodes the first latent
-    frame alone, so a preview costs a fraction of the clip. A picture is replaced whole.
+    The estimate x_1 (B, L) are the codes drawn for the step. A causal tokenizer decodes the first
+    latent frame alone, so a preview costs a fraction of the clip. A picture is replaced whole, and
+    deleted once the clip is sampled.
     """
+    paths = [preview_path(output) for output in outputs]
 
-    def __init__(
-        self, bundle: Bundle, grid: LatentGrid, outputs: Sequence[str | Path], every: int
-    ) -> None:
-        self._bundle, self._grid, self._every = bundle, grid, every
-        self._paths = [preview_path(output) for output in outputs]
-
-    def __call__(self, step: int, x_1: Tensor) -> None:
-        """Take the estimate x_1 (B, L) after a step."""
-        if not self._every or step % self._every:
-            return
-        grid = self._grid
-        for path, codes in zip(self._paths, x_1, strict=True):
+    def take(step: int, x_1: Tensor) -> None:
+        for path, codes in zip(paths, x_1, strict=True) if every and step % every == 0 else ():
             first = codes[: grid.codes_per_frame].view(1, grid.rows, grid.columns)
-            write_media(path, decode(self._bundle, first), 1, {"step": step})
+            write_media(path, decode(bundle, first), 1, {"step": step})
 
-    def remove(self) -> None:
-        """Delete the pictures, now that the outputs are to be written."""
-        for path in filter(is_preview, self._paths):
-            with suppress(OSError):
-                path.unlink()
+    yield take
+    for path in filter(is_preview, paths):
+        with suppress(OSError):
+            path.unlink()
 
 
 def decoded(bundle: Bundle, plan: Plan, codes: Tensor, index: int = 0) -> Clip:
@@ -129,10 +124,9 @@ def make_files(
         if target.tokens is not None and target.tokens in there:
             codes = load_tokens_of(target.tokens, identity).codes
         else:
-            pictures = Preview(bundle, grid, [target.media], preview)
             request = plan.request(index)
-            codes = generate(bundle, request, lambda *_: on_step(1), pictures, conditioning)
-            pictures.remove()
+            with previews(bundle, grid, [target.media], preview) as take:
+                codes = generate(bundle, request, lambda *_: on_step(1), take, conditioning)
             if target.tokens is not None:
                 save_tokens(target.tokens, codes, {**plan.metadata(index), "tokenizer": identity})
         clip = decoded(bundle, plan, codes, index)

@@ -287,8 +287,7 @@ class Model:
         own = {name: value for name, value in vars(options).items() if name in vars(self.defaults)}
         if own["motion"] == self.defaults.motion and not self.placed.found.settings.motion_prefix:
             del own["motion"]  # a model that takes none is given none
-        size = (own.pop("height"), own.pop("width"))
-        return {**own, "size": size, **changes}
+        return {**own, **changes}
 
     def _make(self, plan: Plan, on_step: OnStep | None, index: int = 0) -> Clip:
         plan.check_memory()

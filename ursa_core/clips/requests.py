@@ -68,21 +68,21 @@ class SampleInputs:
 
     def check(self) -> None:
         """Refuse values that can't be, or don't go together."""
-        image, video, strength = self.image, self.video, self.strength
-        _require_sources(image=image, video_to_edit=video)
-        if image is not None and video is not None:
+        _require_sources(image=self.image, video_to_edit=self.video)
+        image, video = self.image is not None, self.video is not None
+        taken = self.cond is not None or self.cond_noise is not None
+        if image and video:
             raise UsageError("`image` and `video` can't both be given", "give one of them")
-        in_range = strength is None or 0.001 <= strength <= 1
-        require(in_range, "strength", strength, "0.001 to 1 (all is redone)")
-        if strength is not None and video is None:
+        number_of("strength", self.strength, Range(0.001, 1, "0.001 to 1 (all is redone)"))
+        if self.strength is not None and not video:
             raise UsageError("`strength` is for `video`", "name a video to edit with `video`")
-        if (self.cond is not None or self.cond_noise is not None) and image is None:
+        if taken and not image:
             raise UsageError(
                 "`cond` and `cond_noise` are for `image`", "name an image with `image`"
             )
-        if self.fit and image is None and video is None:
+        if self.fit and not image and not video:
             raise UsageError("`fit` is for `image` and `video`", "name one of them")
-        if self.source_fps is not None and video is None:
+        if self.source_fps is not None and not video:
             raise UsageError("`source_fps` is for `video`", "leave it out")
         number_of("source_fps", self.source_fps, SOURCE_FPS)
         how_given(self.cond, self.cond_noise)

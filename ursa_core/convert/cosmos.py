@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.settings import BundleSettings, save_settings
-from ursa_core.bundle.weights import save_weights
+from ursa_core.bundle.weights import read_pickle, save_weights
 from ursa_core.convert.cosmos_weights import convert_weights
 from ursa_core.convert.torchscript import is_torchscript, read_torchscript
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
@@ -80,15 +80,7 @@ def _files(source: Path) -> list[Path]:
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint of NVIDIA's training, mapped; the averaged ones where it has them."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise unreadable(file, error, "give another file", CheckpointError) from error
-    except Exception as error:  # damaged pickles surface as many kinds
-        raise CheckpointError(
-            f"{file} can't be read: it is damaged, or holds more than tensors",
-            f"get it again, or use {_WHOLE}",
-        ) from error
+    content = read_pickle(file, f"get it again, or use {_WHOLE}", mmap=True)
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
