@@ -1,8 +1,8 @@
 """The record of a batch: JSON lines, appended as items begin and end.
 
-``manifest.jsonl`` begins with what the batch is: its task, model and seed. A run appends its items
-behind that, one of several shards to a ``manifest-i-of-n.jsonl`` of its own, so that no two
-processes write to one file; a run reads them all. A line that a kill tore off counts for nothing.
+``manifest.jsonl`` begins with what the batch is. A run appends its items behind that, one of
+several shards to a ``manifest-i-of-n.jsonl`` of its own, so that no two processes write to one
+file; a run reads them all. A line that a kill tore off counts for nothing.
 """
 
 from collections.abc import Iterable
@@ -34,18 +34,11 @@ class Header:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of an item.
+    """What became of an item by its key, which is the same in every run; the latest record holds.
 
-    Attributes:
-        item: Key of the item, the same in every run.
-        name: Name of its output in the folder.
-        status: State; the latest record of an item holds.
-        seed: Seed of its random draws.
-        options: All that it was made by.
-        time: Time of the record, in seconds since 1970.
-        seconds: Time that it took; items of one pass of the network begin together.
-        error: Reason why it failed.
-        replaces: The output was there before it was begun, so that it proves nothing.
+    The time of the record is in seconds since 1970; ``seconds`` is how long the item took, where
+    items of one pass of the network begin together. ``replaces`` says that the output was there
+    before it was begun, so that it proves nothing.
     """
 
     item: str

@@ -20,15 +20,10 @@ _NOT_COMPARED = {"device", "ursa", "file"}
 
 @dataclass(frozen=True)
 class BatchItem:
-    """One output to be made.
+    """One output to be made, at a path, with a seed, by options, JSON values, that decide it.
 
-    Attributes:
-        key: Same in every run: the name if the item's line gives one, otherwise the index.
-        index: Number in the list, from 0.
-        line: Number of its line in the file, from 1; 0 where there is no list.
-        path: Path of the output.
-        seed: Seed of its random draws.
-        options: All that decides the result, JSON values.
+    Its key is the same in every run: the name if the item's line gives one, otherwise the index in
+    the list, from 0. Lines count from 1; 0 is that of no list.
     """
 
     key: str

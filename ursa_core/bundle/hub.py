@@ -57,37 +57,22 @@ _AGAIN = "give the same command again: files that are whole are kept"
 _FAILED = "the download of {model} failed: {reason}"
 _BY_HAND = "or put its files into {model.by_hand} by hand"
 _ERRORS: tuple[tuple[tuple[object, ...], str, str], ...] = (
-    (
-        ("RevisionNotFoundError",),
-        "{model.name} has no revision {revision!r} at {hub}",
-        "give a branch, a tag or a commit that the model has",
-    ),
-    (
-        (403, "GatedRepoError"),
-        "{hub} doesn't let you have {model.name}: it asks for permission",
-        "ask for it at {hub}/{model.name}, then `hf auth login` or set HF_TOKEN",
-    ),
-    (
-        (_CREDENTIALS,),
-        "{hub} doesn't accept your token",
-        "log in again with `hf auth login`, or correct HF_TOKEN",
-    ),
-    (
-        (401, 404),
-        "there is no model '{model}': neither a folder here, nor one that {hub} shows",
-        "check the spelling; if it is private, `hf auth login` or set HF_TOKEN",
-    ),
+    (("RevisionNotFoundError",), "{model.name} has no revision {revision!r} at {hub}",
+     "give a branch, a tag or a commit that the model has"),
+    ((403, "GatedRepoError"), "{hub} doesn't let you have {model.name}: it asks for permission",
+     "ask for it at {hub}/{model.name}, then `hf auth login` or set HF_TOKEN"),
+    ((_CREDENTIALS,), "{hub} doesn't accept your token",
+     "log in again with `hf auth login`, or correct HF_TOKEN"),
+    ((401, 404), "there is no model '{model}': neither a folder here, nor one that {hub} shows",
+     "check the spelling; if it is private, `hf auth login` or set HF_TOKEN"),
     (("status",), "{hub} answers with error {status}", "try again later"),
     (("OfflineModeIsEnabled",), "HF_HUB_OFFLINE forbids to download it", f"unset it, {_BY_HAND}"),
     (_NO_WAY_THERE, "{hub} can't be reached", f"connect and try again, {_BY_HAND}"),
     (_NETWORK_LIBRARIES, "the download of {model} was cut", _AGAIN),
     (("OSError",), _FAILED, _AGAIN),
-    (
-        ("JSONDecodeError",),
-        "{hub} doesn't answer as a hub does: {reason}",
-        "check HF_ENDPOINT, and whether a proxy or a login page stands between",
-    ),
-)
+    (("JSONDecodeError",), "{hub} doesn't answer as a hub does: {reason}",
+     "check HF_ENDPOINT, and whether a proxy or a login page stands between"),
+)  # fmt: skip
 """Signs of a failure, most telling first, with its message and hint."""
 
 

@@ -20,13 +20,8 @@ Positive = Annotated[float, number(0.001, 1000)]
 class BundleSettings(SamplingOptions):
     """A model's sampling defaults, and what else the published layout has no field for.
 
-    The defaults here are the paper's for video.
-
-    Attributes:
-        max_prompt_length: Number of ids that every prompt is padded to.
-        motion_prefix: Whether prompts are prefixed ``motion=9.0, ``.
-        chain: How ``extend`` chains its rounds by default, ``tokens`` or ``pixels``.
-        licence: Licence of the weights.
+    The defaults here are the paper's for video. Every prompt is padded to ``max_prompt_length`` ids
+    and may be prefixed ``motion=9.0, ``; ``chain`` is how ``extend`` chains its rounds.
     """
 
     fps: Positive = 12.0

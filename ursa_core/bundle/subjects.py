@@ -25,14 +25,7 @@ _Name = Annotated[str, Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject.
-
-    Attributes:
-        name: Name in captions.
-        tags: Other words for it, which other subjects may share.
-        group: Group of subjects, such as ``animals``.
-        emoji: Its character or sequence of characters.
-    """
+    """One subject: name in captions, other words for it that others may share, group, emoji."""
 
     name: _Name
     tags: tuple[_Name, ...]

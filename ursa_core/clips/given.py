@@ -39,17 +39,10 @@ FADE_FRAMES = 8
 
 @dataclass(frozen=True)
 class GivenMedia:
-    """Frames out of a file, or handed over in Python.
+    """Frames uint8 (F, H, W, 3) of a clip's size, out of a file or handed over in Python.
 
-    Attributes:
-        file: Name as the user gave it.
-        sha256: Digest of the file's bytes, or of the pixels.
-        frames: uint8 (F, H, W, 3), of the clip's size.
-        fps: Frames per second; None of an image.
-        metadata: What the file records about itself.
-        codes: int64 (F, H, W), where the file holds codes.
-        notes: Assumptions made where the file says nothing, for the user to know.
-        source_fps: Its own rate, as the user stated it.
+    The digest is that of the file's bytes, or of the pixels; codes are int64 (F, H, W), where the
+    file holds them; notes are assumptions made where it says nothing, for the user to know.
     """
 
     file: str

@@ -115,17 +115,10 @@ def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What clips are to be made from one prompt.
+    """What clips, ``num`` by one seed, each with its own index, are to be made from one prompt.
 
-    Attributes:
-        model: Model in its place.
-        prompt: What the clips show.
-        options: How they are sampled and written.
-        seed: Seed of their random draws.
-        num: Number of clips of the run, each with its own index.
-        given: Frames that each clip is made from.
-        drop: Number of frames at the end that aren't kept.
-        strength: Strength of an edit; None where the given frames are no video to edit.
+    ``drop`` counts the frames at the end that aren't kept; ``strength`` is that of an edit, and
+    None where the given frames are no video to edit.
     """
 
     model: PlacedModel
