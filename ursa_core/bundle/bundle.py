@@ -266,13 +266,6 @@ def load_bundle(
     if compiled:
         transformer.model.compile()
     return Bundle(
-        folder,
-        transformer.eval(),
-        video_tokenizer,
-        text_tokenizer,
-        path,
-        settings,
-        torch.device(device),
-        offload,
-        load_subjects(folder),
-    )
+        folder, transformer.eval(), video_tokenizer, text_tokenizer, path, settings,
+        torch.device(device), offload, load_subjects(folder),
+    )  # fmt: skip

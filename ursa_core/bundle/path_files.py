@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ursa_core.bundle.folder import opened
@@ -36,10 +35,20 @@ def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
     Raises:
         CheckpointError: The stored codebook is damaged, or isn't the tokenizer's.
     """
-    found = _read_codebook(folder)
-    if found is None:
+    file, pickled = folder / CODEBOOK, folder / PICKLED_CODEBOOK
+    if file.exists():
+        with opened(file) as tensors:
+            stored = tensors.get_tensor(CODEBOOK_KEY)
+    elif pickled.exists():
+        file = pickled
+        content = read_pickle(file, "download the model again, from a source that you trust")
+        stored = content.get(CODEBOOK_KEY) if isinstance(content, dict) else None
+        if not isinstance(stored, Tensor) or stored.layout != torch.strided:
+            what = f"{file} has no tensor {CODEBOOK_KEY}"
+            raise CheckpointError(what, "download the model again")
+        stored = stored.detach()
+    else:
         return expected
-    file, stored = found
     tolerance = 2.0**-8  # of bfloat16, the coarsest format that a codebook may be stored in
     scale = float(expected.abs().max())
     # Shape and type first: a few bytes can stand for a tensor of any size.
@@ -52,25 +61,6 @@ def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
             f"{file} holds another codebook than the tokenizer's", "use the parts of one model"
         )
     return stored
-
-
-def _read_codebook(folder: Path) -> tuple[Path, Tensor] | None:
-    """The file of a stored codebook and its tensor, if there is one."""
-    file = folder / CODEBOOK
-    try:
-        if file.exists():
-            with opened(file) as tensors:
-                return file, tensors.get_tensor(CODEBOOK_KEY)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}", "download the model again") from error
-    file = folder / PICKLED_CODEBOOK
-    if not file.exists():
-        return None
-    content = read_pickle(file, "download the model again, from a source that you trust")
-    stored = content.get(CODEBOOK_KEY) if isinstance(content, dict) else None
-    if not isinstance(stored, Tensor) or stored.layout != torch.strided:
-        raise CheckpointError(f"{file} has no tensor {CODEBOOK_KEY}", "download the model again")
-    return file, stored.detach()
 
 
 def path_to_json(path: "ProbPath", shift: float) -> dict[str, Any]:

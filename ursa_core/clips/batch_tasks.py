@@ -174,7 +174,7 @@ class ExtendTask(_ModelTask):
         """All options of a video, as its file will record them; refuses rounds made by others."""
         planned = self._plan(given, path)
         if not self._fresh:
-            RoundStore(str(path)).check(self._plan_of_rounds(planned))
+            RoundStore(str(path)).check({**planned.provenance, "tokenizer": self._identity})
         self._lines[path], self._steps[path] = given, planned.round_steps
         return planned.provenance
 
@@ -199,7 +199,7 @@ class ExtendTask(_ModelTask):
                 raise DataError(f"{planned.given.file} has changed since the list was read", _AGAIN)
             self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])
             store = RoundStore(str(item.path))
-            store.open(self._plan_of_rounds(planned), self._fresh)
+            store.open({**planned.provenance, "tokenizer": self._identity}, self._fresh)
             yield item, planned.make_file(bundle, store, str(item.path), lambda *_: on_step(1))
 
     def tidy(self, item: BatchItem) -> None:
@@ -213,9 +213,6 @@ class ExtendTask(_ModelTask):
         wanted.check()
         options = {**self._options, **{k: v for k, v in line.items() if k in option_types()}}
         return plan_extension(self._placed, options, wanted, str(path), self._tokenizer)
-
-    def _plan_of_rounds(self, planned: ExtendPlan) -> dict[str, Any]:
-        return {**planned.provenance, "tokenizer": self._identity}
 
     def _tokenizer(self) -> tuple[VisualTokenizer, str]:
         """The model's tokenizer, alone while files are settled; its network isn't loaded then."""

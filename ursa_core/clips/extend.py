@@ -180,14 +180,17 @@ def extend(
     rows = []
     for index, is_resumed in enumerate(rounds.resumed):
         part = frames[own + index * each : own + (index + 1) * each]
-        join, median = _changes(frames[own + index * each - 1], part)
+        steps = np.diff(
+            frames[own + index * each - 1 :][: len(part) + 1].astype(np.float32), axis=0
+        )
+        changes = np.abs(steps).mean((1, 2, 3))  # the first is that across the join
         row = {
             "index": index,
             "prompt": extension.prompt_of(index),
             "colour_drift": float(np.linalg.norm(part.mean((0, 1, 2)) - clip.mean((0, 1, 2)))),
             "sharpness": _sharpness(part) / max(_sharpness(clip), 1e-6),
-            "join_change": join,
-            "median_change": median,
+            "join_change": float(changes[0]),
+            "median_change": float(np.median(changes[1:])) if len(changes) > 1 else 0.0,
             "resumed": is_resumed,
         }
         rows.append(row)
@@ -240,14 +243,10 @@ class _Rounds:
         def on_diagonal(request: Request) -> Tensor:
             rest = window[num_given + 1 :]  # moves up, and noise takes the last one's place
             moved_up = torch.cat([chain[-num_given:], rest, window[:1]])
+            sampler, is_first = Sampler(bundle, [request]), len(self.resumed) == 1
+            noise = stream(request.seed, "given")
             return roll_on(
-                Sampler(bundle, [request]),
-                moved_up,
-                num_given,
-                extension.cond_noise,
-                len(self.resumed) == 1,
-                stream(request.seed, "given"),
-                self.on_step,
+                sampler, moved_up, num_given, extension.cond_noise, is_first, noise, self.on_step
             )
 
         for _ in range(extension.num_rounds):
@@ -282,12 +281,6 @@ class _Rounds:
     @property
     def _grid(self) -> LatentGrid:
         return self.bundle.grid(self.request.options_for(self.bundle).shape)
-
-
-def _changes(last: Frames, new: Frames) -> tuple[float, float]:
-    """Mean change of a pixel from ``last`` (H, W, 3) to the new frames, and the median in them."""
-    steps = np.abs(np.diff(np.stack([last, *new]).astype(np.float32), axis=0)).mean((1, 2, 3))
-    return float(steps[0]), float(np.median(steps[1:])) if len(steps) > 1 else 0.0
 
 
 def _sharpness(frames: Frames) -> float:

@@ -75,7 +75,17 @@ class RoundStore:
         """Whether there are rounds by this plan; refuses others as ``open`` does."""
         found, self._plan = self.plan(), json.loads(json.dumps(plan))
         if found is None:
-            self._refuse_another_folder()
+            try:
+                is_ours = all(file.name.startswith(".") for file in self.folder.iterdir())
+            except FileNotFoundError:
+                is_ours = True
+            except NotADirectoryError:
+                is_ours = False
+            if not is_ours:
+                raise UsageError(
+                    f"{self.folder} is in the way: finished rounds would be kept there",
+                    "move it away, or choose another output",
+                )
             return False
         names = sorted({*found, *self._plan})
         other = [name for name in names if found.get(name) != self._plan.get(name)]
@@ -110,19 +120,6 @@ class RoundStore:
             return
         for path in own:
             path.unlink(missing_ok=True)
-
-    def _refuse_another_folder(self) -> None:
-        try:
-            is_ours = all(file.name.startswith(".") for file in self.folder.iterdir())
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            is_ours = False
-        if not is_ours:
-            raise UsageError(
-                f"{self.folder} is in the way: finished rounds would be kept there",
-                "move it away, or choose another output",
-            )
 
     def _file(self, index: int) -> Path:
         return self.folder / f"round-{index:04d}.safetensors"

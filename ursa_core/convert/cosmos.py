@@ -36,16 +36,6 @@ def convert_cosmos(
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists already", "give a new folder")
-    config, weights = convert_weights(read_cosmos(source), strides)
-    dtype = reduce(torch.promote_types, (value.dtype for value in weights.values()))
-    with whole(folder) as part:
-        save_weights(part / "vae", config.to_json(), weights, dtype)
-        save_settings(part, BundleSettings(motion_prefix=False, licence=LICENCE))
-    return config
-
-
-def read_cosmos(source: Path) -> dict[str, Tensor]:
-    """NVIDIA's tensors by their names, from a file or folder as ``convert_cosmos`` takes it."""
     tensors: dict[str, Tensor] = {}
     for file in _files(source):
         tensors |= read_torchscript(file) if is_torchscript(file) else _read_checkpoint(file)
@@ -55,7 +45,12 @@ def read_cosmos(source: Path) -> dict[str, Tensor]:
                 f"{source} holds no Cosmos {half}",
                 f"give {_WHOLE}, or the folder that {' and '.join(_HALVES)} lie in",
             )
-    return tensors
+    config, weights = convert_weights(tensors, strides)
+    dtype = reduce(torch.promote_types, (value.dtype for value in weights.values()))
+    with whole(folder) as part:
+        save_weights(part / "vae", config.to_json(), weights, dtype)
+        save_settings(part, BundleSettings(motion_prefix=False, licence=LICENCE))
+    return config
 
 
 def _files(source: Path) -> list[Path]:
