@@ -179,7 +179,7 @@ def test_a_chain_of_tokens_is_decoded_in_one_piece(tmp_path, tiny_model):
     store = RoundStore(str(tmp_path / "out"))
     store.open({"tokenizer": tokenizer_identity(bundle.folder), "fps": 8.0}, fresh=False)
     rounds, frames = extend_clip(bundle, clip, plan, Request(""), store, codes=codes)
-    assert [each.prompt for each in rounds] == [PROMPTS[0], PROMPTS[0], PROMPTS[1]]
+    assert [each["prompt"] for each in rounds] == [PROMPTS[0], PROMPTS[0], PROMPTS[1]]
     chain = codes
     for index in range(3):
         window = store.load(index)

@@ -146,7 +146,7 @@ def test_extension(chain, schedule, tiny_model, device, agree, tmp_path):
         store.open({"tokenizer": "tiny", "fps": 8.0}, fresh=False)
         rounds, frames = extend(bundle, clip_of(9), extension, REQUEST, store)
         assert frames.shape == (17, 16, 16, 3)
-        codes.append(torch.stack([store.load(each.index) for each in rounds]))
+        codes.append(torch.stack([store.load(each["index"]) for each in rounds]))
     agree(*codes)
 
 

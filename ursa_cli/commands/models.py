@@ -57,7 +57,8 @@ def list_models(as_json: options.Json = False) -> None:
             output.hint(f"ursa models pull {name}")
     rows = []
     for name, s in found.items():
-        parameters, size = f"{s.num_parameters / 1e6:.1f} M", output.size(s.file_bytes)
+        count = sum(part.parameters for part in s.parts.values())
+        parameters, size = f"{count / 1e6:.1f} M", output.size(s.file_bytes)
         rows.append((name, parameters, size, s.settings.shape, s.licence))
     header = ("NAME", "PARAMETERS", "SIZE", "SHAPE", "LICENCE")
     payload = {"models": [_payload(name, s) for name, s in found.items()]}

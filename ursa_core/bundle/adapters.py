@@ -31,9 +31,6 @@ PREFIX = "base_model.model."
 _PART = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _ADVICE = "give a folder that `ursa train` with lora.rank, or peft, has written"
 
-Change = Callable[[str, Tensor], Tensor]
-"""Function from a weight's name and value to its new value."""
-
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -116,8 +113,8 @@ def transformer_identity(model: Path) -> str:
     return model_identity(model, ("transformer",))
 
 
-def adding(adapters: Sequence[Adapter]) -> Change | None:
-    """The function that adds adapters to weights; None without any."""
+def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor] | None:
+    """The function of a weight's name and value that adds adapters to it; None without any."""
     if not adapters:
         return None
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}

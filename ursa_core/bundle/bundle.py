@@ -18,13 +18,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.adapters import Adapter, adding
-from ursa_core.bundle.folder import (
-    URSA_MODEL,
-    Layout,
-    read_json,
-    shipped_models,
-    write_json,
-)
+from ursa_core.bundle.folder import URSA_MODEL, Layout, read_json, shipped_models, write_json
 from ursa_core.bundle.path_files import (
     CODEBOOK,
     CODEBOOK_KEY,

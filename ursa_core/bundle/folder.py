@@ -193,10 +193,7 @@ def model_identity(
     """Sixteen hex digits that change with a model's configuration, vocabulary or weights.
 
     Only 64 pieces of a file above 64 MiB are read: enough to distinguish any two trainings, fast.
-
-    Args:
-        folder: Folder of the model.
-        parts: Names of the files and folders at its top that count.
+    ``parts`` are the files and folders at its top that count.
     """
     digest = hashlib.sha256()
     for file in _files(folder):
@@ -255,8 +252,8 @@ def file_names(folder: Path) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     """Files of a model, which lie at its top and in the folders there.
 
-    Deeper files aren't searched for: the user may name any folder, even one with a million files.
-    Hidden ones aren't either, as the hub library keeps metadata there.
+    The user may name any folder, even one with a million files deeper down. The hub library keeps
+    metadata in hidden ones.
     """
     return [
         file

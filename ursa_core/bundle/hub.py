@@ -18,14 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ursa_core.bundle.folder import (
-    URSA_MODEL,
-    Layout,
-    check_classes,
-    file_names,
-    layout_of,
-    listed,
-)
+from ursa_core.bundle.folder import URSA_MODEL, Layout, check_classes, file_names, layout_of, listed
 from ursa_core.errors import (
     CheckpointError,
     DataError,
@@ -213,10 +206,7 @@ def download(
     target = to or Path(constants.HF_HUB_CACHE)
     try:
         info = HfApi().model_info(
-            wanted.name,
-            revision=wanted.revision,
-            files_metadata=True,
-            timeout=_SECONDS_TO_ANSWER,
+            wanted.name, revision=wanted.revision, files_metadata=True, timeout=_SECONDS_TO_ANSWER
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         layout = layout_of(sizes, layouts)
@@ -291,10 +281,7 @@ def _get(
     size: int,
     advance: Callable[[int], None],
 ) -> Path:
-    """A file of a model, downloaded unless it is here.
-
-    Bytes are counted once, even where the library shows them in several bars.
-    """
+    """A file of a model, downloaded unless it is here; bytes count once, even in several bars."""
     import inspect
 
     from huggingface_hub import hf_hub_download

@@ -6,7 +6,7 @@ The published models keep their codebook in a pickle, of which only tensors are 
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ from ursa_core.bundle.settings import PathConfig
 from ursa_core.bundle.weights import read_pickle
 from ursa_core.configs import SCHEDULER_CLASS, read_config
 from ursa_core.errors import CheckpointError, UsageError
-
-if TYPE_CHECKING:
-    from ursa_core.path.base import Path as ProbPath
+from ursa_core.path.base import Path as ProbPath
+from ursa_core.path.calibration import distance_curve
+from ursa_core.path.masked import MaskedPath
+from ursa_core.path.metric import MetricPath
+from ursa_core.path.mixture import MixturePath
+from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
 CODEBOOK = "scheduler_model.safetensors"
 PICKLED_CODEBOOK = "scheduler_model.pth"
@@ -63,12 +66,8 @@ def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
     return stored
 
 
-def path_to_json(path: "ProbPath", shift: float) -> dict[str, Any]:
+def path_to_json(path: ProbPath, shift: float) -> dict[str, Any]:
     """Content of ``scheduler_config.json``; alpha is null where the path has none."""
-    from ursa_core.path.masked import MaskedPath
-    from ursa_core.path.metric import MetricPath
-    from ursa_core.path.schedules import LinearSchedule, PowerSchedule
-
     config: dict[str, Any] = {"_class_name": SCHEDULER_CLASS, "alpha": None, "c": None}
     config |= {"eps": 1e-5, "shift": shift}
     schedule = path.schedule if isinstance(path, MetricPath) else None
@@ -81,7 +80,7 @@ def path_to_json(path: "ProbPath", shift: float) -> dict[str, Any]:
 
 def make_path(
     kind: str, codebook: Tensor, alpha: float | None = None, c: float | None = None
-) -> "ProbPath":
+) -> ProbPath:
     """A new ``metric``, ``linear``, ``mixture`` or ``masked`` path over a codebook float (K, C).
 
     A linear one takes the schedule that its codebook asks for; alpha and c shape a metric one.
@@ -89,12 +88,6 @@ def make_path(
     Raises:
         UsageError: A metric path has an alpha or c that can't shape it, or none.
     """
-    from ursa_core.path.calibration import distance_curve
-    from ursa_core.path.masked import MaskedPath
-    from ursa_core.path.metric import MetricPath
-    from ursa_core.path.mixture import MixturePath
-    from ursa_core.path.schedules import LinearSchedule, PowerSchedule
-
     if kind == "masked":
         return MaskedPath(len(codebook))
     if kind == "mixture":
@@ -105,11 +98,8 @@ def make_path(
     return MetricPath(codebook, PowerSchedule(alpha, c))
 
 
-def build_path(config: dict[str, Any], codebook: Tensor) -> "ProbPath":
+def build_path(config: dict[str, Any], codebook: Tensor) -> ProbPath:
     """The path of a ``scheduler_config.json``; CheckpointError if its numbers can't shape one."""
-    from ursa_core.path.metric import MetricPath
-    from ursa_core.path.schedules import LinearSchedule
-
     found = read_config(PathConfig, config, "scheduler_config.json")
     schedule = config.get("schedule") if found.kind == "linear" else None
     try:

@@ -67,9 +67,6 @@ def load_settings(folder: Path) -> BundleSettings:
     """Settings of a bundle; for what its ``ursa.json`` lacks the published defaults hold.
 
     Those are the paper's, for video or for images, with the time shift of the bundle's scheduler.
-
-    Raises:
-        CheckpointError: a file is damaged or a value can't be used.
     """
     settings = BundleSettings()
     if read_json(folder / "vae" / "config.json").get("_class_name") == IMAGE_CLASS:

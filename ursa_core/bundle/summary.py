@@ -74,12 +74,10 @@ class SamplingMemory:
     @property
     def total(self) -> int:
         """The peak: of a network pass with its draw, or of decoding."""
-        sampling, decoding = self.activations + self.logits, self.decoding
-        weights = (self.transformer, self.tokenizer)
+        sampling = self.activations + self.logits
+        peak = self.transformer + self.tokenizer + max(sampling, self.decoding)
         if self.offload:
-            peak = max(self.transformer + sampling, self.tokenizer + decoding)
-        else:
-            peak = sum(weights) + max(sampling, decoding)
+            peak = max(self.transformer + sampling, self.tokenizer + self.decoding)
         return self.process + self.codebook + peak
 
     def to_json(self) -> dict[str, int]:
@@ -117,11 +115,6 @@ class Summary:
         return self.tokenizer.num_vq_embeddings
 
     @property
-    def num_parameters(self) -> int:
-        """Parameters of all parts."""
-        return sum(part.parameters for part in self.parts.values())
-
-    @property
     def solvers(self) -> tuple[str, ...]:
         """Ways to take a step along the model's path, the default first."""
         return ("maskgit",) * (self.path.kind == "masked") + ("integrated", "euler")
@@ -152,7 +145,7 @@ class Summary:
         *,
         offload: bool = False,
     ) -> SamplingMemory:
-        """Estimate of the peak memory of sampling one clip.
+        """Estimate of the peak memory of sampling one clip, by default of the model's shape.
 
         With T = S + 1 + L tokens and L = F·H·W codes:
 
@@ -166,12 +159,7 @@ class Summary:
         - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 per
           pixel of the clip.
 
-        Args:
-            dtype_bytes: Bytes per number of the transformer.
-            shape: Pixel shape of the clip; None is the model's.
-            device: ``cpu``, or any other kind.
-            offload: Whether transformer and tokenizer, and guidance's halves, take turns on the
-                device.
+        With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
         """
         shape = shape or self.settings.shape
         network, tokenizer = self.transformer, self.tokenizer

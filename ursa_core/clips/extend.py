@@ -149,17 +149,11 @@ def extend(
     on_round: Callable[[bool], None] | None = None,
     codes: Tensor | None = None,
 ) -> tuple[list[dict[str, Any]], Frames]:
-    """Make a clip longer, round by round.
+    """Make a clip uint8 (own_frames, H, W, 3) longer; its frames are in the result as they are.
 
-    Args:
-        bundle: Model.
-        clip: uint8 (own_frames, H, W, 3); its frames are in the result as they are.
-        extension: How it is made longer.
-        request: How rounds are sampled; prompt and frames are those of the extension.
-        store: Where rounds are kept; those that it holds already aren't made again.
-        on_step: Called after each step of a round that is made.
-        on_round: Called after each round, with whether it was there already.
-        codes: int64 (F, H, W) of the clip, where it came as codes; otherwise they are encoded.
+    Rounds are sampled as the request says, but for prompt and frames. Those that the store holds
+    aren't made again; ``on_step`` is called after each step of one that is made, ``on_round`` after
+    each, with whether it was there. A clip that came as codes int64 (F, H, W) has them given.
 
     Returns:
         Per round its ``index``, ``prompt`` and whether it was ``resumed``; ``colour_drift``, the

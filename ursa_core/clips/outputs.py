@@ -50,8 +50,7 @@ def begun(written: Sequence[Target], force: bool) -> dict[str, dict[str, Any]]:
 
 def seed_of(there: Mapping[str, Mapping[str, Any]]) -> int | None:
     """The seed that was drawn for the files of a stopped run; None where there are none."""
-    seed = next((each["seed"] for each in there.values() if "seed" in each), None)
-    return seed if isinstance(seed, int) else None
+    return next((s for each in there.values() if isinstance(s := each.get("seed"), int)), None)
 
 
 def is_there(file: str) -> bool:

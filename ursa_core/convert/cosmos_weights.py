@@ -153,14 +153,11 @@ def _strides(
             "the weights don't show the tokenizer's stride",
             "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8",
         )
-    most = patch_size * 2**changes
     possible = [patch_size * 2**k for k in range(changes + 1)]
-    if not (given.temporal in possible and given.spatial in possible) or (
-        given.temporal > given.spatial
-    ):
+    if not {given.temporal, given.spatial} <= {*possible} or given.temporal > given.spatial:
         raise UsageError(
             f"these weights can't have a stride of {_text(given)}",
-            f"give powers of two from {patch_size} to {most}, in time at most as in space",
+            f"give powers of two from {patch_size} to {possible[-1]}, in time at most as in space",
         )
     return given
 

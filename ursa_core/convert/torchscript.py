@@ -71,17 +71,9 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
         raise unreadable(file, error, "give another file", CheckpointError) from error
     # What damaged or hostile bytes make the readers of zip, pickle and tensors raise.
     except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        struct.error,
-        zipfile.BadZipFile,
-    ) as error:
+        ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError,
+        TypeError, ValueError, struct.error, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise CheckpointError(
             f"{file} is damaged, or no archive of modules and tensors: {error}",
             "get it again, from a source that you trust",
