@@ -173,11 +173,9 @@ def extend(
     each, own = extension.frames_per_round, extension.own_frames
     rows = []
     for index, is_resumed in enumerate(rounds.resumed):
-        part = frames[own + index * each : own + (index + 1) * each]
-        steps = np.diff(
-            frames[own + index * each - 1 :][: len(part) + 1].astype(np.float32), axis=0
-        )
-        changes = np.abs(steps).mean((1, 2, 3))  # the first is that across the join
+        start, end = own + index * each, own + (index + 1) * each
+        part, joined = frames[start:end], frames[start - 1 : end].astype(np.float32)
+        changes = np.abs(np.diff(joined, axis=0)).mean((1, 2, 3))  # the first is across the join
         row = {
             "index": index,
             "prompt": extension.prompt_of(index),
