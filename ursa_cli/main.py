@@ -2,21 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from ursa_cli.commands.calibrate_path import calibrate_path
-from ursa_cli.commands.evaluate.app import evaluate
-from ursa_cli.commands.extend import extend
-from ursa_cli.commands.info import info
-from ursa_cli.commands.interpolate import interpolate
-from ursa_cli.commands.models import models
-from ursa_cli.commands.sample import sample
-from ursa_cli.commands.tokenize_media import tokenize_media
-from ursa_cli.commands.train import train
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
+from ursa_cli.terminal.help import Group
 from ursa_core import __version__
 from ursa_core.errors import UrsaError
 
@@ -25,10 +17,32 @@ INTERRUPTED = 130
 # one that it exports.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
+
+class _Ursa(Group):
+    table: ClassVar = {
+        "sample": ("sample:sample",
+                   "Make a video, or an image, from text; or from text and an image or video."),
+        "extend": ("extend:extend",
+                   "Make a video longer: any length, in rounds, its own frames unchanged."),
+        "interpolate": ("interpolate:interpolate",
+                        "Make a video that goes from one image to another, or through several."),
+        "tokenize": ("tokenize_media:tokenize_media",
+                     "Encode videos and images into codes for training, or decode a clip's codes."),
+        "train": ("train:train",
+                  "Train a tokenizer or a generator, continuing a run that stopped."),
+        "calibrate-path": ("calibrate_path:calibrate_path",
+                           "Find the (alpha, c) whose path falls linearly in time to the data."),
+        "eval": ("evaluate.app:evaluate",
+                 "Score a model: sample a suite, score the samples, report."),
+        "models": ("models:models", "List the models there are; show, get, convert or merge one."),
+        "info": ("info:info", "Show versions, devices and models of this installation."),
+    }  # fmt: skip
+
+
 app = typer.Typer(
-    name="ursa",
+    cls=_Ursa,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -49,17 +63,6 @@ def _root(
     ] = False,
 ) -> None:
     """Make video from text by uniform discrete diffusion with a metric path."""
-
-
-app.command("sample")(sample)
-app.command("extend")(extend)
-app.command("interpolate")(interpolate)
-app.command("tokenize")(tokenize_media)
-app.command("train")(train)
-app.command("calibrate-path")(calibrate_path)
-app.add_typer(evaluate, name="eval")
-app.add_typer(models, name="models")
-app.command("info")(info)
 
 
 def main(arguments: list[str]) -> int:

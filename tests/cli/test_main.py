@@ -19,7 +19,10 @@ from ursa_core import __version__
 from ursa_core.errors import CheckpointError, ShapeError
 
 REPOSITORY = Path(__file__).parent.parent.parent
-HEAVY = ("torch", "numpy", "av", "PIL", "transformers", "pydantic", "pyarrow", "matplotlib", "yaml")
+HEAVY = (
+    "torch", "numpy", "av", "PIL", "transformers", "pydantic", "pyarrow", "matplotlib", "yaml",
+    "rich",
+)  # fmt: skip
 VERBS = {"Make", "Encode", "Train", "Show", "List", "Get", "Find", "Score", "Measure"}
 
 
@@ -27,7 +30,8 @@ def commands() -> Iterator[tuple[list[str], Any]]:
     """Every command with the words that call it."""
 
     def walk(words: list[str], command: Any) -> Iterator[tuple[list[str], Any]]:
-        for name, child in getattr(command, "commands", {}).items():
+        for name in getattr(command, "commands", {}):
+            child = command.get_command(None, name)
             yield [*words, name], child
             yield from walk([*words, name], child)
 
@@ -68,16 +72,44 @@ def test_examples_are_valid_command_lines(case: tuple[list[str], Any]) -> None:
         command.make_context("ursa", arguments[len(words) + 1 :])
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_listed_helps_are_those_of_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = [([], typer.main.get_command(application.app)), *commands()]
+    for words, group in groups:
+        if not hasattr(group, "commands"):
+            continue
+        assert main([*words, "--help"]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        for name in group.commands:
+            real, _, _ = inspect.cleandoc(group.get_command(None, name).help).partition("\n\n")
+            assert f"{name} {' '.join(real.split())}" in shown
+
+
+@pytest.mark.parametrize("words", [[], ["eval"], ["sample"], ["models", "pull"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
     program = (
-        "import sys; from ursa_cli.main import main; code = main(['--help']);"
-        f"sys.exit(code or [m for m in {HEAVY!r} if m in sys.modules] or 0)"
+        f"import sys; from ursa_cli.main import main; code = main([*{words}, '--help']);"
+        f"loaded = [m for m in {HEAVY!r} if m in sys.modules];"
+        "others = [m for m in sys.modules if m.startswith('ursa_cli.commands.')];"
+        f"sys.exit(code or loaded or ({words} == [] and others) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "sample" in done.stdout
+    assert "--help" in done.stdout
+
+
+def test_help_names_panels_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "--help"]) == 0
+    shown = capsys.readouterr().out
+    panels = re.findall(r"^(\w.*):$", shown, re.MULTILINE)
+    assert panels[:4] == ["Arguments", "Options", "Clip", "Sampling"]
+    assert {"Given frames", "Batches", "Run and output"} < set(panels)
+    text = " ".join(shown.split())
+    assert "[default: 18]" in text
+    assert "[default: the model's]" in text
+    assert "[env var: URSA_MODEL; default: emoji]" in text
+    assert "\x1b" not in shown
 
 
 def test_process_exits_with_the_code_and_prints_errors_on_stderr() -> None:

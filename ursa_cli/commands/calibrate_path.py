@@ -82,7 +82,6 @@ def calibrate_path(
 
     Examples:
       ursa calibrate-path --tokenizer cosmos -o report
-
       ursa calibrate-path --tokenizer nano --shift 1 --shift 3 -o report
     """
     output.configure(as_json=as_json, quiet=quiet)

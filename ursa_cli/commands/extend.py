@@ -131,9 +131,7 @@ def extend(
 
     Examples:
       ursa extend out.mp4 -o long.mp4 --seconds 10
-
       ursa extend a.mp4 "a fox on a purple background" -o b.mp4 --frames 41
-
       ursa extend --from-file clips.txt -o longer --seconds 10
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)

@@ -13,7 +13,6 @@ def info(as_json: options.Json = False) -> None:
 
     Examples:
       ursa info
-
       ursa info --json
     """
     output.configure(as_json=as_json)

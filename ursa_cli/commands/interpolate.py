@@ -79,9 +79,7 @@ def interpolate(
 
     Examples:
       ursa interpolate --first a.png --last b.png -o between.mp4
-
       ursa interpolate "a fox" --first a.png --loop -o b.gif
-
       ursa interpolate --from-file pairs.csv -o clips
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)

@@ -11,13 +11,16 @@ import typer
 
 from ursa_cli.options import shared as options
 from ursa_cli.terminal import output
+from ursa_cli.terminal.help import Command, Group, new_app
 
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import HubId
     from ursa_core.bundle.summary import Summary
 
-models = typer.Typer(
-    no_args_is_help=True, help="List the models there are; show, get, convert or merge one."
+models = new_app(
+    cls=Group,
+    no_args_is_help=True,
+    help="List the models there are; show, get, convert or merge one.",
 )
 _NewFolder = Annotated[
     Path | None,
@@ -32,13 +35,12 @@ _NewFolder = Annotated[
 ]
 
 
-@models.command("list")
+@models.command("list", cls=Command)
 def list_models(as_json: options.Json = False) -> None:
     """List the models that come with ursa, and those that were pulled.
 
     Examples:
       ursa models list
-
       ursa models list --json
     """
     output.configure(as_json=as_json)
@@ -65,7 +67,7 @@ def list_models(as_json: options.Json = False) -> None:
     output.data(payload, lines=output.table(header, rows))
 
 
-@models.command("show")
+@models.command("show", cls=Command)
 def show_model(
     model: Annotated[
         str,
@@ -84,7 +86,6 @@ def show_model(
 
     Examples:
       ursa models show nano
-
       ursa models show emoji --prompts
     """
     output.configure(as_json=as_json)
@@ -129,7 +130,7 @@ def _show_subjects(found: "Summary") -> None:
     output.data(payload, lines=chain.from_iterable(lines))
 
 
-@models.command("pull")
+@models.command("pull", cls=Command)
 def pull_model(
     model: Annotated[
         str,
@@ -163,7 +164,6 @@ def pull_model(
 
     Examples:
       ursa models pull BAAI/URSA-1.7B-FSQ320
-
       ursa models pull BAAI/URSA-0.6B-IBQ1024 --to models/ibq
     """
     output.configure(as_json=as_json, quiet=quiet)
@@ -185,7 +185,7 @@ def pull_model(
     output.data({"name": str(wanted), "folder": str(folder)}, paths=[folder])
 
 
-@models.command("convert")
+@models.command("convert", cls=Command)
 def convert_model(
     source: Annotated[
         Path,
@@ -216,7 +216,6 @@ def convert_model(
 
     Examples:
       ursa models convert Cosmos-Tokenize1-DV4x8x8-360p -o cosmos
-
       ursa models convert Cosmos-0.1-Tokenizer-DV4x8x8 --stride 4x8x8 -o cosmos
     """
     output.configure(as_json=as_json, quiet=quiet)
@@ -236,7 +235,7 @@ def convert_model(
     output.data(payload, paths=[out])
 
 
-@models.command("merge")
+@models.command("merge", cls=Command)
 def merge_model(
     model: Annotated[
         str,
@@ -257,7 +256,6 @@ def merge_model(
 
     Examples:
       ursa models merge nano --lora runs/nano_lora -o mine
-
       ursa models merge nano --lora runs/nano_lora:0.5 --lora other -o both
     """
     output.configure(as_json=as_json, quiet=quiet)

@@ -109,9 +109,7 @@ def sample(
 
     Examples:
       ursa sample "a fox on a purple background" -o out.mp4
-
       ursa sample "a fox on a purple background" --image a.png -o b.mp4
-
       ursa sample --from-file prompts.txt -o clips --batch-size 4
     """
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)

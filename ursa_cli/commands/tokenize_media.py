@@ -130,7 +130,6 @@ def tokenize_media(
 
     Examples:
       ursa tokenize shapes:train --num 64 -o shards
-
       ursa tokenize clip.mp4 -o clip.safetensors
     """
     output.configure(as_json=as_json, quiet=quiet)

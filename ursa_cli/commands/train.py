@@ -54,7 +54,6 @@ def train(
 
     Examples:
       ursa train recipes/nano_tokenizer.yaml -o runs/nano_tokenizer
-
       ursa train recipes/nano.yaml train.steps=500 -o runs/short --dry-run
     """
     from ursa_core.parts import launched_shard

@@ -3,18 +3,23 @@
 import re
 import sys
 from dataclasses import fields
+from functools import cache
 
-from ursa_core.bundle.options import option_types
-from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
-from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import UrsaError, unusable
 
 _OPTION = re.compile(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]+))?`")
-_RECORDS = (SampleInputs, InterpolationOptions, ExtensionOptions, TokenizeOptions)
-_OPTIONS = {
-    *option_types(), *(field.name for record in _RECORDS for field in fields(record)),
-    "model", "lora", "device", "dtype", "offload", "force",
-}  # fmt: skip
+
+
+@cache
+def _options() -> set[str]:
+    """Names of options as the core has them."""
+    from ursa_core.bundle.options import option_types
+    from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
+    from ursa_core.encoding.options import TokenizeOptions
+
+    records = (SampleInputs, InterpolationOptions, ExtensionOptions, TokenizeOptions)
+    of_records = {field.name for record in records for field in fields(record)}
+    return {*option_types(), *of_records, "model", "lora", "device", "dtype", "offload", "force"}
 
 
 def in_options(text: str) -> str:
@@ -22,7 +27,7 @@ def in_options(text: str) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = found["name"], found["value"]
-        if name not in _OPTIONS:
+        if name not in _options():
             return found[0]
         flag = f"--{name.replace('_', '-')}"
         return flag if value in (None, "True") else f"{flag} {value}"

@@ -4,7 +4,6 @@ Names and metadata of files may hold anything, even what sets a terminal's title
 direction of text. So characters that control a terminal are printed as escapes.
 """
 
-import json
 import os
 import re
 import shutil
@@ -74,6 +73,8 @@ def printable(text: str) -> str:
 
 def _json(payload: Mapping[str, Any]) -> str:
     """An object in one line, with JSON's escapes for what stdout can't encode."""
+    import json
+
     text = json.dumps(payload, ensure_ascii=False, default=str)
     try:
         text.encode(sys.stdout.encoding or "utf-8", "surrogatepass")

@@ -44,7 +44,6 @@ def compare(
 
     Examples:
       ursa eval compare shapes-before shapes-after
-
       ursa eval compare a b --plot differences.png --json
     """
     output.configure(as_json=as_json)

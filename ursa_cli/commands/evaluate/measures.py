@@ -44,7 +44,6 @@ def reconstruction(chosen: ClipsOptions) -> None:
 
     Examples:
       ursa eval reconstruction -o kept
-
       ursa eval reconstruction films --model nano --size 64x64 -o kept
     """
     evaluation.check_report(chosen.out, chosen.limit, chosen.force, "samples")
@@ -74,7 +73,6 @@ def path(chosen: ClipsOptions) -> None:
 
     Examples:
       ursa eval path -o path
-
       ursa eval path films --model nano --limit 20 -o path
     """
     evaluation.check_report(chosen.out, chosen.limit, chosen.force, "linearity.png")
@@ -118,7 +116,6 @@ def videos(
 
     Examples:
       ursa eval videos out.mp4 -o metrics
-
       ursa eval videos clips --limit 100 -o metrics
     """
     output.configure(as_json=as_json, quiet=quiet)

@@ -38,7 +38,7 @@ class SuiteCommand:
         return "scorer_repo" in self.own
 
 
-def command_of(suite: SuiteCommand) -> Callable[..., None]:
+def _command_of(suite: SuiteCommand) -> Callable[..., None]:
     """The command of a suite, with the options that the suite has."""
 
     def run(*, sampling: of_sampling.SamplingCall, **given: Any) -> None:
@@ -55,6 +55,7 @@ def command_of(suite: SuiteCommand) -> Callable[..., None]:
 
         SuiteRun(suite, chosen, sampling).run()
 
+    run.__doc__ = suite.help
     out, *own = evaluation.parameters(EvalOptions, (*_SHARED, *suite.own))
     sampling = inspect.Parameter("sampling", inspect.Parameter.KEYWORD_ONLY)
     return of_sampling.spread(with_parameters(run, [out, sampling, *own]))
@@ -71,7 +72,6 @@ SUITES = (
 
         Examples:
           ursa eval shapes --model nano -o shapes
-
           ursa eval shapes --model nano --limit 24 --steps 8 -o trial
         """,
         ("batch_size",),
@@ -82,8 +82,7 @@ SUITES = (
 
         Examples:
           ursa eval vbench --only sample --prompts rewritten --shard 1/4 -o vbench
-
-          ursa eval vbench -o vbench --scorer-repo VBench --scorer-python env/bin/python
+          ursa eval vbench -o vbench --scorer-repo VBench --scorer-python bin/python
         """,
         ("batch_size", "prompts", *_SCORER),
     ),
@@ -95,7 +94,6 @@ SUITES = (
 
         Examples:
           ursa eval vbench-i2v --only sample --scorer-repo VBench -o i2v
-
           ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
         """,
         ("images", "ratio", *_SCORER),
@@ -106,7 +104,6 @@ SUITES = (
 
         Examples:
           ursa eval vbench-long --only sample --seconds 10 -o long
-
           ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
         """,
         ("prompts", "seconds", *_SCORER),
@@ -117,8 +114,7 @@ SUITES = (
 
         Examples:
           ursa eval geneval --only sample --prompts rewritten -o geneval
-
-          ursa eval geneval -o geneval --scorer-repo code --scorer-python env/bin/python
+          ursa eval geneval -o geneval --scorer-repo code --scorer-python bin/python
         """,
         ("batch_size", "prompts", "detector", *_SCORER),
         of_images=True,
@@ -131,10 +127,11 @@ SUITES = (
 
         Examples:
           ursa eval dpg --only sample --scorer-repo ELLA --size 1024x1024 -o dpg
-
-          ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python env/bin/python
+          ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python bin/python
         """,
         _SCORER,
         of_images=True,
     ),
 )
+
+shapes, vbench, vbench_i2v, vbench_long, geneval, dpg = map(_command_of, SUITES)
