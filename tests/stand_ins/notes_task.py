@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ursa_cli.batch_run import run_batch
-from ursa_cli.options.batches import read_batch
+from ursa_cli.options.batches import BatchOptions
 from ursa_core.batches.run import BatchItem as Item
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import whole
@@ -78,8 +78,7 @@ def make_notes(
     source = folder.parent / f"{folder.name}-list{suffix}"
     source.write_text(lines)
     task = task or Notes()
-    batch = read_batch(
-        str(source), str(folder), COLUMNS, template, batch_size, shard, skip_bad, force
-    )
+    options = BatchOptions(str(source), template, batch_size, shard, skip_bad)
+    batch = options.read(str(folder), COLUMNS, force)
     run_batch(task, batch, seed, dry_run=False)
     return task

@@ -4,9 +4,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ursa_cli.options import shared as options
+from ursa_cli.options.shared import option
 from ursa_cli.terminal import output
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
@@ -21,52 +20,40 @@ PAPER = (1.0, 5.0)
 def calibrate_path(
     tokenizer: Annotated[
         str,
-        typer.Option(
-            "--tokenizer",
-            metavar="T",
-            help="cosmos (the published video models' codebook), a model (name, folder or Hugging "
+        option(
+            "T",
+            "cosmos (the published video models' codebook), a model (name, folder or Hugging "
             "Face id), or a .npy or .safetensors file of code vectors.",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--output",
-            "-o",
-            parser=options.new_path,
-            metavar="FOLDER",
-            help="Folder of the report.",
+        option(
+            "FOLDER", "Folder of the report.", names=("--output", "-o"), parser=options.new_path
         ),
     ] = Path("calibration"),
     tokens: Annotated[
         Path | None,
-        typer.Option(
-            metavar="SHARDS",
-            help="Weigh codes by how often they occur in these token shards.",
-            show_default="equal weights",
+        option(
+            "SHARDS",
+            "Weigh codes by how often they occur in these token shards.",
+            shown="equal weights",
         ),
     ] = None,
-    alpha: Annotated[
-        str, typer.Option(metavar="LO:HI:N", help="Values of alpha to try.")
-    ] = "0.3:2:24",
-    c: Annotated[str, typer.Option(metavar="LO:HI:N", help="Values of c to try.")] = "0.5:12:24",
+    alpha: Annotated[str, option("LO:HI:N", "Values of alpha to try.")] = "0.3:2:24",
+    c: Annotated[str, option("LO:HI:N", "Values of c to try.")] = "0.5:12:24",
     shift: Annotated[
-        list[float] | None,
-        typer.Option(metavar="L", help="Time shifts to draw as curves; may be repeated."),
+        list[float] | None, option("L", "Time shifts to draw as curves; may be repeated.")
     ] = None,
     preview: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="CLIP", help="Draw this clip corrupted at t = 0, 0.1 … 1 (needs a model)."
-        ),
+        Path | None, option("CLIP", "Draw this clip corrupted at t = 0, 0.1 … 1 (needs a model).")
     ] = None,
     write_to: Annotated[
-        Path | None,
-        typer.Option(metavar="RECIPE", help="Put the best (alpha, c) into this recipe."),
+        Path | None, option("RECIPE", "Put the best (alpha, c) into this recipe.")
     ] = None,
     linear: Annotated[
         bool,
-        typer.Option("--linear", help="With --write-to: the exactly linear schedule instead."),
+        option(None, "With --write-to: the exactly linear schedule instead.", names=("--linear",)),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

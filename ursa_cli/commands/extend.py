@@ -1,17 +1,17 @@
 """`ursa extend`: a video made longer, in rounds that are kept."""
 
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ursa_cli import batch_run
 from ursa_cli.commands.making import note_kept
-from ursa_cli.options import batches as batch_options
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
+from ursa_cli.options.batches import BATCHES, BatchOptions, columns
+from ursa_cli.options.records import Panels, spread
 from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.errors import UsageError
@@ -22,105 +22,59 @@ if TYPE_CHECKING:
     from ursa_core.tokenizers.visual import VisualTokenizer
 
 
-class Chain(StrEnum):
-    """How rounds chain."""
-
-    TOKENS = "tokens"
-    PIXELS = "pixels"
-
-
-class Schedule(StrEnum):
-    """How the new frames of a round go through time."""
-
-    TOGETHER = "together"
-    DIAGONAL = "diagonal"
+_OPTIONS: Panels = {
+    CLIP_PANEL: {
+        "seconds": ("S", ("Length of the result, the clip's own frames counted, to the nearest "
+                    "frame.")),
+        "frames": ("N", "The same in frames; any number above the clip's own."),
+        "before": (None, "Make what comes before the clip."),
+    },
+    GIVEN_PANEL: {
+        "overlap": ("N", ("Frames that a round is given, 1 + a multiple of the model's temporal "
+                    "stride."), "a quarter of the model's frames"),
+        "chain": (None, ("How rounds chain: as tokens, decoded once in one piece, or as pixels, "
+                  "encoded again."), "the model's, pixels with --before",
+                  Literal["tokens", "pixels"] | None),
+        "schedule": (None, ("New frames of a round are refined together, or on a rolling diagonal: "
+                     "earlier ones ahead in time, one latent frame done in each round, in tokens "
+                     "alone."), True, Literal["together", "diagonal"]),
+        **shared.COND,
+        **shared.SOURCE_FPS,
+    },
+}  # fmt: skip
+# No --batch-size: a clip's rounds follow one another.
+_BATCHES: Panels = {
+    panel: {name: about for name, about in table.items() if name != "batch_size"}
+    for panel, table in BATCHES.items()
+}
 
 
 @shared.spread
+@spread("asked", ExtensionOptions, _OPTIONS)
+@spread("batch", BatchOptions, _BATCHES)
 def extend(
     out: shared.Output,
     sampling: shared.SamplingCall,
+    asked: ExtensionOptions,
+    batch: BatchOptions,
     clip: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="CLIP",
-            help="Video, or token file (.safetensors) of one, to go on from.",
-            show_default=False,
-        ),
+        str | None, argument("CLIP", "Video, or token file (.safetensors) of one, to go on from.")
     ] = None,
     prompts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PROMPT",
-            help="What follows; several take equal shares of it in turn. Without one, that of "
+        argument(
+            "PROMPT",
+            "What follows; several take equal shares of it in turn. Without one, that of "
             "the clip's metadata.",
-            show_default=False,
         ),
     ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            metavar="S",
-            help="Length of the result, the clip's own frames counted, to the nearest frame.",
-            show_default=False,
-            rich_help_panel=CLIP_PANEL,
-        ),
-    ] = None,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="The same in frames; any number above the clip's own.",
-            show_default=False,
-            rich_help_panel=CLIP_PANEL,
-        ),
-    ] = None,
-    before: Annotated[
-        bool,
-        typer.Option(
-            "--before", help="Make what comes before the clip.", rich_help_panel=CLIP_PANEL
-        ),
-    ] = False,
-    overlap: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Frames that a round is given, 1 + a multiple of the model's temporal stride.",
-            show_default="a quarter of the model's frames",
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
-    chain: Annotated[
-        Chain | None,
-        typer.Option(
-            help="How rounds chain: as tokens, decoded once in one piece, or as pixels, encoded "
-            "again.",
-            show_default="the model's, pixels with --before",
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
-    schedule: Annotated[
-        Schedule,
-        typer.Option(
-            help="New frames of a round are refined together, or on a rolling diagonal: earlier "
-            "ones ahead in time, one latent frame done in each round, in tokens alone.",
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = Schedule.TOGETHER,
-    cond: shared.Conditions = None,
-    cond_noise: shared.CondNoise = None,
-    fit: shared.Fit = False,
-    source_fps: shared.SourceFps = None,
-    from_file: batch_options.FromFile = None,
-    name_template: batch_options.NameTemplate = None,
-    shard: batch_options.ShardOption = None,
-    skip_bad: batch_options.SkipBad = False,
     fresh: Annotated[
         bool,
-        typer.Option(
-            "--fresh",
-            help="Delete the rounds that a stopped run has kept; else it goes on.",
-            rich_help_panel=options.RUN_PANEL,
+        option(
+            None,
+            "Delete the rounds that a stopped run has kept; else it goes on.",
+            options.RUN_PANEL,
+            names=("--fresh",),
         ),
     ] = False,
 ) -> None:
@@ -137,30 +91,24 @@ def extend(
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
     options.require_name("output", out)
-    wanted = ExtensionOptions(
-        clip or "", prompts, seconds, frames, before, overlap, chain and chain.value,
-        schedule.value, cond, cond_noise, fit, source_fps,
-    )  # fmt: skip
-    if from_file is not None:
+    wanted = replace(asked, clip=clip or "", prompts=prompts)
+    if batch.from_file is not None:
         if clip is not None:
             raise UsageError(
                 "CLIP and --from-file can't both be given", "name clips and prompts in the list"
             )
-        columns = {"clip": str, "prompt": str, **batch_options.columns(ExtensionOptions)}
-        batch = batch_options.read_batch(
-            from_file, out, columns, name_template, None, shard, skip_bad, sampling.force,
-            text="clip",
-        )  # fmt: skip
+        of_line = {"clip": str, "prompt": str, **columns(ExtensionOptions)}
+        listed = batch.read(out, of_line, sampling.force, text="clip")
 
         from ursa_core.clips.batch_tasks import ExtendTask
 
         model = sampling.place(batch_run.local_device(sampling.device))
         task = ExtendTask(model, sampling.clip, wanted, fresh, output.warn)
-        batch_run.run_batch(task, batch, sampling.seed, sampling.dry_run)
+        batch_run.run_batch(task, listed, sampling.seed, sampling.dry_run)
         return
     if clip is None:
         raise UsageError("missing argument 'CLIP'", "see ursa extend --help")
-    batch_options.refuse_without_list(name_template, None, shard, skip_bad)
+    batch.refuse()
     wanted.check()
 
     from ursa_core.bundle.bundle import load_tokenizer, tokenizer_identity

@@ -1,76 +1,49 @@
 """`ursa interpolate`: a video between images."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ursa_cli import batch_run
 from ursa_cli.commands.making import run_plan
-from ursa_cli.options import batches as batch_options
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
+from ursa_cli.options.batches import BATCHES, Batch, BatchOptions, columns
+from ursa_cli.options.records import Panels, spread
 from ursa_cli.options.sampling import GIVEN_PANEL
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import InterpolationOptions
 
 if TYPE_CHECKING:
-    from ursa_cli.options.batches import Batch
     from ursa_core.clips.plan import Plan
 
 
+_GIVEN: Panels = {GIVEN_PANEL: {
+    "first": ("A", "Image of the first frame."),
+    "last": ("B", "Image of the last frame."),
+    "loop": (None, ("Lead back to the first frame, which follows the last when it is played "
+             "again.")),
+    **shared.COND,
+}}  # fmt: skip
+
+
 @shared.spread
+@spread("given", InterpolationOptions, _GIVEN)
+@spread("batch", BatchOptions, BATCHES)
 def interpolate(
     out: shared.Output,
     sampling: shared.SamplingCall,
-    prompt: Annotated[
-        str,
-        typer.Argument(metavar="PROMPT", help="What to show; without one the images decide."),
-    ] = "",
-    first: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A",
-            help="Image of the first frame.",
-            show_default=False,
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
-    last: Annotated[
-        str | None,
-        typer.Option(
-            metavar="B",
-            help="Image of the last frame.",
-            show_default=False,
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
+    given: InterpolationOptions,
+    batch: BatchOptions,
+    prompt: Annotated[str, argument("PROMPT", "What to show; without one the images decide.")] = "",
     keyframe: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="IMAGE@FRAME",
-            help="Image of a frame, counted from 0; several in rising order.",
-            show_default=False,
-            rich_help_panel=GIVEN_PANEL,
+        option(
+            "IMAGE@FRAME", "Image of a frame, counted from 0; several in rising order.", GIVEN_PANEL
         ),
     ] = None,
-    loop: Annotated[
-        bool,
-        typer.Option(
-            "--loop",
-            help="Lead back to the first frame, which follows the last when it is played again.",
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = False,
-    cond: shared.Conditions = None,
-    cond_noise: shared.CondNoise = None,
-    fit: shared.Fit = False,
-    from_file: batch_options.FromFile = None,
-    name_template: batch_options.NameTemplate = None,
-    batch_size: batch_options.BatchSize = None,
-    shard: batch_options.ShardOption = None,
-    skip_bad: batch_options.SkipBad = False,
 ) -> None:
     """Make a video that goes from one image to another, or through several.
 
@@ -85,16 +58,12 @@ def interpolate(
     output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
     sampling.check()
     options.require_name("output", out)
-    between = InterpolationOptions(first, last, keyframe, loop, prompt, cond, cond_noise, fit)
-    if from_file is not None:
-        columns = batch_options.columns(InterpolationOptions)
-        wanted = batch_options.read_batch(
-            from_file, out, columns, name_template, batch_size, shard, skip_bad, sampling.force,
-            text=None,
-        )  # fmt: skip
+    between = replace(given, keyframes=keyframe, prompt=prompt)
+    if batch.from_file is not None:
+        wanted = batch.read(out, columns(InterpolationOptions), sampling.force, text=None)
         _make_batch(wanted, sampling, between)
         return
-    batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
+    batch.refuse()
     between.check()
 
     from ursa_core.clips import outputs
@@ -107,7 +76,7 @@ def interpolate(
 
 
 def _make_batch(
-    wanted: "Batch", sampling: shared.SamplingCall, between: InterpolationOptions
+    wanted: Batch, sampling: shared.SamplingCall, between: InterpolationOptions
 ) -> None:
     """Make the clips of a list, whose lines override the options."""
     from ursa_core.clips.batch_tasks import ClipTask

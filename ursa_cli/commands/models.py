@@ -7,9 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ursa_cli.options import shared as options
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Command, Group, new_app
 
@@ -24,14 +23,7 @@ models = new_app(
 )
 _NewFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        parser=options.new_path,
-        metavar="FOLDER",
-        help="New folder to write.",
-        show_default=False,
-    ),
+    option("FOLDER", "New folder to write.", names=("--output", "-o"), parser=options.new_path),
 ]
 
 
@@ -71,14 +63,14 @@ def list_models(as_json: options.Json = False) -> None:
 def show_model(
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Name of a shipped model, a model's folder, or the Hugging Face id of a pulled "
-            "one.",
+        argument(
+            "MODEL",
+            "Name of a shipped model, a model's folder, or the Hugging Face id of a pulled one.",
         ),
     ],
     prompts: Annotated[
-        bool, typer.Option("--prompts", help="List the subjects that it draws by name, by group.")
+        bool,
+        option(None, "List the subjects that it draws by name, by group.", names=("--prompts",)),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -132,26 +124,16 @@ def _show_subjects(found: "Summary") -> None:
 
 @models.command("pull", cls=Command)
 def pull_model(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="Hugging Face id, owner/name or owner/name@revision."),
-    ],
+    model: Annotated[str, argument("ID", "Hugging Face id, owner/name or owner/name@revision.")],
     revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision",
-            metavar="R",
-            help="Branch, tag or commit.",
-            show_default="the model's main branch",
-        ),
+        str | None, option("R", "Branch, tag or commit.", shown="the model's main branch")
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option(
-            "--to",
-            metavar="FOLDER",
-            help="Folder to download to, a new one or that of a pull before.",
-            show_default="the Hugging Face cache",
+        option(
+            "FOLDER",
+            "Folder to download to, a new one or that of a pull before.",
+            shown="the Hugging Face cache",
         ),
     ] = None,
     as_json: options.Json = False,
@@ -189,21 +171,20 @@ def pull_model(
 def convert_model(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE|FOLDER",
-            help="autoencoder.jit or model.pt, or a folder with one of them or with encoder.jit "
+        argument(
+            "FILE|FOLDER",
+            "autoencoder.jit or model.pt, or a folder with one of them or with encoder.jit "
             "and decoder.jit.",
         ),
     ],
     out: _NewFolder = None,
     stride: Annotated[
         str | None,
-        typer.Option(
-            "--stride",
-            metavar="TxHxW",
-            help="Frames and pixels per code, as in the tokenizer's name; needed where the "
+        option(
+            "TxHxW",
+            "Frames and pixels per code, as in the tokenizer's name; needed where the "
             "weights don't show them.",
-            show_default="the weights'",
+            shown="the weights'",
         ),
     ] = None,
     as_json: options.Json = False,
@@ -238,11 +219,7 @@ def convert_model(
 @models.command("merge", cls=Command)
 def merge_model(
     model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            help="Name of a shipped model, a model's folder, or a Hugging Face id.",
-        ),
+        str, argument("MODEL", "Name of a shipped model, a model's folder, or a Hugging Face id.")
     ],
     lora: options.Lora = None,
     out: _NewFolder = None,

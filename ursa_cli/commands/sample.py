@@ -9,11 +9,12 @@ import typer
 
 from ursa_cli import batch_run
 from ursa_cli.commands.making import run_plan
-from ursa_cli.options import batches as batch_options
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import Batch
+from ursa_cli.options.batches import BATCHES, Batch, BatchOptions, columns
+from ursa_cli.options.records import Panels, spread
 from ursa_cli.options.sampling import GIVEN_PANEL
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import STRENGTH, SampleInputs
 from ursa_core.errors import UsageError
@@ -23,85 +24,51 @@ if TYPE_CHECKING:
     from ursa_core.clips.plan import Plan
 
 
+_GIVEN: Panels = {GIVEN_PANEL: {
+    "image": ("FIRST", "Image that the video starts with."),
+    "video": ("CLIP", "Video to edit: its first frames, at the rate of the new one."),
+    "strength": ("X", "How much of --video is redone, 0.001 (hardly any) to 1 (all).",
+                 str(STRENGTH)),
+    **shared.COND,
+    **shared.SOURCE_FPS,
+}}  # fmt: skip
+
+
 @shared.spread
+@spread("inputs", SampleInputs, _GIVEN)
+@spread("batch", BatchOptions, BATCHES)
 def sample(
     context: typer.Context,
     out: shared.Output,
     sampling: shared.SamplingCall,
+    inputs: SampleInputs,
+    batch: BatchOptions,
     prompt: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="PROMPT",
-            help='What to show; "" leaves it to the model.',
-            show_default=False,
-        ),
+        str | None, argument("PROMPT", 'What to show; "" leaves it to the model.')
     ] = None,
-    num: Annotated[
-        int,
-        typer.Option(metavar="N", help="Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ..."),
-    ] = 1,
-    image: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIRST",
-            help="Image that the video starts with.",
-            show_default=False,
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
-    video: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CLIP",
-            help="Video to edit: its first frames, at the rate of the new one.",
-            show_default=False,
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="How much of --video is redone, 0.001 (hardly any) to 1 (all).",
-            show_default=str(STRENGTH),
-            rich_help_panel=GIVEN_PANEL,
-        ),
-    ] = None,
-    cond: shared.Conditions = None,
-    cond_noise: shared.CondNoise = None,
-    fit: shared.Fit = False,
-    source_fps: shared.SourceFps = None,
-    from_file: batch_options.FromFile = None,
-    name_template: batch_options.NameTemplate = None,
-    batch_size: batch_options.BatchSize = None,
-    shard: batch_options.ShardOption = None,
-    skip_bad: batch_options.SkipBad = False,
+    num: Annotated[int, option("N", "Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ...")] = 1,
     replay: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Make FILE, an output of this command, again; options given change it.",
-            show_default=False,
-            rich_help_panel=options.RUN_PANEL,
+        option(
+            "FILE",
+            "Make FILE, an output of this command, again; options given change it.",
+            options.RUN_PANEL,
         ),
     ] = None,
     preview: Annotated[
         int | None,
-        typer.Option(
-            metavar="N",
-            help="Every N steps write the present estimate's first frame to OUT.preview.png.",
-            show_default=False,
-            rich_help_panel=options.RUN_PANEL,
+        option(
+            "N",
+            "Every N steps write the present estimate's first frame to OUT.preview.png.",
+            options.RUN_PANEL,
         ),
     ] = None,
     save_tokens: Annotated[
         str | None,
-        typer.Option(
-            metavar="P",
-            help="Write the codes to P, a .safetensors file (a folder in batches), before "
-            "decoding.",
-            show_default=False,
-            rich_help_panel=options.RUN_PANEL,
+        option(
+            "P",
+            "Write the codes to P, a .safetensors file (a folder in batches), before decoding.",
+            options.RUN_PANEL,
         ),
     ] = None,
 ) -> None:
@@ -118,10 +85,10 @@ def sample(
     options.require(1 <= num <= 10_000, "--num", num, "1 to 10000")
     in_range = preview is None or 1 <= preview <= 10_000
     options.require(in_range, "--preview", preview, "1 to 10000 steps")
+    from_file = batch.from_file
     _check_together(num, from_file, prompt, replay)
-    inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps)
     if from_file is None:
-        batch_options.refuse_without_list(name_template, batch_size, shard, skip_bad)
+        batch.refuse()
     replayed = None
     options.require_text("file to replay", replay)
     if replay is not None:
@@ -151,10 +118,7 @@ def sample(
     if from_file is not None:
         if save_tokens is not None and Path(save_tokens).suffix:
             raise UsageError(f"{save_tokens} is no folder for the codes", "give one")
-        columns = {"prompt": str, **batch_options.columns(SampleInputs)}
-        wanted = batch_options.read_batch(
-            from_file, out, columns, name_template, batch_size, shard, skip_bad, sampling.force
-        )
+        wanted = batch.read(out, {"prompt": str, **columns(SampleInputs)}, sampling.force)
         _make_batch(wanted, sampling, inputs, save_tokens, preview or 0)
         return
     written = outputs.targets(out, save_tokens, 1 if replayed else num)
@@ -188,9 +152,9 @@ def _check_together(
     """Refuse arguments that don't go together."""
     if from_file is None and prompt is None and replay is None:
         raise UsageError("missing argument 'PROMPT'", "see ursa sample --help")
-    for option, text in {"PROMPT": prompt, "--replay": replay}.items():
+    for name, text in {"PROMPT": prompt, "--replay": replay}.items():
         if text is not None and from_file is not None:
-            raise UsageError(f"{option} and --from-file can't both be given", "give one of them")
+            raise UsageError(f"{name} and --from-file can't both be given", "give one of them")
     if num != 1 and (from_file is not None or replay is not None):
         raise UsageError("--num is for a PROMPT", "write a line of the list several times instead")
 

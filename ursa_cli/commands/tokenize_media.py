@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ursa_cli.batch_run import local_device
 from ursa_cli.options import shared as options
+from ursa_cli.options.batches import own_shard
 from ursa_cli.options.records import Panels, spread
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
-from ursa_core.parts import Shard, launched_shard, parse_shard
+from ursa_core.parts import Shard, launched_shard
 
 if TYPE_CHECKING:
     from ursa_core.encoding.caption_fit import CaptionFit
@@ -69,51 +69,38 @@ _OPTIONS: Panels = {
 
 @spread("wanted", TokenizeOptions, _OPTIONS)
 def tokenize_media(
+    wanted: TokenizeOptions,
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="Videos, images, folders of them, a .jsonl or .csv that lists them (- is "
+        argument(
+            "INPUT",
+            "Videos, images, folders of them, a .jsonl or .csv that lists them (- is "
             "stdin), or shapes:train / shapes:heldout, or emoji:train / emoji:heldout with --data.",
-            show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
+        option(
+            "OUT",
+            "FILE.safetensors for one clip, else a folder of shards; with --decode the video.",
+            names=("--output", "-o"),
             parser=options.new_path,
-            metavar="OUT",
-            help="FILE.safetensors for one clip, else a folder of shards; with --decode the video.",
-            show_default=False,
         ),
     ] = None,
     decode: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="TOKENS",
-            help="Turn a clip's FILE.safetensors back into a video instead.",
-            show_default=False,
-        ),
+        Path | None, option("TOKENS", "Turn a clip's FILE.safetensors back into a video instead.")
     ] = None,
     model: options.Model = options.DEFAULT_MODEL,
-    wanted: TokenizeOptions = TokenizeOptions(),  # noqa: B008  (frozen)
     crf: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            help="Quality of a decoded mp4, 0 (lossless) to 51.",
-            rich_help_panel=options.RUN_PANEL,
-        ),
+        int, option("N", "Quality of a decoded mp4, 0 (lossless) to 51.", options.RUN_PANEL)
     ] = 18,
     shard: Annotated[
         str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Take part I, 1 to N, of the files; all parts go into the same folder.",
-            show_default="by torchrun",
-            rich_help_panel=options.RUN_PANEL,
+        option(
+            "I/N",
+            "Take part I, 1 to N, of the files; all parts go into the same folder.",
+            options.RUN_PANEL,
+            "by torchrun",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -153,7 +140,7 @@ def tokenize_media(
     if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
         raise UsageError(f"{out} holds one clip", "give a folder as OUT")
     _check_output(out, inputs, force)
-    part = parse_shard(shard) if shard is not None else launched_shard(os.environ) or Shard()
+    part = own_shard(shard)
     if wanted.fresh and part.count > 1 and not is_clip:
         raise UsageError(
             "--fresh would delete what the other processes make",

@@ -5,9 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ursa_cli.options import shared as options
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
@@ -18,31 +17,26 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the run.")],
+    recipe: Annotated[Path, argument("RECIPE", "YAML file of the run.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE",
-            help="Values that replace those of the recipe, as train.steps=100.",
-            show_default=False,
-        ),
+        argument("KEY=VALUE", "Values that replace those of the recipe, as train.steps=100."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
+        option(
+            "RUN",
+            "Folder of the run: checkpoints, metrics, samples and the model.",
+            shown="runs/NAME",
+            names=("--output", "-o"),
             parser=options.new_path,
-            metavar="RUN",
-            help="Folder of the run: checkpoints, metrics, samples and the model.",
-            show_default="runs/NAME",
         ),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over instead of continuing the run.")
+        bool, option(None, "Start over instead of continuing the run.", names=("--fresh",))
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check recipe, data and model, and stop.")
+        bool, option(None, "Check recipe, data and model, and stop.", names=("--dry-run",))
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

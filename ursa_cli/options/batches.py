@@ -5,68 +5,28 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, get_args, get_origin, get_type_hints
-
-import typer
+from typing import get_args, get_origin, get_type_hints
 
 from ursa_cli.options import shared as options
+from ursa_cli.options.records import Panels
 from ursa_cli.terminal import output
 from ursa_core.batches import lists, names
 from ursa_core.bundle.options import option_types
 from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Shard, launched_shard, parse_shard
 
-_PANEL = "Batches"
 _NUM_FAULTS_SHOWN = 10
-
-FromFile = Annotated[
-    str | None,
-    typer.Option(
-        "--from-file",
-        metavar="LIST",
-        help="Make each line of LIST: a .jsonl or .csv whose lines may give options and a name, "
-        "a .txt of prompts (of clips to extend), or - for stdin. OUT is a folder then; running "
-        "again goes on.",
-        show_default=False,
-        rich_help_panel=_PANEL,
-    ),
-]
-NameTemplate = Annotated[
-    str | None,
-    typer.Option(
-        "--name-template",
-        metavar="T",
-        help="Names in OUT, of {index}, {slug} (from the prompt, or the files given) and {seed}.",
-        show_default=names.DEFAULT_TEMPLATE,
-        rich_help_panel=_PANEL,
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--batch-size",
-        metavar="N",
-        help="Items in one pass of the network, 1 to 1024; no result depends on it.",
-        show_default="1",
-        rich_help_panel=_PANEL,
-    ),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(
-        "--shard",
-        metavar="I/N",
-        help="Make part I, 1 to N, of the list.",
-        show_default="by torchrun",
-        rich_help_panel=_PANEL,
-    ),
-]
-SkipBad = Annotated[
-    bool,
-    typer.Option(
-        "--skip-bad", help="Leave out lines with faults; else none is made.", rich_help_panel=_PANEL
-    ),
-]
+BATCHES: Panels = {"Batches": {
+    "from_file": ("LIST", ("Make each line of LIST: a .jsonl or .csv whose lines may give options "
+                  "and a name, a .txt of prompts (of clips to extend), or - for stdin. OUT is a "
+                  "folder then; running again goes on.")),
+    "name_template": ("T", ("Names in OUT, of {index}, {slug} (from the prompt, or the files given)"
+                      " and {seed}."), names.DEFAULT_TEMPLATE),
+    "batch_size": ("N", "Items in one pass of the network, 1 to 1024; no result depends on it.",
+                   "1"),
+    "shard": ("I/N", "Make part I, 1 to N, of the list.", "by torchrun"),
+    "skip_bad": (None, "Leave out lines with faults; else none is made."),
+}}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,25 +52,6 @@ class Batch:
     force: bool
 
 
-def refuse_without_list(
-    template: str | None, batch_size: int | None, shard: str | None, skip_bad: bool
-) -> None:
-    """Refuse what is for batches alone, where there is none.
-
-    Raises:
-        UsageError: One of them is given.
-    """
-    given = {
-        "--name-template": template is not None,
-        "--batch-size": batch_size is not None,
-        "--shard": shard is not None,
-        "--skip-bad": skip_bad,
-    }
-    for option, is_given in given.items():
-        if is_given:
-            raise UsageError(f"{option} is for batches", "name a list with --from-file")
-
-
 def columns(*records: type) -> dict[str, type]:
     """What a line may give, and the types: options of a clip and the fields of records."""
     kinds = option_types()
@@ -121,55 +62,63 @@ def columns(*records: type) -> dict[str, type]:
     return kinds
 
 
-def read_batch(
-    source: str,
-    out: str,
-    columns: lists.Columns,
-    template: str | None,
-    batch_size: int | None,
-    shard: str | None,
-    skip_bad: bool,
-    force: bool,
-    text: str | None = "prompt",
-) -> Batch:
-    """The batch that a command line asks for, its list read.
+@dataclass(frozen=True)
+class BatchOptions:
+    """Options of a batch as the command line has them; without ``from_file`` there is none."""
 
-    Args:
-        source: Value of ``--from-file``.
-        out: Value of ``--output``.
-        columns: Columns that lines may give, besides a name.
-        template: Value of ``--name-template``.
-        batch_size: Value of ``--batch-size``.
-        shard: Value of ``--shard``.
-        skip_bad: Value of ``--skip-bad``.
-        force: Value of ``--force``.
-        text: Column that a line of a .txt gives; None if one text isn't enough.
+    from_file: str | None = None
+    name_template: str | None = None
+    batch_size: int | None = None
+    shard: str | None = None
+    skip_bad: bool = False
 
-    Raises:
-        UrsaError: Options can't be used, or lines have faults that aren't to be left out.
-    """
-    from ursa_core.media import check_format
+    def refuse(self) -> None:
+        """Refuse what is for batches alone, where there is none; UsageError."""
+        for name in ("name_template", "batch_size", "shard", "skip_bad"):
+            if getattr(self, name) not in (None, False):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is for batches", "name a list with --from-file")
 
-    options.require_text("list", source)
-    template = names.DEFAULT_TEMPLATE if template is None else template
-    names.check_template(template)
-    check_format(names.made_name(template, 0, "a", 0))
-    size = 1 if batch_size is None else batch_size
-    options.require(1 <= size <= 1024, "--batch-size", size, "1 to 1024")
-    launched = launched_shard(os.environ)
-    if launched is not None and source == lists.STDIN:
-        raise UsageError("several processes can't share standard input", "give a file")
-    part = parse_shard(shard) if shard is not None else launched or Shard()
-    folder = Path(out)
-    if folder.is_file() or (folder.suffix and not folder.is_dir()):
-        raise UsageError(f"{out} is no folder, and a batch needs one", "give a folder with -o")
-    above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise DataError(f"the folder {above} can't be written", "choose another one")
-    listed = lists.read_list(source, {**columns, "name": str}, sys.stdin.buffer.read, text)
-    batch = Batch(listed, folder, template, size, part, skip_bad, force)
-    handle(batch, listed.faults)
-    return batch
+    def read(
+        self, out: str, columns: lists.Columns, force: bool, text: str | None = "prompt"
+    ) -> Batch:
+        """The batch, its list read.
+
+        Args:
+            out: Folder of the outputs.
+            columns: Columns that lines may give, besides a name.
+            force: Whether changed items are made again.
+            text: Column that a line of a .txt gives; None if one text isn't enough.
+
+        Raises:
+            UrsaError: Options can't be used, or lines have faults that aren't to be left out.
+        """
+        from ursa_core.media import check_format
+
+        source = self.from_file or ""
+        options.require_text("list", source)
+        template = names.DEFAULT_TEMPLATE if self.name_template is None else self.name_template
+        names.check_template(template)
+        check_format(names.made_name(template, 0, "a", 0))
+        size = 1 if self.batch_size is None else self.batch_size
+        options.require(1 <= size <= 1024, "--batch-size", size, "1 to 1024")
+        if source == lists.STDIN and launched_shard(os.environ) is not None:
+            raise UsageError("several processes can't share standard input", "give a file")
+        part, folder = own_shard(self.shard), Path(out)
+        if folder.is_file() or (folder.suffix and not folder.is_dir()):
+            raise UsageError(f"{out} is no folder, and a batch needs one", "give a folder with -o")
+        above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise DataError(f"the folder {above} can't be written", "choose another one")
+        listed = lists.read_list(source, {**columns, "name": str}, sys.stdin.buffer.read, text)
+        batch = Batch(listed, folder, template, size, part, self.skip_bad, force)
+        handle(batch, listed.faults)
+        return batch
+
+
+def own_shard(text: str | None) -> Shard:
+    """The part of this process: as ``--shard`` gives it, else a launcher, else all."""
+    return parse_shard(text) if text is not None else launched_shard(os.environ) or Shard()
 
 
 def handle(batch: Batch, faults: list[lists.Fault]) -> None:

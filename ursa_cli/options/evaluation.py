@@ -1,45 +1,60 @@
 """Options of `ursa eval`: records of them, from whose fields the commands are made."""
 
-import inspect
-import os
-from collections.abc import Collection
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
-
-import typer
+from typing import Annotated
 
 from ursa_cli.options import shared as options
+from ursa_cli.options.batches import own_shard
+from ursa_cli.options.records import Panels
+from ursa_cli.options.shared import argument, option
 from ursa_core.errors import UsageError
 from ursa_core.files import check_products
-from ursa_core.parts import Shard, launched_shard, parse_shard
+from ursa_core.parts import Shard
 
-SUITE = "Suite"
-SCORER = "Official scorer"
 CLIPS = "Clips"
 PARTS = ("sample", "score", "report")
 RATIOS = ("1-1", "8-5", "7-4", "16-9")
 _MOST_CLIPS = 1_000_000
 
 
-def _option(panel: str, metavar: str, text: str, default: str | bool = True) -> Any:
-    """Option in a panel of the help, with its default in words where it isn't the value's own."""
-    return typer.Option(metavar=metavar, help=text, show_default=default, rich_help_panel=panel)
-
-
 Out = Annotated[
     Path,
-    typer.Option(
-        "--output",
-        "-o",
-        parser=options.new_path,
-        metavar="DIR",
-        help="Folder of the evaluation: samples, records and scores in folders of their own, "
+    option(
+        "DIR",
+        "Folder of the evaluation: samples, records and scores in folders of their own, "
         "report.json and report.html.",
-        show_default=False,
+        names=("--output", "-o"),
+        parser=options.new_path,
     ),
 ]
-MaxClips = Annotated[int, _option(CLIPS, "N", "Clips at most, 1 to 1000000.")]
+MaxClips = Annotated[int, option("N", "Clips at most, 1 to 1000000.", CLIPS)]
+
+
+EVALUATION: Panels = {
+    "Suite": {
+        "seed": ("N", "Seed that those of the samples are derived from, 0 to 2^63 - 1.", "0"),
+        "only": ("PART", "Run one part: sample, score or report.", "all three"),
+        "limit": ("N", "For trials: N prompts, 1 or more, a fixed random part of the suite.",
+                  "all"),
+        "shard": ("I/N", ("Sample part I, 1 to N, of the files; score and report once all parts "
+                  "are there."), "by torchrun"),
+        "batch_size": ("N", ("Samples per pass of the network, 1 to 1024; no result depends on "
+                       "it.")),
+        "prompts": ("KIND", ("raw, or rewritten: the longer ones that the paper's best rows are "
+                    "sampled from."), "raw"),
+        "images": ("FOLDER", "The official cropped images.", "those of the ratio in --scorer-repo"),
+        "ratio": ("R", "Ratio of the images: 1-1, 8-5 (512x320), 7-4 or 16-9.", "8-5"),
+        "seconds": ("S", ("Length of each clip, above 0 to 600, to the nearest frame; the official "
+                    "scorer is for 5 and more."), "10"),
+    },
+    "Official scorer": {
+        "detector": ("FOLDER", ("Weights of the official detector, by download_models.sh of the "
+                     "checkout."), "the checkout"),
+        "scorer_repo": ("FOLDER", "Checkout of the official scorer."),
+        "scorer_python": ("PYTHON", "Python of the environment that the official scorer runs in."),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,81 +62,18 @@ class EvalOptions:
     """How a suite is run; None is the suite's own choice."""
 
     out: Out
-    seed: Annotated[
-        int | None,
-        _option(SUITE, "N", "Seed that those of the samples are derived from, 0 to 2^63 - 1.", "0"),
-    ] = None
-    only: Annotated[
-        str | None,
-        _option(SUITE, "PART", "Run one part: sample, score or report.", "all three"),
-    ] = None
-    limit: Annotated[
-        int | None,
-        _option(
-            SUITE, "N", "For trials: N prompts, 1 or more, a fixed random part of the suite.", "all"
-        ),
-    ] = None
-    shard: Annotated[
-        str | None,
-        _option(
-            SUITE,
-            "I/N",
-            "Sample part I, 1 to N, of the files; score and report once all parts are there.",
-            "by torchrun",
-        ),
-    ] = None
-    batch_size: Annotated[
-        int,
-        _option(SUITE, "N", "Samples per pass of the network, 1 to 1024; no result depends on it."),
-    ] = 1
-    prompts: Annotated[
-        str | None,
-        _option(
-            SUITE,
-            "KIND",
-            "raw, or rewritten: the longer ones that the paper's best rows are sampled from.",
-            "raw",
-        ),
-    ] = None
-    images: Annotated[
-        Path | None,
-        _option(
-            SUITE, "FOLDER", "The official cropped images.", "those of the ratio in --scorer-repo"
-        ),
-    ] = None
-    ratio: Annotated[
-        str | None,
-        _option(SUITE, "R", "Ratio of the images: 1-1, 8-5 (512x320), 7-4 or 16-9.", "8-5"),
-    ] = None
-    seconds: Annotated[
-        float | None,
-        _option(
-            SUITE,
-            "S",
-            "Length of each clip, above 0 to 600, to the nearest frame; the official scorer is "
-            "for 5 and more.",
-            "10",
-        ),
-    ] = None
-    detector: Annotated[
-        Path | None,
-        _option(
-            SCORER,
-            "FOLDER",
-            "Weights of the official detector, by download_models.sh of the checkout.",
-            "the checkout",
-        ),
-    ] = None
-    scorer_repo: Annotated[
-        Path | None,
-        _option(SCORER, "FOLDER", "Checkout of the official scorer.", False),
-    ] = None
-    scorer_python: Annotated[
-        Path | None,
-        _option(
-            SCORER, "PYTHON", "Python of the environment that the official scorer runs in.", False
-        ),
-    ] = None
+    seed: int | None = None
+    only: str | None = None
+    limit: int | None = None
+    shard: str | None = None
+    batch_size: int = 1
+    prompts: str | None = None
+    images: Path | None = None
+    ratio: str | None = None
+    seconds: float | None = None
+    detector: Path | None = None
+    scorer_repo: Path | None = None
+    scorer_python: Path | None = None
 
     def check(self) -> None:
         """Refuse options that can't be, or that don't go together.
@@ -150,9 +102,7 @@ class EvalOptions:
     @property
     def part(self) -> Shard:
         """Part of the files that this process samples."""
-        if self.shard is not None:
-            return parse_shard(self.shard)
-        return launched_shard(os.environ) or Shard()
+        return own_shard(self.shard)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -169,9 +119,9 @@ class ClipsOptions:
     out: Out
     inputs: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT",
-            help="Folders or files of videos and images, or shapes:heldout, clips of the "
+        argument(
+            "INPUT",
+            "Folders or files of videos and images, or shapes:heldout, clips of the "
             "procedural world.",
         ),
     ] = field(default_factory=lambda: ["shapes:heldout"])
@@ -179,43 +129,21 @@ class ClipsOptions:
     limit: MaxClips = 64
     frames: Annotated[
         int | None,
-        _option(
-            CLIPS,
+        option(
             "N",
             "Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
+            CLIPS,
             "the model's",
         ),
     ] = None
     size: Annotated[
         str | None,
-        _option(CLIPS, "HxW", "Height and width in pixels to scale and crop to.", "the model's"),
+        option("HxW", "Height and width in pixels to scale and crop to.", CLIPS, "the model's"),
     ] = None
     device: options.Device = "auto"
     as_json: options.Json = False
     quiet: options.Quiet = False
     force: options.Force = False
-
-
-def parameters(record: type, names: Collection[str] | None = None) -> list[inspect.Parameter]:
-    """Parameters of a command, as Typer reads them, from the fields of a record of options.
-
-    Args:
-        record: Dataclass whose fields have annotations of Typer.
-        names: Fields to take; None takes all.
-    """
-
-    def default(of: Any) -> Any:
-        if of.default_factory is not MISSING:
-            return of.default_factory()
-        return inspect.Parameter.empty if of.default is MISSING else of.default
-
-    hints = get_type_hints(record, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return [
-        inspect.Parameter(each.name, keyword, default=default(each), annotation=hints[each.name])
-        for each in fields(record)
-        if names is None or each.name in names
-    ]
 
 
 def check_folder(out: Path) -> None:

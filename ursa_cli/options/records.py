@@ -1,45 +1,62 @@
-"""Records of the core as options: the record has types and defaults, a table the help."""
+"""Records as options: the record has types and defaults, a table the help."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_type_hints
 
-import typer
+from typer.models import ParameterInfo
 
-Panels = Mapping[str, Mapping[str, tuple[Any, ...]]]
-"""Metavar and help of each field, by the panel of the help; where needed words for its default, and
-a parser for a type that Typer doesn't know."""
+from ursa_cli.options.shared import option
+
+Panels = Mapping[str | None, Mapping[str, tuple[Any, ...]]]
+"""Metavar and help of fields, by the panel of the help; where needed words for the default, and a
+parser or another type in place of the field's."""
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def parameters(record: type, panels: Panels) -> list[inspect.Parameter]:
+    """Parameters of a command, as Typer reads them.
+
+    Args:
+        record: Dataclass; its other fields count where they are annotated for Typer.
+        panels: Table of fields.
+    """
+    hints = get_type_hints(record, localns={"Source": str}, include_extras=True)
+    defaults = {}
+    for each in fields(record):
+        made = each.default if each.default_factory is MISSING else each.default_factory()
+        defaults[each.name] = inspect.Parameter.empty if made is MISSING else made
+
+    def annotation(name: str, panel: str | None, metavar: str, text: str,
+                   shown: str | bool = True, kind: Any = None) -> Any:  # fmt: skip
+        parser = kind if inspect.isfunction(kind) else None
+        flag = (f"--{name.replace('_', '-')}",)
+        about = option(metavar, text, panel, shown, flag, parser=parser)
+        return Annotated[Any if parser else kind or hints[name], about]
+
+    of_table = {
+        name: annotation(name, panel, *about)
+        for panel, table in panels.items()
+        for name, about in table.items()
+    }
+    annotated = {
+        name: hint
+        for name, hint in hints.items()
+        if any(isinstance(each, ParameterInfo) for each in getattr(hint, "__metadata__", ()))
+    }
+    return [
+        inspect.Parameter(name, _KEYWORD, default=defaults[name], annotation=hint)
+        for name, hint in {**of_table, **annotated}.items()
+    ]
 
 
 def spread(
     parameter: str, record: type, panels: Panels
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that replaces a command's parameter, a record, with an option per field."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    hints = get_type_hints(record)
-
-    def option(name: str, panel: str, metavar: str, text: str, words: Any = True,
-               parser: Callable[[str], Any] | None = None) -> inspect.Parameter:  # fmt: skip
-        about = typer.Option(
-            f"--{name.replace('_', '-')}",
-            metavar=metavar,
-            help=text,
-            show_default=words,
-            parser=parser,
-            rich_help_panel=panel,
-        )
-        kind: Any = Any if parser else hints[name]
-        annotation = Annotated[kind, about]
-        return inspect.Parameter(
-            name, keyword, default=getattr(record, name), annotation=annotation
-        )
-
-    of_record = [
-        option(name, panel, *about)
-        for panel, table in panels.items()
-        for name, about in table.items()
-    ]
+    of_record = parameters(record, panels)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -61,10 +78,10 @@ def replaced(
 
 
 def with_parameters(
-    command: Callable[..., None], parameters: Sequence[inspect.Parameter]
+    command: Callable[..., None], own: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
     """The command with a signature that Typer reads its options from."""
-    every = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    every = [each.replace(kind=_KEYWORD) for each in own]
     vars(command)["__signature__"] = inspect.Signature(every)
     command.__annotations__ = {each.name: each.annotation for each in every}
     return command

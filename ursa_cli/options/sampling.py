@@ -3,13 +3,14 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Any, Self, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Self
 
 import typer
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import replaced, with_parameters
+from ursa_cli.options.records import parameters, replaced, with_parameters
+from ursa_cli.options.shared import option
 from ursa_core.bundle.options import checked, option_types
 
 CLIP_PANEL = "Clip"
@@ -19,54 +20,25 @@ MODELS = "the model's"
 
 Output = Annotated[
     str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="OUT",
-        help="File to write: .mp4, .mkv (lossless), .gif, .webp or .png; a name without "
+    option(
+        "OUT",
+        "File to write: .mp4, .mkv (lossless), .gif, .webp or .png; a name without "
         "extension is a folder of PNG frames.",
-        show_default=False,
+        names=("--output", "-o"),
     ),
 ]
-Conditions = Annotated[
-    str | None,
-    typer.Option(
-        "--cond",
-        metavar="C",
-        help="lock keeps given frames as they are, soft refines them with the rest from the "
-        "time that their noise has.",
-        show_default="lock",
-        rich_help_panel=GIVEN_PANEL,
-    ),
-]
-CondNoise = Annotated[
-    float | None,
-    typer.Option(
-        "--cond-noise",
-        metavar="X",
-        help="Noise that given frames enter with, 0 to below 1.",
-        show_default="0",
-        rich_help_panel=GIVEN_PANEL,
-    ),
-]
-SourceFps = Annotated[
-    float | None,
-    typer.Option(
-        metavar="R",
-        help="Frames per second of the given video, whatever it states; a folder of PNG frames "
-        "that states nothing is taken as 25 per second.",
-        show_default=False,
-        rich_help_panel=GIVEN_PANEL,
-    ),
-]
-Fit = Annotated[
-    bool,
-    typer.Option(
-        "--fit",
-        help="Scale and crop given frames to the clip's size; without it another size is refused.",
-        rich_help_panel=GIVEN_PANEL,
-    ),
-]
+# Options of given frames, for ``records.spread``.
+COND = {
+    "cond": ("C", ("lock keeps given frames as they are, soft refines them with the rest from the "
+             "time that their noise has."), "lock"),
+    "cond_noise": ("X", "Noise that given frames enter with, 0 to below 1.", "0"),
+    "fit": (None, ("Scale and crop given frames to the clip's size; without it another size is "
+            "refused.")),
+}  # fmt: skip
+SOURCE_FPS = {
+    "source_fps": ("R", ("Frames per second of the given video, whatever it states; a folder of "
+                   "PNG frames that states nothing is taken as 25 per second.")),
+}  # fmt: skip
 # Metavariable, help and panel of a clip's options, which `SamplingOptions` of the core defines.
 _HELP: dict[str, tuple[str, str, str | None]] = {
     "seed": ("N", "Same seed, same video; 0 to 2^63 - 1.", None),
@@ -121,10 +93,8 @@ class SamplingCall:
     compiled: options.Compile = False
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run",
-            help="Print what would be done, and stop.",
-            rich_help_panel=options.RUN_PANEL,
+        option(
+            None, "Print what would be done, and stop.", options.RUN_PANEL, names=("--dry-run",)
         ),
     ] = False
     as_json: options.Json = False
@@ -172,12 +142,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         for name in _HELP
         if name not in own
     ]
-    hints = get_type_hints(SamplingCall, include_extras=True)
-    of_call = [
-        inspect.Parameter(each.name, keyword, default=each.default, annotation=hints[each.name])
-        for each in fields(SamplingCall)
-        if each.name != "clip" and each.name not in own
-    ]
+    of_call = [each for each in parameters(SamplingCall, {}) if each.name not in own]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,69 +16,83 @@ from ursa_core.grids import Strides
 
 RUN_PANEL = "Run and output"
 
+
+def option(
+    metavar: str | None,
+    text: str,
+    panel: str | None = None,
+    shown: str | bool = True,
+    names: tuple[str, ...] = (),
+    **more: Any,
+) -> Any:
+    """An option of Typer's, a flag without metavariable; ``shown`` is its default in words."""
+    return typer.Option(
+        *names, metavar=metavar, help=text, rich_help_panel=panel, show_default=shown, **more
+    )
+
+
+def argument(metavar: str | None, text: str) -> Any:
+    """An argument of Typer's."""
+    return typer.Argument(metavar=metavar, help=text)
+
+
 DEFAULT_MODEL = "emoji"
 Model = Annotated[
     str,
-    typer.Option(
-        "--model",
-        envvar="URSA_MODEL",
-        metavar="M",
-        help="Name of a shipped model, a model's folder, or a Hugging Face id (owner/name, "
+    option(
+        "M",
+        "Name of a shipped model, a model's folder, or a Hugging Face id (owner/name, "
         "owner/name@revision), downloaded once.",
+        envvar="URSA_MODEL",
     ),
 ]
 Lora = Annotated[
     list[str] | None,
-    typer.Option(
-        "--lora",
-        metavar="L",
-        help="Folder of a LoRA adapter of the model, as FOLDER or FOLDER:SCALE; may be given "
+    option(
+        "L",
+        "Folder of a LoRA adapter of the model, as FOLDER or FOLDER:SCALE; may be given "
         "several times.",
-        show_default=False,
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        "--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUN_PANEL
-    ),
+    option("D", "auto, cpu, cuda, cuda:N or mps.", RUN_PANEL),
 ]
 Dtype = Annotated[
     str,
-    typer.Option(
-        "--dtype",
-        metavar="T",
-        help="auto (bfloat16 where it is measured faster), float32, bfloat16 or float16.",
-        rich_help_panel=RUN_PANEL,
+    option(
+        "T", "auto (bfloat16 where it is measured faster), float32, bfloat16 or float16.", RUN_PANEL
     ),
 ]
 Offload = Annotated[
     bool,
-    typer.Option(
-        "--offload",
-        help="Save the device's memory: networks take turns on it.",
-        rich_help_panel=RUN_PANEL,
+    option(
+        None,
+        "Save the device's memory: networks take turns on it.",
+        RUN_PANEL,
+        names=("--offload",),
     ),
 ]
 Compile = Annotated[
     bool,
-    typer.Option(
-        "--compile",
-        help="Compile the transformer first; pays where many videos are made.",
-        rich_help_panel=RUN_PANEL,
+    option(
+        None,
+        "Compile the transformer first; pays where many videos are made.",
+        RUN_PANEL,
+        names=("--compile",),
     ),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON object to stdout.", rich_help_panel=RUN_PANEL),
+    option(None, "Print one JSON object to stdout.", RUN_PANEL, names=("--json",)),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", help="Print the paths written only.", rich_help_panel=RUN_PANEL),
+    option(None, "Print the paths written only.", RUN_PANEL, names=("--quiet",)),
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Replace an output that exists.", rich_help_panel=RUN_PANEL),
+    option(None, "Replace an output that exists.", RUN_PANEL, names=("--force",)),
 ]
 
 

@@ -33,8 +33,10 @@ class _Help:
         """Write arguments and options, and the commands of a group."""
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for each in self.get_params(context):
-            kind = "Arguments" if isinstance(each, TyperArgument) else "Options"
             name, text = each.get_help_record(context)
+            kind = "Options"
+            if isinstance(each, TyperArgument):
+                kind, name = "Arguments", name.partition(" <")[0]  # without its type
             words = each.show_default  # which Typer puts in brackets
             text = text.replace(f"default: ({words})", f"default: {words}")
             panels.setdefault(each.rich_help_panel or kind, []).append((name, text))

@@ -4,9 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from ursa_cli.options import shared as options
+from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.errors import UsageError
@@ -16,22 +15,14 @@ if TYPE_CHECKING:
 
 _NUM_SHOWN = 5
 
-ReportOption = Annotated[
-    Path, typer.Argument(help="Folder of an evaluation, or its report.json.", show_default=False)
-]
+ReportOption = Annotated[Path, argument(None, "Folder of an evaluation, or its report.json.")]
 
 
 def compare(
     a: ReportOption,
     b: ReportOption,
     plot: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.new_path,
-            metavar="PNG",
-            help="Draw the differences, too.",
-            show_default=False,
-        ),
+        Path | None, option("PNG", "Draw the differences, too.", parser=options.new_path)
     ] = None,
     as_json: options.Json = False,
     force: options.Force = False,

@@ -1,17 +1,15 @@
 """`ursa eval reconstruction|path|videos`: measures of a tokenizer, a path and any videos."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ursa_cli.options import evaluation
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import ClipsOptions, MaxClips, Out
-from ursa_cli.options.records import with_parameters
+from ursa_cli.options.records import spread
+from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core import files
 
@@ -23,19 +21,7 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-def _on_clips(measure: Callable[[ClipsOptions], None]) -> Callable[..., None]:
-    """The command of a measure, with the options of clips."""
-
-    @functools.wraps(measure)
-    def run(**given: Any) -> None:
-        chosen = ClipsOptions(**given)
-        output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
-        measure(chosen)
-
-    return with_parameters(run, evaluation.parameters(ClipsOptions))
-
-
-@_on_clips
+@spread("chosen", ClipsOptions, {})
 def reconstruction(chosen: ClipsOptions) -> None:
     """Measure what a tokenizer keeps: PSNR, SSIM, flicker, use of its codes, bits per pixel.
 
@@ -46,6 +32,7 @@ def reconstruction(chosen: ClipsOptions) -> None:
       ursa eval reconstruction -o kept
       ursa eval reconstruction films --model nano --size 64x64 -o kept
     """
+    output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
     evaluation.check_report(chosen.out, chosen.limit, chosen.force, "samples")
     from ursa_cli.commands.evaluate.parts import finish
     from ursa_core.bundle.bundle import load_tokenizer
@@ -64,7 +51,7 @@ def reconstruction(chosen: ClipsOptions) -> None:
         finish(found, run)
 
 
-@_on_clips
+@spread("chosen", ClipsOptions, {})
 def path(chosen: ClipsOptions) -> None:
     """Measure how linearly the model's path leads from noise to real tokens.
 
@@ -75,6 +62,7 @@ def path(chosen: ClipsOptions) -> None:
       ursa eval path -o path
       ursa eval path films --model nano --limit 20 -o path
     """
+    output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
     evaluation.check_report(chosen.out, chosen.limit, chosen.force, "linearity.png")
     from ursa_cli.commands.evaluate.parts import finish
     from ursa_core.bundle.bundle import load_tokenizer
@@ -101,10 +89,7 @@ def path(chosen: ClipsOptions) -> None:
 
 def videos(
     out: Out,
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT", help="Folders or files of videos.", show_default=False),
-    ],
+    inputs: Annotated[list[Path], argument("INPUT", "Folders or files of videos.")],
     limit: MaxClips = 1_000_000,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ursa_cli.options import evaluation
 from ursa_cli.options import sampling as of_sampling
 from ursa_cli.options import shared as options
-from ursa_cli.options.evaluation import EvalOptions
-from ursa_cli.options.records import with_parameters
+from ursa_cli.options.evaluation import EVALUATION, EvalOptions
+from ursa_cli.options.records import parameters, with_parameters
 from ursa_cli.terminal import output
 
-_SHARED = ("out", "seed", "only", "limit", "shard")
+_SHARED = ("seed", "only", "limit", "shard")
 _SCORER = ("scorer_repo", "scorer_python")
 
 
@@ -56,7 +55,8 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
         SuiteRun(suite, chosen, sampling).run()
 
     run.__doc__ = suite.help
-    out, *own = evaluation.parameters(EvalOptions, (*_SHARED, *suite.own))
+    every = parameters(EvalOptions, EVALUATION)
+    *own, out = [each for each in every if each.name in ("out", *_SHARED, *suite.own)]
     sampling = inspect.Parameter("sampling", inspect.Parameter.KEYWORD_ONLY)
     return of_sampling.spread(with_parameters(run, [out, sampling, *own]))
 
