@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 class Work:
     """How items are made, and where it is recorded.
 
-    Attributes:
-        folder: Folder of the record; that of the outputs may be another.
-        outputs: Folder of the outputs, as the summary names it.
-        shard: Part that this process makes.
-        batch_size: Largest number of items in one pass.
-        force: Make changed items again.
+    The record's folder may be another than that of the outputs, as the summary names it.
     """
 
     folder: Path
@@ -40,17 +35,10 @@ class Work:
 
 
 def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) -> None:
-    """Make what is left of a batch.
+    """Make what is left of a batch, or with ``dry_run`` print what would be made.
 
-    Args:
-        task: Makes the items.
-        batch: List of the items.
-        seed: Seed that theirs are derived from; None is that of the batch begun, or drawn.
-        dry_run: Print what would be made, and stop.
-
-    Raises:
-        UrsaError: It can't begin, an item failed, or the disk is full.
-        KeyboardInterrupt: Ctrl-C ended it.
+    ``seed`` is that which those of items are derived from; None is that of the batch begun, or
+    drawn. A failed item and a full disk are UrsaErrors at the end.
     """
     work = Work(batch.folder, batch.folder, batch.shard, batch.batch_size, batch.force)
     run_work(task, work, lambda chosen: _settled(task, batch, chosen), seed, dry_run)
@@ -167,31 +155,28 @@ def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") ->
     kept, todo = len(left.kept) + len(left.unrecorded), left.todo
     steps_left = sum(task.num_steps(item) for item in todo)
     made = failed = 0
-    with _stops() as stop, output.progress(steps_left, task.name) as advance:
+    with _stops() as is_stopped, output.progress(steps_left, task.name) as advance:
 
         def on_step(num: int) -> None:
             advance(num, f"{kept + made}/{kept + len(todo)} items")
 
+        def reason(error: Exception) -> str:
+            return explained(error)[0]
+
         try:
             for outcome in run_items(
-                task, todo, writer, work.batch_size, stop.asked, on_step, _reason
+                task, todo, writer, work.batch_size, is_stopped, on_step, reason
             ):
                 item = outcome.item
                 path = str(item.path)
-                if outcome.error is None:
-                    made += 1
-                else:
-                    failed += 1
+                made, failed = made + (not outcome.error), failed + bool(outcome.error)
+                if outcome.error:
                     output.warn(f"failed: {path}: {outcome.error}")
                 payload = {
-                    "path": path,
-                    "index": item.index,
-                    "status": "failed" if outcome.error else "done",
-                    "seed": item.seed,
-                    "seconds": outcome.seconds,
-                    "error": outcome.error,
-                    **outcome.metrics,
-                }
+                    "path": path, "index": item.index,
+                    "status": "failed" if outcome.error else "done", "seed": item.seed,
+                    "seconds": outcome.seconds, "error": outcome.error, **outcome.metrics,
+                }  # fmt: skip
                 output.data(payload, paths=[] if outcome.error else [path])
         finally:
             waiting = len(todo) - made - failed
@@ -200,7 +185,7 @@ def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") ->
                 f"{work.outputs}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
             )
             output.data({"summary": counts})
-    if stop.asked():
+    if is_stopped():
         raise KeyboardInterrupt
     if failed:
         raise DataError(
@@ -209,42 +194,22 @@ def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") ->
         )
 
 
-def local_device(device: str) -> str:
-    """The ``--device`` of this process; a launcher's processes share out the GPUs."""
-    from ursa_core import devices
-
-    return str(devices.local_device(device))
-
-
-def _reason(error: Exception) -> str:
-    return explained(error)[0]
-
-
-class _Stop:
+@contextmanager
+def _stops() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM came; at the second time it interrupts."""
+    asked = False
 
-    def __init__(self) -> None:
-        self._asked = False
-
-    def asked(self) -> bool:
-        """True after the first time."""
-        return self._asked
-
-    def press(self, *_: object) -> None:
-        """Take the signal."""
-        if self._asked:
+    def press(*_: object) -> None:
+        nonlocal asked
+        if asked:
             raise KeyboardInterrupt
-        self._asked = True
+        asked = True
         with suppress(RuntimeError):  # the signal came while something was printed
             output.note("stopping after this item; once more stops at once")
 
-
-@contextmanager
-def _stops() -> Iterator[_Stop]:
-    stop = _Stop()
-    before = {each: signal.signal(each, stop.press) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, press) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield lambda: asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

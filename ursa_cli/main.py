@@ -40,10 +40,7 @@ class _Ursa(Group):
 
 
 app = typer.Typer(
-    cls=_Ursa,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=_Ursa, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
 
 
@@ -104,8 +101,6 @@ def _failed(error: BaseException, message: str, hint: str, code: int) -> int:
 def _wrong_usage(error: Exception) -> int:
     message = str(error.format_message() if hasattr(error, "format_message") else error)
     context = getattr(error, "ctx", None)
-    if not message:  # no arguments at all: the help was shown instead
-        return int(getattr(error, "exit_code", 2))
     command = getattr(context, "command_path", "ursa")
     first = message.rstrip(".").replace("\n", " ")
     return _failed(error, first[:1].lower() + first[1:], f"see {command} --help", 2)

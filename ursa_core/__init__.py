@@ -17,14 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Clip",
-    "Model",
-    "SamplingOptions",
-    "UrsaError",
-    "UrsaWarning",
-    "load",
-    "read_media",
-]
+    "Clip", "Model", "SamplingOptions", "UrsaError", "UrsaWarning", "load", "read_media",
+]  # fmt: skip
 
 _HOMES = {
     "Clip": "clips.clip",

@@ -29,8 +29,7 @@ def pick_device(name: str) -> torch.device:
     devices = available_devices()
     if kind not in devices:
         raise DeviceError(
-            f"this machine has no {kind} device that torch can use",
-            f"use `device={devices[0]}`",
+            f"this machine has no {kind} device that torch can use", f"use `device={devices[0]}`"
         )
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if index and int(index) >= count:
@@ -61,11 +60,7 @@ def available_devices() -> list[str]:
 
 
 def check_compiler(device: torch.device, without: str = "leave out --compile") -> None:
-    """Refuse ``torch.compile`` where it can't work.
-
-    Args:
-        device: Device to compile for.
-        without: Hint for doing without it.
+    """Refuse ``torch.compile`` where it can't work; ``without`` is the hint for doing without it.
 
     Raises:
         DeviceError: There is no C++ compiler for the CPU, or the device is no target.

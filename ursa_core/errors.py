@@ -68,13 +68,7 @@ class HubError(CheckpointError):
 
 
 class HubUnreachableError(HubError):
-    """The hub can't be reached: no network, or downloads are switched off.
-
-    Args:
-        model: Id of the model.
-        cause: Reason in a clause.
-        hint: What the user can do about it.
-    """
+    """The hub can't be reached: no network, or downloads are switched off, as ``cause`` says."""
 
     def __init__(self, model: str, cause: str, hint: str) -> None:
         super().__init__(
@@ -115,11 +109,7 @@ _WRITE_HINTS = {
     errno.EEXIST: "choose another name: a part of the path is a file",
     errno.EISDIR: "choose another name: this is a folder",
 }
-_READ_HINTS = {
-    **_HINTS,
-    errno.EACCES: "make it readable",
-    errno.EPERM: "make it readable",
-}
+_READ_HINTS = {**_HINTS, errno.EACCES: "make it readable", errno.EPERM: "make it readable"}
 _MAX_PATH_SHOWN = 200
 
 
@@ -132,13 +122,9 @@ def unwritable(path: Path, error: Exception) -> DataError:
 def unreadable(
     path: Path, error: Exception, hint: str, kind: type[UrsaError] = DataError
 ) -> UrsaError:
-    """The error for a failed read of ``path``.
+    """The error, of a kind, for a failed read of ``path``.
 
-    Args:
-        path: File or folder.
-        error: Error that the system or a library raised.
-        hint: Remedy where the system gives no reason, as for a damaged file.
-        kind: Class of the error to return.
+    ``hint`` is the remedy where the system gives no reason, as for a damaged file.
     """
     hint = _READ_HINTS.get(_number(error), hint)
     return kind(f"{_shown(path)} can't be read: {_cause(error)}", hint)
@@ -154,11 +140,7 @@ def unusable(error: OSError) -> tuple[str, str] | None:
 
 
 def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
-    """The path of a regular file; reading others may never end.
-
-    Args:
-        path: Path to check.
-        or_pipe: Whether a pipe will do, as for a list of items.
+    """The path of a regular file, or with ``or_pipe`` a pipe; reading others may never end.
 
     Raises:
         OSError: It is a folder, pipe or device, or can't be found.

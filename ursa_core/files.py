@@ -2,12 +2,8 @@
 
 Unfinished output lies next to its target as ``.NAME.PLACE-PID.part``; PLACE stands for the
 machine, so that a later writer can delete what a dead process left. A folder that is replaced is
-set aside as ``.NAME.PLACE-PID.old`` until the new one is in its place, and put back if the process
-died in between.
-
-JSON from outside is read here too. What ``json`` accepts and later code can't take is refused with
-one kind of error: deep nesting, numbers beyond floats, NaN and infinity, and lone surrogates, which
-no file or terminal accepts.
+set aside as ``.NAME.PLACE-PID.old``, and put back if the process died before the new one was in its
+place. JSON from outside is read here too.
 """
 
 import errno
@@ -76,9 +72,7 @@ def write(path: str | Path, content: str | bytes, *, first_wins: bool = False) -
 def part_of(target: Path, owner: str | None = None) -> Path:
     """Path where a target is written first.
 
-    Args:
-        target: File or folder.
-        owner: Name of the writer where several processes write one folder; None is this process.
+    ``owner`` names the writer where several processes write one folder; None is this process.
     """
     return _sibling(target, "part", owner)
 
@@ -303,11 +297,10 @@ _MAX_DIGITS = 300  # so that every number fits a float; transformers writes 10**
 
 
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text, bytes in UTF-8.
 
-    Args:
-        text: JSON, bytes in UTF-8.
-        finite: Whether to refuse NaN and infinite numbers.
+    What ``json`` accepts and later code can't take is refused: deep nesting, numbers beyond floats,
+    NaN and infinity unless ``finite`` is off, and lone surrogates, which no file accepts.
 
     Raises:
         ValueError: The text isn't JSON, or is refused; says why in one line.

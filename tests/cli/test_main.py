@@ -99,6 +99,14 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     assert "--help" in done.stdout
 
 
+@pytest.mark.parametrize("words", [[], ["eval"], ["models"]])
+def test_a_group_alone_shows_its_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"Usage: {' '.join(['ursa', *words])} [OPTIONS] COMMAND")
+    assert shown.err == ""
+
+
 def test_help_names_panels_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", "--help"]) == 0
     shown = capsys.readouterr().out

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import option
+from ursa_cli.options.shared import flag, option, output_path
 from ursa_cli.terminal import output
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
@@ -26,12 +26,7 @@ def calibrate_path(
             "Face id), or a .npy or .safetensors file of code vectors.",
         ),
     ],
-    out: Annotated[
-        Path,
-        option(
-            "FOLDER", "Folder of the report.", names=("--output", "-o"), parser=options.new_path
-        ),
-    ] = Path("calibration"),
+    out: Annotated[Path, output_path("FOLDER", "Folder of the report.")] = Path("calibration"),
     tokens: Annotated[
         Path | None,
         option(
@@ -52,8 +47,7 @@ def calibrate_path(
         Path | None, option("RECIPE", "Put the best (alpha, c) into this recipe.")
     ] = None,
     linear: Annotated[
-        bool,
-        option(None, "With --write-to: the exactly linear schedule instead.", names=("--linear",)),
+        bool, flag("--linear", "With --write-to: the exactly linear schedule instead.", None)
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

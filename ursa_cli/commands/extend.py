@@ -11,7 +11,7 @@ from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, BatchOptions, columns
 from ursa_cli.options.records import Panels, spread
 from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument, flag
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.errors import UsageError
@@ -69,13 +69,7 @@ def extend(
         ),
     ] = None,
     fresh: Annotated[
-        bool,
-        option(
-            None,
-            "Delete the rounds that a stopped run has kept; else it goes on.",
-            options.RUN_PANEL,
-            names=("--fresh",),
-        ),
+        bool, flag("--fresh", "Delete the rounds that a stopped run has kept; else it goes on.")
     ] = False,
 ) -> None:
     """Make a video longer: any length, in rounds, its own frames unchanged.
@@ -102,7 +96,7 @@ def extend(
 
         from ursa_core.clips.batch_tasks import ExtendTask
 
-        model = sampling.place(batch_run.local_device(sampling.device))
+        model = sampling.place(is_shared=True)
         task = ExtendTask(model, sampling.clip, wanted, fresh, output.warn)
         batch_run.run_batch(task, listed, sampling.seed, sampling.dry_run)
         return

@@ -81,7 +81,7 @@ def _make_batch(
     """Make the clips of a list, whose lines override the options."""
     from ursa_core.clips.batch_tasks import ClipTask
 
-    model = sampling.place(batch_run.local_device(sampling.device))
+    model = sampling.place(is_shared=True)
 
     def plan_of(line: Mapping[str, Any], path: Path) -> "Plan":
         own = between.overridden(line)

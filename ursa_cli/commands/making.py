@@ -30,9 +30,6 @@ def run_plan(
         first: Index of the first clip.
         there: Files that a stopped run has left, and what they were made by.
         preview: Steps from one preview to the next; 0 is none.
-
-    Raises:
-        UrsaError: It can't be made.
     """
     from ursa_core.clips.clip import check_left, make_files
 

@@ -2,29 +2,22 @@
 
 import math
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument, flag, option, output_path
 from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Command, Group, new_app
+from ursa_core.errors import CheckpointError, HubUnreachableError, UsageError
+from ursa_core.files import check_folder_of
 
 if TYPE_CHECKING:
-    from ursa_core.bundle.hub import HubId
     from ursa_core.bundle.summary import Summary
 
-models = new_app(
-    cls=Group,
-    no_args_is_help=True,
-    help="List the models there are; show, get, convert or merge one.",
-)
-_NewFolder = Annotated[
-    Path | None,
-    option("FOLDER", "New folder to write.", names=("--output", "-o"), parser=options.new_path),
-]
+models = new_app(cls=Group, help="List the models there are; show, get, convert or merge one.")
+_NewFolder = Annotated[Path | None, output_path("FOLDER", "New folder to write.")]
 
 
 @models.command("list", cls=Command)
@@ -39,7 +32,6 @@ def list_models(as_json: options.Json = False) -> None:
     from ursa_core.bundle.folder import check_model, shipped_models
     from ursa_core.bundle.hub import pulled_models
     from ursa_core.bundle.summary import summary
-    from ursa_core.errors import CheckpointError
 
     found = {name: summary(folder) for name, folder in shipped_models().items()}
     for name, folder in pulled_models().items():
@@ -69,8 +61,7 @@ def show_model(
         ),
     ],
     prompts: Annotated[
-        bool,
-        option(None, "List the subjects that it draws by name, by group.", names=("--prompts",)),
+        bool, flag("--prompts", "List the subjects that it draws by name, by group.", None)
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -98,7 +89,6 @@ def show_model(
 def _show_subjects(found: "Summary") -> None:
     """Print the subjects that a model draws by name, their backgrounds and example prompts."""
     from ursa_core.bundle.subjects import load_subjects
-    from ursa_core.errors import UsageError
     from ursa_core.worlds import emoji
 
     subjects = load_subjects(found.folder)
@@ -152,18 +142,27 @@ def pull_model(
     for name, text in (("id", model), ("revision", revision), ("folder", to)):
         options.require_name(name, text)
     from ursa_core.bundle.folder import shipped_models
-    from ursa_core.bundle.hub import require_id
-    from ursa_core.errors import UsageError
+    from ursa_core.bundle.hub import download, found_here, require_id
 
     if model in shipped_models():
         raise UsageError(
             f"{model} comes with ursa, there is nothing to pull", f"use it: --model {model}"
         )
-    wanted = require_id(model, revision)
-    target = None if to is None else Path(to)
-    if target is not None:
-        _check_target(target)
-    folder = _pulled(wanted, target)
+    wanted, target = require_id(model, revision), None if to is None else Path(to)
+    if target is not None and target.exists():
+        if not target.is_dir():
+            raise UsageError(f"{target} is no folder", "give a new folder")
+        is_pull = (target / ".cache" / "huggingface").is_dir()
+        if not is_pull and any(target.iterdir()):
+            raise UsageError(f"the folder {target} isn't empty", "give a new folder")
+    try:
+        folder = download(wanted, target, options.download_progress)
+    except HubUnreachableError as error:
+        kept = found_here(wanted) if target is None else None
+        if kept is None:
+            raise
+        output.warn(f"{error.cause}: this is the {wanted} from before")
+        folder = kept
     output.data({"name": str(wanted), "folder": str(folder)}, paths=[folder])
 
 
@@ -239,7 +238,6 @@ def merge_model(
     options.require_text("model", model)
     from ursa_core.bundle.adapters import merge_adapters
     from ursa_core.clips.plan import read_adapters
-    from ursa_core.errors import UsageError
 
     if not lora:
         raise UsageError("no adapter is given", "add --lora FOLDER")
@@ -253,39 +251,10 @@ def merge_model(
 
 def _required(out: Path | None) -> Path:
     """The output folder, which must be given and have a place."""
-    from ursa_core.errors import UsageError
-    from ursa_core.files import check_folder_of
-
     if out is None:
         raise UsageError("no output is given", "add -o FOLDER")
     check_folder_of(out)
     return out
-
-
-def _check_target(folder: Path) -> None:
-    """Refuse a folder with other content than a download of the hub library."""
-    from ursa_core.errors import UsageError
-
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "give a new folder")
-    is_pull = (folder / ".cache" / "huggingface").is_dir()
-    if folder.is_dir() and not is_pull and any(folder.iterdir()):
-        raise UsageError(f"the folder {folder} isn't empty", "give a new folder")
-
-
-def _pulled(wanted: "HubId", to: Path | None) -> Path:
-    """Folder of a model, up to date, or the one pulled before where the hub can't be reached."""
-    from ursa_core.bundle.hub import download, found_here
-    from ursa_core.errors import HubUnreachableError
-
-    try:
-        return download(wanted, to, partial(output.progress, in_bytes=True))
-    except HubUnreachableError as error:
-        kept = found_here(wanted) if to is None else None
-        if kept is None:
-            raise
-        output.warn(f"{error.cause}: this is the {wanted} from before")
-        return kept
 
 
 def _description(found: "Summary") -> list[str]:
@@ -298,9 +267,8 @@ def _description(found: "Summary") -> list[str]:
     if found.path.alpha is not None:
         path += f", alpha {found.path.alpha:g}, c {found.path.c or 0:g}"
     sizes = {
-        part: f"{output.size(size.file_bytes)}, {size.parameters / 1e6:.2f} M parameters"
-        if size.parameters
-        else output.size(size.file_bytes)
+        part: output.size(size.file_bytes)
+        + (f", {size.parameters / 1e6:.2f} M parameters" if size.parameters else "")
         for part, size in found.parts.items()
     }
     full, half = (found.memory(dtype.itemsize).total for dtype in (torch.float32, torch.bfloat16))

@@ -172,7 +172,7 @@ def _make_batch(
     from ursa_core.clips.plan import make_plan
 
     tokens = None if save_tokens is None else Path(save_tokens)
-    model = sampling.place(batch_run.local_device(sampling.device))
+    model = sampling.place(is_shared=True)
 
     def plan_of(line: Mapping[str, Any], path: Path) -> "Plan":
         if "prompt" not in line:

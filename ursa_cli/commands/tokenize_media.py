@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ursa_cli.batch_run import local_device
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import own_shard
 from ursa_cli.options.records import Panels, spread
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument, option, output_path
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
@@ -80,11 +79,9 @@ def tokenize_media(
     ] = None,
     out: Annotated[
         Path | None,
-        option(
+        output_path(
             "OUT",
             "FILE.safetensors for one clip, else a folder of shards; with --decode the video.",
-            names=("--output", "-o"),
-            parser=options.new_path,
         ),
     ] = None,
     decode: Annotated[
@@ -146,9 +143,10 @@ def tokenize_media(
             "--fresh would delete what the other processes make",
             f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
         )
+    from ursa_core.devices import local_device
     from ursa_core.encoding.run import load_encoder
 
-    encoder = load_encoder(options.model_folder(model), wanted, local_device(device))
+    encoder = load_encoder(options.model_folder(model), wanted, str(local_device(device)))
     if is_clip:
         _encode_clip(inputs[0], out, encoder, wanted)
     else:
@@ -238,21 +236,16 @@ def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:
         ("changed, made again", found["changed"]),
         (gone, found["gone"]),
     ):
-        if paths:
-            output.note(f"{what}: {_named(paths)}")
+        if paths:  # whatever bytes their names hold
+            shown = [os.fsencode(path).decode(errors="backslashreplace") for path in sorted(paths)]
+            more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
+            output.note(f"{what}: {', '.join(shown[:MAX_NAMED])}{more}")
     _warn_of_captions(run.fit, run.encoder.model)
     if run.found.num_unchecked:
         output.note(
             f"kept without knowing whether their files have changed: the clips of"
             f" {run.found.num_unchecked} files, made by an earlier version; --fresh makes all again"
         )
-
-
-def _named(paths: Sequence[str | Path]) -> str:
-    """The first few of many paths, sorted, whatever bytes their names hold."""
-    shown = [os.fsencode(path).decode(errors="backslashreplace") for path in sorted(paths)]
-    more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
-    return f"{', '.join(shown[:MAX_NAMED])}{more}"
 
 
 def _warn_of_captions(fit: "CaptionFit | CheckpointError | None", model: str) -> None:
@@ -290,13 +283,7 @@ def _report(results: Sequence["ItemResult"], out: Path, payload: dict[str, Any])
 
 
 def _decode(
-    tokens_path: Path,
-    out: Path,
-    model: str,
-    device: str,
-    fps: float | None,
-    crf: int,
-    force: bool,
+    tokens_path: Path, out: Path, model: str, device: str, fps: float | None, crf: int, force: bool
 ) -> None:
     """Turn a token file back into a video, and report."""
     from ursa_core.bundle.bundle import load_tokenizer

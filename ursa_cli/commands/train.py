@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument, flag, output_path
 from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
@@ -24,19 +24,15 @@ def train(
     ] = None,
     out: Annotated[
         Path | None,
-        option(
-            "RUN",
-            "Folder of the run: checkpoints, metrics, samples and the model.",
-            shown="runs/NAME",
-            names=("--output", "-o"),
-            parser=options.new_path,
+        output_path(
+            "RUN", "Folder of the run: checkpoints, metrics, samples and the model.", "runs/NAME"
         ),
     ] = None,
     fresh: Annotated[
-        bool, option(None, "Start over instead of continuing the run.", names=("--fresh",))
+        bool, flag("--fresh", "Start over instead of continuing the run.", None)
     ] = False,
     dry_run: Annotated[
-        bool, option(None, "Check recipe, data and model, and stop.", names=("--dry-run",))
+        bool, flag("--dry-run", "Check recipe, data and model, and stop.", None)
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

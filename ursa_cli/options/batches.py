@@ -31,17 +31,7 @@ BATCHES: Panels = {"Batches": {
 
 @dataclass(frozen=True)
 class Batch:
-    """A list of items, and what is wanted of it.
-
-    Attributes:
-        listed: Lines of the list.
-        folder: Folder of the outputs.
-        template: Template of their names.
-        batch_size: Largest number of items in one pass.
-        shard: Part that this process makes.
-        skip_bad: Leave out lines with faults.
-        force: Make changed items again.
-    """
+    """A list of items, the folder and names of its outputs, and how they are made."""
 
     listed: lists.ItemList
     folder: Path
@@ -84,14 +74,9 @@ class BatchOptions:
     ) -> Batch:
         """The batch, its list read.
 
-        Args:
-            out: Folder of the outputs.
-            columns: Columns that lines may give, besides a name.
-            force: Whether changed items are made again.
-            text: Column that a line of a .txt gives; None if one text isn't enough.
-
-        Raises:
-            UrsaError: Options can't be used, or lines have faults that aren't to be left out.
+        ``columns`` are those that lines may give, besides a name, and ``text`` is the one that a
+        line of a .txt gives; None if one text isn't enough. Faults of lines are an UrsaError,
+        unless they are to be left out.
         """
         from ursa_core.media import check_format
 

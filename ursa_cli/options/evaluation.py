@@ -7,7 +7,7 @@ from typing import Annotated
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import own_shard
 from ursa_cli.options.records import Panels
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument, option, output_path
 from ursa_core.errors import UsageError
 from ursa_core.files import check_products
 from ursa_core.parts import Shard
@@ -20,12 +20,10 @@ _MOST_CLIPS = 1_000_000
 
 Out = Annotated[
     Path,
-    option(
+    output_path(
         "DIR",
         "Folder of the evaluation: samples, records and scores in folders of their own, "
         "report.json and report.html.",
-        names=("--output", "-o"),
-        parser=options.new_path,
     ),
 ]
 MaxClips = Annotated[int, option("N", "Clips at most, 1 to 1000000.", CLIPS)]
@@ -76,11 +74,7 @@ class EvalOptions:
     scorer_python: Path | None = None
 
     def check(self) -> None:
-        """Refuse options that can't be, or that don't go together.
-
-        Raises:
-            UsageError: There is one.
-        """
+        """Refuse options that can't be, or that don't go together; UsageError."""
         require = options.require
         require(self.only in (None, *PARTS), "--only", self.only, "sample, score or report")
         require(self.limit is None or self.limit >= 1, "--limit", self.limit, "1 or more")
@@ -155,14 +149,7 @@ def check_folder(out: Path) -> None:
 def check_report(out: Path, limit: int, force: bool, *products: str) -> None:
     """Refuse a folder whose report would be replaced, and a number of clips out of range.
 
-    Args:
-        out: Folder to write to.
-        limit: Largest number of clips.
-        force: Replace what is there.
-        products: Names of files and folders that are written before the report and its page.
-
-    Raises:
-        UsageError: The folder or the number can't be.
+    ``products`` are files and folders in it that are written before the report and its page.
     """
     from ursa_core.evaluation.reports.report import PAGE, REPORT
 

@@ -91,12 +91,7 @@ class SamplingCall:
     dtype: options.Dtype = "auto"
     offload: options.Offload = False
     compiled: options.Compile = False
-    dry_run: Annotated[
-        bool,
-        option(
-            None, "Print what would be done, and stop.", options.RUN_PANEL, names=("--dry-run",)
-        ),
-    ] = False
+    dry_run: options.DryRun = False
     as_json: options.Json = False
     quiet: options.Quiet = False
     force: options.Force = False
@@ -115,13 +110,17 @@ class SamplingCall:
         """Refuse values that nothing could be made of, before anything is loaded; UsageError."""
         checked(self.clip)
 
-    def place(self, device: str | None = None) -> Any:
-        """The model in its place, downloaded with progress where needed."""
+    def place(self, *, is_shared: bool = False) -> Any:
+        """The model in its place, downloaded with progress where needed.
+
+        With ``is_shared``, a launcher's processes share out the GPUs.
+        """
         from ursa_core.clips.plan import place_model
+        from ursa_core.devices import local_device
 
         return place_model(
             self.model,
-            device or self.device,
+            str(local_device(self.device)) if is_shared else self.device,
             self.dtype,
             offload=self.offload,
             compiled=self.compiled,

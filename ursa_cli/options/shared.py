@@ -25,10 +25,20 @@ def option(
     names: tuple[str, ...] = (),
     **more: Any,
 ) -> Any:
-    """An option of Typer's, a flag without metavariable; ``shown`` is its default in words."""
+    """An option of Typer's; ``shown`` is its default in words."""
     return typer.Option(
         *names, metavar=metavar, help=text, rich_help_panel=panel, show_default=shown, **more
     )
+
+
+def flag(name: str, text: str, panel: str | None = RUN_PANEL) -> Any:
+    """An option without a value."""
+    return option(None, text, panel, names=(name,))
+
+
+def output_path(metavar: str, text: str, shown: str | bool = True) -> Any:
+    """The option ``--output`` of a command that writes a file or folder of any name."""
+    return option(metavar, text, None, shown, ("--output", "-o"), parser=new_path)
 
 
 def argument(metavar: str | None, text: str) -> Any:
@@ -54,46 +64,21 @@ Lora = Annotated[
         "several times.",
     ),
 ]
-Device = Annotated[
-    str,
-    option("D", "auto, cpu, cuda, cuda:N or mps.", RUN_PANEL),
-]
+Device = Annotated[str, option("D", "auto, cpu, cuda, cuda:N or mps.", RUN_PANEL)]
 Dtype = Annotated[
     str,
     option(
         "T", "auto (bfloat16 where it is measured faster), float32, bfloat16 or float16.", RUN_PANEL
     ),
 ]
-Offload = Annotated[
-    bool,
-    option(
-        None,
-        "Save the device's memory: networks take turns on it.",
-        RUN_PANEL,
-        names=("--offload",),
-    ),
-]
+Offload = Annotated[bool, flag("--offload", "Save the device's memory: networks take turns on it.")]
 Compile = Annotated[
-    bool,
-    option(
-        None,
-        "Compile the transformer first; pays where many videos are made.",
-        RUN_PANEL,
-        names=("--compile",),
-    ),
+    bool, flag("--compile", "Compile the transformer first; pays where many videos are made.")
 ]
-Json = Annotated[
-    bool,
-    option(None, "Print one JSON object to stdout.", RUN_PANEL, names=("--json",)),
-]
-Quiet = Annotated[
-    bool,
-    option(None, "Print the paths written only.", RUN_PANEL, names=("--quiet",)),
-]
-Force = Annotated[
-    bool,
-    option(None, "Replace an output that exists.", RUN_PANEL, names=("--force",)),
-]
+DryRun = Annotated[bool, flag("--dry-run", "Print what would be done, and stop.")]
+Json = Annotated[bool, flag("--json", "Print one JSON object to stdout.")]
+Quiet = Annotated[bool, flag("--quiet", "Print the paths written only.")]
+Force = Annotated[bool, flag("--force", "Replace an output that exists.")]
 
 
 download_progress = partial(output.progress, in_bytes=True)

@@ -67,6 +67,13 @@ class Group(_Help, TyperGroup):
         for name, (_, text) in self.table.items():
             self.add_command(Command(name, help=text))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As of any group; without arguments it shows the help."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A command of the group, imported."""
         if cmd_name not in self.table:

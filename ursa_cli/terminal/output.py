@@ -42,10 +42,7 @@ def configure(*, as_json: bool = False, quiet: bool = False) -> None:
 
 
 def data(
-    payload: Mapping[str, Any],
-    *,
-    lines: Iterable[str] | None = None,
-    paths: Iterable[object] = (),
+    payload: Mapping[str, Any], *, lines: Iterable[str] | None = None, paths: Iterable[object] = ()
 ) -> None:
     """Print a command's result to stdout in the chosen form.
 

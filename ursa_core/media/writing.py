@@ -37,10 +37,7 @@ _EXIF_DESCRIPTION = 0x010E
 
 
 def check_output(
-    path: str | Path,
-    force: bool = False,
-    shape: PixelShape | None = None,
-    fps: float | None = None,
+    path: str | Path, force: bool = False, shape: PixelShape | None = None, fps: float | None = None
 ) -> None:
     """Refuse an output that couldn't be written, before any work is done for it.
 

@@ -1,8 +1,8 @@
 """Image autoencoder with a learned codebook: each frame becomes a grid of codes, and back.
 
 Architecture and weight names are those of the published checkpoints (``AutoencoderVQ``, with a
-codebook trained as IBQ); widths, depth and codebook come from the config. All stages but one change
-height and width by a factor of two. Frames don't interact: inside, they are a batch of images.
+codebook trained as IBQ). All stages but one change height and width by a factor of two. Frames
+don't interact: inside, they are a batch of images.
 """
 
 from collections.abc import Iterator
@@ -170,6 +170,22 @@ class Stage(nn.Module):
         return self.upsamplers(self.downsamplers(x))
 
 
+def _stages(widths: tuple[int, ...], depth: int, attends: bool, *, up: bool) -> nn.ModuleList:
+    """A stage per width, the coarsest one with attention; a resize follows all but the last."""
+    last = len(widths) - 1
+    return nn.ModuleList(
+        Stage(
+            widths[max(i - 1, 0)],
+            width,
+            depth,
+            attends=attends and i == (0 if up else last),
+            down=i < last and not up,
+            up=i < last and up,
+        )
+        for i, width in enumerate(widths)
+    )
+
+
 class Middle(nn.Module):
     """Residual block, attention, residual block."""
 
@@ -188,18 +204,9 @@ class Encoder(nn.Module):
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()
         widths = config.block_out_channels
-        last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(
-            Stage(
-                widths[max(i - 1, 0)],
-                width,
-                config.layers_per_block,
-                attends=config.attn_down_block and i == last,
-                down=i < last,
-                up=False,
-            )
-            for i, width in enumerate(widths)
+        self.down_blocks = _stages(
+            widths, config.layers_per_block, config.attn_down_block, up=False
         )
         self.mid_block = Middle(widths[-1])
         self.conv_norm_out = Norm(widths[-1])
@@ -218,20 +225,10 @@ class Decoder(nn.Module):
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()
         widths = config.block_out_channels[::-1]
-        last = len(widths) - 1
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = Middle(widths[0])
-        self.up_blocks = nn.ModuleList(
-            Stage(
-                widths[max(i - 1, 0)],
-                width,
-                config.layers_per_block + 1,
-                attends=config.attn_up_block and i == 0,
-                down=False,
-                up=i < last,
-            )
-            for i, width in enumerate(widths)
-        )
+        depth, attends = config.layers_per_block + 1, config.attn_up_block
+        self.up_blocks = _stages(widths, depth, attends, up=True)
         self.conv_norm_out = Norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 

@@ -151,15 +151,10 @@ class TextTokenizer:
         found = []
         unknown, length = self._unknown_id, self.max_prompt_length
         for text, encoding in zip(texts, self._encode(list(texts)), strict=True):
-            ids, words, cut = encoding.ids, [], ""
-            if unknown in ids:
-                pairs = zip(ids, encoding.offsets, strict=True)
-                words = list(
-                    dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown)
-                )
-            if len(ids) > length:
-                cut = text[encoding.offsets[length][0] :].strip()
-            found.append((words, cut))
+            pairs = list(zip(encoding.ids, encoding.offsets, strict=True))
+            words = dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown)
+            cut = text[pairs[length][1][0] :].strip() if len(pairs) > length else ""
+            found.append((list(words), cut))
         return found
 
     def unknown_words(self, text: str) -> list[str]:
@@ -229,11 +224,7 @@ tokenizer has one."""
 
 
 def _check_pieces(content: Mapping[str, Any], file: Path | str) -> None:
-    """Refuse a ``tokenizer.json`` whose parts can grow or stall without bound.
-
-    Raises:
-        CheckpointError: A part is of an unknown type, or replaces or matches too much.
-    """
+    """Refuse a ``tokenizer.json`` whose parts can grow or stall without bound; CheckpointError."""
     growth = 1
     for key, inside, known in (
         ("normalizer", "normalizers", _NORMALIZERS),

@@ -114,14 +114,10 @@ class VideoTokenizerConfig:
         if read.temporal_patch_size > patch:
             expected = f"at most the patch_size {patch}"
             raise unusable(file, "temporal_patch_size", read.temporal_patch_size, expected)
+        frames_key = "temporal_patch_size" if "temporal_patch_size" in config else "patch_size"
         for key, size, stride_key, stride in (
             ("patch_size", patch, "spatial_stride", read.spatial_stride),
-            (
-                "temporal_patch_size" if "temporal_patch_size" in config else "patch_size",
-                read.temporal_patch_size,
-                "temporal_stride",
-                read.temporal_stride,
-            ),
+            (frames_key, read.temporal_patch_size, "temporal_stride", read.temporal_stride),
         ):
             if size & (size - 1):
                 raise unusable(file, key, size, "a power of 2")
@@ -136,15 +132,13 @@ class VideoTokenizerConfig:
         if len(widths) < least:
             expected = f"{least} widths or more, for spatial_stride {read.spatial_stride}"
             raise unusable(file, "block_out_channels", list(widths), expected)
-        num_codes = math.prod(read.levels)
+        num_codes, levels = math.prod(read.levels), list(read.levels)
         if num_codes > MAX_CODES:
-            raise unusable(
-                file, "levels", list(read.levels), f"levels that make {MAX_CODES} codes or less"
-            )
+            raise unusable(file, "levels", levels, f"levels that make {MAX_CODES} codes or less")
         if config.get("num_vq_embeddings", num_codes) != num_codes:
             raise CheckpointError(
                 f"{file} has {config['num_vq_embeddings']!r} codes,"
-                f" but its FSQ levels {list(read.levels)} make {num_codes}",
+                f" but its FSQ levels {levels} make {num_codes}",
                 "add the right `levels` to vae/config.json",
             )
         return read
@@ -222,13 +216,10 @@ class SpaceConv(nn.Module):
 
 
 class Streamed(nn.Module):
-    """A part whose output depends on earlier frames.
-
-    ``past`` is None outside ``slice_by_slice``; within, it is empty before the first slice and then
-    holds the last frames of the previous slice.
-    """
+    """A part whose output depends on earlier frames."""
 
     past: list[Tensor] | None = None
+    """Within ``slice_by_slice`` the last frames of the slice before, empty for the first."""
 
 
 _STREAMING = RLock()
@@ -422,9 +413,8 @@ class Encoder(nn.Module):
         self.conv_in = conv_pair(config.patch_channels, widths[0])
         self.down_blocks = nn.ModuleList()
         for i, pair in enumerate(itertools.pairwise(widths)):
-            resize = (
-                Downsample(pair[1], i < temporal) if i < min(spatial, len(widths) - 2) else None
-            )
+            halves = i < min(spatial, len(widths) - 2)
+            resize = Downsample(pair[1], i < temporal) if halves else None
             self.down_blocks.append(Stage(pair, config.layers_per_block, resize, up=False))
         self.mid_block = Middle(widths[-1], config.causal)
         self.conv_norm_out = FrameNorm(widths[-1])

@@ -30,7 +30,7 @@ class _Evaluate(Group):
     }  # fmt: skip
 
 
-evaluate = new_app(cls=_Evaluate, no_args_is_help=True)
+evaluate = new_app(cls=_Evaluate)
 
 
 @evaluate.callback()

@@ -28,15 +28,10 @@ _DECIDING = ("limit", "prompts", "ratio", "images", "seconds")
 
 
 class SuiteRun:
-    """A run of a suite as the command line asks for it.
+    """A run of a suite as the command line asks for it, its options checked.
 
-    Args:
-        command: Suite.
-        chosen: Options of the suite, checked; a folder's own replace None.
-        sampling: Options of every sample, checked.
-
-    Raises:
-        UrsaError: The folder is of another run, or the suite lacks files.
+    A folder's own options replace None; a folder of another run, or files that the suite lacks,
+    are an UrsaError.
     """
 
     def __init__(self, command: SuiteCommand, chosen: EvalOptions, sampling: SamplingCall) -> None:
@@ -53,11 +48,7 @@ class SuiteRun:
         self._command, self._chosen, self._sampling = command, chosen, sampling
 
     def run(self) -> None:
-        """Run the parts that are asked for.
-
-        Raises:
-            UrsaError: One of them fails; what was done before is kept.
-        """
+        """Run the parts that are asked for; what was done before one that fails is kept."""
         dry_run = self._sampling.dry_run
         if self._command.is_official and "score" in self._chosen.parts and not dry_run:
             self._scorer()  # what it lacks is reported before hours of sampling, not after them
@@ -95,7 +86,7 @@ class SuiteRun:
 
     def _task(self) -> tasks.EvalTask:
         sampling, name = self._sampling, self._suite.name
-        model = sampling.place(batch_run.local_device(sampling.device))
+        model = sampling.place(is_shared=True)
         options, warn = sampling.clip, output.warn
         if name == "vbench-long":
             fps = options.get("fps") or model.found.settings.fps
