@@ -58,12 +58,9 @@ Text = Annotated[str, Field(description="a text")]
 
 
 def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
-    """A dataclass with a config's values, and its defaults for missing ones.
+    """A dataclass with the values of a config, and its defaults for missing ones.
 
-    Args:
-        kind: Dataclass.
-        config: JSON object; keys beyond the fields are ignored.
-        file: Name for messages.
+    Other keys are ignored; ``file`` is its name for messages.
 
     Raises:
         CheckpointError: A value is missing, of another type or out of range.

@@ -16,7 +16,46 @@ def info(as_json: options.Json = False) -> None:
       ursa info --json
     """
     output.configure(as_json=as_json)
-    payload = {**_versions(), **_machine(), "models": _models()}
+    import platform
+    from importlib.metadata import version
+
+    import av
+    import torch
+
+    from ursa_core import __version__, devices
+    from ursa_core.bundle.folder import shipped_models
+    from ursa_core.bundle.summary import summary
+    from ursa_core.parts import num_cores
+
+    libraries = {name: ".".join(map(str, v)) for name, v in av.library_versions.items()}
+    payload: dict[str, Any] = {
+        "ursa": __version__,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "av": version("av"),
+        "ffmpeg": getattr(av, "ffmpeg_version_info", None) or libraries["libavcodec"],
+        "libraries": libraries,
+        "platform": platform.platform(),
+        "cores": num_cores(),
+        "memory_bytes": devices.total_memory_bytes(torch.device("cpu")),
+        "devices": [],
+        "models": [],
+    }
+    for kind in devices.available_devices():
+        place = torch.device(kind)
+        about = {
+            "device": kind,
+            "name": f"cuda, {torch.cuda.get_device_name(place)}" if kind == "cuda" else kind,
+            "memory_bytes": devices.total_memory_bytes(place),
+            "flops": devices.matmul_rates(place),
+            "bfloat16_faster": devices.pick_dtype("auto", place) == torch.bfloat16,
+        }
+        payload["devices"].append(about)
+    here = devices.total_memory_bytes(devices.pick_device("auto")) or 0
+    for name, folder in shipped_models().items():
+        needed = summary(folder).memory(torch.float32.itemsize).total
+        payload["models"].append({"name": name, "memory_bytes": needed, "fits": needed < here})
     shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
     names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
     rows = [(name, shown[name]) for name in names]
@@ -33,68 +72,6 @@ def info(as_json: options.Json = False) -> None:
     if not payload["models"]:
         rows.append(("model", "none shipped"))
     output.data(payload, lines=[f"{name:<12}  {value}" for name, value in rows])
-
-
-def _versions() -> dict[str, Any]:
-    import platform
-    from importlib.metadata import version
-
-    import av
-
-    from ursa_core import __version__
-
-    libraries = {name: ".".join(map(str, v)) for name, v in av.library_versions.items()}
-    return {
-        "ursa": __version__,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "av": version("av"),
-        "ffmpeg": getattr(av, "ffmpeg_version_info", None) or libraries["libavcodec"],
-        "libraries": libraries,
-        "platform": platform.platform(),
-    }
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    from ursa_core.devices import available_devices, matmul_rates, pick_dtype, total_memory_bytes
-    from ursa_core.parts import num_cores
-
-    devices = []
-    for kind in available_devices():
-        device = torch.device(kind)
-        name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
-        devices.append(
-            {
-                "device": kind,
-                "name": f"cuda, {name}" if kind == "cuda" else kind,
-                "memory_bytes": total_memory_bytes(device),
-                "flops": matmul_rates(device),
-                "bfloat16_faster": pick_dtype("auto", device) == torch.bfloat16,
-            }
-        )
-    return {
-        "cores": num_cores(),
-        "memory_bytes": total_memory_bytes(torch.device("cpu")),
-        "devices": devices,
-    }
-
-
-def _models() -> list[dict[str, Any]]:
-    import torch
-
-    from ursa_core.bundle.folder import shipped_models
-    from ursa_core.bundle.summary import summary
-    from ursa_core.devices import pick_device, total_memory_bytes
-
-    here = total_memory_bytes(pick_device("auto")) or 0
-    found = []
-    for name, folder in shipped_models().items():
-        needed = summary(folder).memory(torch.float32.itemsize).total
-        found.append({"name": name, "memory_bytes": needed, "fits": needed < here})
-    return found
 
 
 def _gigaflops(flops: float) -> str:

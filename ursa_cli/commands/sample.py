@@ -96,11 +96,8 @@ def sample(
 
         replayed = read_replay(replay)
         num, prompt = replayed.num, replayed.prompt if prompt is None else prompt
-        placement = {
-            name: value
-            for name, value in replayed.placement.items()
-            if not options.is_given(context, name)
-        }
+        kept = replayed.placement.items()
+        placement = {k: v for k, v in kept if not options.is_given(context, k)}
         sampling = replace(sampling, clip={**replayed.options, **sampling.clip}, **placement)
         changes = {k: v for k, v in vars(inputs).items() if options.is_given(context, k)}
         if {"image", "video"} & changes.keys():
@@ -131,18 +128,18 @@ def sample(
     if not has_seed:
         sampling = sampling.with_options({"seed": outputs.seed_of(there)})
     model = sampling.place()
-    if replayed is not None and not options.is_given(context, "model"):
-        replayed.check_model(sampling.model, model.identity)
-    if replayed is not None and not options.is_given(context, "lora"):
-        replayed.check_adapters(model.adapters)
+    if replayed is not None:
+        if not options.is_given(context, "model"):
+            replayed.check_model(sampling.model, model.identity)
+        if not options.is_given(context, "lora"):
+            replayed.check_adapters(model.adapters)
 
     from ursa_core.clips.plan import make_plan
 
     plan = inputs.added_to(make_plan(model, sampling.clip, prompt or "", written[0].media, num))
-    first = replayed.index if replayed else 0
     run_plan(
-        plan, written, sampling.dry_run, has_seed=has_seed, first=first, there=there,
-        preview=preview or 0,
+        plan, written, sampling.dry_run, has_seed=has_seed,
+        first=replayed.index if replayed else 0, there=there, preview=preview or 0,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import own_shard
@@ -84,9 +84,7 @@ class EvalOptions:
         require(self.ratio in ratios, "--ratio", self.ratio, " or ".join(RATIOS))
         in_range = self.seconds is None or 0 < self.seconds <= 600
         require(in_range, "--seconds", self.seconds, "above 0 to 600")
-        check_folder(self.out)
-        if self.out.suffix and not self.out.exists():
-            raise _no_folder(self.out)
+        check_folder(self.out, may_have_suffix=False)
         if self.part.count > 1 and self.only not in (None, "sample"):
             raise UsageError(
                 f"--shard is for samples, and --only {self.only} needs them all",
@@ -139,11 +137,17 @@ class ClipsOptions:
     quiet: options.Quiet = False
     force: options.Force = False
 
+    def settings(self, tokenizer: str) -> dict[str, Any]:
+        """Settings that a report states, the tokenizer by its identity."""
+        return {
+            "model": self.model, "tokenizer": tokenizer, "inputs": self.inputs, "limit": self.limit
+        }  # fmt: skip
 
-def check_folder(out: Path) -> None:
+
+def check_folder(out: Path, *, may_have_suffix: bool = True) -> None:
     """Refuse what can't be the folder of an evaluation; raises `UsageError`."""
-    if out.exists() and not out.is_dir():
-        raise _no_folder(out)
+    if not out.is_dir() and (out.exists() or (out.suffix and not may_have_suffix)):
+        raise UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")
 
 
 def check_report(out: Path, limit: int, force: bool, *products: str) -> None:
@@ -156,7 +160,3 @@ def check_report(out: Path, limit: int, force: bool, *products: str) -> None:
     options.require(1 <= limit <= _MOST_CLIPS, "--limit", limit, f"1 to {_MOST_CLIPS}")
     check_folder(out)
     check_products(out, (*products, PAGE, REPORT), force)
-
-
-def _no_folder(out: Path) -> UsageError:
-    return UsageError(f"{out} is no folder, and an evaluation needs one", "give one with -o")

@@ -76,13 +76,9 @@ def _save(figure: "Figure", file: Path) -> None:
 
 
 def draw_preview(file: Path, clip: Path, model: str, candidates: Sequence[Candidate]) -> None:
-    """Draw a clip corrupted at t = 0, 0.1 … 1, one row per candidate.
+    """Draw a clip's middle frame corrupted at t = 0, 0.1 … 1, one row per candidate.
 
-    Args:
-        file: Image to write.
-        clip: Video or image to read; its middle frame is drawn.
-        model: Model with the tokenizer and the size of its frames.
-        candidates: Candidates (alpha, c).
+    The model gives the tokenizer and the size of the frames.
     """
     tokenizer, settings, _ = load_tokenizer(model)
     num_frames = min(settings.frames, 1 + tokenizer.strides.temporal)

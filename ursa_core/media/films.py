@@ -34,11 +34,7 @@ _JUMP_SECONDS = 10.0
 
 
 def open_film(path: Path, background: Colour) -> Source:
-    """The film in a file: the video stream that is marked as default, else the largest.
-
-    Args:
-        path: Path of the file.
-        background: RGB colour behind transparent pixels.
+    """The film in a file, over a colour: the video stream marked as default, else the largest.
 
     Raises:
         DataError: It isn't a film, or too large.

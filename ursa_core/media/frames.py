@@ -43,15 +43,8 @@ def check_frames(frames: Frames) -> None:
 def resize_and_crop(frames: Frames, height: int, width: int) -> Frames:
     """Frames (F, height, width, 3): scaled to cover that size, and their centre cut out.
 
-    Lanczos filter, widened when shrinking so that nothing aliases.
-
-    Args:
-        frames: Frames, uint8 (F, h, w, 3).
-        height: Height of the result in pixels.
-        width: Width of the result in pixels.
-
-    Raises:
-        ShapeError: Height or width is below one.
+    Lanczos filter, widened when shrinking so that nothing aliases; ``frames`` are uint8 (F, h, w,
+    3), and a height or width below one is a ShapeError.
     """
     check_frames(frames)
     if height < 1 or width < 1:
@@ -82,12 +75,7 @@ def to_float(frames: Frames) -> "Tensor":
 def to_uint8(x: "Tensor", rounding: Rounding = "nearest") -> "Tensor":
     """Floats in [-1, 1] as uint8 pixels in the same shape; values outside saturate.
 
-    Args:
-        x: Floats of any shape.
-        rounding: ``nearest``, or ``truncate`` as the reference implementation does.
-
-    Raises:
-        ValueError: x has NaN.
+    ``truncate`` is the rounding of the reference implementation. NaN is a ValueError.
     """
     import torch
 
@@ -122,12 +110,8 @@ def contact_sheet(
     Args:
         clips: Frames (H, W, 3) or clips (F, H, W, 3), all of one height and width.
         columns: Strips per row.
-        num_shown: Frames shown per clip, evenly spaced, first and last among them; a shorter clip
-            shows all it has.
+        num_shown: Frames shown per clip at most, evenly spaced, first and last among them.
         gap_px: White pixels around each strip.
-
-    Raises:
-        ValueError: There is nothing to show, or sizes differ.
     """
     if not clips or columns < 1 or num_shown < 1:
         raise ValueError("a contact sheet needs clips, columns and frames to show")

@@ -131,15 +131,9 @@ def _animation(image: Image.Image, background: Colour) -> Shown:
 
 
 def pixels_of(image: Image.Image, background: Colour, name: str) -> Frames:
-    """RGB of an image's present frame, upright and opaque: uint8 (H, W, 3).
+    """RGB of an image's present frame, upright and over a colour: uint8 (H, W, 3).
 
-    Args:
-        image: Any image of Pillow's.
-        background: RGB colour behind transparent pixels.
-        name: What errors call the image.
-
-    Raises:
-        DataError: Its samples have no known white.
+    ``name`` is what errors call the image: a DataError where its samples have no known white.
     """
     is_tiff = image.format == "TIFF"
     is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1

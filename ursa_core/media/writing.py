@@ -41,11 +41,8 @@ def check_output(
 ) -> None:
     """Refuse an output that couldn't be written, before any work is done for it.
 
-    Args:
-        path: File or folder to write; its extension chooses the format.
-        force: Whether an existing file, or folder of PNG frames, may be replaced.
-        shape: Shape of the clip, if known.
-        fps: Frames per second, if known.
+    Shape and rate of the clip are checked as far as they are known. With ``force`` an existing
+    file, or folder of PNG frames, may be replaced.
 
     Raises:
         UsageError: Unknown extension, a rate it can't show, or an output that exists.
@@ -94,9 +91,9 @@ def write_media(
 ) -> None:
     """Write a clip, whole or not at all, in the format that the extension names.
 
-    Colours of an mp4 are tagged BT.709. A gif stores times in hundredths of a second and a webp
-    in thousandths; identical neighbours become one longer frame there, which ``read_media`` takes
-    apart again. An existing output is replaced: refuse it beforehand with ``check_output``.
+    A gif stores times in hundredths of a second and a webp in thousandths; identical neighbours
+    become one longer frame there, which ``read_media`` takes apart again. An existing output is
+    replaced: refuse it beforehand with ``check_output``.
 
     Args:
         path: .mp4, .mkv, .gif, .webp, .png, or no extension for a folder of PNG frames.

@@ -20,19 +20,15 @@ def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tenso
 
     It starts at the encoder's latents and rounds them softly, ever more sharply (Agustsson and
     Theis 2020), while the rate falls linearly to zero. Codes worse than those of ``encode`` are
-    discarded for these. A step takes about as long as three decodings, and the memory of training.
-    Codes then depend on later frames, even those of a causal tokenizer.
+    discarded for these. Codes then depend on later frames, even those of a causal tokenizer.
 
     Args:
         tokenizer: Tokenizer, whose weights don't change.
         video: One clip, (1, 3, F, H, W) in [-1, 1].
-        steps: Number of steps, 0 or more.
+        steps: Number of steps, each as long as about three decodings; 0 or more.
 
     Returns:
         int64 (1, f, h, w).
-
-    Raises:
-        ShapeError: The pixels don't fit the strides.
     """
     quantizer = tokenizer.quantizer
     with torch.no_grad():

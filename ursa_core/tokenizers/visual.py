@@ -22,10 +22,7 @@ def build_visual_tokenizer(
 ) -> VisualTokenizer:
     """The tokenizer, without a checkpoint's weights, that a ``vae/config.json`` describes.
 
-    Args:
-        config: JSON object.
-        check_depth: Function that refuses too many layers before they are built, as in
-            ``ursa_core.bundle.weights``, without its folder.
+    ``check_depth`` refuses too many layers before they are built, as in ``bundle.weights``.
 
     Raises:
         CheckpointError: An unknown class, or a config that makes no network.

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import evaluation
 from ursa_cli.options import shared as options
@@ -45,7 +45,7 @@ def reconstruction(chosen: ClipsOptions) -> None:
         folder = options.model_folder(chosen.model)
         place = pick_device(chosen.device)
         tokenizer, defaults, identity = load_tokenizer(folder, place)
-        settings = {**_settings(chosen, identity), "fps": defaults.fps}
+        settings = {**chosen.settings(identity), "fps": defaults.fps}
         with _clips(chosen, tokenizer, defaults) as clips:
             found = report(tokenizer, clips, run.samples, settings)
         finish(found, run)
@@ -68,6 +68,8 @@ def path(chosen: ClipsOptions) -> None:
     from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.bundle.folder import read_json
     from ursa_core.bundle.path_files import build_path, stored_codebook
+    from ursa_core.bundle.settings import PathConfig
+    from ursa_core.configs import read_config
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.measures.path_linearity import report
     from ursa_core.evaluation.runs import EvalRun
@@ -78,8 +80,11 @@ def path(chosen: ClipsOptions) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     codebook = stored_codebook(folder / "scheduler", tokenizer.codebook)
     of_model = build_path(scheduler, codebook).to(place)
-    kind = scheduler.get("path") or _kind(scheduler)
-    settings = {**_settings(chosen, identity), "seed": _SEED, "path": kind}
+    stated = read_config(PathConfig, scheduler, "scheduler_config.json")
+    kind = stated.kind
+    if stated.path is None and stated.alpha is not None:
+        kind += f", alpha {stated.alpha}, c {stated.c}"
+    settings = {**chosen.settings(identity), "seed": _SEED, "path": kind}
     with _clips(chosen, tokenizer, defaults) as clips:
         found, plot = report(tokenizer, of_model, codebook, clips, settings)
     with files.producing(run.folder):
@@ -140,16 +145,3 @@ def _clips(
     stride = tokenizer.strides.temporal
     with output.progress(len(first), "measure") as advance:
         yield Clips(first, ClipCut(defaults.fps, shape), stride, output.warn, advance)
-
-
-def _settings(chosen: ClipsOptions, tokenizer: str) -> dict[str, Any]:
-    inputs = list(chosen.inputs)
-    return {
-        "model": chosen.model, "tokenizer": tokenizer, "inputs": inputs, "limit": chosen.limit
-    }  # fmt: skip
-
-
-def _kind(scheduler: dict[str, Any]) -> str:
-    if scheduler.get("alpha") is None:
-        return "mixture"
-    return f"metric, alpha {scheduler['alpha']}, c {scheduler.get('c')}"
