@@ -41,10 +41,6 @@ def local_device(name: str, environment: Mapping[str, str] = os.environ) -> torc
     """The device of this process, as ``pick_device``; a launcher's processes share out the GPUs.
 
     Process LOCAL_RANK of a machine takes the GPU of that number, and starts over after the last.
-
-    Raises:
-        UsageError: There is no such kind of device.
-        DeviceError: This machine doesn't have it.
     """
     device, rank = pick_device(name), environment.get("LOCAL_RANK", "")
     if device.type == "cuda" and device.index is None and rank.isdecimal():

@@ -34,11 +34,8 @@ def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
     """A path to write a file or folder to, which is moved to ``path`` at the end.
 
     A failure leaves nothing of it. Links are written through. Once the block is left, the content
-    survives a power cut.
-
-    Args:
-        path: File or folder; an existing one is replaced.
-        first_wins: Whether to keep a file that another process has put there meanwhile.
+    survives a power cut. What is there is replaced; with ``first_wins`` a file that another process
+    has put there meanwhile is kept.
 
     Raises:
         DataError: The system refuses to write.
@@ -162,11 +159,8 @@ def check_folder_of(path: str | Path) -> None:
 def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
     """Refuse a folder in which a command would replace files that it hasn't written.
 
-    Args:
-        folder: Folder to write to.
-        products: Names of its files in the order of writing; the last one, a report, means that
-            all are there.
-        force: Whether they may be replaced.
+    ``products`` are names in the order of writing; the last one, a report, means that all are
+    there. With ``force`` they may be replaced.
 
     Raises:
         UsageError: There is a report, or a file that isn't of an interrupted run.
@@ -209,14 +203,13 @@ def producing(folder: Path) -> Iterator[None]:
         mark.touch()
     except OSError as error:
         raise unwritable(folder, error) from error
+    keeps_mark = True
     try:
         yield
-    except BaseException:
-        if len(list(folder.iterdir())) > 1:
-            raise  # with the mark: the products are this command's own
-        mark.unlink(missing_ok=True)
-        raise
-    mark.unlink(missing_ok=True)
+        keeps_mark = False
+    finally:  # a failure leaves the mark next to products: they are this command's own
+        if not (keeps_mark and len(list(folder.iterdir())) > 1):
+            mark.unlink(missing_ok=True)
 
 
 def _sibling(target: Path, kind: str, owner: str | None = None) -> Path:
@@ -351,16 +344,13 @@ def _check_depth(value: Any) -> None:
 
 def _whole(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"the number {_shortened(digits)} has more than {_MAX_DIGITS} digits")
+        raise ValueError(f"the number {digits[:20]}… has more than {_MAX_DIGITS} digits")
     return int(digits)
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if number - number != 0:
-        raise ValueError(f"the number {_shortened(text)} isn't finite")
+        shown = text if len(text) <= 24 else f"{text[:20]}…"
+        raise ValueError(f"the number {shown} isn't finite")
     return number
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:20]}…"

@@ -33,11 +33,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """A shard from ``i/n``, 1 <= i <= n.
-
-    Raises:
-        UsageError: Another form, or out of range.
-    """
+    """A shard from ``i/n``, 1 <= i <= n; of another form it is a UsageError."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"{text!r} is no shard", "give i/n with 1 <= i <= n, as 2/4")
@@ -45,11 +41,7 @@ def parse_shard(text: str) -> Shard:
 
 
 def launched_shard(environment: Mapping[str, str]) -> Shard | None:
-    """The shard of a process that ``torchrun`` started, by RANK and WORLD_SIZE; else None.
-
-    Raises:
-        UsageError: They are no rank and size.
-    """
+    """The shard of a process that ``torchrun`` started, by RANK and WORLD_SIZE; else None."""
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None or size is None:
         return None

@@ -126,7 +126,7 @@ def test_the_list_of_subjects_goes_by_group(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    monkeypatch.setattr(output, "_is_terminal", lambda stream: True)
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
     assert main(["models", "show", str(model), "--prompts"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"shapes: red circle {CIRCLE.emoji}", f"sky: yellow star {STAR.emoji}"]

@@ -140,11 +140,7 @@ def calibrate_path(
 
 
 def _values(option: str, text: str, least: float, most: float) -> list[float]:
-    """Numbers of ``LO:HI:N``, evenly spaced, from ``least`` to ``most``.
-
-    Raises:
-        UsageError: Another form, or out of range.
-    """
+    """Numbers of ``LO:HI:N``, evenly spaced, from ``least`` to ``most``."""
     parts = text.split(":")
     try:
         low, high, num = float(parts[0]), float(parts[1]), int(parts[2])

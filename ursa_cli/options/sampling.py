@@ -78,11 +78,7 @@ _DEFAULTS = {"seed": "random", "crf": "18", "top_p": "1.0"}
 
 @dataclass(frozen=True)
 class SamplingCall:
-    """What every sampling command can be given.
-
-    Attributes:
-        clip: Options of the clip that are given, by name.
-    """
+    """What every sampling command can be given; ``clip`` are options of the clip, by name."""
 
     clip: Mapping[str, Any] = field(default_factory=dict)
     model: options.Model = options.DEFAULT_MODEL

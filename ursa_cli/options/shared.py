@@ -85,11 +85,7 @@ download_progress = partial(output.progress, in_bytes=True)
 
 
 def model_folder(model: str) -> Path:
-    """Folder of the model that ``--model`` names, downloaded with progress where needed.
-
-    Raises:
-        CheckpointError: There is no such model, or it can't be had.
-    """
+    """Folder of the model that ``--model`` names, downloaded with progress where needed."""
     from ursa_core.clips import plan
 
     return plan.model_folder(model, download_progress)
@@ -102,11 +98,7 @@ def is_given(context: typer.Context, name: str) -> bool:
 
 
 def parse_strides(text: str) -> Strides:
-    """Strides from ``TxHxW``, whose height and width are one.
-
-    Raises:
-        UsageError: Another form, or a stride below 1.
-    """
+    """Strides from ``TxHxW``, whose height and width are one; else a UsageError."""
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})x\2", text.strip().lower())
     if not match:
         raise UsageError(f"{text!r} is no stride", "give time x height x width, as 4x8x8")

@@ -4,11 +4,14 @@ Typer's own layout imports rich, which takes longer than all else that ``--help`
 """
 
 import inspect
+import sys
 from importlib import import_module
 from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
+
+from ursa_cli.terminal import output
 
 
 class _Help:
@@ -44,7 +47,7 @@ class _Help:
             panels["Commands"] = [(n, _summary(each.help)) for n, each in self.commands.items()]
         for title, rows in panels.items():
             if rows:
-                with formatter.section(typer.style(title, bold=True)):
+                with formatter.section(typer.style(title, bold=output.is_terminal(sys.stdout))):
                     formatter.write_dl(rows)
 
 

@@ -103,7 +103,7 @@ def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> li
     """A table with as many of its columns as fit the terminal; elsewhere all of them."""
     rows, num = list(rows), len(header)
     lines = table(header, rows)
-    width = shutil.get_terminal_size().columns if _is_terminal(sys.stdout) else _UNBOUNDED
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else _UNBOUNDED
     while num > 1 and max(map(len, lines)) > width:
         num -= 1
         lines = table(header[:num], [row[:num] for row in rows])
@@ -114,7 +114,7 @@ def fitting_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> li
 def wrapped(text: str) -> list[str]:
     """Lines of a long text that fit the terminal, the later ones indented; elsewhere one line."""
     text = printable(text)
-    if not _is_terminal(sys.stdout):
+    if not is_terminal(sys.stdout):
         return [text]
     from rich.console import Console
     from rich.text import Text
@@ -163,18 +163,13 @@ def cause(error: BaseException) -> None:
 def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
     """A function that advances a progress display on stderr: ``advance(1, "loss 0.5")``.
 
-    Steps of an earlier, interrupted run come as ``advance(n, earlier=True)``. The display is a bar
-    on a terminal; elsewhere a line every ten seconds and at the end of longer work; with
-    ``--quiet`` nothing.
-
-    Args:
-        total: Number of steps.
-        label: Name of the work.
-        in_bytes: Whether steps are bytes, and shown as such.
+    ``total`` counts steps, or bytes, that are shown as such. Those of an earlier, interrupted run
+    come as ``advance(n, earlier=True)``. The display is a bar on a terminal; elsewhere a line every
+    ten seconds and at the end of longer work; with ``--quiet`` nothing.
     """
     if _mode.quiet:
         yield lambda *_, **__: None
-    elif _is_terminal(sys.stderr):
+    elif is_terminal(sys.stderr):
         from tqdm import tqdm
 
         shown: dict[str, Any] = {"unit": "B" if in_bytes else "it", "unit_scale": in_bytes}
@@ -222,15 +217,12 @@ def _lines(total: int, label: str, in_bytes: bool) -> Callable[..., None]:
 
 def _say(kind: str, text: str, colour: str = "") -> None:
     prefix = f"{kind}: " if kind else ""
-    if prefix and _is_colourful(sys.stderr):
+    if prefix and is_terminal(sys.stderr) and not os.environ.get("NO_COLOR"):
         prefix = f"\x1b[{colour};1m{kind}:\x1b[0m "
     with _mode.without_bar():
         print(f"{prefix}{printable(text)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that understands more than text."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _is_colourful(stream: TextIO) -> bool:
-    return _is_terminal(stream) and not os.environ.get("NO_COLOR")

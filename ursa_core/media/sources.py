@@ -82,12 +82,9 @@ def at_rate(shown: Shown, fps: float) -> Shown:
 def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[float, bool]:
     """Frames per second of a film, and whether its frames come evenly.
 
-    Where they don't, longer frames count as several short ones. Short is the tenth percentile, so
-    that single frames that came early don't decide.
-
-    Args:
-        seconds: Seconds that each frame is shown.
-        stated: Rates to prefer where they agree.
+    Where they don't, longer frames count as several short ones. Short is the tenth percentile of
+    the seconds that frames are shown, so that single ones that came early don't decide. ``stated``
+    rates are preferred where they agree.
     """
     lengths = np.array(seconds)
     if not lengths.any():  # all at one time

@@ -25,14 +25,10 @@ class TextTokenizer:
     """Ids of prompts, left-padded to one length.
 
     Padding is on the left, so that the end of every prompt is next to the begin-of-video token.
-
-    Args:
-        backend: Tokenizer of the ``tokenizers`` library.
-        pad_token: Token that fills short prompts.
-        max_prompt_length: Number of ids per prompt; longer prompts are cut at the end.
+    Longer prompts are cut at the end.
 
     Raises:
-        CheckpointError: The vocabulary doesn't contain ``pad_token``.
+        CheckpointError: The vocabulary doesn't contain ``pad_token``, which fills short prompts.
         UsageError: ``max_prompt_length`` is below 1.
     """
 
@@ -95,11 +91,8 @@ class TextTokenizer:
         """A word-level tokenizer of the given words (or whole captions), lower-cased.
 
         Text is split at white space and punctuation, which is dropped: ``A red circle.`` reads as
-        ``a red circle``. Id 0 is padding, 1 an unknown word, 2 the begin-of-video token; the words
-        follow in order of appearance. No spelling in a prompt produces the three special ids.
-
-        Raises:
-            UsageError: ``max_prompt_length`` is below 1.
+        ``a red circle``. Id 0 is padding, 1 an unknown word, 2 the begin-of-video token, which no
+        spelling in a prompt produces; the words follow in order of appearance.
         """
         normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
         splitter = pre_tokenizers.Sequence(

@@ -1,9 +1,8 @@
 """Causal 3D FSQ video autoencoder: 1 + sk frames become 1 + k grids of codes, and back.
 
-Architecture and weight names are those of the published checkpoints (``AutoencoderVQCosmos3D``);
-widths, depth, strides and FSQ levels come from the config. Inside, a clip is (B, T, C, H, W), with
-a pixel's channels adjacent in memory: frames fold into the batch for 2D convolutions over space,
-and those over time are 2D over frames and pixels.
+Architecture and weight names are those of the published checkpoints (``AutoencoderVQCosmos3D``).
+Inside, a clip is (B, T, C, H, W), with a pixel's channels adjacent in memory: frames fold into the
+batch for 2D convolutions over space, and those over time are 2D over frames and pixels.
 """
 
 import itertools
@@ -73,10 +72,7 @@ class VideoTokenizerConfig:
         object.__setattr__(self, "temporal_patch_size", frames)
 
     def to_json(self) -> dict[str, Any]:
-        """The published ``vae/config.json``, with our additions (levels, causal).
-
-        ``temporal_patch_size`` is a third one, where it differs from ``patch_size``.
-        """
+        """The published ``vae/config.json``, with our additions (levels, causal, patch frames)."""
         stages = len(self.block_out_channels) - 1
         own = asdict(self)
         if self.temporal_patch_size == self.patch_size:
@@ -169,15 +165,11 @@ class VideoTokenizerConfig:
 def haar_split(x: Tensor, dims: Iterable[int] = (1, 3, 4)) -> Tensor:
     """Half-size bands of a clip: (B, T, C, H, W) to (B, T/2, 8C, H/2, W/2), low bands first.
 
-    Args:
-        x: Clip.
-        dims: Dimensions to halve; without time there are 4C bands.
+    ``dims`` are halved; without time there are 4C bands.
     """
     bands = [x]
     for dim in dims:
-        pairs = [
-            (b.unfold(dim, 2, 2).select(-1, 0), b.unfold(dim, 2, 2).select(-1, 1)) for b in bands
-        ]
+        pairs = [b.unfold(dim, 2, 2).unbind(-1) for b in bands]
         bands = [half for a, b in pairs for half in ((a + b) / 2, (a - b) / 2)]
     return torch.cat(bands, 2)
 

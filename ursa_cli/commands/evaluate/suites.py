@@ -17,14 +17,7 @@ _SCORER = ("scorer_repo", "scorer_python")
 
 @dataclass(frozen=True)
 class SuiteCommand:
-    """A suite as a command.
-
-    Attributes:
-        name: Name of the suite and of its command.
-        help: Help of the command.
-        own: Options that it has in addition to those of every suite.
-        of_images: Whether its files are images, not videos.
-    """
+    """A suite as a command; ``own`` are options in addition to those of every suite."""
 
     name: str
     help: str
