@@ -79,12 +79,9 @@ def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
 
 
 def parsed(kind: type[T], value: object) -> T:
-    """A value of JSON as a type of Python's, such as a tuple of dataclasses.
+    """A value of JSON as a type of Python's, such as a tuple of dataclasses; else a ValueError.
 
     Lists become tuples and whole numbers floats; nothing else is converted.
-
-    Raises:
-        ValueError: The value is of another type or out of range.
     """
     found: T = _adapter(kind).validate_json(json.dumps(value), strict=True)  # type: ignore[arg-type]
     return found

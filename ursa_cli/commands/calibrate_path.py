@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import flag, option, output_path
+from ursa_cli.options.records import Panels, described
+from ursa_cli.options.shared import output_path
 from ursa_cli.terminal import output
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
@@ -17,38 +18,31 @@ PAPER = (1.0, 5.0)
 """(alpha, c) of the paper's video models."""
 
 
+_OPTIONS: Panels = {None: {
+    "tokenizer": ("T", ("cosmos (the published video models' codebook), a model (name, folder or "
+                  "Hugging Face id), or a .npy or .safetensors file of code vectors.")),
+    "tokens": ("SHARDS", "Weigh codes by how often they occur in these token shards.",
+               "equal weights"),
+    "alpha": ("LO:HI:N", "Values of alpha to try."),
+    "c": ("LO:HI:N", "Values of c to try."),
+    "shift": ("L", "Time shifts to draw as curves; may be repeated."),
+    "preview": ("CLIP", "Draw this clip corrupted at t = 0, 0.1 … 1 (needs a model)."),
+    "write_to": ("RECIPE", "Put the best (alpha, c) into this recipe."),
+    "linear": (None, "With --write-to: the exactly linear schedule instead."),
+}}  # fmt: skip
+
+
+@described(_OPTIONS)
 def calibrate_path(
-    tokenizer: Annotated[
-        str,
-        option(
-            "T",
-            "cosmos (the published video models' codebook), a model (name, folder or Hugging "
-            "Face id), or a .npy or .safetensors file of code vectors.",
-        ),
-    ],
+    tokenizer: str,
     out: Annotated[Path, output_path("FOLDER", "Folder of the report.")] = Path("calibration"),
-    tokens: Annotated[
-        Path | None,
-        option(
-            "SHARDS",
-            "Weigh codes by how often they occur in these token shards.",
-            shown="equal weights",
-        ),
-    ] = None,
-    alpha: Annotated[str, option("LO:HI:N", "Values of alpha to try.")] = "0.3:2:24",
-    c: Annotated[str, option("LO:HI:N", "Values of c to try.")] = "0.5:12:24",
-    shift: Annotated[
-        list[float] | None, option("L", "Time shifts to draw as curves; may be repeated.")
-    ] = None,
-    preview: Annotated[
-        Path | None, option("CLIP", "Draw this clip corrupted at t = 0, 0.1 … 1 (needs a model).")
-    ] = None,
-    write_to: Annotated[
-        Path | None, option("RECIPE", "Put the best (alpha, c) into this recipe.")
-    ] = None,
-    linear: Annotated[
-        bool, flag("--linear", "With --write-to: the exactly linear schedule instead.", None)
-    ] = False,
+    tokens: Path | None = None,
+    alpha: str = "0.3:2:24",
+    c: str = "0.5:12:24",
+    shift: list[float] | None = None,
+    preview: Path | None = None,
+    write_to: Path | None = None,
+    linear: bool = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     force: options.Force = False,

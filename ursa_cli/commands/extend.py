@@ -9,9 +9,9 @@ from ursa_cli.commands.making import note_kept
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, BatchOptions, columns
-from ursa_cli.options.records import Panels, spread
+from ursa_cli.options.records import Panels, described, spread
 from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
-from ursa_cli.options.shared import argument, flag
+from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.errors import UsageError
@@ -41,6 +41,9 @@ _OPTIONS: Panels = {
         **shared.COND,
         **shared.SOURCE_FPS,
     },
+    options.RUN_PANEL: {
+        "fresh": (None, "Delete the rounds that a stopped run has kept; else it goes on."),
+    },
 }  # fmt: skip
 # No --batch-size: a clip's rounds follow one another.
 _BATCHES: Panels = {
@@ -52,6 +55,7 @@ _BATCHES: Panels = {
 @shared.spread
 @spread("asked", ExtensionOptions, _OPTIONS)
 @spread("batch", BatchOptions, _BATCHES)
+@described(_OPTIONS)
 def extend(
     out: shared.Output,
     sampling: shared.SamplingCall,
@@ -68,9 +72,7 @@ def extend(
             "the clip's metadata.",
         ),
     ] = None,
-    fresh: Annotated[
-        bool, flag("--fresh", "Delete the rounds that a stopped run has kept; else it goes on.")
-    ] = False,
+    fresh: bool = False,
 ) -> None:
     """Make a video longer: any length, in rounds, its own frames unchanged.
 

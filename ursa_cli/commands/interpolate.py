@@ -10,9 +10,9 @@ from ursa_cli.commands.making import run_plan
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, Batch, BatchOptions, columns
-from ursa_cli.options.records import Panels, spread
+from ursa_cli.options.records import Panels, described, spread
 from ursa_cli.options.sampling import GIVEN_PANEL
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import InterpolationOptions
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _GIVEN: Panels = {GIVEN_PANEL: {
     "first": ("A", "Image of the first frame."),
     "last": ("B", "Image of the last frame."),
+    "keyframe": ("IMAGE@FRAME", "Image of a frame, counted from 0; several in rising order."),
     "loop": (None, ("Lead back to the first frame, which follows the last when it is played "
              "again.")),
     **shared.COND,
@@ -32,18 +33,14 @@ _GIVEN: Panels = {GIVEN_PANEL: {
 @shared.spread
 @spread("given", InterpolationOptions, _GIVEN)
 @spread("batch", BatchOptions, BATCHES)
+@described(_GIVEN)
 def interpolate(
     out: shared.Output,
     sampling: shared.SamplingCall,
     given: InterpolationOptions,
     batch: BatchOptions,
     prompt: Annotated[str, argument("PROMPT", "What to show; without one the images decide.")] = "",
-    keyframe: Annotated[
-        list[str] | None,
-        option(
-            "IMAGE@FRAME", "Image of a frame, counted from 0; several in rising order.", GIVEN_PANEL
-        ),
-    ] = None,
+    keyframe: list[str] | None = None,
 ) -> None:
     """Make a video that goes from one image to another, or through several.
 

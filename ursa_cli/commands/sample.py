@@ -12,9 +12,9 @@ from ursa_cli.commands.making import run_plan
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, Batch, BatchOptions, columns
-from ursa_cli.options.records import Panels, spread
+from ursa_cli.options.records import Panels, described, spread
 from ursa_cli.options.sampling import GIVEN_PANEL
-from ursa_cli.options.shared import argument, option
+from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import STRENGTH, SampleInputs
 from ursa_core.errors import UsageError
@@ -24,19 +24,27 @@ if TYPE_CHECKING:
     from ursa_core.clips.plan import Plan
 
 
-_GIVEN: Panels = {GIVEN_PANEL: {
+_OPTIONS: Panels = {None: {
+    "num": ("N", "Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ..."),
+}, GIVEN_PANEL: {
     "image": ("FIRST", "Image that the video starts with."),
     "video": ("CLIP", "Video to edit: its first frames, at the rate of the new one."),
     "strength": ("X", "How much of --video is redone, 0.001 (hardly any) to 1 (all).",
                  str(STRENGTH)),
     **shared.COND,
     **shared.SOURCE_FPS,
+}, options.RUN_PANEL: {
+    "replay": ("FILE", "Make FILE, an output of this command, again; options given change it."),
+    "preview": ("N", "Every N steps write the present estimate's first frame to OUT.preview.png."),
+    "save_tokens": ("P", ("Write the codes to P, a .safetensors file (a folder in batches), before "
+                    "decoding.")),
 }}  # fmt: skip
 
 
 @shared.spread
-@spread("inputs", SampleInputs, _GIVEN)
+@spread("inputs", SampleInputs, _OPTIONS)
 @spread("batch", BatchOptions, BATCHES)
+@described(_OPTIONS)
 def sample(
     context: typer.Context,
     out: shared.Output,
@@ -46,31 +54,10 @@ def sample(
     prompt: Annotated[
         str | None, argument("PROMPT", 'What to show; "" leaves it to the model.')
     ] = None,
-    num: Annotated[int, option("N", "Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ...")] = 1,
-    replay: Annotated[
-        str | None,
-        option(
-            "FILE",
-            "Make FILE, an output of this command, again; options given change it.",
-            options.RUN_PANEL,
-        ),
-    ] = None,
-    preview: Annotated[
-        int | None,
-        option(
-            "N",
-            "Every N steps write the present estimate's first frame to OUT.preview.png.",
-            options.RUN_PANEL,
-        ),
-    ] = None,
-    save_tokens: Annotated[
-        str | None,
-        option(
-            "P",
-            "Write the codes to P, a .safetensors file (a folder in batches), before decoding.",
-            options.RUN_PANEL,
-        ),
-    ] = None,
+    num: int = 1,
+    replay: str | None = None,
+    preview: int | None = None,
+    save_tokens: str | None = None,
 ) -> None:
     """Make a video, or an image, from text; or from text and an image or video.
 

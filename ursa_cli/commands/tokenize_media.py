@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import own_shard
-from ursa_cli.options.records import Panels, spread
-from ursa_cli.options.shared import argument, option, output_path
+from ursa_cli.options.records import Panels, described, spread
+from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
@@ -29,6 +29,9 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 
 
 _OPTIONS: Panels = {
+    None: {
+        "decode": ("TOKENS", "Turn a clip's FILE.safetensors back into a video instead."),
+    },
     "Cutting clips": {
         "fps": ("R", "Frames sampled per second, 0.1 to 1000.", _MODELS),
         "source_fps": ("R", ("Frames per second of the files, whatever they say; a folder of PNG "
@@ -59,6 +62,9 @@ _OPTIONS: Panels = {
                    "some twenty times the time.")),
         "check": ("N", ("Clips decoded again for PSNR (dB) and SSIM, from the first on, per "
                   "process."), "all of files, 16 procedural ones"),
+        "crf": ("N", "Quality of a decoded mp4, 0 (lossless) to 51."),
+        "shard": ("I/N", "Take part I, 1 to N, of the files; all parts go into the same folder.",
+                  "by torchrun"),
         "fresh": (None, ("Delete the folder's shards and start over; otherwise a stopped run "
                   "continues.")),
         "drop_gone": (None, "Remove the clips of files that no longer exist from the shards."),
@@ -67,6 +73,7 @@ _OPTIONS: Panels = {
 
 
 @spread("wanted", TokenizeOptions, _OPTIONS)
+@described(_OPTIONS)
 def tokenize_media(
     wanted: TokenizeOptions,
     inputs: Annotated[
@@ -84,22 +91,10 @@ def tokenize_media(
             "FILE.safetensors for one clip, else a folder of shards; with --decode the video.",
         ),
     ] = None,
-    decode: Annotated[
-        Path | None, option("TOKENS", "Turn a clip's FILE.safetensors back into a video instead.")
-    ] = None,
+    decode: Path | None = None,
     model: options.Model = options.DEFAULT_MODEL,
-    crf: Annotated[
-        int, option("N", "Quality of a decoded mp4, 0 (lossless) to 51.", options.RUN_PANEL)
-    ] = 18,
-    shard: Annotated[
-        str | None,
-        option(
-            "I/N",
-            "Take part I, 1 to N, of the files; all parts go into the same folder.",
-            options.RUN_PANEL,
-            "by torchrun",
-        ),
-    ] = None,
+    crf: int = 18,
+    shard: str | None = None,
     device: options.Device = "auto",
     force: options.Force = False,
     as_json: options.Json = False,

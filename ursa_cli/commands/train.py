@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import argument, flag, output_path
+from ursa_cli.options.records import Panels, described
+from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from ursa_core.training.run import TrainingPlan
 
 
+_OPTIONS: Panels = {None: {
+    "fresh": (None, "Start over instead of continuing the run."),
+    "dry_run": (None, "Check recipe, data and model, and stop."),
+}}  # fmt: skip
+
+
+@described(_OPTIONS)
 def train(
     recipe: Annotated[Path, argument("RECIPE", "YAML file of the run.")],
     overrides: Annotated[
@@ -28,12 +36,8 @@ def train(
             "RUN", "Folder of the run: checkpoints, metrics, samples and the model.", "runs/NAME"
         ),
     ] = None,
-    fresh: Annotated[
-        bool, flag("--fresh", "Start over instead of continuing the run.", None)
-    ] = False,
-    dry_run: Annotated[
-        bool, flag("--dry-run", "Check recipe, data and model, and stop.", None)
-    ] = False,
+    fresh: bool = False,
+    dry_run: bool = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -12,7 +12,7 @@ from ursa_core.errors import UsageError
 from ursa_core.files import check_products
 from ursa_core.parts import Shard
 
-CLIPS = "Clips"
+_CLIPS_PANEL = "Clips"
 PARTS = ("sample", "score", "report")
 RATIOS = ("1-1", "8-5", "7-4", "16-9")
 _MOST_CLIPS = 1_000_000
@@ -26,7 +26,7 @@ Out = Annotated[
         "report.json and report.html.",
     ),
 ]
-MaxClips = Annotated[int, option("N", "Clips at most, 1 to 1000000.", CLIPS)]
+MaxClips = Annotated[int, option("N", "Clips at most, 1 to 1000000.", _CLIPS_PANEL)]
 
 
 EVALUATION: Panels = {
@@ -104,6 +104,13 @@ class EvalOptions:
         return PARTS if self.only is None else (self.only,)
 
 
+CLIPS: Panels = {_CLIPS_PANEL: {
+    "frames": ("N", "Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
+               "the model's"),
+    "size": ("HxW", "Height and width in pixels to scale and crop to.", "the model's"),
+}}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ClipsOptions:
     """Which clips are measured, on which model; None is the model's own."""
@@ -119,19 +126,8 @@ class ClipsOptions:
     ] = field(default_factory=lambda: ["shapes:heldout"])
     model: options.Model = options.DEFAULT_MODEL
     limit: MaxClips = 64
-    frames: Annotated[
-        int | None,
-        option(
-            "N",
-            "Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
-            CLIPS,
-            "the model's",
-        ),
-    ] = None
-    size: Annotated[
-        str | None,
-        option("HxW", "Height and width in pixels to scale and crop to.", CLIPS, "the model's"),
-    ] = None
+    frames: int | None = None
+    size: str | None = None
     device: options.Device = "auto"
     as_json: options.Json = False
     quiet: options.Quiet = False

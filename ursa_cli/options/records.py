@@ -29,27 +29,45 @@ def parameters(record: type, panels: Panels) -> list[inspect.Parameter]:
         made = each.default if each.default_factory is MISSING else each.default_factory()
         defaults[each.name] = inspect.Parameter.empty if made is MISSING else made
 
-    def annotation(name: str, panel: str | None, metavar: str, text: str,
-                   shown: str | bool = True, kind: Any = None) -> Any:  # fmt: skip
-        parser = kind if inspect.isfunction(kind) else None
-        flag = (f"--{name.replace('_', '-')}",)
-        about = option(metavar, text, panel, shown, flag, parser=parser)
-        return Annotated[Any if parser else kind or hints[name], about]
-
-    of_table = {
-        name: annotation(name, panel, *about)
-        for panel, table in panels.items()
-        for name, about in table.items()
-    }
-    annotated = {
+    own = {
         name: hint
         for name, hint in hints.items()
         if any(isinstance(each, ParameterInfo) for each in getattr(hint, "__metadata__", ()))
     }
     return [
         inspect.Parameter(name, _KEYWORD, default=defaults[name], annotation=hint)
-        for name, hint in {**of_table, **annotated}.items()
+        for name, hint in {**described_types(hints, panels), **own}.items()
     ]
+
+
+def described_types(hints: Mapping[str, Any], panels: Panels) -> dict[str, Any]:
+    """Types by name, those of a table alone, annotated for Typer."""
+
+    def annotation(name: str, panel: str | None, metavar: str | None, text: str,
+                   shown: str | bool = True, kind: Any = None) -> Any:  # fmt: skip
+        parser = kind if inspect.isfunction(kind) else None
+        flag = (f"--{name.replace('_', '-')}",)
+        about = option(metavar, text, panel, shown, flag, parser=parser)
+        return Annotated[Any if parser else kind or hints[name], about]
+
+    return {
+        name: annotation(name, panel, *about)
+        for panel, table in panels.items()
+        for name, about in table.items()
+        if name in hints
+    }
+
+
+def described(panels: Panels) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that makes options of a command's own parameters, by a table."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        types = {**hints, **described_types(hints, panels)}
+        own = inspect.signature(command).parameters.values()
+        return with_parameters(command, [p.replace(annotation=types[p.name]) for p in own])
+
+    return decorate
 
 
 def spread(

@@ -23,13 +23,9 @@ COSMOS = "cosmos"
 
 @dataclass(frozen=True)
 class Codebook:
-    """Vectors of codes and their origin.
+    """Vectors of codes, float32 (K, C), and their origin: as the user named it, and a model's name.
 
-    Attributes:
-        name: Source that the user named.
-        vectors: float32 (K, C).
-        model: Name or folder of the model with the codebook, None without one.
-        num_twins: Codes with the same direction as another one, which the path can't distinguish.
+    ``num_twins`` codes have the direction of another one, which the path can't distinguish.
     """
 
     name: str

@@ -101,14 +101,10 @@ def as_json(candidate: Candidate) -> dict[str, float]:
     """A candidate for JSON; the keys are part of the interface."""
     low, high = candidate.used
     return {
-        "alpha": candidate.alpha,
-        "c": candidate.c,
-        "correlation": candidate.correlation,
-        "used_from": low,
-        "used_to": high,
-        "deviation": candidate.deviation,
-        "score": candidate.score,
-    }
+        "alpha": candidate.alpha, "c": candidate.c, "correlation": candidate.correlation,
+        "used_from": low, "used_to": high,
+        "deviation": candidate.deviation, "score": candidate.score,
+    }  # fmt: skip
 
 
 def mean_distances(curve: DistanceCurve, candidate: Candidate) -> list[float]:

@@ -35,9 +35,7 @@ Colour = tuple[int, int, int]
 def open_image(path: Path, background: Colour) -> Source | None:
     """The image or animation in a file; None if Pillow doesn't know the format.
 
-    Raises:
-        DataError: It is too large, or has samples of an unknown range.
-        OSError, SyntaxError, ValueError, EOFError: It is damaged.
+    Too large ones are a DataError, damaged ones an error of `reading.file_faults`.
     """
     image = _opened(path)
     if image is None:
@@ -52,11 +50,7 @@ def open_image(path: Path, background: Colour) -> Source | None:
 
 
 def open_folder(path: Path, background: Colour) -> Source:
-    """The frames of a folder, in the order in which people number them.
-
-    Raises:
-        DataError: There are none, or the first is too large.
-    """
+    """The frames of a folder, in the order in which people number them; no frames: DataError."""
     found = [p for p in path.iterdir() if p.suffix.lower() == ".png" and p.name[0] != "."]
     files = sorted(found, key=lambda file: natural_key(file.name))
     if not files:

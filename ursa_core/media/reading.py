@@ -34,13 +34,9 @@ _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
 
 @dataclass(frozen=True)
 class OpenMedia:
-    """An opened file whose frames haven't been read yet.
+    """An opened file: frames (H, W, 3) that haven't been read yet, and what it states.
 
-    Attributes:
-        frames: Frames one by one, each (H, W, 3).
-        is_still: Whether it is a single image.
-        seconds: Stated length; None where there is none, and for an image.
-        notes: What was assumed where the file states nothing, for the user to know.
+    ``notes`` say what was assumed where it states nothing; an image has no ``seconds``.
     """
 
     frames: Iterator[Frames]
@@ -93,11 +89,7 @@ def read_media(
 def _held(
     path: str | Path, timed: Iterator[tuple[float, Frames]], max_frames: int | None
 ) -> list[tuple[float, Frames]]:
-    """The first frames and their seconds, in memory.
-
-    Raises:
-        DataError: They have more pixels than is likely for the size of the file.
-    """
+    """The first frames and their seconds, unless they have unlikely many pixels for the file."""
     files = Path(path).iterdir() if Path(path).is_dir() else [Path(path)]
     size = sum(file.stat().st_size for file in files if file.is_file())
     left = MAX_PIXELS + PIXELS_PER_BYTE * size
@@ -131,11 +123,7 @@ def open_media(
 def measure_length(
     path: str | Path, fps: float, source_fps: float | None = None
 ) -> tuple[int, float]:
-    """Number of frames that ``read_media`` gives at a rate, and seconds, without making any.
-
-    Raises:
-        DataError: The file is missing, empty, damaged, truncated or no picture.
-    """
+    """Number of frames that ``read_media`` gives at a rate, and seconds, without making any."""
     source = _open(path, WHITE, source_fps)
     if source.is_still:
         return 1, 0.0

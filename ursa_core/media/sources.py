@@ -39,15 +39,9 @@ Shown = Generator[tuple[float, Load], None, None]
 
 @dataclass(frozen=True)
 class Source:
-    """An opened file, folder of frames or image.
+    """An opened file, folder of frames or image, and what it states, the likeliest rate first.
 
-    Attributes:
-        shown: Frames and their seconds.
-        is_still: Whether it is one image, without time.
-        rates: Stated frames per second, the likeliest first.
-        seconds: Stated length.
-        metadata: Stated metadata.
-        notes: What was assumed where it states nothing.
+    ``notes`` say what was assumed where it states nothing. An image is still, without time.
     """
 
     shown: Shown
@@ -105,11 +99,7 @@ def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[fl
 
 
 def bounded(path: str | Path, shown: Shown) -> Shown:
-    """The frames, unless some claim hours.
-
-    Raises:
-        DataError: On average they are shown for longer than `MAX_HOLD_SECONDS`.
-    """
+    """The frames; a DataError if they are shown for longer than `MAX_HOLD_SECONDS` on average."""
     total = 0.0
     for count, (seconds, load) in enumerate(shown, 1):
         total += seconds
@@ -125,11 +115,7 @@ def bounded(path: str | Path, shown: Shown) -> Shown:
 def check_size(
     path: str | Path, height: float, width: float, max_pixels: int | None = None
 ) -> None:
-    """Refuse pictures that would fill the memory, before they are decoded.
-
-    Raises:
-        DataError: There are more than `max_pixels`, by default `MAX_PIXELS`.
-    """
+    """Refuse pictures that would fill the memory, by default `MAX_PIXELS`, before decoding them."""
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     if height * width > limit:
         raise DataError(

@@ -13,9 +13,8 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from ursa_core.configs import IMAGE_CLASS, Switch, Whole, Wholes, read_config, unusable
-from ursa_core.errors import CheckpointError, ShapeError
-from ursa_core.grids import PixelShape, Strides
-from ursa_core.tokenizers.quantizers import VectorQuantizer
+from ursa_core.errors import CheckpointError
+from ursa_core.tokenizers.quantizers import PixelTokenizer, VectorQuantizer
 
 NORM_GROUPS = 32
 
@@ -239,7 +238,7 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
-class ImageTokenizer(nn.Module):
+class ImageTokenizer(PixelTokenizer):
     """Images to codes and back; a clip is a batch of images."""
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
@@ -251,28 +250,13 @@ class ImageTokenizer(nn.Module):
         self.post_quant_conv = nn.Conv2d(config.vq_embed_dim, config.latent_channels, 1)
         self.quantizer = VectorQuantizer(config.num_vq_embeddings, config.vq_embed_dim)
 
-    @property
-    def strides(self) -> Strides:
-        """Pixels per code."""
-        return Strides(self.config.temporal_stride, self.config.spatial_stride)
-
-    @property
-    def codebook(self) -> Tensor:
-        """Vectors of all codes, (K, C) float32."""
-        return self.quantizer.codebook
-
     def encode(self, video: Tensor) -> Tensor:
         """Codes (B, F, h, w) int64 of images or clips (B, 3, F, H, W) in [-1, 1].
 
         Raises:
             ShapeError: The pixels don't fit the stride.
         """
-        if video.ndim != 5 or video.shape[1] != 3:
-            raise ShapeError(
-                f"an image tensor of shape {tuple(video.shape)} can't be encoded",
-                "give (batch, 3, frames, height, width), 1 frame for an image",
-            )
-        self.strides.grid(PixelShape(*video.shape[2:]))
+        self.check_pixels(video, "an image")
         latents = self.quant_conv(self.encoder(video.transpose(1, 2).flatten(0, 1)))
         codes = self.quantizer.quantize(latents.permute(0, 2, 3, 1))
         return codes.unflatten(0, (-1, video.shape[2]))

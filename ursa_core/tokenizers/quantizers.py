@@ -1,9 +1,13 @@
 """Quantizers: finite scalar (a code is a row of small integers) and learned (a row of a table)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ursa_core.errors import ShapeError
+from ursa_core.grids import PixelShape, Strides
 
 _BLOCK = 4096
 """Latents, and codes, per comparison: 64 MB of float32 products."""
@@ -116,3 +120,29 @@ class VectorQuantizer(nn.Module):
     def codebook(self) -> Tensor:
         """Vectors of all codes, (K, C), without gradient."""
         return self.embedding.weight.detach()
+
+
+class PixelTokenizer(nn.Module):
+    """What tokenizers of videos and of images share; its kind sets both attributes."""
+
+    config: Any
+    quantizer: FiniteScalarQuantizer | VectorQuantizer
+
+    @property
+    def strides(self) -> Strides:
+        """Pixels per code."""
+        return Strides(self.config.temporal_stride, self.config.spatial_stride)
+
+    @property
+    def codebook(self) -> Tensor:
+        """Vectors of all codes, (K, C) float32."""
+        return self.quantizer.codebook
+
+    def check_pixels(self, video: Tensor, name: str) -> None:
+        """Raise ShapeError for a tensor that isn't (B, 3, F, H, W), or doesn't fit the strides."""
+        if video.ndim != 5 or video.shape[1] != 3:
+            raise ShapeError(
+                f"{name} tensor of shape {tuple(video.shape)} can't be encoded",
+                "give (batch, 3, frames, height, width), 1 frame for an image",
+            )
+        self.strides.grid(PixelShape(*video.shape[2:]))

@@ -28,9 +28,8 @@ from ursa_core.configs import (
     whole,
     wholes,
 )
-from ursa_core.errors import CheckpointError, ShapeError
-from ursa_core.grids import PixelShape, Strides
-from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+from ursa_core.errors import CheckpointError
+from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer, PixelTokenizer
 
 MAX_CODES = 1 << 20
 """Bound of the number of codes, whose vectors are all held at once."""
@@ -39,7 +38,7 @@ Levels = Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)]
 
 @dataclass(frozen=True)
 class VideoTokenizerConfig:
-    """Widths, strides and codes of a video tokenizer.
+    """Widths, strides and codes of a video tokenizer, named as in the published config.
 
     Args:
         block_out_channels: Width after the input, then of each stage.
@@ -47,13 +46,11 @@ class VideoTokenizerConfig:
         latent_channels: Width between network and quantizer.
         levels: FSQ levels, first one fastest.
         spatial_stride: Pixels per code in height and width; a power of two, at least the patch.
-        temporal_stride: Frames per latent frame after the first; a power of two, at least the
-            patch's frames.
+        temporal_stride: Frames per latent frame after the first, in the same way.
         patch_size: Height and width of the Haar patches in pixels.
-        causal: Whether to mask attention over time so that codes never depend on later frames;
+        causal: Whether attention over time is masked, so that codes never depend on later frames;
             the published URSA checkpoints have no mask.
-        temporal_patch_size: Frames of a Haar patch, at most ``patch_size``; 0 takes ``patch_size``,
-            as in all published checkpoints.
+        temporal_patch_size: Frames of a patch, at most ``patch_size``; 0 takes that.
     """
 
     block_out_channels: Wholes = (128, 256, 512, 512)
@@ -466,8 +463,11 @@ class Decoder(nn.Module):
                 yield y[:, self.patch_frames - 1 :] if i == 0 else y
 
 
-class VideoTokenizer(nn.Module):
+class VideoTokenizer(PixelTokenizer):
     """Video to codes and back."""
+
+    config: VideoTokenizerConfig
+    quantizer: FiniteScalarQuantizer
 
     def __init__(self, config: VideoTokenizerConfig) -> None:
         super().__init__()
@@ -481,28 +481,13 @@ class VideoTokenizer(nn.Module):
             self.quant_conv.weight.mul_(4.0)
             self.decoder.conv_out[0].get_parameter("weight").mul_(0.3)
 
-    @property
-    def strides(self) -> Strides:
-        """Pixels per code."""
-        return Strides(self.config.temporal_stride, self.config.spatial_stride)
-
-    @property
-    def codebook(self) -> Tensor:
-        """Vectors of all codes, (K, C) float32."""
-        return self.quantizer.codebook
-
     def latents(self, video: Tensor) -> Tensor:
         """Unquantized latents (B, f, h, w, C) of video (B, 3, F, H, W) in [-1, 1].
 
         Raises:
             ShapeError: The pixels don't fit the strides.
         """
-        if video.ndim != 5 or video.shape[1] != 3:
-            raise ShapeError(
-                f"a video tensor of shape {tuple(video.shape)} can't be encoded",
-                "give (batch, 3, frames, height, width)",
-            )
-        self.strides.grid(PixelShape(*video.shape[2:]))
+        self.check_pixels(video, "a video")
         x = self.quant_conv(self.encoder(video.transpose(1, 2)))
         return x.permute(0, 1, 3, 4, 2)
 

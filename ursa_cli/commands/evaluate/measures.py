@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import evaluation
 from ursa_cli.options import shared as options
-from ursa_cli.options.evaluation import ClipsOptions, MaxClips, Out
+from ursa_cli.options.evaluation import CLIPS, ClipsOptions, MaxClips, Out
 from ursa_cli.options.records import spread
 from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-@spread("chosen", ClipsOptions, {})
+@spread("chosen", ClipsOptions, CLIPS)
 def reconstruction(chosen: ClipsOptions) -> None:
     """Measure what a tokenizer keeps: PSNR, SSIM, flicker, use of its codes, bits per pixel.
 
@@ -51,7 +51,7 @@ def reconstruction(chosen: ClipsOptions) -> None:
         finish(found, run)
 
 
-@spread("chosen", ClipsOptions, {})
+@spread("chosen", ClipsOptions, CLIPS)
 def path(chosen: ClipsOptions) -> None:
     """Measure how linearly the model's path leads from noise to real tokens.
 
