@@ -83,8 +83,7 @@ class DeviceError(UrsaError):
 
 
 _HINTS = {
-    errno.ENOSPC: "free some space or choose another folder",
-    errno.EDQUOT: "free some space or choose another folder",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another folder"),
     errno.EFBIG: "choose a folder that allows larger files",
     errno.EROFS: "choose a folder that isn't read-only",
     errno.ENAMETOOLONG: "choose a shorter name",
@@ -93,8 +92,7 @@ _HINTS = {
     errno.ENOTDIR: "choose another name: a part of the path is a file",
     errno.EEXIST: "choose another name: there is something of this one",
     errno.EISDIR: "give a file: this is a folder",
-    errno.EACCES: "change its permissions, or choose another",
-    errno.EPERM: "change its permissions, or choose another",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "change its permissions, or choose another"),
     errno.EMFILE: "allow more open files: ulimit -n",
     errno.ENFILE: "close other programs",
     errno.EIO: "check the disk",
@@ -102,14 +100,13 @@ _HINTS = {
 }
 _WRITE_HINTS = {
     **_HINTS,
-    errno.EACCES: "make the folder writable or choose another",
-    errno.EPERM: "make the folder writable or choose another",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "make the folder writable or choose another"),
     errno.EIO: "choose another folder, or check the disk",
     errno.ENOENT: "create the folder first",
     errno.EEXIST: "choose another name: a part of the path is a file",
     errno.EISDIR: "choose another name: this is a folder",
 }
-_READ_HINTS = {**_HINTS, errno.EACCES: "make it readable", errno.EPERM: "make it readable"}
+_READ_HINTS = {**_HINTS, **dict.fromkeys((errno.EACCES, errno.EPERM), "make it readable")}
 _MAX_PATH_SHOWN = 200
 
 

@@ -1,8 +1,7 @@
 """`ursa extend`: a video made longer, in rounds that are kept."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ursa_cli import batch_run
 from ursa_cli.commands.making import note_kept
@@ -17,6 +16,7 @@ from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from ursa_core.bundle.bundle import Bundle
     from ursa_core.clips.extend_plan import ExtendPlan
     from ursa_core.clips.round_store import RoundStore
     from ursa_core.tokenizers.visual import VisualTokenizer
@@ -133,7 +133,13 @@ def extend(
     plan = {**planned.provenance, "tokenizer": tokenizer_identity(model.found.folder)}
     if not fresh:
         store.check(plan)
-    _make(planned, store, plan, out, fresh, has_seed)
+    bundle = planned.plan.model.load()
+    for warning in planned.prompt_warnings(bundle):
+        output.warn(warning)
+    store.open(plan, fresh)
+    if not has_seed:
+        output.note(f"seed {planned.plan.seed}")
+    _make(planned, bundle, store, out)
 
 
 def _print_plan(planned: "ExtendPlan", out: str) -> None:
@@ -149,21 +155,8 @@ def _print_plan(planned: "ExtendPlan", out: str) -> None:
     output.data({**planned.provenance, **more}, lines=lines, paths=[out])
 
 
-def _make(
-    planned: "ExtendPlan",
-    store: "RoundStore",
-    plan: Mapping[str, Any],
-    out: str,
-    fresh: bool,
-    has_seed: bool,
-) -> None:
+def _make(planned: "ExtendPlan", bundle: "Bundle", store: "RoundStore", out: str) -> None:
     """Make the video, and report its rounds."""
-    bundle = planned.plan.model.load()
-    for warning in planned.prompt_warnings(bundle):
-        output.warn(warning)
-    store.open(plan, fresh)
-    if not has_seed:
-        output.note(f"seed {planned.plan.seed}")
     steps = planned.round_steps
     done = 0
     try:
@@ -179,22 +172,13 @@ def _make(
     except KeyboardInterrupt:
         output.note(f"{done} of {len(steps)} rounds are in {store.folder}")
         raise
-    _report(metrics)
-    output.data({**planned.provenance, "output": out, **metrics}, paths=[out])
-
-
-def _report(metrics: Mapping[str, Any]) -> None:
     header = ("ROUND", "COLOUR", "SHARPNESS", "JOIN", "CHANGE")
     rows = [
-        (
-            each["index"] + 1,
-            round(each["colour_drift"], 1),
-            round(each["sharpness"], 2),
-            round(each["join_change"], 2),
-            round(each["median_change"], 2),
-        )
+        (each["index"] + 1, round(each["colour_drift"], 1), round(each["sharpness"], 2),
+         round(each["join_change"], 2), round(each["median_change"], 2))
         for each in metrics["rounds"]
-    ]
+    ]  # fmt: skip
     for line in output.table(header, rows):
         output.note(line)
     note_kept(metrics["kept"])
+    output.data({**planned.provenance, "output": out, **metrics}, paths=[out])

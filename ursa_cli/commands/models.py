@@ -204,15 +204,9 @@ def convert_model(
     out = _required(out)
     strides = None if stride is None else options.parse_strides(stride)
     config = convert_cosmos(source, out, strides)
-    payload = {
-        "output": str(out),
-        "temporal_stride": config.temporal_stride,
-        "spatial_stride": config.spatial_stride,
-        "patch_size": config.patch_size,
-        "num_codes": math.prod(config.levels),
-        "causal": config.causal,
-    }
-    output.data(payload, paths=[out])
+    sizes = {n: getattr(config, n) for n in ("temporal_stride", "spatial_stride", "patch_size")}
+    about = {**sizes, "num_codes": math.prod(config.levels), "causal": config.causal}
+    output.data({"output": str(out), **about}, paths=[out])
 
 
 @models.command("merge", cls=Command)

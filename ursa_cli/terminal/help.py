@@ -44,7 +44,7 @@ class _Help:
             text = text.replace(f"default: ({words})", f"default: {words}")
             panels.setdefault(each.rich_help_panel or kind, []).append((name, text))
         if isinstance(self, Group):
-            panels["Commands"] = [(n, _summary(each.help)) for n, each in self.commands.items()]
+            panels["Commands"] = [(n, summary(each.help)) for n, each in self.commands.items()]
         for title, rows in panels.items():
             if rows:
                 with formatter.section(typer.style(title, bold=output.is_terminal(sys.stdout))):
@@ -95,6 +95,6 @@ def new_app(**settings: Any) -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
 
 
-def _summary(text: str | None) -> str:
+def summary(text: str | None) -> str:
     """The first paragraph of a help, in one line."""
     return " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].split())

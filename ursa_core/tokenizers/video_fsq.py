@@ -46,7 +46,7 @@ class VideoTokenizerConfig:
         latent_channels: Width between network and quantizer.
         levels: FSQ levels, first one fastest.
         spatial_stride: Pixels per code in height and width; a power of two, at least the patch.
-        temporal_stride: Frames per latent frame after the first, in the same way.
+        temporal_stride: Frames per latent frame after the first; a power of two, like the patch's.
         patch_size: Height and width of the Haar patches in pixels.
         causal: Whether attention over time is masked, so that codes never depend on later frames;
             the published URSA checkpoints have no mask.

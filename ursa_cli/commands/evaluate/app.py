@@ -1,24 +1,108 @@
 """`ursa eval`: one command per suite or measure, and the comparison of two reports."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
-from ursa_cli.terminal.help import Group, new_app
+from ursa_cli.terminal.help import Group, new_app, summary
+
+_SCORER = ("scorer_repo", "scorer_python")
+
+
+@dataclass(frozen=True)
+class SuiteCommand:
+    """A suite as a command; ``own`` are options in addition to those of every suite."""
+
+    name: str
+    help: str
+    own: tuple[str, ...]
+    of_images: bool = False
+
+    @property
+    def is_official(self) -> bool:
+        """Whether official code scores it, not this package."""
+        return "scorer_repo" in self.own
+
+
+SUITES = (
+    SuiteCommand(
+        "shapes",
+        """Score colour, shape, motion and background of clips of the procedural world.
+
+        A judge reads the four from the pixels. Combinations held out of training
+        stand apart from as many that training saw (--limit counts each), and the
+        judge's own error on rendered clips is stated.
+
+        Examples:
+          ursa eval shapes --model nano -o shapes
+          ursa eval shapes --model nano --limit 24 --steps 8 -o trial
+        """,
+        ("batch_size",),
+    ),
+    SuiteCommand(
+        "vbench",
+        """Score a model by VBench: text to video, 6,220 files, 16 dimensions.
+
+        Examples:
+          ursa eval vbench --only sample --prompts rewritten --shard 1/4 -o vbench
+          ursa eval vbench -o vbench --scorer-repo VBench --scorer-python bin/python
+        """,
+        ("batch_size", "prompts", *_SCORER),
+    ),
+    SuiteCommand(
+        "vbench-i2v",
+        """Score a model by VBench-I2V: image to video, 5,590 files, 9 dimensions.
+
+        The images are in no package: download_data.sh in the checkout of VBench fetches them.
+
+        Examples:
+          ursa eval vbench-i2v --only sample --scorer-repo VBench -o i2v
+          ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
+        """,
+        ("images", "ratio", *_SCORER),
+    ),
+    SuiteCommand(
+        "vbench-long",
+        """Score a model by VBench-Long: clips that are extended, as `ursa extend` does.
+
+        Examples:
+          ursa eval vbench-long --only sample --seconds 10 -o long
+          ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
+        """,
+        ("prompts", "seconds", *_SCORER),
+    ),
+    SuiteCommand(
+        "geneval",
+        """Score a model by GenEval: text to image, 553 prompts, four images each, six tags.
+
+        Examples:
+          ursa eval geneval --only sample --prompts rewritten -o geneval
+          ursa eval geneval -o geneval --scorer-repo code --scorer-python bin/python
+        """,
+        ("batch_size", "prompts", "detector", *_SCORER),
+        of_images=True,
+    ),
+    SuiteCommand(
+        "dpg",
+        """Score a model by DPG-Bench: text to image, 1,065 grids of four square images.
+
+        Its prompts are read from the checkout of ELLA, so sampling needs --scorer-repo, too.
+
+        Examples:
+          ursa eval dpg --only sample --scorer-repo ELLA --size 1024x1024 -o dpg
+          ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python bin/python
+        """,
+        _SCORER,
+        of_images=True,
+    ),
+)
 
 
 class _Evaluate(Group):
     table: ClassVar = {
-        "shapes": ("evaluate.suites:shapes",
-                   "Score colour, shape, motion and background of clips of the procedural world."),
-        "vbench": ("evaluate.suites:vbench",
-                   "Score a model by VBench: text to video, 6,220 files, 16 dimensions."),
-        "vbench-i2v": ("evaluate.suites:vbench_i2v",
-                       "Score a model by VBench-I2V: image to video, 5,590 files, 9 dimensions."),
-        "vbench-long": ("evaluate.suites:vbench_long", ("Score a model by VBench-Long: clips that "
-                        "are extended, as `ursa extend` does.")),
-        "geneval": ("evaluate.suites:geneval", ("Score a model by GenEval: text to image, 553 "
-                    "prompts, four images each, six tags.")),
-        "dpg": ("evaluate.suites:dpg",
-                "Score a model by DPG-Bench: text to image, 1,065 grids of four square images."),
+        **{
+            suite.name: (f"evaluate.suites:{suite.name.replace('-', '_')}", summary(suite.help))
+            for suite in SUITES
+        },
         "reconstruction": ("evaluate.measures:reconstruction", ("Measure what a tokenizer keeps: "
                            "PSNR, SSIM, flicker, use of its codes, bits per pixel.")),
         "path": ("evaluate.measures:path",

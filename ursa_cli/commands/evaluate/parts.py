@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from ursa_cli import batch_run
-from ursa_cli.commands.evaluate.suites import SuiteCommand
+from ursa_cli.commands.evaluate.app import SuiteCommand
 from ursa_cli.options.evaluation import EvalOptions
 from ursa_cli.options.sampling import SamplingCall
 from ursa_cli.terminal import output
@@ -138,15 +138,10 @@ def finish(report: Report, run: EvalRun, plots: Mapping[str, bytes] | None = Non
 def lines_of(report: Report) -> list[str]:
     """A report for the terminal."""
     rows = [
-        (
-            score.name,
-            score.text,
-            score.interval_text,
-            score.chance_text,
-            "" if score.num is None else str(score.num),
-        )
-        for score in report.scores
-    ]
+        (each.name, each.text, each.interval_text, each.chance_text,
+         "" if each.num is None else str(each.num))
+        for each in report.scores
+    ]  # fmt: skip
     lines = output.table(("SCORE", "VALUE", "95 % INTERVAL", "CHANCE", "SAMPLES"), rows)
     for table in report.tables:
         shown = [["" if cell is None else cell for cell in row] for row in table.rows]
