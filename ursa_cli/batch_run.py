@@ -3,35 +3,19 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ursa_cli.options.batches import Batch, handle
+from ursa_cli.options.batches import Batch, Work, handle
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
 from ursa_core import files
 from ursa_core.batches import lists, names
 from ursa_core.errors import DataError, UrsaError, UsageError
-from ursa_core.parts import Shard
 
 if TYPE_CHECKING:
     from ursa_core.batches.manifest import Header, Writer
     from ursa_core.batches.run import BatchItem, BatchTask, Remaining
-
-
-@dataclass(frozen=True)
-class Work:
-    """How items are made, and where it is recorded.
-
-    The record's folder may be another than that of the outputs, as the summary names it.
-    """
-
-    folder: Path
-    outputs: Path
-    shard: Shard
-    batch_size: int = 1
-    force: bool = False
 
 
 def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) -> None:
@@ -40,8 +24,7 @@ def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) 
     ``seed`` is that which those of items are derived from; None is that of the batch begun, or
     drawn. A failed item and a full disk are UrsaErrors at the end.
     """
-    work = Work(batch.folder, batch.folder, batch.shard, batch.batch_size, batch.force)
-    run_work(task, work, lambda chosen: _settled(task, batch, chosen), seed, dry_run)
+    run_work(task, batch, lambda chosen: _settled(task, batch, chosen), seed, dry_run)
 
 
 def _settled(task: "BatchTask", batch: Batch, seed: int) -> "list[BatchItem]":

@@ -66,12 +66,12 @@ def write(path: str | Path, content: str | bytes, *, first_wins: bool = False) -
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def part_of(target: Path, owner: str | None = None) -> Path:
+def part_of(target: Path, owner: str | None = None, kind: str = "part") -> Path:
     """Path where a target is written first.
 
     ``owner`` names the writer where several processes write one folder; None is this process.
     """
-    return _sibling(target, "part", owner)
+    return target.with_name(f".{target.name}.{owner or f'{_place()}-{os.getpid()}'}.{kind}")
 
 
 def put(new: Path, target: Path) -> None:
@@ -80,8 +80,9 @@ def put(new: Path, target: Path) -> None:
     Raises:
         OSError: It can't be moved; the old one stays.
     """
-    _sync(new)
-    aside = _sibling(target, "old")
+    for each in [*new.rglob("*"), new] if new.is_dir() else [new]:
+        _sync(each)
+    aside = part_of(target, kind="old")
     _settle(aside, target)
     if target.is_dir() and new.is_dir() and any(target.iterdir()):
         try:
@@ -92,7 +93,7 @@ def put(new: Path, target: Path) -> None:
     else:
         new.replace(target)
     with suppress(OSError):
-        _sync_one(target.parent)
+        _sync(target.parent)
 
 
 def digest_of(path: Path) -> str:
@@ -212,10 +213,6 @@ def producing(folder: Path) -> Iterator[None]:
             mark.unlink(missing_ok=True)
 
 
-def _sibling(target: Path, kind: str, owner: str | None = None) -> Path:
-    return target.with_name(f".{target.name}.{owner or f'{_place()}-{os.getpid()}'}.{kind}")
-
-
 @cache
 def _place() -> str:
     """Eight digits that identify the machine, or the container, which has its own process ids."""
@@ -259,11 +256,6 @@ def _link(part: Path, target: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    for each in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        _sync_one(each)
-
-
-def _sync_one(path: Path) -> None:
     """Flush the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

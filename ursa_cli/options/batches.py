@@ -30,16 +30,23 @@ BATCHES: Panels = {"Batches": {
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A list of items, the folder and names of its outputs, and how they are made."""
+class Work:
+    """How items are made, and where it is recorded: in another folder than outputs, if need be."""
+
+    folder: Path
+    outputs: Path
+    shard: Shard
+    batch_size: int
+    force: bool
+
+
+@dataclass(frozen=True)
+class Batch(Work):
+    """A list of items, and the names of their outputs."""
 
     listed: lists.ItemList
-    folder: Path
     template: str
-    batch_size: int
-    shard: Shard
     skip_bad: bool
-    force: bool
 
 
 def columns(*records: type) -> dict[str, type]:
@@ -96,7 +103,7 @@ class BatchOptions:
         if not os.access(above, os.W_OK | os.X_OK):
             raise DataError(f"the folder {above} can't be written", "choose another one")
         listed = lists.read_list(source, {**columns, "name": str}, sys.stdin.buffer.read, text)
-        batch = Batch(listed, folder, template, size, part, self.skip_bad, force)
+        batch = Batch(folder, folder, part, size, force, listed, template, self.skip_bad)
         handle(batch, listed.faults)
         return batch
 

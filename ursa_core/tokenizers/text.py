@@ -77,9 +77,17 @@ class TextTokenizer:
         folder = Path(folder)
         config = _read_config(folder)
         fast = folder / "tokenizer.json"
-        backend = _read_fast(fast) if fast.exists() else _read_with_transformers(folder)
-        pad_token = _content(config.get("pad_token"))
-        if pad_token is None:
+        if fast.exists():
+            with _explained(f"{fast} can't be read", way_out(fast)):
+                text = regular_file(fast).read_text(encoding="utf-8")
+                _check_pieces(parse_object(text), fast)
+                backend = Tokenizer.from_str(text)
+        else:
+            backend = _read_with_transformers(folder)
+        pad_token = config.get("pad_token")  # a string or an object
+        if isinstance(pad_token, dict):
+            pad_token = pad_token.get("content")
+        if not isinstance(pad_token, str):
             raise CheckpointError(
                 f"{folder / 'tokenizer_config.json'} names no pad_token",
                 "add the pad_token that the model was trained with",
@@ -248,13 +256,6 @@ def _check_pieces(content: Mapping[str, Any], file: Path | str) -> None:
                 raise unusable(str(file), f"the pattern of its {key}", regex, expected)
 
 
-def _content(token: object) -> str | None:
-    """Text of a special token, which configs give as a string or as an object."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else None
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     try:
@@ -265,13 +266,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise unreadable(path, error, way_out(path), CheckpointError) from error
-
-
-def _read_fast(path: Path) -> Tokenizer:
-    with _explained(f"{path} can't be read", way_out(path)):
-        text = regular_file(path).read_text(encoding="utf-8")
-        _check_pieces(parse_object(text), path)
-        return Tokenizer.from_str(text)
 
 
 def _read_with_transformers(folder: Path) -> Tokenizer:

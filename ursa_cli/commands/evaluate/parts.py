@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from ursa_cli import batch_run
 from ursa_cli.commands.evaluate.app import SuiteCommand
+from ursa_cli.options.batches import Work
 from ursa_cli.options.evaluation import EvalOptions
 from ursa_cli.options.sampling import SamplingCall
 from ursa_cli.terminal import output
@@ -81,7 +82,7 @@ class SuiteRun:
             begun = {name: getattr(self._begun, name) for name in ("suite", *own)}
             runs.lay_out(run, suite, begun)
         size = self._chosen.batch_size
-        work = batch_run.Work(run.records, run.samples, self._chosen.part, size, sampling.force)
+        work = Work(run.records, run.samples, self._chosen.part, size, sampling.force)
         batch_run.run_work(task, work, settled, seed, sampling.dry_run)
 
     def _task(self) -> tasks.EvalTask:
