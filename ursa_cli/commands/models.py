@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import argument, flag, option, output_path
+from ursa_cli.options.records import Panels, described
+from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Command, Group, new_app
 from ursa_core.errors import CheckpointError, HubUnreachableError, UsageError
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 models = new_app(cls=Group, help="List the models there are; show, get, convert or merge one.")
 _NewFolder = Annotated[Path | None, output_path("FOLDER", "New folder to write.")]
+_OPTIONS: Panels = {None: {
+    "prompts": (None, "List the subjects that it draws by name, by group."),
+    "revision": ("R", "Branch, tag or commit.", "the model's main branch"),
+    "to": ("FOLDER", "Folder to download to, a new one or that of a pull before.",
+           "the Hugging Face cache"),
+    "stride": ("TxHxW", ("Frames and pixels per code, as in the tokenizer's name; needed where the "
+               "weights don't show them."), "the weights'"),
+}}  # fmt: skip
 
 
 @models.command("list", cls=Command)
@@ -52,6 +61,7 @@ def list_models(as_json: options.Json = False) -> None:
 
 
 @models.command("show", cls=Command)
+@described(_OPTIONS)
 def show_model(
     model: Annotated[
         str,
@@ -60,9 +70,7 @@ def show_model(
             "Name of a shipped model, a model's folder, or the Hugging Face id of a pulled one.",
         ),
     ],
-    prompts: Annotated[
-        bool, flag("--prompts", "List the subjects that it draws by name, by group.", None)
-    ] = False,
+    prompts: bool = False,
     as_json: options.Json = False,
 ) -> None:
     """Show a model's sizes, path, grid, defaults, licence and need for memory.
@@ -113,19 +121,11 @@ def _show_subjects(found: "Summary") -> None:
 
 
 @models.command("pull", cls=Command)
+@described(_OPTIONS)
 def pull_model(
     model: Annotated[str, argument("ID", "Hugging Face id, owner/name or owner/name@revision.")],
-    revision: Annotated[
-        str | None, option("R", "Branch, tag or commit.", shown="the model's main branch")
-    ] = None,
-    to: Annotated[
-        str | None,
-        option(
-            "FOLDER",
-            "Folder to download to, a new one or that of a pull before.",
-            shown="the Hugging Face cache",
-        ),
-    ] = None,
+    revision: str | None = None,
+    to: str | None = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -167,6 +167,7 @@ def pull_model(
 
 
 @models.command("convert", cls=Command)
+@described(_OPTIONS)
 def convert_model(
     source: Annotated[
         Path,
@@ -177,15 +178,7 @@ def convert_model(
         ),
     ],
     out: _NewFolder = None,
-    stride: Annotated[
-        str | None,
-        option(
-            "TxHxW",
-            "Frames and pixels per code, as in the tokenizer's name; needed where the "
-            "weights don't show them.",
-            shown="the weights'",
-        ),
-    ] = None,
+    stride: str | None = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
