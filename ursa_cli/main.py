@@ -77,7 +77,10 @@ def main(arguments: list[str]) -> int:
     except UrsaError as error:
         return _failed(error, *explained(error), error.exit_code)
     except _USAGE_ERROR as error:
-        return _wrong_usage(error)
+        message = str(error.format_message() if hasattr(error, "format_message") else error)
+        first = message.rstrip(".").replace("\n", " ")
+        command = getattr(getattr(error, "ctx", None), "command_path", "ursa")
+        return _failed(error, first[:1].lower() + first[1:], f"see {command} --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     except Exception as error:
@@ -96,11 +99,3 @@ def _failed(error: BaseException, message: str, hint: str, code: int) -> int:
     if hint:
         output.hint(hint)
     return code
-
-
-def _wrong_usage(error: Exception) -> int:
-    message = str(error.format_message() if hasattr(error, "format_message") else error)
-    context = getattr(error, "ctx", None)
-    command = getattr(context, "command_path", "ursa")
-    first = message.rstrip(".").replace("\n", " ")
-    return _failed(error, first[:1].lower() + first[1:], f"see {command} --help", 2)

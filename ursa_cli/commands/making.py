@@ -20,16 +20,10 @@ def run_plan(
     there: Mapping[str, Mapping[str, Any]] | None = None,
     preview: int = 0,
 ) -> None:
-    """Make what is planned, or print the plan.
+    """Make what is planned, or print the plan; a seed that the user hasn't given is printed.
 
-    Args:
-        plan: What is to be made.
-        written: Where each clip goes.
-        dry_run: Print the plan, and stop.
-        has_seed: The user gave the seed; another one is printed.
-        first: Index of the first clip.
-        there: Files that a stopped run has left, and what they were made by.
-        preview: Steps from one preview to the next; 0 is none.
+    ``first`` is the index of the first clip, ``there`` are files that a stopped run has left, with
+    what they were made by, and a preview is written every ``preview`` steps; 0 is none.
     """
     from ursa_core.clips.clip import check_left, make_files
 

@@ -94,7 +94,7 @@ class BatchOptions:
         check_format(names.made_name(template, 0, "a", 0))
         size = 1 if self.batch_size is None else self.batch_size
         options.require(1 <= size <= 1024, "--batch-size", size, "1 to 1024")
-        if source == lists.STDIN and launched_shard(os.environ) is not None:
+        if launched_shard(os.environ) is not None and source == lists.STDIN:
             raise UsageError("several processes can't share standard input", "give a file")
         part, folder = own_shard(self.shard), Path(out)
         if folder.is_file() or (folder.suffix and not folder.is_dir()):

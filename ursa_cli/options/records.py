@@ -17,12 +17,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def parameters(record: type, panels: Panels) -> list[inspect.Parameter]:
-    """Parameters of a command, as Typer reads them.
-
-    Args:
-        record: Dataclass; its other fields count where they are annotated for Typer.
-        panels: Table of fields.
-    """
+    """Parameters of a command: the fields that a table names, or that are annotated for Typer."""
     hints = get_type_hints(record, localns={"Source": str}, include_extras=True)
     defaults = {}
     for each in fields(record):

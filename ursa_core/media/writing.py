@@ -45,8 +45,7 @@ def check_output(
     file, or folder of PNG frames, may be replaced.
 
     Raises:
-        UsageError: Unknown extension, a rate it can't show, or an output that exists.
-        ShapeError: Several frames for a png, or an odd size for an mp4.
+        UsageError: The output exists, or as of `check_format`.
         DataError: The folder is missing or can't be written.
     """
     check_format(path, shape, fps)
@@ -103,8 +102,7 @@ def write_media(
         crf: Quality of an mp4, 0 (lossless) to 51 (worst).
 
     Raises:
-        UsageError: Unknown extension, or fps or crf out of range.
-        ShapeError: Several frames for a png, or an odd size for an mp4.
+        UsageError: The crf is out of range, or as of `check_format`.
         DataError: The disk is full or the folder can't be written; nothing is left behind.
     """
     check_frames(frames)
