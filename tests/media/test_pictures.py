@@ -293,6 +293,19 @@ def test_a_frame_that_makes_the_canvas_huge_is_refused(tmp_path: Path) -> None:
         read_media(path)
 
 
+def test_no_more_of_an_animation_is_drawn_than_a_file_of_its_size_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = animation(tmp_path / "a.webp", 16, 16, 12)
+    monkeypatch.setattr("ursa_core.media.images.MAX_PIXELS", 5 * 16 * 16)
+    assert len(read_media(path).frames) == 12
+    monkeypatch.setattr("ursa_core.media.images.MOVING_PIXELS_PER_BYTE", 0)
+    with pytest.raises(DataError, match="over 5 frames of 16x16 pixels, too many for its"):
+        read_media(path)
+    with pytest.raises(DataError, match="too many for its"):
+        list(open_media(path).frames)
+
+
 def test_no_more_frames_are_held_than_a_file_of_its_size_may_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

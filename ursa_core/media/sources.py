@@ -24,6 +24,9 @@ Damaged headers claim gigabytes in a few thousand bytes. Films of a still slide 
 pixels per byte.
 """
 
+MOVING_PIXELS_PER_BYTE = 2**12
+"""The same of an animation, which is drawn and composed frame by frame even where none is held."""
+
 MAX_HOLD_SECONDS = 60.0
 """How long frames may be shown on average, so that work is bounded by the frames that exist."""
 

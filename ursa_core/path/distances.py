@@ -64,7 +64,3 @@ class CodebookDistances:
         """Squared distances (n,) between codes ``x`` and ``y``; 0 between twins."""
         distances = (self._left[x] * self._right.T[y]).sum(-1)
         return torch.nn.functional.threshold(distances, TWIN_DISTANCE, 0.0, inplace=True)
-
-    def twins(self, x_1: Tensor) -> Tensor:
-        """Mask (n, K) of the codes at distance 0 from codes (n,), themselves included."""
-        return self.rows(x_1) == 0
