@@ -56,11 +56,7 @@ def available_devices() -> list[str]:
 
 
 def check_compiler(device: torch.device, without: str = "leave out --compile") -> None:
-    """Refuse ``torch.compile`` where it can't work; ``without`` is the hint for doing without it.
-
-    Raises:
-        DeviceError: There is no C++ compiler for the CPU, or the device is no target.
-    """
+    """Refuse ``torch.compile`` where it can't work (DeviceError); ``without`` is the hint."""
     if device.type == "mps":
         raise DeviceError("torch can't compile for mps well enough", without)
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
@@ -71,11 +67,7 @@ def check_compiler(device: torch.device, without: str = "leave out --compile") -
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of a name; ``auto`` takes bfloat16 where it is clearly faster.
-
-    Raises:
-        UsageError: No such format.
-    """
+    """The number format of a name, else UsageError; ``auto``: bfloat16 where clearly faster."""
     if name != "auto":
         if name not in DTYPES:
             raise UsageError(f"there is no dtype {name!r}", f"use auto, {', '.join(DTYPES)}")

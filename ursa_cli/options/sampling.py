@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
 
-import typer
-
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import parameters, replaced, with_parameters
+from ursa_cli.options.records import (
+    Panels,
+    described_types,
+    parameters,
+    replaced,
+    with_parameters,
+)
 from ursa_cli.options.shared import option
 from ursa_core.bundle.options import checked, option_types
 
 CLIP_PANEL = "Clip"
-SAMPLING_PANEL = "Sampling"
 GIVEN_PANEL = "Given frames"
 MODELS = "the model's"
 
@@ -39,41 +42,36 @@ SOURCE_FPS = {
     "source_fps": ("R", ("Frames per second of the given video, whatever it states; a folder of "
                    "PNG frames that states nothing is taken as 25 per second.")),
 }  # fmt: skip
-# Metavariable, help and panel of a clip's options, which `SamplingOptions` of the core defines.
-_HELP: dict[str, tuple[str, str, str | None]] = {
-    "seed": ("N", "Same seed, same video; 0 to 2^63 - 1.", None),
-    "negative": ("TEXT", "What guidance leads away from.", None),
-    "frames": (
-        "N",
-        "Frames, 1 + a multiple of the model's temporal stride, at most 1000000; 1 is an image.",
-        CLIP_PANEL,
-    ),
-    "size": (
-        "HxW", "Height and width in pixels, multiples of the model's spatial stride.", CLIP_PANEL
-    ),
-    "fps": ("R", "Frames per second of the file, 0.1 to 1000; a gif has at most 50.", CLIP_PANEL),
-    "motion": ("X", "Amount of motion, 0 to 1000, for models trained with it.", CLIP_PANEL),
-    "crf": ("N", "Quality of an mp4, 0 (lossless) to 51.", CLIP_PANEL),
-    "steps": ("N", "Steps from noise to video, 1 to 10000.", SAMPLING_PANEL),
-    "guidance": ("S", "How strictly the prompt is followed, 0 to 100; 1 is off.", SAMPLING_PANEL),
-    "guidance_interval": (
-        "LO:HI", "Times, 0 (noise) to 1 (video), between which guidance acts.", SAMPLING_PANEL
-    ),
-    "solver": ("S", "integrated, or euler as the paper's code has it.", SAMPLING_PANEL),
-    "shift": (
-        "L", "Time shift, 0.001 to 1000; more than 1 spends more steps near noise.", SAMPLING_PANEL
-    ),
-    "correct": (
-        "P", "Share of codes that each step draws again, 0 (off) to 1; mends early mistakes.",
-        SAMPLING_PANEL,
-    ),
-    "temperature": (
-        "T", "Randomness of the draws, 0.001 to 1000; below 1 favours likelier codes.",
-        SAMPLING_PANEL,
-    ),
-    "top_p": ("P", "Share of probability drawn from, 0.000001 to 1 (all).", SAMPLING_PANEL),
+# A clip's options, whose types `SamplingOptions` of the core has; None is the model's own.
+_CLIP: Panels = {
+    None: {
+        "seed": ("N", "Same seed, same video; 0 to 2^63 - 1.", "random"),
+        "negative": ("TEXT", "What guidance leads away from.", MODELS),
+    },
+    CLIP_PANEL: {
+        "frames": ("N", ("Frames, 1 + a multiple of the model's temporal stride, at most 1000000;"
+                   " 1 is an image."), MODELS),
+        "size": ("HxW", "Height and width in pixels, multiples of the model's spatial stride.",
+                 MODELS),
+        "fps": ("R", "Frames per second of the file, 0.1 to 1000; a gif has at most 50.", MODELS),
+        "motion": ("X", "Amount of motion, 0 to 1000, for models trained with it.", MODELS),
+        "crf": ("N", "Quality of an mp4, 0 (lossless) to 51.", "18"),
+    },
+    "Sampling": {
+        "steps": ("N", "Steps from noise to video, 1 to 10000.", MODELS),
+        "guidance": ("S", "How strictly the prompt is followed, 0 to 100; 1 is off.", MODELS),
+        "guidance_interval": ("LO:HI", ("Times, 0 (noise) to 1 (video), between which guidance"
+                              " acts."), MODELS),
+        "solver": ("S", "integrated, or euler as the paper's code has it.", MODELS),
+        "shift": ("L", "Time shift, 0.001 to 1000; more than 1 spends more steps near noise.",
+                  MODELS),
+        "correct": ("P", ("Share of codes that each step draws again, 0 (off) to 1; mends early"
+                    " mistakes."), MODELS),
+        "temperature": ("T", ("Randomness of the draws, 0.001 to 1000; below 1 favours likelier"
+                        " codes."), MODELS),
+        "top_p": ("P", "Share of probability drawn from, 0.000001 to 1 (all).", "1.0"),
+    },
 }  # fmt: skip
-_DEFAULTS = {"seed": "random", "crf": "18", "top_p": "1.0"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class SamplingCall:
 
     def with_options(self, given: Mapping[str, Any]) -> Self:
         """With other options of the clip; names of none are left out."""
-        own = {name: value for name, value in given.items() if name in _HELP}
+        own = {name: value for name, value in given.items() if name in option_types()}
         return replace(self, clip={**self.clip, **own})
 
     def check(self) -> None:
@@ -131,11 +129,10 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     Where the command has a parameter of an option's name itself, the option isn't given.
     """
     own = inspect.signature(command).parameters
-    keyword = inspect.Parameter.KEYWORD_ONLY
+    hints = {name: kind | None for name, kind in option_types().items() if name not in own}
     of_clip = [
-        inspect.Parameter(name, keyword, default=None, annotation=_annotation(name))
-        for name in _HELP
-        if name not in own
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in described_types(hints, _CLIP).items()
     ]
     of_call = [each for each in parameters(SamplingCall, {}) if each.name not in own]
 
@@ -147,10 +144,3 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         command(**given, sampling=SamplingCall(own_clip, **call))
 
     return with_parameters(run, replaced(command, "sampling", [*of_clip, *of_call]))
-
-
-def _annotation(name: str) -> Any:
-    kind, (metavar, text, panel) = option_types()[name], _HELP[name]
-    shown = _DEFAULTS.get(name, MODELS)
-    option = typer.Option(metavar=metavar, help=text, show_default=shown, rich_help_panel=panel)
-    return Annotated[kind | None, option]

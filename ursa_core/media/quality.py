@@ -1,5 +1,7 @@
 """Similarity of two clips, pixel by pixel: PSNR and SSIM."""
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +18,7 @@ _SIGMA = 1.5
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in decibels, 0 to 100: the mean over frames, uint8 (F, H, W, 3).
 
-    Raises:
-        ShapeError: The shapes differ.
+    Shapes that differ are a ShapeError.
     """
     _check(a, b)
     values = []
@@ -26,6 +27,12 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         decibels = 10 * np.log10(255.0**2 / error) if error else MAX_PSNR
         values.append(min(float(decibels), MAX_PSNR))
     return float(np.mean(values))
+
+
+def changes(frames: NDArray[np.uint8]) -> list[float]:
+    """Mean absolute change from each frame (F, H, W, 3) to the next, in levels of 255."""
+    pairs = itertools.pairwise(frames.astype(np.int16))
+    return [float(np.abs(later - earlier).mean()) for earlier, later in pairs]
 
 
 def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

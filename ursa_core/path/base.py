@@ -109,11 +109,7 @@ class Path(ABC):
         return self
 
     def _times(self, t: Times, x: Tensor) -> Tensor:
-        """Times as a float tensor of the shape of the codes.
-
-        Raises:
-            UsageError: A time is outside [0, 1].
-        """
+        """Times in [0, 1] as a float tensor of the shape of the codes; others: UsageError."""
         times = torch.as_tensor(t, dtype=self.dtype, device=x.device)
         if not bool(((times >= 0) & (times <= 1)).all()):
             low, high = float(times.min()), float(times.max())
@@ -121,7 +117,7 @@ class Path(ABC):
         return times.broadcast_to(x.shape)
 
     def _interval(self, t: Times, t_next: Times, x: Tensor, solver: str) -> tuple[Tensor, Tensor]:
-        """Both ends of a step as in ``_times``, after checks of solver and order."""
+        """Both ends of a step as in ``_times``; solver and order are checked."""
         if solver not in ("integrated", "euler"):
             raise UsageError(f"{solver!r} isn't a step of a path", "use one of: integrated, euler")
         start, end = self._times(t, x), self._times(t_next, x)

@@ -115,12 +115,9 @@ def distance_curve(
 
 
 def _moments(squared: Tensor, count: Tensor, log_beta: Tensor) -> Tensor:
-    """Mean distance and its derivative in log(1 + beta), (n, M, 2).
+    """Mean distance and its derivative in log(1 + beta), (n, M, 2), at M rising ``log_beta``.
 
-    Args:
-        squared: (n, J) squared distances, rising along rows.
-        count: (n, J) or (1, J), number of codes at each distance.
-        log_beta: (M,) rising.
+    ``squared`` are rising squared distances (n, J), ``count`` the codes at each, (n, J) or (1, J).
     """
     euclidean = squared.sqrt()
     nearest = squared.amin(0)

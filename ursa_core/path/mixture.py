@@ -68,11 +68,7 @@ class MixturePath(Path):
 
 
 def straight_rate(t: Tensor) -> Tensor:
-    """Rate 1/(1 − t) of the jump to x_1.
-
-    Raises:
-        UsageError: The rate is infinite, at t = 1.
-    """
+    """Rate 1/(1 − t) of the jump to x_1; at t = 1, where it is infinite, a UsageError."""
     if bool((t == 1).any()):
         raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")
     return 1 / (1 - t)

@@ -130,11 +130,7 @@ def _moved(
 
 
 def _checked_times(times: Tensor, x_start: Tensor) -> Tensor:
-    """Times on the device of the codes.
-
-    Raises:
-        UsageError: They aren't a rising grid within [0, 1], of the clip or of each position.
-    """
+    """Times on the device of the codes: a rising grid of the clip or of each position."""
     if times.shape[0] < 2 or times.shape[1:] not in ((), x_start.shape[1:]):
         raise UsageError(
             f"times of shape {tuple(times.shape)} don't fit {x_start.shape[1]} positions",

@@ -51,16 +51,9 @@ def roll_on(
 ) -> Tensor:
     """Codes int64 (F, H, W) of a window after a stage: its first new frame done, the rest noisy.
 
-    Args:
-        clip: Sampler of one clip.
-        codes: int64 (F, H, W) at the start: frames given, then those on their way; the last is
-            noise, drawn here.
-        num_given: Number of first frames that stay as they are.
-        cond_noise: Noise in [0, 1] of the given frames as the network sees them.
-        first: Whether all new frames are still noise; they go through stages until the first is
-            done.
-        noise: Generator of the new noise.
-        on_step: Called after each step.
+    The codes int64 (F, H, W) hold ``num_given`` frames that stay, seen with a noise of
+    ``cond_noise``, then those on their way, the last of them noise that is drawn here by ``noise``.
+    With ``first`` all are still noise, and go through stages until the first is done.
     """
     path, grid = clip.bundle.path, clip.grid
     num_new = grid.frames - num_given

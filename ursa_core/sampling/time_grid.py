@@ -23,8 +23,7 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
 def time_grid(steps: int, shift: float = 1.0) -> Tensor:
     """Times of the steps: float32 (steps + 1,), from 0 to 1, shifted.
 
-    Raises:
-        UsageError: Fewer than one step, or a shift that isn't positive.
+    Fewer than one step, or a shift that isn't positive, is a UsageError.
     """
     if steps < 1:
         raise UsageError(f"{steps} steps can't sample anything", "use one step or more")
@@ -38,11 +37,7 @@ def times_from(times: Tensor, t_0: float) -> Tensor:
 
 
 def frame_times(times: Tensor, grid: LatentGrid) -> Tensor:
-    """Times of all positions (..., L) from times of the latent frames (..., F).
-
-    Raises:
-        ShapeError: The number of frames differs from the grid's.
-    """
+    """Times of all positions (..., L) from those of the grid's frames (..., F), else ShapeError."""
     if times.shape[-1] != grid.frames:
         raise ShapeError(
             f"times of {times.shape[-1]} frames don't fit a grid of {grid}",

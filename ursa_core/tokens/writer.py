@@ -1,6 +1,5 @@
 """Writing token shards: rows in, finished Parquet files out, also continued after a stop."""
 
-import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +18,7 @@ from torch import Tensor
 import ursa_core
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import sweep, whole
+from ursa_core.media.quality import changes
 from ursa_core.parts import Shard
 from ursa_core.tokens import shards
 from ursa_core.tokens.shards import TokenIdentity, read_columns, shard_paths
@@ -64,11 +64,8 @@ def motion_of(frames: NDArray[np.uint8]) -> float:
     The mean absolute difference of successive frames over all pixels and channels, divided by 255.
     It grows with the time between frames, so compare clips of equal fps.
     """
-    if len(frames) < 2:
-        return 0.0
-    pairs = itertools.pairwise(frames.astype(np.int16))
-    differences = [np.abs(later - earlier).mean() for earlier, later in pairs]
-    return float(np.mean(differences) / 255)
+    steps = changes(frames)
+    return float(np.mean(steps) / 255) if steps else 0.0
 
 
 class ShardWriter:

@@ -15,7 +15,7 @@ from ursa_core.evaluation.reports.intervals import wilson
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, read_media, resize_and_crop
-from ursa_core.media.quality import psnr
+from ursa_core.media.quality import changes, psnr
 
 Array = NDArray[np.float64]
 
@@ -94,8 +94,7 @@ def measure(source: MediaFile) -> Sample:
 
 def flicker(frames: Frames) -> float:
     """Mean absolute change of a pixel from frame to frame, in levels."""
-    pairs = itertools.pairwise(frames)
-    steps = [float(np.abs(b.astype(np.int16) - a).mean()) for a, b in pairs]
+    steps = changes(frames)
     return float(np.mean(steps)) if steps else 0.0
 
 

@@ -54,18 +54,14 @@ class TableDraws:
         nodes_of: NodesOf,
         uniforms: Tensor,
     ) -> Tensor:
-        """Codes (n,) after one jump or none, by the rates at the nodes.
+        """Codes (n,) after one jump or none from x_t towards x_1, both (n,).
 
         A jump belongs to one node: drawing the node first, in proportion to its share
         of the total, and then the destination at that node is a draw from the sum of both.
 
-        Args:
-            x_t: Codes (n,).
-            x_1: Codes (n,).
-            pair: Arguments (n,) of ``nodes_of``: the betas at both ends of an integrated step, or
-                beta and the measure of an Euler step.
-            nodes_of: Quadrature rule of the step.
-            uniforms: Uniform numbers (n, 3): whether to jump, at which node, and where to.
+        ``pair`` are the arguments (n,) of the quadrature rule ``nodes_of``: the betas at both ends
+        of an integrated step, or beta and the measure of an Euler step. The uniform numbers (n, 3)
+        say whether to jump, at which node, and where to.
         """
         table = self._table
         moved = x_t.clone()
@@ -98,11 +94,10 @@ class TableDraws:
     def _groups(
         self, x_1: Tensor, *keys: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, list[Tensor]]]:
-        """Positions, by chunks of the distinct pairs of a class and the keys' values.
+        """Positions (m,) by chunks of the distinct pairs of a class and the keys' values.
 
-        Yields:
-            Positions (m,), the row (m,) of each among the chunk's pairs, and the pairs' classes
-            (U,) and keys (U,).
+        With them come the row (m,) of each among the chunk's pairs, and the pairs' classes (U,) and
+        keys (U,).
         """
         group = self._table.class_of[x_1]
         for key in keys:
@@ -126,13 +121,10 @@ def bisect(
     *,
     or_equal: bool = False,
 ) -> Tensor:
-    """First index (n,) whose value exceeds the target, ``size`` if none does.
+    """First index (n,) whose value exceeds the target (n,), ``size`` if none does.
 
-    Args:
-        values: Function of indices (n,) to rising values (n,).
-        size: Number of values per row.
-        target: Float (n,).
-        or_equal: Take a value that equals the target, too.
+    ``values`` gives the rising values (n,) at indices (n,), of which each row has ``size``. With
+    ``or_equal`` a value that equals the target counts, too.
     """
     low = torch.zeros_like(target, dtype=torch.int64)
     high = low + size
