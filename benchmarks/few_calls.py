@@ -37,6 +37,7 @@ from ursa_core.evaluation.reports.intervals import mcnemar, mean, paired_share, 
 from ursa_core.evaluation.suites.shapes import judge_file, right, wanted
 from ursa_core.media import Frames, read_media, write_media
 from ursa_core.sampling.generate import Request, Sampler, decode
+from ursa_core.seeding import stream_seed
 
 WAYS = {
     "nano": [
@@ -105,7 +106,7 @@ def emoji_prompts(data: Path, limit: int | None, bundle: Bundle) -> dict[str, Ju
 
 def clips_of(
     bundle: Bundle, requests: Sequence[Request]
-) -> Iterator[tuple[Request, torch.Tensor, float, int]]:
+) -> Iterator[tuple[torch.Tensor, float, int]]:
     """Codes (F, H, W) of each request, the seconds of its sampling loop and its passes."""
     for start in range(0, len(requests), PACK):
         pack = requests[start : start + PACK]
@@ -114,7 +115,7 @@ def clips_of(
         codes = sampler.sample()
         seconds = (time.perf_counter() - began) / len(pack)
         passes = len(sampler.times) - 1 + int(sampler.guidance.active(sampler.times[:-1]).sum())
-        yield from ((r, c, seconds, passes) for r, c in zip(pack, codes, strict=True))
+        yield from ((each, seconds, passes) for each in codes)
 
 
 def options_of(way: str, bundle: Bundle) -> SamplingOptions:
@@ -130,10 +131,11 @@ def run(args: argparse.Namespace, bundle: Bundle, prompts: dict[str, Judge], way
     options, file = options_of(way, bundle), args.out / "records.jsonl"
     done = {(r["prompt"], r["seed"]) for r in records(file) if belongs(r, args, way)}
     todo = [(p, s) for s in args.seeds for p in prompts if (p, s) not in done]
-    requests = [Request(prompt, seed, 0, options) for prompt, seed in todo]
+    requests = [Request(prompt, stream_seed(seed, prompt), 0, options) for prompt, seed in todo]
     folder = Path(tempfile.mkdtemp())
+    sampled = zip(todo, clips_of(bundle, requests), strict=True)
     with file.open("a", encoding="utf-8") as lines:
-        for request, codes, seconds, passes in clips_of(bundle, requests):
+        for (prompt, seed), (codes, seconds, passes) in sampled:
             path = folder / "clip.mp4"
             frames: Frames = decode(bundle, codes)
             write_media(path, frames, options.fps)
@@ -142,10 +144,10 @@ def run(args: argparse.Namespace, bundle: Bundle, prompts: dict[str, Judge], way
                 "split": args.split,
                 "way": way,
                 "passes": passes,
-                "prompt": request.prompt,
-                "seed": request.seed,
+                "prompt": prompt,
+                "seed": seed,
                 "seconds": seconds,
-                "seen": prompts[request.prompt](path),
+                "seen": prompts[prompt](path),
             }
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
             lines.flush()
@@ -159,7 +161,7 @@ def diversity(bundle: Bundle, prompts: Sequence[str], way: str) -> float:
         for prompt in prompts[:num_prompts]
         for seed in range(num_seeds)
     ]
-    codes = torch.stack([codes.flatten() for _, codes, *_ in clips_of(bundle, requests)])
+    codes = torch.stack([codes.flatten() for codes, *_ in clips_of(bundle, requests)])
     vectors = torch.nn.functional.normalize(bundle.video_tokenizer.codebook, dim=-1)[codes]
     groups = vectors.view(-1, num_seeds, *vectors.shape[1:])
     first, second = torch.triu_indices(num_seeds, num_seeds, 1)
@@ -186,7 +188,7 @@ def report(args: argparse.Namespace, prompts: dict[str, Judge], diverse: dict[st
             for r in own
             if r["prompt"] in prompts and r["seed"] in args.seeds
         }
-    keys = sorted(found[args.ways[0]])
+    keys = sorted(set.intersection(*(set(clips) for clips in found.values())))
     names = list(found[args.ways[0]][keys[0]]["seen"])
     main = "all four" if "all four" in names else "subject"
     head = ["way", "passes", "s", *names, f"{main}, against the first", "diversity"]
@@ -268,7 +270,8 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         device = pick_device("auto")
-        bundle = load_bundle(args.model, device, pick_dtype("auto", device))
+        dtype = pick_dtype("auto", device)
+        bundle = load_bundle(args.model, device, dtype)
         prompts = (
             emoji_prompts(args.data, args.limit, bundle)
             if args.data
@@ -285,7 +288,7 @@ def main() -> int:
         return error.exit_code
     print(report(args, prompts, diverse))
     print(f"\n{len(prompts)} prompts, seeds {args.seeds}: {shlex.join(['python', *sys.argv])}")
-    print(f"{bundle.transformer.dtype}, {hardware()}, ursa {ursa_core.__version__}")
+    print(f"{dtype}, {hardware()}, ursa {ursa_core.__version__}")
     return 0
 
 

@@ -112,14 +112,15 @@ def judge_file(path: Path) -> Verdict:
     return judge(read_media(path).frames)
 
 
-def _right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
+def right(each: Wanted, verdict: Verdict) -> dict[str, bool]:
+    """Which attributes of a clip are as wanted, and whether all four are."""
     found = {name: getattr(each, name) == getattr(verdict, name) for name in ATTRIBUTES}
     return {**found, ALL: all(found.values())}
 
 
 def scores(clips: Sequence[Wanted], verdicts: Sequence[Verdict], prefix: str = "") -> list[Score]:
     """Share of right clips for each attribute and for all together, in [0, 1]."""
-    found = [_right(*pair) for pair in zip(clips, verdicts, strict=True)]
+    found = [right(*pair) for pair in zip(clips, verdicts, strict=True)]
     num, chances = len(found), {**CHANCE, ALL: float(np.prod(list(CHANCE.values())))}
     shares = {name: wilson(sum(row[name] for row in found), num) for name in chances}
     pairs = shares.items()
@@ -140,7 +141,7 @@ def _by_value(pairs: Sequence[tuple[Wanted, Verdict]], title: str) -> Table:
 
 def _sample_of(each: Wanted, verdict: Verdict) -> Sample:
     """A clip as reports list it; errors of colour and shape order those with equal rights."""
-    found = _right(each, verdict)
+    found = right(each, verdict)
     doubt = min(verdict.colour_error / 442 + verdict.shape_error, 0.99)
     named = {f"{each.split} {name}": value for name, value in found.items()}
     shown = f"{verdict.colour} {verdict.shape} {verdict.motion} on {verdict.background}"
