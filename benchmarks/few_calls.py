@@ -47,8 +47,7 @@ WAYS = {
         "steps=4 correct=1 guidance=1",
         "steps=4 correct=1 guidance=3",
         "steps=8 correct=1 guidance=3",
-        "steps=16 correct=1 guidance=3",
-        "steps=25 correct=1 guidance=3",
+        "steps=16 correct=0.5 guidance=3",
     ],
     "emoji": [
         "steps=25 correct=0 guidance=2",
