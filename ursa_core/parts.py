@@ -12,19 +12,19 @@ from ursa_core.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Shard:
+class Part:
     """Part ``number`` of ``count``, from 1; every ``count``-th item is its own."""
 
     number: int = 1
     count: int = 1
 
     def owns(self, index: int) -> bool:
-        """Whether the item belongs to this shard."""
+        """Whether the item is in this part."""
         return index % self.count == self.number - 1
 
     @property
     def suffix(self) -> str:
-        """Suffix of the names of this shard's own files; empty for a single shard."""
+        """Suffix of the names of this part's own files; empty if it is the whole."""
         return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
 
     def __str__(self) -> str:
@@ -32,16 +32,16 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
-def parse_shard(text: str) -> Shard:
-    """A shard from ``i/n``, 1 <= i <= n; of another form it is a UsageError."""
+def parse_part(text: str) -> Part:
+    """A part from ``i/n``, 1 <= i <= n; of another form it is a UsageError."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UsageError(f"{text!r} is no shard", "give i/n with 1 <= i <= n, as 2/4")
-    return Shard(int(match[1]), int(match[2]))
+    return Part(int(match[1]), int(match[2]))
 
 
-def launched_shard(environment: Mapping[str, str]) -> Shard | None:
-    """The shard of a process that ``torchrun`` started, by RANK and WORLD_SIZE; else None."""
+def launched_part(environment: Mapping[str, str]) -> Part | None:
+    """The part of a process that ``torchrun`` started, by RANK and WORLD_SIZE; else None."""
     rank, size = environment.get("RANK"), environment.get("WORLD_SIZE")
     if rank is None or size is None:
         return None
@@ -50,7 +50,7 @@ def launched_shard(environment: Mapping[str, str]) -> Shard | None:
             f"RANK={rank} and WORLD_SIZE={size} are no rank of a launcher",
             "start with torchrun, or unset them",
         )
-    return Shard(int(rank) + 1, int(size))
+    return Part(int(rank) + 1, int(size))
 
 
 def num_cores(environment: Mapping[str, str] = os.environ) -> int:

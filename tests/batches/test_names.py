@@ -11,7 +11,7 @@ from ursa_core.batches.names import (
     slug,
 )
 from ursa_core.errors import UsageError
-from ursa_core.parts import Shard, launched_shard, parse_shard
+from ursa_core.parts import Part, launched_part, parse_part
 
 
 def test_default_names_sort_by_index_and_tell_the_prompt() -> None:
@@ -89,17 +89,17 @@ def test_plain_names_pass_and_are_told_apart() -> None:
 
 
 def test_shards_share_out_all_items_once() -> None:
-    shards = [parse_shard(f"{k}/3") for k in (1, 2, 3)]
+    shards = [parse_part(f"{k}/3") for k in (1, 2, 3)]
     owners = [[shard.number for shard in shards if shard.owns(index)] for index in range(7)]
     assert owners == [[1], [2], [3], [1], [2], [3], [1]]
-    assert Shard().owns(5)
+    assert Part().owns(5)
     for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2"):
         with pytest.raises(UsageError, match="2/4"):
-            parse_shard(text)
+            parse_part(text)
 
 
 def test_ranks_of_a_launcher_are_shards() -> None:
-    assert launched_shard({}) is None
-    assert launched_shard({"RANK": "1", "WORLD_SIZE": "4"}) == Shard(2, 4)
+    assert launched_part({}) is None
+    assert launched_part({"RANK": "1", "WORLD_SIZE": "4"}) == Part(2, 4)
     with pytest.raises(UsageError, match="RANK=4"):
-        launched_shard({"RANK": "4", "WORLD_SIZE": "4"})
+        launched_part({"RANK": "4", "WORLD_SIZE": "4"})

@@ -189,7 +189,7 @@ def test_a_line_that_can_not_be_made_stops_all(command, line, named, hint, run, 
         (("extend", "--frames", "15"), "missing argument 'CLIP'"),
         (("extend", "--from-file", "l.txt", "--batch-size", "2"), "no such option: --batch-size"),
         (("extend", "clip.mkv", "--frames", "15", "--shard", "1/2"), "--shard is for batches"),
-        (("interpolate", "--from-file", "l.txt"), "a text a line, which doesn't tell enough"),
+        (("interpolate", "--from-file", "l.txt"), "a text per line, which isn't enough"),
         (("interpolate", "--first", "a.png", "--skip-bad"), "--skip-bad is for batches"),
     ],
 )

@@ -52,8 +52,8 @@ def test_options_given_change_the_replay(made: Path, tmp_path: Path) -> None:
     [
         ({"ursa": "0.0.1"}, "was made by ursa 0.0.1, this is"),
         ({"model_identity": "0" * 16}, "was made by the model nano when its files were 0000"),
-        ({"model_identity": None}, "doesn't tell model_identity"),
-        ({"seed": None}, "doesn't tell how it was made"),
+        ({"model_identity": None}, "doesn't record model_identity"),
+        ({"seed": None}, "doesn't record how it was made"),
         ({"own_frames": 5}, "was made by ursa extend, and only"),
         ({"given": {"files": [{}, {}]}}, "was made by ursa interpolate, and only"),
         ({"given": {"files": [{}]}}, "is damaged"),
@@ -90,7 +90,7 @@ def test_a_file_without_metadata_is_refused(
 ) -> None:
     write_media(tmp_path / "a.mp4", np.zeros((2, 8, 8, 3), np.uint8), 8)
     assert main(["sample", "--replay", str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4")]) == 1
-    assert "doesn't tell how it was made" in capsys.readouterr().err
+    assert "doesn't record how it was made" in capsys.readouterr().err
 
 
 def test_previews_are_pictures_of_the_estimate(

@@ -20,7 +20,7 @@ from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.encoding import encode as work
 from ursa_core.media import read_media, write_media
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
@@ -215,7 +215,7 @@ def test_parts_that_collide_are_refused(
     code, _, err = tokenize(capsys, *fixed, "--shard", "1/2", "--fresh")
     assert (code, "--fresh would delete" in err) == (2, True)
     assert tokenize(capsys, *fixed, "--shard", "1/2")[0] == 0
-    with PartFile(tmp_path, "report", Shard(1, 2)):
+    with PartFile(tmp_path, "report", Part(1, 2)):
         for taken in ("1/2", "1/3"):
             code, _, err = tokenize(capsys, *fixed, "--shard", taken)
             assert (code, "another run is at work" in err) == (2, True)

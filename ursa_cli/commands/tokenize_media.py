@@ -12,7 +12,7 @@ from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
-from ursa_core.parts import Shard, launched_shard
+from ursa_core.parts import Part, launched_part
 
 if TYPE_CHECKING:
     from ursa_core.encoding.caption_fit import CaptionFit
@@ -126,7 +126,7 @@ def tokenize_media(
         return
     if not inputs:
         raise UsageError("no input is given", "name videos, images, folders or shapes:train")
-    if "-" in inputs and launched_shard(os.environ) is not None:
+    if "-" in inputs and launched_part(os.environ) is not None:
         raise UsageError("several processes can't share standard input", "give a file")
     is_clip = out.suffix == CLIP_SUFFIX
     if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
@@ -189,7 +189,7 @@ def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOpti
 
 
 def _encode_shards(
-    inputs: Sequence[str], out: Path, encoder: "Encoder", wanted: TokenizeOptions, part: Shard
+    inputs: Sequence[str], out: Path, encoder: "Encoder", wanted: TokenizeOptions, part: Part
 ) -> None:
     """Encode a part of the inputs' clips into shards, and report."""
     from ursa_core.encoding.run import tokenizing

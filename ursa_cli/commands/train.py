@@ -50,9 +50,9 @@ def train(
       ursa train recipes/nano_tokenizer.yaml -o runs/nano_tokenizer
       ursa train recipes/nano.yaml train.steps=500 -o runs/short --dry-run
     """
-    from ursa_core.parts import launched_shard
+    from ursa_core.parts import launched_part
 
-    rank = launched_shard(os.environ)
+    rank = launched_part(os.environ)
     is_first = rank is None or rank.number == 1
     output.configure(as_json=as_json, quiet=quiet or not is_first)
     from ursa_core.recipe.loading import load_recipe

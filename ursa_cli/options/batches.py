@@ -13,7 +13,7 @@ from ursa_cli.terminal import output
 from ursa_core.batches import lists, names
 from ursa_core.bundle.options import option_types
 from ursa_core.errors import DataError, UsageError
-from ursa_core.parts import Shard, launched_shard, parse_shard
+from ursa_core.parts import Part, launched_part, parse_part
 
 _NUM_FAULTS_SHOWN = 10
 BATCHES: Panels = {"Batches": {
@@ -35,7 +35,7 @@ class Work:
 
     folder: Path
     outputs: Path
-    shard: Shard
+    shard: Part
     batch_size: int
     force: bool
 
@@ -94,7 +94,7 @@ class BatchOptions:
         check_format(names.made_name(template, 0, "a", 0))
         size = 1 if self.batch_size is None else self.batch_size
         options.require(1 <= size <= 1024, "--batch-size", size, "1 to 1024")
-        if launched_shard(os.environ) is not None and source == lists.STDIN:
+        if launched_part(os.environ) is not None and source == lists.STDIN:
             raise UsageError("several processes can't share standard input", "give a file")
         part, folder = own_shard(self.shard), Path(out)
         if folder.is_file() or (folder.suffix and not folder.is_dir()):
@@ -108,9 +108,9 @@ class BatchOptions:
         return batch
 
 
-def own_shard(text: str | None) -> Shard:
+def own_shard(text: str | None) -> Part:
     """The part of this process: as ``--shard`` gives it, else a launcher, else all."""
-    return parse_shard(text) if text is not None else launched_shard(os.environ) or Shard()
+    return parse_part(text) if text is not None else launched_part(os.environ) or Part()
 
 
 def handle(batch: Batch, faults: list[lists.Fault]) -> None:

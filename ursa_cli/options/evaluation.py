@@ -10,7 +10,7 @@ from ursa_cli.options.records import Panels
 from ursa_cli.options.shared import argument, option, output_path
 from ursa_core.errors import UsageError
 from ursa_core.files import check_products
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 
 _CLIPS_PANEL = "Clips"
 PARTS = ("sample", "score", "report")
@@ -92,7 +92,7 @@ class EvalOptions:
             )
 
     @property
-    def part(self) -> Shard:
+    def part(self) -> Part:
         """Part of the files that this process samples."""
         return own_shard(self.shard)
 

@@ -89,7 +89,7 @@ def read_list(
     if suffix == ".txt" and text is None:
         example = ", ".join(f'"{column}": …' for column in list(columns)[:2])
         raise UsageError(
-            f"{name} has a text a line, which doesn't tell enough",
+            f"{name} has a text per line, which isn't enough",
             f"write JSON lines, as {{{example}}}, or CSV",
         )
     lines: list[Line] = []

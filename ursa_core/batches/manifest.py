@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from ursa_core import files
 from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, rows_of
 from ursa_core.errors import UsageError
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 
 STEM = "manifest"
 MANIFEST = f"{STEM}.jsonl"
@@ -133,7 +133,7 @@ def _read(
 class Writer(PartFile):
     """Appends records; only one process at a time has that of a shard, as `PartFile` says."""
 
-    def __init__(self, folder: Path, shard: Shard) -> None:
+    def __init__(self, folder: Path, shard: Part) -> None:
         super().__init__(folder, STEM, shard)
 
     def append(self, *records: Record, sync: bool = True) -> None:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.files import parse_object
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 
 _PATIENCE_SECONDS = 1.0
 """Wait for a lock: processes that only look whether it is taken hold it for an instant."""
@@ -28,7 +28,7 @@ class PartFile:
         DataError: The file can't be written.
     """
 
-    def __init__(self, folder: Path, stem: str, shard: Shard) -> None:
+    def __init__(self, folder: Path, stem: str, shard: Part) -> None:
         self._folder, self.path = folder, folder / f"{stem}{shard.suffix}.jsonl"
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)

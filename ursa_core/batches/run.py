@@ -107,7 +107,7 @@ def remaining(items: Sequence[BatchItem], records: Mapping[str, Record], force: 
                 )
         elif record is None and item.path.exists() and not force:
             raise UsageError(
-                f"{item.path} exists already, and the manifest doesn't tell of it",
+                f"{item.path} exists already, and the manifest has no record of it",
                 "give another folder, or --force to replace it",
             )
         found.todo.append(item)

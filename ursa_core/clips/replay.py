@@ -104,7 +104,7 @@ def read_replay(path: str) -> Replay:
     if lacking:
         is_ours = {"prompt", "seed"} <= recorded.keys()
         raise DataError(
-            f"{path} doesn't tell {lacking[0] if is_ours else 'how it was made'}",
+            f"{path} doesn't record {lacking[0] if is_ours else 'how it was made'}",
             "give a file as ursa sample wrote it; encoding it again loses what it records",
         )
     if recorded["ursa"] != __version__:
@@ -119,7 +119,7 @@ def read_replay(path: str) -> Replay:
     try:
         return _replay(path, recorded)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"what {path} tells of itself is damaged", "replay another") from error
+        raise DataError(f"what {path} records of itself is damaged", "replay another") from error
 
 
 def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:

@@ -19,7 +19,7 @@ from ursa_core.encoding.report import ItemResult, Quality, TokenizeReport
 from ursa_core.errors import UrsaError
 from ursa_core.media import Frames, to_video
 from ursa_core.media.quality import psnr, ssim
-from ursa_core.parts import Shard, num_cores
+from ursa_core.parts import Part, num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
@@ -155,7 +155,7 @@ class Tokenizing:
         self,
         items: Sequence[Item],
         report: TokenizeReport | None = None,
-        part: Shard = Shard(),  # noqa: B008  (frozen)
+        part: Part = Part(),  # noqa: B008  (frozen)
         drop_gone: bool = False,
     ) -> Comparison:
         """What the folder holds of the items of all parts; see :func:`compare`."""

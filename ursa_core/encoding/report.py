@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 from ursa_core.tokens.shards import shard_paths
 from ursa_core.tokens.writer import Made, Origin, check_settings
 
@@ -70,7 +70,7 @@ def _shown(results: Sequence[ItemResult]) -> list[dict[str, Any]]:
 class TokenizeReport(PartFile):
     """The report of one process on a part; while it is open, no other process does the part."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], shard: Shard) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], shard: Part) -> None:
         super().__init__(folder, STEM, shard)
         self.dropped: set[Made] = set()  # files that a filter left nothing of, by all reports
         self.dropped_names: set[str] = set()  # such items for which no file is recorded

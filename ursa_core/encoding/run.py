@@ -23,7 +23,7 @@ from ursa_core.encoding.report import ItemResult, TokenizeReport, remove_reports
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import CheckpointError, DataError, UsageError
 from ursa_core.grids import PixelShape
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer
@@ -153,7 +153,7 @@ def tokenizing(
     out: Path,
     encoder: Encoder,
     options: TokenizeOptions,
-    part: Shard = Shard(),  # noqa: B008  (frozen)
+    part: Part = Part(),  # noqa: B008  (frozen)
 ) -> Iterator[FolderRun]:
     """A run over a part of the inputs, compared with what the folder holds, ready to iterate.
 

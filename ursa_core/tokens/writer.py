@@ -19,7 +19,7 @@ import ursa_core
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import sweep, whole
 from ursa_core.media.quality import changes
-from ursa_core.parts import Shard
+from ursa_core.parts import Part
 from ursa_core.tokens import shards
 from ursa_core.tokens.shards import TokenIdentity, read_columns, shard_paths
 
@@ -92,7 +92,7 @@ class ShardWriter:
         identity: TokenIdentity,
         options: Mapping[str, Any] | None = None,
         rows_per_shard: int = ROWS_PER_SHARD,
-        part: Shard = Shard(),  # noqa: B008  (frozen)
+        part: Part = Part(),  # noqa: B008  (frozen)
     ) -> None:
         self.folder, self._prefix = folder, f"shard{part.suffix}"
         self._rows: list[TokenRow] = []

@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ursa_core.devices import local_device
 from ursa_core.errors import DeviceError, UrsaError, UsageError
-from ursa_core.parts import launched_shard
+from ursa_core.parts import launched_part
 
 _TIMEOUT = timedelta(minutes=30)  # longest wait for another rank: one rank alone draws sample grids
 # A launcher's store outlives the ranks that it restarts.
@@ -94,7 +94,7 @@ def pick_own_device(name: str, environment: Mapping[str, str] = os.environ) -> t
                 f"start torchrun with --nproc-per-node {count}",
             )
         torch.cuda.set_device(device)
-    if device.type == "mps" and launched_shard(environment) is not None:
+    if device.type == "mps" and launched_part(environment) is not None:
         raise DeviceError("ranks can't share an mps device", "give train.device=cpu")
     return device
 
@@ -107,7 +107,7 @@ def joined_ranks(
 
     If the block fails on one rank, the others end with its error, not with a broken connection.
     """
-    launched = launched_shard(environment)
+    launched = launched_part(environment)
     if launched is None or launched.count == 1:
         yield Ranks()
         return
@@ -247,7 +247,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Shard of the whole ``tensor``, which is the same on all ranks, as in ``like``."""
+    """Part of the whole ``tensor``, which is the same on all ranks, as in ``like``."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

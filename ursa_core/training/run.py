@@ -11,7 +11,7 @@ from ursa_core import files
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
-from ursa_core.parts import launched_shard
+from ursa_core.parts import launched_part
 from ursa_core.recipe.fields import Recipe, TokenizerRecipe
 from ursa_core.recipe.loading import to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
@@ -64,7 +64,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     """Plan of a run; reads its data and tries each shape of a batch."""
     check_run_folder(run)
     plan = recipe.train
-    launched = launched_shard(os.environ)
+    launched = launched_part(os.environ)
     ranks = launched.count if launched else 1
     Ranks(0, ranks).share(plan.accumulate)
     device = pick_own_device(plan.device)

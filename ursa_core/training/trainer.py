@@ -68,7 +68,7 @@ class Trainer:
         self._stop = False
 
     def tensors(self) -> dict[str, Tensor]:
-        """Tensors of a checkpoint by name, not copied; frozen weights stay with the start."""
+        """Tensors of a checkpoint by name, not copied; frozen ones are those of the start."""
         frozen = {n for n, p in self.learner.model.named_parameters() if not p.requires_grad}
         state = self.learner.model.state_dict()
         parts = {
@@ -146,7 +146,7 @@ class Trainer:
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
         is_cut = self.ranks.is_first and not self._grid_file.exists()
         if self.step >= plan.steps and self.ranks.any(is_cut):
-            # The run was killed between its last checkpoint and the end of that step.
+            # It was killed after its last checkpoint, before the bundle and grid of that step.
             self._write_bundle()
             self._write_grid()
         with self._catching_signals():

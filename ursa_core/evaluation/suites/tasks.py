@@ -50,7 +50,7 @@ class EvalTask(ClipTask):
         """Warn of the first prompt that the model can't take; suites have hundreds."""
         if warnings and not self._warned:
             self._warned.add(warnings[0])
-            self._warn_of(f"{item.path.name}: {warnings[0]}; other prompts aren't told of")
+            self._warn_of(f"{item.path.name}: {warnings[0]}; those of other prompts aren't shown")
 
 
 class _OneByOne(EvalTask):
