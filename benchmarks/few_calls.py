@@ -131,11 +131,10 @@ def run(args: argparse.Namespace, bundle: Bundle, prompts: dict[str, Judge], way
     done = {(r["prompt"], r["seed"]) for r in records(file) if belongs(r, args, way)}
     todo = [(p, s) for s in args.seeds for p in prompts if (p, s) not in done]
     requests = [Request(prompt, stream_seed(seed, prompt), 0, options) for prompt, seed in todo]
-    folder = Path(tempfile.mkdtemp())
     sampled = zip(todo, clips_of(bundle, requests), strict=True)
-    with file.open("a", encoding="utf-8") as lines:
+    with file.open("a", encoding="utf-8") as lines, tempfile.TemporaryDirectory() as folder:
         for (prompt, seed), (codes, seconds, passes) in sampled:
-            path = folder / "clip.mp4"
+            path = Path(folder) / "clip.mp4"
             frames: Frames = decode(bundle, codes)
             write_media(path, frames, options.fps)
             record = {

@@ -66,9 +66,11 @@ def main() -> None:
     time, space = nano.strides.temporal, nano.strides.spatial
     shape = PixelShape(1 + (grid.frames - 1) * time, grid.rows * space, grid.columns * space)
     for in_turn in (False, True):
-        told = planned.memory(2, shape, offload=in_turn).activations
+        estimated = planned.memory(2, shape, offload=in_turn).activations
         found = measured(model, grid, in_turn)
-        print(json.dumps({"in_turn": in_turn, "measured_bytes": found, "estimated_bytes": told}))
+        print(
+            json.dumps({"in_turn": in_turn, "measured_bytes": found, "estimated_bytes": estimated})
+        )
 
 
 if __name__ == "__main__":

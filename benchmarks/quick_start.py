@@ -1,4 +1,4 @@
-"""What `ursa --help` takes beside an empty Python process.
+"""Processor time of `ursa --help`, as a multiple of that of an empty Python process.
 
     python benchmarks/quick_start.py [--runs 15]
 

@@ -25,7 +25,7 @@ SHAPE = PixelShape(49, 320, 512)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_nano_takes_about_what_is_told(tmp_path):
-    told = NANO.memory(4).total
+    estimated = NANO.memory(4).total
     code = (
         "import sys; from ursa_cli.main import main; assert main(sys.argv[1:]) == 0;"
         "sys.path.append('benchmarks'); from peak_memory import peak_memory; print(peak_memory())"
@@ -34,7 +34,7 @@ def test_nano_takes_about_what_is_told(tmp_path):
     command = [sys.executable, "-c", code, *words, "--device", "cpu", "--dtype", "float32"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     measured = int(done.stdout.splitlines()[-1])
-    assert told / 1.5 < measured < told * 1.5
+    assert estimated / 1.5 < measured < estimated * 1.5
 
 
 def test_the_parts_follow_the_stated_formula():

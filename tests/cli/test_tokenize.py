@@ -1,4 +1,7 @@
-"""`ursa tokenize` through the command line, on a small random tokenizer."""
+"""`ursa tokenize` through the command line, on a small random tokenizer.
+
+All that it promises, in one file, as the tests share their small films, folders and tokenizer.
+"""
 
 import json
 import os

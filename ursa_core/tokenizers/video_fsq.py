@@ -2,7 +2,8 @@
 
 Architecture and weight names are those of the published checkpoints (``AutoencoderVQCosmos3D``).
 Inside, a clip is (B, T, C, H, W), with a pixel's channels adjacent in memory: frames fold into the
-batch for 2D convolutions over space, and those over time are 2D over frames and pixels.
+batch for 2D convolutions over space, and those over time are 2D over frames and pixels. It is one
+network, from its config to its two halves, and stays in one file to be read from top to bottom.
 """
 
 import itertools

@@ -3,7 +3,6 @@
 Their weights are looked for where torch keeps downloads, and never fetched.
 """
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ursa_core.errors import CheckpointError, regular_file, unreadable
+from ursa_core.bundle.weights import read_pickle
+from ursa_core.errors import CheckpointError
 from ursa_core.files import digest_of
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_float, to_video
@@ -56,13 +56,7 @@ class Published(nn.Module):
 
 def _read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
     """The tensors of a file that torch saved; raises `CheckpointError` where it holds others."""
-    try:
-        found = torch.load(regular_file(path), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise unreadable(path, error, hint, CheckpointError) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.PickleError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise CheckpointError(f"{path} can't be read: {reason}", hint) from error
+    found = read_pickle(path, hint)
     if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
         raise CheckpointError(f"{path} holds no tensors by name", hint)
     return found
