@@ -42,7 +42,7 @@ import ursa_core
 from benchmarks.emoji_matcher import EmojiMatcher, Match
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.settings import load_settings
-from ursa_core.clips.given import Given, GivenMedia
+from ursa_core.clips.cond_frames import CondFrames, CondMedia
 from ursa_core.devices import pick_device, pick_dtype
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import UrsaError
@@ -292,8 +292,8 @@ def loops(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     right, moves, seams = [], [], []
     for pair in pairs:
         image = reference(sprites, settings.shape, pair)[:1]
-        media = {at: GivenMedia("drawn", "", image, None, {}) for at in (0, shown)}
-        given = Given(media, "lock", 0.0)
+        media = {at: CondMedia("drawn", "", image, None, {}) for at in (0, shown)}
+        given = CondFrames(media, "lock", 0.0)
         conditioning = given.conditioning(bundle, bundle.grid(settings.shape))
         request = Request(emoji.caption(*pair), args.seed)
         codes = generate(bundle, request, conditioning=conditioning)

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 import ursa_core
 from ursa_core.bundle.bundle import Bundle, load_bundle
+from ursa_core.clips.cond_frames import CondFrames, CondMedia
 from ursa_core.clips.extend import Extension, default_overlap, extend
-from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import UrsaError
 from ursa_core.evaluation.suites.shapes import Wanted, rendered, wanted
@@ -63,8 +63,8 @@ def chosen(motions: tuple[str, ...], limit: int) -> list[Wanted]:
 
 def conditioned(bundle: Bundle, want: Wanted, places: dict[int, Frames], args: Any) -> Frames:
     """A clip from given images, as ``ursa sample --image`` and ``ursa interpolate`` make it."""
-    media = {at: GivenMedia("drawn", "", frame, None, {}) for at, frame in places.items()}
-    given = Given(media, args.cond, args.cond_noise)
+    media = {at: CondMedia("drawn", "", frame, None, {}) for at, frame in places.items()}
+    given = CondFrames(media, args.cond, args.cond_noise)
     conditioning = given.conditioning(bundle, bundle.grid(bundle.settings.shape))
     codes = generate(bundle, Request(want.prompt, args.seed), conditioning=conditioning)
     return given.shown(decode(bundle, codes))

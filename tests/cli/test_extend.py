@@ -15,9 +15,9 @@ from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, tokenizer_identity
 from ursa_core.bundle.settings import load_settings, save_settings
 from ursa_core.clips import extend as extending
+from ursa_core.clips.cond_frames import following
 from ursa_core.clips.extend import Extension
 from ursa_core.clips.extend import extend as extend_clip
-from ursa_core.clips.given import following
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import Request, decode

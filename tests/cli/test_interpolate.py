@@ -8,7 +8,7 @@ import pytest
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.clips.given import Given, GivenMedia, place_keyframes, read_image
+from ursa_core.clips.cond_frames import CondFrames, CondMedia, place_keyframes, read_image
 from ursa_core.grids import LatentGrid
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import encode
@@ -55,7 +55,7 @@ def test_an_image_is_encoded_as_what_its_latent_frame_stands_for(images, tiny_mo
     bundle = load_bundle(tiny_model)
     shape = bundle.settings.shape
     media = {0: read_image("a.png", shape, fit=False), 8: read_image("b.png", shape, fit=False)}
-    conditioning = Given(media, "lock", 0.0).conditioning(bundle, LatentGrid(3, 2, 2))
+    conditioning = CondFrames(media, "lock", 0.0).conditioning(bundle, LatentGrid(3, 2, 2))
     assert conditioning.cond_frames.tolist() == [True, False, True]
     still = np.repeat(images[1], 5, axis=0)
     assert (conditioning.codes[0] == encode(bundle, images[0])[0]).all()
@@ -84,9 +84,9 @@ def test_a_loop_ends_before_its_first_frame_comes_again(interpolate, capsys):
 
 def test_a_loop_leads_up_to_its_first_frame_without_a_seam():
     places = place_keyframes("a.png", "a.png", [], 13, 4, loop=True)
-    image = GivenMedia("a.png", "", np.full((1, 2, 2, 3), 190, np.uint8), None, {})
+    image = CondMedia("a.png", "", np.full((1, 2, 2, 3), 190, np.uint8), None, {})
     made = np.full((17, 2, 2, 3), 100, np.uint8)
-    shown = Given(dict.fromkeys(places, image), "lock", 0.0).shown(made)
+    shown = CondFrames(dict.fromkeys(places, image), "lock", 0.0).shown(made)
     levels = shown[:13, 0, 0, 0].astype(int)  # of which the first follows the last
     assert levels.min() == 150
     assert (np.abs(levels - np.roll(levels, 1)) <= 10).all()

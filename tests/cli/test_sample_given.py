@@ -11,7 +11,7 @@ from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.clips.given import condition
+from ursa_core.clips.cond_frames import condition
 from ursa_core.media import read_media, write_media
 from ursa_core.sampling.generate import Request, encode, generate
 from ursa_core.tokens.token_files import load_tokens

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ursa_core.clips.given import FADE_FRAMES, following, with_frames
+from ursa_core.clips.cond_frames import FADE_FRAMES, following, with_frames
 
 
 def grey(*values: int) -> np.ndarray:

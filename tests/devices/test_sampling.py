@@ -8,8 +8,8 @@ import torch
 
 from ursa_core.bundle.adapters import read_adapter, save_adapter
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+from ursa_core.clips.cond_frames import CondFrames, CondMedia
 from ursa_core.clips.extend import Extension, extend
-from ursa_core.clips.given import Given, GivenMedia
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.encoding.cuts import ClipCut
 from ursa_core.encoding.encode import Tokenizing, token_identity
@@ -116,8 +116,8 @@ def test_sampling(options, tiny_model, device, agree):
     ids=["image", "noisy image", "beginning", "video of a strength", "keyframes", "loop"],
 )
 def test_given_frames(frames, places, cond, noise, tiny_model, device, agree):
-    media = {at: GivenMedia("a.png", "", clip_of(count), None, {}) for at, count in places.items()}
-    given = Given(media, cond, noise)
+    media = {at: CondMedia("a.png", "", clip_of(count), None, {}) for at, count in places.items()}
+    given = CondFrames(media, cond, noise)
 
     def conditioning(bundle):
         return given.conditioning(bundle, bundle.grid(PixelShape(frames, 16, 16)))

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import Path
+from ursa_core.path.base import ProbPath
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.fast.quadrature import num_nodes, quadrature
 from ursa_core.path.masked import MaskedPath
@@ -39,7 +39,7 @@ PATHS = {
 
 
 @pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest) -> Path:
+def path(request: pytest.FixtureRequest) -> ProbPath:
     return PATHS[request.param]
 
 
@@ -47,26 +47,26 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def rate_matrix(path: Path, x_1: int, t: float) -> torch.Tensor:
+def rate_matrix(path: ProbPath, x_1: int, t: float) -> torch.Tensor:
     """Rates [from, to], with the outflow on the diagonal."""
     states = torch.arange(path.num_states)
     rates = path.jump_rates(states, torch.full_like(states, x_1), t)
     return rates - torch.diag(rates.sum(-1))
 
 
-def probs(path: Path, x_1: int, t: float | torch.Tensor) -> torch.Tensor:
+def probs(path: ProbPath, x_1: int, t: float | torch.Tensor) -> torch.Tensor:
     return path.conditional_probs(torch.tensor([x_1]), t)[0]
 
 
 @pytest.mark.parametrize("t", [0.0, 0.03, 0.4, 0.8, 0.999, 1.0])
-def test_rows_sum_to_one(path: Path, t: float) -> None:
+def test_rows_sum_to_one(path: ProbPath, t: float) -> None:
     rows = path.conditional_probs(torch.arange(K), t)
     assert rows.shape == (K, path.num_states)
     assert float(rows.min()) >= 0
     torch.testing.assert_close(rows.sum(-1), torch.ones(K, dtype=torch.float64))
 
 
-def test_noise_at_zero(path: Path) -> None:
+def test_noise_at_zero(path: ProbPath) -> None:
     expected = torch.full((K, path.num_states), 1 / K, dtype=torch.float64)
     if isinstance(path, MaskedPath):
         expected = torch.zeros(K, K + 1, dtype=torch.float64)
@@ -78,7 +78,7 @@ def test_noise_at_zero(path: Path) -> None:
 
 
 @pytest.mark.parametrize("t", [1 - 1e-9, 1.0])
-def test_data_or_its_twins_evenly_at_one(path: Path, t: float) -> None:
+def test_data_or_its_twins_evenly_at_one(path: ProbPath, t: float) -> None:
     expected = torch.eye(K, path.num_states, dtype=torch.float64)
     # At alpha = 1/2, beta is still 2e5 here, and that is sharp enough for this codebook.
     if isinstance(path, MetricPath):
@@ -89,7 +89,7 @@ def test_data_or_its_twins_evenly_at_one(path: Path, t: float) -> None:
 
 
 @pytest.mark.parametrize("t", [0.01, 0.3, 0.97])
-def test_rates_are_never_negative_and_lead_nearer(path: Path, t: float) -> None:
+def test_rates_are_never_negative_and_lead_nearer(path: ProbPath, t: float) -> None:
     states = torch.arange(path.num_states)
     for x_1 in range(K):
         rates = path.jump_rates(states, torch.full_like(states, x_1), t)
@@ -104,7 +104,7 @@ def test_rates_are_never_negative_and_lead_nearer(path: Path, t: float) -> None:
 
 
 @pytest.mark.parametrize("t", [0.02, 0.25, 0.6, 0.93])
-def test_kolmogorov_equation_holds(path: Path, t: float) -> None:
+def test_kolmogorov_equation_holds(path: ProbPath, t: float) -> None:
     at, h = torch.tensor(t, dtype=torch.float64), 1e-5
     for x_1 in (0, 3, 9):
         change = torch.autograd.functional.jacobian(lambda s, x=x_1: probs(path, x, s), at)
@@ -126,7 +126,7 @@ def test_many_small_euler_steps_land_on_the_marginal(name: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["integrated", "euler"])
-def test_drawn_steps_follow_the_marginal(path: Path, solver: str) -> None:
+def test_drawn_steps_follow_the_marginal(path: ProbPath, solver: str) -> None:
     draws = generator(3)
     x_1 = torch.full((8000,), 5)
     x_t = path.corrupt(x_1, 0.1, draws)
@@ -137,7 +137,7 @@ def test_drawn_steps_follow_the_marginal(path: Path, solver: str) -> None:
 
 
 @pytest.mark.parametrize("t", [0.0, 0.1, 0.5, 0.9])
-def test_corruption_matches_the_probabilities(path: Path, t: float) -> None:
+def test_corruption_matches_the_probabilities(path: ProbPath, t: float) -> None:
     draws = path.corrupt(torch.full((200, 100), 3), t, generator(5)).flatten()
     expected = probs(path, 3, t) * len(draws)
     likely = expected > 5
@@ -199,7 +199,7 @@ def test_euler_at_zero_never_jumps_on_the_metric_path() -> None:
     assert not torch.equal(path.step(x_0, x_1, 0.0, 0.3, generator(1)), x_0)
 
 
-def test_a_step_to_one_ends_at_data(path: Path) -> None:
+def test_a_step_to_one_ends_at_data(path: ProbPath) -> None:
     x_1 = torch.full((3000,), 3)
     x_t = path.initial((3000,), generator())
     done = path.step(x_t, x_1, 0.5, 1.0, generator(1))
@@ -211,12 +211,12 @@ def test_a_step_to_one_ends_at_data(path: Path) -> None:
 
 @pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("solver", ["integrated", "euler"])
-def test_a_step_of_no_length_changes_nothing(path: Path, t: float, solver: str) -> None:
+def test_a_step_of_no_length_changes_nothing(path: ProbPath, t: float, solver: str) -> None:
     x_t = path.initial((300,), generator())
     assert torch.equal(path.step(x_t, torch.full((300,), 2), t, t, generator(), solver), x_t)
 
 
-def test_each_position_may_have_its_own_time(path: Path) -> None:
+def test_each_position_may_have_its_own_time(path: ProbPath) -> None:
     x_1 = torch.randint(K, (2, 6), generator=generator())
     t = torch.tensor([[0.1], [0.7]])
     both = path.conditional_probs(x_1, t)
@@ -239,7 +239,7 @@ def test_chunks_change_nothing(chunk_bytes: int) -> None:
     assert torch.equal(pieces.step(x_t, x_1, 0.4, 0.6, generator(2)), stepped)
 
 
-def test_one_generator_an_item_ties_nothing_to_the_batch(path: Path) -> None:
+def test_one_generator_an_item_ties_nothing_to_the_batch(path: ProbPath) -> None:
     x_1 = torch.randint(K, (3, 20), generator=generator())
     x_t = path.corrupt(x_1, 0.4, [generator(seed) for seed in range(3)])
     assert torch.equal(path.corrupt(x_1[1:2], 0.4, [generator(1)])[0], x_t[1])
@@ -249,7 +249,7 @@ def test_one_generator_an_item_ties_nothing_to_the_batch(path: Path) -> None:
 
 
 def drawn_shares(
-    path: Path, start: float, end: float, correct: float, from_path: bool
+    path: ProbPath, start: float, end: float, correct: float, from_path: bool
 ) -> torch.Tensor:
     """Shares of the states after one step towards code 3, from p_start or from code 0."""
     draws, x_1 = generator(6), torch.full((60_000,), 3)
@@ -259,7 +259,7 @@ def drawn_shares(
 
 
 @pytest.mark.parametrize("end", [0.3, 0.7])
-def test_codes_that_are_all_drawn_again_follow_the_path(path: Path, end: float) -> None:
+def test_codes_that_are_all_drawn_again_follow_the_path(path: ProbPath, end: float) -> None:
     shares, expected = drawn_shares(path, 0.1, end, 1.0, from_path=False), probs(path, 3, end)
     likely = expected * 60_000 > 5
     chi_square = ((shares - expected).square() / expected)[likely].sum() * 60_000
@@ -282,7 +282,7 @@ def test_a_redraw_leaves_its_share_of_the_jump_s_error(name: str) -> None:
         assert error(correct) < (1 - correct) * alone + 0.008
 
 
-def test_without_a_redraw_no_numbers_are_drawn_for_it(path: Path) -> None:
+def test_without_a_redraw_no_numbers_are_drawn_for_it(path: ProbPath) -> None:
     x_1 = torch.full((50,), 3)
     plain, off = generator(1), generator(1)
     x_t = path.initial((50,), generator())
@@ -291,7 +291,7 @@ def test_without_a_redraw_no_numbers_are_drawn_for_it(path: Path) -> None:
     assert torch.equal(plain.get_state(), off.get_state())
 
 
-def test_a_position_whose_time_stands_still_is_never_drawn_again(path: Path) -> None:
+def test_a_position_whose_time_stands_still_is_never_drawn_again(path: ProbPath) -> None:
     x_t, x_1 = path.initial((400,), generator()), torch.full((400,), 3)
     still = torch.arange(400) < 200
     moved = path.step(x_t, x_1, 0.25, torch.where(still, 0.25, 0.9), generator(1), correct=1.0)
@@ -299,7 +299,7 @@ def test_a_position_whose_time_stands_still_is_never_drawn_again(path: Path) -> 
     assert not torch.equal(moved[~still], x_t[~still])
 
 
-def test_what_cannot_be_is_refused(path: Path) -> None:
+def test_what_cannot_be_is_refused(path: ProbPath) -> None:
     x = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(UsageError, match=r"\[0, 1\]"):
         path.corrupt(x, 1.5, generator())

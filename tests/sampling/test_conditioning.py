@@ -39,16 +39,16 @@ def sampled(
     """x_t after each step, the start first, and the finished codes, all (F, H, W)."""
     x_0 = path.initial((1, GRID.num_codes), seeded(1))
     start = conditioning.start(path, x_0, time_grid(steps), GRID, seeded(2))
-    seen = [start.x_0]
+    seen = [start.x_start]
 
     def network(_: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
         states = STATES[x_t]
         return states + states.mean(1, keepdim=True)
 
     x_1 = denoise(
-        network, lambda hidden: hidden @ WEIGHT, path, start.x_0, negative_ids=None,
+        network, lambda hidden: hidden @ WEIGHT, path, start.x_start, negative_ids=None,
         prompt_ids=torch.zeros(1, 1).long(), times=start.times, generators=[seeded(3)],
-        fixed=start.given, solver=solver,
+        locked=start.locked, solver=solver,
         on_step=lambda _, x_t: seen.append(x_t),
     )  # fmt: skip
     return [x_t.view(CODES.shape) for x_t in seen], conditioning.finish(x_1).view(CODES.shape)
@@ -106,7 +106,7 @@ def test_less_noise_keeps_more_of_what_is_given():
         alike = [
             Conditioning(CODES, FIRST, "soft", noise)
             .start(PATH, x_0, time_grid(4), GRID, seeded(seed))
-            .x_0.view(CODES.shape)[0]
+            .x_start.view(CODES.shape)[0]
             == CODES[0]
             for seed in range(100)
         ]
@@ -121,7 +121,7 @@ def test_a_whole_clip_starts_at_its_time_and_takes_the_steps_after_it():
         PATH, torch.zeros(1, GRID.num_codes).long(), time_grid(10), GRID, seeded(2)
     )
     torch.testing.assert_close(start.times, torch.tensor([0.7, 0.8, 0.9, 1.0]))
-    assert start.given is None
+    assert start.locked is None
     seen, x_1 = sampled(Conditioning(CODES, EVERY, "soft", 0.3), steps=10)
     assert len(seen) == 4
     assert x_1.max() < K

@@ -7,7 +7,7 @@ import torch
 
 from ursa_core.errors import UsageError
 from ursa_core.grids import LatentGrid
-from ursa_core.path.base import Path
+from ursa_core.path.base import ProbPath
 from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MixturePath
@@ -20,7 +20,7 @@ K, GRID = 20, LatentGrid(3, 2, 2)
 PROMPTS = torch.tensor([[3, 1], [7, 2], [5, 5]])
 EMPTY = torch.zeros(3, 2, dtype=torch.int64)
 CODEBOOK = torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
-PATHS: dict[str, Path] = {
+PATHS: dict[str, ProbPath] = {
     "metric": MetricPath(CODEBOOK, PowerSchedule(1.0, 5.0)),
     "mixture": MixturePath(K),
     "masked": MaskedPath(K),
@@ -48,12 +48,16 @@ class ToyNetwork:
 
 
 @pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest) -> Path:
+def path(request: pytest.FixtureRequest) -> ProbPath:
     return PATHS[request.param]
 
 
 def sample(
-    path: Path, items: list[int], times: torch.Tensor, network: ToyNetwork | None = None, **options
+    path: ProbPath,
+    items: list[int],
+    times: torch.Tensor,
+    network: ToyNetwork | None = None,
+    **options,
 ) -> torch.Tensor:
     network = network or ToyNetwork()
     generators = [torch.Generator().manual_seed(100 + item) for item in items]
@@ -64,7 +68,7 @@ def sample(
     )  # fmt: skip
 
 
-def test_codes_come_out_whatever_the_solver(path: Path) -> None:
+def test_codes_come_out_whatever_the_solver(path: ProbPath) -> None:
     for solver in (None, *path.solvers):
         x_1 = sample(path, [0, 1, 2], time_grid(6), solver=solver)
         assert x_1.shape == (3, GRID.num_codes)
@@ -72,7 +76,7 @@ def test_codes_come_out_whatever_the_solver(path: Path) -> None:
         assert 0 <= int(x_1.min()) <= int(x_1.max()) < K
 
 
-def test_an_item_is_the_same_in_any_batch(path: Path) -> None:
+def test_an_item_is_the_same_in_any_batch(path: ProbPath) -> None:
     for solver, correct in [*((solver, 0.0) for solver in path.solvers), ("integrated", 0.6)]:
         options = {"guidance": Guidance(3.0), "solver": solver, "correct": correct}
         batch = sample(path, [0, 1, 2], time_grid(6), **options)
@@ -92,7 +96,7 @@ def test_network_runs_once_a_step_and_twice_the_rows_only_under_guidance() -> No
     assert network.rows == [3, 3, 3, 3]
 
 
-def test_equal_frame_times_are_the_synchronous_case(path: Path) -> None:
+def test_equal_frame_times_are_the_synchronous_case(path: ProbPath) -> None:
     times = time_grid(7, 2.0)
     together = sample(path, [0, 1], times, solver="integrated")
     spread = frame_times(times[:, None].expand(-1, GRID.frames), GRID)
@@ -100,7 +104,7 @@ def test_equal_frame_times_are_the_synchronous_case(path: Path) -> None:
 
 
 @pytest.mark.parametrize("correct", [0.0, 1.0])
-def test_a_frame_that_is_done_early_stays(path: Path, correct: float) -> None:
+def test_a_frame_that_is_done_early_stays(path: ProbPath, correct: float) -> None:
     seen: list[torch.Tensor] = []
     late = time_grid(8)
     early = (2 * late).clamp(max=1)
@@ -114,7 +118,7 @@ def test_a_frame_that_is_done_early_stays(path: Path, correct: float) -> None:
     assert not torch.equal(seen[3][:, 4:], x_1[:, 4:])
 
 
-def test_given_codes_stay_and_are_seen(path: Path) -> None:
+def test_given_codes_stay_and_are_seen(path: ProbPath) -> None:
     mask = torch.zeros(2, GRID.num_codes, dtype=torch.bool)
     mask[:, :4] = True
     codes = torch.full((2, GRID.num_codes), 6)
@@ -122,11 +126,11 @@ def test_given_codes_stay_and_are_seen(path: Path) -> None:
         seen: list[torch.Tensor] = []
         options = {"solver": solver, "correct": correct}
         x_1 = sample(
-            path, [0, 1], time_grid(5), **options, fixed=(mask, codes),
+            path, [0, 1], time_grid(5), **options, locked=(mask, codes),
             on_step=lambda _, x_t, seen=seen: seen.append(x_t),
         )  # fmt: skip
         assert all(torch.equal(x_t[mask], codes[mask]) for x_t in [*seen, x_1])
-        other = sample(path, [0, 1], time_grid(5), **options, fixed=(mask, codes + 1))
+        other = sample(path, [0, 1], time_grid(5), **options, locked=(mask, codes + 1))
         assert not torch.equal(other[~mask], x_1[~mask])
 
 
@@ -158,13 +162,13 @@ def test_reference_solver_spends_its_first_step() -> None:
     assert not torch.equal(seen[1], x_0)
 
 
-def test_steps_are_counted_from_one(path: Path) -> None:
+def test_steps_are_counted_from_one(path: ProbPath) -> None:
     counted: list[int] = []
     sample(path, [0], time_grid(3), on_step=lambda step, _: counted.append(step))
     assert counted == [1, 2, 3]
 
 
-def test_what_cannot_be_sampled_is_refused(path: Path) -> None:
+def test_what_cannot_be_sampled_is_refused(path: ProbPath) -> None:
     for times in (
         torch.tensor([0.0, 0.5, 1.5]),
         torch.tensor([0.0, 0.6, 0.5, 1.0]),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ursa_core.path.base import Path
+from ursa_core.path.base import ProbPath
 from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MixturePath
@@ -12,7 +12,7 @@ from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 
 K, SAMPLES = 5, 12000
-PATHS: dict[str, Path] = {
+PATHS: dict[str, ProbPath] = {
     "metric": MetricPath(
         torch.randn(K, 3, generator=torch.Generator().manual_seed(4)), PowerSchedule(1.0, 5.0)
     ),
@@ -31,7 +31,7 @@ def data() -> torch.Tensor:
 
 
 def total_variation(
-    path: Path, steps: int, solver: str, correct: float = 0.0, wrong_from: float = 0.0
+    path: ProbPath, steps: int, solver: str, correct: float = 0.0, wrong_from: float = 0.0
 ) -> float:
     """Distance between the data and the samples made with the exact posterior.
 

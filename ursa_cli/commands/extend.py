@@ -147,7 +147,7 @@ def _print_plan(planned: "ExtendPlan", out: str) -> None:
     extension, fps = planned.extension, planned.plan.options.fps
     rounds, each = extension.num_rounds, extension.frames_per_round
     more = {"output": out, "num_rounds": rounds, "frames_per_round": each}
-    file, own = planned.given.file, extension.own_frames
+    file, own = planned.media.file, extension.own_frames
     lines = [
         f"{file}: {own} frames at {fps:g} fps, {extension.frames} wanted",
         f"{rounds} round{'s' * (rounds != 1)} of {each} frames, {extension.overlap} given to each",

@@ -78,7 +78,7 @@ def _print_plan(plan: "Plan", written: "Sequence[Target]") -> None:
         *(("output", path) for path in paths),
         *(
             ("given", f"{m.file}, from frame {at}, {g.cond}, noise {g.cond_noise:g}")
-            for g in [plan.given]
+            for g in [plan.cond_frames]
             if g is not None
             for at, m in g.media.items()
         ),

@@ -45,7 +45,7 @@ from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
     from ursa_core.models.transformer import Transformer
-    from ursa_core.path.base import Path as ProbPath
+    from ursa_core.path.base import ProbPath
     from ursa_core.tokenizers.text import TextTokenizer
 
 _PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}

@@ -16,7 +16,7 @@ from ursa_core.bundle.settings import PathConfig
 from ursa_core.bundle.weights import read_pickle
 from ursa_core.configs import SCHEDULER_CLASS, read_config
 from ursa_core.errors import CheckpointError, UsageError
-from ursa_core.path.base import Path as ProbPath
+from ursa_core.path.base import ProbPath
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath

@@ -85,8 +85,8 @@ class ClipTask(_ModelTask):
         """All options of a clip, as its file will record them."""
         plan = self._plan_of(given, path)
         plan.check_memory(self._batch_size)
-        self._lines[path], self._plans[path] = given, replace(plan, given=None)
-        self._keys[path] = pack_key(plan.options), plan.given and plan.given.pack_key
+        self._lines[path], self._plans[path] = given, replace(plan, cond_frames=None)
+        self._keys[path] = pack_key(plan.options), plan.cond_frames and plan.cond_frames.pack_key
         return plan.metadata()
 
     def num_steps(self, item: BatchItem) -> int:
@@ -113,13 +113,13 @@ class ClipTask(_ModelTask):
         for together in passes:
             num = len(together)
             own = [next(rest) for _ in range(num)]
-            given = [plans[item.path].conditioning(bundle) for item in own]
+            conditionings = [plans[item.path].conditioning(bundle) for item in own]
             paths = [item.path for item in own]
             with previews(bundle, together.grid, paths, self._preview) as take:
                 codes = together.sample(
                     lambda *_, num=num: on_step(num),
                     take,
-                    [each for each in given if each is not None],
+                    [each for each in conditionings if each is not None],
                 )
             for item, made in zip(own, codes, strict=True):
                 if self._tokens is not None:
@@ -196,7 +196,7 @@ class ExtendTask(_ModelTask):
         for item in items:
             planned = self._plan(self._lines[item.path], item.path)
             if planned.provenance != item.options:
-                raise DataError(f"{planned.given.file} has changed since the list was read", _AGAIN)
+                raise DataError(f"{planned.media.file} has changed since the list was read", _AGAIN)
             self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])
             store = RoundStore(str(item.path))
             store.open({**planned.provenance, "tokenizer": self._identity}, self._fresh)

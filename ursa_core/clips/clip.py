@@ -87,11 +87,15 @@ def decoded(bundle: Bundle, plan: Plan, codes: Tensor, index: int = 0) -> Clip:
 
 def kept_frames(plan: Plan, path: str | Path, made: Frames | None = None) -> dict[str, Any]:
     """``kept``, how near a file that is written is to the frames given; empty without any."""
-    if plan.given is None:
+    if plan.cond_frames is None:
         return {}
     written = read_media(path).frames
     # Animations join equal frames, and reading may count them differently.
-    return {"kept": plan.given.kept(written if made is None or len(written) == len(made) else made)}
+    return {
+        "kept": plan.cond_frames.kept(
+            written if made is None or len(written) == len(made) else made
+        )
+    }
 
 
 def make_files(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle
-from ursa_core.clips.given import condition, following
+from ursa_core.clips.cond_frames import condition, following
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import DataError, ShapeError, UsageError
 from ursa_core.grids import LatentGrid
@@ -113,7 +113,7 @@ class Extension:
         return self.stride if self.schedule == "diagonal" else self.window - self.overlap
 
     @property
-    def num_given(self) -> int:
+    def num_cond(self) -> int:
         """Latent frames that a round is given in tokens."""
         return 1 + (self.overlap - 1) // self.stride
 
@@ -126,7 +126,7 @@ class Extension:
         """Network calls of round ``index``, where a clip takes ``steps``."""
         if self.schedule == "together":
             return steps
-        num_new = 1 + (self.window - 1) // self.stride - self.num_given
+        num_new = 1 + (self.window - 1) // self.stride - self.num_cond
         return stage_steps(steps, num_new) * (num_new if index == 0 else 1)
 
     def prompt_of(self, index: int) -> str:
@@ -218,7 +218,7 @@ class _Rounds:
     def in_tokens(self, clip: Frames, codes: Tensor | None) -> Frames:
         """The new frames, chained as codes and decoded with the clip before them."""
         bundle, extension, grid = self.bundle, self.extension, self._grid
-        num_given, stride = extension.num_given, extension.stride
+        num_cond, stride = extension.num_cond, extension.stride
         if codes is None:  # the end of the clip, as much as a round may see
             latents = min((len(clip) - 1) // stride, grid.frames - 1)
             codes = encode(bundle, clip[-1 - stride * latents :])
@@ -227,26 +227,26 @@ class _Rounds:
         window = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
 
         def together(request: Request) -> Tensor:
-            codes = torch.cat([chain[-num_given:], window[num_given:]])
-            mask = torch.arange(grid.frames) < num_given
-            given = Conditioning(codes, mask, extension.cond, extension.cond_noise)
-            return generate(bundle, request, self.on_step, conditioning=given)
+            codes = torch.cat([chain[-num_cond:], window[num_cond:]])
+            mask = torch.arange(grid.frames) < num_cond
+            conditioning = Conditioning(codes, mask, extension.cond, extension.cond_noise)
+            return generate(bundle, request, self.on_step, conditioning=conditioning)
 
         def on_diagonal(request: Request) -> Tensor:
-            rest = window[num_given + 1 :]  # moves up, and noise takes the last one's place
-            moved_up = torch.cat([chain[-num_given:], rest, window[:1]])
+            rest = window[num_cond + 1 :]  # moves up, and noise takes the last one's place
+            moved_up = torch.cat([chain[-num_cond:], rest, window[:1]])
             sampler, is_first = Sampler(bundle, [request]), len(self.resumed) == 1
             noise = stream(request.seed, "given")
             return roll_on(
-                sampler, moved_up, num_given, extension.cond_noise, is_first, noise, self.on_step
+                sampler, moved_up, num_cond, extension.cond_noise, is_first, noise, self.on_step
             )
 
         for _ in range(extension.num_rounds):
             if extension.schedule == "diagonal":  # whose rounds end with one new frame
                 window = self._next(on_diagonal).cpu()
-                new = window[num_given : num_given + 1]
+                new = window[num_cond : num_cond + 1]
             else:
-                new = self._next(together).cpu()[num_given:]
+                new = self._next(together).cpu()[num_cond:]
             chain = torch.cat([chain, new])
         return following(clip, decode(bundle, chain), own)
 
@@ -256,14 +256,14 @@ class _Rounds:
         overlap = extension.overlap
         turn = slice(None, None, -1 if extension.before else 1)
         # At the window's end all of the piece but its first frame is given.
-        num_given = (overlap - 1) // bundle.video_tokenizer.strides.temporal
-        place = grid.frames - num_given if extension.before else 0
+        num_cond = (overlap - 1) // bundle.video_tokenizer.strides.temporal
+        place = grid.frames - num_cond if extension.before else 0
         frames = clip[turn]
 
         def make(request: Request) -> Tensor:
             piece = {place: frames[-overlap:][turn]}
-            given = condition(bundle, grid, piece, extension.cond, extension.cond_noise)
-            return generate(bundle, request, self.on_step, conditioning=given)
+            conditioning = condition(bundle, grid, piece, extension.cond, extension.cond_noise)
+            return generate(bundle, request, self.on_step, conditioning=conditioning)
 
         for _ in range(extension.num_rounds):
             window = decode(bundle, self._next(make))[turn]

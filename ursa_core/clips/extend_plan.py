@@ -6,11 +6,11 @@ from typing import Any
 
 from ursa_core.bundle.bundle import Bundle
 from ursa_core.clips.clip import Clip
+from ursa_core.clips.cond_frames import CondMedia, Tokenizer, label, read_clip, read_tokens
 from ursa_core.clips.extend import Extension, default_overlap, extend
-from ursa_core.clips.given import GivenMedia, Tokenizer, label, read_clip, read_tokens
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
 from ursa_core.clips.prompts import prompt_warnings
-from ursa_core.clips.requests import ExtensionOptions, how_given
+from ursa_core.clips.requests import ExtensionOptions, cond_or_default
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.grids import PixelShape
 from ursa_core.media import check_format, read_media
@@ -24,7 +24,7 @@ class ExtendPlan:
 
     plan: Plan
     extension: Extension
-    given: GivenMedia
+    media: CondMedia
     warnings: list[str]
 
     @property
@@ -34,7 +34,7 @@ class ExtendPlan:
             **self.plan.provenance,
             **asdict(self.extension),
             "prompt": self.extension.prompts[0],
-            "given": self.given.provenance,
+            "given": self.media.provenance,
         }
 
     @property
@@ -57,10 +57,10 @@ class ExtendPlan:
         on_round: Callable[[bool], None] | None = None,
     ) -> tuple[Clip, list[dict[str, Any]]]:
         """The longer clip and its rounds; the other arguments are those of `extend`."""
-        options, given = self.plan.options, self.given
+        options, media = self.plan.options, self.media
         rounds, frames = extend(
-            bundle, given.frames, self.extension, self.plan.request(), store, on_step, on_round,
-            given.codes,
+            bundle, media.frames, self.extension, self.plan.request(), store, on_step, on_round,
+            media.codes,
         )  # fmt: skip
         return Clip(frames, None, options.fps, self.provenance, options.crf), rounds
 
@@ -81,17 +81,17 @@ class ExtendPlan:
         clip, rounds = self.make(bundle, store, on_step, on_round)
         clip.save(out)
         store.remove()
-        extension, given = self.extension, self.given
+        extension, media = self.extension, self.media
         start = extension.frames - extension.own_frames if extension.before else 0
         written = read_media(out).frames
         part = written[start : start + extension.own_frames]
         # Animations join equal frames, and reading may count them differently.
         is_whole = len(written) == extension.frames
         kept = {
-            "file": given.file,
+            "file": media.file,
             "frame": start,
             "frames": extension.own_frames,
-            "psnr": psnr(part, given.frames) if is_whole else None,
+            "psnr": psnr(part, media.frames) if is_whole else None,
         }
         return {"kept": [kept], "rounds": rounds}
 
@@ -119,22 +119,22 @@ def plan_extension(
     size = PixelShape(1, shape.height, shape.width)
     own_fps: float | None = options.get("fps")
     if label(source).lower().endswith(".safetensors"):
-        given = read_tokens(label(source), size, tokenizer)
+        media = read_tokens(label(source), size, tokenizer)
     else:
-        given = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
-    fps = own_fps or given.fps or plan.options.fps
-    warnings = list(given.notes)
+        media = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
+    fps = own_fps or media.fps or plan.options.fps
+    warnings = list(media.notes)
     if fps != plan.options.fps:
         warnings.append(
-            f"{given.file} has {fps:g} frames a second and the model makes"
+            f"{media.file} has {fps:g} frames a second and the model makes"
             f" {plan.options.fps:g}: motion will change its speed"
         )
-    recorded = given.metadata.get("prompt")
+    recorded = media.metadata.get("prompt")
     overlap = default_overlap(shape.frames, stride) if wanted.overlap is None else wanted.overlap
     best = "pixels" if wanted.before else model.found.settings.chain
-    cond, cond_noise = how_given(wanted.cond, wanted.cond_noise)
+    cond, cond_noise = cond_or_default(wanted.cond, wanted.cond_noise)
     extension = Extension(
-        own_frames=len(given.frames),
+        own_frames=len(media.frames),
         frames=wanted.frames or round((wanted.seconds or 0) * fps),
         window=shape.frames,
         overlap=overlap,
@@ -150,4 +150,4 @@ def plan_extension(
     if out is not None:
         check_format(out, PixelShape(extension.frames, shape.height, shape.width), fps)
     plan = replace(plan, options=replace(plan.options, fps=fps))
-    return ExtendPlan(plan, extension, given, warnings)
+    return ExtendPlan(plan, extension, media, warnings)

@@ -292,9 +292,9 @@ class Model:
     def _make(self, plan: Plan, on_step: OnStep | None, index: int = 0) -> Clip:
         plan.check_memory()
         _warn(plan.warnings(self.bundle, index), 4)
-        request, given = plan.request(index), plan.conditioning(self.bundle)
+        request, conditioning = plan.request(index), plan.conditioning(self.bundle)
         steps = _Steps(plan.num_steps, on_step).of(1)
-        codes = generate(self.bundle, request, steps, conditioning=given)
+        codes = generate(self.bundle, request, steps, conditioning=conditioning)
         return decoded(self.bundle, plan, codes, index)
 
     def _tokenizer(self) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ from ursa_core.bundle.folder import model_identity
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.options import MAX_SEED, SamplingOptions, checked, require, require_text
 from ursa_core.bundle.summary import SamplingMemory, Summary, summary
-from ursa_core.clips.given import Given
+from ursa_core.clips.cond_frames import CondFrames
 from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.devices import check_compiler, pick_device, pick_dtype, total_memory_bytes
 from ursa_core.errors import CheckpointError, DeviceError, UsageError
@@ -126,15 +126,15 @@ class Plan:
     options: SamplingOptions
     seed: int
     num: int = 1
-    given: Given | None = None
+    cond_frames: CondFrames | None = None
     drop: int = 0
     strength: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse given frames that leave nothing to make."""
-        if self.given is not None:
+        if self.cond_frames is not None:
             strides = self.model.found.strides
-            self.given.check(strides.grid(self.options.shape), strides.temporal)
+            self.cond_frames.check(strides.grid(self.options.shape), strides.temporal)
 
     def request(self, index: int = 0) -> Request:
         """What the sampler is asked for: clip ``index`` of the run."""
@@ -143,11 +143,11 @@ class Plan:
     def conditioning(self, bundle: Bundle) -> Conditioning | None:
         """The given frames as latent frames; None without any."""
         grid = bundle.grid(self.options.shape)
-        return None if self.given is None else self.given.conditioning(bundle, grid)
+        return None if self.cond_frames is None else self.cond_frames.conditioning(bundle, grid)
 
     def warnings(self, bundle: Bundle, index: int = 0) -> list[str]:
         """What the user might not expect of the given frames and of the prompt."""
-        notes = [] if self.given is None else self.given.notes
+        notes = [] if self.cond_frames is None else self.cond_frames.notes
         return [*notes, *prompt_warnings(bundle, self.request(index))]
 
     @property
@@ -195,7 +195,7 @@ class Plan:
             "offload": model.offload,
             "compiled": model.compiled,
             "ursa": __version__,
-            **({"given": self.given.provenance} if self.given is not None else {}),
+            **({"given": self.cond_frames.provenance} if self.cond_frames is not None else {}),
             **({"dropped_frames": self.drop} if self.drop else {}),
             **({"strength": self.strength} if self.strength is not None else {}),
         }
@@ -226,7 +226,7 @@ class Plan:
 
     def shown(self, decoded: Frames) -> Frames:
         """Decoded frames (F, H, W, 3) as the clip shows them: with its given frames, cut."""
-        frames = decoded if self.given is None else self.given.shown(decoded)
+        frames = decoded if self.cond_frames is None else self.cond_frames.shown(decoded)
         return frames[: len(frames) - self.drop]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STRENGTH = 0.6
 
 
-def how_given(cond: str | None, cond_noise: float | None) -> tuple["Cond", float]:
+def cond_or_default(cond: str | None, cond_noise: float | None) -> tuple["Cond", float]:
     """How given frames are taken, and the noise that they enter with; UsageError for others."""
     require(cond in (None, "soft", "lock"), "cond", cond, "soft or lock")
     in_range = cond_noise is None or 0 <= cond_noise < 1
@@ -85,20 +85,24 @@ class SampleInputs:
         if self.source_fps is not None and not video:
             raise UsageError("`source_fps` is for `video`", "leave it out")
         number_of("source_fps", self.source_fps, SOURCE_FPS)
-        how_given(self.cond, self.cond_noise)
+        cond_or_default(self.cond, self.cond_noise)
 
     def added_to(self, plan: "Plan") -> "Plan":
         """The plan, with the given frames read; UrsaError if they can't be, or don't fit it."""
-        from ursa_core.clips.given import Given, read_clip, read_image
+        from ursa_core.clips.cond_frames import CondFrames, read_clip, read_image
 
         shape = plan.options.shape
         if self.image is not None:
-            way = how_given(self.cond, self.cond_noise)
-            return replace(plan, given=Given({0: read_image(self.image, shape, self.fit)}, *way))
+            way = cond_or_default(self.cond, self.cond_noise)
+            return replace(
+                plan, cond_frames=CondFrames({0: read_image(self.image, shape, self.fit)}, *way)
+            )
         if self.video is not None:
             redone, fps = self.strength or STRENGTH, plan.options.fps
             edited = read_clip(self.video, shape, self.fit, fps, source_fps=self.source_fps)
-            return replace(plan, given=Given({0: edited}, "soft", redone), strength=redone)
+            return replace(
+                plan, cond_frames=CondFrames({0: edited}, "soft", redone), strength=redone
+            )
         return plan
 
 
@@ -125,7 +129,7 @@ class InterpolationOptions:
     def check(self) -> None:
         """Refuse values that can't be, or don't go together."""
         first, last = self.first, self.last
-        how_given(self.cond, self.cond_noise)
+        cond_or_default(self.cond, self.cond_noise)
         require_text("prompt", self.prompt, may_be_empty=True)
         _require_sources(first_image=first, last_image=last)
         if self.loop and (first is None or last is not None):
@@ -138,7 +142,7 @@ class InterpolationOptions:
 
     def plan(self, model: "PlacedModel", options: Mapping[str, Any], out: str | None) -> "Plan":
         """What is to be made, the images read; UrsaError if they can't be, or don't fit it."""
-        from ursa_core.clips.given import Given, place_keyframes, read_image
+        from ursa_core.clips.cond_frames import CondFrames, place_keyframes, read_image
         from ursa_core.clips.plan import make_plan
 
         stride = model.found.strides.temporal
@@ -157,8 +161,8 @@ class InterpolationOptions:
             self.first, end, self.placed, shape.frames - drop, stride, self.loop
         )
         images = {at: read_image(image, shape, self.fit) for at, image in places.items()}
-        given = Given(images, *how_given(self.cond, self.cond_noise))
-        return replace(plan, given=given, drop=drop)
+        cond_frames = CondFrames(images, *cond_or_default(self.cond, self.cond_noise))
+        return replace(plan, cond_frames=cond_frames, drop=drop)
 
     @property
     def placed(self) -> "list[tuple[Source, int]]":
@@ -208,7 +212,7 @@ class ExtensionOptions:
         _require_sources(clip=self.clip)
         for prompt in self.prompts or []:
             require_text("prompt", prompt, may_be_empty=True)
-        how_given(self.cond, self.cond_noise)
+        cond_or_default(self.cond, self.cond_noise)
         if (self.seconds is None) == (self.frames is None):
             raise UsageError("the length of the result isn't clear", "give `seconds` or `frames`")
         number_of("frames", self.frames, Range(1, 1_000_000, "1 to 1000000"))

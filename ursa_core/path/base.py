@@ -13,7 +13,7 @@ Times = float | Tensor
 """A time, or times that broadcast to the codes: each frame may have its own."""
 
 
-class Path(ABC):
+class ProbPath(ABC):
     """A path p_t(x | x_1) over codes, and the Markov chain that follows it given x_1.
 
     Attributes:
@@ -104,7 +104,7 @@ class Path(ABC):
         """Which codes of x_t may differ from x_1: bool, the shape of ``x_t``; None for all."""
         return None
 
-    def to(self, device: torch.device | str) -> "Path":
+    def to(self, device: torch.device | str) -> "ProbPath":
         """The same path with its tensors on a device."""
         return self
 

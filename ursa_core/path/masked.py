@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import Path, Times
+from ursa_core.path.base import ProbPath, Times
 from ursa_core.path.draws import Randomness, uniforms
 from ursa_core.path.mixture import straight_chance, straight_rate
 
 
-class MaskedPath(Path):
+class MaskedPath(ProbPath):
     """p_t(x | x_1) = t·[x = x_1] + (1 − t)·[x = mask], with the mask as state K.
 
     The chain reveals each code once and never changes it again, unless a step corrects: then it

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import Path, Times
+from ursa_core.path.base import ProbPath, Times
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import Randomness, exp2_, uniform_codes, uniforms
 from ursa_core.path.fast.distance_table import DistanceTable
@@ -33,7 +33,7 @@ _CHUNK_BYTES = {"cpu": 4 << 20, "other": 64 << 20}
 """Bytes of one tensor of sums; on a CPU the few that live at once stay in its cache."""
 
 
-class MetricPath(Path):
+class MetricPath(ProbPath):
     """p_t(x | x_1) = softmax over x of −beta_t·d(x, x_1).
 
     d is the squared Euclidean distance between L2-normalised codebook vectors.
@@ -80,8 +80,8 @@ class MetricPath(Path):
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
         """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
         beta = self._sharpness(t, x_1).reshape(-1)
-        numbers = uniforms(x_1.shape, generator, x_1.device).reshape(-1)
-        return self._draws.corrupt(x_1.reshape(-1), beta, numbers).view_as(x_1)
+        uniform_draws = uniforms(x_1.shape, generator, x_1.device).reshape(-1)
+        return self._draws.corrupt(x_1.reshape(-1), beta, uniform_draws).view_as(x_1)
 
     def conditional_probs(self, x_1: Tensor, t: Times) -> Tensor:
         """p_t(x | x_1) of every code: (..., K), rows sum to 1."""
@@ -147,21 +147,21 @@ class MetricPath(Path):
         this is the limit: x_1 or one of its twins. ``euler`` takes the rates at t = 0 as zero, as
         the reference implementation does.
         """
-        numbers = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
+        uniform_draws = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
         flat_t, flat_1 = x_t.reshape(-1), x_1.reshape(-1)
         beta = self._sharpness(start, x_t).reshape(-1)
         if solver == "euler":
             rate = torch.where((start > 0) & (start < end), self.dbeta_t(start), 0.0)
             measure = (rate * (end - start)).reshape(-1)
-            moved = self._draws.jump(flat_t, flat_1, (beta, measure), one_node, numbers)
+            moved = self._draws.jump(flat_t, flat_1, (beta, measure), one_node, uniform_draws)
             return moved.view_as(x_t)
         beta_next = self._sharpness(end, x_t).reshape(-1)
-        nodes, moved = num_nodes(beta, beta_next), torch.empty_like(flat_t)
-        for number in nodes.unique().tolist():  # so that no position depends on another's step
-            at = (nodes == number).nonzero().squeeze(1)
-            nodes_of = partial(quadrature, nodes=number)
+        node_counts, moved = num_nodes(beta, beta_next), torch.empty_like(flat_t)
+        for count in node_counts.unique().tolist():  # so that no position depends on another's step
+            at = (node_counts == count).nonzero().squeeze(1)
+            nodes_of = partial(quadrature, nodes=count)
             betas = (beta[at], beta_next[at])
-            moved[at] = self._draws.jump(flat_t[at], flat_1[at], betas, nodes_of, numbers[at])
+            moved[at] = self._draws.jump(flat_t[at], flat_1[at], betas, nodes_of, uniform_draws[at])
         return moved.view_as(x_t)
 
     @cached_property

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import Path, Times
+from ursa_core.path.base import ProbPath, Times
 from ursa_core.path.draws import Randomness, uniform_codes, uniforms
 
 
-class MixturePath(Path):
+class MixturePath(ProbPath):
     """p_t(x | x_1) = t·[x = x_1] + (1 − t)/K, with jumps straight to x_1 at rate 1/(1 − t).
 
     Args:

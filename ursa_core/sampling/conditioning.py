@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ursa_core.errors import ShapeError, UsageError
 from ursa_core.grids import LatentGrid
-from ursa_core.path.base import Path
+from ursa_core.path.base import ProbPath
 from ursa_core.path.draws import Randomness
 from ursa_core.sampling.time_grid import frame_times, times_from
 
@@ -21,23 +21,23 @@ class SamplingStart:
     """Codes and times that ``denoise`` starts from.
 
     Attributes:
-        x_0: Codes at the first time, int64 (B, L).
+        x_start: Codes at the first time, int64 (B, L).
         times: Time grid (N + 1,), or (N + 1, L) where frames have times of their own.
-        given: Mask, bool (1, L), and codes (B, L) that stay while the others are sampled, if any.
+        locked: Mask, bool (1, L), and codes (B, L) that stay while the others are sampled, if any.
     """
 
-    x_0: Tensor
+    x_start: Tensor
     times: Tensor
-    given: tuple[Tensor, Tensor] | None = None
+    locked: tuple[Tensor, Tensor] | None = None
 
 
 def joined(starts: Sequence[SamplingStart]) -> SamplingStart:
     """The start of several clips in one pass of the network; times and mask are the same."""
-    first, x_0 = starts[0], torch.cat([each.x_0 for each in starts])
-    if first.given is None:
-        return SamplingStart(x_0, first.times)
-    codes = torch.cat([each.given[1] for each in starts if each.given is not None])
-    return SamplingStart(x_0, first.times, (first.given[0], codes))
+    first, x_start = starts[0], torch.cat([each.x_start for each in starts])
+    if first.locked is None:
+        return SamplingStart(x_start, first.times)
+    codes = torch.cat([each.locked[1] for each in starts if each.locked is not None])
+    return SamplingStart(x_start, first.times, (first.locked[0], codes))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Conditioning:
     cond_noise: float = 0.0
 
     def start(
-        self, path: Path, x_0: Tensor, times: Tensor, grid: LatentGrid, generator: Randomness
+        self, path: ProbPath, x_0: Tensor, times: Tensor, grid: LatentGrid, generator: Randomness
     ) -> SamplingStart:
         """The start of a clip whose other frames start at noise.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import Path as ProbPath
+from ursa_core.path.base import ProbPath
 from ursa_core.path.draws import Randomness
 from ursa_core.path.masked import MaskedPath
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
@@ -33,7 +33,7 @@ def denoise(
     top_p: float | None = None,
     solver: str | None = None,
     correct: float = 0.0,
-    fixed: tuple[Tensor, Tensor] | None = None,
+    locked: tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
     on_estimate: OnStep | None = None,
 ) -> Tensor:
@@ -59,7 +59,7 @@ def denoise(
         solver: One of ``path.solvers``; None is the first of them.
         correct: Probability in [0, 1] that a step draws a position again from the path (see
             ``Path.step``); 0 is off and draws no random numbers.
-        fixed: Mask, bool (B, L), and codes (B, L) that stay wherever the mask is true.
+        locked: Mask, bool (B, L), and codes (B, L) that stay wherever the mask is true.
         on_step: Called after each step with x_t.
         on_estimate: Called after each step with the x_1 drawn for it.
 
@@ -79,7 +79,7 @@ def denoise(
             "leave `correct` at 0, or use the solver integrated",
         )
     times = _checked_times(times, x_start)
-    x_t = x_start if fixed is None else torch.where(*fixed, x_start)
+    x_t = x_start if locked is None else torch.where(*locked, x_start)
 
     def hidden_at(x_t: Tensor, t: Tensor) -> Tensor:
         return guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
@@ -100,7 +100,7 @@ def denoise(
             if not bool(is_last.all()):
                 moved = _moved(path, x_t, x_1, t, t_next, generators, solver, correct)
                 x_next = torch.where(is_last, x_next, moved)
-            x_t = x_next if fixed is None else torch.where(*fixed, x_next)
+            x_t = x_next if locked is None else torch.where(*locked, x_next)
             if on_estimate:
                 on_estimate(step, x_1)
             if on_step:

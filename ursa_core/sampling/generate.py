@@ -184,7 +184,7 @@ class Sampler:
             self.network,
             self._head,
             self.bundle.path,
-            start.x_0,
+            start.x_start,
             prompt_ids=self.prompt_ids,
             negative_ids=self.negative_ids,
             times=start.times,
@@ -194,7 +194,7 @@ class Sampler:
             top_p=None if options.top_p == 1 else options.top_p,
             solver=options.solver,
             correct=options.correct,
-            fixed=start.given,
+            locked=start.locked,
             on_step=on_step,
             on_estimate=on_estimate,
         )

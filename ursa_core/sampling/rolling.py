@@ -43,7 +43,7 @@ def stage_times(times: Tensor, num_frames: int, stage: int) -> Tensor:
 def roll_on(
     clip: Sampler,
     codes: Tensor,
-    num_given: int,
+    num_cond: int,
     cond_noise: float,
     first: bool,
     noise: torch.Generator,
@@ -51,17 +51,17 @@ def roll_on(
 ) -> Tensor:
     """Codes int64 (F, H, W) of a window after a stage: its first new frame done, the rest noisy.
 
-    The codes int64 (F, H, W) hold ``num_given`` frames that stay, seen with a noise of
+    The codes int64 (F, H, W) hold ``num_cond`` frames that stay, seen with a noise of
     ``cond_noise``, then those on their way, the last of them noise that is drawn here by ``noise``.
     With ``first`` all are still noise, and go through stages until the first is done.
     """
     path, grid = clip.bundle.path, clip.grid
-    num_new = grid.frames - num_given
+    num_new = grid.frames - num_cond
     stages = range(num_new) if first else [num_new - 1]
-    mask = torch.arange(grid.frames, device=clip.device) < num_given
+    mask = torch.arange(grid.frames, device=clip.device) < num_cond
     given = codes.to(clip.device).view(1, -1)
     fresh = path.initial(given.shape, [noise], clip.device)
-    from_noise = num_given if first else grid.frames - 1
+    from_noise = num_cond if first else grid.frames - 1
     is_noise = torch.arange(grid.frames, device=clip.device) >= from_noise
     per_frame = grid.codes_per_frame
     x_t = torch.where(is_noise.repeat_interleave(per_frame)[None], fresh, given)
@@ -71,7 +71,7 @@ def roll_on(
     held = mask.repeat_interleave(per_frame)[None]
     for stage in stages:
         moving = stage_times(clip.times, num_new, stage)
-        still = moving.new_full((len(moving), num_given), 1 - cond_noise)
+        still = moving.new_full((len(moving), num_cond), 1 - cond_noise)
         times = frame_times(torch.cat([still, moving], 1), grid)
         x_t = clip.run(SamplingStart(x_t, times, (held, seen)), stage, on_step)
     return torch.where(held, given, x_t).view(grid.frames, grid.rows, grid.columns)

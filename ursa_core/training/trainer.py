@@ -39,8 +39,8 @@ class Trainer:
         self.recipe, self.learner, self.run_folder = recipe, learner, run
         self.device = learner.device
         self.ranks, self.micros = ranks, ranks.share(plan.accumulate)
-        self._found = checkpoints.checkpoints(run)
-        self._about = checkpoints.read_about(self._found[-1]) if self._found else {}
+        self._checkpoints = checkpoints.checkpoints(run)
+        self._about = checkpoints.read_about(self._checkpoints[-1]) if self._checkpoints else {}
         precision = plan.precision
         if precision == "auto":  # measured once per run, by one rank
             precision = self._about.get("precision", precision)
@@ -83,7 +83,7 @@ class Trainer:
 
         ``on_note`` gets what makes the continuation differ from an uninterrupted run.
         """
-        if not self._found:
+        if not self._checkpoints:
             return 0
         about = self._about
         if different := differing_keys(self.recipe, about["recipe"]):
@@ -97,7 +97,7 @@ class Trainer:
                 f" {self.recipe.init} is {self.learner.base}",
                 "restore those files, use another -o, or --fresh to start over",
             )
-        checkpoints.load_checkpoint_(self._found[-1], self.tensors(), self.ranks)
+        checkpoints.load_checkpoint_(self._checkpoints[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
         before, now = about.get("num_clips"), self.learner.num_clips
@@ -152,15 +152,15 @@ class Trainer:
         with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
-                found = self._train_step()
+                figures = self._train_step()
                 self.step += 1
                 elapsed = self.ranks.mean(time.perf_counter() - started)
                 self.seconds += elapsed
-                now = self._progress(found, elapsed)
+                now = self._progress(figures, elapsed)
                 on_step(now)
                 done = self.step == plan.steps or self.seconds >= limit
                 if now.fault or done or self.step % plan.log_every == 0:
-                    self._log(found, now)
+                    self._log(figures, now)
                 self.checkpoints.poll()
                 stop = self.ranks.any(self._stop)
                 if stop or done or self.step % plan.checkpoint_every == 0:
@@ -188,9 +188,9 @@ class Trainer:
             with distributed.synchronising(self.objective, micro == self.micros[-1]):
                 with self._autocast():
                     index = self.step * plan.accumulate + micro
-                    loss, found = self.learner.loss(index, self.objective)
+                    loss, figures = self.learner.loss(index, self.objective)
                 (loss / len(self.micros)).backward()
-            micros.append({"loss": weighed(loss), **found})
+            micros.append({"loss": weighed(loss), **figures})
         parameters = self.learner.model.parameters()
         norm = whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm)).item()
         averaged = metrics.means(micros, self.ranks)
@@ -205,16 +205,16 @@ class Trainer:
         is_on = self.is_bfloat16 and not is_sharded(self.objective)  # FSDP2 casts by itself
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
-    def _progress(self, found: dict[str, float], elapsed: float) -> Progress:
+    def _progress(self, figures: dict[str, float], elapsed: float) -> Progress:
         """Rates of a step, which are taken out of its metrics."""
         plan = self.recipe.train
         passes = plan.accumulate / elapsed
-        rates = {name: found.pop(name) * passes for name in metrics.PER_PASS if name in found}
+        rates = {name: figures.pop(name) * passes for name in metrics.PER_PASS if name in figures}
         waited, operations = rates.get(metrics.WAITED), rates.get(metrics.OPERATIONS)
         share = operations / self._matrix_rate if operations and self._matrix_rate else None
         return Progress(
             self.step,
-            found["loss"],
+            figures["loss"],
             seconds_left=(plan.steps - self.step) * elapsed,
             items_per_second=rates.get(metrics.CLIPS, plan.batch_size * passes),
             tokens_per_second=rates.get(metrics.TOKENS),
@@ -223,25 +223,25 @@ class Trainer:
             fault=self._fault,
         )
 
-    def _log(self, found: dict[str, float], now: Progress | None = None) -> None:
+    def _log(self, figures: dict[str, float], now: Progress | None = None) -> None:
         if self.ranks.is_first:
-            metrics.log_metrics(self.run_folder, self.step, self.seconds, found, now)
+            metrics.log_metrics(self.run_folder, self.step, self.seconds, figures, now)
             for tracker in self.trackers:
-                tracker.log(self.step, found)
+                tracker.log(self.step, figures)
 
     @torch.no_grad()
     def _validate(self) -> None:
         """Log the loss of the averaged weights on the validation data."""
         count = self.ranks.count
         passes = -(-self.recipe.train.validation_passes // count)
-        found: list[Metrics] = []
+        figures: list[Metrics] = []
         with self._averaged_weights(), gathered(self.objective), self._autocast():
             for index in range(self.ranks.rank, passes * count, count):
                 of_pass = self.learner.validation_loss(index, self.objective)
                 if of_pass is None:
                     return
-                found.append(of_pass)
-        means = metrics.means(found, self.ranks)
+                figures.append(of_pass)
+        means = metrics.means(figures, self.ranks)
         self._log({f"validation_{n}": m for n, m in means.items() if n not in metrics.PER_PASS})
 
     def _write_grid(self) -> None:

@@ -9,7 +9,7 @@ from ursa_core import __version__
 from ursa_core.encoding.encode import encode_clips
 from ursa_core.evaluation.measures.clips import Clips
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score, Table
-from ursa_core.path.base import Path
+from ursa_core.path.base import ProbPath
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.visual import VisualTokenizer
 
@@ -22,7 +22,7 @@ _NUM_UNIFORM = 20_000  # codes, all equally frequent, that real tokens are compa
 
 
 @torch.inference_mode()
-def distances(path: Path, codebook: Tensor, codes: Tensor, index: int) -> Array:
+def distances(path: ProbPath, codebook: Tensor, codes: Tensor, index: int) -> Array:
     """Mean distance of x_t to x_1 of one clip's codes, int64 of any shape, at ``TIMES``.
 
     Distances are of the codebook's (K, C) normalised vectors, as the path's are; states beyond it
@@ -41,7 +41,7 @@ def distances(path: Path, codebook: Tensor, codes: Tensor, index: int) -> Array:
 
 
 def report(
-    tokenizer: VisualTokenizer, path: Path, codebook: Tensor, clips: Clips, settings: Options
+    tokenizer: VisualTokenizer, path: ProbPath, codebook: Tensor, clips: Clips, settings: Options
 ) -> tuple[Report, bytes]:
     """How linear a path is on the tokens of some clips, and the paper's Figure 5 of it as PNG.
 

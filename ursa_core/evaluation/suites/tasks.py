@@ -9,8 +9,8 @@ from typing import Any
 
 from ursa_core.batches.run import BatchItem
 from ursa_core.clips.batch_tasks import ClipTask, Warn
+from ursa_core.clips.cond_frames import CondFrames, read_image
 from ursa_core.clips.extend import Chain, Extension, default_overlap, extend
-from ursa_core.clips.given import Given, read_image
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import ShapeError
@@ -114,9 +114,9 @@ class ImageTask(_OneByOne):
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
         file = item.options["given"]["files"][0]["file"]
         image = read_image(file, plan.options.shape, fit=True)
-        plan = replace(plan, given=Given({0: image}, "lock", 0.0))
-        given = plan.conditioning(self._bundle)
-        codes = generate(self._bundle, plan.request(), on_step, conditioning=given)
+        plan = replace(plan, cond_frames=CondFrames({0: image}, "lock", 0.0))
+        conditioning = plan.conditioning(self._bundle)
+        codes = generate(self._bundle, plan.request(), on_step, conditioning=conditioning)
         return plan.shown(decode(self._bundle, codes))
 
 

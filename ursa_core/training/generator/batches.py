@@ -127,8 +127,8 @@ class TokenBatches:
             frames = np.array([self._table.grid(row).frames for row in chosen])
             share = torch.rand(size, generator=places).numpy()
             first = (share * (frames - grid.frames + 1)).astype(np.int64)
-        is_middle = torch.from_numpy(first > 0)
-        times = draw_times(grid.frames, is_middle, objective, generator, places)
+        starts_late = torch.from_numpy(first > 0)
+        times = draw_times(grid.frames, starts_late, objective, generator, places)
         begins = first * grid.codes_per_frame
         whole = map(self._table.row_codes, chosen)
         codes = [row[at : at + grid.num_codes] for row, at in zip(whole, begins, strict=True)]

@@ -18,7 +18,7 @@ from ursa_core.bundle.path_files import path_to_json
 from ursa_core.bundle.settings import load_settings
 from ursa_core.errors import RecipeError, UrsaError
 from ursa_core.models.transformer import Transformer
-from ursa_core.path.base import Path as ProbPath
+from ursa_core.path.base import ProbPath
 from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.seeding import stream
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import Transformer
-from ursa_core.path.base import Path as ProbPath
+from ursa_core.path.base import ProbPath
 from ursa_core.recipe.fields import ObjectiveSettings
 from ursa_core.sampling.time_grid import shift_time
 from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
@@ -25,7 +25,7 @@ TIME_BINS = 4
 
 def draw_times(
     num_frames: int,
-    is_middle: Tensor,
+    starts_late: Tensor,
     shares: ObjectiveSettings,
     generator: torch.Generator,
     task_generator: torch.Generator,
@@ -38,14 +38,14 @@ def draw_times(
 
     Args:
         num_frames: F, latent frames of each clip.
-        is_middle: bool (B,), clips cut from behind the start of a longer one. Their first frames
+        starts_late: bool (B,), clips cut from behind the start of a longer one. Their first frames
             are always conditioning frames, since a clip's own first latent frame stands for one
             frame and all later ones for several.
         shares: Probabilities of the tasks, and the shift λ.
         generator: Draws times and tasks, on the CPU.
         task_generator: Draws how many frames an extension is given, on the CPU.
     """
-    size = len(is_middle)
+    size = len(starts_late)
     per_frame = torch.rand(size, num_frames, generator=generator)
     per_clip = torch.rand(size, 1, generator=generator).expand_as(per_frame)
     task = torch.rand(size, generator=generator)
@@ -55,7 +55,7 @@ def draw_times(
     is_first = frame == 0
     prefixes = frame < counts[:, None]
     is_async = task < shares.async_probability
-    is_given = torch.zeros(size, num_frames, dtype=torch.bool)
+    is_cond = torch.zeros(size, num_frames, dtype=torch.bool)
     if num_frames > 1:
         low = shares.async_probability
         for share, frames in (
@@ -63,11 +63,11 @@ def draw_times(
             (shares.extension_probability, prefixes),
             (shares.interpolation_probability, is_first | (frame == num_frames - 1)),
         ):
-            is_given |= ((task >= low) & (task < low + share))[:, None] & frames
+            is_cond |= ((task >= low) & (task < low + share))[:, None] & frames
             low += share
-        is_given = torch.where(is_middle[:, None], prefixes, is_given)
-        is_async &= ~is_middle
-    times = torch.where(is_async[:, None], per_frame, per_clip).masked_fill(is_given, 1.0)
+        is_cond = torch.where(starts_late[:, None], prefixes, is_cond)
+        is_async &= ~starts_late
+    times = torch.where(is_async[:, None], per_frame, per_clip).masked_fill(is_cond, 1.0)
     return shift_time(LAST_TIME * times, shares.shift)
 
 

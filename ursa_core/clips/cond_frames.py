@@ -38,7 +38,7 @@ FADE_FRAMES = 8
 
 
 @dataclass(frozen=True)
-class GivenMedia:
+class CondMedia:
     """Frames uint8 (F, H, W, 3) of a clip's size, out of a file or handed over in Python.
 
     The digest is that of the file's bytes, or of the pixels; codes are int64 (F, H, W), where the
@@ -66,7 +66,7 @@ def label(source: "Source") -> str:
     return str(source) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
 
 
-def read_image(source: "Source", shape: PixelShape, fit: bool) -> GivenMedia:
+def read_image(source: "Source", shape: PixelShape, fit: bool) -> CondMedia:
     """One image of the height and width of ``shape``, to which ``fit`` scales and crops it.
 
     Raises:
@@ -89,7 +89,7 @@ def read_clip(
     fps: float | None = None,
     whole: bool = False,
     source_fps: float | None = None,
-) -> GivenMedia:
+) -> CondMedia:
     """The first ``shape.frames`` frames of a film, or with ``whole`` all of them.
 
     They are sampled at ``fps``, or at the film's own rate, which is ``source_fps`` whatever it
@@ -139,7 +139,7 @@ def _in_memory(source: "Source") -> MediaClip:
     return MediaClip(frames, getattr(source, "fps", None), getattr(source, "metadata", {}))
 
 
-def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedia:
+def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> CondMedia:
     """The clip of the height and width of ``shape`` that a token file holds, decoded.
 
     Raises:
@@ -155,10 +155,10 @@ def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> GivenMedi
             f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add `size={size}`"
         )
     digest = digest_of(Path(file))
-    return GivenMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
+    return CondMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
 
 
-def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> GivenMedia:
+def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> CondMedia:
     frames, metadata, name = clip.frames, clip.metadata, label(source)
     size, wanted = frames.shape[1:3], (shape.height, shape.width)
     if size == wanted:
@@ -173,7 +173,7 @@ def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> G
         )
     is_file = isinstance(source, str | Path)
     digest = digest_of(Path(name)) if is_file else hashlib.sha256(frames.tobytes()).hexdigest()
-    return GivenMedia(name, digest, fitted, clip.fps, metadata, notes=clip.notes)
+    return CondMedia(name, digest, fitted, clip.fps, metadata, notes=clip.notes)
 
 
 def latent_frame_of(frame: int, temporal_stride: int) -> int:
@@ -182,10 +182,10 @@ def latent_frame_of(frame: int, temporal_stride: int) -> int:
 
 
 @dataclass(frozen=True)
-class Given:
+class CondFrames:
     """Images, or one clip at 0, by the frame (from 0) where they start, and how they are taken."""
 
-    media: Mapping[int, GivenMedia]
+    media: Mapping[int, CondMedia]
     cond: Cond
     cond_noise: float
 
@@ -203,9 +203,9 @@ class Given:
     def check(self, grid: LatentGrid, temporal_stride: int) -> None:
         """Refuse, before anything is encoded, media that leave nothing of a grid to make."""
         mask = torch.zeros(grid.frames, dtype=torch.bool)
-        for frame, given in self.media.items():
+        for frame, media in self.media.items():
             first = latent_frame_of(frame, temporal_stride)
-            mask[first : first + 1 + (len(given.frames) - 1) // temporal_stride] = True
+            mask[first : first + 1 + (len(media.frames) - 1) // temporal_stride] = True
         codes = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
         Conditioning(codes, mask, self.cond, self.cond_noise).check(grid)
 
@@ -213,11 +213,11 @@ class Given:
         """The latent frames that the media fill, encoded; ShapeError if they don't fit."""
         stride = bundle.video_tokenizer.strides.temporal
         pieces = {}
-        for frame, given in self.media.items():
+        for frame, media in self.media.items():
             # Any latent frame but the first stands for a stride of frames after some frame; an
             # image there follows on itself.
             repeats = 1 if frame == 0 else 1 + stride
-            pieces[latent_frame_of(frame, stride)] = np.repeat(given.frames, repeats, axis=0)
+            pieces[latent_frame_of(frame, stride)] = np.repeat(media.frames, repeats, axis=0)
         return condition(bundle, grid, pieces, self.cond, self.cond_noise)
 
     def shown(self, made: Frames) -> Frames:
@@ -229,17 +229,17 @@ class Given:
     def kept(self, made: Frames) -> list[dict[str, Any]]:
         """Likeness of a clip (F, H, W, 3) to what was given: file, frame, frames, PSNR in dB."""
         rows = []
-        for frame, given in self.media.items():
+        for frame, media in self.media.items():
             if frame < len(made):  # a loop's end isn't there
-                part = made[frame : frame + len(given.frames)]
-                row = {"file": given.file, "frame": frame, "frames": len(part)}
-                rows.append({**row, "psnr": psnr(part, given.frames)})
+                part = made[frame : frame + len(media.frames)]
+                row = {"file": media.file, "frame": frame, "frames": len(part)}
+                rows.append({**row, "psnr": psnr(part, media.frames)})
         return rows
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What an output's metadata record of the given files."""
-        files = [{**given.provenance, "frame": frame} for frame, given in self.media.items()]
+        files = [{**media.provenance, "frame": frame} for frame, media in self.media.items()]
         return {"files": files, "cond": self.cond, "cond_noise": self.cond_noise}
 
 
