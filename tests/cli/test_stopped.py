@@ -92,26 +92,41 @@ def names(folder: Path) -> set[str]:
 EVERYWHERE = [pytest.param(each, marks=pytest.mark.slow, id=f"{each}-at-all") for each in COMMANDS]
 
 
+@pytest.fixture
+def prepared(command: str, run_in: Run, given: Path, tmp_path: Path) -> Path:
+    """What a command is given, with what another command has to have made for it."""
+    if command not in ("decode", "compare"):
+        return given
+    folder = tmp_path / "prepared"
+    shutil.copytree(given, folder, symlinks=True)
+    first = COMMANDS["clip" if command == "decode" else "videos"]
+    assert run_in(first, folder)[0]["code"] == 0
+    for before, after in (("out.safetensors", "film.safetensors"), ("out", "report")):
+        if (folder / before).exists():
+            (folder / before).rename(folder / after)
+    return folder
+
+
+def check_stop(ended: dict[str, int], said: str, number: signal.Signals) -> None:
+    """A killed process says nothing; an interrupted one says so, unless it had done all."""
+    if number == signal.SIGKILL:
+        assert ended["code"] == -number
+        return
+    assert ended["code"] in (130, 0), said  # 0 where it was done with all
+    told = "error: interrupted" in said or "the run is saved" in said
+    assert told == (ended["code"] == 130), said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, *EVERYWHERE])
 def test_a_stopped_command_goes_on(
-    command: str, run_in: Run, given: Path, tmp_path: Path, request: pytest.FixtureRequest
+    command: str, run_in: Run, prepared: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    prepared = given
-    arguments = COMMANDS[command]
-    if command in ("decode", "compare"):
-        prepared = tmp_path / "prepared"
-        shutil.copytree(given, prepared, symlinks=True)
-        first = COMMANDS["clip" if command == "decode" else "videos"]
-        assert run_in(first, prepared)[0]["code"] == 0
-        for before, after in (("out.safetensors", "film.safetensors"), ("out", "report")):
-            if (prepared / before).exists():
-                (prepared / before).rename(prepared / after)
-
     def fresh(name: str) -> Path:
         shutil.copytree(prepared, tmp_path / name, symlinks=True)
         return tmp_path / name
 
-    ended, said = run_in(arguments, fresh("whole"))
+    ended, said = run_in(COMMANDS[command], fresh("whole"))
     assert ended["code"] == 0, said
     num, whole = ended["changes"], names(tmp_path / "whole")
     assert num > 0
@@ -119,22 +134,13 @@ def test_a_stopped_command_goes_on(
     by = signal.SIGINT if num % 2 else signal.SIGTERM
     # What 60 changes have not shown, later ones repeat for other clips: every seventh of these.
     every = [(k, signal.SIGKILL) for k in (*range(min(num, 60)), *range(60, num, 7))]
-    stops = every if "slow" in request.keywords else [middle, last, (num // 3, by)]
-    for k, number in stops:
-        folder = fresh(f"{k}-{number.name}")
-        ended, said = run_in(arguments, folder, k, number)
-        where = f"{number.name} before change {k} of {num}"
-        if number == signal.SIGKILL:
-            assert ended["code"] == -number, where
-        else:
-            assert ended["code"] in (130, 0), f"{where}: {said}"  # 0 where it was done with all
-            told = "error: interrupted" in said or "the run is saved" in said
-            assert told == (ended["code"] == 130), f"{where}: {said}"
-            assert "Traceback" not in said
-        again, said = run_in(arguments, folder)
+    for k, number in every if "slow" in request.keywords else [middle, last, (num // 3, by)]:
+        folder = fresh(f"{number.name} before change {k} of {num}")
+        check_stop(*run_in(COMMANDS[command], folder, k, number), number)
+        again, said = run_in(COMMANDS[command], folder)
         is_done = again["code"] == 2 and "already" in said  # what had come to its end before
-        assert again["code"] == 0 or is_done, f"{where}: {said}"
-        assert names(folder) == whole, where
+        assert again["code"] == 0 or is_done, f"{folder.name}: {said}"
+        assert names(folder) == whole, folder.name
     if command == "folder":
         assert len(read_media(folder / "old").frames) == 9
 
