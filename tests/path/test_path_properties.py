@@ -299,6 +299,23 @@ def test_a_position_whose_time_stands_still_is_never_drawn_again(path: ProbPath)
     assert not torch.equal(moved[~still], x_t[~still])
 
 
+def test_a_bridge_has_the_marginal_of_the_path_and_remembers_its_noise(path: ProbPath) -> None:
+    x_1 = torch.full((40_000,), 3)
+    x_0 = path.initial(x_1.shape, generator())
+    x_t = path.bridge(x_0, x_1, 0.4, generator(1))
+    shares = torch.bincount(x_t, minlength=path.num_states).double() / len(x_1)
+    expected = probs(path, 3, 0.4)
+    sampling_error = float((expected * (1 - expected) / len(x_1)).sqrt().sum()) / 2
+    assert float((shares - expected).abs().sum()) / 2 < 0.006 + sampling_error
+    if path.num_states == K:  # the masked path has one noise only
+        early, others = path.bridge(x_0, x_1, 0.1, generator(1)), x_0 != 3
+        kept, at_random = (early == x_0)[others], (early == x_0.roll(1))[others]
+        assert float(kept.double().mean()) > 3 * float(at_random.double().mean())
+    assert torch.equal(path.bridge(x_0, x_1, 0.0, generator()), x_0)
+    ends = path.bridge(x_0, x_1, 1.0, generator()).unique().tolist()
+    assert set(ends) <= {3, TWIN_OF_3}
+
+
 def test_what_cannot_be_is_refused(path: ProbPath) -> None:
     x = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(UsageError, match=r"\[0, 1\]"):
@@ -311,6 +328,8 @@ def test_what_cannot_be_is_refused(path: ProbPath) -> None:
         path.step(x, x, 0.5, 0.4, generator())
     with pytest.raises(UsageError, match="'heun'"):
         path.step(x, x, 0.5, 0.6, generator(), "heun")
+    with pytest.raises(UsageError, match="0 steps"):
+        path.bridge(x, x, 0.5, generator(), substeps=0)
     for correct in (-0.1, 1.5, float("nan")):
         with pytest.raises(UsageError, match="corrected"):
             path.step(x, x, 0.5, 0.6, generator(), correct=correct)
