@@ -1,9 +1,11 @@
 """What benchmarks/comparisons.py compares: each variant of recipes/compare.yaml, and its seeds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 ALL_STEPS = (2, 4, 8, 16, 25, 50)
+CORRECTS = (0.0, 1.0)
+"""Probabilities of the corrector that methods are compared with."""
 SOME_STEPS = (8, 25)
 LONGER_STEPS = 1500
 """Of training, to see what of the methods' differences is of the recipe's short one."""
@@ -11,11 +13,15 @@ LONGER_STEPS = 1500
 
 @dataclass(frozen=True)
 class Run:
-    """One training: its folder's name, what differs from the recipe, the steps to sample with."""
+    """One training: its folder's name, what differs from the recipe, the ways to sample.
+
+    A way has each of the numbers of steps with each of the probabilities of the corrector.
+    """
 
     name: str
     overrides: tuple[str, ...] = ()
     steps: tuple[int, ...] = SOME_STEPS
+    corrects: tuple[float, ...] = (0.0,)
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,8 @@ class Arm:
 
 
 def _of_method(label: str, *overrides: str) -> Arm:
-    runs = (Run(f"{label}-{seed}", (*overrides, f"seed={seed}"), ALL_STEPS) for seed in (1, 2, 3))
-    return Arm(label, tuple(runs))
+    named = {f"{label}-{seed}": (*overrides, f"seed={seed}") for seed in (1, 2, 3)}
+    return Arm(label, tuple(Run(*each, ALL_STEPS, CORRECTS) for each in named.items()))
 
 
 METHODS = (
@@ -55,8 +61,12 @@ def _of_shift(shift: float) -> Arm:
 
 
 def _of_longer(method: Arm) -> Arm:
-    overrides = (*method.runs[0].overrides, f"train.steps={LONGER_STEPS}")
-    return Arm(method.label, (Run(f"{method.label}-longer", overrides, ALL_STEPS),))
+    longer = f"train.steps={LONGER_STEPS}"
+    runs = [
+        replace(run, name=f"{run.name}-longer", overrides=(*run.overrides, longer))
+        for run in method.runs
+    ]
+    return Arm(method.label, tuple(runs))
 
 
 COMPARISONS: dict[str, tuple[Arm, ...]] = {

@@ -1,11 +1,12 @@
 """Plots and tables of benchmarks/comparisons.py, from the lines of its results."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from comparison_arms import ALL_STEPS, SOME_STEPS, Arm
+from comparison_arms import ALL_STEPS, CORRECTS, SOME_STEPS, Arm
 
 from ursa_core.evaluation.reports.intervals import Interval, wilson
 from ursa_core.evaluation.reports.plots import BLUE, GRAY, RED, png_of
@@ -33,30 +34,37 @@ class Results:
 
     def __init__(self, lines: Sequence[Line]) -> None:
         scored = [line for line in lines if "images" in line]
-        self._lines = {(line["run"], line.get("steps")): line for line in scored}
+        self._lines = {
+            (line["run"], line.get("steps"), line.get("correct", 0.0)): line for line in scored
+        }
         self.paths = {line["path"]: line for line in lines if "path" in line}
 
-    def there(self, arm: Arm, steps: int) -> list[Line]:
+    def there(self, arm: Arm, steps: int, correct: float = 0.0) -> list[Line]:
         """The lines of an arm's runs that are done."""
-        found = [self._lines.get((run.name, steps)) for run in arm.runs]
+        found = [self._lines.get((run.name, steps, correct)) for run in arm.runs]
         return [line for line in found if line is not None]
 
-    def share(self, arm: Arm, steps: int, attribute: str = ALL) -> Interval | None:
+    def share(
+        self, arm: Arm, steps: int, attribute: str = ALL, correct: float = 0.0
+    ) -> Interval | None:
         """Share of right images over all seeds of an arm, None before any is done."""
-        lines = self.there(arm, steps)
+        lines = self.there(arm, steps, correct)
         if not lines:
             return None
         return wilson(
             sum(line["right"][attribute] for line in lines), sum(line["images"] for line in lines)
         )
 
-    def by_seed(self, arm: Arm, steps: int, attribute: str = ALL) -> list[float]:
+    def by_seed(
+        self, arm: Arm, steps: int, attribute: str = ALL, correct: float = 0.0
+    ) -> list[float]:
         """Share of right images of each seed."""
-        return [line["right"][attribute] / line["images"] for line in self.there(arm, steps)]
+        lines = self.there(arm, steps, correct)
+        return [line["right"][attribute] / line["images"] for line in lines]
 
     def ceiling(self, attribute: str = ALL) -> Interval | None:
         """Share of right images of what only went through the tokenizer."""
-        line = self._lines.get((CEILING, None))
+        line = self._lines.get((CEILING, None, 0.0))
         return line and wilson(line["right"][attribute], line["images"])
 
 
@@ -92,13 +100,12 @@ def _method_tables(results: Results, comparisons: Mapping[str, Sequence[Arm]]) -
     made = []
     for attribute in (ALL, *ATTRIBUTES):
         rows = []
-        for arm in comparisons["methods"]:
-            shares = [_percent(results.share(arm, steps, attribute)) for steps in ALL_STEPS]
-            seeds = [_seeds(results.by_seed(arm, steps, attribute)) for steps in ALL_STEPS]
-            rows += [[arm.label, *shares], ["each seed", *seeds]]
-        for arm in comparisons["longer"]:
-            shares = [_percent(results.share(arm, steps, attribute)) for steps in ALL_STEPS]
-            rows.append([f"{arm.label}, trained longer", *shares])
+        for name, more in (("methods", ""), ("longer", ", trained longer")):
+            for arm, correct in product(comparisons[name], CORRECTS):
+                at = [(arm, steps, attribute, correct) for steps in ALL_STEPS]
+                label = f"{arm.label}{more}" + (f", corrected at {correct:g}" if correct else "")
+                rows.append([label, *(_percent(results.share(*each)) for each in at)])
+                rows.append(["each seed", *(_seeds(results.by_seed(*each)) for each in at)])
         made.append(_table([attribute, *(f"{steps} steps" for steps in ALL_STEPS)], rows))
     return made
 
@@ -152,30 +159,32 @@ def _seeds(shares: Sequence[float]) -> str:
 
 
 def methods_plot(results: Results, comparisons: Mapping[str, Sequence[Arm]]) -> bytes:
-    """Scores by sampling steps, with intervals: all seeds as dots, longer training dashed."""
+    """Scores by sampling steps, with intervals and all seeds as dots: by training and corrector."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    for axes, attribute in zip(figure.subplots(1, 3), (ALL, "shape", "colour"), strict=True):
-        for name, style in (("methods", "-"), ("longer", "--")):
-            for arm, colour in zip(comparisons[name], COLOURS, strict=True):
-                shares = {steps: results.share(arm, steps, attribute) for steps in ALL_STEPS}
-                points = {steps: share for steps, share in shares.items() if share is not None}
-                values, lows, highs = (
-                    [100 * getattr(share, part) for share in points.values()]
-                    for part in ("value", "low", "high")
-                )
-                label = arm.label if name == "methods" else None
-                axes.plot(list(points), values, style, color=colour, label=label)
-                axes.fill_between(list(points), lows, highs, color=colour, alpha=0.12, lw=0)
-                for steps in points:
-                    seeds = results.by_seed(arm, steps, attribute)
-                    axes.plot([steps] * len(seeds), np.multiply(100, seeds), ".", color=colour)
-        axes.plot([], [], "--", color=GRAY, label="trained longer")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    places = list(product(("methods", "longer"), CORRECTS))
+    for axes, (name, correct) in zip(figure.subplots(1, len(places)), places, strict=True):
+        for arm, colour in zip(comparisons[name], COLOURS, strict=True):
+            at = {steps: (arm, steps, ALL, correct) for steps in ALL_STEPS}
+            shares = {steps: results.share(*each) for steps, each in at.items()}
+            points = {steps: share for steps, share in shares.items() if share is not None}
+            values, lows, highs = (
+                [100 * getattr(share, part) for share in points.values()]
+                for part in ("value", "low", "high")
+            )
+            axes.plot(list(points), values, color=colour, label=arm.label)
+            axes.fill_between(list(points), lows, highs, color=colour, alpha=0.12, lw=0)
+            for steps in points:
+                seeds = results.by_seed(*at[steps])
+                axes.plot([steps] * len(seeds), np.multiply(100, seeds), ".", color=colour)
+        axes.set_xlim(ALL_STEPS[0] / 1.1, ALL_STEPS[-1] * 1.1)
         axes.set_xscale("log", base=2)
         axes.set_xticks(ALL_STEPS, [str(steps) for steps in ALL_STEPS])
         axes.set_xlabel("sampling steps")
-        _finish(axes, results, attribute)
+        _finish(axes, results, ALL)
+        trained = "trained longer" if name == "longer" else "short training"
+        axes.set_title(f"{trained}, correct {correct:g}: right, %", fontsize=10)
     figure.axes[0].legend(frameon=False, fontsize=9, loc="lower left")
     return png_of(figure)
 

@@ -1,6 +1,6 @@
 """The paper's comparisons in small: methods by steps, linearity of the path, size, time shift.
 
-Stills of the procedural world, 20 trainings of recipes/compare.yaml, and scores by the pixel judge
+Stills of the procedural world, 26 trainings of recipes/compare.yaml, and scores by the pixel judge
 on prompts held out of training; plots and tables are made of them:
 
     .venv/bin/python benchmarks/comparisons.py --out runs/compare
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,6 +61,8 @@ PER_PROMPT = 8
 
 Still = tuple[str, str, str]
 """Colour, shape and background."""
+Way = tuple[int, float]
+"""Sampling steps, and the probability of the corrector."""
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -126,7 +129,9 @@ def ursa(*arguments: str, log: Path) -> None:
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def sample(bundle: Bundle, prompts: list[str], steps: int) -> tuple[Tensor, int]:
+def sample(
+    bundle: Bundle, prompts: list[str], steps: int, correct: float = 0.0
+) -> tuple[Tensor, int]:
     """Codes (B, L) of a batch that is drawn together, and the calls of the network they took."""
     settings, path = bundle.settings, bundle.path
     grid = bundle.grid(settings.shape)
@@ -151,6 +156,7 @@ def sample(bundle: Bundle, prompts: list[str], steps: int) -> tuple[Tensor, int]
         generators=generator,
         guidance=Guidance(settings.guidance, settings.guidance_interval),
         temperature=settings.temperature,
+        correct=correct,
     )
     return codes, calls
 
@@ -171,15 +177,16 @@ def judged(wanted: list[Still], images: list[Frames]) -> Line:
 
 
 @torch.inference_mode()
-def score(bundle: Bundle, steps: int, per_prompt: int = PER_PROMPT) -> Line:
+def score(bundle: Bundle, steps: int, correct: float = 0.0, per_prompt: int = PER_PROMPT) -> Line:
     """Scores of a model on the held-out prompts."""
     wanted = stills("heldout") * per_prompt
     start = time.process_time()
-    codes, calls = sample(bundle, [prompt_of(still) for still in wanted], steps)
+    codes, calls = sample(bundle, [prompt_of(still) for still in wanted], steps, correct)
     seconds = round(time.process_time() - start, 1)
     grid = bundle.grid(bundle.settings.shape)
     found = judged(wanted, decoded(bundle.video_tokenizer, codes, grid))
-    return {"steps": steps, "calls": calls, "cpu_seconds": seconds, **found}
+    way = {"steps": steps, "correct": correct}
+    return {**way, "calls": calls, "cpu_seconds": seconds, **found}
 
 
 @torch.inference_mode()
@@ -206,9 +213,9 @@ def recipe_of(run: Run, *overrides: str) -> GeneratorRecipe:
 
 
 def train_and_score(
-    run: Run, steps: tuple[int, ...], out: Path, overrides: tuple[str, ...]
+    run: Run, ways: tuple[Way, ...], out: Path, overrides: tuple[str, ...]
 ) -> list[Line]:
-    """Train a run, or go on with it, and score it with these numbers of steps."""
+    """Train a run, or go on with it, and score it in these ways."""
     torch.set_num_threads(1)
     folder = out / run.name
     given = [*run.overrides, f"data.shards={out / 'tokens'}", *overrides]
@@ -218,7 +225,7 @@ def train_and_score(
     bundle = load_bundle(folder, device, pick_dtype("auto", device))
     parameters = sum(each.numel() for each in bundle.transformer.parameters())
     about = {"run": run.name, "parameters": parameters, "loss": last_loss(folder)}
-    return [{**about, **score(bundle, each)} for each in steps]
+    return [{**about, **score(bundle, *way)} for way in ways]
 
 
 def last_loss(folder: Path, num_lines: int = 3) -> float:
@@ -259,14 +266,14 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
-def missing(lines: list[Line]) -> dict[Run, tuple[int, ...]]:
-    """Runs that lack scores, with the steps that they lack."""
-    there = {(line.get("run"), line.get("steps")) for line in lines}
+def missing(lines: list[Line]) -> dict[Run, tuple[Way, ...]]:
+    """Runs that lack scores, with the ways to sample that they lack."""
+    there = {(line.get("run"), line.get("steps"), line.get("correct", 0.0)) for line in lines}
     lacking = {
-        run: tuple(steps for steps in run.steps if (run.name, steps) not in there)
+        run: tuple(way for way in product(run.steps, run.corrects) if (run.name, *way) not in there)
         for run in all_runs()
     }
-    return {run: steps for run, steps in lacking.items() if steps}
+    return {run: ways for run, ways in lacking.items() if ways}
 
 
 def append(path: Path, lines: list[Line]) -> None:
@@ -287,8 +294,8 @@ def make_results(out: Path, workers: int, num_images: int, overrides: tuple[str,
     lacking = missing(lines)
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         running = {
-            pool.submit(train_and_score, run, steps, out, overrides): run
-            for run, steps in lacking.items()
+            pool.submit(train_and_score, run, ways, out, overrides): run
+            for run, ways in lacking.items()
         }
         for number, done in enumerate(as_completed(running), 1):
             append(results, done.result())

@@ -1,6 +1,7 @@
 """The script of the paper's comparisons: its variants, data, scores, restart and report."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import comparison_report
@@ -8,7 +9,7 @@ import comparisons
 import numpy as np
 import pytest
 import torch
-from comparison_arms import ALL_STEPS, BASE, COMPARISONS, Arm, Run, all_runs
+from comparison_arms import ALL_STEPS, BASE, COMPARISONS, CORRECTS, Arm, Run, all_runs
 
 from ursa_core.bundle.bundle import Bundle, load_tokenizer
 from ursa_core.bundle.path_files import build_path
@@ -23,12 +24,12 @@ WORDS = TextTokenizer.from_words(map(comparisons.prompt_of, comparisons.stills("
 def test_runs_are_as_the_comparisons_say():
     runs = all_runs()
     recipes = {run.name: comparisons.recipe_of(run) for run in runs}
-    assert len(recipes) == len(runs) == 20
+    assert len(recipes) == len(runs) == 26
     assert [arm.label for arm in COMPARISONS["methods"]] == ["metric", "mixture", "masked"]
     for arm in COMPARISONS["methods"]:
         assert [recipes[run.name].seed for run in arm.runs] == [1, 2, 3]
         assert {recipes[run.name].path.kind for run in arm.runs} == {arm.label}
-        assert all(run.steps == ALL_STEPS for run in arm.runs)
+        assert all((run.steps, run.corrects) == (ALL_STEPS, CORRECTS) for run in arm.runs)
     for arm in COMPARISONS["linearity"]:
         path = recipes[arm.runs[0].name].path
         assert arm.label == f"({path.alpha:g}, {path.c:g})"
@@ -36,10 +37,11 @@ def test_runs_are_as_the_comparisons_say():
         recipe = recipes[arm.runs[0].name]
         assert recipe.objective.shift == recipe.sampling.shift == float(arm.label)
     for arm, method in zip(COMPARISONS["longer"], COMPARISONS["methods"], strict=True):
-        longer, same = recipes[arm.runs[0].name], recipes[method.runs[0].name]
-        assert longer.train.steps == 3 * same.train.steps
-        train = longer.train.model_copy(update={"steps": same.train.steps})
-        assert longer.model_copy(update={"train": train}) == same
+        for run, short_run in zip(arm.runs, method.runs, strict=True):
+            longer, same = recipes[run.name], recipes[short_run.name]
+            assert longer.train.steps == 3 * same.train.steps
+            train = longer.train.model_copy(update={"steps": same.train.steps})
+            assert longer.model_copy(update={"train": train}) == same
     # All else is the same: one recipe, one length of training.
     short = [recipe for name, recipe in recipes.items() if not name.endswith("-longer")]
     assert len({recipe.train.model_dump_json() for recipe in short}) == 1
@@ -125,13 +127,14 @@ def untrained(kind: str) -> Bundle:
 def test_what_is_scored_is_not_trained_again(tmp_path):
     results = tmp_path / "results.jsonl"
     everything = comparisons.missing([])
-    assert everything == {run: run.steps for run in all_runs()}
-    comparisons.append(results, [{"run": BASE.name, "steps": steps} for steps in (2, 8)])
+    assert everything == {run: tuple(product(run.steps, run.corrects)) for run in all_runs()}
+    done = [{"run": BASE.name, "steps": steps, "correct": 1.0} for steps in (2, 8, 16, 25, 50)]
+    comparisons.append(results, [*done, {"run": BASE.name, "steps": 8}])  # 8 without a corrector
     comparisons.append(results, [{"run": "shift-3", "steps": steps} for steps in (8, 25)])
     with results.open("a") as file:
         file.write('{"run": "shift-9", "ste')  # killed while it wrote
     left = comparisons.missing(comparisons.read_lines(results))
-    assert left[BASE] == (4, 16, 25, 50)
+    assert left[BASE] == ((2, 0.0), (4, 0.0), (4, 1.0), (16, 0.0), (25, 0.0), (50, 0.0))
     assert len(left) == len(everything) - 1
     assert {run.name for run in everything} - {run.name for run in left} == {"shift-3"}
 
@@ -143,11 +146,14 @@ def test_report_pools_seeds_and_states_their_spread(tmp_path):
         for seed, right in ((1, 70), (2, 80), (3, 60))
     ]  # fmt: skip
     lines.append({**lines[0], "run": "shift-3", "right": {**lines[0]["right"], "all three": 50}})
+    mended = {**lines[0]["right"], "all three": 97}
+    lines.append({**lines[0], "correct": 1.0, "right": mended})
     path = {"path": "(1, 4)", "correlation": -0.99, "deviation": 0.03, "distance": [1.0, 0.5]}
     page = comparison_report.write_report(tmp_path, COMPARISONS, [*lines, path])
     text = page.read_text()
     assert "| metric |  |  |  |  | 70.0 (64.6–74.9) |  |" in text  # Wilson's of 210 in 300
     assert "| each seed |  |  |  |  | 70.0, 80.0, 60.0 |  |" in text
+    assert "| metric, corrected at 1 |  |  |  |  | 97.0 (91.5–99.0) |  |" in text
     # Among arms of one seed stands the first seed alone, its others apart.
     assert "| (1, 4) | -0.990 | 0.030 |  | 70.0 (60.4–78.1) | 90.0" in text
     assert "| its other seeds |  |  |  | 80.0, 60.0 | 90.0, 90.0 |" in text
