@@ -82,25 +82,21 @@ def held_out_pairs(sprites: Sprites, limit: int) -> list[Pair]:
 
 
 def reference(sprites: Sprites, shape: PixelShape, pair: Pair, seed: int = 0) -> Frames:
-    """A plain clip of a pair, at a phase that the seed decides."""
+    """A clip of a pair, at a phase that the seed decides."""
     name, background = pair
     rng = np.random.default_rng(stream_seed(seed, f"{name}/{background}"))
     number = [subject.name for subject in sprites.subjects].index(name)
     loop = sprites.loop(number)
-    spec = emoji.sample_spec(rng, number, background, "plain", len(loop))
-    times = np.arange(shape.frames)
-    return emoji.render(loop, spec, shape.height, shape.width, times, shape.frames)
+    times = emoji.sample_phase(rng, loop) + np.arange(shape.frames)
+    return emoji.render(loop, background, shape.height, shape.width, times)
 
 
 def whole_loop(sprites: Sprites, shape: PixelShape, pair: Pair) -> Frames:
-    """Every frame of a pair's loop once, plain."""
+    """Every frame of a pair's loop once."""
     name, background = pair
     number = [subject.name for subject in sprites.subjects].index(name)
     loop = sprites.loop(number)
-    scale, _ = emoji.SCALES["plain"]
-    middle = emoji.ClipSpec(number, background, "plain", "left", scale, (0.5, 0.5), 0)
-    times = np.arange(len(loop))
-    return emoji.render(loop, middle, shape.height, shape.width, times, len(loop))
+    return emoji.render(loop, background, shape.height, shape.width, np.arange(len(loop)))
 
 
 def fidelity_figures(found: list[Fidelity], name: str = "fidelity") -> dict[str, float]:

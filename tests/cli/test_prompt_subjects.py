@@ -20,7 +20,7 @@ from ursa_core.bundle.subjects import (
 )
 from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.sampling.generate import Request, Sampler, full_prompt
-from ursa_core.worlds.emoji import BACKGROUNDS, KINDS, caption
+from ursa_core.worlds.emoji import BACKGROUNDS, caption
 
 # nano knows these words; figures named by them stand in for emoji that a model was trained on.
 CIRCLE = Subject("red circle", ("ball",), "shapes", "\N{LARGE RED CIRCLE}")
@@ -93,10 +93,9 @@ def test_two_hundred_words_are_told_in_short(
 def test_every_caption_of_the_shipped_model_names_its_figure_alone() -> None:
     subjects = load_subjects(resolve_model("emoji"))
     for subject in subjects:
-        for kind in KINDS:
-            for background in BACKGROUNDS:
-                text = caption(subject.name, background, kind)
-                assert named_subjects(text, subjects) == [subject.name]
+        for background in BACKGROUNDS:
+            text = caption(subject.name, background)
+            assert named_subjects(text, subjects) == [subject.name]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_the_list_of_subjects_goes_by_group(
     assert max(map(cell_len, lines)) <= 60
     told = " ".join(line.strip() for line in lines[2:])
     assert told.startswith(f"backgrounds: {', '.join(BACKGROUNDS)} prompts: a red circle on a teal")
-    assert "a small red circle on the right on a teal background" in told
+    assert "a yellow star on a teal background" in told
     assert main(["models", "show", str(model), "--prompts", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["subjects"] == {
@@ -141,7 +140,7 @@ def test_the_list_of_subjects_goes_by_group(
         "sky": [{"name": "yellow star", "emoji": STAR.emoji}],
     }
     assert shown["backgrounds"] == list(BACKGROUNDS)
-    assert len(shown["prompts"]) == 5
+    assert len(shown["prompts"]) == 2
 
 
 def test_a_model_without_subjects_says_so(capsys: pytest.CaptureFixture[str]) -> None:

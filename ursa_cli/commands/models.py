@@ -108,7 +108,7 @@ def _show_subjects(found: "Summary") -> None:
     groups: dict[str, list[dict[str, str]]] = {subject.group: [] for subject in subjects}
     for subject in sorted(subjects, key=lambda subject: subject.name.casefold()):
         groups[subject.group].append({"name": subject.name, "emoji": subject.emoji})
-    prompts = [emoji.caption(subjects[0].name, "teal", kind) for kind in emoji.KINDS]
+    prompts = [emoji.caption(subject.name, "teal") for subject in subjects[:3]]
     lists = {
         **{name: [f"{s['name']} {s['emoji']}" for s in group] for name, group in groups.items()},
         "backgrounds": [*emoji.BACKGROUNDS],
