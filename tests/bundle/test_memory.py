@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ursa_core.bundle.folder import PartSize, shipped_models
 from ursa_core.bundle.summary import TokenizerSizes, TransformerSizes, summary
 from ursa_core.grids import PixelShape
+from ursa_core.models.presets import PRESETS
+from ursa_core.models.transformer import Transformer, TransformerConfig
 
 ROOT = Path(__file__).parents[2]
 NANO = summary(shipped_models()["nano"])
@@ -41,13 +44,13 @@ def test_the_parts_follow_the_stated_formula():
     memory = LARGE.memory(2, SHAPE)
     assert (memory.transformer, memory.tokenizer) == (4_000_000_000, 400_000_000)
     assert LARGE.table_entries == 1_200 * 64_000
-    assert memory.codebook == 3 * 64_000 * 6 * 4 + 6 * LARGE.table_entries
+    assert memory.codebook == 3 * 64_000 * 6 * 4 + 3 * LARGE.table_entries
     tokens = 320 + 1 + 33_280
-    layer, mlp = 2 * tokens * (4 * 2048 + 2 * 4096), 4096 * 3 * 6144
-    assert memory.activations == 2 * (layer + mlp) + 33_280 * 2048 * 8
+    assert memory.activations == 2 * 2 * tokens * (2 * 2048 + 4 * 2048 + 2 * 1024)
+    assert memory.logits == 4 * 33_280 * 2048 + 32_000_000 + 3 * LARGE.table_entries
     assert memory.decoding == (1 << 21) * 4 * (6 * 256 // 64 + 24) + 6 * 49 * 320 * 512
     stays = memory.process + memory.transformer + memory.tokenizer + memory.codebook
-    assert memory.total == stays + memory.activations + memory.logits
+    assert memory.total == stays + memory.activations
     assert memory.to_json()["total"] == memory.total
     thin = replace(LARGE, transformer=TransformerSizes(16, 32, 28, 2, 1, 64_000, 8))
     small = thin.memory(2, SHAPE)
@@ -57,7 +60,7 @@ def test_the_parts_follow_the_stated_formula():
 def test_networks_that_take_turns_need_the_larger_of_their_peaks():
     memory = LARGE.memory(2, SHAPE, "cuda", offload=True)
     assert memory.activations < LARGE.memory(2, SHAPE, "cuda").activations
-    sampling = memory.transformer + memory.activations + memory.logits
+    sampling = memory.transformer + memory.activations
     assert memory.total == memory.process + memory.codebook + sampling
     assert memory.total < 8e9  # the published 1.7B at 49×320×512
     # A CPU has but one memory, so both networks' weights stay in it.
@@ -67,10 +70,38 @@ def test_networks_that_take_turns_need_the_larger_of_their_peaks():
     assert decoding.total == memory.process + memory.codebook + memory.tokenizer + memory.decoding
 
 
+def of_size(name):
+    """A published video model of a preset's size."""
+    size = PRESETS[name]
+    with torch.device("meta"):
+        config = TransformerConfig.from_size(size, 151_669, 64_000, 151_652)
+        count = sum(weight.numel() for weight in Transformer(config).parameters())
+    parts = {**LARGE.parts, "transformer": PartSize(0, count)}
+    return replace(LARGE, transformer=TransformerSizes(**vars(size), lm_head_size=64_000),
+                   parts=parts)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "most"), [("1.7B", 4e9), ("4B", 8e9)])
+def test_layers_that_take_turns_fit_small_gpus(name, most):
+    model = of_size(name)
+    memory = model.memory(2, SHAPE, "cuda", offload_blocks=2)
+    assert memory.offload
+    assert memory.total <= most
+    turns = model.memory(2, SHAPE, "cuda", offload=True)
+    assert replace(memory, transformer=turns.transformer) == turns
+    everything = model.memory(2, SHAPE, "cuda", offload_blocks=1000)
+    embeddings = 2 * (151_669 + 64_000) * model.transformer.hidden_size
+    assert everything.transformer == turns.transformer - embeddings
+    # A CPU has but one memory.
+    on_cpu = model.memory(2, SHAPE, offload_blocks=2)
+    assert on_cpu.transformer == turns.transformer
+
+
 def test_the_dtype_and_the_device_count():
     half, full = (LARGE.memory(size, SHAPE) for size in (2, 4))
     assert full.transformer - half.transformer == 2 * 2_000_000_000
-    assert LARGE.memory(2, SHAPE, "cuda").logits > half.logits
+    # Larger chunks, but the table of distances is made on the CPU.
+    assert LARGE.memory(2, SHAPE, "cuda").logits == 4 * 33_280 * 2048 + 256_000_000
 
 
 def test_learned_codebooks_have_a_table_while_they_are_small():

@@ -112,6 +112,33 @@ def test_networks_that_take_turns_make_the_same_video(tmp_path: Path) -> None:
         assert (a.metadata["offload"], b.metadata["offload"]) == (False, True)
 
 
+@pytest.mark.parametrize("num", ["1", "2"])
+def test_layers_that_take_turns_make_the_same_video(num: str, tmp_path: Path) -> None:
+    for name, more in (("a.mkv", ["--offload"]), ("b.mkv", ["--offload-blocks", num])):
+        assert sample("-o", tmp_path / name, "--seed", 5, "--frames", 1, *more) == 0
+    a, b = (read_media(tmp_path / f"{name}.mkv") for name in "ab")
+    np.testing.assert_array_equal(a.frames, b.frames)
+    assert a.metadata == b.metadata  # what is recorded makes the same, however layers are placed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--offload-blocks", "0"], "--offload-blocks can't be 0"),
+        (["--offload-blocks", "-1"], "--offload-blocks can't be -1"),
+        (["--offload-blocks", "2", "--compile"], "--offload-blocks doesn't go with a compiled"),
+    ],
+)
+def test_layers_that_can_not_take_turns(
+    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample("-o", tmp_path / "a.mkv", *words) == 2
+    message, hint = capsys.readouterr().err.splitlines()
+    assert told in message
+    assert hint.startswith("hint: ")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_compiled_network_makes_the_same_image(
     published_image_model: Path, tmp_path: Path
 ) -> None:

@@ -227,6 +227,21 @@ def test_offloading_changes_nothing(tiny_model, device, agree):
     assert places() == ["cpu", device.type]
 
 
+@pytest.mark.parametrize(("num", "staying", "places"), [(1, 0, 1), (2, 0, 2), (4, 2, 2), (6, 6, 0)])
+def test_layers_that_take_turns_change_nothing(num, staying, places, device, agree):
+    options = replace(load_bundle("nano").settings.defaults, steps=2, frames=1)
+    bundle = load_bundle("nano", device, offload_blocks=num)
+    backbone = bundle.transformer.model
+    assert next(backbone.parameters()).device.type == "cpu"  # where all wait before the first turn
+    codes = generate(bundle, replace(REQUEST, options=options))
+    assert (len(backbone.layers), len(backbone.places)) == (staying, places)
+    assert {weight.device.type for weight in bundle.transformer.parameters()} == {device.type}
+    assert {w.device.type for layer in backbone._waiting for w in layer.parameters()} <= {"cpu"}
+    agree(codes, sampled("nano", CPU, options={"steps": 2, "frames": 1}))
+    decode(bundle, codes)
+    assert {weight.device.type for weight in bundle.transformer.parameters()} == {"cpu"}
+
+
 def test_a_clip_does_not_depend_on_its_batch(tiny_model, device, agree):
     bundle = load_bundle(tiny_model, device)
     alone, among = logits(bundle), logits(bundle, rows=3)

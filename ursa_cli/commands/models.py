@@ -259,7 +259,9 @@ def _description(found: "Summary") -> list[str]:
         for part, size in found.parts.items()
     }
     full, half = (found.memory(dtype.itemsize).total for dtype in (torch.float32, torch.bfloat16))
-    least = found.memory(torch.bfloat16.itemsize, device="cuda", offload=True).total
+    half_bytes = torch.bfloat16.itemsize
+    least = found.memory(half_bytes, device="cuda", offload=True).total
+    blocks = found.memory(half_bytes, device="cuda", offload_blocks=2).total
     rows = [
         ("name", found.name),
         ("folder", found.folder),
@@ -276,6 +278,7 @@ def _description(found: "Summary") -> list[str]:
         ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
         ("memory", f"about {output.size(full)} in float32, {output.size(half)} in bfloat16"),
         ("", f"{output.size(least)} on a GPU in bfloat16 with --offload"),
+        ("", f"{output.size(blocks)} with --offload-blocks 2"),
         ("licence", found.licence),
     ]
     return [f"{name:<17}{value}" for name, value in rows]

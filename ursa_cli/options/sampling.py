@@ -84,6 +84,7 @@ class SamplingCall:
     device: options.Device = "auto"
     dtype: options.Dtype = "auto"
     offload: options.Offload = False
+    offload_blocks: options.OffloadBlocks = None
     compiled: options.Compile = False
     dry_run: options.DryRun = False
     as_json: options.Json = False
@@ -117,6 +118,7 @@ class SamplingCall:
             str(local_device(self.device)) if is_shared else self.device,
             self.dtype,
             offload=self.offload,
+            offload_blocks=self.offload_blocks,
             compiled=self.compiled,
             lora=self.lora or (),
             progress=options.download_progress,

@@ -72,6 +72,16 @@ Dtype = Annotated[
     ),
 ]
 Offload = Annotated[bool, flag("--offload", "Save the device's memory: networks take turns on it.")]
+OffloadBlocks = Annotated[
+    int | None,
+    option(
+        "N",
+        "Save most of it: N layers of the transformer are on the device, 1 or more, the others "
+        "follow from the CPU's memory; from 2 on while one computes. Includes --offload.",
+        RUN_PANEL,
+        "all",
+    ),
+]
 Compile = Annotated[
     bool, flag("--compile", "Compile the transformer first; pays where many videos are made.")
 ]

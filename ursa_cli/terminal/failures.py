@@ -19,7 +19,8 @@ def _options() -> set[str]:
 
     records = (SampleInputs, InterpolationOptions, ExtensionOptions, TokenizeOptions)
     of_records = {field.name for record in records for field in fields(record)}
-    return {*option_types(), *of_records, "model", "lora", "device", "dtype", "offload", "force"}
+    of_call = {"model", "lora", "device", "dtype", "offload", "offload_blocks", "force"}
+    return {*option_types(), *of_records, *of_call}
 
 
 def in_options(text: str) -> str:
@@ -45,7 +46,7 @@ def explained(error: Exception) -> tuple[str, str]:
     if _is_out_of_memory(error):
         return (
             "out of memory",
-            "ask for fewer --frames or a smaller --size, add --offload or --dtype bfloat16",
+            "ask for fewer --frames or a smaller --size, add --offload or --offload-blocks 2",
         )
     first_line = (str(error).splitlines() or [""])[0]
     return (

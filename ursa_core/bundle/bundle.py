@@ -216,20 +216,24 @@ def load_bundle(
     dtype: torch.dtype = torch.float32,
     *,
     offload: bool = False,
+    offload_blocks: int | None = None,
     compiled: bool = False,
     adapters: Sequence[Adapter] = (),
 ) -> Bundle:
     """Read a model folder, or a shipped model by name.
 
     The transformer takes ``dtype`` and the ``adapters``, and its layers may be ``compiled`` with
-    ``torch.compile``; the tokenizer stays in float32.
+    ``torch.compile``; the tokenizer stays in float32. ``offload_blocks`` is the number of layers
+    on the device at most; it offloads, too.
 
     Raises:
         CheckpointError: A part is missing, damaged or of another kind.
     """
+    from ursa_core.models.streaming import StreamedBackbone
     from ursa_core.models.transformer import Transformer, TransformerConfig
     from ursa_core.tokenizers.text import TextTokenizer
 
+    offload = offload or offload_blocks is not None
     folder = resolve_model(model)
     read_json(folder / "model_index.json")
     video_tokenizer, settings, _ = load_tokenizer(folder, "cpu" if offload else device)
@@ -249,7 +253,8 @@ def load_bundle(
         transformer = Transformer(config)
     codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
     path = build_path(scheduler, codebook).to(device)
-    load_weights(transformer, weights, device, dtype, adding(adapters))
+    home = device if offload_blocks is None else "cpu"
+    load_weights(transformer, weights, home, dtype, adding(adapters))
     text_tokenizer = TextTokenizer.load(folder / "tokenizer", settings.max_prompt_length)
     if text_tokenizer.max_id >= config.lm_vocab_size:
         raise CheckpointError(
@@ -259,6 +264,9 @@ def load_bundle(
         )
     if compiled:
         transformer.model.compile()
+    if offload_blocks is not None:
+        pinned = torch.device(device).type == "cuda"
+        transformer.model = StreamedBackbone(transformer.model, offload_blocks, pinned=pinned)
     return Bundle(
         folder, transformer.eval(), video_tokenizer, text_tokenizer, path, settings,
         torch.device(device), offload, load_subjects(folder),

@@ -24,10 +24,11 @@ from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
 
 PROCESS_BYTES = 350_000_000
 """Python with torch and av on the CPU, once they have worked."""
-LOGITS_BYTES = {"cpu": 16_000_000, "other": 256_000_000}
+LOGITS_BYTES = {"cpu": 32_000_000, "other": 256_000_000}
 """Logits of one chunk of positions, with their draw and step, by kind of device."""
 _MAPS = 6  # of the decoder's widest, held at once
-_TABLE_BYTES = 6  # per entry of the path's table of distances, while it is made
+_TABLE_BYTES = 3  # per entry of the path's table of distances
+_MAKING_BYTES = 3  # more per entry while it is made, which is done on the CPU
 _PIXELS = 24  # float32 numbers per pixel in the last convolution and while bands join
 
 
@@ -73,8 +74,8 @@ class SamplingMemory:
 
     @property
     def total(self) -> int:
-        """The peak: of a network pass with its draw, or of decoding."""
-        sampling = self.activations + self.logits
+        """The peak: of a network pass, of the draws after it, or of decoding."""
+        sampling = max(self.activations, self.logits)
         peak = self.transformer + self.tokenizer + max(sampling, self.decoding)
         if self.offload:
             peak = max(self.transformer + sampling, self.tokenizer + self.decoding)
@@ -144,34 +145,51 @@ class Summary:
         device: str = "cpu",
         *,
         offload: bool = False,
+        offload_blocks: int | None = None,
     ) -> SamplingMemory:
         """Estimate of the peak memory of sampling one clip, by default of the model's shape.
 
         With T = S + 1 + L tokens and L = F·H·W codes:
 
         - transformer: parameters · bytes of the dtype; tokenizer: parameters · 4;
-        - codebook: three float32 copies of (K, C), the tokenizer's and the path's, + 6 · entries of
+        - codebook: three float32 copies of (K, C), the tokenizer's and the path's, + 3 · entries of
           the path's table of distances;
-        - activations: T · (4·D + 2·QKV) · bytes of the dtype per half of guidance that runs at a
-          time, 3 · MLP for the positions of one of its chunks, + L · D · (4 + 2 · bytes of the
-          dtype) where the halves are joined; attention never holds a T × T matrix;
-        - logits: a fixed budget, since head, draw and step run in chunks of positions;
+        - activations, with b the bytes of the dtype: T · b · (2·D + 4·Q + 2·KV), where queries are
+          rotated, or, if that is more, T · b · 4·D + 3 · MLP · b for the positions of one chunk; so
+          for each half of guidance that runs at a time, with T · D · b of the half before. Or, if
+          that is more, where the halves are joined, L · D · (2·b + 4), and 4 more to widen 16 bits.
+          Attention never holds a T × T matrix;
+        - logits: L · D · 4, and a fixed budget, since head, draw and step run in chunks; on the CPU
+          also 3 · entries of the table while it is made;
         - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 per
           pixel of the clip.
 
         With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
+        With ``offload_blocks`` so many layers, the head and the last norm are the transformer.
         """
         shape = shape or self.settings.shape
         network, tokenizer = self.transformer, self.tokenizer
         num_codes, hidden = self.strides.grid(shape).num_codes, network.hidden_size
+        offload = offload or offload_blocks is not None
         tokens = (1 if offload else 2) * (self.settings.max_prompt_length + 1 + num_codes)
-        heads = network.num_attention_heads + 2 * network.num_key_value_heads
-        layer = tokens * (4 * hidden + 2 * heads * network.head_dim)
-        mlp = min(tokens, MLP_ROWS) * 3 * network.intermediate_size
-        joined = num_codes * hidden * (4 + 2 * dtype_bytes)
+        queries = network.num_attention_heads * network.head_dim
+        keys = network.num_key_value_heads * network.head_dim
+        inner = network.intermediate_size
+        mlp = 4 * hidden * tokens + min(tokens, MLP_ROWS) * 3 * inner
+        layer = max(tokens * (2 * hidden + 4 * queries + 2 * keys), mlp)
+        layer += tokens * hidden if offload else 0
+        joined = num_codes * hidden * (2 * dtype_bytes + (8 if dtype_bytes < 4 else 4))
+        is_cpu = device == "cpu"
+        making = _MAKING_BYTES * self.table_entries if is_cpu else 0
+        parameters = self.parts["transformer"].parameters
+        if offload_blocks is not None and not is_cpu:
+            block = (2 * (queries + keys) + 3 * inner + 2) * hidden + 2 * network.head_dim
+            blocks = min(offload_blocks, network.num_hidden_layers)
+            parameters = blocks * block + (network.lm_head_size + 1) * hidden
         pixels = shape.frames * shape.height * shape.width
         frame_pixels = self.strides.temporal * shape.height * shape.width
-        slice_pixels = min(pixels + frame_pixels, max(SLICE_PIXELS, frame_pixels))
+        front = (self.strides.temporal - 1) * shape.height * shape.width  # before the first frame
+        slice_pixels = min(pixels + front, max(SLICE_PIXELS, frame_pixels))
         widths = tokenizer.block_out_channels
         side, depth = tokenizer.patch_size, tokenizer.temporal_patch_size or tokenizer.patch_size
         volume = 1 if self.is_image else side**2 * depth
@@ -180,12 +198,12 @@ class Summary:
         return SamplingMemory(
             process=PROCESS_BYTES,
             codebook=vectors + _TABLE_BYTES * self.table_entries,
-            transformer=self.parts["transformer"].parameters * dtype_bytes,
+            transformer=parameters * dtype_bytes,
             tokenizer=self.parts["vae"].parameters * 4,
-            activations=(layer + mlp) * dtype_bytes + joined,
-            logits=LOGITS_BYTES["cpu" if device == "cpu" else "other"],
+            activations=max(layer * dtype_bytes, joined),
+            logits=4 * num_codes * hidden + LOGITS_BYTES["cpu" if is_cpu else "other"] + making,
             decoding=round(slice_pixels * 4 * (maps + _PIXELS)) + 6 * pixels,
-            offload=offload and device != "cpu",  # there both stay in the same memory
+            offload=offload and not is_cpu,  # there both stay in the same memory
         )
 
 

@@ -36,6 +36,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     offload: bool = False,
+    offload_blocks: int | None = None,
     compiled: bool = False,
     lora: str | Sequence[str] = (),
     progress: "Progress | None" = None,
@@ -49,6 +50,8 @@ def load(
         dtype: ``auto`` (bfloat16 where it is measured faster), ``float32``, ``bfloat16`` or
             ``float16``.
         offload: Whether networks take turns on the device, which saves its memory.
+        offload_blocks: Number of the transformer's layers on the device, 1 or more; the others wait
+            in the CPU's memory until it is their turn. Offloads, too.
         compiled: Whether the transformer is compiled; pays where many clips are made.
         lora: Folder of a LoRA adapter, as ``FOLDER`` or ``FOLDER:SCALE``, or several of them.
         progress: Context manager of a download's progress, called with the bytes and a label.
@@ -61,8 +64,8 @@ def load(
     adapters = [lora] if isinstance(lora, str) else lora
     return Model(
         place_model(
-            model, device, dtype, offload=offload, compiled=compiled, lora=adapters,
-            progress=progress,
+            model, device, dtype, offload=offload, offload_blocks=offload_blocks,
+            compiled=compiled, lora=adapters, progress=progress,
         )
     )  # fmt: skip
 

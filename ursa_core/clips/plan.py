@@ -14,7 +14,15 @@ from ursa_core.bundle.adapters import Adapter, check_adapter, is_adapter, read_a
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
 from ursa_core.bundle.folder import model_identity
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.options import MAX_SEED, SamplingOptions, checked, require, require_text
+from ursa_core.bundle.options import (
+    MAX_SEED,
+    Range,
+    SamplingOptions,
+    checked,
+    number_of,
+    require,
+    require_text,
+)
 from ursa_core.bundle.summary import SamplingMemory, Summary, summary
 from ursa_core.clips.cond_frames import CondFrames
 from ursa_core.clips.prompts import prompt_warnings
@@ -29,6 +37,8 @@ from ursa_core.sampling.time_grid import time_grid, times_from
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
 
+_BLOCKS = Range(1, 10_000, "1 to 10000 layers")
+
 
 @dataclass(frozen=True)
 class PlacedModel:
@@ -41,6 +51,7 @@ class PlacedModel:
     offload: bool
     compiled: bool
     adapters: tuple[Adapter, ...] = ()
+    offload_blocks: int | None = None
 
     @property
     def name(self) -> str:
@@ -56,7 +67,7 @@ class PlacedModel:
         """The model, in its place."""
         return load_bundle(
             self.found.folder, self.device, self.dtype, offload=self.offload,
-            compiled=self.compiled, adapters=self.adapters,
+            offload_blocks=self.offload_blocks, compiled=self.compiled, adapters=self.adapters,
         )  # fmt: skip
 
 
@@ -66,19 +77,27 @@ def place_model(
     dtype: str = "auto",
     *,
     offload: bool = False,
+    offload_blocks: int | None = None,
     compiled: bool = False,
     lora: Sequence[str] = (),
     progress: "Progress | None" = None,
 ) -> PlacedModel:
     """A model and its placement; arguments and errors are those of `ursa_core.load`."""
     require_text("model", str(model))
+    blocks = number_of("offload_blocks", offload_blocks, _BLOCKS, int)
+    if blocks is not None and compiled:
+        raise UsageError(
+            "`offload_blocks` doesn't go with a compiled transformer (--compile)",
+            "leave out one of the two; `offload=True` goes with both",
+        )
     found = summary(model_folder(model, progress))
     adapters = read_adapters(lora, found.folder)
     where = pick_device(device)
     if compiled:
         check_compiler(where)
     number, identity = pick_dtype(dtype, where), model_identity(found.folder)
-    return PlacedModel(found, identity, where, number, offload, compiled, adapters)
+    offload = offload or blocks is not None
+    return PlacedModel(found, identity, where, number, offload, compiled, adapters, blocks)
 
 
 def model_folder(model: str | Path, progress: "Progress | None" = None) -> Path:
@@ -208,8 +227,10 @@ class Plan:
     def memory(self) -> SamplingMemory:
         """Estimated peak memory."""
         model = self.model
-        size, kind = model.dtype.itemsize, model.device.type
-        return model.found.memory(size, self.options.shape, kind, offload=model.offload)
+        size, kind, blocks = model.dtype.itemsize, model.device.type, model.offload_blocks
+        return model.found.memory(
+            size, self.options.shape, kind, offload=model.offload, offload_blocks=blocks
+        )
 
     def check_memory(self, at_once: int = 1) -> None:
         """Refuse so many clips in one pass, with a DeviceError, if the device is far too small."""
@@ -220,8 +241,8 @@ class Plan:
             raise DeviceError(
                 f"{self.options.shape} takes about {needed / 1e9:.1f} GB of memory,"
                 f" {self.model.device} has {there / 1e9:.1f} GB",
-                "ask for fewer `frames` or a smaller `size`, add `offload=True`,"
-                " or use a smaller model",
+                "ask for fewer `frames` or a smaller `size`, add `offload=True`"
+                " or `offload_blocks=2`, or use a smaller model",
             )
 
     def shown(self, decoded: Frames) -> Frames:
