@@ -105,22 +105,23 @@ def index_of(weights: str) -> str:
     return f"{weights}.index.json"
 
 
-def way_out(file: Path) -> str:
-    """Hint for a file of a model that is missing or can't be read."""
+def is_pointer(file: Path) -> bool:
+    """Whether a file is what Git LFS leaves in the place of one that it hasn't fetched."""
     try:
         with regular_file(file).open("rb") as opened:
-            is_pointer = opened.read(len(_LFS_POINTER)) == _LFS_POINTER
+            return opened.read(len(_LFS_POINTER)) == _LFS_POINTER
     except OSError:
-        is_pointer = False
-    if is_pointer:
+        return False
+
+
+def way_out(file: Path) -> str:
+    """Hint for a file of a model that is missing or can't be read."""
+    if is_pointer(file):
         return "it only points to the file: run `git lfs pull` in the clone, or download the file"
     if file.suffix != ".safetensors" or file.exists():
         return f"{GET_AGAIN}; the file is cut short or altered"
-    variants = sorted(file.parent.glob(f"{file.stem}.*.safetensors"))  # as .fp16.safetensors
-    if variants:
-        return f"rename {variants[0]} to {file.name}"
-    if any(file.parent.glob(f"{file.stem}-*.safetensors")):
-        return f"get {file.name}, or {index_of(file.name)} and the files that it lists"
-    if any(file.parent.glob("*.bin")):
-        return "get its weights as .safetensors: .bin files, which may hold code, aren't read"
+    if any(file.parent.glob("diffusion_pytorch_model[.-]*")):
+        model = file.parent.parent
+        base = "" if (model / "model_index.json").exists() else " --base MODEL"
+        return f"it is there in another form, so try ursa models convert {model}{base} -o NEW"
     return GET_AGAIN

@@ -132,9 +132,9 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     [
         (WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (WEIGHTS, b"cut", "cut short"),
-        (f"{WEIGHTS[:-12]}.fp16.safetensors", b"", f"fp16.safetensors to {WEIGHTS}"),
-        (f"{WEIGHTS[:-12]}-00001-of-00002.fp16.safetensors", b"", f"{INDEX} and the files"),
-        ("diffusion_pytorch_model.bin", b"", "get its weights as .safetensors"),
+        (f"{WEIGHTS[:-12]}.fp16.safetensors", b"", "try ursa models convert"),
+        (f"{WEIGHTS[:-12]}-00001-of-00002.fp16.safetensors", b"", "try ursa models convert"),
+        ("diffusion_pytorch_model.bin", b"", "try ursa models convert"),
         ("README.md", b"", "get the model again"),
     ],
 )
@@ -162,7 +162,7 @@ def test_names_of_wrapped_networks_are_told(tmp_path: Path, prefix: str) -> None
     save_file({prefix + name: value for name, value in tensors().items()}, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match="tensor") as caught:
         load_weights(network(), tmp_path)
-    assert f"without the '{prefix}'" in caught.value.hint
+    assert f"ursa models convert takes off the '{prefix}'" in caught.value.hint
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`ursa models`: list, show, download, convert and merge models."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -11,10 +12,11 @@ from ursa_cli.options.records import Panels, described
 from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Command, Group, new_app
-from ursa_core.errors import CheckpointError, HubUnreachableError, UsageError
+from ursa_core.errors import CheckpointError, HubError, HubUnreachableError, UsageError
 from ursa_core.files import check_folder_of
 
 if TYPE_CHECKING:
+    from ursa_core.bundle.settings import BundleSettings
     from ursa_core.bundle.summary import Summary
 
 models = new_app(cls=Group, help="List the models there are; show, get, convert or merge one.")
@@ -24,6 +26,7 @@ _OPTIONS: Panels = {None: {
     "revision": ("R", "Branch, tag or commit.", "the model's main branch"),
     "to": ("FOLDER", "Folder to download to, a new one or that of a pull before.",
            "the Hugging Face cache"),
+    "base": ("M", "Model of the other parts: shipped name, folder or id.", "the checkpoint itself"),
     "stride": ("TxHxW", ("Frames and pixels per code, as in the tokenizer's name; needed where the "
                "weights don't show them."), "the weights'"),
 }}  # fmt: skip
@@ -83,9 +86,22 @@ def show_model(
     options.require_text("model", model)
     from ursa_core.bundle.bundle import resolve_model
     from ursa_core.bundle.folder import check_model
+    from ursa_core.bundle.settings import BundleSettings, known_defaults
     from ursa_core.bundle.summary import summary
 
-    folder = resolve_model(model, may_download=False)
+    try:
+        folder = resolve_model(model, may_download=False)
+    except HubError as error:
+        known = known_defaults(model)
+        if known is None:
+            raise
+        settings, source = BundleSettings(**known[0]), known[1]
+        stated = {**asdict(settings), "shift": None}  # which its scheduler says
+        payload = {"name": model, "settings": stated, "settings_source": source}
+        output.data(payload, lines=_table([("name", model), *_defaults(settings, source)]))
+        output.note(error.message)
+        output.hint(f"ursa models pull {model}")
+        return
     check_model(folder)
     found = summary(folder)
     if prompts:
@@ -173,29 +189,37 @@ def convert_model(
         Path,
         argument(
             "FILE|FOLDER",
-            "autoencoder.jit or model.pt, or a folder with one of them or with encoder.jit "
-            "and decoder.jit.",
+            "A checkpoint of a network, or its .bin or .safetensors; or NVIDIA's autoencoder.jit, "
+            "encoder.jit with decoder.jit, or model.pt.",
         ),
     ],
     out: _NewFolder = None,
+    base: str | None = None,
     stride: str | None = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a folder for --model and --tokenizer from NVIDIA's Cosmos DV video tokenizer.
+    """Make a model folder from an official fine-tune, or from NVIDIA's Cosmos DV tokenizer.
 
-    The folder holds a tokenizer alone, for `ursa tokenize`, `ursa calibrate-path` and training.
-    Only tensors are read from the files; no code in them is run.
+    Of a fine-tune the other parts are those of --base. NVIDIA's becomes a tokenizer
+    alone, for `ursa tokenize`, `ursa calibrate-path` and training. Only tensors are read
+    from the files; no code in them is run.
 
     Examples:
+      ursa models convert checkpoint-5000 --base BAAI/URSA-1.7B-FSQ320 -o mine
       ursa models convert Cosmos-Tokenize1-DV4x8x8-360p -o cosmos
-      ursa models convert Cosmos-0.1-Tokenizer-DV4x8x8 --stride 4x8x8 -o cosmos
     """
     output.configure(as_json=as_json, quiet=quiet)
-    from ursa_core.convert.cosmos import convert_cosmos
-
     out = _required(out)
     strides = None if stride is None else options.parse_strides(stride)
+    from ursa_core.convert.checkpoint import convert_checkpoint, is_checkpoint
+
+    if base is not None or is_checkpoint(source):
+        convert_checkpoint(source, out, None if base is None else options.model_folder(base))
+        output.data({"output": str(out), "base": base}, paths=[out])
+        return
+    from ursa_core.convert.cosmos import convert_cosmos
+
     config = convert_cosmos(source, out, strides)
     sizes = {n: getattr(config, n) for n in ("temporal_stride", "spatial_stride", "patch_size")}
     about = {**sizes, "num_codes": math.prod(config.levels), "causal": config.causal}
@@ -249,7 +273,6 @@ def _description(found: "Summary") -> list[str]:
     import torch
 
     settings, config = found.settings, found.transformer
-    low, high = settings.guidance_interval
     path = found.path.kind
     if found.path.alpha is not None:
         path += f", alpha {found.path.alpha:g}, c {found.path.c or 0:g}"
@@ -272,15 +295,31 @@ def _description(found: "Summary") -> list[str]:
         ("stride", f"{found.strides.temporal} in time, {found.strides.spatial} in space"),
         ("path", f"{path}, shift {settings.shift:g}"),
         ("prompt", f"at most {settings.max_prompt_length} ids"),
-        ("default shape", f"{settings.shape} at {settings.fps:g} fps"),
         ("latent grid", f"{found.grid}, {found.grid.num_codes} codes"),
-        ("steps", f"{settings.steps}, correct {settings.correct:g}"),
-        ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
+        *_defaults(settings, found.source),
         ("memory", f"about {output.size(full)} in float32, {output.size(half)} in bfloat16"),
         ("", f"{output.size(least)} on a GPU in bfloat16 with --offload"),
         ("", f"{output.size(blocks)} with --offload-blocks 2"),
         ("licence", found.licence),
     ]
+    return _table(rows)
+
+
+def _defaults(settings: "BundleSettings", source: str) -> list[tuple[str, Any]]:
+    """Rows of a model's sampling defaults, and of their source."""
+    low, high = settings.guidance_interval
+    later = "" if settings.extend_motion is None else f", {settings.extend_motion:g} in ursa extend"
+    return [
+        ("default shape", f"{settings.shape} at {settings.fps:g} fps"),
+        ("steps", f"{settings.steps}, correct {settings.correct:g}"),
+        ("guidance", f"{settings.guidance:g} while {low:g} <= t < {high:g}"),
+        ("negative", settings.negative or "(none)"),
+        *([("motion", f"{settings.motion:g}{later}")] if settings.motion_prefix else []),
+        ("defaults by", source or "a guess: what published models of its kind have"),
+    ]
+
+
+def _table(rows: "Sequence[tuple[str, Any]]") -> list[str]:
     return [f"{name:<17}{value}" for name, value in rows]
 
 
@@ -308,4 +347,5 @@ def _payload(name: str, found: "Summary") -> dict[str, Any]:
         "memory_bytes": memory.total,
         "memory": memory.to_json(),
         "settings": asdict(found.settings),
+        "settings_source": found.source or "guessed",
     }

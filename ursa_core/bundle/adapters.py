@@ -18,6 +18,7 @@ from torch import Tensor
 from ursa_core import __version__
 from ursa_core.bundle.folder import file_names, model_identity, opened, read_json, write_json
 from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.summary import keep_settings
 from ursa_core.bundle.weights import save_tensors, weight_files
 from ursa_core.configs import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
@@ -25,10 +26,13 @@ from ursa_core.files import digest_of, whole
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PICKLED_WEIGHTS = "adapter_model.bin"
 ORIGIN = "ursa_adapter.json"
 MERGED = "merged.json"
 PREFIX = "base_model.model."
-_PART = re.compile(re.escape(PREFIX) + r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_PART = re.compile(
+    rf"(?:module\.)?{re.escape(PREFIX)}(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight"
+)
 _ADVICE = "give a folder that `ursa train` with lora.rank, or peft, has written"
 
 
@@ -50,6 +54,11 @@ class Adapter:
     sha256: str
 
     @property
+    def weights(self) -> Path:
+        """File of its matrices."""
+        return _weights(self.folder)
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """The adapter as files made with it record it."""
         return {"path": str(self.folder), "sha256": self.sha256, "scale": self.scale}
@@ -60,6 +69,12 @@ class Adapter:
         return self.scale * self.config.lora_alpha / divisor
 
 
+def _weights(folder: Path) -> Path:
+    """The weights of an adapter, which the official trainer pickles."""
+    plain, pickled = folder / WEIGHTS, folder / PICKLED_WEIGHTS
+    return pickled if pickled.is_file() and not plain.is_file() else plain
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder is an adapter, not a model."""
     return (folder / CONFIG).is_file() and not (folder / "model_index.json").is_file()
@@ -67,9 +82,9 @@ def is_adapter(folder: Path) -> bool:
 
 def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
     """The adapter in a folder; CheckpointError if none, or of a kind that can't be added."""
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is no adapter, it lacks {name}", _ADVICE)
+    for file in (folder / CONFIG, _weights(folder)):
+        if not file.is_file():
+            raise CheckpointError(f"{folder} is no adapter, it lacks {file.name}", _ADVICE)
     config = read_json(folder / CONFIG)
     kind, name = config.get("peft_type"), str(folder / CONFIG)
     if kind != "LORA":
@@ -77,7 +92,7 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
     if config.get("alpha_pattern"):
         raise unusable(name, "alpha_pattern", config["alpha_pattern"], "one lora_alpha for all")
     found = read_config(AdapterConfig, {k: v for k, v in config.items() if v is not None}, name)
-    return Adapter(folder, scale, found, digest_of(folder / WEIGHTS))
+    return Adapter(folder, scale, found, digest_of(_weights(folder)))
 
 
 def check_adapter(adapter: Adapter, model: Path) -> None:
@@ -119,7 +134,7 @@ def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor] | Non
         return None
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
     for adapter in adapters:
-        with opened(adapter.folder / WEIGHTS) as tensors:
+        with opened(adapter.weights) as tensors:
             for weight, pair in _pairs(adapter).items():
                 down, up = (tensors.get_tensor(each.name).float() for each in pair)
                 if not bool(down.isfinite().all() and up.isfinite().all()):
@@ -169,6 +184,7 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
             changed = {k: change(k, w).to(w.dtype).contiguous() for k, w in read.items()}
             save_tensors(target, changed)
         write_json(part / MERGED, merged)
+        keep_settings(model, part)
 
 
 def save_adapter(
@@ -193,7 +209,7 @@ class _Matrix(NamedTuple):
 def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
     """The matrices A (rank, in) and B (out, rank) by the weight that they change."""
     found: dict[str, dict[str, _Matrix]] = {}
-    with opened(adapter.folder / WEIGHTS) as tensors:
+    with opened(adapter.weights) as tensors:
         for name in tensors.keys():  # noqa: SIM118
             match = _PART.fullmatch(name)
             if match is None:
@@ -201,7 +217,7 @@ def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
                     f"the adapter {adapter.folder} has the tensor {name}, which is no plain LoRA",
                     "train it with matrices alone: no bias, no DoRA, no modules to save",
                 )
-            matrix = _Matrix(name, tuple(tensors.get_slice(name).get_shape()))
+            matrix = _Matrix(name, tuple(tensors.get_tensor(name).shape))
             found.setdefault(f"{match['module']}.weight", {})[match["side"]] = matrix
     for weight, sides in found.items():
         shapes = [sides[side].shape for side in sorted(sides)]

@@ -113,10 +113,10 @@ def resolve_model(
 
     wanted = hub.parse_id(str(model))
     if wanted is None:
-        names = ", ".join(shipped) or "none"
+        names, meant = ", ".join(shipped) or "none", hub.meant_id(str(model)) or "owner/name"
         raise CheckpointError(
             f"there is no model {str(model)!r}: no shipped name, folder or Hugging Face id",
-            f"shipped models: {names}; or give a model folder, or an id as owner/name",
+            f"shipped models: {names}; or give a model folder, or an id as {meant}",
         )
     folder = hub.found_here(wanted, layouts)
     if folder is None and not may_download:

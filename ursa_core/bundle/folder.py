@@ -29,7 +29,7 @@ from ursa_core.files import parse_object
 SHIPPED = Path(__file__).parents[1] / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")
-_NETWORKS = ("transformer", "vae")
+NETWORKS = ("transformer", "vae")
 _NUM_PIECES, _PIECE_BYTES = 64, 1 << 20
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
 CLASSES = {
@@ -103,7 +103,7 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 def missing_files(names: Collection[str]) -> list[str]:
     """Files that the published layout needs and ``names``, paths inside a model, lack."""
-    weights = [f"{part}/{WEIGHTS}" for part in _NETWORKS]
+    weights = [f"{part}/{WEIGHTS}" for part in NETWORKS]
     missing = {*CLASSES, "scheduler/scheduler_config.json"}.difference(names)
     missing |= {file for file in weights if not {file, index_of(file)}.intersection(names)}
     return sorted([*missing, *missing_of_tokenizer(names, "tokenizer/")])
@@ -121,7 +121,7 @@ def missing_of_tokenizer(names: Collection[str], inside: str = "") -> list[str]:
 def check_model(folder: Path) -> None:
     """Refuse, with a CheckpointError, a folder that lacks a part of a model, or another kind."""
     missing = missing_files(file_names(folder))
-    for part in _NETWORKS:
+    for part in NETWORKS:
         missing += [f"{part}/{name}" for name in missing_shards(folder / part)]
     if missing:
         hints = [way_out(folder / name) for name in missing if name.endswith(WEIGHTS)]
@@ -172,11 +172,11 @@ def part_sizes(folder: Path) -> dict[str, PartSize]:
     sizes = {}
     for part in (folder / name for name in PARTS if (folder / name).is_dir()):
         parameters = 0
-        for name in _shards(part) if part.name in _NETWORKS else ():
+        for name in _shards(part) if part.name in NETWORKS else ():
             with opened(part / name, "np") as weights:
                 keys = weights.keys()
                 parameters += sum(math.prod(weights.get_slice(key).get_shape()) for key in keys)
-        if part.name in _NETWORKS and not parameters:
+        if part.name in NETWORKS and not parameters:
             raise CheckpointError(f"{part} holds no weights", way_out(part / WEIGHTS))
         sizes[part.name] = PartSize(folder_bytes(part), parameters)
     return sizes
@@ -230,9 +230,17 @@ def read_index(file: Path) -> dict[str, str]:
 
 @contextmanager
 def opened(file: Path, framework: str = "pt") -> Iterator[Any]:
-    """A safetensors file, mapped, for ``pt`` (torch) or ``np``; CheckpointError if damaged."""
+    """A safetensors file, mapped, for ``pt`` (torch) or ``np``; CheckpointError if damaged.
+
+    A ``.bin`` is a pickle, of which only tensors are read, for ``pt``.
+    """
     from safetensors import SafetensorError, safe_open
 
+    if file.suffix == ".bin":
+        from ursa_core.bundle.weights import read_tensors
+
+        yield read_tensors(file)
+        return
     try:
         with safe_open(regular_file(file), framework) as tensors:
             yield tensors

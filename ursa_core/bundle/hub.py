@@ -94,13 +94,22 @@ def parse_id(text: str) -> HubId | None:
     return None if match["name"].endswith(".git") else HubId(match["name"], match["revision"])
 
 
+def meant_id(text: str) -> HubId | None:
+    """The id that a text is but for an address before it, or for a dot or slash too many."""
+    plain = re.sub(r"^https?://[^/]+/", "", text.strip()).removesuffix(".git")
+    if plain.startswith((".", "/", "~")):  # a path
+        return None
+    plain = re.sub(r"[./]{2,}", lambda run: "/" if "/" in run[0] else ".", plain)
+    return parse_id("/".join(part.strip(".") for part in plain.split("/")[:2]))
+
+
 def require_id(text: str, revision: str | None = None) -> HubId:
     """The hub id of a text, at ``revision`` where one is given; UsageError for other texts."""
     wanted = parse_id(text)
     if wanted is None:
+        example = meant_id(text) or URSA_MODEL.example
         raise UsageError(
-            f"{text!r} is no Hugging Face id",
-            "give owner/name, or owner/name@revision, as BAAI/URSA-1.7B-FSQ320",
+            f"{text!r} is no Hugging Face id", f"give owner/name, or owner/name@revision: {example}"
         )
     if revision is None:
         return wanted
@@ -256,9 +265,11 @@ def _is_here(wanted: HubId, commit: str, to: Path | None, name: str, size: int) 
 
 def _check_complete(wanted: HubId, layout: Layout, names: Collection[str]) -> None:
     if missing := layout.missing(names):
+        hint = f"give a model in the published layout, as {layout.example}"
+        if any(name.endswith((".bin", ".safetensors")) for name in names):
+            hint += f"; or hf download {wanted.name} --local-dir DIR, and ursa models convert DIR"
         raise CheckpointError(
-            f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}",
-            f"give a model in the published layout, as {layout.example}",
+            f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}", hint
         )
 
 

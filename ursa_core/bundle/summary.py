@@ -3,13 +3,13 @@
 import math
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from ursa_core.bundle.folder import PartSize, check_classes, folder_bytes, part_sizes, read_json
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings
+from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings, settings_of
 from ursa_core.configs import (
     IMAGE_CLASS,
     PUBLISHED_LEVELS,
@@ -88,10 +88,11 @@ class SamplingMemory:
 
 @dataclass(frozen=True)
 class Summary:
-    """A model's sizes, path, grid, defaults and licence."""
+    """A model's sizes, path, grid, defaults with their ``source`` ("" is a guess) and licence."""
 
     folder: Path
     settings: BundleSettings
+    source: str
     transformer: TransformerSizes
     tokenizer: TokenizerSizes
     is_image: bool
@@ -104,6 +105,12 @@ class Summary:
     def name(self) -> str:
         """Name as ``--model`` takes it."""
         return name_of(self.folder)
+
+    @property
+    def notes(self) -> list[str]:
+        """That defaults are guessed, if they are."""
+        what = "the defaults of this unknown model are guessed: those of published ones of its kind"
+        return [] if self.source else [f"{what}; ursa models show {self.name} lists them"]
 
     @property
     def strides(self) -> Strides:
@@ -215,23 +222,32 @@ def summary(folder: Path) -> Summary:
     tokenizer = read_json(vae)
     # Null stands for a default there.
     sizes = {key: value for key, value in read_json(transformer).items() if value is not None}
+    settings, source = settings_of(folder)
     return Summary(
         folder=folder,
-        settings=load_settings(folder),
+        settings=settings,
+        source=source,
         transformer=read_config(TransformerSizes, sizes, str(transformer)),
         tokenizer=read_config(TokenizerSizes, tokenizer, str(vae)),
         is_image=tokenizer["_class_name"] == IMAGE_CLASS,
         path=read_config(PathConfig, read_json(scheduler), str(scheduler)),
-        licence=_licence(folder),
+        licence=_licence(folder, settings),
         parts=part_sizes(folder),
         file_bytes=folder_bytes(folder),
     )
 
 
-def _licence(folder: Path) -> str:
+def keep_settings(model: Path, copy: Path) -> None:
+    """Write to a copy of a model, which has another name, what is known by the model's id."""
+    settings, source = settings_of(model)
+    if source and not (model / "ursa.json").exists():
+        save_settings(copy, replace(settings, licence=_licence(model, settings)))
+
+
+def _licence(folder: Path, settings: BundleSettings) -> str:
     """Licence by ``ursa.json``, or else by the head of the model card."""
     if (folder / "ursa.json").exists():
-        return load_settings(folder).licence
+        return settings.licence
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)

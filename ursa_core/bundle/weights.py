@@ -2,6 +2,7 @@
 
 import math
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ursa_core.bundle.folder import WEIGHTS, opened, read_index, write_json
-from ursa_core.configs import index_of, unusable
+from ursa_core.configs import index_of, is_pointer, unusable, way_out
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import whole
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
-_WRAPPERS = ("module.", "_orig_mod.")
+WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of tensor names that DataParallel and compiled models add."""
 
 
@@ -106,12 +107,12 @@ def check_tensors(
     """
     for name in sorted(expected.keys() ^ files.keys()):
         what = "lacks the tensor" if name in expected else "has the foreign tensor"
-        wrapped = next((p for p in _WRAPPERS if any(key.startswith(p) for key in files)), None)
+        wrapped = next((p for p in WRAPPERS if any(key.startswith(p) for key in files)), None)
         raise CheckpointError(
             f"{folder} {what} {name}",
             "its config.json describes another model"
             if wrapped is None
-            else f"save the model again without the {wrapped!r} that a training's wrapper puts"
+            else f"ursa models convert takes off the {wrapped!r} that a training's wrapper puts"
             " before names",
         )
     for file in sorted(set(files.values())):
@@ -143,8 +144,43 @@ def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
         raise unreadable(file, error, hint, CheckpointError) from error
     except Exception as error:  # damaged pickles raise many kinds
         raise CheckpointError(
-            f"{file} can't be read: it is damaged, or holds more than tensors", hint
+            f"{file} can't be read: it is damaged, or holds more than tensors",
+            way_out(file) if is_pointer(file) else hint,
         ) from error
+
+
+class PlainTensors(dict[str, Tensor]):
+    """Tensors by name out of a file's pickle, read as those of safetensors are.
+
+    Raises:
+        CheckpointError: The content is something else.
+    """
+
+    def __init__(self, content: object, file: Path) -> None:
+        advice = "get the file as .safetensors, or from a source that you trust"
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+            raise CheckpointError(f"{file} holds no tensors by name", advice)
+        for name, value in content.items():
+            is_plain = (
+                isinstance(value, Tensor)
+                and value.layout == torch.strided
+                and value.device.type == "cpu"
+                and not value.is_quantized
+                and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
+            )
+            if not is_plain:
+                raise CheckpointError(f"{file}: {name} is no plain tensor", advice)
+        super().__init__(content)
+
+    def get_tensor(self, name: str) -> Tensor:
+        """A tensor by name."""
+        return self[name].detach()
+
+
+def read_tensors(file: Path) -> PlainTensors:
+    """Tensors of a pickled file, mapped; CheckpointError if it is damaged or holds more."""
+    hint = "get it again as .safetensors, from a source that you trust"
+    return PlainTensors(read_pickle(file, hint, mmap=zipfile.is_zipfile(file)), file)
 
 
 def save_weights(

@@ -112,7 +112,7 @@ def plan_extension(
         UrsaError: It can't be made.
     """
     # `frames` counts those of the result; a round has the model's own.
-    options = {**options, "frames": None}
+    options = {**options, "frames": None, **model.found.settings.extending(options)}
     plan = make_plan(model, options, (wanted.prompts or [""])[0])
     plan.check_memory()
     shape, stride, source = plan.options.shape, model.found.strides.temporal, wanted.clip
@@ -123,7 +123,7 @@ def plan_extension(
     else:
         media = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
     fps = own_fps or media.fps or plan.options.fps
-    warnings = list(media.notes)
+    warnings = [*model.found.notes, *media.notes]
     if fps != plan.options.fps:
         warnings.append(
             f"{media.file} has {fps:g} frames a second and the model makes"

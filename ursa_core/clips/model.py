@@ -288,8 +288,8 @@ class Model:
         if options is None:
             return dict(changes)
         own = {name: value for name, value in vars(options).items() if name in vars(self.defaults)}
-        if own["motion"] == self.defaults.motion and not self.placed.found.settings.motion_prefix:
-            del own["motion"]  # a model that takes none is given none
+        if own["motion"] == self.defaults.motion:
+            del own["motion"]  # the task's own: a model that takes none is given none
         return {**own, **changes}
 
     def _make(self, plan: Plan, on_step: OnStep | None, index: int = 0) -> Clip:

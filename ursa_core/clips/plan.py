@@ -167,7 +167,7 @@ class Plan:
     def warnings(self, bundle: Bundle, index: int = 0) -> list[str]:
         """What the user might not expect of the given frames and of the prompt."""
         notes = [] if self.cond_frames is None else self.cond_frames.notes
-        return [*notes, *prompt_warnings(bundle, self.request(index))]
+        return [*self.model.found.notes, *notes, *prompt_warnings(bundle, self.request(index))]
 
     @property
     def step_times(self) -> torch.Tensor:
@@ -184,7 +184,7 @@ class Plan:
     def num_passes(self) -> int:
         """Sequences the network sees per clip: two per step while guidance acts, otherwise one."""
         options = self.options
-        has_prefix = self.model.found.settings.motion_prefix and self.prompt
+        has_prefix = self.model.found.settings.motion_prefix and self.prompt and options.frames > 1
         if self.prompt == options.negative and not has_prefix:
             return self.num_steps
         guidance = Guidance(options.guidance, options.guidance_interval)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.settings import BundleSettings, save_settings
-from ursa_core.bundle.weights import read_pickle, save_weights
+from ursa_core.bundle.weights import PlainTensors, read_pickle, save_weights
 from ursa_core.convert.cosmos_weights import convert_weights
 from ursa_core.convert.torchscript import is_torchscript, read_torchscript
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
@@ -78,24 +78,11 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     content = read_pickle(file, f"get it again, or use {_WHOLE}", mmap=True)
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise CheckpointError(f"{file} holds no tensors by name", f"use {_WHOLE}")
+    content = {str(k): v for k, v in content.items()} if isinstance(content, dict) else {}
     averaged = {
         name.removeprefix("ema.network-").replace("-", "."): value
         for name, value in content.items()
         if name.startswith("ema.network-")
     }
     tensors = averaged or {name.removeprefix("network."): value for name, value in content.items()}
-    for name, value in tensors.items():
-        is_plain = (
-            isinstance(value, Tensor)
-            and value.layout == torch.strided
-            and value.device.type == "cpu"
-            and not value.is_quantized
-            and value.numel() * value.itemsize <= value.untyped_storage().nbytes()
-        )
-        if not is_plain:
-            raise CheckpointError(
-                f"{file}: {name} is no plain tensor", "get the file from a source that you trust"
-            )
-    return tensors
+    return PlainTensors(tensors, file)

@@ -43,13 +43,13 @@ class Request:
 def full_prompt(bundle: Bundle, request: Request) -> str:
     """The prompt as the model reads it.
 
-    Emoji of subjects become their names, and a motion prefix stands before the prompt where the
-    model was trained with one.
+    Emoji of subjects become their names, and a motion prefix stands before the prompt of a video
+    where the model was trained with one.
     """
-    prompt = name_emoji(request.prompt, bundle.subjects)
-    if not bundle.settings.motion_prefix or not prompt:
+    prompt, options = name_emoji(request.prompt, bundle.subjects), request.options_for(bundle)
+    if not bundle.settings.motion_prefix or not prompt or options.frames == 1:
         return prompt
-    return motion_prompt(request.options_for(bundle).motion, prompt)
+    return motion_prompt(options.motion, prompt)
 
 
 def full_negative(bundle: Bundle, request: Request) -> str:

@@ -26,7 +26,8 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
         if suite.of_images:
             frames = sampling.clip.get("frames")
             options.require(frames in (None, 1), "--frames", frames, "1: it is of images")
-            sampling = sampling.with_options({"frames": 1})
+            negative = sampling.clip.get("negative", "")  # the official samplers have none
+            sampling = sampling.with_options({"frames": 1, "negative": negative})
         from ursa_cli.commands.evaluate.parts import SuiteRun
 
         SuiteRun(suite, chosen, sampling).run()

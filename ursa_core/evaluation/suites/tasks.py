@@ -132,13 +132,14 @@ class LongTask(_OneByOne):
     ) -> None:  # fmt: skip
         super().__init__(suite, model, options, 1, warn)
         self._num_frames, self._rounds = num_frames, rounds
+        self._of_rounds = model.found.settings.extending(options)
 
     def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
         """All options of a clip, how it is made longer among them."""
         options = super().settle_file(file, seed, path)
         extension = self._extension(path, file.prompt)
         extension.check()
-        extended = asdict(extension)
+        extended = {**asdict(extension), **self._of_rounds}
         del extended["prompts"]
         shape = [self._num_frames, *options["pixel_shape"][1:]]
         return {**options, "extension": extended, "pixel_shape": shape}
@@ -162,6 +163,7 @@ class LongTask(_OneByOne):
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
         bundle, request, store = self._bundle, plan.request(), self._store(item)
         codes = generate(bundle, request, on_step)
+        request = replace(request, options=replace(plan.options, **self._of_rounds))
         frames, extension = decode(bundle, codes), self._extension(item.path, plan.prompt)
         self._rounds.mkdir(parents=True, exist_ok=True)
         own = {"tokenizer": self._identity, "fps": plan.options.fps}

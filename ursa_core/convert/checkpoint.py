@@ -1,0 +1,143 @@
+"""Networks that others have saved in another form than a model folder's, and the model they become.
+
+The official trainer pickles its fine-tunes, as ``checkpoint-N/transformer/*.bin``. Others save
+variants (``.fp16.safetensors``), shards without an index, or names with the prefixes of a training.
+"""
+
+import os
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ursa_core.bundle.adapters import CONFIG as ADAPTER
+from ursa_core.bundle.folder import (
+    NETWORKS,
+    WEIGHTS,
+    check_model,
+    file_names,
+    opened,
+    read_json,
+    write_json,
+)
+from ursa_core.bundle.summary import keep_settings
+from ursa_core.bundle.weights import (
+    WRAPPERS,
+    check_depth,
+    check_tensors,
+    save_tensors,
+    weight_files,
+)
+from ursa_core.configs import index_of
+from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.files import whole
+from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.tokenizers.visual import build_visual_tokenizer
+
+_FILE = re.compile(
+    r"diffusion_pytorch_model(?P<variant>\.\w+)?(?:-\d+-of-0*(?P<count>\d+))?(?P<old>\.\w+)?"
+    r"\.(?P<kind>safetensors|bin)"
+)
+_IDS = ("lm_vocab_size", "lm_head_size", "bov_token_id")
+
+
+def is_checkpoint(source: Path) -> bool:
+    """Whether a file or folder is a saved network, a model with one, or an adapter."""
+    names = ("model_index.json", ADAPTER, f"{Path(WEIGHTS).stem}*")
+    inside = (source.glob(f"{part}{name}") for part in ("", "transformer/") for name in names)
+    return _FILE.fullmatch(source.name) is not None or any(map(any, inside))
+
+
+def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> None:
+    """Write a model folder with the network of a checkpoint, whole or not at all.
+
+    The source is a file of weights, their folder, the folder that ``transformer/`` lies in, or a
+    whole model. Its other parts, and its configuration where it has none, are those of ``base``.
+    Weights keep their precision.
+
+    Raises:
+        CheckpointError: Weights are missing or damaged, hold more than tensors, or don't fit.
+        UsageError: The folder exists, the base is needed, or the source is an adapter.
+    """
+    if os.path.lexists(folder):
+        raise UsageError(f"{folder} exists already", "give a new folder")
+    for place in (source, source / "transformer"):
+        if (place / ADAPTER).is_file():
+            raise UsageError(f"{place} is an adapter, not a network", f"use it: --lora {place}")
+    if base is None and not (source / "model_index.json").is_file():
+        raise UsageError(
+            f"{source} is a network without the other parts of a model",
+            "add --base with the model that it was trained from",
+        )
+    base = base or source
+    own = {part: source / part for part in NETWORKS if (source / part).is_dir()}
+    networks = {"transformer": source, "vae": base / "vae", **own}
+    with whole(folder) as made:
+        for name in map(Path, file_names(base)):
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            if name.parts[0] not in NETWORKS:
+                shutil.copyfile(base / name, made / name)
+        for part, place in networks.items():
+            is_plain = any((place / name).is_file() for name in (WEIGHTS, index_of(WEIGHTS)))
+            if part == "vae" and is_plain:  # by whose bytes codes are known
+                shutil.copytree(place, made / part, dirs_exist_ok=True)
+            else:
+                _convert(place, base / part, made / part)
+        keep_settings(base, made)
+        check_model(made)
+
+
+def _convert(place: Path, base: Path, out: Path) -> None:
+    """Write config and weights of a network in a file or folder to a folder."""
+    stated = (place.parent if place.is_file() else place) / "config.json"
+    config = read_json(stated if stated.is_file() else base / "config.json")
+    if base.name == "transformer":
+        theirs = read_json(base / "config.json")
+        for key in _IDS:
+            if config.get(key) != theirs.get(key):
+                raise CheckpointError(
+                    f"{place} has {key} {config.get(key)}, its base has {theirs.get(key)}",
+                    "give the model that it was trained from with --base",
+                )
+    save_tensors(out / WEIGHTS, _read(place))
+    write_json(out / "config.json", config)
+    with torch.device("meta"):
+        if base.name == "transformer":
+            sizes = TransformerConfig.from_json(config)
+            check_depth(out, str(stated), "num_hidden_layers", sizes.num_hidden_layers)
+            network: torch.nn.Module = Transformer(sizes)
+        else:
+            network = build_visual_tokenizer(config, partial(check_depth, out))
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    check_tensors(shapes, place, weight_files(out))
+
+
+def _read(place: Path) -> dict[str, Tensor]:
+    """Tensors of a file, or of the best set of files of a folder, by their names in the network."""
+    found: dict[tuple[bool, str], dict[Path, int]] = {}
+    for file in [place] if place.is_file() else sorted(place.iterdir()):
+        if match := _FILE.fullmatch(file.name):
+            key = match["kind"] == "bin", match["variant"] or match["old"] or ""
+            found.setdefault(key, {})[file] = int(match["count"] or 1)
+    if not found:
+        raise CheckpointError(f"{place} holds no weights", f"give a folder with {WEIGHTS} or .bin")
+    files = found[min(found)]
+    if len(files) != max(files.values()):
+        raise CheckpointError(
+            f"{place} has {len(files)} of {max(files.values())} shards", "get the others, too"
+        )
+    state: dict[str, Tensor] = {}
+    for file in files:
+        with opened(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                plain = name
+                for wrapper in WRAPPERS:
+                    plain = plain.replace(f".{wrapper}", ".").removeprefix(wrapper)
+                value = tensors.get_tensor(name)
+                is_whole = value.untyped_storage().nbytes() == value.nbytes
+                # Views of shared numbers can't be saved.
+                state[plain] = value if is_whole else value.clone()
+    return {name: value.contiguous() for name, value in state.items()}
