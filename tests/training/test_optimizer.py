@@ -92,3 +92,14 @@ def test_embeddings_and_head_stay_with_adamw():
     muon = {id(p) for group in groups if "momentum" in group for p in group["params"]}
     named = {name for name, p in model.named_parameters() if id(p) in muon}
     assert named == {n for n, p in model.named_parameters() if "layers" in n and p.ndim == 2}
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_gains_and_biases_decay_if_asked_for(decay_all):
+    layer = torch.nn.Linear(3, 2)
+    torch.nn.init.ones_(layer.bias)
+    settings = OptimizerSettings(learning_rate=0.1, warmup_steps=0, decay_all=decay_all)
+    optimizer = build_optimizer(layer, settings)
+    layer.bias.grad = torch.zeros(2)
+    optimizer.step()
+    assert layer.bias.tolist() == pytest.approx([1 - 0.1 * 0.05 * decay_all] * 2)

@@ -32,6 +32,8 @@ GRIDS = {
     "ursa_video": (VIDEO_CODES, LatentGrid(7, 30, 48)),  # 25×240×384
     "ursa_video_async": (VIDEO_CODES, LatentGrid(13, 40, 64)),  # 49×320×512
     "qwen3_video": (VIDEO_CODES, LatentGrid(7, 30, 48)),
+    "ursa_images_finetune": (IMAGE_CODES, LatentGrid(1, 64, 64)),
+    "ursa_video_finetune": (VIDEO_CODES, LatentGrid(13, 40, 64)),
 }
 GIGABYTES_80 = 80_000_000_000
 
@@ -121,7 +123,39 @@ def test_the_optimizer_is_the_papers(recipe):
     found = load_recipe(RECIPES / f"{recipe}.yaml", [])
     optimizer = found.optimizer
     assert (optimizer.kind, optimizer.beta1, optimizer.beta2) == ("adamw", 0.9, 0.95)
-    assert (optimizer.weight_decay, optimizer.learning_rate) == (0.05, 1e-4)
+    rate = 3e-5 if recipe.endswith("finetune") else 1e-4
+    assert (optimizer.weight_decay, optimizer.learning_rate) == (0.05, rate)
     assert found.model.max_prompt_length == 320
     path = (0.5, 6.0) if GRIDS[recipe][0] == IMAGE_CODES else (1.0, 5.0)
     assert (found.path.alpha, found.path.c) == path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "clips", "is_async", "motion_share"),
+    [
+        ("ursa_video_finetune", 20_000, 256, 1.0, 0.6),
+        ("ursa_images_finetune", 120_000, 512, 0.0, None),
+    ],
+)
+def test_fine_tuning_is_the_official_one(recipe, steps, clips, is_async, motion_share):
+    """As configs/*.yaml, flex_transforms.py and pipeline_train.py of baaivision/URSA have it."""
+    from ursa_core.bundle.settings import NEGATIVE
+    from ursa_core.recipe.loading import load_recipe
+
+    found = load_recipe(RECIPES / f"{recipe}.yaml", [])
+    optimizer, train, data = found.optimizer, found.train, found.data
+    assert optimizer.final_ratio * optimizer.learning_rate == pytest.approx(1e-5)
+    assert (optimizer.warmup_steps, optimizer.decay_all, optimizer.clip_norm) == (500, True, None)
+    assert (train.steps, train.batch_size * train.accumulate) == (steps, clips)
+    assert train.precision == "bfloat16"
+    objective = found.objective
+    assert (objective.async_probability, objective.caption_dropout) == (is_async, 0.1)
+    assert not any(
+        value
+        for name, value in objective
+        if name.endswith("_probability") and name != "async_probability"
+    )
+    assert (data.motion_share if data.motion_prefix else None) == motion_share
+    assert data.short_captions == 0.5
+    assert found.init == found.tokenizer == found.init
+    assert found.sampling.negative == NEGATIVE

@@ -81,9 +81,11 @@ class OptimizerSettings(Section):
     beta1: Momentum = 0.9  # decay of the running mean of the gradients
     beta2: Momentum = 0.95  # decay of the running mean of their squares
     weight_decay: Weight = 0.05  # decoupled decay of the weight matrices
+    decay_all: bool = False  # decay gains of norms and biases, too
     warmup_steps: Steps  # steps of linear warm-up, fewer than train.steps
     final_ratio: Share = 0.05  # end of the cosine, as a share of the peak
-    clip_norm: Above0 = 1.0  # largest norm of the gradient; longer ones are scaled down to it
+    # Largest norm of the gradient; longer ones are scaled down to it. Null scales none.
+    clip_norm: Above0 | None = 1.0
 
 
 class TrainSettings(Section):
@@ -224,11 +226,19 @@ class GeneratorData(Section):
     # fit, up to train.batch_size. Null takes train.batch_size clips of any grid.
     batch_tokens: Count | None = None
     motion_prefix: bool = False  # put `motion=…, ` before prompts, as the published models have it
+    motion_share: Share = 1.0  # share of the prompts before which motion_prefix puts it
     motion_scale: Above0 = 100.0  # factor from the stored motion, in [0, 1], to that of the prefix
+    # Share of prompts that are a clip's shortest caption, or the first sentence of its only one;
+    # the others are its longest. Null draws from all of its captions.
+    short_captions: Share | None = None
     # Size in MB of the codes among which clips are shuffled; reading takes up to twice as much
     # memory. A smaller data set is shuffled as a whole.
     shuffle_mb: Count = 256
     workers: Steps = 1  # threads that prefetch batches; 0 makes each batch when it is needed
+
+    def _faults(self) -> Iterator[str]:
+        if self.motion_share < 1 and not self.motion_prefix:
+            yield "data.motion_share: has no meaning without data.motion_prefix, leave it out"
 
 
 class LoraSettings(Section):
@@ -287,6 +297,7 @@ class ObjectiveSettings(Section):
 class SamplingSettings(Section):
     """Sampling defaults, stored in the model that the run makes: fields of ``BundleSettings``."""
 
+    negative: str = ""  # prompt that guidance leads away from
     steps: NumSteps = 25  # sampling steps
     guidance: Scale = 7.0  # strength of classifier-free guidance; 1 is off
     # Times between which guidance is on; 0 is noise and 1 is data.

@@ -31,9 +31,10 @@ END_LAYERS = ("embed_tokens", "lm_head", "encoder.conv_in.0", "quant_conv", "dec
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """The recipe's optimizer, with weight decay for matrices and kernels only."""
+    """The recipe's optimizer, with weight decay for matrices and kernels, or all parameters."""
     decay = settings.weight_decay
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": w} for w in (decay, 0.0, decay)]
+    decays = (decay, decay if settings.decay_all else 0.0, decay)
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": each} for each in decays]
     ends, plain, hidden = groups
     for name, parameter in trained(model).items():
         is_end = any(layer in name for layer in END_LAYERS)

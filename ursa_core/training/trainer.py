@@ -7,6 +7,7 @@ step is made of numbered micro-batches, and it doesn't matter which rank compute
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -192,7 +193,8 @@ class Trainer:
                 (loss / len(self.micros)).backward()
             micros.append({"loss": weighed(loss), **figures})
         parameters = self.learner.model.parameters()
-        norm = whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip_norm)).item()
+        limit = self.recipe.optimizer.clip_norm or math.inf
+        norm = whole(nn.utils.clip_grad_norm_(parameters, limit)).item()
         averaged = metrics.means(micros, self.ranks)
         self._fault = self.guard.fault(self.step + 1, averaged["loss"], norm)
         if self._fault is None:

@@ -9,7 +9,7 @@ from tiny_runs import GENERATOR, recipe_of
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.tokens.shards import TokenIdentity, read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
-from ursa_core.training.generator.batches import TokenBatches
+from ursa_core.training.generator.batches import TokenBatches, first_sentence
 from ursa_core.training.generator.estimates import plan_data
 from ursa_core.training.generator.objective import LAST_TIME
 
@@ -101,6 +101,46 @@ def test_one_of_several_captions_is_drawn_each_time(tmp_path):
     assert counts[""] == 200  # the clip without a caption
     assert set(counts) == {"", *captions}
     assert all(70 < counts[caption] < 130 for caption in captions)
+
+
+def test_short_captions_come_by_share(tmp_path):
+    long, only = "A red fox runs. It is night.", "A blue ring! Nothing else at 3.5 fps."
+    with ShardWriter(tmp_path, IDENTITY) as writer:
+        for captions in ((long, "a fox"), (only,)):
+            codes = torch.zeros(1, 2, 2, dtype=torch.int64)
+            writer.add(TokenRow(codes, captions, 8.0, 0.05, captions[0]))
+    asked = ["train.batch_size=400", "objective.caption_dropout=0", "data.short_captions=0.25"]
+    table = read_shards(tmp_path)
+    counts = Counter(TokenBatches(recipe_of(GENERATOR, tmp_path, *asked), table).batch(0).prompts)
+    assert counts.keys() == {long, "a fox", only, "A blue ring!"}
+    assert counts[long] + counts["a fox"] == counts[only] + counts["A blue ring!"] == 200
+    assert all(30 < counts[short] < 70 for short in ("a fox", "A blue ring!"))
+    asked += ["data.motion_prefix=true", "data.motion_share=0.6"]
+    made = TokenBatches(recipe_of(GENERATOR, tmp_path, *asked), table).batch(0)
+    assert 200 < sum(prompt.startswith("motion=5.0, ") for prompt in made.prompts) < 280
+    assert Counter(p.removeprefix("motion=5.0, ") for p in made.prompts) == counts
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("A fox runs. It is night.", "A fox runs."), ("A fox", "A fox"), ("A fox.", "A fox."),
+        ("At 3.5 fps! Fine.", "At 3.5 fps!"), ("Why?\nSo.", "Why?"), ("", ""),
+    ],
+)  # fmt: skip
+def test_the_first_sentence_ends_before_a_space(text, first):
+    assert first_sentence(text) == first
+
+
+def test_a_share_of_motion_needs_its_prefix(tmp_path):
+    with pytest.raises(RecipeError, match=r"motion_share: has no meaning"):
+        recipe_of(GENERATOR, tmp_path, "data.motion_share=0.6")
+
+
+def test_each_frame_always_has_a_time_of_its_own(table, tmp_path):
+    _, codes, times = batch_of(table, tmp_path, "objective.async_probability=1")
+    assert len(codes) == 400
+    assert all(len(set(row.tolist())) == times.shape[1] for row in times)
 
 
 def test_data_without_any_caption_is_refused_unless_all_are_dropped(tmp_path):

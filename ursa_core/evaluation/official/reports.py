@@ -140,4 +140,5 @@ def _next_to_published(suite: str, scores: Sequence[Score], complete: bool) -> T
     printed = [[name, *map(shown, row.values())] for name, row in rows.items()]
     header = ["MODEL", *(name.replace("_", " ").upper() for name in columns)]
     title, note = "The paper's rows, as printed there", f"In {unit}; - is not given."
+    note += " (README): by README.md of github.com/baaivision/URSA (29284bb), not in the paper."
     return Table(title, header, [mine, *printed], note)

@@ -2,6 +2,7 @@
 
 Tables 1 (VBench), 2 (VBench-I2V) and 3 (DPG-Bench, GenEval) of Deng et al., "Uniform Discrete
 Diffusion with Metric Path for Video Generation", in per cent; GenEval in shares, † rewritten.
+The rows of the 0.6B are of README.md of github.com/baaivision/URSA (29284bb).
 """
 
 import csv
@@ -72,7 +73,7 @@ def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]
 
 
 def published(suite: str) -> dict[str, dict[str, float | None]]:
-    """The paper's rows of a suite by model, each by column; None is what isn't given."""
+    """Published rows of a suite by model, each by column; None is what isn't given."""
     file = Path(__file__).parent / "published" / f"{suite}.csv"
     with file.open(encoding="utf-8", newline="") as opened:
         return {

@@ -1,5 +1,6 @@
 """Batches of token clips for a generator: windows, prompts and frame times."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -117,8 +118,9 @@ class TokenBatches:
         size = len(chosen)
         drops = torch.rand(size, generator=generator) < objective.caption_dropout
         picks = torch.rand(size, generator=generator)
-        draws = zip(chosen, drops.tolist(), picks.tolist(), strict=True)
-        prompts = ["" if drop else self._prompt(row, pick) for row, drop, pick in draws]
+        choices = torch.rand(2, size, generator=stream(recipe.seed, "prompts", index)).tolist()
+        draws = zip(chosen, drops.tolist(), picks.tolist(), *choices, strict=True)
+        prompts = ["" if drop else self._prompt(row, *rest) for row, drop, *rest in draws]
         is_image = float(torch.rand((), generator=generator)) < objective.image_probability
         grid = LatentGrid(1, bucket.grid.rows, bucket.grid.columns) if is_image else bucket.grid
         places = stream(recipe.seed, "windows", index)
@@ -135,10 +137,21 @@ class TokenBatches:
         x_1 = torch.from_numpy(np.stack(codes)).long()
         return TokenBatch(x_1, prompts, frame_times(times, grid), grid)
 
-    def _prompt(self, row: int, share: float) -> str:
-        """One of a row's captions, with a motion prefix if the recipe asks for it."""
+    def _prompt(self, row: int, pick: float, brevity: float, motion: float) -> str:
+        """One of a row's captions, maybe with a motion prefix, by numbers drawn from [0, 1)."""
         several, data = self._table.captions(row), self._recipe.data
-        caption = several[int(share * len(several))] if several else ""
-        if not (several and data.motion_prefix):
+        if not several:
+            return ""
+        caption = several[int(pick * len(several))]
+        if data.short_captions is not None:
+            short = min(several, key=len) if len(several) > 1 else first_sentence(several[0])
+            caption = short if brevity < data.short_captions else max(several, key=len)
+        if not data.motion_prefix or motion >= data.motion_share:
             return caption
         return motion_prompt(data.motion_scale * float(self._table.motions[row]), caption)
+
+
+def first_sentence(text: str) -> str:
+    """A text up to the first full stop, exclamation or question mark with space behind it."""
+    found = re.match(r".*?[.!?](?=\s)", text, re.DOTALL)
+    return found[0] if found else text
