@@ -8,9 +8,11 @@ import torch
 
 from ursa_core.bundle.adapters import read_adapter, save_adapter
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+from ursa_core.bundle.settings import NEGATIVE
 from ursa_core.clips.cond_frames import CondFrames, CondMedia
 from ursa_core.clips.extend import Extension, extend
 from ursa_core.clips.round_store import RoundStore
+from ursa_core.convert.checkpoint import convert_checkpoint
 from ursa_core.encoding.cuts import ClipCut
 from ursa_core.encoding.encode import Tokenizing, token_identity
 from ursa_core.encoding.items import find_items
@@ -194,7 +196,8 @@ def test_an_image_model(published_image_model, device, agree):
     agree(*(sampled(published_image_model, place, options=options) for place in (device, CPU)))
 
 
-def test_an_adapter(tiny_model, device, agree, tmp_path):
+@pytest.mark.parametrize("pickled", [False, True])
+def test_an_adapter(pickled, tiny_model, device, agree, tmp_path):
     random = torch.Generator().manual_seed(0)
     names = [n for n, w in load_bundle(tiny_model).transformer.state_dict().items() if "mlp" in n]
     weights = load_bundle(tiny_model).transformer.state_dict()
@@ -205,11 +208,28 @@ def test_an_adapter(tiny_model, device, agree, tmp_path):
         tensors[f"{stem}.lora_A.weight"] = torch.randn(2, columns, generator=random)
         tensors[f"{stem}.lora_B.weight"] = torch.randn(rows, 2, generator=random)
     save_adapter(tmp_path, tensors, {"peft_type": "LORA", "lora_alpha": 2, "r": 2}, {})
+    if pickled:
+        (tmp_path / "adapter_model.safetensors").unlink()
+        torch.save(tensors, tmp_path / "adapter_model.bin")
     made = [
         sampled(tiny_model, place, adapters=[read_adapter(tmp_path)]) for place in (device, CPU)
     ]
     agree(*made)
     assert not torch.equal(made[1], sampled(tiny_model, CPU))
+
+
+def test_an_official_fine_tune(tiny_model, device, agree, tmp_path):
+    """Weights out of a pickle, guided away from the negative prompt of published models."""
+    tensors = load_bundle(tiny_model).transformer.state_dict()
+    drawn = torch.Generator().manual_seed(0)
+    tuned = {n: w + 0.05 * torch.randn(w.shape, generator=drawn) for n, w in tensors.items()}
+    torch.save(tuned, tmp_path / "diffusion_pytorch_model.bin")
+    convert_checkpoint(tmp_path, tmp_path / "made", tiny_model)
+    options = {"negative": NEGATIVE, "guidance": 7.0}
+    made = [sampled(tmp_path / "made", place, options=options) for place in (device, CPU)]
+    agree(*made)
+    assert not torch.equal(made[1], sampled(tmp_path / "made", CPU, options={"guidance": 7.0}))
+    assert not torch.equal(made[1], sampled(tiny_model, CPU, options=options))
 
 
 def test_offloading_changes_nothing(tiny_model, device, agree):

@@ -62,6 +62,10 @@ def assert_agree(device, made, expected):
     ("path", "words"),
     [
         ("metric", ("objective.async_probability=1", "train.recompute=true")),
+        (
+            "metric",
+            ("optimizer.decay_all=true", "optimizer.clip_norm=null", "data.short_captions=0.5"),
+        ),
         ("linear", ("optimizer.kind=muon",)),
         ("mixture", ("data.validation_shards=SHARDS", "train.validation_passes=1")),
         ("masked", ()),

@@ -80,9 +80,11 @@ def _tokens(folder: Path, name: str) -> None:
 def _weights(folder: Path, name: str) -> None:
     from ursa_core.bundle.adapters import adding, read_adapter
     from ursa_core.bundle.path_files import CODEBOOK, stored_codebook
-    from ursa_core.bundle.weights import load_weights
+    from ursa_core.bundle.weights import load_weights, read_tensors
 
-    if name == CODEBOOK:
+    if name.endswith(".bin"):
+        assert all(value.sum() is not None for value in read_tensors(folder / name).values())
+    elif name == CODEBOOK:
         stored_codebook(folder, torch.ones(12, 2))
     elif name.startswith("adapter"):
         adding([read_adapter(folder)])
@@ -229,6 +231,7 @@ def _weight_seeds(folder: Path) -> dict[str, bytes]:
     for file, tensors in (shards | others).items():
         save_file(tensors, folder / file)
     names = {name: file for file, tensors in shards.items() for name in tensors}
+    torch.save(shards["a.safetensors"], folder / "network.bin")
     (folder / index_of(WEIGHTS)).write_text(json.dumps({"weight_map": names}))
     config = {"peft_type": "LORA", "lora_alpha": 4, "r": 2, "use_rslora": False}
     (folder / "adapter_config.json").write_text(json.dumps(config))
