@@ -180,13 +180,21 @@ def test_hostile_and_damaged_pickles_are_refused(content, match, checkpoint, con
     assert "the pickle was run" not in capsys.readouterr().out
 
 
-def test_what_does_not_fit_is_refused_with_the_reason(checkpoint, tuned, convert, tiny_model):
+def test_what_does_not_fit_is_refused(checkpoint, tuned, convert, tmp_path, capsys):
     def refused(match, code, *words, **given):
         found, err, out = convert(checkpoint, *words, **given)
         assert (found, out.exists(), len(err)) == (code, False, 2)
         assert match in err[0], err
 
     refused("without the other parts of a model", 2, base=None)
+    file = checkpoint / f"{STEM}.bin"
+    found, err, out = convert(file.rename(checkpoint / "mine.bin"))  # a file may have any name
+    assert (found, out.exists()) == (0, True), err
+    shutil.rmtree(out)
+    (checkpoint / "mine.bin").rename(file)
+    for words in ([], ["--base", "nano"]):
+        assert main(["models", "convert", str(tmp_path / "gone"), "-o", str(out), *words]) == 1
+        assert "there is no file or folder" in capsys.readouterr().err
     name = "model.layers.0.mlp.up_proj.weight"
     wide = {**tuned, name: torch.zeros(48, 32)}
     torch.save(wide, checkpoint / f"{STEM}.bin")
@@ -195,7 +203,7 @@ def test_what_does_not_fit_is_refused_with_the_reason(checkpoint, tuned, convert
     refused(f"{name} is stored as I8", 1)
     torch.save({**tuned, "model.layers.1.extra": torch.zeros(2)}, checkpoint / f"{STEM}.bin")
     refused("has the foreign tensor model.layers.1.extra", 1)
-    refused("has lm_vocab_size 12, its base has 33", 1, base="nano")
+    refused("lm_vocab_size is 12, 33 in", 1, base="nano")
     (checkpoint / f"{STEM}.bin").unlink()
     refused("holds no weights", 1)
     (checkpoint / "adapter_config.json").write_text("{}")

@@ -184,9 +184,9 @@ def read_tensors(file: Path) -> PlainTensors:
 
 
 def save_weights(
-    folder: Path, config: dict[str, Any], weights: dict[str, Tensor], dtype: torch.dtype
+    folder: Path, config: dict[str, Any], weights: dict[str, Tensor], dtype: torch.dtype | None
 ) -> None:
-    """Write ``config.json`` and the weights, each file whole or not at all."""
+    """Write ``config.json`` and the weights, in a number format or their own; each file whole."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
     save_tensors(folder / WEIGHTS, state)

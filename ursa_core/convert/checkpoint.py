@@ -14,21 +14,13 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.adapters import CONFIG as ADAPTER
-from ursa_core.bundle.folder import (
-    NETWORKS,
-    WEIGHTS,
-    check_model,
-    file_names,
-    opened,
-    read_json,
-    write_json,
-)
+from ursa_core.bundle.folder import NETWORKS, WEIGHTS, check_model, file_names, opened, read_json
 from ursa_core.bundle.summary import keep_settings
 from ursa_core.bundle.weights import (
     WRAPPERS,
     check_depth,
     check_tensors,
-    save_tensors,
+    save_weights,
     weight_files,
 )
 from ursa_core.configs import index_of
@@ -38,17 +30,15 @@ from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.tokenizers.visual import build_visual_tokenizer
 
 _FILE = re.compile(
-    r"diffusion_pytorch_model(?P<variant>\.\w+)?(?:-\d+-of-0*(?P<count>\d+))?(?P<old>\.\w+)?"
-    r"\.(?P<kind>safetensors|bin)"
+    r".*?(?P<variant>\.\w+)?(?:-\d+-of-0*(?P<count>\d+))?(?P<old>\.\w+)?\.(?P<kind>safetensors|bin)"
 )
-_IDS = ("lm_vocab_size", "lm_head_size", "bov_token_id")
 
 
 def is_checkpoint(source: Path) -> bool:
     """Whether a file or folder is a saved network, a model with one, or an adapter."""
     names = ("model_index.json", ADAPTER, f"{Path(WEIGHTS).stem}*")
     inside = (source.glob(f"{part}{name}") for part in ("", "transformer/") for name in names)
-    return _FILE.fullmatch(source.name) is not None or any(map(any, inside))
+    return source.suffix in (".bin", ".safetensors") or any(map(any, inside))
 
 
 def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> None:
@@ -64,6 +54,8 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists already", "give a new folder")
+    if not source.exists():
+        raise CheckpointError(f"there is no file or folder {source}", "check the path")
     for place in (source, source / "transformer"):
         if (place / ADAPTER).is_file():
             raise UsageError(f"{place} is an adapter, not a network", f"use it: --lora {place}")
@@ -92,21 +84,22 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
 
 def _convert(place: Path, base: Path, out: Path) -> None:
     """Write config and weights of a network in a file or folder to a folder."""
-    stated = (place.parent if place.is_file() else place) / "config.json"
-    config = read_json(stated if stated.is_file() else base / "config.json")
-    if base.name == "transformer":
-        theirs = read_json(base / "config.json")
-        for key in _IDS:
-            if config.get(key) != theirs.get(key):
-                raise CheckpointError(
-                    f"{place} has {key} {config.get(key)}, its base has {theirs.get(key)}",
-                    "give the model that it was trained from with --base",
-                )
-    save_tensors(out / WEIGHTS, _read(place))
-    write_json(out / "config.json", config)
+    own = (place.parent if place.is_file() else place) / "config.json"
+    stated = own if own.is_file() else base / "config.json"
+    config = read_json(stated)
+    state = _read(place)
+    save_weights(out, config, state, None)
     with torch.device("meta"):
         if base.name == "transformer":
             sizes = TransformerConfig.from_json(config)
+            theirs = TransformerConfig.from_json(read_json(base / "config.json"))
+            for key in ("lm_vocab_size", "lm_head_size", "bov_token_id"):
+                value, other = getattr(sizes, key), getattr(theirs, key)
+                if value != other:
+                    raise CheckpointError(
+                        f"{stated}: {key} is {value}, {other} in {base}",
+                        "give the model that it was trained from with --base",
+                    )
             check_depth(out, str(stated), "num_hidden_layers", sizes.num_hidden_layers)
             network: torch.nn.Module = Transformer(sizes)
         else:
@@ -118,7 +111,8 @@ def _convert(place: Path, base: Path, out: Path) -> None:
 def _read(place: Path) -> dict[str, Tensor]:
     """Tensors of a file, or of the best set of files of a folder, by their names in the network."""
     found: dict[tuple[bool, str], dict[Path, int]] = {}
-    for file in [place] if place.is_file() else sorted(place.iterdir()):
+    stem = Path(WEIGHTS).stem
+    for file in [place] if place.is_file() else sorted(place.glob(f"{stem}[.-]*")):
         if match := _FILE.fullmatch(file.name):
             key = match["kind"] == "bin", match["variant"] or match["old"] or ""
             found.setdefault(key, {})[file] = int(match["count"] or 1)
@@ -138,6 +132,5 @@ def _read(place: Path) -> dict[str, Tensor]:
                     plain = plain.replace(f".{wrapper}", ".").removeprefix(wrapper)
                 value = tensors.get_tensor(name)
                 is_whole = value.untyped_storage().nbytes() == value.nbytes
-                # Views of shared numbers can't be saved.
-                state[plain] = value if is_whole else value.clone()
-    return {name: value.contiguous() for name, value in state.items()}
+                state[plain] = value if is_whole else value.clone()  # views can't be saved
+    return state
