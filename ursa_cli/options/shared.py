@@ -75,11 +75,7 @@ Offload = Annotated[bool, flag("--offload", "Save the device's memory: networks 
 OffloadBlocks = Annotated[
     int | None,
     option(
-        "N",
-        "Save most of it: N layers of the transformer are on the device, 1 or more, the others "
-        "follow from the CPU's memory; from 2 on while one computes. Includes --offload.",
-        RUN_PANEL,
-        "all",
+        "N", "Offload, and keep N of the transformer's layers there, 1 or more.", RUN_PANEL, "all"
     ),
 ]
 Compile = Annotated[

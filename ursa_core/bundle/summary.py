@@ -26,7 +26,7 @@ PROCESS_BYTES = 350_000_000
 """Python with torch and av on the CPU, once they have worked."""
 LOGITS_BYTES = {"cpu": 32_000_000, "other": 256_000_000}
 """Logits of one chunk of positions, with their draw and step, by kind of device."""
-_MAPS = 6  # of the decoder's widest, held at once
+_MAPS = 5  # of the decoder's widest, held at once
 _TABLE_BYTES = 3  # per entry of the path's table of distances
 _MAKING_BYTES = 3  # more per entry while it is made, which is done on the CPU
 _PIXELS = 24  # float32 numbers per pixel in the last convolution and while bands join
@@ -168,8 +168,8 @@ class Summary:
           Attention never holds a T × T matrix;
         - logits: L · D · 4, and a fixed budget, since head, draw and step run in chunks; on the CPU
           also 3 · entries of the table while it is made;
-        - decoding: pixels of a slice · 4 · (6 · widest channels / pixels of a patch + 24), + 6 per
-          pixel of the clip.
+        - decoding: pixels of a slice · 4 · (5 · channels / pixels of a patch + 24), + 6 · pixels of
+          the clip; the channels are those of a video's widest layer, or of an image's first.
 
         With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
         With ``offload_blocks`` so many layers, the head and the last norm are the transformer.
@@ -200,7 +200,7 @@ class Summary:
         widths = tokenizer.block_out_channels
         side, depth = tokenizer.patch_size, tokenizer.temporal_patch_size or tokenizer.patch_size
         volume = 1 if self.is_image else side**2 * depth
-        maps = _MAPS * (widths[0] if self.is_image else max(widths[:2])) / volume
+        maps = _MAPS * (widths[0] if self.is_image else max(widths)) / volume
         vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4
         return SamplingMemory(
             process=PROCESS_BYTES,

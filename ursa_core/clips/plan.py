@@ -14,15 +14,7 @@ from ursa_core.bundle.adapters import Adapter, check_adapter, is_adapter, read_a
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
 from ursa_core.bundle.folder import model_identity
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.options import (
-    MAX_SEED,
-    Range,
-    SamplingOptions,
-    checked,
-    number_of,
-    require,
-    require_text,
-)
+from ursa_core.bundle.options import MAX_SEED, SamplingOptions, checked, require, require_text
 from ursa_core.bundle.summary import SamplingMemory, Summary, summary
 from ursa_core.clips.cond_frames import CondFrames
 from ursa_core.clips.prompts import prompt_warnings
@@ -36,8 +28,6 @@ from ursa_core.sampling.time_grid import time_grid, times_from
 
 if TYPE_CHECKING:
     from ursa_core.bundle.hub import Progress
-
-_BLOCKS = Range(1, 10_000, "1 to 10000 layers")
 
 
 @dataclass(frozen=True)
@@ -84,7 +74,9 @@ def place_model(
 ) -> PlacedModel:
     """A model and its placement; arguments and errors are those of `ursa_core.load`."""
     require_text("model", str(model))
-    blocks = number_of("offload_blocks", offload_blocks, _BLOCKS, int)
+    blocks = offload_blocks
+    ok = blocks is None or (isinstance(blocks, int) and blocks >= 1)
+    require(ok, "offload_blocks", blocks, "1 layer or more")
     if blocks is not None and compiled:
         raise UsageError(
             "`offload_blocks` doesn't go with a compiled transformer (--compile)",
