@@ -1,9 +1,11 @@
 """Memory that a guided pass of the network takes beside the formula's estimate.
 
-    .venv/bin/python benchmarks/network_memory.py [--size 1.7B] [--layers 2] [--grid 13x20x32]
+    MALLOC_MMAP_THRESHOLD_=1048576 .venv/bin/python benchmarks/network_memory.py \
+        [--size 1.7B] [--layers 2] [--grid 13x20x32] [--dtype bfloat16]
 
-Random weights in bfloat16. Layers hold nothing for one another where no gradient is asked for, so
-two of them take the memory of all. Measured is the growth of the process's peak.
+Random weights. The variable has what is freed not count (see `full_size.py`). Layers hold nothing
+for one another where no gradient is asked for, so one takes the memory of all. Measured is the
+growth of the process's peak.
 """
 
 import argparse
@@ -24,12 +26,12 @@ from ursa_core.sampling.guidance import Guidance, guided_hidden
 TEXT_IDS, NUM_CODES, PROMPT_LENGTH = 1000, 2000, 320
 
 
-def network(name: str, layers: int) -> Transformer:
+def network(name: str, layers: int, dtype: torch.dtype) -> Transformer:
     """A network of a preset's widths and few layers."""
     size = replace(PRESETS[name], num_hidden_layers=layers)
     model = Transformer(TransformerConfig.from_size(size, TEXT_IDS, NUM_CODES, 1))
     model.initialise_(torch.randn(NUM_CODES, 6), torch.Generator().manual_seed(0))
-    return model.to(torch.bfloat16).eval()
+    return model.to(dtype).eval()
 
 
 def measured(model: Transformer, grid: LatentGrid, in_turn: bool) -> int:
@@ -56,9 +58,11 @@ def main() -> None:
     parser.add_argument("--size", choices=list(PRESETS), default="1.7B")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--grid", default="13x20x32")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     wanted = parser.parse_args()
     grid = LatentGrid(*map(int, wanted.grid.split("x")))
-    model = network(wanted.size, wanted.layers)
+    dtype = getattr(torch, wanted.dtype)
+    model = network(wanted.size, wanted.layers, dtype)
     sizes = {name: getattr(model.config, name) for name in TransformerSizes.__dataclass_fields__}
     nano = summary(shipped_models()["nano"])
     settings = replace(nano.settings, max_prompt_length=PROMPT_LENGTH)
@@ -66,7 +70,7 @@ def main() -> None:
     time, space = nano.strides.temporal, nano.strides.spatial
     shape = PixelShape(1 + (grid.frames - 1) * time, grid.rows * space, grid.columns * space)
     for in_turn in (False, True):
-        estimated = planned.memory(2, shape, offload=in_turn).activations
+        estimated = planned.memory(dtype.itemsize, shape, offload=in_turn).activations
         found = measured(model, grid, in_turn)
         print(
             json.dumps({"in_turn": in_turn, "measured_bytes": found, "estimated_bytes": estimated})

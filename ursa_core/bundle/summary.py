@@ -29,7 +29,7 @@ LOGITS_BYTES = {"cpu": 32_000_000, "other": 256_000_000}
 _MAPS = 5  # of the decoder's widest, held at once
 _TABLE_BYTES = 3  # per entry of the path's table of distances
 _MAKING_BYTES = 3  # more per entry while it is made, which is done on the CPU
-_PIXELS = 24  # float32 numbers per pixel in the last convolution and while bands join
+_PIXELS = 36  # float32 numbers per pixel in convolutions over time and while bands join
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Summary:
           Attention never holds a T × T matrix;
         - logits: L · D · 4, and a fixed budget, since head, draw and step run in chunks; on the CPU
           also 3 · entries of the table while it is made;
-        - decoding: pixels of a slice · 4 · (5 · channels / pixels of a patch + 24), + 6 · pixels of
+        - decoding: pixels of a slice · 4 · (5 · channels / pixels of a patch + 36), + 6 · pixels of
           the clip; the channels are those of a video's widest layer, or of an image's first.
 
         With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
