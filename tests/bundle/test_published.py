@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from ursa_cli.main import main
+from ursa_core.bundle.adapters import save_adapter
+from ursa_core.bundle.folder import WEIGHTS
 from ursa_core.bundle.hub import models_folder
 from ursa_core.bundle.settings import PUBLISHED, load_settings
 from ursa_core.media import write_media
@@ -105,6 +109,46 @@ def test_a_longer_clip_has_less_motion(pulled, capsys, tmp_path):
     write_media(image, np.zeros((1, 320, 512, 3), np.uint8), 12.0, {})
     between = ("interpolate", "--first", image, "--loop", "--model", name, "-o", "c.mp4")
     assert printed(capsys, *between, "--dry-run")["negative"] == NEGATIVE
+
+
+def test_rounds_of_vbench_long_have_less_motion_too(
+    home, tiny_model, capsys, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(tiny_model, models_folder() / "BAAI--URSA-0.6B-FSQ320")
+    shape = {"frames": 9, "height": 16, "width": 16, "steps": 1, "max_prompt_length": 12}
+    (folder / "ursa.json").write_text(json.dumps(shape))
+    rounds = []
+
+    def made(bundle, frames, extension, request, *_):
+        rounds.append(request.options.motion)
+        return [], frames
+
+    monkeypatch.setattr("ursa_core.evaluation.suites.tasks.extend", made)
+    call = ["eval", "vbench-long", "--model", "BAAI/URSA-0.6B-FSQ320", "--limit", "1"]
+    for words, motion in ((), 5.0), (("--motion", "7"), 7.0):
+        rounds.clear()
+        out = tmp_path / f"long{len(words)}"
+        asked = [*call, *words, "--only", "sample", "--seconds", "1", "-o", str(out)]
+        plan = printed(capsys, *asked, "--dry-run")["items"][0]["options"]
+        assert plan["extension"].get("motion", plan["motion"]) == motion
+        assert main(asked) == 0
+        assert set(rounds) == {motion}
+        capsys.readouterr()
+
+
+def test_a_merged_model_keeps_what_its_id_told(pulled, tmp_path):
+    name = "BAAI/URSA-1.7B-IBQ512"
+    folder = pulled(name)
+    stem = "base_model.model.model.layers.0.mlp.up_proj.lora_"
+    (rows, columns) = load_file(folder / "transformer" / WEIGHTS)[
+        "model.layers.0.mlp.up_proj.weight"
+    ].shape
+    matrices = {f"{stem}A.weight": torch.ones(1, columns), f"{stem}B.weight": torch.ones(rows, 1)}
+    save_adapter(tmp_path / "lora", matrices, {"peft_type": "LORA", "lora_alpha": 1, "r": 1}, {})
+    words = ["models", "merge", name, "--lora", str(tmp_path / "lora")]
+    assert main([*words, "-o", str(tmp_path / "merged")]) == 0
+    assert load_settings(tmp_path / "merged").defaults == load_settings(folder).defaults
+    assert load_settings(tmp_path / "merged").height == 512
 
 
 @pytest.mark.parametrize(

@@ -67,17 +67,17 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
     base = base or source
     own = {part: source / part for part in NETWORKS if (source / part).is_dir()}
     networks = {"transformer": source, "vae": base / "vae", **own}
+    names = [name for name in file_names(base) if name.split("/")[0] not in NETWORKS]
+    copies = {name: base / name for name in names}
+    if any((networks["vae"] / name).is_file() for name in (WEIGHTS, index_of(WEIGHTS))):
+        vae = networks.pop("vae")  # by whose bytes codes are known
+        copies |= {f"vae/{file.name}": file for file in vae.iterdir() if file.is_file()}
     with whole(folder) as made:
-        for name in map(Path, file_names(base)):
+        for name, file in copies.items():
             (made / name).parent.mkdir(parents=True, exist_ok=True)
-            if name.parts[0] not in NETWORKS:
-                shutil.copyfile(base / name, made / name)
+            shutil.copyfile(file, made / name)
         for part, place in networks.items():
-            is_plain = any((place / name).is_file() for name in (WEIGHTS, index_of(WEIGHTS)))
-            if part == "vae" and is_plain:  # by whose bytes codes are known
-                shutil.copytree(place, made / part, dirs_exist_ok=True)
-            else:
-                _convert(place, base / part, made / part)
+            _convert(place, base / part, made / part)
         keep_settings(base, made)
         check_model(made)
 
