@@ -280,6 +280,15 @@ def test_what_is_no_ursa_model_is_refused_before_its_weights(hub, files):
     assert ursa_hub.pulled_models() == {}
 
 
+@pytest.mark.parametrize("name", ["bin", "fp16.safetensors"])
+def test_the_way_to_weights_in_another_form_is_told(hub, files, name):
+    other = {n: content for n, content in files.items() if n != WEIGHTS}
+    hub.repos["lab/tuned"] = {"main": {**other, WEIGHTS.replace("safetensors", name): b"0"}}
+    with pytest.raises(CheckpointError, match=f"lacks {WEIGHTS}") as caught:
+        resolve_model("lab/tuned")
+    assert "ursa models convert DIR" in caught.value.hint
+
+
 def test_a_shard_that_is_missing_is_named(hub, files):
     index = json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}).encode()
     sharded = {name: content for name, content in files.items() if name != WEIGHTS}

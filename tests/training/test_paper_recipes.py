@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ursa_cli.main import main
-from ursa_core.bundle.bundle import save_tokenizer, tokenizer_identity
-from ursa_core.bundle.folder import write_json
+from ursa_core.bundle.bundle import load_bundle, save_tokenizer, tokenizer_identity
+from ursa_core.bundle.folder import read_json, write_json
+from ursa_core.bundle.settings import load_settings
 from ursa_core.bundle.weights import save_weights
 from ursa_core.configs import IMAGE_CLASS
 from ursa_core.grids import LatentGrid
@@ -159,3 +160,29 @@ def test_fine_tuning_is_the_official_one(recipe, steps, clips, is_async, motion_
     assert data.short_captions == 0.5
     assert found.init == found.tokenizer == found.init
     assert found.sampling.negative == NEGATIVE
+
+
+def test_a_published_model_is_fine_tuned(published_image_model, tmp_path, capsys):
+    """A real step of the recipe of images, from a small model in the published layout."""
+    identity = TokenIdentity(tokenizer_identity(published_image_model), 512, (), 1, 16)
+    with ShardWriter(tmp_path / "shards", identity) as writer:
+        for clip in range(4):
+            codes = torch.randint(512, (1, 4, 4), generator=torch.Generator().manual_seed(clip))
+            captions = ("A bear walks. It snows.", "a bear")[: 1 + clip % 2]
+            writer.add(TokenRow(codes, captions, 12.0, 0.0, str(clip)))
+    theirs = read_json(published_image_model / "transformer" / "config.json")
+    sizes = {name: theirs.get(name, 128) for name in vars(PRESETS["0.6B"])}
+    words = [f"model.{name}={value}" for name, value in sizes.items()]
+    words += [f"init={published_image_model}", f"tokenizer={published_image_model}"]
+    words += [f"data.shards={tmp_path / 'shards'}", "train.steps=1", "train.accumulate=2"]
+    words += ["optimizer.warmup_steps=0", "samples.prompts=[]", "train.device=cpu"]
+    out = tmp_path / "run"
+    recipe = str(RECIPES / "ursa_images_finetune.yaml")
+    assert main(["train", recipe, *words, "-o", str(out)]) == 0, capsys.readouterr().err
+    settings = load_settings(out)
+    assert settings.negative.startswith("worst quality")
+    before, after = (
+        load_bundle(each).transformer.state_dict() for each in (published_image_model, out)
+    )
+    assert before.keys() == after.keys()
+    assert not all(torch.equal(before[name], after[name]) for name in before)

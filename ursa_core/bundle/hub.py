@@ -266,7 +266,7 @@ def _is_here(wanted: HubId, commit: str, to: Path | None, name: str, size: int) 
 def _check_complete(wanted: HubId, layout: Layout, names: Collection[str]) -> None:
     if missing := layout.missing(names):
         hint = f"give a model in the published layout, as {layout.example}"
-        if any(name.endswith((".bin", ".safetensors")) for name in names):
+        if layout is URSA_MODEL and any(each.endswith((".bin", ".safetensors")) for each in names):
             hint += f"; or hf download {wanted.name} --local-dir DIR, and ursa models convert DIR"
         raise CheckpointError(
             f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}", hint
