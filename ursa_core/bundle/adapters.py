@@ -54,11 +54,6 @@ class Adapter:
     sha256: str
 
     @property
-    def weights(self) -> Path:
-        """File of its matrices."""
-        return _weights(self.folder)
-
-    @property
     def provenance(self) -> dict[str, Any]:
         """The adapter as files made with it record it."""
         return {"path": str(self.folder), "sha256": self.sha256, "scale": self.scale}
@@ -134,7 +129,7 @@ def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor] | Non
         return None
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
     for adapter in adapters:
-        with opened(adapter.weights) as tensors:
+        with opened(_weights(adapter.folder)) as tensors:
             for weight, pair in _pairs(adapter).items():
                 down, up = (tensors.get_tensor(each.name).float() for each in pair)
                 if not bool(down.isfinite().all() and up.isfinite().all()):
@@ -209,7 +204,7 @@ class _Matrix(NamedTuple):
 def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
     """The matrices A (rank, in) and B (out, rank) by the weight that they change."""
     found: dict[str, dict[str, _Matrix]] = {}
-    with opened(adapter.weights) as tensors:
+    with opened(_weights(adapter.folder)) as tensors:
         for name in tensors.keys():  # noqa: SIM118
             match = _PART.fullmatch(name)
             if match is None:
