@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,30 @@ def test_each_batch_is_of_one_grid_as_often_as_it_has_clips():
     again = [order.batch(index)[0].grid == SMALL for index in range(35, 70)]
     assert sum(again) == sum(kinds) == 10
     assert again != kinds
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_data_sets_have_their_shares_and_each_shows_all_of_its_rows(lanes):
+    """A set of 10 of 90 small rows has half of the clips; a third set has large ones alone."""
+    few, many, large = range(10), range(10, 90), range(90, 100)
+    shares = {few: 0.5, many: 0.3, large: 0.2}
+    buckets = [
+        replace(bucket(rows, 5, LARGE if rows is large else SMALL), share=share)
+        for rows, share in shares.items()
+    ]
+    order = ClipOrder(buckets, seed=3, lanes=lanes)
+    seen = rows_of(order, range(4000))
+    for rows, share in shares.items():
+        own = Counter(row for row in seen if row in rows)
+        assert sum(own.values()) / len(seen) == pytest.approx(share, abs=0.01)
+        assert own.keys() == set(rows)
+        assert max(own.values()) - min(own.values()) <= 2 * lanes
+    mixed = [order.batch(index)[1] for index in range(100)]
+    both = [b for b in mixed if {row in few for row in b} == {True, False}]
+    assert len(both) > 60  # sets share batches
+    assert all({row in large for row in b} in ({True}, {False}) for b in mixed)
+    again = ClipOrder(buckets, seed=3, lanes=lanes)
+    assert again.batch(3999)[1] == order.batch(3999)[1]
 
 
 def test_a_bucket_leaves_out_groups_without_its_rows():

@@ -104,6 +104,8 @@ def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
         f" {each.tokens:,} tokens, {each.share:.0%} of all passes"
         for each in data.grids
     ]
+    for name, clips, share in data.sets if len(data.sets) > 1 else ():
+        lines.append(f"{clips:,} clips of {name}: {share:.0%} of the clips of a run")
     if data.num_left_out:
         lines.append(f"{data.num_left_out:,} clips shorter than data.latent_frames are left out")
     if data.num_uncaptioned:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,11 +18,15 @@ from torch import Tensor
 from ursa_core import __version__
 from ursa_core.bundle.folder import file_names, model_identity, opened, read_json, write_json
 from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.settings import load_settings
 from ursa_core.bundle.summary import keep_settings
 from ursa_core.bundle.weights import save_tensors, weight_files
 from ursa_core.configs import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.files import digest_of, whole
+
+if TYPE_CHECKING:
+    from ursa_core.tokenizers.text import TextTokenizer
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -30,6 +34,10 @@ PICKLED_WEIGHTS = "adapter_model.bin"
 ORIGIN = "ursa_adapter.json"
 MERGED = "merged.json"
 PREFIX = "base_model.model."
+WORDS = "words"  # key of ORIGIN: words that the adapter adds to the vocabulary
+NEW_WORDS = "new_words"  # in the table of embeddings: their change from that of unknown words
+_EMBEDDINGS = "model.embed_tokens"
+_WORD_ROWS = f"{PREFIX}{_EMBEDDINGS}.{NEW_WORDS}"
 _PART = re.compile(
     rf"(?:module\.)?{re.escape(PREFIX)}(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight"
 )
@@ -52,6 +60,7 @@ class Adapter:
     scale: float
     config: AdapterConfig
     sha256: str
+    words: tuple[str, ...] = ()  # words that it adds to the vocabulary
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -87,13 +96,20 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
     if config.get("alpha_pattern"):
         raise unusable(name, "alpha_pattern", config["alpha_pattern"], "one lora_alpha for all")
     found = read_config(AdapterConfig, {k: v for k, v in config.items() if v is not None}, name)
-    return Adapter(folder, scale, found, digest_of(_weights(folder)))
+    words = _origin(folder).get(WORDS, [])
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise unusable(str(folder / ORIGIN), WORDS, words, "a list of words")
+    return Adapter(folder, scale, found, digest_of(_weights(folder)), tuple(words))
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    return read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
 
 
 def check_adapter(adapter: Adapter, model: Path) -> None:
     """Refuse, with a CheckpointError, an adapter of another model than that of a folder."""
     folder, name = adapter.folder, name_of(model)
-    origin = read_json(folder / ORIGIN) if (folder / ORIGIN).is_file() else {}
+    origin = _origin(folder)
     theirs, ours = origin.get("base_identity"), transformer_identity(model)
     if theirs not in (None, ours):
         raise CheckpointError(
@@ -116,6 +132,31 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
                 f" the model {name} has {shape} there",
                 hint,
             )
+
+
+def add_words(
+    adapters: Sequence[Adapter], texts: "TextTokenizer"
+) -> tuple["TextTokenizer", int, list[Tensor]]:
+    """The vocabulary with the adapters' words, the id of unknown ones, and each one's changes.
+
+    Changes are float (words, D), of the embedding of unknown words. Raises a CheckpointError where
+    the model can't take the words.
+    """
+    unknown, changes = texts.unknown_id, []
+    for adapter in adapters:
+        with opened(_weights(adapter.folder)) as tensors:
+            is_there = _WORD_ROWS in tensors.keys()  # noqa: SIM118
+            rows = tensors.get_tensor(_WORD_ROWS).float() if is_there else torch.empty(0, 0)
+        if len(rows) != len(adapter.words) or not bool(rows.isfinite().all()):
+            raise CheckpointError(
+                f"the adapter {adapter.folder} has embeddings of {len(rows)} words,"
+                f" its {ORIGIN} names {len(adapter.words)}",
+                "get the adapter again, all of its files",
+            )
+        if adapter.words:
+            texts = texts.extended(adapter.words)
+            changes.append(adapter.scale * rows)
+    return texts, unknown or 0, changes
 
 
 def transformer_identity(model: Path) -> str:
@@ -157,10 +198,17 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already", "give a new folder with -o")
+    from ursa_core.models.transformer import with_words
+    from ursa_core.tokenizers.text import TextTokenizer
+
     for adapter in adapters:
         check_adapter(adapter, model)
     change = adding(adapters)
     weights = {file.relative_to(model) for file in weight_files(model / "transformer").values()}
+    texts = TextTokenizer.load(model / "tokenizer", load_settings(model).max_prompt_length)
+    more, unknown, changes = add_words(adapters, texts)
+    config = read_json(model / "transformer" / "config.json")
+    ids, table = config["lm_vocab_size"], f"{_EMBEDDINGS}.weight"
     merged = {
         "base": name_of(model, exact=True),
         "base_identity": transformer_identity(model),
@@ -177,7 +225,14 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
             with opened(model / name) as tensors:
                 read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
             changed = {k: change(k, w).to(w.dtype).contiguous() for k, w in read.items()}
+            for rows in changes if table in changed else ():
+                changed[table] = with_words(changed[table], ids, unknown, rows)
+                ids += len(rows)
             save_tensors(target, changed)
+        if changes:
+            more.save(part / "tokenizer")
+            sizes = {"lm_vocab_size": ids, "vocab_size": ids + config["lm_head_size"]}
+            write_json(part / "transformer" / "config.json", {**config, **sizes})
         write_json(part / MERGED, merged)
         keep_settings(model, part)
 
@@ -205,7 +260,7 @@ def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
     """The matrices A (rank, in) and B (out, rank) by the weight that they change."""
     found: dict[str, dict[str, _Matrix]] = {}
     with opened(_weights(adapter.folder)) as tensors:
-        for name in tensors.keys():  # noqa: SIM118
+        for name in sorted({*tensors.keys()} - {_WORD_ROWS}):
             match = _PART.fullmatch(name)
             if match is None:
                 raise CheckpointError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.adapters import Adapter, adding
+from ursa_core.bundle.adapters import Adapter, add_words, adding
 from ursa_core.bundle.folder import URSA_MODEL, Layout, read_json, shipped_models, write_json
 from ursa_core.bundle.path_files import (
     CODEBOOK,
@@ -262,6 +262,9 @@ def load_bundle(
             f" the transformer {config.lm_vocab_size} text ids",
             "use the parts of one model",
         )
+    text_tokenizer, unknown, changes = add_words(adapters, text_tokenizer)
+    for rows in changes:
+        transformer.add_words_(unknown, rows)
     if compiled:
         transformer.model.compile()
     if offload_blocks is not None:

@@ -25,7 +25,8 @@ class CaptionFit:
     example: str  # the first longer caption
     lost: str  # the part of it that is cut off
     num_unknown: int  # captions with words that the vocabulary lacks
-    unknown: tuple[str, ...]  # most frequent of these words
+    unknown: dict[str, int]  # most frequent of these words, and how many captions hold them
+    is_extended: bool = False  # whether these words are added to the vocabulary
 
     def warnings(self, model: str = "the model") -> list[str]:
         """What to warn a user of, if anything."""
@@ -36,11 +37,13 @@ class CaptionFit:
                 f' reads: of "{_start(self.example)}" this is cut off: "{_start(self.lost)}"'
             )
         if self.num_unknown:
-            words = [_visible(word) for word in self.unknown[:_MAX_WORDS_SHOWN]]
+            counts = list(self.unknown.items())[:_MAX_WORDS_SHOWN]
+            words = [f"{_visible(word)} ({count:,})" for word, count in counts]
             more = ", …" if len(self.unknown) > len(words) else ""
+            end = "; vocabulary: extend adds them" if self.is_extended else ""
             found.append(
                 f"{self._share(self.num_unknown)} hold words that {model} doesn't know:"
-                f" {', '.join(words)}{more}"
+                f" {', '.join(words)}{more}{end}"
             )
         return found
 
@@ -77,5 +80,5 @@ def measure_captions(
             num_cut += bool(cut)
             if cut and not lost:
                 example, lost = caption, cut
-    named = tuple(word for word, _ in words.most_common(_MAX_WORDS))
+    named = dict(words.most_common(_MAX_WORDS))
     return CaptionFit(tokenizer.max_prompt_length, num, num_cut, example, lost, num_unknown, named)

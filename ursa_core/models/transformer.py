@@ -6,7 +6,7 @@ in the codes. Attention is full, the padding included. Weight names are those of
 Qwen3, so that its checkpoints and the published URSA ones load as they are.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -256,6 +256,17 @@ class Transformer(nn.Module):
         hidden: Tensor = self.model(ids, cos, sin)
         return hidden[:, prompt_ids.shape[1] : -1]
 
+    @torch.no_grad()
+    def add_words_(self, copied: int, changes: Tensor) -> None:
+        """Append text ids, whose embeddings are that of the id ``copied`` plus ``changes`` (N, D).
+
+        Those of the codes move up by N.
+        """
+        table, ids = self.model.embed_tokens, self.config.lm_vocab_size
+        weight = with_words(table.weight, ids, copied, changes)
+        table.weight, table.num_embeddings = nn.Parameter(weight), len(weight)
+        self.config = replace(self.config, lm_vocab_size=ids + len(changes))
+
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., K) of hidden states (..., D) of any float dtype."""
         logits: Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
@@ -304,6 +315,12 @@ class Transformer(nn.Module):
             projection = torch.empty(features.shape[1], width).normal_(generator=generator)
             noise = torch.empty(len(features), width).normal_(0, 0.2, generator=generator)
             rows[: len(features)].copy_((features @ projection + noise) * scale)
+
+
+def with_words(table: Tensor, ids: int, copied: int, changes: Tensor) -> Tensor:
+    """A table of embeddings with rows after its ``ids`` of text, see `Transformer.add_words_`."""
+    rows = table[copied].float() + changes.to(table.device)
+    return torch.cat([table[:ids], rows.to(table.dtype), table[ids:]])
 
 
 def codebook_features(codebook: Tensor) -> Tensor:

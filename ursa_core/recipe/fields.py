@@ -20,6 +20,7 @@ Steps = Annotated[int, Field(ge=0, lt=1 << 63)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 Above0 = Annotated[float, Field(gt=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Mixed = Annotated[float, Field(ge=0.001, le=1)]
 Alpha = Annotated[float, Field(ge=ALPHA_RANGE[0], le=ALPHA_RANGE[1])]
 Factor = Annotated[float, Field(ge=C_RANGE[0], le=C_RANGE[1])]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -214,10 +215,20 @@ class GeneratorModel(Section):
             yield f"model.num_attention_heads: {heads} should be a multiple of {of_what}"
 
 
+class DataSet(Section):
+    """One of several data sets that are mixed; a list of them may stand for all of `data`."""
+
+    shards: OneOrMore  # folders of token shards of `ursa tokenize`; one needs no brackets
+    share: Mixed  # share of the clips of a run; those of all sets and of `prior` sum to 1
+
+
 class GeneratorData(Section):
     """Token shards to train a generator on."""
 
-    shards: OneOrMore  # folders of token shards of `ursa tokenize`; one needs no brackets
+    # Folders of token shards of `ursa tokenize`, mixed by their size; one needs no brackets.
+    shards: OneOrMore | None = None
+    # The same with a share for each, instead of `shards`: a list of `{shards: …, share: …}`.
+    sets: Annotated[list[DataSet], Field(min_length=1)] | None = None
     validation_shards: OneOrMore | None = None  # the same for the validation loss; never trained on
     # Latent frames of a training clip. Longer token clips give windows from anywhere in them, and
     # shorter ones are left out. Null takes whole clips of any length.
@@ -236,9 +247,38 @@ class GeneratorData(Section):
     shuffle_mb: Count = 256
     workers: Steps = 1  # threads that prefetch batches; 0 makes each batch when it is needed
 
+    @model_validator(mode="before")
+    @classmethod
+    def _listed_sets(cls, data: Any) -> Any:
+        return {"sets": data} if isinstance(data, list) else data
+
     def _faults(self) -> Iterator[str]:
         if self.motion_share < 1 and not self.motion_prefix:
             yield "data.motion_share: has no meaning without data.motion_prefix, leave it out"
+        if (self.shards is None) == (self.sets is None):
+            yield (
+                "data.shards: is required"
+                if self.sets is None
+                else ("data.shards: data.sets names the shards, leave one of them out")
+            )
+        named = [folder for each in self.sets or () for folder in each.shards]
+        for folder in dict.fromkeys(name for name in named if named.count(name) > 1):
+            yield f"data.sets: {folder} is given twice"
+
+
+class PriorSettings(Section):
+    """Clips that `init` makes itself, once, so that it keeps what it knew without its old data."""
+
+    # Folder of token shards in which these clips are kept; what it lacks of them is made first.
+    shards: Name
+    share: Mixed  # share of the clips of a run; the rest is that of `data`
+    # Prompts of the clips, in turn; or one name of a list of them, a .txt with a prompt per line, a
+    # .jsonl or .csv; or `shapes:train`, captions that `nano` was trained on.
+    prompts: OneOrMore
+    num: Count = 600  # number of clips
+    steps: NumSteps | None = None  # sampling steps; null takes those of `init`, as for the next two
+    guidance: Scale | None = None  # strength of classifier-free guidance
+    correct: Share | None = None  # probability that a step draws a code again from the path
 
 
 class LoraSettings(Section):
@@ -373,8 +413,13 @@ class GeneratorRecipe(_Training):
     tokenizer: Name
     # `words` for a vocabulary of the captions' own words, or a folder with a tokenizer.
     text_tokenizer: Name = "words"
+    # Words of captions that `init` lacks: `extend` adds an embedding for each, which begins as that
+    # of unknown words and is trained; `keep` leaves them unknown. A vocabulary that knows every
+    # text, as Qwen's, lacks none, and `extend` is refused.
+    vocabulary: Literal["extend", "keep"] = "keep"
     model: GeneratorModel
     data: GeneratorData
+    prior: PriorSettings | None = None  # clips of `init` itself that are mixed with the data
     lora: LoraSettings = LoraSettings()
     path: PathSettings = PathSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -388,6 +433,24 @@ class GeneratorRecipe(_Training):
         if self.lora.rank is not None and self.init is None:
             asks = f"{self.lora.rank} asks for an adapter"
             yield f"lora.rank: {asks}, so init has to name the model that it is for"
+        for key, is_given in (
+            ("vocabulary", self.vocabulary == "extend"), ("prior", self.prior is not None),
+        ):  # fmt: skip
+            if is_given and self.init is None:
+                yield f"{key}: is for what init knows already, so init has to name a model"
+        total = sum(share for _, share in self.mixture)
+        if abs(total - 1) > 1e-6:
+            yield f"data.sets, prior.share: the shares sum to {total:g}, should be 1"
+        elif self.mixture[0][1] < 1e-6:
+            yield "prior.share: a share of 0 is left for data"
+
+    @property
+    def mixture(self) -> list[tuple[tuple[str, ...], float]]:
+        """Folders of shards of each data set, the prior's last, and their shares of the clips."""
+        prior = [((self.prior.shards,), self.prior.share)] if self.prior else []
+        rest = 1 - sum(share for _, share in prior)
+        sets = [(tuple(each.shards), each.share) for each in self.data.sets or ()]
+        return [*(sets or [(tuple(self.data.shards or ()), rest)]), *prior]
 
 
 Recipe = TokenizerRecipe | GeneratorRecipe

@@ -138,7 +138,7 @@ class TextTokenizer:
         return ids
 
     @property
-    def _unknown_id(self) -> int | None:
+    def unknown_id(self) -> int | None:
         """Id of unknown words; None of BPE, which has none."""
         token = getattr(self._backend.model, "unk_token", None)
         return None if token is None else self.token_id(token)
@@ -150,13 +150,38 @@ class TextTokenizer:
         fit into ``max_prompt_length`` ids, or ``""``.
         """
         found = []
-        unknown, length = self._unknown_id, self.max_prompt_length
+        unknown, length = self.unknown_id, self.max_prompt_length
         for text, encoding in zip(texts, self._encode(list(texts)), strict=True):
             pairs = list(zip(encoding.ids, encoding.offsets, strict=True))
             words = dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown)
             cut = text[pairs[length][1][0] :].strip() if len(pairs) > length else ""
             found.append((list(words), cut))
         return found
+
+    def new_words(self, texts: Iterable[str]) -> list[str]:
+        """Words of texts that the vocabulary lacks, as it would spell them, in order."""
+        spelling = self._backend.normalizer
+        typed = {word for words, _ in self.losses(list(texts)) for word in words}
+        return sorted({spelling.normalize_str(word) if spelling else word for word in typed})
+
+    def extended(self, words: Sequence[str]) -> Self:
+        """The tokenizer with more words, whose ids follow the largest one.
+
+        Raises:
+            CheckpointError: Its vocabulary isn't one of whole words, or has one of them already.
+        """
+        content = json.loads(self._backend.to_str())
+        known = [word for word in words if self._backend.token_to_id(word) is not None]
+        if known or content["model"]["type"] != "WordLevel":
+            reason = f"has {known[0]!r} already" if known else "isn't made of whole words"
+            raise CheckpointError(
+                f"the vocabulary of the text tokenizer {reason}, so words can't be added",
+                "use vocabulary: keep, and no adapter with words of its own",
+            )
+        ids = {word: self.max_id + place for place, word in enumerate(words, 1)}
+        content["model"]["vocab"].update(ids)
+        backend = Tokenizer.from_str(json.dumps(content))
+        return type(self)(backend, self._pad_token, self.max_prompt_length)
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a prompt that the vocabulary lacks, as typed, each once; BPE lacks none."""
@@ -165,7 +190,7 @@ class TextTokenizer:
     def knows_any(self, text: str) -> bool:
         """Whether the vocabulary has any word of a prompt."""
         (encoding,) = self._encode([text])
-        return any(token != self._unknown_id for token in encoding.ids)
+        return any(token != self.unknown_id for token in encoding.ids)
 
     def cut(self, text: str) -> str:
         """The end of a prompt that doesn't fit into ``max_prompt_length`` ids, or ``""``."""

@@ -5,6 +5,7 @@ into one equal stretch per lane, so that processes of different lanes read diffe
 shuffles groups of rows, and then the rows of a pool: the successive groups that fit in memory.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,16 +17,20 @@ from numpy.typing import NDArray
 from ursa_core.grids import LatentGrid
 from ursa_core.seeding import stream
 
+MIXED = 10_000
+"""Clips among which the shares of data sets are exact, up to rounding."""
+
 
 @dataclass(frozen=True)
 class Bucket:
-    """Rows whose clips make batches of one shape."""
+    """Rows whose clips make batches of one shape; those of one grid share its batches."""
 
     grid: LatentGrid  # latent grid of the clips
     batch_size: int  # clips per batch
     rows: NDArray[np.int64]  # numbers of the rows, ascending: int64 (n,)
     num_codes: int  # codes of all its rows, as stored
     group_starts: NDArray[np.int64]  # first row of each group of the table, and its end
+    share: float | None = None  # share of all clips that are drawn; None for that of its rows
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -47,35 +52,68 @@ class ClipOrder:
         # A bucket's share of the pool per lane; None for all of it.
         self._share = None if total <= pool_codes else pool_codes / total / lanes
         self._lane_rows = [-(-len(bucket.rows) // lanes) for bucket in buckets]
-        sizes = [bucket.batch_size for bucket in buckets]
-        self._batches = [-(-n // size) for n, size in zip(self._lane_rows, sizes, strict=True)]
-        self._turns = np.repeat(np.arange(len(buckets)), self._batches)
+        grids = dict.fromkeys(bucket.grid for bucket in buckets)
+        self._mixes = [[n for n, b in enumerate(buckets) if b.grid == grid] for grid in grids]
+        self.batches = list(map(self._num_batches, self._mixes))  # of an epoch and lane, by grid
+        self._turns = np.repeat(np.arange(len(self._mixes)), self.batches)
         pools = 1 if self._share is None else lanes
         self._order = lru_cache(2 * len(buckets))(self._make_order)
         self._pool = lru_cache(2 * len(buckets) * pools)(self._make_pool)
         self._schedule = lru_cache(lanes + 1)(self._make_schedule)
+        self._picks = lru_cache(lanes + 1)(self._make_picks)
+
+    def _num_batches(self, numbers: Sequence[int]) -> int:
+        """Batches of a grid in an epoch, which has as many clips as rows, or ``MIXED``."""
+        shares = [self.buckets[number].share for number in numbers]
+        clips = float(self._lane_rows[numbers[0]])
+        if None not in shares:
+            clips = max(sum(self._lane_rows), MIXED) * sum(share or 0 for share in shares)
+        return math.ceil(clips / self.buckets[numbers[0]].batch_size)
 
     def batch(self, index: int) -> tuple[Bucket, list[int]]:
-        """Bucket and row numbers of batch ``index``."""
+        """First bucket of the grid of batch ``index``, and the batch's row numbers."""
         turn, lane = divmod(index, self._lanes)
-        number, count = self._turn(turn, lane)
-        bucket, rows = self.buckets[number], self._lane_rows[number]
+        mix, count = self._turn(turn, lane)
+        first = self.buckets[self._mixes[mix][0]]
         chosen = []
-        for place in range(count * bucket.batch_size, (count + 1) * bucket.batch_size):
+        for clip in range(count * first.batch_size, (count + 1) * first.batch_size):
+            number, place = self._pick(mix, lane, clip)
+            rows = self._lane_rows[number]
             epoch, at = divmod(place, rows)
             # Lanes are equally long: the last one may take some rows of the first.
-            chosen.append(self._row(number, epoch, (lane * rows + at) % len(bucket.rows)))
-        return bucket, chosen
+            row = (lane * rows + at) % len(self.buckets[number].rows)
+            chosen.append(self._row(number, epoch, row))
+        return first, chosen
+
+    def _pick(self, mix: int, lane: int, clip: int) -> tuple[int, int]:
+        """Bucket of a clip of a lane and grid, and how many of its clips the lane had before."""
+        numbers = self._mixes[mix]
+        if len(numbers) == 1:
+            return numbers[0], clip
+        block, at = divmod(clip, MIXED)
+        picks = self._picks(mix, block * self._lanes + lane)
+        chosen = picks == picks[at]
+        before = np.count_nonzero(chosen[:at]) + block * np.count_nonzero(chosen)
+        return numbers[int(picks[at])], int(before)
+
+    def _make_picks(self, mix: int, index: int) -> NDArray[np.int64]:
+        """Places among a grid's buckets of ``MIXED`` clips, by the shares."""
+        shares = np.cumsum([0.0, *(self.buckets[n].share or 0.0 for n in self._mixes[mix])])
+        counts = np.diff(np.round(shares / shares[-1] * MIXED)).astype(np.int64)
+        grid = self.buckets[self._mixes[mix][0]].grid
+        return np.repeat(np.arange(len(counts)), counts)[
+            self._shuffled(MIXED, f"sets of {grid}", index)
+        ]
 
     def _turn(self, turn: int, lane: int) -> tuple[int, int]:
-        """Bucket of a lane's batch, and how many of its batches the lane had before."""
-        if len(self.buckets) == 1:
+        """Grid of a lane's batch, and how many of its batches the lane had before."""
+        if len(self._mixes) == 1:
             return 0, turn
         epoch, at = divmod(turn, len(self._turns))
         schedule = self._schedule(epoch, lane)
         number = int(schedule[at])
         before = int(np.count_nonzero(schedule[:at] == number))
-        return number, epoch * self._batches[number] + before
+        return number, epoch * self.batches[number] + before
 
     def _make_schedule(self, epoch: int, lane: int) -> NDArray[np.int64]:
         return self._turns[self._shuffled(len(self._turns), "buckets", epoch * self._lanes + lane)]
@@ -89,7 +127,7 @@ class ClipOrder:
     def _make_order(self, number: int, epoch: int) -> tuple[NDArray[np.int64], ...]:
         """An epoch of a bucket: its groups in order, and the beginning and pool of each."""
         bucket = self.buckets[number]
-        groups = self._shuffled(len(bucket.starts) - 1, f"groups of {bucket.grid}", epoch)
+        groups = self._shuffled(len(bucket.starts) - 1, f"groups of {self._name(number)}", epoch)
         sizes = np.diff(bucket.starts)[groups]
         begins = np.cumsum(sizes) - sizes
         share = self._share
@@ -104,8 +142,14 @@ class ClipOrder:
         rows = np.concatenate([bucket.rows[starts[g] : starts[g + 1]] for g in groups[first:end]])
         # An epoch has fewer pools than rows, so no two pools of a bucket share a stream.
         index = epoch * len(bucket.rows) + pool
-        shuffled = self._shuffled(len(rows), f"rows of {bucket.grid}", index)
+        shuffled = self._shuffled(len(rows), f"rows of {self._name(number)}", index)
         return int(begins[first]), rows[shuffled]
+
+    def _name(self, number: int) -> str:
+        """Name of a bucket's streams: its grid, with its number among those of that grid."""
+        grid = self.buckets[number].grid
+        before = sum(bucket.grid == grid for bucket in self.buckets[:number])
+        return f"{grid} in set {before + 1}" if before else str(grid)
 
     def _shuffled(self, count: int, name: str, index: int) -> NDArray[np.int64]:
         return torch.randperm(count, generator=stream(self._seed, name, index)).numpy()

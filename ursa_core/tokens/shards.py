@@ -111,23 +111,28 @@ class TokenTable:
         grids: Latent grids that occur, most frequent first.
         group_starts: First row of each group, and the number of rows: int64 (groups + 1,).
         num_uncaptioned: Number of rows without a caption.
+        folders: First row of each folder, its end, and its number of rows without a caption.
         motions: Motion score of each row, float32 (rows,).
         cache_bytes: Size of the decoded groups that stay in memory.
     """
 
     def __init__(self, paths: Sequence[Path], identity: TokenIdentity) -> None:
         self.identity, self.cache_bytes = identity, CACHE_BYTES
-        self.num_uncaptioned = 0
+        self.folders: dict[Path, tuple[int, int, int]] = {}
         self._places: list[tuple[Path, int]] = []
         sizes: list[int] = []
         tables: list[pa.Table] = []
         for path in paths:
+            before = sum(sizes)
+            begin, end, without = self.folders.get(path.parent, (before, before, 0))
             with _opened(path) as file:
                 for group in range(file.metadata.num_row_groups):
                     self._places.append((path, group))
                     sizes.append(file.metadata.row_group(group).num_rows)
-                    self.num_uncaptioned += _num_uncaptioned(file, group)
+                    without += _num_uncaptioned(file, group)
+                self.folders[path.parent] = begin, end + file.metadata.num_rows, without
                 tables.append(file.read(["grid", "motion"], use_threads=False))
+        self.num_uncaptioned = sum(without for *_, without in self.folders.values())
         columns = pa.concat_tables([table.replace_schema_metadata() for table in tables])
         self.group_starts = np.cumsum([0, *sizes])
         self.motions = columns["motion"].to_numpy()

@@ -20,6 +20,7 @@ class Learner(ABC):
     blocks: Sequence[nn.Module] = ()  # parts of the model that run one after another
     base: str | None = None  # identity of frozen weights that checkpoints don't hold
     num_clips: int | None = None  # clips in the shards of the data, which may grow
+    words: Sequence[str] = ()  # words that the data add to the vocabulary of the start
 
     @abstractmethod
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:

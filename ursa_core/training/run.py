@@ -11,8 +11,8 @@ from ursa_core import files
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
-from ursa_core.parts import launched_part
-from ursa_core.recipe.fields import Recipe, TokenizerRecipe
+from ursa_core.parts import Part, launched_part
+from ursa_core.recipe.fields import GeneratorRecipe, Recipe, TokenizerRecipe
 from ursa_core.recipe.loading import to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
@@ -24,6 +24,8 @@ from ursa_core.training.generator.estimates import (
     training_memory,
 )
 from ursa_core.training.generator.learner import GeneratorLearner
+from ursa_core.training.generator.prior import make_prior
+from ursa_core.training.generator.start import find_start
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Progress
 from ursa_core.training.optimizer import trained
@@ -154,6 +156,10 @@ def train_recipe(
     check_run_folder(run)
     device = pick_own_device(recipe.train.device)
     with joined_ranks(device) as ranks:
+        if isinstance(recipe, GeneratorRecipe) and recipe.prior and recipe.init:
+            part, start = Part(ranks.rank + 1, ranks.count), find_start(recipe.init)
+            make_prior(recipe, recipe.prior, start, device, part, on_note)
+            ranks.wait()
         learner = build_learner(recipe, device)
         if ranks.is_first and isinstance(learner, GeneratorLearner):
             on_captions(learner.caption_fit())

@@ -5,7 +5,7 @@ split) determines a clip, so a data set is a range of indices. One combination o
 motion in five is held out of training, over all backgrounds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,20 +124,24 @@ REACH = {"circle": 1.0, "square": 1.2, "triangle": 1.3, "ring": 1.0, "star": 1.2
 """Largest extent of each shape from its centre, in radii."""
 
 
-def _shape_distance(shape: str, x: Array, y: Array) -> Array:
-    """Signed distance to the outline, negative inside, in radii; y points down."""
-    if shape == "circle":
-        return np.hypot(x, y) - 1
-    if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.74) - np.float32(0.26)
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.85)
-    if shape == "triangle":
-        # Normals point away from the middle of each edge; the first edge lies opposite the tip.
-        angle, sector = np.arctan2(x, y), 2 * np.pi / 3
-        folded = angle - sector * np.round(angle / sector)
-        return np.hypot(x, y) * np.cos(folded) - np.float32(0.65)
-    return _star_distance(x, y)
+def _triangle_distance(x: Array, y: Array) -> Array:
+    # Normals point away from the middle of each edge; the first edge lies opposite the tip.
+    angle, sector = np.arctan2(x, y), 2 * np.pi / 3
+    folded = angle - sector * np.round(angle / sector)
+    return np.hypot(x, y) * np.cos(folded) - np.float32(0.65)
+
+
+OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
+    "circle": lambda x, y: np.hypot(x, y) - 1,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - np.float32(0.85),
+    "triangle": _triangle_distance,
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.74) - np.float32(0.26),
+    "star": _star_distance,
+}
+"""Signed distance to each outline, negative inside, in radii; y points down.
+
+A shape that is added here and to ``REACH`` can be drawn, and is in no split.
+"""
 
 
 def render(spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64]) -> Frames:
@@ -155,7 +159,7 @@ def render(spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64
     x = np.arange(width, dtype=np.float32) + half - centre_x * width
     y = np.arange(height, dtype=np.float32)[:, None] + half - centre_y * height
     cos, sin = np.cos(angle) / radius, np.sin(angle) / radius
-    distance = _shape_distance(spec.shape, x * cos + y * sin, y * cos - x * sin) * radius
+    distance = OUTLINES[spec.shape](x * cos + y * sin, y * cos - x * sin) * radius
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     back = np.array(BACKGROUNDS[spec.background], np.float32)
     front = np.array(COLOURS[spec.colour], np.float32)

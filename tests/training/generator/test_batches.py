@@ -220,3 +220,62 @@ def test_windows_longer_than_every_clip_are_refused(table, tmp_path):
     recipe = recipe_of(GENERATOR, tmp_path, "data.latent_frames=10")
     with pytest.raises(RecipeError, match=r"no clip in .* has 10 latent frames"):
         TokenBatches(recipe, table)
+
+
+def test_data_sets_are_mixed_by_their_shares(folders, tmp_path):
+    first, second = map(str, folders)
+    text = GENERATOR.replace("{shards: SHARDS}", f"[{{shards: {first}, share: 0.25}}, SECOND]")
+    text = text.replace("SECOND", f"{{shards: [{second}], share: 0.75}}")
+    recipe = recipe_of(text, tmp_path)
+    assert recipe.mixture == [((first,), 0.25), ((second,), 0.75)]
+    batches = TokenBatches(recipe, read_shards(first, second), 1, recipe.mixture)
+    assert batches.sets == [(first, 3, 0.25), (second, 2, 0.75)]
+    clips = Counter()
+    for index in range(400):
+        clips.update(batches.batch(index).codes[:, 0].div(10, rounding_mode="floor").tolist())
+    own = sum(clips[clip] for clip in range(3)) / sum(clips.values())
+    assert own == pytest.approx(0.25, abs=0.01)
+    plan = plan_data(batches)
+    shares = {each.grid.frames: each.share for each in plan.grids}
+    assert shares == pytest.approx({4: 0.25, 7: 0.375, 9: 0.375})
+
+
+def test_shares_that_do_not_fit_are_refused(tmp_path):
+    def faults(data, more=""):
+        with pytest.raises(RecipeError) as caught:
+            recipe_of(GENERATOR.replace("{shards: SHARDS}", data) + more, tmp_path)
+        return caught.value.message.split("\n  ")[1:]
+
+    two = "[{shards: a, share: 0.5}, {shards: b, share: 0.4}]"
+    assert faults(two) == ["data.sets, prior.share: the shares sum to 0.9, should be 1"]
+    prior = "init: nano\nprior: {shards: p, share: 0.5, prompts: [a]}\n"
+    assert faults(two, prior) == ["data.sets, prior.share: the shares sum to 1.4, should be 1"]
+    (line,) = faults("{shards: a}", prior.replace("0.5", "1"))
+    assert line.endswith("a share of 0 is left for data")
+    assert faults("{shards: a}", prior.replace("init: nano", ""))[0].startswith("prior: is for")
+    assert faults("{shards: a}", prior.replace("prompts: [a]", "num: 9")) == [
+        "prior.prompts: is required"
+    ]
+    assert faults("[{shards: a, share: 0}]")[0].startswith("data.sets[0].share: should be greater")
+    assert faults("[{shards: a, share: 0.5}, {shards: [b, a], share: 0.5}]") == [
+        "data.sets: a is given twice"
+    ]
+    assert faults("{shards: a, sets: [{shards: b, share: 1}]}")[0].startswith("data.shards: data.s")
+    assert faults("{workers: 1}") == ["data.shards: is required"]
+
+
+def test_a_set_without_a_fitting_clip_or_caption_is_refused(folders, tmp_path):
+    first, second = map(str, folders)
+    sets = f"{{latent_frames: 7, sets: [{{shards: {first}, share: 0.5}}, SECOND]}}"
+    sets = sets.replace("SECOND", f"{{shards: {second}, share: 0.5}}")
+    recipe = recipe_of(GENERATOR.replace("{shards: SHARDS}", sets), tmp_path)
+    with pytest.raises(RecipeError, match=f"no clip in {first} has 7 latent frames"):
+        TokenBatches(recipe, read_shards(first, second), 1, recipe.mixture)
+    bare = tmp_path / "bare"
+    with ShardWriter(bare, IDENTITY) as writer:
+        writer.add(TokenRow(torch.zeros(7, 2, 1, dtype=torch.int64), (), 8.0, 0.0, "a"))
+    recipe = recipe_of(
+        GENERATOR.replace("{shards: SHARDS}", sets.replace(first, str(bare))), tmp_path
+    )
+    with pytest.raises(DataError, match=f"no clip in {bare} has a caption"):
+        TokenBatches(recipe, read_shards(bare, second), 1, recipe.mixture)

@@ -4,6 +4,7 @@ Plain image analysis with no network and no knowledge of the prompt. Names and c
 world's; it shares no other code with the renderer, so that a fault there doesn't hide itself here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ursa_core.errors import ShapeError
-from ursa_core.worlds.shapes import BACKGROUNDS, COLOURS, SHAPES
+from ursa_core.worlds.shapes import BACKGROUNDS, COLOURS
 
 Array = NDArray[np.float64]
 
@@ -181,32 +182,42 @@ def _polar_profiles(cover: Array, track: _Track) -> Array:
     return np.asarray(np.clip(upper * (1 - low_share) + lower * low_share, 0, 1) * seen)
 
 
-def _outline_distance(shape: str, radius: Array, angle: Array) -> Array:
-    """Signed distance to a shape's outline in any unit of its own, negative inside."""
-    if shape == "circle":
-        return radius - 1
-    if shape == "ring":
-        return np.abs(radius - 0.74) - 0.26
-    sector = 2 * np.pi / SYMMETRY[shape]
+def _star(along: Array, across: Array) -> Array:
+    # The edge from a tip at (1.25, 0) to the notch half a sector further.
+    edge = np.array([0.55 * np.cos(np.pi / 5) - 1.25, 0.55 * np.sin(np.pi / 5)])
+    edge /= np.linalg.norm(edge)
+    return np.asarray((along - 1.25) * edge[1] - across * edge[0])
+
+
+OUTLINES: dict[str, Callable[[Array, Array], Array]] = {
+    "circle": lambda along, across: np.hypot(along, across) - 1,
+    "square": lambda along, _: along - 1,
+    "triangle": lambda along, _: along - 1,
+    "ring": lambda along, across: np.abs(np.hypot(along, across) - 0.74) - 0.26,
+    "star": _star,
+}
+"""Signed distance to each outline in any unit of its own, negative inside, by place.
+
+Places are along the middle of a sector of the shape's symmetry, and across it from 0 on. A shape
+that is added here, and to ``SYMMETRY`` where it shows turns, is judged too.
+"""
+
+
+def _distance(shape: str, radius: Array, angle: Array) -> Array:
+    sector = 2 * np.pi / SYMMETRY.get(shape, 1)
     folded = np.abs(angle - sector * np.round(angle / sector))
-    if shape == "star":
-        # The edge from a tip at (1.25, 0) to the notch half a sector further.
-        edge = np.array([0.55 * np.cos(sector / 2) - 1.25, 0.55 * np.sin(sector / 2)])
-        edge /= np.linalg.norm(edge)
-        along, across = radius * np.cos(folded) - 1.25, radius * np.sin(folded)
-        return np.asarray(along * edge[1] - across * edge[0])
-    return np.asarray(radius * np.cos(folded) - 1)
+    return OUTLINES[shape](radius * np.cos(folded), radius * np.sin(folded))
 
 
 @cache
 def _template(shape: str, size_px: float) -> Array:
     """Polar profile (A, R) of a shape whose area is that of a disc with radius ``size_px``."""
     radius, angle = np.meshgrid(np.linspace(0.005, 3, 400), ANGLES)
-    inside = _outline_distance(shape, radius, angle) < 0
+    inside = _distance(shape, radius, angle) < 0
     area = (inside * radius).sum() * (radius[0, 1] - radius[0, 0]) * (ANGLES[1] - ANGLES[0])
     unit = np.sqrt(area / np.pi)
     radius, angle = np.meshgrid(RADII, ANGLES)
-    distance = _outline_distance(shape, radius * unit, angle) / unit * size_px
+    distance = _distance(shape, radius * unit, angle) / unit * size_px
     return np.asarray(np.clip(0.5 - distance / EDGE_PX, 0, 1))
 
 
@@ -222,7 +233,7 @@ def _shape(profiles: Array, track: _Track, size: tuple[int, int]) -> tuple[str, 
     spectra = np.fft.rfft(profiles, axis=1)
     nearest = np.abs(np.log(units)[:, None] - np.log(TEMPLATE_SIZES)).argmin(1)
     errors = []
-    for shape in SHAPES:
+    for shape in OUTLINES:
         templates = np.stack([_template(shape, size_px) for size_px in TEMPLATE_SIZES])[nearest]
         cross = spectra * np.conj(np.fft.rfft(templates, axis=1))
         match = np.fft.irfft(cross @ ring_area, n=len(ANGLES), axis=1).max(1)
@@ -230,7 +241,7 @@ def _shape(profiles: Array, track: _Track, size: tuple[int, int]) -> tuple[str, 
         norm = (templates**2).sum(1) @ ring_area
         errors.append(float(np.average((energy - 2 * match) / norm, weights=weights)))
     best = int(np.argmin(errors))
-    return SHAPES[best], errors[best]
+    return list(OUTLINES)[best], errors[best]
 
 
 def _motion(shift: Array, growth: float, turn: float) -> str:

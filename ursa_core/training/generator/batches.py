@@ -1,11 +1,14 @@
 """Batches of token clips for a generator: windows, prompts and frame times."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.bundle.settings import motion_prompt
@@ -42,28 +45,19 @@ class TokenBatches:
         DataError: No clip has a caption, and the recipe doesn't drop all captions.
     """
 
-    def __init__(self, recipe: GeneratorRecipe, table: TokenTable, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        recipe: GeneratorRecipe,
+        table: TokenTable,
+        lanes: int = 1,
+        mixture: Sequence[tuple[Sequence[str], float]] = (),
+    ) -> None:
         self._recipe, self._table = recipe, table
-        data = recipe.data
-        windows: dict[LatentGrid, list[LatentGrid]] = {}
-        for grid in table.grids:
-            window = LatentGrid(data.latent_frames or grid.frames, grid.rows, grid.columns)
-            if grid.frames >= window.frames:
-                windows.setdefault(window, []).append(grid)
-        if not windows:
-            raise RecipeError(
-                f"data.latent_frames: no clip in {', '.join(data.shards)} has"
-                f" {data.latent_frames} latent frames, most have {table.grids[0].frames}",
-                "ask for fewer, or tokenize longer clips",
-            )
-        if table.num_uncaptioned == len(table) and recipe.objective.caption_dropout < 1:
-            raise DataError(
-                f"no clip in {', '.join(data.shards)} has a caption",
-                "put a .txt next to each file, or captions into a metadata.jsonl, and tokenize"
-                " again; objective.caption_dropout=1 trains without captions",
-            )
-        buckets = [self._bucket(window, windows[window]) for window in windows]
-        shuffled = data.shuffle_mb << 20
+        self.sets: list[tuple[str, int, float]] = []  # name, clips and share of each data set
+        buckets: list[Bucket] = []
+        for folders, share in mixture if len(mixture) > 1 else [(recipe.data.shards or (), None)]:
+            buckets += self._buckets(folders, share)
+        shuffled = recipe.data.shuffle_mb << 20
         # Codes that the order uses, captions, and the next groups.
         table.cache_bytes = 2 * shuffled
         self.order = ClipOrder(buckets, recipe.seed, lanes, shuffled // CODE_BYTES)
@@ -71,15 +65,46 @@ class TokenBatches:
         self.num_uncaptioned, self.num_clips = table.num_uncaptioned, len(table)
         self.num_left_out = len(table) - sum(len(bucket.rows) for bucket in buckets)
         # Whether windows also start behind the first frame of clips.
-        self.has_middles = any(
-            grid.frames > window.frames for window, grids in windows.items() for grid in grids
-        )
+        wanted = recipe.data.latent_frames
+        self.has_middles = any(grid.frames > (wanted or grid.frames) for grid in table.grids)
 
-    def _bucket(self, window: LatentGrid, grids: list[LatentGrid]) -> Bucket:
+    def _buckets(self, folders: Sequence[str], share: float | None) -> Iterator[Bucket]:
+        """Buckets of the clips of a data set; without a share, of all clips."""
         recipe, table = self._recipe, self._table
-        rows = np.sort(np.concatenate([table.rows(grid) for grid in grids]))
-        num_codes = sum(len(table.rows(grid)) * grid.num_codes for grid in grids)
-        size, limit = recipe.train.batch_size, recipe.data.batch_tokens
+        named, wanted = ", ".join(folders), recipe.data.latent_frames
+        ranges = [table.folders[Path(each)] for each in folders if share is not None]
+        rows = np.concatenate([np.arange(*each[:2]) for each in ranges or [(0, len(table), 0)]])
+        without = sum(each[2] for each in ranges) if ranges else table.num_uncaptioned
+        if without == len(rows) and recipe.objective.caption_dropout < 1:
+            raise DataError(
+                f"no clip in {named} has a caption",
+                "put a .txt next to each file, or captions into a metadata.jsonl, and tokenize"
+                " again; objective.caption_dropout=1 trains without captions",
+            )
+        windows: dict[LatentGrid, list[NDArray[np.int64]]] = {}
+        num_codes: Counter[LatentGrid] = Counter()
+        for grid in table.grids:
+            window = LatentGrid(wanted or grid.frames, grid.rows, grid.columns)
+            own = np.intersect1d(table.rows(grid), rows, assume_unique=True)
+            if grid.frames >= window.frames and len(own):
+                windows.setdefault(window, []).append(own)
+                num_codes[window] += len(own) * grid.num_codes
+        if not windows:
+            raise RecipeError(
+                f"data.latent_frames: no clip in {named} has {wanted} latent frames, most have"
+                f" {table.grids[0].frames}",
+                "ask for fewer, or tokenize longer clips",
+            )
+        count = sum(len(own) for parts in windows.values() for own in parts)
+        self.sets.append((named, count, 1.0 if share is None else share))
+        for window, parts in windows.items():
+            own = np.sort(np.concatenate(parts))
+            part = None if share is None else share * len(own) / count
+            size, starts = self._batch_size(window), table.group_starts
+            yield Bucket(window, size, own, num_codes[window], starts, part)
+
+    def _batch_size(self, window: LatentGrid) -> int:
+        size, limit = self._recipe.train.batch_size, self._recipe.data.batch_tokens
         if limit is not None:
             tokens = self.tokens(window)
             if tokens > limit:
@@ -89,7 +114,7 @@ class TokenBatches:
                     "allow more, or set fewer data.latent_frames",
                 )
             size = min(size, limit // tokens)
-        return Bucket(window, size, rows, num_codes, table.group_starts)
+        return size
 
     def tokens(self, grid: LatentGrid) -> int:
         """Tokens of a clip of that grid, prompt included."""

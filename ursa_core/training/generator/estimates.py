@@ -6,6 +6,7 @@ from ursa_core.bundle.summary import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
+from ursa_core.tokens.order import Bucket
 from ursa_core.training.generator.batches import TokenBatches
 from ursa_core.training.generator.chunked_loss import CHUNK_BYTES
 
@@ -154,6 +155,7 @@ class DataPlan:
     """The batches of a run, by grid."""
 
     grids: list[GridPlan]
+    sets: list[tuple[str, int, float]]  # folders, clips and share of each data set
     num_uncaptioned: int  # clips without a caption; they train as if it had been dropped
     num_left_out: int  # clips shorter than `data.latent_frames`
 
@@ -165,10 +167,16 @@ class DataPlan:
 
 def plan_data(batches: TokenBatches) -> DataPlan:
     """The batches of a run, by grid."""
-    passes = [len(bucket.rows) / bucket.batch_size for bucket in batches.order.buckets]
+    by_grid: dict[LatentGrid, list[Bucket]] = {}
+    for bucket in batches.order.buckets:
+        by_grid.setdefault(bucket.grid, []).append(bucket)
+    passes = {
+        grid: sum(len(b.rows) if b.share is None else b.share for b in own) / own[0].batch_size
+        for grid, own in by_grid.items()
+    }
     grids = []
-    for bucket, num in zip(batches.order.buckets, passes, strict=True):
-        size = bucket.batch_size
-        tokens = size * batches.tokens(bucket.grid)
-        grids.append(GridPlan(bucket.grid, len(bucket.rows), size, tokens, num / sum(passes)))
-    return DataPlan(grids, batches.num_uncaptioned, batches.num_left_out)
+    for grid, own in by_grid.items():
+        clips, size = sum(len(bucket.rows) for bucket in own), own[0].batch_size
+        share = passes[grid] / sum(passes.values())
+        grids.append(GridPlan(grid, clips, size, size * batches.tokens(grid), share))
+    return DataPlan(grids, batches.sets, batches.num_uncaptioned, batches.num_left_out)

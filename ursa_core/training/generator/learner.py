@@ -1,5 +1,7 @@
 """The generator's learner: its data, network and path; the step itself is in ``objective``."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
 from ursa_core.training.generator.prefetch import Prefetcher
+from ursa_core.training.generator.prior import missing_of_prior
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
@@ -45,17 +48,30 @@ class GeneratorLearner(Learner):
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
         data = recipe.data
-        self.batches = _batches(recipe, data.shards, identity, recipe.train.accumulate)
+        lanes, mixture = recipe.train.accumulate, recipe.mixture
+        if empty and recipe.prior is not None and missing_of_prior(recipe.prior):
+            mixture = mixture[:-1]  # a plan makes no clips
+        self.batches = _batches(recipe, mixture, identity, lanes)
         self.num_clips = self.batches.num_clips
         self.validation: TokenBatches | None = None
         if data.validation_shards:
             always = recipe.objective.model_copy(update={"caption_dropout": 0.0})
             changes = {"objective": always, "seed": stream_seed(recipe.seed, "validation")}
             again = recipe.model_copy(update=changes)
-            self.validation = _batches(again, data.validation_shards, identity)
-        listed = [each for folder in data.shards for each in load_subjects(Path(folder))]
+            self.validation = _batches(again, [(data.validation_shards, 1.0)], identity)
+        folders = [Path(folder) for shards, _ in mixture for folder in shards]
+        listed = [each for folder in folders for each in load_subjects(folder)]
         self.subjects = tuple(dict.fromkeys(listed))
-        self.text_tokenizer = self._text_tokenizer()
+        self._own_tokenizer = self.text_tokenizer = self._text_tokenizer()
+        if recipe.vocabulary == "extend":
+            if self.text_tokenizer.unknown_id is None:
+                raise RecipeError(
+                    f"vocabulary: {recipe.init} knows every text, there is nothing to extend",
+                    "leave it out",
+                )
+            self.words = self.text_tokenizer.new_words(sorted(set(self.batches.captions())))
+        if self.words:
+            self.text_tokenizer = self.text_tokenizer.extended(self.words)
         if data.motion_prefix and self.text_tokenizer.unknown_words(motion_prompt(9.5, "")):
             raise RecipeError(
                 "data.motion_prefix: the recipe's text tokenizer has no numbers",
@@ -66,13 +82,17 @@ class GeneratorLearner(Learner):
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
         states = self.path.num_states
         self.model = build_network(
-            recipe, self.start, self.text_tokenizer, states, codebook, empty=empty
+            recipe, self.start, self._own_tokenizer, states, codebook, empty=empty
         )
+        if self.words:
+            width = self.model.config.hidden_size
+            none = torch.zeros(len(self.words), width, device="meta" if empty else "cpu")
+            self.model.add_words_(self._own_tokenizer.unknown_id or 0, none)
         self.blocks = list(self.model.model.layers)
         self.adapter: LoraTraining | None = None
         if recipe.lora.rank is not None and self.start is not None:
             check_start(recipe, self.start, self.tokenizer_folder, self.path)
-            self.adapter = LoraTraining(recipe, self.start, self.model)
+            self.adapter = LoraTraining(recipe, self.start, self.model, self.words)
             self.base = self.adapter.base
         if not empty:
             self.model.to(device)
@@ -91,7 +111,9 @@ class GeneratorLearner(Learner):
     def caption_fit(self) -> CaptionFit:
         """Captions that the text tokenizer cuts or doesn't know, with motion prefix if asked."""
         prefix = motion_prompt(self.batches.motion, "") if self.recipe.data.motion_prefix else ""
-        return measure_captions(self.text_tokenizer, self.batches.captions(), prefix.__add__)
+        texts, is_extended = self._own_tokenizer, bool(self.words)
+        fit = measure_captions(texts, self.batches.captions(), prefix.__add__)
+        return replace(fit, is_extended=is_extended)
 
     def batch(self, index: int) -> Batch:
         """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
@@ -174,16 +196,20 @@ class GeneratorLearner(Learner):
 
 
 def _batches(
-    recipe: GeneratorRecipe, shards: list[str], identity: str, lanes: int = 1
+    recipe: GeneratorRecipe,
+    mixture: Sequence[tuple[Sequence[str], float]],
+    identity: str,
+    lanes: int = 1,
 ) -> TokenBatches:
     """Batches of token shards, which the tokenizer of that identity has to have made."""
+    shards = [folder for folders, _ in mixture for folder in folders]
     table = read_shards(*shards)
     if table.identity.tokenizer != identity:
         raise DataError(
             f"the shards in {', '.join(shards)} were made by another tokenizer",
             f"make them again: ursa tokenize … --model {recipe.tokenizer}",
         )
-    return TokenBatches(recipe, table, lanes)
+    return TokenBatches(recipe, table, lanes, mixture)
 
 
 def _tokenizer_folder(tokenizer: str) -> Path:

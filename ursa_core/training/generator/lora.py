@@ -3,15 +3,16 @@
 peft makes the layers, and a run writes its folder layout.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
 from ursa_core import __version__
-from ursa_core.bundle.adapters import PREFIX, save_adapter, transformer_identity
+from ursa_core.bundle.adapters import NEW_WORDS, PREFIX, WORDS, save_adapter, transformer_identity
 from ursa_core.bundle.bundle import tokenizer_identity
 from ursa_core.bundle.folder import read_json
 from ursa_core.bundle.path_files import path_to_json
@@ -28,7 +29,9 @@ _PATH_KEYS = ("path", "alpha", "c", "schedule")
 class LoraTraining:
     """The adapter that a run trains: layers in the network that change nothing at first."""
 
-    def __init__(self, recipe: GeneratorRecipe, start: Path, network: Transformer) -> None:
+    def __init__(
+        self, recipe: GeneratorRecipe, start: Path, network: Transformer, words: Sequence[str] = ()
+    ) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
@@ -42,8 +45,10 @@ class LoraTraining:
             target_modules=list(recipe.lora.targets),
             base_model_name_or_path=str(recipe.init),
         )
-        self.base = transformer_identity(start)
+        self.base, self._words = transformer_identity(start), list(words)
         inject_adapter_in_model(self._config, network)
+        if words:
+            train_last_words_(network, len(words))
         generator = stream(recipe.seed, "adapter")
         with torch.no_grad():
             for name, parameter in network.named_parameters():
@@ -59,8 +64,23 @@ class LoraTraining:
         config["target_modules"] = sorted(config["target_modules"])
         base = config["base_model_name_or_path"]
         origin = {"base": base, "base_identity": self.base, "ursa": __version__}
+        origin |= {WORDS: self._words} if self._words else {}
         named = {f"{PREFIX}{name.replace('.default.', '.')}": w for name, w in weights.items()}
         save_adapter(folder, named, config, origin)
+
+
+def train_last_words_(network: Transformer, count: int) -> None:
+    """Train a change of the embeddings of the last ``count`` text ids; the table stays frozen."""
+    table, first = network.model.embed_tokens, network.config.lm_vocab_size - count
+    changes = nn.Parameter(torch.zeros_like(table.weight[:count]))
+    table.register_parameter(NEW_WORDS, changes)
+
+    def add(_: nn.Module, given: tuple[Tensor], output: Tensor) -> Tensor:
+        place = given[0] - first
+        is_new = (place >= 0) & (place < count)
+        return output + F.embedding(place.clamp(0, count - 1), changes) * is_new[..., None]
+
+    table.register_forward_hook(add)
 
 
 def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:

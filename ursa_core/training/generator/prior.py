@@ -1,0 +1,131 @@
+"""Prior clips: what a model makes of given prompts before it is trained further.
+
+Mixed with new data they keep what it knew (Ruiz et al. 2022, arXiv:2208.12242, Sec. 3.2). They are
+made once, as token shards, with which a stopped run, a longer list and other runs go on.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ursa_core.batches.lists import read_list, refuse
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model, tokenizer_identity
+from ursa_core.bundle.folder import URSA_MODEL, model_identity
+from ursa_core.bundle.settings import load_settings
+from ursa_core.bundle.subjects import load_subjects
+from ursa_core.encoding.encode import token_identity
+from ursa_core.errors import DataError, RecipeError
+from ursa_core.parts import Part
+from ursa_core.recipe.fields import GeneratorRecipe, PriorSettings
+from ursa_core.sampling.generate import Request, Sampler
+from ursa_core.seeding import stream_seed
+from ursa_core.tokens.shards import read_shards
+from ursa_core.tokens.writer import ShardWriter, TokenRow
+from ursa_core.worlds import emoji, shapes
+
+PACK = 8  # clips in one pass of the network
+ROWS_PER_SHARD = 64  # about the most clips that a killed run loses
+
+
+def missing_of_prior(prior: PriorSettings) -> int:
+    """Number of a prior's clips that its folder lacks."""
+    with suppress(DataError):
+        return max(0, prior.num - len(read_shards(prior.shards)))
+    return prior.num
+
+
+def prompts_of(prior: PriorSettings, start: Path, seed: int) -> list[str]:
+    """The prompts of a prior, each of which is made in turn."""
+    (first, *others), given = prior.prompts, Path(prior.prompts[0])
+    if not others and given.suffix in (".txt", ".jsonl", ".csv"):
+        found = read_list(first, {"prompt": str}, lambda: b"")
+        if found.faults:
+            raise refuse(first, found.faults)
+        return [line.given["prompt"] for line in found.lines if "prompt" in line.given]
+    known = {
+        "shapes:train": [
+            shapes.caption(*each, background)
+            for each in shapes.combinations("train")
+            for background in shapes.BACKGROUNDS
+        ],
+        "emoji:train": [
+            emoji.caption(subject.name, background)
+            for subject in load_subjects(start)
+            for background in emoji.backgrounds_of(subject.name, "train")
+        ],
+    }
+    if others or not (world := known.get(first)):
+        return list(prior.prompts)
+    order = np.random.default_rng(stream_seed(seed, "prior prompts")).permutation(len(world))
+    return [world[place] for place in order]
+
+
+def make_prior(
+    recipe: GeneratorRecipe,
+    prior: PriorSettings,
+    start: Path,
+    device: torch.device,
+    part: Part,
+    on_note: Callable[[str], None],
+) -> None:
+    """Make the clips that a prior's folder lacks; each process makes those of its part.
+
+    Raises:
+        RecipeError: There is no prompt, or the recipe's tokenizer isn't that of its start.
+        DataError: The folder has clips of another model, of other prompts or options.
+    """
+    if not (start / URSA_MODEL.mark).is_file():
+        raise RecipeError(f"prior: {recipe.init} makes no clips", "leave prior out")
+    tokenizer, _, digest = load_tokenizer(start)
+    if digest != tokenizer_identity(resolve_model(recipe.tokenizer)):
+        raise RecipeError(
+            f"prior: {recipe.init} makes clips in the codes of its own tokenizer, and the recipe"
+            f" has that of {recipe.tokenizer}",
+            f"give tokenizer: {recipe.init}, or the old data in data.sets in place of prior",
+        )
+    prompts = prompts_of(prior, start, recipe.seed)
+    if not prompts:
+        raise RecipeError(f"prior.prompts: {prior.prompts[0]} has no prompt", "give some")
+    given = {key: getattr(prior, key) for key in ("steps", "guidance", "correct")}
+    own = load_settings(start).defaults
+    options = replace(own, **{key: value for key, value in given.items() if value is not None})
+    record: dict[str, Any] = {
+        "prior": model_identity(start),
+        "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
+        "seed": recipe.seed,
+        **asdict(options),
+    }
+    try:
+        writer = ShardWriter(
+            Path(prior.shards), token_identity(tokenizer, digest), record, ROWS_PER_SHARD, part
+        )
+    except DataError as error:
+        error.hint = f"delete {prior.shards}, or give prior.shards another folder"
+        raise
+    todo = [k for k in range(prior.num) if part.owns(k) and f"prior {k}" not in writer.done]
+    with writer:
+        if not todo:
+            return
+        on_note(f"{recipe.init} makes {len(todo)} clips for {prior.shards}")
+        bundle, began = load_bundle(start, device), time.monotonic()
+        motion = options.motion / recipe.data.motion_scale
+        for place in range(0, len(todo), PACK):
+            pack = todo[place : place + PACK]
+            texts = [prompts[k % len(prompts)] for k in pack]
+            requests = [
+                Request(text, recipe.seed, k, options) for k, text in zip(pack, texts, strict=True)
+            ]
+            for k, text, codes in zip(pack, texts, Sampler(bundle, requests).sample(), strict=True):
+                row = TokenRow(codes.cpu(), (text,), options.fps, motion, f"prior {k}")
+                writer.add(row)
+            made = place + len(pack)
+            if place == 0 or made // ROWS_PER_SHARD > place // ROWS_PER_SHARD:
+                left = (time.monotonic() - began) * (len(todo) - made) / made
+                on_note(f"{made} of {len(todo)} clips made, {left / 60:.1f} minutes left")
