@@ -3,10 +3,10 @@
 import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 from ursa_cli.main import main
+from ursa_core.bundle.bundle import load_bundle
 from ursa_core.media import read_media, write_media
 from ursa_core.worlds.shapes import training_clip
 
@@ -17,6 +17,7 @@ SMALL = {
     "train": [
         *("train.batch_size=2", "train.log_every=1", "train.checkpoint_every=2"),
         *("optimizer.warmup_steps=1", "samples.prompts=[]", "train.device=cpu"),
+        *("prior.num=2", "prior.steps=1"),
     ],
     "sample": ["--steps", "2", "--frames", "5", "--device", "cpu"],
     "models": [],
@@ -33,37 +34,38 @@ def commands() -> list[list[str]]:
 
 def test_the_guide_leads_from_clips_to_a_fine_tuned_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(REPOSITORY / "recipes", "recipes")
     Path("clips").mkdir()
     for index in range(3):
         clip, caption = training_clip(0, index, "train", 17, 64, 64)
         write_media(f"clips/{index:04d}.mp4", clip, 8)
-        Path(f"clips/{index:04d}.txt").write_text(caption)
-    steps = {"runs/mine": 0, "runs/whole": 0}
+        Path(f"clips/{index:04d}.txt").write_text(caption.replace("a ", "a cross and ", 1))
+    steps = {"runs/mine": 0, "runs/adapter": 0}
     done = []
     for words in commands():
-        run = words[words.index("-o") + 1]
-        small = [*words, *SMALL[words[0]]]
-        if words[0] == "train" and "--dry-run" not in words:
-            steps[run] += 2
-        if words[0] == "train":
+        run = words[words.index("-o") + 1] if "-o" in words else ""
+        small = [*words, *(SMALL[words[0]] if run else [])]
+        if words[0] == "train" and run:
+            steps[run] += 2 * ("--dry-run" not in words)
             small += [f"train.steps={max(steps[run], 2)}"]
         assert main([*small, "--json"]) == 0, (words, capsys.readouterr().err)
         done.append((words[0], run, json.loads(capsys.readouterr().out)))
-    assert steps == {"runs/mine": 4, "runs/whole": 2}
-    plan = next(told for name, _, told in done if name == "train")
-    assert plan["frozen_parameters"] > plan["parameters"]
-    assert plan["seconds_per_step"] > 0
+    assert steps == {"runs/mine": 4, "runs/adapter": 2}
+    plans = [told for name, run, told in done if name == "train" and "parameters" in told]
+    assert [plan.get("recipe") for plan in plans] == ["mine.yaml", None]
+    assert plans[0]["seconds_per_step"] > 0
+    assert plans[0]["captions"]["unknown"] == {"cross": 3, "and": 3}
     lines = [json.loads(line) for line in Path("runs/mine/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert len(read_media("star.mp4").frames) == 5
-    told = {
-        name: read_media(f"{name}.mp4").metadata for name in ("star", "half", "before", "merged")
-    }
-    assert [told[name]["lora"][0]["scale"] for name in ("star", "half")] == [1.0, 0.5]
-    assert "lora" not in told["before"]
-    assert told["merged"]["model"] == "merged"
-    assert read_media("whole.mp4").metadata["model"] == "whole"
+    assert len(read_media("cross.mp4").frames) == 5
+    names = ("cross", "star", "adapted", "half", "merged")
+    told = {name: read_media(f"{name}.mp4").metadata for name in names}
+    assert [told[name]["lora"][0]["scale"] for name in ("adapted", "half")] == [1.0, 0.5]
+    assert [told[name]["model"] for name in ("cross", "star", "merged")] == [
+        "mine",
+        "mine",
+        "merged",
+    ]
+    assert load_bundle("merged").text_tokenizer.unknown_words("a red cross") == []
 
 
 def test_what_the_guide_names_is_there():

@@ -9,6 +9,7 @@ from ursa_cli.options import shared as options
 from ursa_cli.options.records import Panels, described
 from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
+from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_core.encoding.caption_fit import CaptionFit
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
 _OPTIONS: Panels = {None: {
     "fresh": (None, "Start over instead of continuing the run."),
     "dry_run": (None, "Check recipe, data and model, and stop."),
+}, "A new recipe": {
+    "new": ("FILE", "Write a recipe that fits --data and --init to a new .yaml file, and stop."),
+    "data": ("FOLDER", ("Token shards of your films; a further one, of old data, keeps what the "
+             "model knew, in place of clips that it makes itself.")),
+    "init": ("MODEL", "Model to start from, whose tokenizer made the shards."),
 }}  # fmt: skip
 
 
 @described(_OPTIONS)
 def train(
-    recipe: Annotated[Path, argument("RECIPE", "YAML file of the run.")],
+    recipe: Annotated[Path | None, argument("RECIPE", "YAML file of the run.")] = None,
     overrides: Annotated[
         list[str] | None,
         argument("KEY=VALUE", "Values that replace those of the recipe, as train.steps=100."),
@@ -38,6 +44,9 @@ def train(
     ] = None,
     fresh: bool = False,
     dry_run: bool = False,
+    new: Path | None = None,
+    data: list[str] | None = None,
+    init: str | None = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,7 +56,7 @@ def train(
     it. From the first checkpoint on, RUN is a model for `ursa sample`.
 
     Examples:
-      ursa train recipes/nano_tokenizer.yaml -o runs/nano_tokenizer
+      ursa train --new mine.yaml --data data/mine --init nano
       ursa train recipes/nano.yaml train.steps=500 -o runs/short --dry-run
     """
     from ursa_core.parts import launched_part
@@ -58,6 +67,14 @@ def train(
     from ursa_core.recipe.loading import load_recipe
     from ursa_core.training.run import plan_training, train_recipe
 
+    if new is not None:
+        _write_recipe(new, data, init, recipe)
+        return
+    if recipe is None or data or init:
+        raise UsageError(
+            "no recipe is given" if recipe is None else "--data and --init are for a new recipe",
+            "give a recipe, or --new FILE --data FOLDER --init MODEL to have one written",
+        )
     settings = load_recipe(recipe, overrides or [])
     run = out or Path("runs") / settings.name
     if dry_run:
@@ -95,6 +112,19 @@ def train(
     )
 
 
+def _write_recipe(new: Path, data: list[str] | None, init: str | None, recipe: Path | None) -> None:
+    """Write a recipe for shards and a model, and show its plan."""
+    from ursa_core.training.new_recipe import write_recipe
+
+    if recipe is not None or not data or not init:
+        raise UsageError(
+            f"--new takes --data and --init, and no RECIPE {recipe or ''}".rstrip(),
+            f"as in: ursa train --new {new} --data data/mine --init nano",
+        )
+    plan = write_recipe(new, data, init)
+    _show(plan, f"{new}, a generator", Path("runs") / new.stem, new)
+
+
 def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
     """Rows on a generator's batches."""
     if data is None:
@@ -113,7 +143,7 @@ def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
     return [("data" if k == 0 else "", line) for k, line in enumerate(lines)]
 
 
-def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
+def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None) -> None:
     """Print the plan of a run, and warn if it doesn't fit into memory."""
     need, there = plan.memory["total"], plan.device_bytes
     parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
@@ -136,8 +166,12 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path) -> None:
         hours = plan.seconds_per_step * left / 3600
         rows.append(("", ", ".join(parts[:-1])))
         rows.append(("time", f"about {plan.seconds_per_step:.3g} s per step, {hours:.3g} hours"))
+    if plan.prior_clips:
+        first = f"{plan.prior_clips:,} clips are made first, in about"
+        rows.append(("prior", f"{first} {plan.prior_seconds / 60:.3g} minutes"))
     lines = [f"{name:<12}{value}" for name, value in rows]
-    output.data({"run": str(run), **asdict(plan)}, lines=lines, paths=[run])
+    payload = {"run": str(run), **asdict(plan)} | ({"recipe": str(made)} if made else {})
+    output.data(payload, lines=lines, paths=[made or run])
     if plan.captions is not None:
         _warn_of_captions(plan.captions)
     if there and need > there:

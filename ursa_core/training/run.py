@@ -24,7 +24,12 @@ from ursa_core.training.generator.estimates import (
     training_memory,
 )
 from ursa_core.training.generator.learner import GeneratorLearner
-from ursa_core.training.generator.prior import make_prior
+from ursa_core.training.generator.prior import (
+    make_prior,
+    missing_of_prior,
+    num_passes,
+    prior_options,
+)
 from ursa_core.training.generator.start import find_start
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Progress
@@ -51,6 +56,8 @@ class TrainingPlan:
     seconds_per_step: float | None  # from the device's measured rate; None for a tokenizer
     data: DataPlan | None  # none for a tokenizer
     captions: CaptionFit | None  # none for a tokenizer
+    prior_clips: int = 0  # clips that are made first, by the model that the run starts from
+    prior_seconds: float = 0.0
 
 
 def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
@@ -77,6 +84,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
     tokens = seconds = data = None
     items: float = plan.batch_size
+    missing, of_prior = 0, 0.0
     memory = {"total": parameters * 4 * 5}
     if isinstance(learner, GeneratorLearner):
         learner.check_shapes()
@@ -96,6 +104,11 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
             for each, of_grid in zip(data.grids, plans, strict=True)
         )
         seconds = plan.accumulate * operations / rate
+        prior, start = learner.recipe.prior, learner.start
+        if prior and start and (missing := missing_of_prior(prior)):
+            one = plan.model_copy(update={"batch_size": 1})
+            forward = pass_operations(config, largest.grid, length, one) / 3
+            of_prior = missing * num_passes(prior_options(prior, start)) * forward / rate
     done = checkpoints(run)
     return TrainingPlan(
         parameters=parameters,
@@ -112,6 +125,8 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         seconds_per_step=seconds,
         data=data,
         captions=learner.caption_fit() if isinstance(learner, GeneratorLearner) else None,
+        prior_clips=missing,
+        prior_seconds=of_prior,
     )
 
 

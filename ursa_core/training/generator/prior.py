@@ -18,6 +18,7 @@ import torch
 from ursa_core.batches.lists import read_list, refuse
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model, tokenizer_identity
 from ursa_core.bundle.folder import URSA_MODEL, model_identity
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.bundle.settings import load_settings
 from ursa_core.bundle.subjects import load_subjects
 from ursa_core.encoding.encode import token_identity
@@ -25,6 +26,8 @@ from ursa_core.errors import DataError, RecipeError
 from ursa_core.parts import Part
 from ursa_core.recipe.fields import GeneratorRecipe, PriorSettings
 from ursa_core.sampling.generate import Request, Sampler
+from ursa_core.sampling.guidance import Guidance
+from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream_seed
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
@@ -39,6 +42,21 @@ def missing_of_prior(prior: PriorSettings) -> int:
     with suppress(DataError):
         return max(0, prior.num - len(read_shards(prior.shards)))
     return prior.num
+
+
+def prior_options(prior: PriorSettings, start: Path) -> SamplingOptions:
+    """How a prior's clips are sampled: as ``start`` does, but for what the recipe says."""
+    given = {key: getattr(prior, key) for key in ("steps", "guidance", "correct")}
+    own = load_settings(start).defaults
+    return replace(own, **{key: value for key, value in given.items() if value is not None})
+
+
+def num_passes(options: SamplingOptions) -> int:
+    """Passes of the network that a clip takes, two for each guided step."""
+    times = time_grid(options.steps, options.shift)[:-1]
+    return len(times) + int(
+        Guidance(options.guidance, options.guidance_interval).active(times).sum()
+    )
 
 
 def prompts_of(prior: PriorSettings, start: Path, seed: int) -> list[str]:
@@ -93,9 +111,7 @@ def make_prior(
     prompts = prompts_of(prior, start, recipe.seed)
     if not prompts:
         raise RecipeError(f"prior.prompts: {prior.prompts[0]} has no prompt", "give some")
-    given = {key: getattr(prior, key) for key in ("steps", "guidance", "correct")}
-    own = load_settings(start).defaults
-    options = replace(own, **{key: value for key, value in given.items() if value is not None})
+    options = prior_options(prior, start)
     record: dict[str, Any] = {
         "prior": model_identity(start),
         "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],

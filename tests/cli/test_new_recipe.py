@@ -1,0 +1,116 @@
+"""`ursa train --new`: a recipe that fits shards and a model, and that trains as it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ursa_cli.main import main
+from ursa_core.recipe.loading import load_recipe
+from ursa_core.tokens.shards import read_shards
+from ursa_core.tokens.writer import ShardWriter, TokenRow
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Eight clips of nano's tokenizer whose captions have a word that it doesn't know."""
+    folder = tmp_path_factory.mktemp("data")
+    given = ["shapes:train", "--num", "8", "--check", "0", "--model", "nano", "--quiet"]
+    assert main(["tokenize", *given, "-o", str(folder / "old")]) == 0
+    table = read_shards(folder / "old")
+    with ShardWriter(folder / "mine", table.identity) as writer:
+        for k in range(len(table)):
+            words = (table.captions(k)[0].replace("background", "wall"),)
+            codes = table.codes([k]).view(*vars(table.grid(k)).values())
+            writer.add(TokenRow(codes, words, 8.0, 0.0, str(k)))
+    return folder
+
+
+def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(shards)
+    file = tmp_path / "mine.yaml"
+    given = ["train", "--new", str(file), "--data", "mine", "--init", "nano"]
+    assert main([*given, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["recipe"], plan["prior_clips"]) == (str(file), 480)
+    text = file.read_text()
+    assert 28 <= len(text.splitlines()) <= 33
+    assert sum("#" in line for line in text.splitlines()) >= 22
+    schema = text.split("\n")[0].removeprefix("# yaml-language-server: $schema=")
+    assert "GeneratorRecipe" in Path(schema).read_text()
+    assert "minutes on" in text
+    assert " GB." in text
+    recipe = load_recipe(file, [])
+    assert (recipe.init, recipe.tokenizer, recipe.vocabulary) == ("nano", "nano", "extend")
+    assert (recipe.path.alpha, recipe.path.c, recipe.model.preset) == (1.0, 4.0, "nano")
+    assert recipe.mixture == [(("mine",), 0.5), (("mine_prior",), 0.5)]
+    assert recipe.samples.prompts[0].endswith("wall")
+    short = ["prior.num=2", "prior.steps=1", "train.steps=1", "train.batch_size=2"]
+    monkeypatch.chdir(tmp_path)
+    short += [f"data.shards={shards / 'mine'}", "prior.shards=prior", "samples.prompts=[]"]
+    assert main(["train", str(file), *short, "optimizer.warmup_steps=0", "-o", "run"]) == 0
+    capsys.readouterr()
+    assert main(["sample", "a red ring on a wall", "--model", "run", "--steps", "1", "--frames",
+                 "1", "-o", "a.png"]) == 0  # fmt: skip
+    assert "doesn't know" not in capsys.readouterr().err
+
+
+def test_old_data_take_the_place_of_prior_clips(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(shards)
+    file = tmp_path / "both.yaml"
+    given = ["train", "--new", str(file), "--data", "mine", "--data", "old", "--init", "nano"]
+    assert main([*given, "--quiet"]) == 0
+    recipe = load_recipe(file, [])
+    assert recipe.prior is None
+    assert recipe.mixture == [(("mine",), 0.5), (("old",), 0.5)]
+    assert "# prior: {shards: mine_prior" in file.read_text()
+
+
+def test_a_model_whose_prompts_are_not_known_gets_no_prior(shards, tiny_model, tmp_path):
+    file, data = tmp_path / "tiny.yaml", tmp_path / "data"
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.encoding.encode import token_identity
+
+    tokenizer, _, digest = load_tokenizer(tiny_model)
+    table = read_shards(shards / "mine")
+    with ShardWriter(data, token_identity(tokenizer, digest)) as writer:
+        writer.add(TokenRow(table.codes([0]).view(5, 8, 8)[:3, :2, :2] % 9, ("a",), 8.0, 0.0, "a"))
+    given = ["train", "--new", str(file), "--data", str(data), "--init", str(tiny_model)]
+    assert main([*given, "--quiet"]) == 0
+    recipe = load_recipe(file, [])
+    assert recipe.prior is None
+    assert (recipe.model.preset, recipe.model.hidden_size, recipe.model.head_dim) == (
+        "nano",
+        32,
+        16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "code"),
+    [
+        ("--new mine.yaml --data mine", "--new takes --data and --init", 2),
+        ("--new mine.yaml --init nano", "--new takes --data and --init", 2),
+        ("recipe.yaml --new mine.yaml --data mine --init nano", "and no RECIPE recipe.yaml", 2),
+        ("recipe.yaml --data mine", "--data and --init are for a new recipe", 2),
+        ("", "no recipe is given", 2),
+        ("--new mine.txt --data mine --init nano", "mine.txt is no name of a recipe", 2),
+        ("--new there.yaml --data mine --init nano", "there.yaml exists already", 2),
+        ("--new mine.yaml --data none --init nano", "there is no token shard in none", 1),
+        ("--new mine.yaml --data mine --init emoji", "were made by another tokenizer", 1),
+        ("--new mine.yaml --data mine --init nothing", "there is no model 'nothing'", 1),
+        ("--new no/mine.yaml --data mine --init nano", "the folder no doesn't exist", 1),
+    ],
+)
+def test_what_cannot_be_written_is_refused(
+    shards, tmp_path, monkeypatch, capsys, words, told, code
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine").symlink_to(shards / "mine")
+    Path("there.yaml").write_text("kept")
+    assert main(["train", *words.split()]) == code
+    err = capsys.readouterr().err
+    assert told in err
+    assert [line.split(":")[0] for line in err.splitlines()] == ["error", "hint"]
+    assert Path("there.yaml").read_text() == "kept"
+    assert not Path("mine.yaml").exists()

@@ -1,0 +1,117 @@
+"""Prior clips: made once by the starting model, kept, mixed in by their share; misuse refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from tiny_runs import recipe_of, train
+
+from ursa_cli.main import main
+from ursa_core.bundle.bundle import load_bundle
+from ursa_core.errors import DataError, RecipeError
+from ursa_core.recipe.fields import PriorSettings
+from ursa_core.sampling.generate import Request, generate
+from ursa_core.tokens.shards import read_shards
+from ursa_core.training.generator.prior import prompts_of
+from ursa_core.worlds import shapes
+
+PROMPTS = ["a red circle grows on a navy background", "a blue star spins on a gray background"]
+
+
+@pytest.fixture(scope="module")
+def base(generator_recipe, tmp_path_factory):
+    """A model that makes clips of two steps."""
+    folder = tmp_path_factory.mktemp("base")
+    given = ("train.steps=2", "train.sample_every=9", "sampling.steps=2")
+    train(generator_recipe, folder, "model", *given)
+    return folder / "model"
+
+
+def with_prior(text, base, folder, prompts=PROMPTS, **more):
+    prior = {"shards": str(folder / "kept"), "share": 0.5, "prompts": prompts, "num": 10, **more}
+    return f"{text}init: {base}\nprior: {json.dumps(prior)}\n"
+
+
+def test_the_model_makes_clips_once_and_they_are_mixed_in(generator_recipe, base, tmp_path):
+    text = with_prior(generator_recipe, base, tmp_path, guidance=1.5)
+    trained = train(text, tmp_path, "run", "train.steps=1")
+    table = read_shards(tmp_path / "kept")
+    assert [table.captions(k) for k in range(10)] == [[PROMPTS[k % 2]] for k in range(10)]
+    bundle = load_bundle(base)
+    options = recipe_of(text, tmp_path).sampling
+    own = bundle.settings.defaults
+    assert own.guidance == options.guidance == 2.0
+    request = Request(PROMPTS[1], 0, 3, own.__class__(**{**vars(own), "guidance": 1.5}))
+    assert torch.equal(table.codes([3])[0], generate(bundle, request).flatten())
+    (_, clips, share), prior = trained.learner.batches.sets
+    assert (clips, share, prior) == (24, 0.5, (str(tmp_path / "kept"), 10, 0.5))
+    before = [(file, file.stat().st_mtime_ns) for file in (tmp_path / "kept").glob("*.parquet")]
+    train(text, tmp_path, "other", "train.steps=1", "optimizer.learning_rate=2e-3")
+    assert [(f, f.stat().st_mtime_ns) for f in (tmp_path / "kept").glob("*.parquet")] == before
+    train(text, tmp_path, "more", "train.steps=1", "prior.num=13")  # as after a stop
+    longer = read_shards(tmp_path / "kept")
+    assert len(longer) == 13
+    assert torch.equal(longer.codes(range(10)), table.codes(range(10)))
+
+
+def test_a_dry_run_makes_no_clips(generator_recipe, base, tmp_path, capsys):
+    recipe_of(with_prior(generator_recipe, base, tmp_path), tmp_path)
+    run = ["train", str(tmp_path / "recipe.yaml"), "-o", str(tmp_path / "run")]
+    assert main([*run, "--dry-run"]) == 0
+    assert "10 clips are made first" in capsys.readouterr().out
+    assert not (tmp_path / "kept").exists()
+    assert main([*run, "train.steps=1"]) == 0
+    assert f"makes 10 clips for {tmp_path / 'kept'}" in capsys.readouterr().err
+    assert main([*run, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "are made first" not in out
+    assert f"10 clips of {tmp_path / 'kept'}: 50% of the clips of a run" in out
+
+
+def test_clips_of_other_prompts_or_another_model_are_refused(generator_recipe, base, tmp_path):
+    train(with_prior(generator_recipe, base, tmp_path), tmp_path, "run", "train.steps=1")
+    for name, changed in (
+        ("prompts", with_prior(generator_recipe, base, tmp_path, PROMPTS[:1])),
+        ("steps", with_prior(generator_recipe, base, tmp_path, steps=3)),
+    ):
+        with pytest.raises(DataError, match=f"was made with another {name}:") as caught:
+            train(changed, tmp_path, name, "train.steps=1")
+        assert caught.value.hint == (
+            f"delete {tmp_path / 'kept'}, or give prior.shards another folder"
+        )
+
+
+def test_another_tokenizer_is_refused(generator_recipe, base, tmp_path):
+    other = shutil.copytree(base, tmp_path / "other")
+    told = json.loads((other / "vae" / "config.json").read_text())
+    (other / "vae" / "config.json").write_text(json.dumps(told, indent=1))
+    text = with_prior(generator_recipe, base, tmp_path)
+    with pytest.raises(RecipeError, match="in the codes of its own tokenizer") as caught:
+        train(text, tmp_path, "run", f"tokenizer={other}")
+    assert f"give tokenizer: {base}" in caught.value.hint
+    assert not (tmp_path / "kept").exists()
+
+
+def test_prompts_come_from_the_recipe_a_list_or_a_world(tmp_path):
+    def found(*prompts):
+        return prompts_of(PriorSettings(shards="a", share=0.5, prompts=list(prompts)), tmp_path, 0)
+
+    assert found("a dog", "a cat") == ["a dog", "a cat"]
+    assert found("a dog") == ["a dog"]
+    (tmp_path / "list.txt").write_text("a dog\n\na cat\n")
+    assert found(str(tmp_path / "list.txt")) == ["a dog", "a cat"]
+    world = found("shapes:train")
+    assert len(world) == len(set(world)) == 4 * len(shapes.combinations("train"))
+    assert world != sorted(world)
+    held = {
+        shapes.caption(*each, background)
+        for each in shapes.combinations("heldout")
+        for background in shapes.BACKGROUNDS
+    }
+    assert not held & set(world)
+    with pytest.raises(DataError, match="none"):
+        found(str(tmp_path / "none.txt"))
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(DataError, match="holds no items"):
+        found(str(tmp_path / "empty.txt"))

@@ -1,0 +1,130 @@
+"""A commented recipe that trains a model further on one's own token shards."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from ursa_core import files
+from ursa_core.bundle.bundle import resolve_model
+from ursa_core.bundle.folder import URSA_MODEL, read_json
+from ursa_core.bundle.settings import PathConfig, load_settings
+from ursa_core.bundle.subjects import load_subjects
+from ursa_core.configs import read_config
+from ursa_core.errors import UsageError
+from ursa_core.files import check_folder_of
+from ursa_core.models.presets import PRESETS
+from ursa_core.models.transformer import TransformerConfig
+from ursa_core.recipe.fields import SamplingSettings
+from ursa_core.recipe.loading import load_recipe
+from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.tokens.shards import read_shards
+from ursa_core.training.run import TrainingPlan, plan_training
+from ursa_core.worlds import shapes
+
+TEMPLATE = Path(__file__).with_name("new_recipe.yaml")
+SCHEMA = Path(__file__).parents[1] / "recipe" / "recipe.schema.json"
+SHARE = 0.5  # of the new clips among all
+PRIOR = {"num": 480, "steps": 8, "guidance": 3.0, "correct": 1.0}
+PASSES, LEAST, MOST = 17, 300, 5000  # times that a new clip is shown; bounds of the steps
+STEP_CLIPS, PASS_TOKENS = 16, 6000
+
+
+def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
+    """Write a recipe that fits token shards and a model, and return its plan.
+
+    Half of the clips that it draws are those of the first folder. The rest are those of the other
+    folders, or where there are none and its prompts are known, clips that the model makes itself.
+
+    Raises:
+        UsageError: The file exists, or can't be a recipe.
+        UrsaError: Shards or model can't be used, or don't belong together.
+    """
+    if file.exists() or file.suffix not in (".yaml", ".yml"):
+        what = "exists already" if file.exists() else "is no name of a recipe"
+        raise UsageError(f"{file} {what}", "give a new name that ends in .yaml")
+    check_folder_of(file)
+    start = resolve_model(init)
+    URSA_MODEL.check(start)
+    settings, table = load_settings(start), read_shards(*data)
+    config = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
+    path = read_config(PathConfig, read_json(start / "scheduler" / "scheduler_config.json"), "path")
+    texts = TextTokenizer.load(start / "tokenizer", settings.max_prompt_length)
+    own = range(*table.folders[Path(data[0])][:2])
+    captions = Counter(text for clip in own for text in table.captions(clip))
+    words = texts.new_words(sorted(captions))
+    preset = min(PRESETS, key=lambda name: abs(PRESETS[name].hidden_size - config.hidden_size))
+    sizes = {k: v for k, v in asdict(PRESETS[preset]).items() if v != getattr(config, k)}
+    is_small = preset == "nano"
+    world = "emoji:train" if load_subjects(start) else "shapes:train"
+    # A list of words that has those of the procedural world is of a model that was trained on it.
+    is_known = world == "emoji:train" or not texts.unknown_words(" ".join(shapes.SHAPES))
+    has_prior = is_known and texts.unknown_id is not None and len(data) == 1
+    prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE, "prompts": world}
+    shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
+    sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
+    tokens = settings.max_prompt_length + 1 + max(grid.num_codes for grid in table.grids)
+    batch = max(1, min(STEP_CLIPS, PASS_TOKENS // tokens))
+    new_per_step = STEP_CLIPS * (SHARE if has_prior or len(data) > 1 else 1)
+    steps = min(max(round(PASSES * len(own) / new_per_step), LEAST), MOST)
+    rate = {"kind": "muon", "learning_rate": 1.5e-3} if is_small else {"learning_rate": 1e-4}
+    folders = [word for each in data for word in ("--data", each)]
+    values = {
+        "schema": SCHEMA,
+        "command": shlex.join(["ursa", "train", "--new", str(file), *folders, "--init", init]),
+        "clips": len(own),
+        "grids": " and ".join(map(str, table.grids[:3])),
+        "file": shlex.quote(str(file)),
+        "name": _yaml(file.stem),
+        "init": _yaml(init),
+        "vocabulary": "keep" if texts.unknown_id is None else "extend",
+        "words": "new words get embeddings of their own: " + (", ".join(words[:8]) or "none yet"),
+        "model": _yaml({
+            "preset": preset,
+            **{key: getattr(config, key) for key in sizes},
+            "max_prompt_length": settings.max_prompt_length,
+        }),
+        "data": _yaml({
+            **({"sets": sets} if len(data) > 1 else {"shards": data[0]}),
+            **({"motion_prefix": True} if settings.motion_prefix else {}),
+        }),
+        "prior": ("" if has_prior else "# ") + f"prior: {_yaml({**prior, **PRIOR})}",
+        "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
+        "lora": ("# " if is_small else "") + "lora: {rank: 32}",
+        "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 15}),
+        "steps": steps,
+        "passes": round(steps * new_per_step / len(own)),
+        "batch": batch,
+        "accumulate": -(-STEP_CLIPS // batch),
+        "sampling": _yaml({k: getattr(settings, k) for k in SamplingSettings.model_fields}),
+        "samples": _yaml({"prompts": [text for text, _ in captions.most_common(3)]}),
+    }  # fmt: skip
+    try:
+        _write(file, values, "")
+        plan = plan_training(load_recipe(file, []), Path("runs") / file.stem)
+        minutes = (plan.seconds_per_step or 0) * steps / 60
+        first = f", and {plan.prior_seconds / 60:.0f} before it" * bool(plan.prior_clips)
+        needs = f"{plan.memory['total'] / 1e9:.1f} GB"
+        _write(file, values, f"About {minutes:.0f} minutes on {plan.device}{first}, {needs}.")
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    return plan
+
+
+def _yaml(value: object) -> str:
+    """A value in one line of YAML."""
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1 << 20
+    )
+    return str(text).removesuffix("...\n").strip()
+
+
+def _write(file: Path, values: Mapping[str, object], estimate: str) -> None:
+    """Fill the template, with comments in one column."""
+    text = TEMPLATE.read_text(encoding="utf-8").format(**values, estimate=estimate)
+    files.write(file, re.sub(r"^([^#\n].*?) +# ", lambda m: f"{m[1]:<25} # ", text, flags=re.M))
