@@ -147,7 +147,7 @@ def judge(model: Path | str, clips: Sequence[Wanted], file: Path) -> None:
                 verdict = judge_file(path)
                 found = {k: bool(v) for k, v in right(each, verdict).items()}
                 found["shape and colour"] = found["shape"] and found["colour"]
-                record = {"split": each.split, "prompt": each.prompt, "shape": each.shape}
+                record = {"split": each.split, "prompt": each.prompt, "asked": each.shape}
                 lines.write(json.dumps({**record, "seen": verdict.shape, **found}) + "\n")
             lines.flush()
 
@@ -169,8 +169,8 @@ def report(out: Path, names: Sequence[str], old: int) -> None:
         rows = [json.loads(line) for line in file.read_text().splitlines()]
         past, new = rows[:old], rows[old:]
         cells = []
-        for shape in dict.fromkeys(row["shape"] for row in new):
-            own = [row for row in new if row["shape"] == shape]
+        for shape in dict.fromkeys(row["asked"] for row in new):
+            own = [row for row in new if row["asked"] == shape]
             cells.append(f"{shape} {share(own, 'shape and colour')}")
         unseen = [row for row in new if row["split"] == "heldout"]
         last = share(unseen, "shape and colour") if unseen else ""

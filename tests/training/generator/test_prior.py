@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from tiny_runs import recipe_of, train
+from tiny_runs import recipe_of, silent, train
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
@@ -14,6 +14,7 @@ from ursa_core.recipe.fields import PriorSettings
 from ursa_core.sampling.generate import Request, generate
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.generator.prior import prompts_of
+from ursa_core.training.run import train_recipe
 from ursa_core.worlds import shapes
 
 PROMPTS = ["a red circle grows on a navy background", "a blue star spins on a gray background"]
@@ -33,6 +34,14 @@ def with_prior(text, base, folder, prompts=PROMPTS, **more):
     return f"{text}init: {base}\nprior: {json.dumps(prior)}\n"
 
 
+def stop_at(start):
+    def note(text):
+        if text.startswith(start):
+            raise KeyboardInterrupt
+
+    return note
+
+
 def test_the_model_makes_clips_once_and_they_are_mixed_in(generator_recipe, base, tmp_path):
     text = with_prior(generator_recipe, base, tmp_path, guidance=1.5)
     trained = train(text, tmp_path, "run", "train.steps=1")
@@ -47,11 +56,18 @@ def test_the_model_makes_clips_once_and_they_are_mixed_in(generator_recipe, base
     (_, clips, share), prior = trained.learner.batches.sets
     assert (clips, share, prior) == (24, 0.5, (str(tmp_path / "kept"), 10, 0.5))
     before = [(file, file.stat().st_mtime_ns) for file in (tmp_path / "kept").glob("*.parquet")]
-    train(text, tmp_path, "other", "train.steps=1", "optimizer.learning_rate=2e-3")
+    train(text, tmp_path, "other", "train.steps=1", "seed=5")
     assert [(f, f.stat().st_mtime_ns) for f in (tmp_path / "kept").glob("*.parquet")] == before
-    train(text, tmp_path, "more", "train.steps=1", "prior.num=13")  # as after a stop
+    # A stop after the first clips keeps them, and the rest is made by the next run.
+    with pytest.raises(KeyboardInterrupt):
+        train_recipe(
+            recipe_of(text, tmp_path, "prior.num=27"), tmp_path / "more", False, silent, silent,
+            on_note=stop_at("8 of 17 clips made"),
+        )  # fmt: skip
+    assert len(read_shards(tmp_path / "kept")) == 18
+    train(text, tmp_path, "more", "train.steps=1", "prior.num=27")
     longer = read_shards(tmp_path / "kept")
-    assert len(longer) == 13
+    assert len(longer) == len({longer.source(k) for k in range(27)}) == 27
     assert torch.equal(longer.codes(range(10)), table.codes(range(10)))
 
 
@@ -95,7 +111,7 @@ def test_another_tokenizer_is_refused(generator_recipe, base, tmp_path):
 
 def test_prompts_come_from_the_recipe_a_list_or_a_world(tmp_path):
     def found(*prompts):
-        return prompts_of(PriorSettings(shards="a", share=0.5, prompts=list(prompts)), tmp_path, 0)
+        return prompts_of(PriorSettings(shards="a", share=0.5, prompts=list(prompts)), tmp_path)
 
     assert found("a dog", "a cat") == ["a dog", "a cat"]
     assert found("a dog") == ["a dog"]

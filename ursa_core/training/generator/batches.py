@@ -55,8 +55,8 @@ class TokenBatches:
         self._recipe, self._table = recipe, table
         self.sets: list[tuple[str, int, float]] = []  # name, clips and share of each data set
         buckets: list[Bucket] = []
-        for folders, share in mixture if len(mixture) > 1 else [(recipe.data.shards or (), None)]:
-            buckets += self._buckets(folders, share)
+        for folders, share in mixture or [(recipe.data.shards or (), 1.0)]:
+            buckets += self._buckets(folders, share if len(mixture) > 1 else None)
         shuffled = recipe.data.shuffle_mb << 20
         # Codes that the order uses, captions, and the next groups.
         table.cache_bytes = 2 * shuffled
@@ -72,7 +72,8 @@ class TokenBatches:
         """Buckets of the clips of a data set; without a share, of all clips."""
         recipe, table = self._recipe, self._table
         named, wanted = ", ".join(folders), recipe.data.latent_frames
-        ranges = [table.folders[Path(each)] for each in folders if share is not None]
+        each_once = dict.fromkeys(map(Path, folders if share is not None else ()))
+        ranges = [table.folders[folder] for folder in each_once]
         rows = np.concatenate([np.arange(*each[:2]) for each in ranges or [(0, len(table), 0)]])
         without = sum(each[2] for each in ranges) if ranges else table.num_uncaptioned
         if without == len(rows) and recipe.objective.caption_dropout < 1:
