@@ -78,16 +78,19 @@ def _tokens(folder: Path, name: str) -> None:
 
 
 def _weights(folder: Path, name: str) -> None:
-    from ursa_core.bundle.adapters import adding, read_adapter
+    from ursa_core.bundle.adapters import add_words, adding, read_adapter
     from ursa_core.bundle.path_files import CODEBOOK, stored_codebook
     from ursa_core.bundle.weights import load_weights, read_tensors
+    from ursa_core.tokenizers.text import TextTokenizer
 
     if name.endswith(".bin"):
         assert all(value.sum() is not None for value in read_tensors(folder / name).values())
     elif name == CODEBOOK:
         stored_codebook(folder, torch.ones(12, 2))
-    elif name.startswith("adapter"):
-        adding([read_adapter(folder)])
+    elif "adapter" in name:
+        adapters = [read_adapter(folder)]
+        adding(adapters)
+        add_words(adapters, TextTokenizer.from_words(["a red circle"], 4), 4)
     else:
         model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
         load_weights(model, folder)
@@ -214,7 +217,7 @@ def _weight_seeds(folder: Path) -> dict[str, bytes]:
     """Weights in two files with their index, an adapter and a codebook."""
     from safetensors.torch import save_file
 
-    from ursa_core.bundle.adapters import PREFIX
+    from ursa_core.bundle.adapters import ORIGIN, PREFIX, WORD_ROWS, WORDS
     from ursa_core.bundle.folder import WEIGHTS, index_of
 
     folder.mkdir()
@@ -224,6 +227,7 @@ def _weight_seeds(folder: Path) -> dict[str, bytes]:
     }
     matrices = {"A": torch.ones(2, 4), "B": torch.ones(3, 2)}
     adapter = {f"{PREFIX}0.lora_{side}.weight": value for side, value in matrices.items()}
+    adapter[WORD_ROWS] = torch.ones(1, 4)
     others = {
         "adapter_model.safetensors": adapter,
         "scheduler_model.safetensors": {"path.emb": torch.ones(12, 2)},
@@ -235,6 +239,7 @@ def _weight_seeds(folder: Path) -> dict[str, bytes]:
     (folder / index_of(WEIGHTS)).write_text(json.dumps({"weight_map": names}))
     config = {"peft_type": "LORA", "lora_alpha": 4, "r": 2, "use_rslora": False}
     (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / ORIGIN).write_text(json.dumps({WORDS: ["cross"]}))
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 

@@ -37,7 +37,7 @@ PREFIX = "base_model.model."
 WORDS = "words"  # key of ORIGIN: words that the adapter adds to the vocabulary
 NEW_WORDS = "new_words"  # in the table of embeddings: their change from that of unknown words
 _EMBEDDINGS = "model.embed_tokens"
-_WORD_ROWS = f"{PREFIX}{_EMBEDDINGS}.{NEW_WORDS}"
+WORD_ROWS = f"{PREFIX}{_EMBEDDINGS}.{NEW_WORDS}"
 _PART = re.compile(
     rf"(?:module\.)?{re.escape(PREFIX)}(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight"
 )
@@ -135,7 +135,7 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
 
 
 def add_words(
-    adapters: Sequence[Adapter], texts: "TextTokenizer"
+    adapters: Sequence[Adapter], texts: "TextTokenizer", width: int
 ) -> tuple["TextTokenizer", int, list[Tensor]]:
     """The vocabulary with the adapters' words, the id of unknown ones, and each one's changes.
 
@@ -145,12 +145,12 @@ def add_words(
     unknown, changes = texts.unknown_id, []
     for adapter in adapters:
         with opened(_weights(adapter.folder)) as tensors:
-            is_there = _WORD_ROWS in tensors.keys()  # noqa: SIM118
-            rows = tensors.get_tensor(_WORD_ROWS).float() if is_there else torch.empty(0, 0)
-        if len(rows) != len(adapter.words) or not bool(rows.isfinite().all()):
+            is_there = WORD_ROWS in tensors.keys()  # noqa: SIM118
+            rows = tensors.get_tensor(WORD_ROWS).float() if is_there else torch.empty(0, width)
+        if rows.shape != (len(adapter.words), width) or not bool(rows.isfinite().all()):
             raise CheckpointError(
-                f"the adapter {adapter.folder} has embeddings of {len(rows)} words,"
-                f" its {ORIGIN} names {len(adapter.words)}",
+                f"the adapter {adapter.folder} has words of shape {tuple(rows.shape)},"
+                f" its {ORIGIN} and the model ask for {(len(adapter.words), width)} finite numbers",
                 "get the adapter again, all of its files",
             )
         if adapter.words:
@@ -206,8 +206,8 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
     change = adding(adapters)
     weights = {file.relative_to(model) for file in weight_files(model / "transformer").values()}
     texts = TextTokenizer.load(model / "tokenizer", load_settings(model).max_prompt_length)
-    more, unknown, changes = add_words(adapters, texts)
     config = read_json(model / "transformer" / "config.json")
+    more, unknown, changes = add_words(adapters, texts, config["hidden_size"])
     ids, table = config["lm_vocab_size"], f"{_EMBEDDINGS}.weight"
     merged = {
         "base": name_of(model, exact=True),
@@ -260,7 +260,7 @@ def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
     """The matrices A (rank, in) and B (out, rank) by the weight that they change."""
     found: dict[str, dict[str, _Matrix]] = {}
     with opened(_weights(adapter.folder)) as tensors:
-        for name in sorted({*tensors.keys()} - {_WORD_ROWS}):
+        for name in sorted({*tensors.keys()} - {WORD_ROWS}):
             match = _PART.fullmatch(name)
             if match is None:
                 raise CheckpointError(

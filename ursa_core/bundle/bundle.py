@@ -262,7 +262,7 @@ def load_bundle(
             f" the transformer {config.lm_vocab_size} text ids",
             "use the parts of one model",
         )
-    text_tokenizer, unknown, changes = add_words(adapters, text_tokenizer)
+    text_tokenizer, unknown, changes = add_words(adapters, text_tokenizer, config.hidden_size)
     for rows in changes:
         transformer.add_words_(unknown, rows)
     if compiled:

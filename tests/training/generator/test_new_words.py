@@ -156,7 +156,7 @@ def test_words_and_rows_that_do_not_belong_together_are_refused(base, adapted, t
 
     code, err = merge(base, with_origin("fewer", words=["cross"]))
     assert (code, len(err.splitlines())) == (1, 2)
-    assert "has embeddings of 2 words, its ursa_adapter.json names 1" in err
+    assert "has words of shape (2, 32), its ursa_adapter.json and the model ask for (1, 32)" in err
     code, err = merge(base, with_origin("wrong", words="cross"))
     assert code == 1
     assert "a list of words" in err

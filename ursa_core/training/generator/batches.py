@@ -86,7 +86,8 @@ class TokenBatches:
         num_codes: Counter[LatentGrid] = Counter()
         for grid in table.grids:
             window = LatentGrid(wanted or grid.frames, grid.rows, grid.columns)
-            own = np.intersect1d(table.rows(grid), rows, assume_unique=True)
+            own = table.rows(grid)
+            own = own if share is None else np.intersect1d(own, rows, assume_unique=True)
             if grid.frames >= window.frames and len(own):
                 windows.setdefault(window, []).append(own)
                 num_codes[window] += len(own) * grid.num_codes
