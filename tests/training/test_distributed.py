@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import recipe_of, stored, train
 
-from ursa_core.bundle.adapters import WEIGHTS
+from ursa_core.bundle.adapters import WEIGHTS, WORD_ROWS
 from ursa_core.devices import local_device
 from ursa_core.errors import DeviceError, UsageError
 from ursa_core.recipe.loading import load_recipe
+from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.training.checkpoints import checkpoints, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device, recompute_
 from ursa_core.training.run import build_learner
@@ -61,8 +62,10 @@ def runs(generator_recipe, tmp_path_factory):
         return {"recipe": str(recipe), "overrides": words, "run": str(folder / run), **at}
 
     fsdp, muon = "train.distributed=fsdp", "optimizer.kind=muon"
-    train(generator_recipe, folder, "base", "train.steps=1")
-    lora = (f"init={folder / 'base'}", "lora.rank=2", "train.steps=8")
+    # Adapters that have new words, too.
+    TextTokenizer.from_words(["a red circle grows on a navy background"], 12).save(folder / "words")
+    train(generator_recipe, folder, "base", "train.steps=1", f"text_tokenizer={folder / 'words'}")
+    lora = (f"init={folder / 'base'}", "lora.rank=2", "train.steps=8", "vocabulary=extend")
     shards = load_recipe(recipe, []).data.shards
     validated = (f"data.validation_shards={shards}", "train.validate_every=4")
     half = ("train.precision=bfloat16", "train.steps=6")
@@ -212,6 +215,7 @@ def test_the_sheet_is_drawn_and_the_bundle_whole(runs):
     assert all((folder / "fsdp" / name).is_file() for name in names)
     ours, theirs = (load_file(folder / run / WEIGHTS) for run in ("lora_fsdp", "one_lora"))
     assert all((ours[name] - value).abs().max() < 1e-5 for name, value in theirs.items())
+    assert theirs[WORD_ROWS].abs().amax(1).min() > 0
 
 
 def test_a_port_in_use_is_told(monkeypatch):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.records import Panels, described
-from ursa_cli.options.shared import argument, output_path
+from ursa_cli.options.shared import argument, new_path, output_path
 from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 
@@ -22,7 +22,8 @@ _OPTIONS: Panels = {None: {
     "fresh": (None, "Start over instead of continuing the run."),
     "dry_run": (None, "Check recipe, data and model, and stop."),
 }, "A new recipe": {
-    "new": ("FILE", "Write a recipe that fits --data and --init to a new .yaml file, and stop."),
+    "new": ("FILE", "Write a recipe that fits --data and --init to a new .yaml file, and stop.",
+            True, new_path),
     "data": ("FOLDER", ("Token shards of your films; a further one, of old data, keeps what the "
              "model knew, in place of clips that it makes itself.")),
     "init": ("MODEL", "Model to start from, whose tokenizer made the shards."),

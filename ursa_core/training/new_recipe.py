@@ -54,11 +54,11 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     config = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
     path = read_config(PathConfig, read_json(start / "scheduler" / "scheduler_config.json"), "path")
     texts = TextTokenizer.load(start / "tokenizer", settings.max_prompt_length)
-    own = range(*table.folders[Path(data[0])][:2])
-    captions = Counter(text for clip in own for text in table.captions(clip))
+    clips = range(*table.folders[Path(data[0])][:2])
+    captions = Counter(text for clip in clips for text in table.captions(clip))
     words = texts.new_words(sorted(captions))
     preset = min(PRESETS, key=lambda name: abs(PRESETS[name].hidden_size - config.hidden_size))
-    sizes = {k: v for k, v in asdict(PRESETS[preset]).items() if v != getattr(config, k)}
+    sizes = {k: own for k, v in asdict(PRESETS[preset]).items() if v != (own := getattr(config, k))}
     is_small = preset == "nano"
     world = "emoji:train" if load_subjects(start) else "shapes:train"
     # A list of words that has those of the procedural world is of a model that was trained on it.
@@ -67,37 +67,33 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE, "prompts": world}
     shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
     sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
-    tokens = settings.max_prompt_length + 1 + max(grid.num_codes for grid in table.grids)
+    tokens = texts.max_prompt_length + 1 + max(grid.num_codes for grid in table.grids)
     batch = max(1, min(STEP_CLIPS, PASS_TOKENS // tokens))
     new_per_step = STEP_CLIPS * (SHARE if has_prior or len(data) > 1 else 1)
-    steps = min(max(round(PASSES * len(own) / new_per_step), LEAST), MOST)
+    steps = min(max(round(PASSES * len(clips) / new_per_step), LEAST), MOST)
     rate = {"kind": "muon", "learning_rate": 1.5e-3} if is_small else {"learning_rate": 1e-4}
     folders = [word for each in data for word in ("--data", each)]
     values = {
         "schema": SCHEMA,
         "command": shlex.join(["ursa", "train", "--new", str(file), *folders, "--init", init]),
-        "clips": len(own),
+        "clips": len(clips),
         "grids": " and ".join(map(str, table.grids[:3])),
         "file": shlex.quote(str(file)),
         "name": _yaml(file.stem),
         "init": _yaml(init),
         "vocabulary": "keep" if texts.unknown_id is None else "extend",
-        "words": "new words get embeddings of their own: " + (", ".join(words[:8]) or "none yet"),
-        "model": _yaml({
-            "preset": preset,
-            **{key: getattr(config, key) for key in sizes},
-            "max_prompt_length": settings.max_prompt_length,
-        }),
-        "data": _yaml({
-            **({"sets": sets} if len(data) > 1 else {"shards": data[0]}),
-            **({"motion_prefix": True} if settings.motion_prefix else {}),
-        }),
+        "words": f"new words get embeddings of their own: {_yaml(words[:8])}",
+        "model": _yaml({"preset": preset, **sizes, "max_prompt_length": texts.max_prompt_length}),
+        "data": _yaml(
+            ({"sets": sets} if len(data) > 1 else {"shards": data[0]})
+            | ({"motion_prefix": True} if settings.motion_prefix else {})
+        ),
         "prior": ("" if has_prior else "# ") + f"prior: {_yaml({**prior, **PRIOR})}",
         "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
         "lora": ("# " if is_small else "") + "lora: {rank: 32}",
         "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 15}),
         "steps": steps,
-        "passes": round(steps * new_per_step / len(own)),
+        "passes": round(steps * new_per_step / len(clips)),
         "batch": batch,
         "accumulate": -(-STEP_CLIPS // batch),
         "sampling": _yaml({k: getattr(settings, k) for k in SamplingSettings.model_fields}),

@@ -72,13 +72,13 @@ class LoraTraining:
 def train_last_words_(network: Transformer, count: int) -> None:
     """Train a change of the embeddings of the last ``count`` text ids; the table stays frozen."""
     table, first = network.model.embed_tokens, network.config.lm_vocab_size - count
-    changes = nn.Parameter(torch.zeros_like(table.weight[:count]))
-    table.register_parameter(NEW_WORDS, changes)
+    table.register_parameter(NEW_WORDS, nn.Parameter(torch.zeros_like(table.weight[:count])))
 
-    def add(_: nn.Module, given: tuple[Tensor], output: Tensor) -> Tensor:
+    def add(module: nn.Module, given: tuple[Tensor], output: Tensor) -> Tensor:
         place = given[0] - first
         is_new = (place >= 0) & (place < count)
-        return output + F.embedding(place.clamp(0, count - 1), changes) * is_new[..., None]
+        changes = F.embedding(place.clamp(0, count - 1), module.get_parameter(NEW_WORDS))
+        return output + changes * is_new[..., None]
 
     table.register_forward_hook(add)
 
