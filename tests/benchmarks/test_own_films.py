@@ -35,6 +35,14 @@ def test_the_extended_judge_reads_new_and_old_shapes(extended, tmp_path):
     assert not wrong
 
 
+def test_the_tokenizer_shows_what_the_judge_reads(extended):
+    found = own_films.check_judge(own_films.judged_prompts(["cross", "heart"], 8))
+    assert {name: sum(row["right"] for row in rows) for name, rows in found.items()} == {
+        "rendered": 16,
+        "tokenized": 16,
+    }
+
+
 def test_films_have_captions_and_judged_prompts_are_half_held_out(extended, tmp_path):
     own_films.make_films(tmp_path, ["cross", "heart"], 6)
     texts = [(tmp_path / f"{k:04d}.txt").read_text() for k in range(6)]
