@@ -104,12 +104,12 @@ def test_asynchronous_times_are_one_a_frame(generator_recipe, tmp_path):
         generator_recipe, tmp_path, "objective.async_probability=1", "train.batch_size=64"
     )
     learner = build_learner(recipe, torch.device("cpu"))
-    _, _, times, grid = learner.batch(0)
+    _, _, times, grid, _ = learner.batch(0)
     by_frame = times.unflatten(1, (grid.frames, grid.codes_per_frame))
     assert torch.equal(by_frame, by_frame[..., :1].expand_as(by_frame))
     assert (by_frame[:, 0, 0] != by_frame[:, 1, 0]).all()
     shared = recipe_of(generator_recipe, tmp_path, "objective.async_probability=0")
-    _, _, times, _ = build_learner(shared, torch.device("cpu")).batch(0)
+    _, _, times, *_ = build_learner(shared, torch.device("cpu")).batch(0)
     assert torch.equal(times, times[:, :1].expand_as(times))
 
 
@@ -118,7 +118,7 @@ def test_captions_are_dropped_at_the_rate_asked_for(generator_recipe, tmp_path):
         generator_recipe, tmp_path, "objective.caption_dropout=0.25", "train.batch_size=400"
     )
     learner = build_learner(recipe, torch.device("cpu"))
-    _, ids, _, _ = learner.batch(0)
+    _, ids, *_ = learner.batch(0)
     empty = (ids == learner.text_tokenizer.pad_id).all(1).float().mean()
     assert 0.15 < empty < 0.35
 
@@ -279,7 +279,7 @@ def test_the_loss_on_other_data_is_logged_by_time(generator_recipe, tmp_path):
     assert any("validation_loss_time" in name for name in told[0])
     again = with_it.learner.validation_loss(0, with_it.objective)
     assert torch.equal(again["loss"], with_it.learner.validation_loss(0, with_it.objective)["loss"])
-    _, ids, _, _ = with_it.learner._on_device(
+    _, ids, *_ = with_it.learner._on_device(
         *with_it.learner._encoded(with_it.learner.validation.batch(0))
     )
     assert (ids != with_it.learner.text_tokenizer.pad_id).any(1).all()  # no caption is dropped
@@ -386,7 +386,7 @@ def test_a_machine_that_cannot_compile_is_told_before_training(
 def test_images_are_first_frames(generator_recipe, tmp_path):
     recipe = recipe_of(generator_recipe, tmp_path, "objective.image_probability=1")
     learner = build_learner(recipe, torch.device("cpu"))
-    codes, _, times, grid = learner.batch(0)
+    codes, _, times, grid, _ = learner.batch(0)
     assert grid.frames == 1
     assert codes.shape == times.shape == (4, grid.codes_per_frame)
     loss, _ = learner.loss(0, learner.objective)

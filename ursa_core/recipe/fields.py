@@ -318,6 +318,9 @@ class ObjectiveSettings(Section):
     """Random draws of a generator's training."""
 
     caption_dropout: Share = 0.1  # share of clips whose caption is dropped, for guidance
+    # How noise and clips are joined: `independent`, any noise to any clip; `pairs`, each prior clip
+    # to the noise that it was sampled from, so that few steps lose less (docs/sampling.md).
+    coupling: Literal["independent", "pairs"] = "independent"
     shift: Above0 = 1.0  # time shift of the training times; above 1 means more noise
     async_probability: Share = 0.5  # share of clips whose frames each have a time of their own
     image_to_video_probability: Share = 0.0  # share of clips whose first frame is given
@@ -438,6 +441,11 @@ class GeneratorRecipe(_Training):
         ):  # fmt: skip
             if is_given and self.init is None:
                 yield f"{key}: is for what init knows already, so init has to name a model"
+        if self.objective.coupling == "pairs":
+            if self.prior is None:
+                yield "objective.coupling: pairs are prior clips and their noise, give prior"
+            if self.path.kind == "masked":
+                yield "objective.coupling: masks are the only noise of path.kind masked"
         total = sum(share for _, share in self.mixture)
         if abs(total - 1) > 1e-6:
             yield f"data.sets, prior.share: the shares sum to {total:g}, should be 1"

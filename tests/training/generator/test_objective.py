@@ -28,7 +28,7 @@ def test_revealed_codes_of_the_masked_path_do_not_count(generator_recipe, tmp_pa
     x_t = torch.tensor([[0, 3, 2, 3]])
     assert MaskedPath(3).loss_mask(x_t).tolist() == [[False, True, False, True]]
     learner = build_learner(recipe_of(generator_recipe, tmp_path, "path.kind=masked"), CPU)
-    x_1, prompt_ids, times, grid = learner.batch(0)
+    x_1, prompt_ids, times, grid, _ = learner.batch(0)
     x_t = torch.where(torch.arange(x_1.shape[1]) % 2 == 0, x_1, learner.path.mask_id)
     hidden = learner.model(prompt_ids, x_t, grid)
     loss, _ = learner.objective.loss(hidden, x_1, times, learner.path.loss_mask(x_t))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ursa_core.bundle.settings import motion_prompt
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
+from ursa_core.path.draws import uniform_codes
 from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.seeding import stream
@@ -22,16 +23,23 @@ from ursa_core.tokens.shards import TokenTable
 from ursa_core.training.generator.objective import draw_times
 
 CODE_BYTES = 4
+PRIOR = "prior "
+"""Begins the sources of prior clips, before their numbers."""
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Codes int64 (B, L), prompts and times (B, L) of clips of one grid."""
+    """Codes int64 (B, L), prompts and times (B, L) of clips of one grid.
+
+    With ``objective.coupling`` of pairs also the noise int64 (B, L) of each clip: that which a
+    prior clip was sampled from, and any for others.
+    """
 
     codes: Tensor
     prompts: list[str]
     times: Tensor
     grid: LatentGrid
+    x_0: Tensor | None = None
 
 
 class TokenBatches:
@@ -162,7 +170,23 @@ class TokenBatches:
         whole = map(self._table.row_codes, chosen)
         codes = [row[at : at + grid.num_codes] for row, at in zip(whole, begins, strict=True)]
         x_1 = torch.from_numpy(np.stack(codes)).long()
-        return TokenBatch(x_1, prompts, frame_times(times, grid), grid)
+        x_0 = None
+        if objective.coupling == "pairs":
+            fresh = stream(recipe.seed, "noise", index)
+            x_0 = uniform_codes(x_1.shape, self._table.identity.num_codes, fresh, "cpu")
+            for place, (row, at) in enumerate(zip(chosen, begins.tolist(), strict=True)):
+                noise = self._noise_of(row)
+                x_0[place] = x_0[place] if noise is None else noise[at : at + grid.num_codes]
+        return TokenBatch(x_1, prompts, frame_times(times, grid), grid, x_0)
+
+    def _noise_of(self, row: int) -> Tensor | None:
+        """Noise (L,) that a prior clip was sampled from, as `Sampler` draws it; None for others."""
+        _, is_prior, number = self._table.source(row).rpartition(PRIOR)
+        if not is_prior:
+            return None
+        own = stream(self._recipe.seed, "sample", int(number))
+        shape, num_codes = (1, self._table.grid(row).num_codes), self._table.identity.num_codes
+        return uniform_codes(shape, num_codes, [own], "cpu")[0]
 
     def _prompt(self, row: int, pick: float, brevity: float, motion: float) -> str:
         """One of a row's captions, maybe with a motion prefix, by numbers drawn from [0, 1)."""

@@ -23,7 +23,7 @@ from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.generator.batches import TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
-from ursa_core.training.generator.lora import LoraTraining, check_start
+from ursa_core.training.generator.lora import LoraTraining, check_pairs, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
 from ursa_core.training.generator.prefetch import Prefetcher
 from ursa_core.training.generator.prior import missing_of_prior
@@ -31,7 +31,7 @@ from ursa_core.training.generator.start import build_network, find_start, start_
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
 
-Batch = tuple[Tensor, Tensor, Tensor, LatentGrid]
+Batch = tuple[Tensor, Tensor, Tensor, LatentGrid, Tensor | None]
 
 
 class GeneratorLearner(Learner):
@@ -81,6 +81,8 @@ class GeneratorLearner(Learner):
         codebook, shape = self.video_tokenizer.codebook, recipe.path
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
         states = self.path.num_states
+        if recipe.objective.coupling == "pairs" and self.start is not None:
+            check_pairs(recipe, self.start, self.path)
         self.model = build_network(
             recipe, self.start, self._own_tokenizer, states, codebook, empty=empty
         )
@@ -116,7 +118,7 @@ class GeneratorLearner(Learner):
         return replace(fit, is_extended=is_extended)
 
     def batch(self, index: int) -> Batch:
-        """Codes (B, L), prompt ids (B, S), times (B, L) and grid of micro-batch ``index``."""
+        """Codes (B, L), prompt ids (B, S), times (B, L), grid and noise of a micro-batch."""
         return self._on_device(*self._prefetcher.take(index))
 
     def _encoded(self, made: TokenBatch) -> tuple[TokenBatch, Tensor]:
@@ -130,7 +132,8 @@ class GeneratorLearner(Learner):
 
     def _on_device(self, made: TokenBatch, prompt_ids: Tensor) -> Batch:
         codes, ids, times = (x.to(self.device) for x in (made.codes, prompt_ids, made.times))
-        return codes, ids, times, made.grid
+        x_0 = None if made.x_0 is None else made.x_0.to(self.device)
+        return codes, ids, times, made.grid, x_0
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy of micro-batch ``index`` in nats, and metrics."""
@@ -151,8 +154,8 @@ class GeneratorLearner(Learner):
     def _loss(
         self, batch: Batch, generator: torch.Generator, objective: nn.Module
     ) -> tuple[Tensor, Metrics]:
-        x_1, prompt_ids, times, grid = batch
-        loss, by_time = objective(prompt_ids, x_1, times, grid, generator)
+        x_1, prompt_ids, times, grid, x_0 = batch
+        loss, by_time = objective(prompt_ids, x_1, times, grid, generator, x_0)
         clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
         length, lora = prompt_ids.shape[1], self.recipe.lora
         sizes = {

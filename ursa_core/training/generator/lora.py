@@ -83,6 +83,23 @@ def train_last_words_(network: Transformer, count: int) -> None:
     table.register_forward_hook(add)
 
 
+def check_pairs(recipe: GeneratorRecipe, start: Path, path: ProbPath) -> None:
+    """Refuse to couple noise and clips along another path than that which they were made by."""
+    values = _path_values(start, path).items()
+    if faults := [f"{key} {given}, not {own}" for key, (given, own) in values if given != own]:
+        raise RecipeError(
+            f"pairs of {recipe.init} can't be coupled with {'; '.join(faults)}",
+            "give the recipe that model's path",
+        )
+
+
+def _path_values(start: Path, path: ProbPath) -> dict[str, tuple[Any, Any]]:
+    """Values of a path, each with that of the model to start from."""
+    theirs = read_json(start / "scheduler" / "scheduler_config.json")
+    ours = path_to_json(path, 1.0)
+    return {f"path.{key}": (ours.get(key), theirs.get(key)) for key in _PATH_KEYS}
+
+
 def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:
     """Refuse a recipe whose adapter wouldn't fit the model that it starts from."""
     if not (start / "model_index.json").is_file():
@@ -90,10 +107,8 @@ def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: Pro
             f"lora.rank asks for an adapter, but {recipe.init} is a language model, without codes",
             "train a model from it first, without lora.rank",
         )
-    theirs = read_json(start / "scheduler" / "scheduler_config.json")
-    ours = path_to_json(path, 1.0)
     settings = load_settings(start)
-    pairs = {f"path.{key}": (ours.get(key), theirs.get(key)) for key in _PATH_KEYS} | {
+    pairs = _path_values(start, path) | {
         "model.max_prompt_length": (recipe.model.max_prompt_length, settings.max_prompt_length),
         "data.motion_prefix": (recipe.data.motion_prefix, settings.motion_prefix),
     }

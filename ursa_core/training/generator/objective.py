@@ -90,6 +90,7 @@ class DenoisingObjective(nn.Module):
         times: Tensor,
         grid: LatentGrid,
         generator: torch.Generator,
+        x_0: Tensor | None = None,
     ) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy in nats (a scalar), and that of each quarter of time.
 
@@ -99,8 +100,12 @@ class DenoisingObjective(nn.Module):
             times: float (B, L).
             grid: Latent grid of the codes.
             generator: Draws the noise, on the CPU.
+            x_0: int64 (B, L), the noise that x_t comes from; None for any.
         """
-        x_t = self.path.corrupt(x_1, times, generator)
+        if x_0 is None:
+            x_t = self.path.corrupt(x_1, times, generator)
+        else:
+            x_t = self.path.bridge(x_0, x_1, times, generator)
         hidden = self.network(prompt_ids, x_t, grid)
         return self.loss(hidden, x_1, times, self.path.loss_mask(x_t))
 

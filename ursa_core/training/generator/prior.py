@@ -30,6 +30,7 @@ from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
+from ursa_core.training.generator.batches import PRIOR
 from ursa_core.worlds import emoji, shapes
 
 SEED = 0  # of all priors, so that runs of other seeds share them
@@ -124,7 +125,7 @@ def make_prior(
     except DataError as error:
         error.hint = f"delete {prior.shards}, or give prior.shards another folder"
         raise
-    todo = [k for k in range(prior.num) if part.owns(k) and f"prior {k}" not in writer.done]
+    todo = [k for k in range(prior.num) if part.owns(k) and f"{PRIOR}{k}" not in writer.done]
     with writer:
         if not todo:
             return
@@ -138,7 +139,7 @@ def make_prior(
                 Request(text, SEED, k, options) for k, text in zip(pack, texts, strict=True)
             ]
             for k, text, codes in zip(pack, texts, Sampler(bundle, requests).sample(), strict=True):
-                row = TokenRow(codes.cpu(), (text,), options.fps, motion, f"prior {k}")
+                row = TokenRow(codes.cpu(), (text,), options.fps, motion, f"{PRIOR}{k}")
                 writer.add(row)
             made = place + len(pack)
             if place == 0 or made // ROWS_PER_SHARD > place // ROWS_PER_SHARD:
