@@ -25,6 +25,8 @@ from ursa_core.training.generator.objective import draw_times
 CODE_BYTES = 4
 PRIOR = "prior "
 """Begins the sources of prior clips, before their numbers."""
+PRIOR_SEED = 0
+"""Seed of all prior clips, so that runs of other seeds share them."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class TokenBatches:
         _, is_prior, number = self._table.source(row).rpartition(PRIOR)
         if not is_prior:
             return None
-        own = stream(self._recipe.seed, "sample", int(number))
+        own = stream(PRIOR_SEED, "sample", int(number))
         shape, num_codes = (1, self._table.grid(row).num_codes), self._table.identity.num_codes
         return uniform_codes(shape, num_codes, [own], "cpu")[0]
 

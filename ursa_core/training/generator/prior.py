@@ -30,10 +30,9 @@ from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
-from ursa_core.training.generator.batches import PRIOR
+from ursa_core.training.generator.batches import PRIOR, PRIOR_SEED
 from ursa_core.worlds import emoji, shapes
 
-SEED = 0  # of all priors, so that runs of other seeds share them
 PACK = 8  # clips in one pass of the network
 ROWS_PER_SHARD = 64  # about the most clips that a killed run loses
 
@@ -82,7 +81,7 @@ def prompts_of(prior: PriorSettings, start: Path) -> list[str]:
     }
     if others or not (world := known.get(first)):
         return list(prior.prompts)
-    order = np.random.default_rng(SEED).permutation(len(world))
+    order = np.random.default_rng(PRIOR_SEED).permutation(len(world))
     return [world[place] for place in order]
 
 
@@ -136,7 +135,7 @@ def make_prior(
             pack = todo[place : place + PACK]
             texts = [prompts[k % len(prompts)] for k in pack]
             requests = [
-                Request(text, SEED, k, options) for k, text in zip(pack, texts, strict=True)
+                Request(text, PRIOR_SEED, k, options) for k, text in zip(pack, texts, strict=True)
             ]
             for k, text, codes in zip(pack, texts, Sampler(bundle, requests).sample(), strict=True):
                 row = TokenRow(codes.cpu(), (text,), options.fps, motion, f"{PRIOR}{k}")
