@@ -256,9 +256,12 @@ def test_a_manifest_with_filters_reports_what_was_left_out(
         capsys, media, "--model", model, "-o", tmp_path / "none", "--min-motion", "1"
     )
     assert (code, "all 1 clips were left out" in err) == (1, True)
-    code, _, err = tokenize(capsys, media, "--model", model, "-o", tmp_path / "none")
-    assert (code, "min_motion: 1.0, not none" in err) == (1, True)
-    assert tokenize(capsys, media, "--model", model, "-o", tmp_path / "none", "--fresh")[0] == 0
+    # Without a shard there is nothing that other settings wouldn't fit.
+    assert tokenize(capsys, media, "--model", model, "-o", tmp_path / "none")[0] == 0
+    code, _, err = tokenize(
+        capsys, media, "--model", model, "-o", tmp_path / "none", "--min-motion", "1"
+    )
+    assert (code, "min_motion: none, not 1.0" in err) == (1, True)
 
 
 def test_bad_captions_cost_only_their_clips(
@@ -351,6 +354,45 @@ def test_captions_that_the_model_cannot_take_are_warned_of(
     assert "captions" not in tokenize(capsys, *arguments)[2]
 
 
+def test_films_and_stills_of_one_folder_become_clips_of_their_own_grids(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_media(media / "still.png", training_clip(0, 0, "all", 1, 16, 24)[0], 8)
+    assert tokenize(capsys, media, "-o", tmp_path / "shards", "--model", model)[0] == 0
+    table = read_shards(tmp_path / "shards")
+    names = {table.source(k): table.grid(k).frames for k in range(len(table))}
+    assert names.pop("media/still.png") == 1
+    assert min(names.values()) > 1
+
+
+def test_a_spreadsheets_semicolons_are_read(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"media/{k}.mkv;a boat, and {k} more\r\n" for k in range(2))
+    (tmp_path / "list.csv").write_text("file;caption\r\n" + rows, newline="")
+    given = (tmp_path / "list.csv", "-o", tmp_path / "shards", "--model", model)
+    assert tokenize(capsys, *given)[0] == 0
+    assert read_shards(tmp_path / "shards").captions(1) == ["a boat, and 1 more"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = (media, "-o", tmp_path / "shards", "--model", model, "--json")
+    code, out, _ = tokenize(capsys, *given, "--dry-run")
+    found = as_json(out)
+    assert (code, found["num_items"], found["num_kept"]) == (0, len(list(media.glob("*.mkv"))), 0)
+    assert not (tmp_path / "shards").exists()
+    assert tokenize(capsys, *given)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "shards").iterdir()}
+    assert as_json(tokenize(capsys, *given, "--dry-run")[1])["num_kept"] == found["num_items"]
+    assert as_json(tokenize(capsys, *given, "--dry-run", "--fresh")[1])["num_kept"] == 0
+    assert {p: p.read_bytes() for p in (tmp_path / "shards").iterdir()} == before
+    clip = (media / "0.mkv", "-o", tmp_path / "x.safetensors", "--model", model, "--dry-run")
+    assert tokenize(capsys, *clip)[0] == 0
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_folders_and_stills_that_are_no_clip_are_told(
     media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,8 +401,6 @@ def test_folders_and_stills_that_are_no_clip_are_told(
     options = ("-o", tmp_path / "x.safetensors", "--model", model)
     code, _, err = tokenize(capsys, media, *options)
     assert (code, f"{media} holds several clips" in err) == (2, True)
-    code, _, err = tokenize(capsys, still, *options)
-    assert (code, "still.png is a still image" in err, "more per second" in err) == (1, True, False)
     code, _, err = tokenize(capsys, media / "0.mkv", "-o", still / "x.safetensors")
     assert (code, "still.png is a file" in err) == (2, True)
     code, _, err = tokenize(capsys, media / "0.mkv", "-o", still / "x", "--model", model)

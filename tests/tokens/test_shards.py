@@ -198,3 +198,18 @@ def test_motion_is_the_mean_change_of_successive_frames() -> None:
     assert motion_of(frames) == 1
     frames[2] = 204
     assert motion_of(frames) == pytest.approx((1 + 0.2) / 2)
+
+
+def test_clips_that_wait_are_written_in_time_and_shards_stay_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("slow", -1.0), ("quick", 1e9)):
+        monkeypatch.setattr(shard_writer, "SECONDS_UNWRITTEN", seconds)
+        with ShardWriter(tmp_path / name, IDENTITY, rows_per_shard=3) as writer:
+            for k in range(5):
+                writer.add(row(k))
+                kept = sum(pq.read_metadata(path).num_rows for path in shard_paths(tmp_path / name))
+                assert kept == (k + 1 if name == "slow" else 3 * (k >= 2))
+        assert writer.shards == shard_paths(tmp_path / name)
+    slow, quick = (shard_paths(tmp_path / name) for name in ("slow", "quick"))
+    assert [p.read_bytes() for p in slow] == [p.read_bytes() for p in quick]

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
@@ -97,6 +99,7 @@ def tokenize_media(
     shard: str | None = None,
     device: options.Device = "auto",
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -133,7 +136,7 @@ def tokenize_media(
         raise UsageError(f"{out} holds one clip", "give a folder as OUT")
     _check_output(out, inputs, force)
     part = own_shard(shard)
-    if wanted.fresh and part.count > 1 and not is_clip:
+    if wanted.fresh and part.count > 1 and not is_clip and not dry_run:
         raise UsageError(
             "--fresh would delete what the other processes make",
             f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
@@ -142,10 +145,14 @@ def tokenize_media(
     from ursa_core.encoding.run import load_encoder
 
     encoder = load_encoder(options.model_folder(model), wanted, str(local_device(device)))
-    if is_clip:
+    if is_clip and not dry_run:
         _encode_clip(inputs[0], out, encoder, wanted)
-    else:
+    elif not dry_run:
         _encode_shards(inputs, out, encoder, wanted, part)
+    else:
+        with TemporaryDirectory() as empty:  # where all is to be made
+            folder = Path(empty) if is_clip or wanted.fresh else out
+            _show_plan(inputs, out, folder, encoder, replace(wanted, fresh=False), part)
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
@@ -217,6 +224,29 @@ def _encode_shards(
         output.note(f"shards that other processes added meanwhile: {len(added)}")
     files = {"files": shards, "report": run.report.path}
     _report(run.results, out, {**files, **encoder.to_json(), **found})
+
+
+def _show_plan(
+    inputs: Sequence[str],
+    out: Path,
+    folder: Path,
+    encoder: "Encoder",
+    wanted: TokenizeOptions,
+    part: Part,
+) -> None:
+    """Print what would be encoded, next to the clips that ``folder`` holds."""
+    from ursa_core.encoding.run import tokenizing
+
+    with tokenizing(inputs, folder, encoder, wanted, part) as run:
+        _describe(run, folder, wanted.drop_gone)
+        num_kept = sum(item.key in run.found.done for item in run.items)
+        cut = {**encoder.cut.to_json(), "clips": encoder.cut.mode}
+        counts = {"num_items": len(run.items), "num_kept": num_kept}
+        lines = [
+            f"{len(run.items):,} files or drawn clips, {num_kept:,} of them done in {out}",
+            f"model {encoder.model}; {', '.join(f'{key} {value}' for key, value in cut.items())}",
+        ]
+        output.data({"output": out, **counts, **encoder.to_json(), **cut}, lines=lines)
 
 
 def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:

@@ -157,9 +157,14 @@ def _json_row(line: str, columns: Columns) -> dict[str, Any]:
     return row
 
 
+def csv_reader(text: str) -> "csv.DictReader[str]":
+    """Reader of a CSV; semicolons, as in half of Europe, or tabs may stand for the commas."""
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    return csv.DictReader(io.StringIO(text), strict=True, delimiter=delimiter)
+
+
 def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
-    text = content.decode(errors="surrogateescape")
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+    reader = csv_reader(content.decode(errors="surrogateescape"))
     try:
         header = [field.strip() for field in reader.fieldnames or []]
     except csv.Error as error:

@@ -4,14 +4,14 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 from filelock import FileLock, Timeout
 
 from ursa_core.errors import DataError, UsageError, unwritable
-from ursa_core.files import parse_object
+from ursa_core.files import make_folder, parse_object
 from ursa_core.parts import Part
 
 _PATIENCE_SECONDS = 1.0
@@ -77,6 +77,29 @@ class PartFile:
     def __exit__(self, *error: object) -> None:
         os.close(self._file)
         _give_back(self._lock)
+
+
+@contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Context in which no other process is at work on a folder; what is empty then is removed.
+
+    Raises:
+        UsageError: Another one is.
+        DataError: The folder can't be made.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    lock = _lock_of(make_folder(folder) / "run")
+    try:
+        if not _taken(lock):
+            raise UsageError(
+                f"another run is at work on {folder}", "wait for it, or give another folder with -o"
+            )
+        yield
+    finally:
+        _give_back(lock)
+        with suppress(OSError):
+            for each in made:
+                each.rmdir()
 
 
 def part_files(folder: Path, stem: str) -> list[Path]:

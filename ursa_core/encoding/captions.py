@@ -1,12 +1,12 @@
 """Captions of media files: a text file next to each, or a metadata table of the folder."""
 
 import csv
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ursa_core.batches.lists import csv_reader
 from ursa_core.errors import DataError, is_pipe, regular_file, unreadable
 from ursa_core.files import parse_json
 
@@ -144,7 +144,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]:
     """Line numbers, each with its row or the fault of the line."""
-    reader = csv.DictReader(io.StringIO(text), strict=True)
+    reader = csv_reader(text)
     try:
         for row in reader:
             fault = ""

@@ -107,7 +107,8 @@ class TokenizeReport(PartFile):
             self.append_rows(*rows, sync=False)
 
 
-def remove_reports(folder: Path) -> None:
-    """Delete the reports of a folder."""
+def remove_reports(folder: Path, but_of: Mapping[str, Any] | None = None) -> None:
+    """Delete the reports of a folder, but for those of given settings."""
     for path in part_files(folder, STEM):
-        path.unlink()
+        if but_of is None or next(rows_of(path), but_of) != but_of:
+            path.unlink()

@@ -175,6 +175,8 @@ def tokenizing(
     identity = token_identity(encoder.tokenizer, encoder.digest)
     record = encoder.cut.to_json() | ({"refine": encoder.refine} if encoder.refine else {})
     writer = ShardWriter(out, identity, record, part=part)
+    if not writer.shards:
+        remove_reports(out, but_of=writer.settings)
     try:
         with TokenizeReport(out, writer.settings, part) as report:
             work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
@@ -186,7 +188,7 @@ def tokenizing(
                 )
     finally:
         writer.remove_made()
-    if sprites is not None and part.number == 1:
+    if sprites is not None and part.number == 1 and writer.num_clips:
         save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
 
 

@@ -73,27 +73,24 @@ class MediaFile:
             return
         counted = self._length(cut)[0] if cut.mode == "uniform" else None
         is_empty = True
-        for start, frames in windows(resized(), cut.starts(counted), cut.shape.frames):
+        length = (
+            1 if media.is_still else cut.shape.frames
+        )  # stills are clips of a grid of their own
+        for start, frames in windows(resized(), cut.starts(counted), length):
             is_empty = False
             yield LoadedClip(frames, self.captions, cut.name(self.name, start), media.notes)
         if is_empty:
-            raise self._too_short(cut, temporal_stride, num_read, media.is_still)
+            raise self._too_short(cut, temporal_stride, num_read)
 
     def _length(self, cut: ClipCut) -> tuple[int, float]:
         """Sampled frames and seconds, found by reading the whole file."""
         return measure_length(self.path, cut.fps, cut.source_fps)
 
-    def _too_short(self, cut: ClipCut, stride: int, found: int, is_still: bool) -> DataError:
-        wanted = cut.shape.frames
-        if is_still:
-            return DataError(
-                f"{self.path} is a still image, {wanted} frames are needed",
-                "take 1 frame, or give a film",
-            )
+    def _too_short(self, cut: ClipCut, stride: int, found: int) -> DataError:
         fits = (found - 1) // stride * stride + 1
         have, take = (f"{n} frame{'s' * (n != 1)}" for n in (found, fits))
         return DataError(
-            f"{self.path} has {have} at {cut.fps:g} per second, {wanted} are needed",
+            f"{self.path} has {have} at {cut.fps:g} per second, {cut.shape.frames} are needed",
             f"take {take}, the most that fit, or sample more per second",
         )
 

@@ -1,6 +1,7 @@
 """Writing token shards: rows in, finished Parquet files out, also continued after a stop."""
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from ursa_core.tokens import shards
 from ursa_core.tokens.shards import TokenIdentity, read_columns, shard_paths
 
 ROWS_PER_SHARD = 512
+SECONDS_UNWRITTEN = 60.0
+"""Clips that wait for a full shard are written about this often, too."""
 GROUP_CODES = 1 << 18
 """Approximate codes per group of rows, which is read and decoded at once: a megabyte."""
 
@@ -78,7 +81,7 @@ class ShardWriter:
         folder: Folder, made if it doesn't exist, and removed again if it stays empty.
         identity: Tokenizer of the codes.
         options: How the clips were cut; JSON values, recorded in every shard.
-        rows_per_shard: Clips per full shard; about the most that a killed run loses.
+        rows_per_shard: Clips per full shard.
         part: Part of the work that this process does.
 
     Raises:
@@ -95,7 +98,9 @@ class ShardWriter:
         part: Part = Part(),  # noqa: B008  (frozen)
     ) -> None:
         self.folder, self._prefix = folder, f"shard{part.suffix}"
-        self._rows: list[TokenRow] = []
+        self._rows: list[TokenRow] = []  # of the last shard, which may be there in part
+        self._last: tuple[Path, int] | None = None  # that shard, and the rows in it
+        self._written = time.monotonic()
         self._rows_per_shard, self._num_codes = rows_per_shard, identity.num_codes
         settings = {"identity": asdict(identity), "options": dict(options or {})}
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as shards record them
@@ -182,14 +187,23 @@ class ShardWriter:
             self._count(Made(row.origin, row.captions) if row.origin else row.source)
         if len(self._rows) >= self._rows_per_shard:
             self.flush()
+        elif time.monotonic() - self._written > SECONDS_UNWRITTEN:
+            self._write_rows()  # again with those to come: the shards don't depend on the time
 
     def flush(self) -> None:
         """Write the waiting clips as a shard, if there are any."""
-        if not self._rows:
+        self._write_rows()
+        # Only now: an interrupt during the write leaves the rows for the flush on the way out.
+        self._rows, self._last = [], None
+
+    def _write_rows(self) -> None:
+        path, num_written = self._last or (None, 0)
+        if len(self._rows) == num_written:
             return
-        names = [path.stem.rpartition("-") for path in shard_paths(self.folder)]
-        number = max((int(n) + 1 for prefix, _, n in names if prefix == self._prefix), default=0)
-        path = self.folder / f"{self._prefix}-{number:05d}.parquet"
+        if path is None:
+            names = [path.stem.rpartition("-") for path in shard_paths(self.folder)]
+            numbers = [int(number) for prefix, _, number in names if prefix == self._prefix]
+            path = self.folder / f"{self._prefix}-{max(numbers, default=-1) + 1:05d}.parquet"
         rows = [
             {
                 **vars(row),
@@ -200,9 +214,9 @@ class ShardWriter:
             for row in self._rows
         ]
         _write(path, pa.Table.from_pylist(rows, schema=self._schema))
-        self.shards.append(path)
-        # Only now: an interrupt during the write leaves the rows for the flush on the way out.
-        self._rows = []
+        if self._last is None:
+            self.shards.append(path)
+        self._last, self._written = (path, len(self._rows)), time.monotonic()
 
 
 def _write(path: Path, table: pa.Table) -> None:
