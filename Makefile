@@ -49,7 +49,7 @@ $(VENV)/.torch: $(VENV)/.python constraints.txt
 	@touch $@
 
 $(VENV)/.app: $(VENV)/.torch pyproject.toml $(SOURCES)
-	$(PIP) .
+	$(PIP) '.[lora]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml

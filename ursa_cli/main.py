@@ -10,7 +10,7 @@ from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
 from ursa_cli.terminal.help import Group
 from ursa_core import __version__
-from ursa_core.errors import UrsaError
+from ursa_core.errors import RecipeError, UrsaError
 
 INTERRUPTED = 130
 # Typer carries its own copy of click; the class of all its usage errors is reached through the
@@ -95,7 +95,10 @@ def main(arguments: list[str]) -> int:
 def _failed(error: BaseException, message: str, hint: str, code: int) -> int:
     if os.environ.get("URSA_DEBUG") == "1":
         output.cause(error)
-    output.error(message)
+    first, *others = message.split("\n") if isinstance(error, RecipeError) else [message]
+    output.error(first)
+    for line in others:  # the faults of a recipe
+        output.fault(line)
     if hint:
         output.hint(hint)
     return code

@@ -82,6 +82,19 @@ class DeviceError(UrsaError):
     """The compute device isn't there or is too small."""
 
 
+def unimportable(error: ImportError, package: str, key: str) -> UrsaError:
+    """The error for a recipe's key that needs a package which is missing, or doesn't work."""
+    if error.name == package:
+        return UrsaError(
+            f"{key} asks for {package}, which isn't installed",
+            f"pip install {package}, or leave that key out",
+        )
+    return UrsaError(
+        f"{key} asks for {package}, whose import fails: {error}",
+        f"pip install --upgrade {package}, or leave that key out",
+    )
+
+
 _HINTS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space or choose another folder"),
     errno.EFBIG: "choose a folder that allows larger files",

@@ -34,6 +34,13 @@ def test_trains_and_continues(recipe, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == run
     steps = [json.loads(x)["step"] for x in (tmp_path / "run" / "metrics.jsonl").open()]
     assert steps == [1, 2, 3, 4, 5]
+    assert main(["train", recipe, "train.steps=5", "-o", run]) == 0
+    assert "nothing to do, its 5 steps are done" in capsys.readouterr().out
+    change = ["train.steps=6", "optimizer.learning_rate=1e-5", "-o", run]
+    assert main(["train", recipe, *change]) == 1
+    assert "go on with this by --allow-change" in capsys.readouterr().err
+    assert main(["train", recipe, *change, "--allow-change"]) == 0
+    assert "changed from step 5 on: optimizer.learning_rate is 1e-05" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(recipe, tmp_path, capsys):
@@ -69,6 +76,7 @@ def test_all_faults_of_a_recipe_at_once(recipe, capsys):
     assert "optimizer.learning_rate" in err
     assert "data.frames" in err
     assert "Traceback" not in err
+    assert len(err.splitlines()) == 5
 
 
 def test_frames_that_do_not_fit_are_refused(recipe, capsys):

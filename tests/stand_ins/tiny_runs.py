@@ -44,8 +44,12 @@ def recipe_of(text: str, folder: Path, *overrides: str):
     return load_recipe(file, list(overrides))
 
 
-def train(text: str, folder: Path, name: str, *overrides: str, fresh: bool = False, on_step=silent):
-    return train_recipe(recipe_of(text, folder, *overrides), folder / name, fresh, silent, on_step)
+def train(
+    text: str, folder: Path, name: str, *overrides: str, fresh: bool = False, on_step=silent, **more
+):
+    folder.mkdir(exist_ok=True)
+    recipe = recipe_of(text, folder, *overrides)
+    return train_recipe(recipe, folder / name, fresh, silent, on_step, **more)
 
 
 def stored(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -41,12 +41,13 @@ def test_what_is_written_is_read(is_async, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_FILE_BYTES", 8)
     to_save = tensors(2.5)
     target = writer(tmp_path, is_async=is_async)
-    target.save(7, to_save, {"step": 7})
+    about = {"step": 7, "seconds": 1.5, "guard": {}, "recipe": {}}
+    target.save(7, to_save, about)
     for tensor in to_save.values():  # training goes on
         tensor.zero_()
     target.finish()
     (folder,) = checkpoints(tmp_path)
-    assert read_about(folder) == {"step": 7}
+    assert read_about(folder) == about
     assert len(list(folder.glob("*.safetensors"))) == 2
     found = tensors(0.0)
     load_checkpoint_(folder, found, Ranks())
@@ -103,9 +104,10 @@ def test_a_damaged_one_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=f"{folder} can't be read") as caught:
         load_checkpoint_(folder, tensors(), Ranks())
     assert "--fresh" in caught.value.hint
-    (folder / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match="can't be read"):
-        read_about(folder)
+    for content in ("{", "{}", '{"step": 1, "seconds": 1, "guard": {}, "recipe": 3}'):
+        (folder / "state.json").write_text(content)
+        with pytest.raises(CheckpointError, match="can't be read"):
+            read_about(folder)
 
 
 def test_other_tensors_are_refused(tmp_path):

@@ -3,9 +3,10 @@
 import sys
 
 import pytest
-from tiny_runs import TOKENIZER, train
+from tiny_runs import TOKENIZER, recipe_of, train
 
 from ursa_core.errors import UrsaError
+from ursa_core.training.run import plan_training
 
 
 def test_tensorboard_shows_each_step_once(tmp_path):
@@ -19,12 +20,22 @@ def test_tensorboard_shows_each_step_once(tmp_path):
     assert [event.step for event in found.Scalars("loss")] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize(
-    ("name", "module"), [("tensorboard", "torch.utils.tensorboard.writer"), ("wandb", "wandb")]
-)
-def test_a_tracker_that_is_not_installed_is_named(name, module, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_tracker_that_is_not_installed_is_named(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    track = f"train.track=[{name}]"
     with pytest.raises(UrsaError, match=f"{name}, which isn't installed") as caught:
-        train(TOKENIZER, tmp_path, "run", f"train.track=[{name}]")
-    assert "ursa-video[track]" in caught.value.hint
-    assert not (tmp_path / "run" / "checkpoints").exists()
+        train(TOKENIZER, tmp_path, "run", track)
+    assert f"pip install {name}" in caught.value.hint
+    with pytest.raises(UrsaError, match="which isn't installed"):
+        plan_training(recipe_of(TOKENIZER, tmp_path, track), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_whose_own_import_fails_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("import a_package_that_is_not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(UrsaError, match="import fails: No module named 'a_package_that") as caught:
+        train(TOKENIZER, tmp_path, "run", "train.track=[wandb]")
+    assert "isn't installed" not in caught.value.message

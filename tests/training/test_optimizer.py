@@ -22,6 +22,21 @@ def test_learning_rate_warms_up_then_falls_to_its_share():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "middle", "later"),
+    [("constant", 1.0, 1.0), ("linear", 0.55, 0.19), ("warmup-stable-decay", 1.0, 0.55)],
+)
+def test_schedules_by_name(schedule, middle, later):
+    settings = OptimizerSettings(
+        learning_rate=1.0, warmup_steps=10, final_ratio=0.1, schedule=schedule, decay_share=0.2
+    )
+    rates = [learning_rate(step, 110, settings) for step in range(111)]
+    assert rates[4] == 0.5
+    assert rates[60] == pytest.approx(middle)
+    assert rates[100] == pytest.approx(later)
+    assert rates[110] == pytest.approx(1.0 if schedule == "constant" else 0.1)
+
+
 def test_average_forgets_the_start():
     model = torch.nn.Linear(1, 1)
     average = Ema(model, 0.9)

@@ -6,6 +6,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny_runs import TOKENIZER, recipe_of, silent, stored, train
@@ -20,8 +22,9 @@ from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.tokens.shards import read_shards, shard_paths
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training import trainer as trainer_module
-from ursa_core.training.checkpoints import checkpoints
+from ursa_core.training.checkpoints import checkpoints, read_about
 from ursa_core.training.distributed import Interrupted
+from ursa_core.training.generator.learner import GeneratorLearner
 from ursa_core.training.run import build_learner, check_run_folder, plan_training, train_recipe
 
 
@@ -227,17 +230,132 @@ def test_shards_that_grew_between_two_parts_of_a_run_are_told(generator_recipe, 
     text = generator_recipe.replace(str(shards), str(tmp_path / "shards"))
     notes = []
 
-    def part(steps: int) -> None:
+    def part(steps: int, **options) -> None:
         recipe = recipe_of(text, tmp_path, f"train.steps={steps}")
-        train_recipe(recipe, tmp_path / "run", False, silent, silent, on_note=notes.append)
+        say = {"on_note": notes.append}
+        train_recipe(recipe, tmp_path / "run", False, silent, silent, **say, **options)
 
     part(1)
     part(2)
     assert notes == []
     shutil.copy(shards / "shard-00000.parquet", tmp_path / "shards" / "shard-00001.parquet")
-    part(3)
+    with pytest.raises(CheckpointError, match="48 clips, 24 before") as caught:
+        part(3)
+    assert "--allow-change" in caught.value.hint
+    part(3, allow_change=True)
     (note,) = notes
-    assert note.startswith("the shards hold 48 clips, and held 24 at step 2")
+    assert note.startswith("changed from step 2 on: data.shards hold other clips or captions")
+    (change,) = read_about(checkpoints(tmp_path / "run")[-1])["changes"]
+    assert change["step"] == 2
+    assert "data.shards" in change["changes"][0]
+    part(4)  # what was allowed once is the run's own
+    assert len(notes) == 1
+
+
+def test_edited_captions_are_noticed_and_new_words_never_trained_as_old_ones(
+    generator_recipe, tmp_path
+):
+    shards = Path(recipe_of(generator_recipe, tmp_path).data.shards[0])
+    shutil.copytree(shards, tmp_path / "shards")
+    text = generator_recipe.replace(str(shards), str(tmp_path / "shards"))
+    train(text, tmp_path, "run", "train.steps=1")
+    file = tmp_path / "shards" / "shard-00000.parquet"
+    table = pq.read_table(file)
+    captions = table["captions"].to_pylist()
+
+    def edit(old: str, new: str) -> None:
+        edited = [[each.replace(old, new) for each in of_row] for of_row in captions]
+        column = table.schema.get_field_index("captions")
+        changed = table.set_column(column, table.schema.field("captions"), pa.array(edited))
+        pq.write_table(changed.cast(table.schema), file)
+
+    edit(captions[0][0], captions[1][0])
+    with pytest.raises(CheckpointError, match="hold other clips or captions: 24 clips, 24 before"):
+        train(text, tmp_path, "run", "train.steps=2")
+    edit("background", "ground")
+    with pytest.raises(CheckpointError, match="the words of text_tokenizer") as caught:
+        train(text, tmp_path, "run", "train.steps=2", allow_change=True)
+    assert "allow" not in caught.value.hint
+    kept = f"text_tokenizer={tmp_path / 'run' / 'tokenizer'}"
+    assert train(text, tmp_path, "run", "train.steps=2", kept, allow_change=True).step == 2
+
+
+def test_what_may_change_in_a_run_is_recorded_with_its_step(tmp_path):
+    train(TOKENIZER, tmp_path, "run", "train.steps=2")
+    faster = ("train.steps=4", "optimizer.learning_rate=1e-4", "train.batch_size=3")
+    with pytest.raises(CheckpointError, match="batch_size is 3, was 2") as caught:
+        train(TOKENIZER, tmp_path, "run", *faster)
+    assert "--allow-change" in caught.value.hint
+    run = train(TOKENIZER, tmp_path, "run", *faster, allow_change=True)
+    assert run.optimizer.param_groups[0]["lr"] < 2e-4
+    (change,) = read_about(checkpoints(tmp_path / "run")[-1])["changes"]
+    wanted = ["optimizer.learning_rate is 0.0001, was 0.001", "train.batch_size is 3, was 2"]
+    assert (change["step"], change["changes"]) == (2, wanted)
+    for fixed in ("model.levels=[3, 3, 3]", "optimizer.kind=muon", "seed=9"):
+        with pytest.raises(CheckpointError, match="another recipe") as caught:
+            train(TOKENIZER, tmp_path, "run", *faster, fixed, allow_change=True)
+        assert "allow" not in caught.value.hint
+
+
+def test_a_second_training_in_a_folder_is_refused_at_once(tmp_path):
+    def second(progress):
+        if progress.step == 2:
+            with pytest.raises(UsageError, match="another run is at work"):
+                train(TOKENIZER, tmp_path, "run")
+
+    train(TOKENIZER, tmp_path, "run", "train.steps=3", on_step=second)
+    assert not [p for p in (tmp_path / "run").iterdir() if "lock" in p.name]
+    with pytest.raises(CheckpointError):
+        train(TOKENIZER, tmp_path / "a", "run", "init=nobody")
+    assert not (tmp_path / "a" / "run").exists()
+
+
+def test_what_a_recipe_starts_from_has_its_path(generator_recipe, tmp_path):
+    train(generator_recipe, tmp_path, "first", "train.steps=1")
+    other = (f"init={tmp_path / 'first'}", "path.alpha=2")
+    with pytest.raises(RecipeError, match=r"path\.alpha 2\.0, not 1\.0"):
+        build_learner(recipe_of(generator_recipe, tmp_path, *other), torch.device("cpu"))
+    with pytest.raises(RecipeError, match=r"optimizer\.learning_rate"):
+        recipe_of(generator_recipe, tmp_path, "optimizer.learning_rate=1e8")
+
+
+def test_the_model_of_the_lowest_validation_loss_is_kept(generator_recipe, tmp_path, monkeypatch):
+    shards = recipe_of(generator_recipe, tmp_path).data.shards
+    words = [f"data.validation_shards={shards}", "train.validate_every=1", "train.keep_best=true"]
+    with pytest.raises(RecipeError, match=r"train\.keep_best: asks for a validation loss"):
+        recipe_of(generator_recipe, tmp_path, "train.keep_best=true")
+    losses, averages = iter([3.0, 2.0, 2.5, 2.7]), {}
+
+    def validate(learner, index, objective):
+        return {"loss": torch.tensor([value, 1.0])}
+
+    monkeypatch.setattr(GeneratorLearner, "validation_loss", validate)
+
+    def note(progress):
+        nonlocal value
+        value = next(losses)
+
+    value = 0.0
+    wrote = GeneratorLearner.write_bundle
+
+    def write(learner, folder, weights):
+        averages[len(averages)] = {n: w.clone() for n, w in weights.items()}
+        wrote(learner, folder, weights)
+
+    monkeypatch.setattr(GeneratorLearner, "write_bundle", write)
+    run = train(generator_recipe, tmp_path, "run", *words, "train.steps=4", on_step=note)
+    assert run.best == {"step": 2, "loss": 2.0}
+    kept = load_bundle(tmp_path / "run").transformer.state_dict()
+    best = averages[len(averages) - 1]
+    assert len(averages) == 2  # after the first step and the second
+    assert all(torch.equal(kept[n], w.half().float()) for n, w in best.items())
+    assert read_about(checkpoints(tmp_path / "run")[-1])["best"] == run.best
+
+
+def test_a_grid_shows_what_a_run_starts_from(generator_recipe, tmp_path):
+    train(generator_recipe, tmp_path, "run", "train.steps=1")
+    names = sorted(p.name for p in (tmp_path / "run" / "samples").iterdir())
+    assert names == ["step-0000000.png", "step-0000001.png"]
 
 
 def test_another_recipe_does_not_continue_a_run(tmp_path):
@@ -407,7 +525,7 @@ def test_a_kill_after_the_last_checkpoint_leaves_a_whole_model(tmp_path):
     train(TOKENIZER, tmp_path, "run")
     run = tmp_path / "run"
     weights = run / "vae" / "diffusion_pytorch_model.safetensors"
-    (sheet,) = (run / "samples").iterdir()
+    _, sheet = sorted((run / "samples").iterdir())
     whole = weights.read_bytes(), sheet.read_bytes()
     weights.unlink()
     sheet.unlink()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _OPTIONS: Panels = {None: {
     "fresh": (None, "Start over instead of continuing the run."),
+    "allow_change": (None, ("Continue with other data, or another learning rate, schedule, batch "
+                     "or loss; the run records at which step.")),
     "dry_run": (None, "Check recipe, data and model, and stop."),
 }, "A new recipe": {
     "new": ("FILE", "Write a recipe that fits --data and --init to a new .yaml file, and stop.",
@@ -44,6 +46,7 @@ def train(
         ),
     ] = None,
     fresh: bool = False,
+    allow_change: bool = False,
     dry_run: bool = False,
     new: Path | None = None,
     data: list[str] | None = None,
@@ -103,14 +106,15 @@ def train(
             if now.fault and is_first:
                 output.warn(f"step {now.step} is skipped: {now.fault.rstrip(',')}")
 
-        trainer = train_recipe(settings, run, fresh, start, step, _warn_of_captions, output.note)
+        say = (start, step, _warn_of_captions, output.note)
+        trainer = train_recipe(settings, run, fresh, *say, allow_change=allow_change)
     if not is_first:
         return
-    output.data(
-        {"run": str(run), "steps": trainer.step, "seconds": round(trainer.seconds, 1)},
-        lines=[f"{run}: {trainer.step} steps in {trainer.seconds / 60:.1f} minutes"],
-        paths=[run],
-    )
+    line = f"{run}: {trainer.step} steps in {output.duration(trainer.seconds)}"
+    if done == trainer.step:
+        line = f"{run}: nothing to do, its {done} steps are done; train.steps=N goes on to step N"
+    about = {"run": str(run), "steps": trainer.step, "steps_before": done}
+    output.data({**about, "seconds": round(trainer.seconds, 1)}, lines=[line], paths=[run])
 
 
 def _write_recipe(new: Path, data: list[str] | None, init: str | None, recipe: Path | None) -> None:
@@ -164,9 +168,9 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
     if plan.seconds_per_step is None:
         rows[-1] = ("memory", f"{output.size(need)} of weights and state, plus activations")
     else:
-        hours = plan.seconds_per_step * left / 3600
+        each, whole = (output.duration(plan.seconds_per_step * n) for n in (1, left))
         rows.append(("", ", ".join(parts[:-1])))
-        rows.append(("time", f"about {plan.seconds_per_step:.3g} s per step, {hours:.3g} hours"))
+        rows.append(("time", f"about {each} per step, {whole}"))
     if plan.prior_clips:
         first = f"{plan.prior_clips:,} clips are made first, in about"
         rows.append(("prior", f"{first} {plan.prior_seconds / 60:.3g} minutes"))

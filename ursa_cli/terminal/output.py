@@ -132,6 +132,14 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} B"
 
 
+def duration(seconds: float) -> str:
+    """Time for people, as ``1.5 s``, ``25 minutes``, ``3.5 hours`` or ``12 days``."""
+    units = ((172_800, 86_400, "days"), (5_400, 3_600, "hours"), (90, 60, "minutes"), (0, 1, "s"))
+    factor, unit = next((factor, unit) for least, factor, unit in units if seconds >= least)
+    number = seconds / factor
+    return f"{number:.{2 if number < 1 else 1 if number < 10 else 0}f} {unit}"
+
+
 def note(text: str) -> None:
     """Print a note on stderr, unless ``--quiet``."""
     if not _mode.quiet:
@@ -151,6 +159,11 @@ def hint(text: str) -> None:
 def error(text: str) -> None:
     """Print on stderr what went wrong."""
     _say("error", text, "31")
+
+
+def fault(text: str) -> None:
+    """Print on stderr a further line of what went wrong."""
+    _say("", text)
 
 
 def cause(error: BaseException) -> None:
@@ -210,7 +223,7 @@ def _lines(total: int, label: str, in_bytes: bool) -> Callable[..., None]:
             said = now
             left = (now - start) / max(done - first, 1) * max(total - done, 0)
             so_far = f"{size(done)} of {size(total)}" if in_bytes else f"{done}/{total}"
-            _say("", f"{label}: {so_far}, {left:.0f} s left{', ' if text else ''}{text}")
+            _say("", f"{label}: {so_far}, {duration(left)} left{', ' if text else ''}{text}")
 
     return advance
 

@@ -277,9 +277,10 @@ class Transformer(nn.Module):
         weight = self.lm_head.weight
         key = (prompt_length, grid, weight.device, weight.dtype)
         if key not in self._rotations:
-            coordinates = positions(prompt_length, grid).to(weight.device)
-            cos, sin = rotations(coordinates, self.config.head_dim, self.config.rope_theta)
-            self._rotations[key] = cos.to(weight.dtype), sin.to(weight.dtype)
+            with torch.inference_mode(False):  # training may use what sampling has cached
+                coordinates = positions(prompt_length, grid).to(weight.device)
+                cos, sin = rotations(coordinates, self.config.head_dim, self.config.rope_theta)
+                self._rotations[key] = cos.to(weight.dtype), sin.to(weight.dtype)
         return self._rotations[key]
 
     @torch.no_grad()

@@ -72,19 +72,23 @@ class Section(BaseModel):
 
 
 class OptimizerSettings(Section):
-    """The optimizer and its schedule: linear warm-up, then a cosine."""
+    """The optimizer and its schedule, after a linear warm-up."""
 
     # `muon` orthogonalizes the momentum of hidden matrices, and a small model needs several times
     # fewer of its steps, which are a few percent slower.
     kind: Literal["adamw", "muon"] = "adamw"
     momentum: Momentum = 0.95  # momentum of the hidden matrices, with muon
-    learning_rate: Above0  # peak of the schedule
+    learning_rate: Annotated[float, Field(gt=0, le=1)]  # peak of the schedule
     beta1: Momentum = 0.9  # decay of the running mean of the gradients
     beta2: Momentum = 0.95  # decay of the running mean of their squares
     weight_decay: Weight = 0.05  # decoupled decay of the weight matrices
     decay_all: bool = False  # decay gains of norms and biases, too
     warmup_steps: Steps  # steps of linear warm-up, fewer than train.steps
-    final_ratio: Share = 0.05  # end of the cosine, as a share of the peak
+    # Fall of the learning rate; `warmup-stable-decay` stays at the peak, and falls at the end.
+    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
+    # Share of the steps in which `warmup-stable-decay` falls.
+    decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    final_ratio: Share = 0.05  # end of the schedule, as a share of the peak
     # Largest norm of the gradient; longer ones are scaled down to it. Null scales none.
     clip_norm: Above0 | None = 1.0
 
@@ -110,6 +114,7 @@ class TrainSettings(Section):
     sample_every: Count = 500  # steps between two sample grids
     validate_every: Count = 500  # steps between two losses on data.validation_shards
     validation_passes: Count = 8  # passes per validation loss, always the same ones
+    keep_best: bool = False  # the model that is kept is that of the lowest validation loss
     track: list[Literal["tensorboard", "wandb"]] = []  # viewers of the metrics
     # At a loss or gradient that isn't finite, or a spike: stop, or skip that step with a warning.
     # Ten skipped steps in a row stop the run.
@@ -370,6 +375,9 @@ class _Training(Section):
     seed: Steps = 0  # seed of every random stream of the run
     # Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id.
     init: Name | None = None
+    licence: Name | None = (
+        None  # licence of the model, as apache-2.0; "not stated" if it isn't given
+    )
 
 
 class TokenizerRecipe(_Training):
@@ -433,6 +441,8 @@ class GeneratorRecipe(_Training):
 
     def _faults(self) -> Iterator[str]:
         yield from _warmup_faults(self.optimizer, self.train)
+        if self.train.keep_best and self.data.validation_shards is None:
+            yield "train.keep_best: asks for a validation loss, so give data.validation_shards"
         if self.lora.rank is not None and self.init is None:
             asks = f"{self.lora.rank} asks for an adapter"
             yield f"lora.rank: {asks}, so init has to name the model that it is for"

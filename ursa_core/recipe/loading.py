@@ -25,11 +25,20 @@ KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
 # What may change between two parts of one run.
 _OF_TRAIN = (
     "steps max_hours distributed recompute track on_fault spike log_every sample_every"
-    " validate_every validation_passes checkpoint_every keep_checkpoints keep_every"
+    " validate_every validation_passes checkpoint_every keep_checkpoints keep_every keep_best"
 )
-BOOKKEEPING = {"samples.prompts", "data.validation_shards", "data.workers"} | {
+BOOKKEEPING = {"licence", "samples.prompts", "data.validation_shards", "data.workers"} | {
     f"train.{key}" for key in _OF_TRAIN.split()
 }
+_CHANGEABLE = (
+    "data.",
+    "loss.",
+    "objective.",
+    "optimizer.",
+    "sampling.",
+    "train.",
+    "text_tokenizer",
+)
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:
@@ -85,6 +94,11 @@ def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
         for key in [*now, *(then.keys() - now.keys())]
         if now.get(key) != then.get(key) and key not in BOOKKEEPING
     ]
+
+
+def may_change(difference: str) -> bool:
+    """Whether a run may go on with a difference of ``differing_keys``, if its user says so."""
+    return difference.startswith(_CHANGEABLE) and not difference.startswith("optimizer.kind ")
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """Prompts to ids: a thin wrapper over published BPE tokenizers and small word-level ones."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,6 +120,12 @@ class TextTokenizer:
     def max_id(self) -> int:
         """Largest id that a prompt can hold; published vocabularies may have gaps below it."""
         return int(max(self._backend.get_vocab(with_added_tokens=True).values()))
+
+    @property
+    def identity(self) -> str:
+        """Sixteen hex digits that change with the vocabulary."""
+        vocab = sorted(self._backend.get_vocab(with_added_tokens=True).items())
+        return hashlib.sha256(json.dumps(vocab).encode()).hexdigest()[:16]
 
     def token_id(self, token: str) -> int | None:
         """Id of one token of the vocabulary, or None where it has no such token."""

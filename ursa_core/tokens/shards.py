@@ -6,6 +6,7 @@ of the clip (null where it has none; shards of earlier versions lack the column)
 of about a megabyte, which are read separately, so that only some are in memory.
 """
 
+import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -113,6 +114,7 @@ class TokenTable:
         num_uncaptioned: Number of rows without a caption.
         folders: First row of each folder, its end, and its number of rows without a caption.
         motions: Motion score of each row, float32 (rows,).
+        digest: Digits that change with the clips, their captions and their order.
         cache_bytes: Size of the decoded groups that stay in memory.
     """
 
@@ -122,6 +124,7 @@ class TokenTable:
         self._places: list[tuple[Path, int]] = []
         sizes: list[int] = []
         tables: list[pa.Table] = []
+        digest = hashlib.sha256()
         for path in paths:
             before = sum(sizes)
             begin, end, without = self.folders.get(path.parent, (before, before, 0))
@@ -131,8 +134,13 @@ class TokenTable:
                     sizes.append(file.metadata.row_group(group).num_rows)
                     without += _num_uncaptioned(file, group)
                 self.folders[path.parent] = begin, end + file.metadata.num_rows, without
-                tables.append(file.read(["grid", "motion"], use_threads=False))
+                rows = file.read(["grid", "motion", "captions", "source"], use_threads=False)
+            digest.update(str(rows.num_rows).encode())
+            for batch in rows.to_batches():
+                digest.update(batch.serialize())
+            tables.append(rows.select(["grid", "motion"]))
         self.num_uncaptioned = sum(without for *_, without in self.folders.values())
+        self.digest = digest.hexdigest()[:16]
         columns = pa.concat_tables([table.replace_schema_metadata() for table in tables])
         self.group_starts = np.cumsum([0, *sizes])
         self.motions = columns["motion"].to_numpy()

@@ -6,6 +6,7 @@ Each rank writes the tensors or shards that it holds; any number of ranks can re
 import contextlib
 import errno
 import json
+import logging
 import re
 import shutil
 import warnings
@@ -29,9 +30,12 @@ from ursa_core.training.distributed import Ranks
 
 FOLDER = "checkpoints"
 _ABOUT = "state.json"
+_NEEDED = {"step": int, "seconds": int | float, "guard": dict, "recipe": dict}
 _WRITER = "ranks"
 _FILE_BYTES = 1 << 30  # approximate size of a file, which is assembled in memory
 
+# The errors say what is wrong with a checkpoint.
+logging.getLogger("torch.distributed.checkpoint").setLevel(logging.CRITICAL)
 # Training in a single process is intended.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
 
@@ -125,7 +129,10 @@ class CheckpointWriter:
 def read_about(folder: Path) -> dict[str, Any]:
     """The JSON that a checkpoint holds next to its tensors."""
     with _explained("read", folder, _DAMAGE_HINT):
-        return parse_object(regular_file(folder / _ABOUT).read_text(encoding="utf-8"))
+        about = parse_object(regular_file(folder / _ABOUT).read_text(encoding="utf-8"))
+        if wrong := [k for k, kind in _NEEDED.items() if not isinstance(about.get(k), kind)]:
+            raise ValueError(f"{_ABOUT} has no right {', '.join(wrong)}")
+        return about
 
 
 def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:

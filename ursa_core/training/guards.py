@@ -39,7 +39,7 @@ class Guard:
         self.state["in_a_row"] += 1
         restart = "start another run with a lower optimizer.learning_rate"
         if self.on_fault == "stop":
-            hint = f"continue from the last checkpoint with train.on_fault=skip, or {restart}"
+            hint = f"give the same command with train.on_fault=skip, or {restart}"
             raise UrsaError(f"{reason} at step {step}", hint)
         if self.state["in_a_row"] >= MOST_IN_A_ROW:
             several = f"the last of {MOST_IN_A_ROW} such steps in a row"

@@ -19,7 +19,9 @@ class Learner(ABC):
     objective: nn.Module  # the module around the model, or the model, that `loss` calls
     blocks: Sequence[nn.Module] = ()  # parts of the model that run one after another
     base: str | None = None  # identity of frozen weights that checkpoints don't hold
-    num_clips: int | None = None  # clips in the shards of the data, which may grow
+    num_clips: int | None = None  # clips of the data
+    data_identity: str | None = None  # digits that change with the data
+    vocabulary: str | None = None  # digits that change with the text tokenizer
     words: Sequence[str] = ()  # words that the data add to the vocabulary of the start
 
     @abstractmethod

@@ -1,7 +1,9 @@
 """Metrics of training: averaged over micro-batches and ranks, logged, and shown by trackers."""
 
 import contextlib
+import importlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.errors import UrsaError
+from ursa_core.errors import UrsaError, unimportable, unwritable
 from ursa_core.files import parse_json
 from ursa_core.recipe.fields import Recipe
 from ursa_core.training.distributed import Ranks
@@ -76,8 +78,15 @@ def log_metrics(
         line |= {n: round(rate, _DIGITS[n]) for n, rate in rates.items() if rate is not None}
         if now.fault is not None:
             line["skipped"] = now.fault
-    with (run / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    # JSON has no numbers that aren't finite.
+    sound = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
+    }
+    try:
+        with (run / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(sound) + "\n")
+    except OSError as error:
+        raise unwritable(run / METRICS, error) from error
 
 
 def cut_metrics(run: Path, steps: int) -> None:
@@ -102,16 +111,16 @@ class Tracker(NamedTuple):
 def open_trackers(recipe: Recipe, run: Path, step: int) -> list[Tracker]:
     """The trackers that a recipe names; what they showed of steps after ``step`` is dropped."""
     makers = {"tensorboard": _tensorboard, "wandb": _weights_and_biases}
-    trackers = []
+    return [makers[name](recipe, run, step) for name in recipe.train.track]
+
+
+def check_trackers(recipe: Recipe) -> None:
+    """Refuse trackers that can't be imported."""
     for name in recipe.train.track:
         try:
-            trackers.append(makers[name](recipe, run, step))
+            importlib.import_module(name)
         except ImportError as error:
-            raise UrsaError(
-                f"train.track names {name}, which isn't installed",
-                "pip install 'ursa-video[track]', or leave it out",
-            ) from error
-    return trackers
+            raise unimportable(error, name, "train.track") from error
 
 
 def _tensorboard(_: Recipe, run: Path, step: int) -> Tracker:

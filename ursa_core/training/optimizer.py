@@ -12,12 +12,15 @@ from ursa_core.training.distributed import sharded_like, whole
 
 
 def learning_rate(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Learning rate of a step (from 0): linear warm-up, then a cosine to a share of the peak."""
+    """Learning rate of a step (from 0): linear warm-up, then a fall to a share of the peak."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    past = (step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1)
-    wave = (1 + math.cos(math.pi * min(past, 1.0))) / 2
-    return settings.learning_rate * (settings.final_ratio + (1 - settings.final_ratio) * wave)
+    past = min((step - settings.warmup_steps) / max(steps - settings.warmup_steps, 1), 1.0)
+    if settings.schedule == "warmup-stable-decay":
+        past = max(0.0, 1 - (1 - past) / settings.decay_share)
+    wave = (1 + math.cos(math.pi * past)) / 2
+    height = {"cosine": wave, "constant": 1.0}.get(settings.schedule, 1 - past)
+    return settings.learning_rate * (settings.final_ratio + (1 - settings.final_ratio) * height)
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ursa_core import files
+from ursa_core.batches.part_files import sole
 from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
@@ -32,7 +34,7 @@ from ursa_core.training.generator.prior import (
 )
 from ursa_core.training.generator.start import find_start
 from ursa_core.training.learner import Learner
-from ursa_core.training.metrics import Progress
+from ursa_core.training.metrics import Progress, check_trackers
 from ursa_core.training.optimizer import trained
 from ursa_core.training.tokenizer_learner import TokenizerLearner
 from ursa_core.training.trainer import Trainer
@@ -62,6 +64,7 @@ class TrainingPlan:
 
 def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
     """The model, data and loss of a recipe; an ``empty`` generator, for a plan, has no weights."""
+    check_trackers(recipe)
     if recipe.train.compile:
         check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
@@ -135,7 +138,8 @@ def check_run_folder(run: Path) -> None:
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "give a folder with -o")
     files.sweep(run)  # of a half-written recipe
-    if run.is_dir() and any(run.iterdir()) and not (run / "recipe.yaml").exists():
+    mine = run.is_dir() and any(not each.name.startswith(".") for each in run.iterdir())
+    if mine and not (run / "recipe.yaml").exists():
         raise UsageError(f"{run} holds something other than a run", "give another folder with -o")
     above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -150,6 +154,8 @@ def train_recipe(
     on_step: Callable[[Progress], None],
     on_captions: Callable[[CaptionFit], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
+    *,
+    allow_change: bool = False,
 ) -> Trainer:
     """Train up to the recipe's last step, continuing a run that stopped.
 
@@ -163,14 +169,15 @@ def train_recipe(
         on_step: Callback after each step.
         on_captions: Callback before a generator's training, with the fit of its captions.
         on_note: Callback with what makes a continued run differ from an uninterrupted one.
+        allow_change: Whether the recipe and data of a run may change, where they can.
 
     Raises:
-        UsageError: The folder exists and isn't a run.
+        UsageError: The folder exists and isn't a run, or another process trains in it.
         UrsaError: Data or checkpoints can't be used, or the run was interrupted.
     """
     check_run_folder(run)
     device = pick_own_device(recipe.train.device)
-    with joined_ranks(device) as ranks:
+    with joined_ranks(device) as ranks, sole(run) if ranks.is_first else nullcontext():
         if isinstance(recipe, GeneratorRecipe) and recipe.prior and recipe.init:
             part, start = Part(ranks.rank + 1, ranks.count), find_start(recipe.init)
             make_prior(recipe, recipe.prior, start, device, part, on_note)
@@ -182,7 +189,7 @@ def train_recipe(
             discard_run(run)
         ranks.wait()
         trainer = Trainer(recipe, learner, run, ranks)
-        on_start(trainer.resume(on_note))
+        on_start(trainer.resume(on_note, allow_change))
         if ranks.is_first:
             run.mkdir(parents=True, exist_ok=True)
             files.write(run / "recipe.yaml", to_yaml(recipe))

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ursa_core.devices import matmul_rates, pick_dtype
 from ursa_core.errors import CheckpointError
 from ursa_core.media import write_media
 from ursa_core.recipe.fields import Recipe
-from ursa_core.recipe.loading import differing_keys
+from ursa_core.recipe.loading import differing_keys, may_change
 from ursa_core.training import checkpoints, distributed, metrics
 from ursa_core.training import optimizer as optimizers
 from ursa_core.training.distributed import Interrupted, Ranks, gathered, is_sharded, whole
@@ -59,6 +60,8 @@ class Trainer:
         self.optimizer = optimizers.build_optimizer(learner.model, recipe.optimizer)
         self.ema = optimizers.Ema(learner.model, plan.ema_decay)
         self.step, self.seconds = 0, 0.0
+        self.best: dict[str, float] | None = None  # step and loss of the lowest validation loss
+        self.changes: list[dict[str, Any]] = []  # of recipe and data, by step
         self.checkpoints = checkpoints.CheckpointWriter(
             run, ranks, plan.keep_checkpoints, plan.keep_every, self.device.type == "cuda"
         )
@@ -79,18 +82,31 @@ class Trainer:
         }
         return {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].items()}
 
-    def resume(self, on_note: Callable[[str], None] = lambda _: None) -> int:
+    def resume(
+        self, on_note: Callable[[str], None] = lambda _: None, allow_change: bool = False
+    ) -> int:
         """Load the newest checkpoint, if there is one, and return the number of steps done.
 
-        ``on_note`` gets what makes the continuation differ from an uninterrupted run.
+        With ``allow_change`` recipe and data may have changed where they can, and ``on_note`` gets
+        what has.
         """
         if not self._checkpoints:
             return 0
         about = self._about
-        if different := differing_keys(self.recipe, about["recipe"]):
+        different = differing_keys(self.recipe, about["recipe"])
+        if self.learner.vocabulary != about.get("vocabulary", self.learner.vocabulary):
+            kept = f"text_tokenizer={self.run_folder / 'tokenizer'} keeps those of the run"
+            different.append(f"the words of text_tokenizer aren't those of before; {kept}")
+        if self.learner.data_identity != about.get("data", self.learner.data_identity):
+            where = "shards" if self.recipe.kind == "generator" else "files"
+            counts = f"{self.learner.num_clips} clips, {about.get('num_clips')} before"
+            different.append(f"data.{where} hold other clips or captions: {counts}")
+        fixed = [each for each in different if not may_change(each)]
+        if fixed or (different and not allow_change):
+            going_on = "" if fixed else "go on with this by --allow-change, "
             raise CheckpointError(
-                f"the run in {self.run_folder} has another recipe: {'; '.join(different)}",
-                "use another -o, or --fresh to start over",
+                f"the run in {self.run_folder} has another recipe: {'; '.join(fixed or different)}",
+                f"{going_on}use another -o, or --fresh to start over",
             )
         if about.get("base") != self.learner.base:
             raise CheckpointError(
@@ -107,12 +123,10 @@ class Trainer:
         checkpoints.load_checkpoint_(self._checkpoints[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
-        before, now = about.get("num_clips"), self.learner.num_clips
-        if before not in (None, now):
-            on_note(
-                f"the shards hold {now} clips, and held {before} at step {self.step}: from here on"
-                " batches are drawn from all of them"
-            )
+        self.best, self.changes = about.get("best"), about.get("changes", [])
+        if different:
+            on_note(f"changed from step {self.step} on: {'; '.join(different)}")
+            self.changes = [*self.changes, {"step": self.step, "changes": different}]
         if self.ranks.is_first:
             metrics.cut_metrics(self.run_folder, self.step)
         return self.step
@@ -127,12 +141,18 @@ class Trainer:
             "base": self.learner.base,
             "num_clips": self.learner.num_clips,
             "words": list(self.learner.words),
+            "data": self.learner.data_identity,
+            "vocabulary": self.learner.vocabulary,
+            "best": self.best,
+            "changes": self.changes,
             "recipe": self.recipe.model_dump(mode="json"),
         }
         self.checkpoints.save(self.step, self.tensors(), about)
         self._write_bundle()
 
     def _write_bundle(self) -> None:
+        if self.recipe.train.keep_best and self.best and self.best["step"] != self.step:
+            return
         gathered_by_all = ((name, whole(tensor)) for name, tensor in self.ema.average.items())
         averaged = {name: value for name, value in gathered_by_all if self.ranks.is_first}
         if self.ranks.is_first:
@@ -157,6 +177,8 @@ class Trainer:
             # It was killed after its last checkpoint, before the bundle and grid of that step.
             self._write_bundle()
             self._write_grid()
+        if self.step == 0:
+            self._write_grid()
         with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
@@ -171,10 +193,11 @@ class Trainer:
                     self._log(figures, now)
                 self.checkpoints.poll()
                 stop = self.ranks.any(self._stop)
+                is_best = (done or self.step % plan.validate_every == 0) and self._validate()
                 if stop or done or self.step % plan.checkpoint_every == 0:
                     self.save()
-                if done or self.step % plan.validate_every == 0:
-                    self._validate()
+                elif is_best and plan.keep_best:
+                    self._write_bundle()
                 if done or self.step % plan.sample_every == 0:
                     self._write_grid()
                 if stop:
@@ -239,8 +262,8 @@ class Trainer:
                 tracker.log(self.step, figures)
 
     @torch.no_grad()
-    def _validate(self) -> None:
-        """Log the loss of the averaged weights on the validation data."""
+    def _validate(self) -> bool:
+        """Log the averaged weights' loss on the validation data; whether it is the lowest yet."""
         count = self.ranks.count
         passes = -(-self.recipe.train.validation_passes // count)
         figures: list[Metrics] = []
@@ -248,10 +271,14 @@ class Trainer:
             for index in range(self.ranks.rank, passes * count, count):
                 of_pass = self.learner.validation_loss(index, self.objective)
                 if of_pass is None:
-                    return
+                    return False
                 figures.append(of_pass)
         means = metrics.means(figures, self.ranks)
         self._log({f"validation_{n}": m for n, m in means.items() if n not in metrics.PER_PASS})
+        if not means["loss"] < (self.best or {"loss": math.inf})["loss"]:
+            return False
+        self.best = {"step": self.step, "loss": means["loss"]}
+        return True
 
     def _write_grid(self) -> None:
         """Sample with the averaged weights; if they are sharded, all ranks have to."""

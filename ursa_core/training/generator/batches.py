@@ -73,6 +73,7 @@ class TokenBatches:
         self.order = ClipOrder(buckets, recipe.seed, lanes, shuffled // CODE_BYTES)
         self.grid = max(buckets, key=lambda bucket: len(bucket.rows)).grid  # most frequent
         self.num_uncaptioned, self.num_clips = table.num_uncaptioned, len(table)
+        self.data_identity = table.digest
         self.num_left_out = len(table) - sum(len(bucket.rows) for bucket in buckets)
         # Whether windows also start behind the first frame of clips.
         wanted = recipe.data.latent_frames

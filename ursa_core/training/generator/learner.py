@@ -23,7 +23,7 @@ from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.generator.batches import TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
-from ursa_core.training.generator.lora import LoraTraining, check_pairs, check_start
+from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
 from ursa_core.training.generator.prefetch import Prefetcher
 from ursa_core.training.generator.prior import missing_of_prior
@@ -52,7 +52,7 @@ class GeneratorLearner(Learner):
         if empty and recipe.prior is not None and missing_of_prior(recipe.prior):
             mixture = mixture[:-1]  # a plan makes no clips
         self.batches = _batches(recipe, mixture, identity, lanes)
-        self.num_clips = self.batches.num_clips
+        self.num_clips, self.data_identity = self.batches.num_clips, self.batches.data_identity
         self.validation: TokenBatches | None = None
         if data.validation_shards:
             always = recipe.objective.model_copy(update={"caption_dropout": 0.0})
@@ -72,6 +72,7 @@ class GeneratorLearner(Learner):
             self.words = self.text_tokenizer.new_words(sorted(set(self.batches.captions())))
         if self.words:
             self.text_tokenizer = self.text_tokenizer.extended(self.words)
+        self.vocabulary = self.text_tokenizer.identity
         if data.motion_prefix and self.text_tokenizer.unknown_words(motion_prompt(9.5, "")):
             raise RecipeError(
                 "data.motion_prefix: the recipe's text tokenizer has no numbers",
@@ -81,8 +82,6 @@ class GeneratorLearner(Learner):
         codebook, shape = self.video_tokenizer.codebook, recipe.path
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
         states = self.path.num_states
-        if recipe.objective.coupling == "pairs" and self.start is not None:
-            check_pairs(recipe, self.start, self.path)
         self.model = build_network(
             recipe, self.start, self._own_tokenizer, states, codebook, empty=empty
         )
@@ -92,8 +91,9 @@ class GeneratorLearner(Learner):
             self.model.add_words_(self._own_tokenizer.unknown_id or 0, none)
         self.blocks = list(self.model.model.layers)
         self.adapter: LoraTraining | None = None
-        if recipe.lora.rank is not None and self.start is not None:
+        if self.start is not None:
             check_start(recipe, self.start, self.tokenizer_folder, self.path)
+        if recipe.lora.rank is not None and self.start is not None:
             self.adapter = LoraTraining(recipe, self.start, self.model, self.words)
             self.base = self.adapter.base
         if not empty:

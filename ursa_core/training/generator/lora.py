@@ -17,7 +17,7 @@ from ursa_core.bundle.bundle import tokenizer_identity
 from ursa_core.bundle.folder import read_json
 from ursa_core.bundle.path_files import path_to_json
 from ursa_core.bundle.settings import load_settings
-from ursa_core.errors import RecipeError, UrsaError
+from ursa_core.errors import RecipeError, unimportable
 from ursa_core.models.transformer import Transformer
 from ursa_core.path.base import ProbPath
 from ursa_core.recipe.fields import GeneratorRecipe
@@ -35,9 +35,7 @@ class LoraTraining:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
-            raise UrsaError(
-                "lora.rank asks for peft, which isn't installed", "pip install 'ursa-video[lora]'"
-            ) from error
+            raise unimportable(error, "peft", "lora.rank") from error
         rank = recipe.lora.rank or 1
         self._config = LoraConfig(
             r=rank,
@@ -83,40 +81,30 @@ def train_last_words_(network: Transformer, count: int) -> None:
     table.register_forward_hook(add)
 
 
-def check_pairs(recipe: GeneratorRecipe, start: Path, path: ProbPath) -> None:
-    """Refuse to couple noise and clips along another path than that which they were made by."""
-    values = _path_values(start, path).items()
-    if faults := [f"{key} {given}, not {own}" for key, (given, own) in values if given != own]:
-        raise RecipeError(
-            f"pairs of {recipe.init} can't be coupled with {'; '.join(faults)}",
-            "give the recipe that model's path",
-        )
-
-
-def _path_values(start: Path, path: ProbPath) -> dict[str, tuple[Any, Any]]:
-    """Values of a path, each with that of the model to start from."""
-    theirs = read_json(start / "scheduler" / "scheduler_config.json")
-    ours = path_to_json(path, 1.0)
-    return {f"path.{key}": (ours.get(key), theirs.get(key)) for key in _PATH_KEYS}
-
-
 def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: ProbPath) -> None:
-    """Refuse a recipe whose adapter wouldn't fit the model that it starts from."""
+    """Refuse a recipe whose path, or whose adapter, wouldn't fit the model that it starts from."""
     if not (start / "model_index.json").is_file():
+        if recipe.lora.rank is None:
+            return
         raise RecipeError(
             f"lora.rank asks for an adapter, but {recipe.init} is a language model, without codes",
             "train a model from it first, without lora.rank",
         )
     settings = load_settings(start)
-    pairs = _path_values(start, path) | {
+    theirs = read_json(start / "scheduler" / "scheduler_config.json")
+    ours = path_to_json(path, 1.0)
+    pairs = {f"path.{key}": (ours.get(key), theirs.get(key)) for key in _PATH_KEYS}
+    of_adapter = {
         "model.max_prompt_length": (recipe.model.max_prompt_length, settings.max_prompt_length),
         "data.motion_prefix": (recipe.data.motion_prefix, settings.motion_prefix),
     }
+    is_adapter = recipe.lora.rank is not None
+    pairs |= of_adapter if is_adapter else {}
     faults = [f"{key} {given}, not {own}" for key, (given, own) in pairs.items() if given != own]
-    if tokenizer_identity(tokenizer) != tokenizer_identity(start):
+    if is_adapter and tokenizer_identity(tokenizer) != tokenizer_identity(start):
         faults.append(f"the tokenizer of {recipe.tokenizer}")
     if faults:
         raise RecipeError(
-            f"an adapter of {recipe.init} can't be trained with {'; '.join(faults)}",
-            "give the recipe what that model has",
+            f"what starts from {recipe.init} can't be trained with {'; '.join(faults)}",
+            "give the recipe what that model has, or leave init out",
         )
