@@ -23,6 +23,7 @@ models = new_app(cls=Group, help="List the models there are; show, get, convert 
 _NewFolder = Annotated[Path | None, output_path("FOLDER", "New folder to write.")]
 _OPTIONS: Panels = {None: {
     "prompts": (None, "List the subjects that it draws by name, by group."),
+    "decoder": ("RUN", "Tokenizer trained with freeze_encoder, whose decoder the model takes."),
     "revision": ("R", "Branch, tag or commit.", "the model's main branch"),
     "to": ("FOLDER", "Folder to download to, a new one or that of a pull before.",
            "the Hugging Face cache"),
@@ -227,35 +228,37 @@ def convert_model(
 
 
 @models.command("merge", cls=Command)
+@described(_OPTIONS)
 def merge_model(
     model: Annotated[
         str, argument("MODEL", "Name of a shipped model, a model's folder, or a Hugging Face id.")
     ],
     lora: options.Lora = None,
+    decoder: Path | None = None,
     out: _NewFolder = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Make a model of its own from a model and LoRA adapters of it.
+    """Make a model of its own from a model, and LoRA adapters or a new decoder of it.
 
     The folder is a whole model for --model and for training, which needs
-    the adapters no longer; merged.json in it records what it was made of.
+    the parts no longer; merged.json in it records what it was made of.
 
     Examples:
-      ursa models merge nano --lora runs/nano_lora -o mine
       ursa models merge nano --lora runs/nano_lora:0.5 --lora other -o both
+      ursa models merge nano --decoder runs/nano_decoder -o sharper
     """
     output.configure(as_json=as_json, quiet=quiet)
     options.require_text("model", model)
     from ursa_core.bundle.adapters import merge_adapters
     from ursa_core.clips.plan import read_adapters
 
-    if not lora:
-        raise UsageError("no adapter is given", "add --lora FOLDER")
+    if not lora and decoder is None:
+        raise UsageError("no adapter is given", "add --lora FOLDER, or --decoder RUN")
     out = _required(out)
     folder = options.model_folder(model)
-    adapters = read_adapters(lora, folder)
-    merge_adapters(folder, adapters, out)
+    adapters = read_adapters(lora or [], folder)
+    merge_adapters(folder, adapters, out, decoder)
     payload = {"output": str(out), "lora": [adapter.provenance for adapter in adapters]}
     output.data(payload, paths=[out])
 

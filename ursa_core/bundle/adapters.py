@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from ursa_core import __version__
-from ursa_core.bundle.folder import file_names, model_identity, opened, read_json, write_json
+from ursa_core.bundle.folder import (
+    file_names,
+    model_identity,
+    opened,
+    read_json,
+    tokenizer_identity,
+    write_json,
+)
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.settings import load_settings
 from ursa_core.bundle.summary import keep_settings
@@ -189,11 +196,15 @@ def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor] | Non
     return change
 
 
-def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
+def merge_adapters(
+    model: Path, adapters: Sequence[Adapter], out: Path, decoder: Path | None = None
+) -> None:
     """Write a model with adapters added, in the number formats of the original, to a new folder.
 
+    It takes the tokenizer of ``decoder``, which has the codes of its own.
+
     Raises:
-        CheckpointError: One isn't an adapter of the model.
+        CheckpointError: One isn't an adapter of the model, or its tokenizer has other codes.
         UsageError: The folder holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -203,6 +214,14 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
 
     for adapter in adapters:
         check_adapter(adapter, model)
+    source = decoder or model
+    theirs, ours = tokenizer_identity(source), tokenizer_identity(model)
+    if theirs != ours:
+        raise CheckpointError(
+            f"the decoder of {source} is for codes of the tokenizer {theirs}, those of"
+            f" {name_of(model)} are of {ours}",
+            f"train one with freeze_encoder=true init={name_of(model)}",
+        )
     change = adding(adapters)
     weights = {file.relative_to(model) for file in weight_files(model / "transformer").values()}
     texts = TextTokenizer.load(model / "tokenizer", load_settings(model).max_prompt_length)
@@ -213,10 +232,13 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
         "base": name_of(model, exact=True),
         "base_identity": transformer_identity(model),
         "lora": [adapter.provenance for adapter in adapters],
+        **({} if decoder is None else {"decoder": {"path": str(decoder)}}),
         "ursa": __version__,
     }
     with whole(out) as part:
         for name in map(Path, file_names(model)):
+            if name.parts[0] == "vae" and decoder is not None:
+                continue
             target = part / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if name not in weights or change is None:
@@ -233,6 +255,8 @@ def merge_adapters(model: Path, adapters: Sequence[Adapter], out: Path) -> None:
             more.save(part / "tokenizer")
             sizes = {"lm_vocab_size": ids, "vocab_size": ids + config["lm_head_size"]}
             write_json(part / "transformer" / "config.json", {**config, **sizes})
+        if decoder is not None:
+            shutil.copytree(decoder / "vae", part / "vae")
         write_json(part / MERGED, merged)
         keep_settings(model, part)
 

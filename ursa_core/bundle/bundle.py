@@ -5,7 +5,6 @@ safetensors, everything else JSON. This file joins networks, tokenizers and path
 import one another.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ursa_core.bundle.adapters import Adapter, add_words, adding
 from ursa_core.bundle.folder import URSA_MODEL, Layout, read_json, shipped_models, write_json
+from ursa_core.bundle.folder import tokenizer_identity as tokenizer_identity
 from ursa_core.bundle.path_files import (
     CODEBOOK,
     CODEBOOK_KEY,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ursa_core.path.base import ProbPath
     from ursa_core.tokenizers.text import TextTokenizer
 
+_ENCODER = ("encoder.", "quant_conv.")
 _PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}
 
 
@@ -135,10 +136,15 @@ def save_tokenizer(
 ) -> None:
     """Write the video tokenizer of a bundle, in float16.
 
-    ``codes_of`` is the identity of the tokenizer whose encoder, and so whose codes, it has.
+    ``codes_of`` is the identity of the tokenizer whose encoder, and so whose codes, it has. If that
+    encoder isn't the same in float16, all is written in float32.
     """
-    kept = {} if codes_of is None else {"codes_of": codes_of}
-    save_weights(folder / "vae", {**config.to_json(), **kept}, weights, torch.float16)
+    kept, dtype = (
+        ({}, torch.float16) if codes_of is None else ({"codes_of": codes_of}, torch.float32)
+    )
+    if all(torch.equal(w, w.half().float()) for n, w in weights.items() if n.startswith(_ENCODER)):
+        dtype = torch.float16
+    save_weights(folder / "vae", {**config.to_json(), **kept}, weights, dtype)
 
 
 def load_tokenizer(
@@ -157,18 +163,6 @@ def load_tokenizer(
         tokenizer = build_visual_tokenizer(config, partial(check_depth, folder / "vae"))
     load_weights(tokenizer, folder / "vae", device)
     return tokenizer.eval(), load_settings(folder), tokenizer_identity(folder)
-
-
-def tokenizer_identity(folder: Path) -> str:
-    """Sixteen hex digits of configuration and weights, or of the tokenizer whose encoder it has."""
-    kept = read_json(folder / "vae" / "config.json").get("codes_of")
-    if isinstance(kept, str):
-        return kept
-    digest = hashlib.sha256()
-    for file in (folder / "vae" / "config.json", *sorted((folder / "vae").glob("*.safetensors"))):
-        with file.open("rb") as opened:
-            hashlib.file_digest(opened, lambda: digest)
-    return digest.hexdigest()[:16]
 
 
 def save_bundle(

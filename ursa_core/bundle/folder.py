@@ -210,6 +210,18 @@ def model_identity(
     return digest.hexdigest()[:16]
 
 
+def tokenizer_identity(folder: Path) -> str:
+    """Sixteen hex digits of configuration and weights, or of the tokenizer whose encoder it has."""
+    kept = read_json(folder / "vae" / "config.json").get("codes_of")
+    if isinstance(kept, str):
+        return kept
+    digest = hashlib.sha256()
+    for file in (folder / "vae" / "config.json", *sorted((folder / "vae").glob("*.safetensors"))):
+        with file.open("rb") as opened:
+            hashlib.file_digest(opened, lambda: digest)
+    return digest.hexdigest()[:16]
+
+
 def read_index(file: Path) -> dict[str, str]:
     """The file name of each tensor that an index lists; plain names of the same folder only.
 

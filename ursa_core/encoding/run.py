@@ -10,7 +10,7 @@ from typing import Any
 import ursa_core
 from ursa_core.bundle.bundle import load_tokenizer, resolve_model
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.settings import load_settings, motion_prompt
+from ursa_core.bundle.settings import BundleSettings, load_settings, motion_prompt
 from ursa_core.bundle.subjects import save_subjects
 from ursa_core.devices import pick_device
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
@@ -59,8 +59,20 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
     folder = resolve_model(model)
     tokenizer, settings, digest = load_tokenizer(folder, pick_device(device))
     name = name_of(folder, exact=True)
+    cut = clip_cut(options, settings)
+    cut.check(tokenizer.strides)
+    if options.refine and not isinstance(tokenizer, VideoTokenizer):
+        raise UsageError(
+            f"the model {name} has an image tokenizer, whose codes can't be refined",
+            "leave out the refinement",
+        )
+    return Encoder(name, folder, tokenizer, digest, cut, options.refine)
+
+
+def clip_cut(options: TokenizeOptions, settings: BundleSettings) -> ClipCut:
+    """The cut that options ask for, with a model's settings for what they leave open."""
     first, *others = options.size or [(settings.height, settings.width)]
-    cut = ClipCut(
+    return ClipCut(
         options.fps or settings.fps,
         PixelShape(options.frames or settings.frames, *first),
         options.clips,
@@ -70,13 +82,6 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
         options,
         options.source_fps,
     )
-    cut.check(tokenizer.strides)
-    if options.refine and not isinstance(tokenizer, VideoTokenizer):
-        raise UsageError(
-            f"the model {name} has an image tokenizer, whose codes can't be refined",
-            "leave out the refinement",
-        )
-    return Encoder(name, folder, tokenizer, digest, cut, options.refine)
 
 
 def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | CheckpointError | None:

@@ -157,11 +157,30 @@ class SourceShares(Section):
     shapes: Weight = 0.0  # procedural clips
 
 
+class CutSettings(Section):
+    """How clips are cut out of files, and which are left out: options of `ursa tokenize`."""
+
+    fps: Above0 | None = None  # frames sampled per second; null is the rate of `init`, or 8
+    source_fps: Above0 | None = None  # frames per second of the files, whatever they say
+    clips: Literal["head", "chunk", "slide", "uniform", "full"] = "head"  # clips of each file
+    stride: Count | None = None  # sampled frames between the starts of clips, with slide
+    clips_per_file: Count | None = None  # number of clips, with uniform
+    min_size: Count | None = None  # pixels of the shorter side that a file has at least
+    min_seconds: Weight | None = None  # seconds that a film has at least
+    max_seconds: Weight | None = None  # seconds that a film has at most
+    min_motion: Share | None = None  # mean change from frame to frame that a clip has at least
+    max_motion: Share | None = None  # mean change from frame to frame that a clip has at most
+
+
 class TokenizerData(Section):
     """Clips to train a tokenizer on."""
 
-    # `shapes`: procedural clips, drawn as needed; `mixture`: the sources in `shares`.
-    source: Literal["shapes", "mixture"]
+    # `shapes`: procedural clips, drawn as needed; `mixture`: the sources in `shares`; `files`:
+    # clips of one's own, cut once and kept in a temporary file.
+    source: Literal["shapes", "mixture", "files"]
+    files: OneOrMore | None = None  # films, images, folders or lists of them
+    cut: CutSettings = CutSettings()  # how clips are cut out of files
+    held_out: Share = 0.0  # share of the files that is kept for the validation loss
     shares: SourceShares = SourceShares()  # shares of a mixture; at least one is above 0
     folder: Name | None = None  # emoji and film of a mixture, as of `recipes/emoji_data.py`
     split: Name = "train"  # part of the source: train or heldout; shapes alone also have all
@@ -172,6 +191,17 @@ class TokenizerData(Section):
 
     def _faults(self) -> Iterator[str]:
         any_share = any(self.shares.model_dump().values())
+        of_files = {
+            "files": self.files,
+            "cut": self.cut != CutSettings(),
+            "held_out": self.held_out,
+        }
+        if self.source != "files":
+            for key, value in of_files.items():
+                if value:
+                    yield f"data.{key}: has no meaning for data.source {self.source}, leave it out"
+        elif not self.files:
+            yield "data.files: is required for data.source files"
         if self.source != "mixture":
             for key, is_given in (("shares", any_share), ("folder", self.folder is not None)):
                 if is_given:
@@ -407,6 +437,8 @@ class TokenizerRecipe(_Training):
                 Strides(self.model.temporal_stride, stride).grid(shape)
             except ShapeError as error:
                 yield f"data.{key}: {error.message}, {error.hint}"
+        if self.train.keep_best and not data.held_out:
+            yield "train.keep_best: asks for a validation loss, so give data.held_out"
         if self.freeze_encoder and self.init is None:
             yield "freeze_encoder: keeps the codes of a tokenizer, so init has to name it"
         if self.init_codes and self.freeze_encoder:

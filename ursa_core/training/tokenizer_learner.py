@@ -13,13 +13,14 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
-from ursa_core.bundle.settings import BundleSettings, save_settings
+from ursa_core.bundle.bundle import load_tokenizer, resolve_model, save_tokenizer
+from ursa_core.bundle.settings import BundleSettings, load_settings, save_settings
 from ursa_core.errors import RecipeError
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.parts import num_cores
 from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
+from ursa_core.training.file_clips import FileClips, Split
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Metrics, weighed
 from ursa_core.worlds.mixture import KINDS, ClipMixture
@@ -44,6 +45,11 @@ class TokenizerLearner(Learner):
         model: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.model}
         self.config = VideoTokenizerConfig(temporal_patch_size=patch, **model)
         data = recipe.data
+        self.files: FileClips | None = None
+        if data.source == "files":
+            fps = load_settings(resolve_model(recipe.init)).fps if recipe.init else FPS
+            self.files = FileClips(data, recipe.model.temporal_stride, fps)
+            self.num_clips, self.data_identity = self.files.num_clips, self.files.identity
         shares = data.shares.model_dump() if data.source == "mixture" else {"shapes": 1.0}
         self.mixture = ClipMixture(shares, Path(data.folder or "."))
         self.mixture.require(data.split, data.frames)
@@ -90,11 +96,6 @@ class TokenizerLearner(Learner):
         if recipe.freeze_encoder:
             self.base, kept = identity, ("encoder.", "quant_conv.")
             self._frozen = {n: w for n, w in weights.items() if n.startswith(kept)}
-            if any(not torch.equal(w, w.half().float()) for w in self._frozen.values()):
-                raise RecipeError(
-                    f"the encoder of {init} can't be kept as it is in float16",
-                    "leave out freeze_encoder",
-                )
             self.model.encoder.requires_grad_(False)
             self.model.quant_conv.requires_grad_(False)
         if recipe.init_codes:
@@ -109,6 +110,9 @@ class TokenizerLearner(Learner):
         next clips are prefetched.
         """
         seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
+        if self.files is not None:
+            turn = first // self._clips_a_step
+            return self._video(self.files.drawn(seed, turn, first, count)), ["files"] * count
 
         def begin(first: int) -> list[Future[Drawn]]:
             clips = []
@@ -123,15 +127,32 @@ class TokenizerLearner(Learner):
         if self.prefetches and split == self.recipe.data.split:
             self._prefetched = {(first + count, *rest): begin(first + count)}
         pixels, kinds = zip(*(clip.result() for clip in clips), strict=True)
-        stacked = torch.from_numpy(np.stack(pixels))
-        video = stacked.to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        return video, list(kinds)
+        return self._video(np.stack(pixels)), list(kinds)
+
+    def _video(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Clips (B, F, H, W, 3) on the device, (B, 3, F, H, W) in [-1, 1]."""
+        stacked = torch.from_numpy(pixels).to(self.device)
+        return stacked.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Weighted pixel losses of micro-batch ``index``, and metrics such as the PSNR in dB."""
-        size, data, weights = self.recipe.train.batch_size, self.recipe.data, self.recipe.loss
+        size, data = self.recipe.train.batch_size, self.recipe.data
         video, kinds = self.clips(index * size, size, data.split, data.frames)
-        back, latents = objective(video, self._init_codes(index, video))
+        return self._loss(video, kinds, self._init_codes(index, video), objective)
+
+    def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
+        """Metrics of batch ``index`` of the held-out files; None without them."""
+        if self.files is None or not self.files.has("heldout"):
+            return None
+        video = self._video(self.files.batch("heldout", index, self.recipe.train.batch_size))
+        loss, metrics = self._loss(video, ["files"] * len(video), None, objective)
+        return {"loss": weighed(loss), **metrics}
+
+    def _loss(
+        self, video: Tensor, kinds: list[str], codes: Tensor | None, objective: nn.Module
+    ) -> tuple[Tensor, Metrics]:
+        data, weights = self.recipe.data, self.recipe.loss
+        back, latents = objective(video, codes)
         back = back.float()
         error = back - video
         share = moving_weights(video, weights.moving)
@@ -169,15 +190,21 @@ class TokenizerLearner(Learner):
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer to ``folder/vae``, and the size of its clips."""
         save_tokenizer(folder, self.config, {**self._frozen, **weights}, self.base)
-        data = self.recipe.data
+        data, files = self.recipe.data, self.files
+        frames, fps = (data.frames, files.cut.fps) if files else (FULL_FRAMES, FPS)
+        height, width = data.height, data.width
         settings = BundleSettings(
-            frames=FULL_FRAMES, height=data.height, width=data.width, fps=FPS, motion_prefix=False
+            frames=frames, height=height, width=width, fps=fps, motion_prefix=False
         )
         save_settings(folder, settings)
 
     def sample_grid(self) -> Frames:
         """Held-out clips next to their reconstructions."""
-        video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])
+        if self.files is not None:
+            split: Split = "heldout" if self.files.has("heldout") else "train"
+            video = self._video(self.files.batch(split, 0, 6))
+        else:
+            video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
         pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()

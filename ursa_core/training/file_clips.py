@@ -1,0 +1,121 @@
+"""Clips of one's own files for a tokenizer, cut once as ``ursa tokenize`` cuts them.
+
+They lie uncompressed in a temporary file (``TMPDIR``), and clips of one shape make a batch.
+"""
+
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ursa_core.bundle.settings import BundleSettings
+from ursa_core.encoding.cuts import LoadedClip
+from ursa_core.encoding.options import TokenizeOptions
+from ursa_core.encoding.run import clip_cut
+from ursa_core.encoding.sources import MediaFile, find_sources
+from ursa_core.errors import DataError, UrsaError, UrsaWarning
+from ursa_core.media import Frames
+from ursa_core.parts import num_cores
+from ursa_core.recipe.fields import TokenizerData
+from ursa_core.seeding import stream_seed
+
+Split = Literal["train", "heldout"]
+Shape = tuple[int, ...]
+_AT_ONCE = 16  # files read ahead of those that are written
+
+
+class FileClips:
+    """The clips of the files that a recipe names; ``fps`` is the rate where it gives none.
+
+    Attributes:
+        cut: How they are cut.
+        num_clips: Number of clips, held-out ones included.
+        identity: Digits that change with the clips.
+    """
+
+    def __init__(self, data: TokenizerData, temporal_stride: int, fps: float) -> None:
+        sizes = [(data.height, data.width), *data.more_sizes]
+        options = TokenizeOptions(frames=data.frames, size=sizes, **vars(data.cut))
+        if options.clips == "full":
+            options = replace(options, frames=None)
+        options.refuse()
+        self.cut = clip_cut(options, BundleSettings(fps=fps, frames=data.frames))
+        sources = find_sources(list(map(Path, data.files or ())))
+        order = sorted(sources, key=lambda each: stream_seed(0, each.name))
+        count = round(data.held_out * len(sources)) or int(data.held_out > 0)
+        held_out = {each.key for each in order[:count]}
+        self._begins: dict[Split, dict[Shape, list[int]]] = {"train": {}, "heldout": {}}
+        digest, size = hashlib.sha256(), 0
+        with tempfile.TemporaryFile() as file:
+            for source, clip in self._read(sources, temporal_stride):
+                file.write(clip.frames.tobytes())
+                digest.update(clip.frames.tobytes())
+                split: Split = "heldout" if source.key in held_out else "train"
+                self._begins[split].setdefault(clip.frames.shape, []).append(size)
+                size += clip.frames.size
+            file.flush()
+            if not self._begins["train"]:
+                raise DataError(
+                    f"{', '.join(data.files or ())}: no clip of {data.frames} frames to train on",
+                    "ask for fewer frames, allow more in data.cut, or hold out fewer files",
+                )
+            self._pixels = np.memmap(file, np.uint8, "r")
+        self.num_clips = sum(len(b) for each in self._begins.values() for b in each.values())
+        self.identity = digest.hexdigest()[:16]
+
+    def _read(
+        self, sources: list[MediaFile], temporal_stride: int
+    ) -> Iterator[tuple[MediaFile, LoadedClip]]:
+        def clips(source: MediaFile) -> list[LoadedClip] | UrsaError:
+            try:
+                found = source.clips(self.cut, temporal_stride)
+                return [each for each in found if isinstance(each, LoadedClip)]
+            except UrsaError as error:
+                return error
+
+        reason = self.cut.filters.reason
+        with ThreadPoolExecutor(num_cores()) as pool:
+            for first in range(0, len(sources), _AT_ONCE):
+                some = sources[first : first + _AT_ONCE]
+                for source, made in zip(some, pool.map(clips, some), strict=True):
+                    if isinstance(made, UrsaError):
+                        warnings.warn(f"skipped: {made.message}", UrsaWarning, stacklevel=2)
+                        continue
+                    yield from ((source, c) for c in made if not reason("motion", c.motion))
+
+    def has(self, split: Split) -> bool:
+        """Whether there are clips of a split."""
+        return bool(self._begins[split])
+
+    def drawn(self, seed: int, turn: int, first: int, count: int) -> Frames:
+        """Training clips of one shape, uint8 (count, F, H, W, 3), drawn for a turn's batch.
+
+        Each shape comes as often as it has clips.
+        """
+        shapes = self._begins["train"]
+        weights = np.array([len(begins) for begins in shapes.values()])
+        number = np.random.default_rng([seed, turn, 2]).choice(
+            len(shapes), p=weights / weights.sum()
+        )
+        shape = list(shapes)[number]
+        rngs = (np.random.default_rng([seed, index, 3]) for index in range(first, first + count))
+        return self._stacked(shape, [int(rng.choice(shapes[shape])) for rng in rngs])
+
+    def batch(self, split: Split, index: int, size: int) -> Frames:
+        """Batch ``index`` of a split's clips, in order and around again."""
+        batches = [
+            (shape, begins[k : k + size])
+            for shape, begins in self._begins[split].items()
+            for k in range(0, len(begins), size)
+        ]
+        return self._stacked(*batches[index % len(batches)])
+
+    def _stacked(self, shape: Shape, begins: list[int]) -> Frames:
+        size = int(np.prod(shape))
+        return np.stack([self._pixels[at : at + size].reshape(shape) for at in begins])
