@@ -34,7 +34,8 @@ class _Ursa(Group):
                            "Find the (alpha, c) whose path falls linearly in time to the data."),
         "eval": ("evaluate.app:evaluate",
                  "Score a model: sample a suite, score the samples, report."),
-        "models": ("models:models", "List the models there are; show, get, convert or merge one."),
+        "models": ("models:models",
+                   "List the models there are; show, get, put, convert or merge one."),
         "info": ("info:info", "Show versions, devices and models of this installation."),
     }  # fmt: skip
 

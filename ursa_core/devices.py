@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
@@ -102,6 +103,20 @@ def _product_seconds(a: torch.Tensor) -> float:
     if a.device.type != "cpu":
         product[0, 0].item()  # waits for the device
     return time.perf_counter() - start
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Most memory that this process has had on a device, all of it; None where it isn't known."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)  # with what torch itself doesn't count
+        others = total - free - torch.cuda.memory_reserved(device)
+        return int(torch.cuda.max_memory_reserved(device) + max(others, 0))
+    try:
+        with Path("/proc/self/status").open(encoding="ascii") as file:
+            peak = next(line for line in file if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    except OSError:
+        return None
 
 
 def total_memory_bytes(device: torch.device) -> int | None:

@@ -23,7 +23,7 @@ HEAVY = (
     "torch", "numpy", "av", "PIL", "transformers", "pydantic", "pyarrow", "matplotlib", "yaml",
     "rich",
 )  # fmt: skip
-VERBS = {"Make", "Encode", "Train", "Show", "List", "Get", "Find", "Score", "Measure"}
+VERBS = {"Make", "Encode", "Train", "Upload", "Show", "List", "Get", "Find", "Score", "Measure"}
 
 
 def commands() -> Iterator[tuple[list[str], Any]]:

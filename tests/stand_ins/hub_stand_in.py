@@ -1,5 +1,6 @@
 """A tiny Hugging Face hub on this machine: the addresses that ``huggingface_hub`` asks for."""
 
+import base64
 import hashlib
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 API = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+?)(?:/(?P<kind>revision|tree)/(?P<rev>.+))?")
+PUSH = re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)/(?P<kind>preupload|commit)/main")
 FILE = re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<name>.+)")
 
 
@@ -32,6 +34,11 @@ class Hub:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, file, and range of each request for a file."""
     address: str = ""
+    token: str = "hf_may_write"
+    """What may upload."""
+    private: dict[str, bool] = field(default_factory=dict)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    """Large files that were uploaded, by digest."""
 
     def files(self, name: str, revision: str) -> dict[str, bytes] | None:
         revisions = self.repos[name]
@@ -69,6 +76,70 @@ def serve(hub: Hub):
             if files is None:
                 return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
             return self.describe(api, files) if api else self.send_file(file["name"], files)
+
+        def do_POST(self):
+            path = unquote(urlsplit(self.path).path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if path == "/api/validate-yaml":
+                return self.reply({"errors": [], "warnings": []})
+            if self.headers.get("Authorization") != f"Bearer {hub.token}":
+                return self.answer(401, {}, b"{}")
+            if path == "/api/repos/create":
+                told = json.loads(body)
+                name = f"{told.get('organization') or 'me'}/{told['name']}"
+                if name in hub.refusals:
+                    return self.answer(*hub.refusals[name])
+                if name in hub.repos:
+                    return self.reply({"url": f"{hub.address}/{name}"}, 409)
+                hub.repos[name] = {"main": {}}
+                hub.private[name] = told.get("private", told.get("visibility") == "private")
+                return self.reply({"url": f"{hub.address}/{name}"})
+            found = PUSH.fullmatch(path)
+            if found and found["kind"] == "preupload":
+                modes = [
+                    {
+                        "path": file["path"],
+                        "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                        "shouldIgnore": False,
+                    }
+                    for file in json.loads(body)["files"]
+                ]
+                return self.reply({"files": modes})
+            if path.endswith(".git/info/lfs/objects/batch"):
+                objects = [
+                    {**each, "actions": {"upload": {"href": f"{hub.address}/lfs/{each['oid']}"}}}
+                    for each in json.loads(body)["objects"]
+                ]
+                return self.reply({"transfer": "basic", "objects": objects})
+            if found and found["kind"] == "commit":
+                return self.commit(found["id"], [json.loads(x) for x in body.splitlines()])
+            return self.answer(404, {"X-Error-Code": "RepoNotFound"})
+
+        def do_PUT(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if hub.cut.get("upload", 0):
+                hub.cut["upload"] -= 1
+                self.close_connection = True
+                return self.connection.close()
+            hub.objects[hashlib.sha256(body).hexdigest()] = body
+            return self.answer(200, {})
+
+        def commit(self, name, lines):
+            added = {}
+            for line in lines:
+                value = line["value"]
+                if line["key"] == "file":
+                    added[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    added[value["path"]] = hub.objects[value["oid"]]
+            files = {**hub.repos[name]["main"], **added}
+            hub.repos[name]["main"] = files
+            address = f"{hub.address}/{name}/commit/{commit(files)}"
+            return self.reply({"commitUrl": address, "commitOid": commit(files)})
+
+        def reply(self, told, status=200):
+            body = json.dumps(told).encode()
+            return self.answer(status, {"Content-Type": "application/json"}, body)
 
         def describe(self, found, files):
             if found["kind"] == "tree":

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import torch
 from tiny_runs import TOKENIZER, recipe_of, silent, stored, train
 
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-from ursa_core.devices import DTYPES
+from ursa_core.devices import DTYPES, peak_memory_bytes
 from ursa_core.errors import CheckpointError, DataError, DeviceError, RecipeError, UsageError
 from ursa_core.path.calibration import distance_curve
 from ursa_core.path.metric import MetricPath
@@ -21,6 +22,7 @@ from ursa_core.path.schedules import LinearSchedule
 from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.tokens.shards import read_shards, shard_paths
 from ursa_core.tokens.writer import ShardWriter, TokenRow
+from ursa_core.training import run as run_module
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints, read_about
 from ursa_core.training.distributed import Interrupted
@@ -143,6 +145,31 @@ def test_dry_run_reads_everything_and_writes_nothing(recipe_text, tmp_path):
     assert plan.parameters > 1000
     assert plan.memory["total"] >= plan.parameters * 20
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_measures_what_training_takes(recipe_text, tmp_path):
+    """Beside the times of a run, and beside the memory that its process has had until then."""
+    kept = "train.precision=float32"
+    plan = plan_training(recipe_of(recipe_text, tmp_path, kept), tmp_path / "run")
+    assert plan.measured
+    seen = []
+    began = time.perf_counter()
+    train(recipe_text, tmp_path, "run", kept, "train.steps=12", on_step=seen.append)
+    assert 12 * plan.seconds_per_step < 3 * (time.perf_counter() - began)
+    fastest = min(1 / now.items_per_second for now in seen) * plan.items_per_step
+    assert plan.seconds_per_step > fastest / 4
+    peak = peak_memory_bytes(torch.device("cpu"))
+    assert 0.5 * peak < plan.memory["total"] <= peak
+
+
+def test_a_dry_run_keeps_to_the_formula_where_steps_would_take_long(
+    generator_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_module, "_MOST_SECONDS", 0.0)
+    plan = plan_training(recipe_of(generator_recipe, tmp_path), tmp_path / "run")
+    assert not plan.measured
+    assert plan.seconds_per_step > 0
+    assert plan.memory["total"] == sum(n for part, n in plan.memory.items() if part != "total")
 
 
 def test_a_dry_run_tries_every_shape_of_the_data(generator_recipe, tmp_path):

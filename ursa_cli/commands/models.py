@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from ursa_core.bundle.settings import BundleSettings
     from ursa_core.bundle.summary import Summary
 
-models = new_app(cls=Group, help="List the models there are; show, get, convert or merge one.")
+models = new_app(cls=Group, help="List the models there are; show, get, put, convert or merge one.")
 _NewFolder = Annotated[Path | None, output_path("FOLDER", "New folder to write.")]
 _OPTIONS: Panels = {None: {
+    "public": (None, "Let everybody see a new repository."),
     "prompts": (None, "List the subjects that it draws by name, by group."),
     "decoder": ("RUN", "Tokenizer trained with freeze_encoder, whose decoder the model takes."),
     "revision": ("R", "Branch, tag or commit.", "the model's main branch"),
@@ -181,6 +182,42 @@ def pull_model(
         output.warn(f"{error.cause}: this is the {wanted} from before")
         folder = kept
     output.data({"name": str(wanted), "folder": str(folder)}, paths=[folder])
+
+
+@models.command("push", cls=Command)
+@described(_OPTIONS)
+def push_model(
+    run: Annotated[Path, argument("RUN", "Folder of a model, a run or an adapter.")],
+    model: Annotated[str, argument("ID", "Hugging Face id to give it, owner/name.")],
+    public: bool = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Upload a model to the Hugging Face hub, private unless it is to be public.
+
+    Checkpoints, metrics and samples stay here; README.md is the model card.
+    HF_TOKEN and HF_ENDPOINT are honoured.
+
+    Examples:
+      ursa models push runs/mine me/mine
+      ursa models push runs/mine me/mine --public
+    """
+    output.configure(as_json=as_json, quiet=quiet)
+    from ursa_core.bundle.adapters import is_adapter
+    from ursa_core.bundle.folder import URSA_MODEL, check_model
+    from ursa_core.bundle.hub import require_id, upload
+    from ursa_core.bundle.summary import licence_of
+
+    patterns: tuple[str, ...] = ("adapter_*", "ursa_adapter.json", "README.md", "LICENSE*")
+    wanted = require_id(model)
+    if not is_adapter(run):
+        check_model(run)
+        patterns = URSA_MODEL.patterns
+    if licence_of(run) == "not stated":
+        output.warn("the model states no licence; a recipe's key licence does")
+    address = upload(run, wanted, patterns, public=public, force=force)
+    output.data({"name": str(wanted), "address": address}, lines=[address], paths=[address])
 
 
 @models.command("convert", cls=Command)

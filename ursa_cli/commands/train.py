@@ -167,6 +167,9 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
     ]
     if plan.seconds_per_step is None:
         rows[-1] = ("memory", f"{output.size(need)} of weights and state, plus activations")
+    elif plan.measured:
+        each, whole = (output.duration(plan.seconds_per_step * n) for n in (1, left))
+        rows.append(("time", f"about {each} per step, {whole}; both measured by three steps"))
     else:
         each, whole = (output.duration(plan.seconds_per_step * n) for n in (1, left))
         rows.append(("", ", ".join(parts[:-1])))

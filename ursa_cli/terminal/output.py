@@ -137,7 +137,7 @@ def duration(seconds: float) -> str:
     units = ((172_800, 86_400, "days"), (5_400, 3_600, "hours"), (90, 60, "minutes"), (0, 1, "s"))
     factor, unit = next((factor, unit) for least, factor, unit in units if seconds >= least)
     number = seconds / factor
-    return f"{number:.{2 if number < 1 else 1 if number < 10 else 0}f} {unit}"
+    return f"{number:.{2 if 0 < number < 1 else 1 if 0 < number < 10 else 0}f} {unit}"
 
 
 def note(text: str) -> None:

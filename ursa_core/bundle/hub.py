@@ -49,7 +49,8 @@ _NO_WAY_THERE = (
 _AGAIN = "give the same command again: files that are whole are kept"
 _FAILED = "the download of {model} failed: {reason}"
 _BY_HAND = "or put its files into {model.by_hand} by hand"
-_ERRORS: tuple[tuple[tuple[object, ...], str, str], ...] = (
+_Errors = tuple[tuple[tuple[object, ...], str, str], ...]
+_ERRORS: _Errors = (
     (("RevisionNotFoundError",), "{model.name} has no revision {revision!r} at {hub}",
      "give a branch, a tag or a commit that the model has"),
     ((403, "GatedRepoError"), "{hub} doesn't let you have {model.name}: it asks for permission",
@@ -67,6 +68,16 @@ _ERRORS: tuple[tuple[tuple[object, ...], str, str], ...] = (
      "check HF_ENDPOINT, and whether a proxy or a login page stands between"),
 )  # fmt: skip
 """Signs of a failure, most telling first, with its message and hint."""
+_LOG_IN = "`hf auth login`, or set HF_TOKEN, with a token that may write"
+_PUSH_ERRORS: _Errors = (
+    ((409,), "{hub} has a {model} already",
+     "give another name, or --force for a new commit there: the old ones stay"),
+    ((401, 403, 404), "{hub} doesn't let you write {model}", _LOG_IN),
+    (("status",), "{hub} answers with error {status}: {reason}", "try again, with --force"),
+    (("OfflineModeIsEnabled",), "HF_HUB_OFFLINE forbids to upload {model}", "unset it"),
+    (_NO_WAY_THERE, "{hub} can't be reached", "connect and try again"),
+    (_NETWORK_LIBRARIES, "the upload of {model} was cut", "give the same command with --force"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -248,6 +259,37 @@ def download(
     return folder
 
 
+def upload(
+    folder: Path, wanted: HubId, patterns: Sequence[str], *, public: bool, force: bool
+) -> str:
+    """Upload the files of a folder that fit patterns, in one commit; the address of that commit.
+
+    A new repository is private unless it is to be ``public``; one that exists takes ``force``.
+
+    Raises:
+        HubError: There is no token, no network or no permission, or the name is taken.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if get_token() is None:
+        raise HubError(f"{constants.ENDPOINT} takes models only from those it knows", _LOG_IN)
+    disable_progress_bars()
+    api = HfApi()
+    try:
+        api.create_repo(wanted.name, private=not public, exist_ok=force)
+        done = api.upload_folder(
+            repo_id=wanted.name, folder_path=folder, allow_patterns=list(patterns),
+            commit_message="ursa models push",
+        )  # fmt: skip
+    except Exception as error:
+        explained = _explained(error, wanted, folder, _PUSH_ERRORS)
+        if explained is None:
+            raise
+        raise explained from error
+    return str(done.commit_url)
+
+
 def _snapshot(wanted: HubId, patterns: Sequence[str], **options: Any) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -328,7 +370,9 @@ def _bar_class(count: Callable[[int], None]) -> "type[tqdm[Any]]":
     return Bar
 
 
-def _explained(error: BaseException, wanted: HubId, target: Path) -> UrsaError | None:
+def _explained(
+    error: BaseException, wanted: HubId, target: Path, errors: _Errors = _ERRORS
+) -> UrsaError | None:
     """Our error for one of the hub library's; None if it is none that a user can cause."""
     from huggingface_hub import constants
 
@@ -347,7 +391,7 @@ def _explained(error: BaseException, wanted: HubId, target: Path) -> UrsaError |
     signs |= {status, "status"} if answers else set()
     signs |= {_CREDENTIALS} if status == 401 and _CREDENTIALS in reasons.lower() else set()
     signs |= {"OSError"} if full or isinstance(error, OSError) else set()
-    _, message, hint = next((row for row in _ERRORS if signs.intersection(row[0])), ((), "", ""))
+    _, message, hint = next((row for row in errors if signs.intersection(row[0])), ((), "", ""))
     if message == _FAILED and full:
         return unwritable(Path(full.filename or target), full)
     facts = {

@@ -59,7 +59,7 @@ class BundleSettings(SamplingOptions):
     chain: Annotated[str, Field(pattern="^(tokens|pixels)$", description="tokens or pixels")] = (
         "pixels"
     )
-    licence: Text = "Apache-2.0"
+    licence: Text = "not stated"
 
     @property
     def defaults(self) -> SamplingOptions:

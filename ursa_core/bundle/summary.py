@@ -231,7 +231,7 @@ def summary(folder: Path) -> Summary:
         tokenizer=read_config(TokenizerSizes, tokenizer, str(vae)),
         is_image=tokenizer["_class_name"] == IMAGE_CLASS,
         path=read_config(PathConfig, read_json(scheduler), str(scheduler)),
-        licence=_licence(folder, settings),
+        licence=licence_of(folder),
         parts=part_sizes(folder),
         file_bytes=folder_bytes(folder),
     )
@@ -241,13 +241,13 @@ def keep_settings(model: Path, copy: Path) -> None:
     """Write to a copy of a model, which has another name, what is known by the model's id."""
     settings, source = settings_of(model)
     if source and not (model / "ursa.json").exists():
-        save_settings(copy, replace(settings, licence=_licence(model, settings)))
+        save_settings(copy, replace(settings, licence=licence_of(model)))
 
 
-def _licence(folder: Path, settings: BundleSettings) -> str:
+def licence_of(folder: Path) -> str:
     """Licence by ``ursa.json``, or else by the head of the model card."""
     if (folder / "ursa.json").exists():
-        return settings.licence
+        return settings_of(folder)[0].licence
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)

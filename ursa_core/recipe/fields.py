@@ -405,9 +405,7 @@ class _Training(Section):
     seed: Steps = 0  # seed of every random stream of the run
     # Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id.
     init: Name | None = None
-    licence: Name | None = (
-        None  # licence of the model, as apache-2.0; "not stated" if it isn't given
-    )
+    licence: Name | None = None  # licence of the model, as apache-2.0; null is stated as none
 
 
 class TokenizerRecipe(_Training):

@@ -28,6 +28,15 @@ class Learner(ABC):
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Loss of micro-batch ``index`` and metrics to log, with the same names each time."""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of the data by name."""
+        return {} if self.num_clips is None else {"clips": self.num_clips}
+
+    def largest_loss(self, objective: nn.Module) -> tuple[Tensor, Metrics]:
+        """As ``loss``, of a micro-batch that takes the most memory."""
+        return self.loss(0, objective)
+
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of pass ``index`` over the validation data; None without such data."""
         return None

@@ -10,7 +10,13 @@ import torch
 
 from ursa_core import files
 from ursa_core.batches.part_files import sole
-from ursa_core.devices import check_compiler, matmul_rates, pick_dtype, total_memory_bytes
+from ursa_core.devices import (
+    check_compiler,
+    matmul_rates,
+    peak_memory_bytes,
+    pick_dtype,
+    total_memory_bytes,
+)
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
 from ursa_core.parts import Part, launched_part
@@ -39,6 +45,9 @@ from ursa_core.training.optimizer import trained
 from ursa_core.training.tokenizer_learner import TokenizerLearner
 from ursa_core.training.trainer import Trainer
 
+_MEMORY_SHARE = 0.8  # of the device's memory that three steps may take
+_MOST_SECONDS = 60.0
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -55,7 +64,8 @@ class TrainingPlan:
     precision: str
     memory: dict[str, int]  # bytes on a rank's device by part; a tokenizer's without activations
     device_bytes: int | None  # none if they are unknown
-    seconds_per_step: float | None  # from the device's measured rate; None for a tokenizer
+    seconds_per_step: float | None  # None if neither measured nor known by formula
+    measured: bool  # whether time and total memory are those of three steps
     data: DataPlan | None  # none for a tokenizer
     captions: CaptionFit | None  # none for a tokenizer
     prior_clips: int = 0  # clips that are made first, by the model that the run starts from
@@ -73,7 +83,7 @@ def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) 
 
 
 def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
-    """Plan of a run; reads its data and tries each shape of a batch."""
+    """Plan of a run; reads its data, and tries each shape of a batch and three steps if it can."""
     check_run_folder(run)
     plan = recipe.train
     launched = launched_part(os.environ)
@@ -86,6 +96,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     dtype = pick_dtype(plan.precision, device)
     precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
     tokens = seconds = data = None
+    share = 1.0  # mean operations of a pass, as a share of those of the largest
     items: float = plan.batch_size
     missing, of_prior = 0, 0.0
     memory = {"total": parameters * 4 * 5}
@@ -102,17 +113,28 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         items = sum(each.share * each.batch_size for each in data.grids)
         tokens = round(sum(each.share * each.tokens for each in data.grids) * plan.accumulate)
         rate = UTILISATION * ranks * matmul_rates(device)[precision]
-        operations = sum(
-            each.share * pass_operations(config, each.grid, length, of_grid, lora)
+        of_passes = [
+            pass_operations(config, each.grid, length, of_grid, lora)
             for each, of_grid in zip(data.grids, plans, strict=True)
-        )
+        ]
+        operations = sum(g.share * n for g, n in zip(data.grids, of_passes, strict=True))
+        share = operations / of_passes[data.grids.index(largest)]
         seconds = plan.accumulate * operations / rate
         prior, start = learner.recipe.prior, learner.start
         if prior and start and (missing := missing_of_prior(prior)):
             one = plan.model_copy(update={"batch_size": 1})
             forward = pass_operations(config, largest.grid, length, one) / 3
             of_prior = missing * num_passes(prior_options(prior, start)) * forward / rate
-    done = checkpoints(run)
+    done, there = checkpoints(run), total_memory_bytes(device)
+    measured = None
+    fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
+    captions = learner.caption_fit() if isinstance(learner, GeneratorLearner) else None
+    if launched is None and fits and not missing:
+        measured = _measured(recipe, learner, run)
+    if measured is not None:
+        per_pass, peak = measured
+        memory = {**memory, "total": peak}
+        seconds = per_pass * plan.accumulate * share
     return TrainingPlan(
         parameters=parameters,
         frozen_parameters=frozen,
@@ -124,13 +146,23 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         device=str(device),
         precision=precision,
         memory=memory,
-        device_bytes=total_memory_bytes(device),
+        device_bytes=there,
         seconds_per_step=seconds,
+        measured=measured is not None,
         data=data,
-        captions=learner.caption_fit() if isinstance(learner, GeneratorLearner) else None,
+        captions=captions,
         prior_clips=missing,
         prior_seconds=of_prior,
     )
+
+
+def _measured(recipe: Recipe, learner: Learner, run: Path) -> tuple[float, int] | None:
+    """Seconds per pass of the largest shape, and the peak of memory, by three steps on it."""
+    if isinstance(learner, GeneratorLearner):
+        learner = build_learner(recipe, learner.device)
+    seconds = Trainer(recipe, learner, run, Ranks()).measure()
+    peak = peak_memory_bytes(learner.device)
+    return None if peak is None else (seconds, peak)
 
 
 def check_run_folder(run: Path) -> None:

@@ -194,8 +194,9 @@ class TokenizerLearner(Learner):
         frames, fps = (data.frames, files.cut.fps) if files else (FULL_FRAMES, FPS)
         height, width = data.height, data.width
         settings = BundleSettings(
-            frames=frames, height=height, width=width, fps=fps, motion_prefix=False
-        )
+            frames=frames, height=height, width=width, fps=fps, motion_prefix=False,
+            licence=self.recipe.licence or "not stated",
+        )  # fmt: skip
         save_settings(folder, settings)
 
     def sample_grid(self) -> Frames:

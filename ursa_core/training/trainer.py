@@ -24,6 +24,7 @@ from ursa_core.recipe.fields import Recipe
 from ursa_core.recipe.loading import differing_keys, may_change
 from ursa_core.training import checkpoints, distributed, metrics
 from ursa_core.training import optimizer as optimizers
+from ursa_core.training.card import write_card
 from ursa_core.training.distributed import Interrupted, Ranks, gathered, is_sharded, whole
 from ursa_core.training.guards import Guard
 from ursa_core.training.learner import Learner
@@ -31,6 +32,9 @@ from ursa_core.training.metrics import Metrics, Progress, weighed
 from ursa_core.training.optimizer import trained
 
 log = logging.getLogger(__name__)
+_MEASURED_SECONDS = 40.0
+LossOf = Callable[[int, nn.Module], tuple[Tensor, Metrics]]
+_ON_CARD = {"loss", "psnr", "validation_loss", "validation_psnr"}
 
 
 class Trainer:
@@ -69,6 +73,7 @@ class Trainer:
         self.trackers: list[metrics.Tracker] = []
         self._matrix_rate = 0.0
         self._fault: str | None = None
+        self._figures: dict[str, float] = {}
         self._stop = False
 
     def tensors(self) -> dict[str, Tensor]:
@@ -157,6 +162,8 @@ class Trainer:
         averaged = {name: value for name, value in gathered_by_all if self.ranks.is_first}
         if self.ranks.is_first:
             self.learner.write_bundle(self.run_folder, averaged)
+            done = {"step": self.step, "hours": self.seconds / 3600, **self._figures}
+            write_card(self.run_folder, self.recipe, self.learner.counts, done, self.changes)
 
     def train(self, on_step: Callable[[Progress], None]) -> None:
         """Train up to the recipe's steps, or hours; a signal saves, and raises Interrupted."""
@@ -208,8 +215,21 @@ class Trainer:
                     )
             self.checkpoints.finish()
 
-    def _train_step(self) -> dict[str, float]:
-        plan = self.recipe.train
+    def measure(self) -> float:
+        """Seconds per micro-batch of the largest shape, of the later ones of three steps.
+
+        Slow ones end it early.
+        """
+        times: list[float] = []
+        while len(times) < 3 and sum(times) < _MEASURED_SECONDS:
+            started = time.perf_counter()
+            self._train_step(lambda _, objective: self.learner.largest_loss(objective))
+            times.append(time.perf_counter() - started)
+        later = times[1:] or times
+        return sum(later) / len(later) / len(self.micros)
+
+    def _train_step(self, loss_of: LossOf | None = None) -> dict[str, float]:
+        plan, loss_of = self.recipe.train, loss_of or self.learner.loss
         rate = optimizers.learning_rate(self.step, plan.steps, self.recipe.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -219,7 +239,7 @@ class Trainer:
             with distributed.synchronising(self.objective, micro == self.micros[-1]):
                 with self._autocast():
                     index = self.step * plan.accumulate + micro
-                    loss, figures = self.learner.loss(index, self.objective)
+                    loss, figures = loss_of(index, self.objective)
                 (loss / len(self.micros)).backward()
             micros.append({"loss": weighed(loss), **figures})
         parameters = self.learner.model.parameters()
@@ -256,6 +276,7 @@ class Trainer:
         )
 
     def _log(self, figures: dict[str, float], now: Progress | None = None) -> None:
+        self._figures |= {name: figures[name] for name in _ON_CARD & figures.keys()}
         if self.ranks.is_first:
             metrics.log_metrics(self.run_folder, self.step, self.seconds, figures, now)
             for tracker in self.trackers:

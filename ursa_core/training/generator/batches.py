@@ -147,10 +147,13 @@ class TokenBatches:
         return self._batch(index, *self.order.batch(index))
 
     def example(self, bucket: Bucket) -> TokenBatch:
-        """A batch of full size with the first clips of a bucket."""
-        return self._batch(0, bucket, np.resize(bucket.rows, bucket.batch_size).tolist())
+        """A batch of full size with the first clips of a bucket, never images."""
+        chosen = np.resize(bucket.rows, bucket.batch_size).tolist()
+        return self._batch(0, bucket, chosen, may_be_image=False)
 
-    def _batch(self, index: int, bucket: Bucket, chosen: list[int]) -> TokenBatch:
+    def _batch(
+        self, index: int, bucket: Bucket, chosen: list[int], *, may_be_image: bool = True
+    ) -> TokenBatch:
         recipe, objective = self._recipe, self._recipe.objective
         generator = stream(recipe.seed, "batch", index)
         size = len(chosen)
@@ -159,7 +162,8 @@ class TokenBatches:
         choices = torch.rand(2, size, generator=stream(recipe.seed, "prompts", index)).tolist()
         draws = zip(chosen, drops.tolist(), picks.tolist(), *choices, strict=True)
         prompts = ["" if drop else self._prompt(row, *rest) for row, drop, *rest in draws]
-        is_image = float(torch.rand((), generator=generator)) < objective.image_probability
+        drawn = float(torch.rand((), generator=generator))
+        is_image = may_be_image and drawn < objective.image_probability
         grid = LatentGrid(1, bucket.grid.rows, bucket.grid.columns) if is_image else bucket.grid
         places = stream(recipe.seed, "windows", index)
         first = np.zeros(size, np.int64)

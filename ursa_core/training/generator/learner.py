@@ -117,6 +117,13 @@ class GeneratorLearner(Learner):
         fit = measure_captions(texts, self.batches.captions(), prefix.__add__)
         return replace(fit, is_extended=is_extended)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of the data by name."""
+        named = {"without a caption": self.batches.num_uncaptioned}
+        named["shorter than latent_frames"] = self.batches.num_left_out
+        return {**super().counts, **{name: count for name, count in named.items() if count}}
+
     def batch(self, index: int) -> Batch:
         """Codes (B, L), prompt ids (B, S), times (B, L), grid and noise of a micro-batch."""
         return self._on_device(*self._prefetcher.take(index))
@@ -141,6 +148,13 @@ class GeneratorLearner(Learner):
         loss, metrics = self._loss(self.batch(index), generator, objective)
         waited = weighed(loss.new_tensor(self._prefetcher.seconds_waited))
         return loss, {**metrics, WAITED: waited}
+
+    def largest_loss(self, objective: nn.Module) -> tuple[Tensor, Metrics]:
+        """As ``loss``, of the grid with the most tokens per pass."""
+        buckets = self.batches.order.buckets
+        largest = max(buckets, key=lambda each: each.batch_size * self.batches.tokens(each.grid))
+        batch = self._on_device(*self._encoded(self.batches.example(largest)))
+        return self._loss(batch, stream(self.recipe.seed, "corruption", 0), objective)
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of pass ``index`` over the validation shards; None without them."""
@@ -178,6 +192,7 @@ class GeneratorLearner(Learner):
             motion_prefix=self.recipe.data.motion_prefix,
             motion=round(self.batches.motion, 1),
             chain="tokens" if self.batches.has_middles else "pixels",
+            licence=self.recipe.licence or "not stated",
         )
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:

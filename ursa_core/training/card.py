@@ -1,0 +1,82 @@
+"""The model card of a run, as the hub shows it: from its recipe, data, figures and start."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ursa_core import __version__, files
+from ursa_core.bundle.bundle import resolve_model
+from ursa_core.bundle.hub import parse_id
+from ursa_core.bundle.summary import licence_of
+from ursa_core.errors import CheckpointError
+from ursa_core.recipe.fields import GeneratorRecipe, Recipe
+from ursa_core.recipe.loading import to_yaml
+
+_MARK = "<!-- `ursa train` writes this file; delete this line to keep a text of your own. -->"
+
+
+def write_card(
+    run: Path,
+    recipe: Recipe,
+    counts: dict[str, int],
+    figures: dict[str, Any],
+    changes: list[dict[str, Any]],
+) -> None:
+    """Write ``README.md`` of a run's model, unless its user has taken it over.
+
+    Args:
+        run: Run folder.
+        recipe: Recipe, whose licence is stated if it has one.
+        counts: Counts of the data by their names.
+        figures: Figures by name.
+        changes: What changed in the run, by step.
+    """
+    file = run / "README.md"
+    if file.exists() and _MARK not in file.read_text(encoding="utf-8", errors="replace"):
+        return
+    is_generator = isinstance(recipe, GeneratorRecipe)
+    is_adapter = isinstance(recipe, GeneratorRecipe) and recipe.lora.rank is not None
+    head = {
+        "license": recipe.licence,
+        "library_name": "ursa",
+        "pipeline_tag": "text-to-video" if is_generator else None,
+        "base_model": recipe.init if recipe.init and parse_id(recipe.init) else None,
+    }
+    kind = "LoRA adapter" if is_adapter else "text-to-video model" if is_generator else "tokenizer"
+    use = {
+        "LoRA adapter": f"ursa sample PROMPT --model {recipe.init} --lora FOLDER -o clip.mp4",
+        "text-to-video model": "ursa sample PROMPT --model FOLDER -o clip.mp4",
+        "tokenizer": "ursa tokenize CLIPS --model FOLDER -o shards",
+    }[kind]
+    start = "New weights." if recipe.init is None else f"{recipe.init}, {_licence(recipe.init)}."
+    stated = recipe.licence or "not stated"
+    sections = {
+        "Use": f"```\n{use}\n```",
+        "Licence": f"{stated[:1].upper()}{stated[1:]}.",
+        "Start": start,
+        "Data": _rows(counts) or "Drawn as needed.",
+        "Figures": _rows(figures),
+        "Changes during training": _rows(
+            {f"after step {each['step']}": "; ".join(each["changes"]) for each in changes}
+        ),
+        "Recipe": f"```yaml\n{to_yaml(recipe)}```",
+    }
+    top = yaml.safe_dump({key: value for key, value in head.items() if value}, sort_keys=False)
+    text = (
+        f"---\n{top}---\n{_MARK}\n\n# {recipe.name}\n\nA {kind}, trained by ursa {__version__}.\n"
+    )
+    text += "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items() if body)
+    files.write(file, text)
+
+
+def _licence(init: str) -> str:
+    try:
+        return f"whose licence is: {licence_of(resolve_model(init, may_download=False))}"
+    except CheckpointError:
+        return "whose licence isn't known here"
+
+
+def _rows(values: dict[str, Any]) -> str:
+    shown = ((k, f"{v:.5g}" if isinstance(v, float) else str(v)) for k, v in values.items())
+    return "\n".join(f"- {name}: {value}" for name, value in shown)
