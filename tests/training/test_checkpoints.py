@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import stored
+from tiny_runs import TOKENIZER, stored, train
 from torch.distributed.checkpoint import filesystem
 
+from ursa_cli.main import main
+from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
 from ursa_core.errors import CheckpointError
 from ursa_core.training import checkpoints as module
 from ursa_core.training.checkpoints import (
@@ -108,6 +110,35 @@ def test_a_damaged_one_is_named(tmp_path):
         (folder / "state.json").write_text(content)
         with pytest.raises(CheckpointError, match="can't be read"):
             read_about(folder)
+
+
+def test_a_checkpoint_is_a_model_of_its_average_or_its_weights(generator_recipe, tmp_path):
+    run = train(generator_recipe, tmp_path, "run", "train.steps=2", "train.ema_decay=0.5")
+    states = {"average": run.ema.average, "weights": dict(run.learner.model.named_parameters())}
+    folder = checkpoints(tmp_path / "run")[-1]
+    for kind, wanted in states.items():
+        found = load_bundle(folder / kind).transformer.state_dict()
+        assert all(torch.equal(found[n], v.detach().half().float()) for n, v in wanted.items())
+    first = next(iter(run.ema.average))
+    plain = load_bundle(folder).transformer.state_dict()
+    assert torch.equal(plain[first], run.ema.average[first].half().float())
+    assert not all(torch.equal(run.ema.average[n], v) for n, v in states["weights"].items())
+    assert train(generator_recipe, tmp_path, "run", "train.steps=3", allow_change=True).step == 3
+    clip = ["sample", "a red circle", "--model", str(folder), "-o", str(tmp_path / "a.png")]
+    assert main([*clip, "--frames", "1", "--quiet"]) == 0
+
+
+def test_a_checkpoint_of_a_tokenizer_encodes_and_a_damaged_one_is_named(tmp_path):
+    train(TOKENIZER, tmp_path, "run", "train.steps=2")
+    folder = checkpoints(tmp_path / "run")[-1]
+    given = load_tokenizer(folder)[0].state_dict()
+    whole = load_tokenizer(tmp_path / "run")[0].state_dict()
+    assert all(torch.equal(given[name], value) for name, value in whole.items())
+    (file,) = folder.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="can't be read"):
+        resolve_model(folder / "weights")
+    assert not (folder / "weights").exists()
 
 
 def test_other_tensors_are_refused(tmp_path):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.adapters import Adapter, add_words, adding
+from ursa_core.bundle.checkpoint_models import checkpoint_model
 from ursa_core.bundle.folder import URSA_MODEL, Layout, read_json, shipped_models, write_json
 from ursa_core.bundle.folder import tokenizer_identity as tokenizer_identity
 from ursa_core.bundle.path_files import (
@@ -98,7 +99,7 @@ def resolve_model(
     may_download: bool = True,
     layouts: Sequence[Layout] = (URSA_MODEL,),
 ) -> Path:
-    """Folder of a model: a shipped name, else an existing folder, else a Hugging Face id.
+    """Folder of a model: a shipped name, an existing folder, a checkpoint, or a Hugging Face id.
 
     From the hub only models of these layouts are accepted; a folder isn't checked.
 
@@ -108,6 +109,8 @@ def resolve_model(
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
+    if (made := checkpoint_model(Path(model))) is not None:
+        return made
     if os.path.isdir(model):  # noqa: PTH112 - a Path raises where a name is too long
         return Path(model)
     from ursa_core.bundle import hub
