@@ -84,15 +84,9 @@ class DeviceError(UrsaError):
 
 def unimportable(error: ImportError, package: str, key: str) -> UrsaError:
     """The error for a recipe's key that needs a package which is missing, or doesn't work."""
-    if error.name == package:
-        return UrsaError(
-            f"{key} asks for {package}, which isn't installed",
-            f"pip install {package}, or leave that key out",
-        )
-    return UrsaError(
-        f"{key} asks for {package}, whose import fails: {error}",
-        f"pip install --upgrade {package}, or leave that key out",
-    )
+    reason = "which isn't installed" if error.name == package else f"whose import fails: {error}"
+    hint = f"pip install --upgrade {package}, or leave that key out"
+    return UrsaError(f"{key} asks for {package}, {reason}", hint)
 
 
 _HINTS = {

@@ -62,6 +62,13 @@ def test_a_nul_is_called_one(suffix: str, tmp_path: Path) -> None:
     assert found.lines[-1].given == {"prompt": "b"}
 
 
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_a_spreadsheets_separators_are_read(sign: str, tmp_path: Path) -> None:
+    found = read(f"prompt{sign}steps\na, b{sign}3\n", tmp_path, ".csv")
+    assert [line.given for line in found.lines] == [{"prompt": "a, b", "steps": 3}]
+    assert not found.faults
+
+
 def test_csv_names_its_columns_and_may_span_lines(tmp_path: Path) -> None:
     found = read('prompt, steps\n"a, b\nc",3\nd,\n', tmp_path, ".csv")
     assert found.lines == [

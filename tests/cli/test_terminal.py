@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ursa_cli.main import main
-from ursa_cli.terminal import output
+from ursa_cli.terminal import output, streams
+from ursa_core.errors import UrsaWarning
 
 URSA = [sys.executable, "-m", "ursa_cli"]
 TITLE = "\x1b]0;title\x07"
@@ -192,3 +193,11 @@ def test_names_and_metadata_set_no_title(
         assert "\x1b" not in shown.out + shown.err
         assert "title" in shown.err
         assert len([line for line in shown.err.splitlines() if not line.startswith("warning")]) == 2
+
+
+def test_our_own_warnings_come_without_the_name_of_their_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    streams._show_warning("skipped: a.mp4", UrsaWarning)
+    streams._show_warning("old", DeprecationWarning)
+    assert capsys.readouterr().err == "warning: skipped: a.mp4\nwarning: DeprecationWarning: old\n"

@@ -112,7 +112,7 @@ def test_a_damaged_one_is_named(tmp_path):
             read_about(folder)
 
 
-def test_a_checkpoint_is_a_model_of_its_average_or_its_weights(generator_recipe, tmp_path):
+def test_a_checkpoint_is_a_model_of_its_average_or_its_weights(generator_recipe, tmp_path, capsys):
     run = train(generator_recipe, tmp_path, "run", "train.steps=2", "train.ema_decay=0.5")
     states = {"average": run.ema.average, "weights": dict(run.learner.model.named_parameters())}
     folder = checkpoints(tmp_path / "run")[-1]
@@ -125,7 +125,9 @@ def test_a_checkpoint_is_a_model_of_its_average_or_its_weights(generator_recipe,
     assert not all(torch.equal(run.ema.average[n], v) for n, v in states["weights"].items())
     assert train(generator_recipe, tmp_path, "run", "train.steps=3", allow_change=True).step == 3
     clip = ["sample", "a red circle", "--model", str(folder), "-o", str(tmp_path / "a.png")]
+    capsys.readouterr()
     assert main([*clip, "--frames", "1", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_checkpoint_of_a_tokenizer_encodes_and_a_damaged_one_is_named(tmp_path):

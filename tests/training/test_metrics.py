@@ -26,7 +26,7 @@ def test_a_tracker_that_is_not_installed_is_named(name, tmp_path, monkeypatch):
     track = f"train.track=[{name}]"
     with pytest.raises(UrsaError, match=f"{name}, which isn't installed") as caught:
         train(TOKENIZER, tmp_path, "run", track)
-    assert f"pip install {name}" in caught.value.hint
+    assert f"pip install --upgrade {name}" in caught.value.hint
     with pytest.raises(UrsaError, match="which isn't installed"):
         plan_training(recipe_of(TOKENIZER, tmp_path, track), tmp_path / "run")
     assert not (tmp_path / "run").exists()

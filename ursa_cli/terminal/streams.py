@@ -9,6 +9,7 @@ import warnings
 from typing import TextIO
 
 from ursa_cli.terminal import output
+from ursa_core.errors import UrsaWarning
 
 _READER_LEFT = (errno.EPIPE, errno.EIO)  # EIO is that of a terminal that was closed
 
@@ -94,4 +95,5 @@ def _stream(number: int, before: TextIO | None) -> _Stream:
 def _show_warning(
     message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
-    output.warn(f"{category.__name__}: {message}")
+    kind = "" if issubclass(category, UrsaWarning) else f"{category.__name__}: "
+    output.warn(f"{kind}{message}")

@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from ursa_core.bundle.folder import PARTS, WEIGHTS, file_names, opened
 from ursa_core.bundle.weights import save_tensors
@@ -37,10 +39,8 @@ def checkpoint_model(path: Path) -> Path | None:
         )
     if not target.is_dir():
         with opened(run / part / WEIGHTS) as tensors:
-            names = tensors.keys()
-            state = {name: tensors.get_tensor(name) for name in names}
-        read = _read(folder, _KINDS[kind])
-        state = {name: read.get(name, own).to(own.dtype) for name, own in state.items()}
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        state |= _read(folder, _KINDS[kind], state)
         with whole(target) as made:
             for name in map(Path, file_names(run)):
                 if name.parts[0] in (*PARTS, "ursa.json", "model_index.json", "subjects.json"):
@@ -50,24 +50,20 @@ def checkpoint_model(path: Path) -> Path | None:
     return target
 
 
-def _read(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint, whole even if ranks wrote parts of them, without their prefix."""
+def _read(folder: Path, prefix: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a checkpoint that the run trained, whole even if ranks wrote parts of them."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
         reader = HuggingFaceStorageReader(str(folder))
-        stored = reader.read_metadata().state_dict_metadata
-        state = {
-            name: torch.empty(about.size, dtype=about.properties.dtype)
-            for name, about in stored.items()
-            if name.startswith(prefix) and isinstance(about, TensorStorageMetadata)
-        }
-        load(state, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        names = [n for n in like if prefix + n in reader.read_metadata().state_dict_metadata]
+        found = {prefix + name: torch.empty(like[name].shape) for name in names}
+        with warnings.catch_warnings(action="ignore"):  # that this is one process
+            load(found, storage_reader=reader, no_dist=True)
     except (CheckpointException, OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint {folder} can't be read", "it is damaged: give another one"
         ) from error
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return {name: found[prefix + name].to(like[name].dtype) for name in names}

@@ -25,41 +25,32 @@ def write_card(
 ) -> None:
     """Write ``README.md`` of a run's model, unless its user has taken it over.
 
-    Args:
-        run: Run folder.
-        recipe: Recipe, whose licence is stated if it has one.
-        counts: Counts of the data by their names.
-        figures: Figures by name.
-        changes: What changed in the run, by step.
+    ``counts`` of the data and ``figures`` go by name; ``changes`` are what a checkpoint records.
     """
     file = run / "README.md"
     if file.exists() and _MARK not in file.read_text(encoding="utf-8", errors="replace"):
         return
     is_generator = isinstance(recipe, GeneratorRecipe)
-    is_adapter = isinstance(recipe, GeneratorRecipe) and recipe.lora.rank is not None
+    kind, use = "tokenizer", "ursa tokenize CLIPS --model FOLDER -o shards"
+    if isinstance(recipe, GeneratorRecipe):
+        kind, use = "text-to-video model", "ursa sample PROMPT --model FOLDER -o clip.mp4"
+        if recipe.lora.rank is not None:
+            kind = "LoRA adapter"
+            use = f"ursa sample PROMPT --model {recipe.init} --lora FOLDER -o clip.mp4"
     head = {
         "license": recipe.licence,
         "library_name": "ursa",
         "pipeline_tag": "text-to-video" if is_generator else None,
         "base_model": recipe.init if recipe.init and parse_id(recipe.init) else None,
     }
-    kind = "LoRA adapter" if is_adapter else "text-to-video model" if is_generator else "tokenizer"
-    use = {
-        "LoRA adapter": f"ursa sample PROMPT --model {recipe.init} --lora FOLDER -o clip.mp4",
-        "text-to-video model": "ursa sample PROMPT --model FOLDER -o clip.mp4",
-        "tokenizer": "ursa tokenize CLIPS --model FOLDER -o shards",
-    }[kind]
-    start = "New weights." if recipe.init is None else f"{recipe.init}, {_licence(recipe.init)}."
-    stated = recipe.licence or "not stated"
+    by_step = {f"after step {each['step']}": "; ".join(each["changes"]) for each in changes}
     sections = {
         "Use": f"```\n{use}\n```",
-        "Licence": f"{stated[:1].upper()}{stated[1:]}.",
-        "Start": start,
+        "Licence": recipe.licence or "Not stated.",
+        "Start": f"{recipe.init}, {_licence(recipe.init)}." if recipe.init else "New weights.",
         "Data": _rows(counts) or "Drawn as needed.",
         "Figures": _rows(figures),
-        "Changes during training": _rows(
-            {f"after step {each['step']}": "; ".join(each["changes"]) for each in changes}
-        ),
+        "Changes during training": _rows(by_step),
         "Recipe": f"```yaml\n{to_yaml(recipe)}```",
     }
     top = yaml.safe_dump({key: value for key, value in head.items() if value}, sort_keys=False)

@@ -42,9 +42,7 @@ class FileClips:
     def __init__(self, data: TokenizerData, temporal_stride: int, fps: float) -> None:
         sizes = [(data.height, data.width), *data.more_sizes]
         options = TokenizeOptions(frames=data.frames, size=sizes, **vars(data.cut))
-        if options.clips == "full":
-            options = replace(options, frames=None)
-        options.refuse()
+        replace(options, frames=None).refuse()
         self.cut = clip_cut(options, BundleSettings(fps=fps, frames=data.frames))
         sources = find_sources(list(map(Path, data.files or ())))
         order = sorted(sources, key=lambda each: stream_seed(0, each.name))
@@ -79,7 +77,7 @@ class FileClips:
             except UrsaError as error:
                 return error
 
-        reason = self.cut.filters.reason
+        left_out = self.cut.filters.reason
         with ThreadPoolExecutor(num_cores()) as pool:
             for first in range(0, len(sources), _AT_ONCE):
                 some = sources[first : first + _AT_ONCE]
@@ -87,7 +85,7 @@ class FileClips:
                     if isinstance(made, UrsaError):
                         warnings.warn(f"skipped: {made.message}", UrsaWarning, stacklevel=2)
                         continue
-                    yield from ((source, c) for c in made if not reason("motion", c.motion))
+                    yield from ((source, c) for c in made if not left_out("motion", c.motion))
 
     def has(self, split: Split) -> bool:
         """Whether there are clips of a split."""

@@ -289,7 +289,7 @@ def test_without_peft_it_says_how_to_get_it(generator_recipe, base, tmp_path, mo
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UrsaError, match="peft, which isn't installed") as caught:
         build_learner(recipe_of(generator_recipe, tmp_path, f"init={base}", *LORA), CPU)
-    assert "pip install peft" in caught.value.hint
+    assert "pip install --upgrade peft" in caught.value.hint
 
 
 def test_sampling_with_an_adapter_needs_no_peft(base, adapted, monkeypatch):
