@@ -184,7 +184,7 @@ class Trainer:
             # It was killed after its last checkpoint, before the bundle and grid of that step.
             self._write_bundle()
             self._write_grid()
-        if self.step == 0:
+        if self.step == 0 and not is_sharded(self.objective):  # FSDP's first pass must be whole
             self._write_grid()
         with self._catching_signals():
             while self.step < plan.steps and self.seconds < limit:
