@@ -19,6 +19,7 @@ worlds
 convert encoding recipe sampling
 calibration clips training
 evaluation
+rewards
 """
 CLI_FLOORS = """
 terminal

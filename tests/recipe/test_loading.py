@@ -152,7 +152,10 @@ def test_the_old_name_of_latent_frames_is_refused_by_the_new_one(write: Write) -
         ("train=3", "train: should be a group of keys, not 3"),
         ("train.steps.more=3", "train.steps.more: train.steps is a value"),
         ("train.steps=[", "train.steps: the value '[' is not valid YAML"),
-        ("kind=generater", "kind: should be tokenizer or generator, not 'generater'; did you"),
+        (
+            "kind=generater",
+            "kind: should be tokenizer, generator or reward, not 'generater'; did you",
+        ),
         ("model.preset=5B", "model.preset: should be 'nano', '0.6B', '1.7B' or '4B', not '5B'"),
         ("model.head_dim=24", "model.head_dim: should be a multiple of 16, not 24"),
         ("path.kind=masked path.alpha=1", "path.alpha: 1 has no meaning for path.kind masked"),
@@ -280,11 +283,14 @@ def test_every_key_has_a_comment() -> None:
         for key in keys
         if "  # " not in lines[key.lineno] and not lines[key.lineno - 1].startswith("    # ")
     ]
-    groups = [name for name in vars(fields) if name.endswith(("Settings", "Model", "Data"))]
+    groups = [
+        name for name in vars(fields) if name.endswith(("Settings", "Model", "Data", "Objective"))
+    ]
     assert [line for line in plain if line.split()[-1] not in groups] == [
         "    kind: str",
         '    kind: Literal["tokenizer"]',
         '    kind: Literal["generator"]',
+        '    kind: Literal["reward"]',
     ]
 
 

@@ -15,10 +15,12 @@ from pathlib import Path
 import torch
 
 from ursa_core.errors import DataError, UrsaError
+from ursa_core.recipe.fields import Recipe
 from ursa_core.recipe.loading import load_recipe, to_yaml
+from ursa_core.rewards.scorers import open_scorers
 from ursa_core.training.distributed import Ranks, joined_ranks
 from ursa_core.training.metrics import Progress
-from ursa_core.training.run import build_learner
+from ursa_core.training.run import Scorers, build_learner
 from ursa_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -26,8 +28,13 @@ CPU = torch.device("cpu")
 
 def train(job: dict, ranks: Ranks) -> str:
     recipe = load_recipe(Path(job["recipe"]), job["overrides"])
+    with open_scorers(recipe) as scorers:
+        return train_with(scorers, recipe, job, ranks)
+
+
+def train_with(scorers: Scorers, recipe: Recipe, job: dict, ranks: Ranks) -> str:
     run = Path(job["run"])
-    trainer = Trainer(recipe, build_learner(recipe, CPU), run, ranks)
+    trainer = Trainer(recipe, build_learner(recipe, CPU, scorers), run, ranks)
     trainer.checkpoints.is_async = job.get("is_async", False)
     ranks.wait()
     trainer.resume()

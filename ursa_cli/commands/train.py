@@ -54,7 +54,7 @@ def train(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a tokenizer or a generator, continuing a run that stopped.
+    """Train a tokenizer or a generator, or tune one to rewards; a stopped run continues.
 
     Ctrl-C saves the run after the current step; the same command continues
     it. From the first checkpoint on, RUN is a model for `ursa sample`.
@@ -69,6 +69,7 @@ def train(
     is_first = rank is None or rank.number == 1
     output.configure(as_json=as_json, quiet=quiet or not is_first)
     from ursa_core.recipe.loading import load_recipe
+    from ursa_core.rewards.scorers import open_scorers
     from ursa_core.training.run import plan_training, train_recipe
 
     if new is not None:
@@ -82,12 +83,16 @@ def train(
     settings = load_recipe(recipe, overrides or [])
     run = out or Path("runs") / settings.name
     if dry_run:
-        plan = plan_training(settings, run)
+        with open_scorers(settings):
+            plan = plan_training(settings, run)
         if is_first:
             _show(plan, f"{recipe}, a {settings.kind}", run)
         return
     done = 0
-    with output.progress(settings.train.steps, "training") as advance:
+    with (
+        output.progress(settings.train.steps, "training") as advance,
+        open_scorers(settings) as own,
+    ):
 
         def start(steps_done: int) -> None:
             nonlocal done
@@ -106,7 +111,7 @@ def train(
             if now.fault and is_first:
                 output.warn(f"step {now.step} is skipped: {now.fault.rstrip(',')}")
 
-        say = (start, step, _warn_of_captions, output.note)
+        say = (start, step, _warn_of_captions, output.note, own)
         trainer = train_recipe(settings, run, fresh, *say, allow_change=allow_change)
     if not is_first:
         return

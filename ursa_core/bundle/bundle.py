@@ -216,12 +216,13 @@ def load_bundle(
     offload_blocks: int | None = None,
     compiled: bool = False,
     adapters: Sequence[Adapter] = (),
+    empty: bool = False,
 ) -> Bundle:
     """Read a model folder, or a shipped model by name.
 
     The transformer takes ``dtype`` and the ``adapters``, and its layers may be ``compiled`` with
     ``torch.compile``; the tokenizer stays in float32. ``offload_blocks`` is the number of layers
-    on the device at most; it offloads, too.
+    on the device at most; it offloads, too. The transformer of an ``empty`` bundle has no weights.
 
     Raises:
         CheckpointError: A part is missing, damaged or of another kind.
@@ -251,7 +252,8 @@ def load_bundle(
     codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
     path = build_path(scheduler, codebook).to(device)
     home = device if offload_blocks is None else "cpu"
-    load_weights(transformer, weights, home, dtype, adding(adapters))
+    if not empty:
+        load_weights(transformer, weights, home, dtype, adding(adapters))
     text_tokenizer = TextTokenizer.load(folder / "tokenizer", settings.max_prompt_length)
     if text_tokenizer.max_id >= config.lm_vocab_size:
         raise CheckpointError(

@@ -501,4 +501,79 @@ class GeneratorRecipe(_Training):
         return [*(sets or [(tuple(self.data.shards or ()), rest)]), *prior]
 
 
-Recipe = TokenizerRecipe | GeneratorRecipe
+class RewardTerm(Section):
+    """A score of clips by their prompts (docs/rewards.md)."""
+
+    # `shapes`: how well clips show captions of the procedural world, 0 to 1; `frames`: one of the
+    # figures of `ursa eval videos`; `command`: a process of yours.
+    kind: Literal["shapes", "frames", "command"]
+    weight: float = 1.0  # factor of the score in the sum; below 0, lower scores are better
+    figure: Literal["flicker", "motion", "colour drift"] | None = None  # which one of `frames`
+    command: OneOrMore | None = None  # program of `command` and its arguments
+    timeout: Above0 = 300.0  # seconds that `command` may take for its next answer
+
+    def _faults(self) -> Iterator[str]:
+        for kind, key in (("frames", "figure"), ("command", "command")):
+            if (self.kind == kind) != (getattr(self, key) is not None):
+                yield f"{key}: is for `kind: {kind}`, and that needs it"
+
+
+class RolloutSettings(Section):
+    """How clips are sampled for a reward; null takes what the model has."""
+
+    group_size: Annotated[int, Field(ge=2, le=1 << 16)] = 8  # clips of one prompt, compared
+    updates: Count = 1  # optimizer steps from the same clips
+    steps: NumSteps = 10  # sampling steps
+    guidance: Scale = 1.0  # strength of classifier-free guidance; 1 is off
+    temperature: Positive = 1.0  # temperature of the draws of x_1
+    correct: Share | None = None  # probability that a step draws a code again from the path
+
+
+class RewardObjective(Section):
+    """The loss of reward tuning (arXiv:2604.18518)."""
+
+    states: Count = 3  # neighbouring times of the rollout at which each clip is trained
+    latest: Share = 0.5  # these times are at most this one; 0 is noise
+    clip: Above0 = 1e-4  # how far the ratio of probabilities may leave 1, with updates above 1
+    kl: Weight = 0.05  # weight of the divergence from `init`
+    normalise: bool = True  # divide advantages by the deviation of their group
+
+
+class WatchSettings(Section):
+    """Clips of held-out prompts, sampled with fixed seeds by `init` and by the averaged weights."""
+
+    prompts: OneOrMore  # as `prompts`, and none of those
+    score: RewardTerm | None = None  # score that isn't among the rewards
+    # Share of the diversity of `init`, below which the run stops.
+    min_diversity: Share = 0.6
+
+
+class RewardRecipe(_Training):
+    """How to tune a generator to rewards."""
+
+    kind: Literal["reward"]
+    # Texts; or one name: of a list (.txt, .jsonl, .csv), or `shapes:train` or `shapes:heldout`.
+    prompts: OneOrMore
+    rewards: Annotated[list[RewardTerm], Field(min_length=1)]  # their weighted sum is the reward
+    # What a clip without a score does: stop the run, or be left out.
+    on_failure: Literal["stop", "skip"] = "stop"
+    lora: LoraSettings = LoraSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    objective: RewardObjective = RewardObjective()
+    watch: WatchSettings | None = None  # validation on held-out prompts; null is none
+    optimizer: OptimizerSettings
+    train: TrainSettings
+    sampling: SamplingSettings | None = None  # defaults of the tuned model; null: as its rollouts
+    samples: SampleGrid = SampleGrid()
+
+    def _faults(self) -> Iterator[str]:
+        yield from _warmup_faults(self.optimizer, self.train)
+        if self.init is None:
+            yield "init: is required, the model that is tuned"
+        if (size := self.train.batch_size) % self.rollout.group_size:
+            yield f"train.batch_size: {size} should be a multiple of rollout.group_size"
+        if self.watch and self.watch.score in self.rewards:
+            yield "watch.score: is among the rewards, give another"
+
+
+Recipe = TokenizerRecipe | GeneratorRecipe | RewardRecipe

@@ -15,21 +15,27 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ursa_core.errors import RecipeError, regular_file, unreadable
-from ursa_core.recipe.fields import DISAGREE, GeneratorRecipe, Recipe, TokenizerRecipe
+from ursa_core.recipe.fields import DISAGREE, GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
 
-KINDS: dict[str, type[TokenizerRecipe] | type[GeneratorRecipe]] = {
+KINDS: dict[str, type[Recipe]] = {
     "tokenizer": TokenizerRecipe,
     "generator": GeneratorRecipe,
+    "reward": RewardRecipe,
 }
+_KIND_NAMES = "tokenizer, generator or reward"
 
 # What may change between two parts of one run.
 _OF_TRAIN = (
     "steps max_hours distributed recompute track on_fault spike log_every sample_every"
     " validate_every validation_passes checkpoint_every keep_checkpoints keep_every keep_best"
 )
-BOOKKEEPING = {"licence", "samples.prompts", "data.validation_shards", "data.workers"} | {
-    f"train.{key}" for key in _OF_TRAIN.split()
-}
+BOOKKEEPING = {
+    "licence",
+    "samples.prompts",
+    "watch.min_diversity",
+    "data.validation_shards",
+    "data.workers",
+} | {f"train.{key}" for key in _OF_TRAIN.split()}
 _CHANGEABLE = (
     "data.",
     "loss.",
@@ -219,7 +225,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         ) from error
     if not isinstance(raw, dict):
         raise RecipeError(
-            f"recipe {path} holds no keys", "start it with `kind: tokenizer` or `kind: generator`"
+            f"recipe {path} holds no keys", f"start it with `kind:` and one of {_KIND_NAMES}"
         )
     return raw, faults
 
@@ -247,10 +253,10 @@ def _override_(raw: dict[str, Any], override: str) -> list[str]:
 
 def _kind_fault(kind: object) -> str:
     if kind is None:
-        return "kind: is required, tokenizer or generator"
+        return f"kind: is required, {_KIND_NAMES}"
     near = difflib.get_close_matches(str(kind), KINDS, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
-    return f"kind: should be tokenizer or generator, not {kind!r}{meant}"
+    return f"kind: should be {_KIND_NAMES}, not {kind!r}{meant}"
 
 
 def _refusal(path: Path, faults: list[str]) -> RecipeError:

@@ -95,7 +95,7 @@ class Sampler:
     """
 
     def __init__(self, bundle: Bundle, requests: Sequence[Request]) -> None:
-        self.bundle, self._requests = bundle, requests
+        self.bundle, self.requests = bundle, requests
         self.device = bundle.device
         self._options = options = requests[0].options_for(bundle)
         self.grid = bundle.grid(options.shape)
@@ -111,7 +111,7 @@ class Sampler:
 
     def __len__(self) -> int:
         """Number of clips."""
-        return len(self._requests)
+        return len(self.requests)
 
     def network(self, prompt_ids: Tensor, x_t: Tensor) -> Tensor:
         """Hidden states (B, L, D) of prompts (B, S) and codes (B, L)."""
@@ -125,8 +125,8 @@ class Sampler:
         return self.bundle.transformer.head(hidden)[..., : self.bundle.path.num_codes]
 
     def _generators(self, name: str, index: int | None = None) -> list[torch.Generator]:
-        indices = [each.index if index is None else index for each in self._requests]
-        pairs = zip(self._requests, indices, strict=True)
+        indices = [each.index if index is None else index for each in self.requests]
+        pairs = zip(self.requests, indices, strict=True)
         return [stream(each.seed, name, own) for each, own in pairs]
 
     @torch.inference_mode()

@@ -177,9 +177,15 @@ def _at_least_1d(tensor: Tensor) -> Tensor:
     return tensor.view(1) if tensor.ndim == 0 else tensor
 
 
+class _FileNumbers(dict[str, int]):
+    """Numbers of the tensors' files, from 1; what another rank alone holds is in the first."""
+
+    def __missing__(self, name: str) -> int:
+        return 1
+
+
 def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:
-    """Number of each tensor's file, from 1."""
-    numbers, size = {}, 0
+    numbers, size = _FileNumbers(), 0
     for name, tensor in tensors.items():
         numbers[name] = 1 + size // _FILE_BYTES
         size += tensor.numel() * tensor.element_size()

@@ -1,12 +1,13 @@
 """What the trainer asks of what it trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.media.frames import Frames
 from ursa_core.training.metrics import Metrics
 
@@ -39,6 +40,18 @@ class Learner(ABC):
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of pass ``index`` over the validation data; None without such data."""
+        return None
+
+    def caption_fit(self) -> CaptionFit | None:
+        """What the text tokenizer loses of captions; None without a text tokenizer."""
+        return None
+
+    def state(self, micros: Sequence[int]) -> dict[str, Tensor]:
+        """Tensors that checkpoints hold for these micro-batches of a step, if there are any."""
+        return {}
+
+    def stop_reason(self, validation: Mapping[str, float]) -> str | None:
+        """Why metrics of the validation have to stop the run; None if they don't."""
         return None
 
     @abstractmethod

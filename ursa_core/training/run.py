@@ -1,7 +1,7 @@
 """From a recipe to a trained model: the run of ``ursa train``, and its plan."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from ursa_core.devices import (
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
 from ursa_core.parts import Part, launched_part
-from ursa_core.recipe.fields import GeneratorRecipe, Recipe, TokenizerRecipe
+from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
 from ursa_core.recipe.loading import to_yaml
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
@@ -42,11 +42,15 @@ from ursa_core.training.generator.start import find_start
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Progress, check_trackers
 from ursa_core.training.optimizer import trained
+from ursa_core.training.reward.learner import RewardLearner, Scorer
 from ursa_core.training.tokenizer_learner import TokenizerLearner
 from ursa_core.training.trainer import Trainer
 
 _MEMORY_SHARE = 0.8  # of the device's memory that three steps may take
 _MOST_SECONDS = 60.0
+
+Scorers = Mapping[str, tuple[float, Scorer]]
+NO_SCORERS: Scorers = {}
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,17 @@ class TrainingPlan:
     prior_seconds: float = 0.0
 
 
-def build_learner(recipe: Recipe, device: torch.device, *, empty: bool = False) -> Learner:
+def build_learner(
+    recipe: Recipe, device: torch.device, scorers: Scorers = NO_SCORERS, *, empty: bool = False
+) -> Learner:
     """The model, data and loss of a recipe; an ``empty`` generator, for a plan, has no weights."""
     check_trackers(recipe)
     if recipe.train.compile:
         check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
         return TokenizerLearner(recipe, device)
+    if isinstance(recipe, RewardRecipe):
+        return RewardLearner(recipe, device, scorers, empty=empty)
     return GeneratorLearner(recipe, device, empty=empty)
 
 
@@ -125,11 +133,15 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
             one = plan.model_copy(update={"batch_size": 1})
             forward = pass_operations(config, largest.grid, length, one) / 3
             of_prior = missing * num_passes(prior_options(prior, start)) * forward / rate
+    elif isinstance(learner, RewardLearner):
+        tokens, operations = learner.cost()
+        memory = learner.memory(ranks, dtype == torch.bfloat16)
+        seconds = operations / (UTILISATION * ranks * matmul_rates(device)[precision])
     done, there = checkpoints(run), total_memory_bytes(device)
     measured = None
     fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
-    captions = learner.caption_fit() if isinstance(learner, GeneratorLearner) else None
-    if launched is None and fits and not missing:
+    captions = learner.caption_fit()
+    if launched is None and fits and not missing and not isinstance(learner, RewardLearner):
         measured = _measured(recipe, learner, run)
     if measured is not None:
         per_pass, peak = measured
@@ -186,6 +198,7 @@ def train_recipe(
     on_step: Callable[[Progress], None],
     on_captions: Callable[[CaptionFit], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
+    scorers: Scorers = NO_SCORERS,
     *,
     allow_change: bool = False,
 ) -> Trainer:
@@ -201,6 +214,7 @@ def train_recipe(
         on_step: Callback after each step.
         on_captions: Callback before a generator's training, with the fit of its captions.
         on_note: Callback with what makes a continued run differ from an uninterrupted one.
+        scorers: Scores of a reward recipe by name, with their weights (``ursa_core.rewards``).
         allow_change: Whether the recipe and data of a run may change, where they can.
 
     Raises:
@@ -214,9 +228,9 @@ def train_recipe(
             part, start = Part(ranks.rank + 1, ranks.count), find_start(recipe.init)
             make_prior(recipe, recipe.prior, start, device, part, on_note)
             ranks.wait()
-        learner = build_learner(recipe, device)
-        if ranks.is_first and isinstance(learner, GeneratorLearner):
-            on_captions(learner.caption_fit())
+        learner = build_learner(recipe, device, scorers)
+        if ranks.is_first and (fit := learner.caption_fit()):
+            on_captions(fit)
         if fresh and ranks.is_first:
             discard_run(run)
         ranks.wait()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.devices import matmul_rates, pick_dtype
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, UrsaError
 from ursa_core.media import write_media
 from ursa_core.recipe.fields import Recipe
 from ursa_core.recipe.loading import differing_keys, may_change
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _MEASURED_SECONDS = 40.0
 LossOf = Callable[[int, nn.Module], tuple[Tensor, Metrics]]
 _ON_CARD = {"loss", "psnr", "validation_loss", "validation_psnr"}
+
+STOP_HINT = "the run is saved; start another with a larger objective.kl or fewer steps"
 
 
 class Trainer:
@@ -75,6 +77,7 @@ class Trainer:
         self._fault: str | None = None
         self._figures: dict[str, float] = {}
         self._stop = False
+        self._stop_reason: str | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Tensors of a checkpoint by name, not copied; frozen ones are those of the start."""
@@ -84,6 +87,7 @@ class Trainer:
             "model": {name: tensor for name, tensor in state.items() if name not in frozen},
             "ema": self.ema.average,
             "optimizer": optimizers.optimizer_tensors(self.optimizer, self.learner.model),
+            "learner": self.learner.state(self.micros),
         }
         return {f"{part}.{name}": tensor for part in parts for name, tensor in parts[part].items()}
 
@@ -207,6 +211,10 @@ class Trainer:
                     self._write_bundle()
                 if done or self.step % plan.sample_every == 0:
                     self._write_grid()
+                if reason := self._stop_reason:
+                    self.save()
+                    self.checkpoints.finish()
+                    raise UrsaError(f"stopped after step {self.step}: {reason}", STOP_HINT)
                 if stop:
                     self.checkpoints.finish()
                     raise Interrupted(
@@ -296,7 +304,8 @@ class Trainer:
                 figures.append(of_pass)
         means = metrics.means(figures, self.ranks)
         self._log({f"validation_{n}": m for n, m in means.items() if n not in metrics.PER_PASS})
-        if not means["loss"] < (self.best or {"loss": math.inf})["loss"]:
+        self._stop_reason = self.learner.stop_reason(means)
+        if not means.get("loss", math.inf) < (self.best or {"loss": math.inf})["loss"]:
             return False
         self.best = {"step": self.step, "loss": means["loss"]}
         return True

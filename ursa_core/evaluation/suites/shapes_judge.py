@@ -4,8 +4,8 @@ Plain image analysis with no network and no knowledge of the prompt. Names and c
 world's; it shares no other code with the renderer, so that a fault there doesn't hide itself here.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -23,6 +23,7 @@ NOTHING = "nothing"  # colour, shape and motion of a clip without an object
 # A motion counts from half of its smallest size on; where several do, the largest in this
 # measure names the clip.
 SMALLEST_SHIFT, SMALLEST_GROWTH, SMALLEST_TURN = 0.25, float(np.log(4.0)), float(np.pi / 2)
+LEAST_MOTION = 0.5
 MIN_CONTRAST = 25.0  # in RGB, of object and background; tokenizer and codec noise stay below
 MIN_AREA_PX = 12.0
 RADII = (np.arange(22) + 0.5) * 0.08
@@ -70,8 +71,42 @@ class _Track:
         return np.asarray(slope * (num_frames - 1))
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """What a clip shows, in numbers: colours as RGB, and errors and turns of every shape."""
+
+    ground: Array
+    colour: Array | None = None  # none where nothing stands out
+    errors: Mapping[str, float] = field(default_factory=dict)
+    shift: tuple[float, float] = (0.0, 0.0)
+    growth: float = 0.0  # logarithm of the last area over the first
+    turns: Mapping[str, float] = field(default_factory=dict)  # radians from first to last frame
+
+
 def judge(frames: NDArray[np.uint8]) -> Verdict:
     """What a clip shows, uint8 (F, H, W, 3), RGB, at least 16×16 pixels; otherwise `ShapeError`."""
+    return verdict(measure(frames))
+
+
+def verdict(seen: Measurements) -> Verdict:
+    """What measurements amount to."""
+    background, background_error = _nearest(seen.ground, BACKGROUNDS)
+    if seen.colour is None:
+        return Verdict(background, background_error=background_error)
+    colour, colour_error = _nearest(seen.colour, COLOURS)
+    shape = min(seen.errors, key=lambda name: seen.errors[name])
+    turn = seen.turns.get(shape, 0.0)
+    sizes = motion_sizes(seen.shift, seen.growth, turn)
+    largest = max(sizes, key=lambda name: sizes[name])
+    motion = largest if sizes[largest] >= LEAST_MOTION else "stays still"
+    return Verdict(
+        background, colour, shape, motion, background_error, colour_error, seen.errors[shape],
+        seen.shift, float(np.exp(seen.growth)), float(np.degrees(turn)),
+    )  # fmt: skip
+
+
+def measure(frames: NDArray[np.uint8]) -> Measurements:
+    """Measurements of a clip, which raise as ``judge``."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ShapeError(
             f"an array of {frames.dtype} and shape {frames.shape} is no clip",
@@ -87,7 +122,6 @@ def judge(frames: NDArray[np.uint8]) -> Verdict:
     # The object seldom reaches the outermost two pixels.
     border = pixels[:, [0, 1, -2, -1]], pixels[:, :, [0, 1, -2, -1]]
     ground = np.median(np.concatenate([each.reshape(-1, 3) for each in border]), axis=0)
-    background, background_error = _nearest(ground, BACKGROUNDS)
     object_colour = _object_colour(pixels, ground)
     track = None
     if object_colour is not None:
@@ -95,24 +129,35 @@ def judge(frames: NDArray[np.uint8]) -> Verdict:
         cover = (pixels - ground) @ (direction / (direction @ direction))
         track = _follow(cover)
     if object_colour is None or track is None:
-        return Verdict(background, background_error=background_error)
-    colour, colour_error = _nearest(object_colour, COLOURS)
+        return Measurements(ground)
     profiles = _polar_profiles(cover, track)
-    shape, shape_error = _shape(profiles, track, (height, width))
     shift = track.travel(track.centres, num_frames) / (width, height)
     growth = float(track.travel(np.log(track.areas), num_frames))
-    turn, order = 0.0, SYMMETRY.get(shape)
-    if order is not None:
-        mass = profiles @ (RADII**3)  # far from the centre it carries the corners
-        phase = -np.angle(np.fft.rfft(mass, axis=1)[:, order])
-        # Followed beyond one symmetry of the shape.
-        turn = float(track.travel(np.unwrap(phase) / order, num_frames))
-    motion, area_ratio = _motion(shift, growth, turn), float(np.exp(growth))
-    travel = float(shift[0]), float(shift[1])
-    return Verdict(
-        background, colour, shape, motion, background_error, colour_error, shape_error,
-        travel, area_ratio, float(np.degrees(turn)),
-    )  # fmt: skip
+    mass = profiles @ (RADII**3)  # far from the centre it carries the corners
+    spectrum = np.fft.rfft(mass, axis=1)
+    # Followed beyond one symmetry of the shape.
+    turns = {
+        shape: float(track.travel(np.unwrap(-np.angle(spectrum[:, order])) / order, num_frames))
+        for shape, order in SYMMETRY.items()
+    }
+    errors, travel = (
+        _shape_errors(profiles, track, (height, width)),
+        (float(shift[0]), float(shift[1])),
+    )
+    return Measurements(ground, object_colour, errors, travel, growth, turns)
+
+
+def motion_sizes(shift: tuple[float, float], growth: float, turn: float) -> dict[str, float]:
+    """Sizes of the motions along the larger axis, in size and in angle, 1 being the smallest."""
+    across, down = shift
+    sideways = abs(across) >= abs(down)
+    along = across if sideways else down
+    ways = ("moves right", "moves left") if sideways else ("moves down", "moves up")
+    return {
+        ways[0 if along > 0 else 1]: abs(along) / SMALLEST_SHIFT,
+        "grows" if growth > 0 else "shrinks": abs(growth) / SMALLEST_GROWTH,
+        "spins": abs(turn) / SMALLEST_TURN,
+    }
 
 
 def _nearest(rgb: Array, named: dict[str, tuple[int, int, int]]) -> tuple[str, float]:
@@ -221,8 +266,8 @@ def _template(shape: str, size_px: float) -> Array:
     return np.asarray(np.clip(0.5 - distance / EDGE_PX, 0, 1))
 
 
-def _shape(profiles: Array, track: _Track, size: tuple[int, int]) -> tuple[str, float]:
-    """Best shape over all rotations, each frame with its own, and its mean error."""
+def _shape_errors(profiles: Array, track: _Track, size: tuple[int, int]) -> dict[str, float]:
+    """Mean error of each shape over all frames, each in its own best rotation."""
     height, width = size
     units = np.sqrt(track.areas / np.pi)
     room = np.minimum(track.centres, np.array([width, height]) - track.centres).min(1)
@@ -232,28 +277,12 @@ def _shape(profiles: Array, track: _Track, size: tuple[int, int]) -> tuple[str, 
     ring_area = RADII / RADII.sum()
     spectra = np.fft.rfft(profiles, axis=1)
     nearest = np.abs(np.log(units)[:, None] - np.log(TEMPLATE_SIZES)).argmin(1)
-    errors = []
+    errors = {}
     for shape in OUTLINES:
         templates = np.stack([_template(shape, size_px) for size_px in TEMPLATE_SIZES])[nearest]
         cross = spectra * np.conj(np.fft.rfft(templates, axis=1))
         match = np.fft.irfft(cross @ ring_area, n=len(ANGLES), axis=1).max(1)
         energy = ((profiles**2 + templates**2).sum(1)) @ ring_area
         norm = (templates**2).sum(1) @ ring_area
-        errors.append(float(np.average((energy - 2 * match) / norm, weights=weights)))
-    best = int(np.argmin(errors))
-    return list(OUTLINES)[best], errors[best]
-
-
-def _motion(shift: Array, growth: float, turn: float) -> str:
-    """Name of the motion that is largest relative to the smallest of its kind."""
-    across, down = shift
-    sideways = abs(across) >= abs(down)
-    along = across if sideways else down
-    ways = ("moves right", "moves left") if sideways else ("moves down", "moves up")
-    sizes = {
-        ways[0 if along > 0 else 1]: abs(along) / SMALLEST_SHIFT,
-        "grows" if growth > 0 else "shrinks": abs(growth) / SMALLEST_GROWTH,
-        "spins": abs(turn) / SMALLEST_TURN,
-    }
-    largest = max(sizes, key=lambda name: sizes[name])
-    return largest if sizes[largest] >= 0.5 else "stays still"
+        errors[shape] = float(np.average((energy - 2 * match) / norm, weights=weights))
+    return errors

@@ -20,7 +20,7 @@ from ursa_core.bundle.settings import load_settings
 from ursa_core.errors import RecipeError, unimportable
 from ursa_core.models.transformer import Transformer
 from ursa_core.path.base import ProbPath
-from ursa_core.recipe.fields import GeneratorRecipe
+from ursa_core.recipe.fields import GeneratorRecipe, RewardRecipe
 from ursa_core.seeding import stream
 
 _PATH_KEYS = ("path", "alpha", "c", "schedule")
@@ -30,7 +30,11 @@ class LoraTraining:
     """The adapter that a run trains: layers in the network that change nothing at first."""
 
     def __init__(
-        self, recipe: GeneratorRecipe, start: Path, network: Transformer, words: Sequence[str] = ()
+        self,
+        recipe: GeneratorRecipe | RewardRecipe,
+        start: Path,
+        network: Transformer,
+        words: Sequence[str] = (),
     ) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model

@@ -1,0 +1,51 @@
+"""The curves of both ways, in small, and the second reading of shape."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import reward_curves
+from benchmarks.second_reading import SHAPES, read_shape
+from ursa_core.evaluation.suites.shapes import Wanted, rendered
+from ursa_core.grids import PixelShape
+from ursa_core.rewards.command import CommandScorer
+
+ROOT = Path(__file__).parents[2]
+REWARD = ROOT / "tests" / "stand_ins" / "tiny_reward.yaml"
+
+
+def test_both_ways_train_and_are_drawn(tiny_model, tmp_path, monkeypatch, capsys):
+    words = [str(REWARD), f"init={tiny_model}", "train.accumulate=1", "train.validation_passes=1"]
+    watch = "watch={prompts: [a circle on navy background], min_diversity: 0}"
+    call = ["reward_curves", *words, watch, "--steps", "3", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", call)
+    reward_curves.main()
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    ours, naive = ([line for line in curves[way] if "loss" in line] for way in ("ours", "naive"))
+    assert [line["step"] for line in naive] == [line["step"] for line in ours] == [1, 2, 3]
+    assert ours[0]["reward"] == naive[0]["reward"]  # the same clips at first
+    assert ours[0]["gradient_norm"] != naive[0]["gradient_norm"]  # at other states
+    assert naive[2]["kl"] > 0
+    assert "validation_reward" in curves["naive"][-1]
+    assert Image.open(tmp_path / "curves.png").width > 500
+    assert "naive   reward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_second_reading_knows_rendered_shapes(shape):
+    for motion in ("moves right", "grows", *(() if shape in ("circle", "ring") else ("spins",))):
+        clip = rendered(Wanted("", "cyan", shape, motion, "brown"), PixelShape(9, 64, 64), seed=2)
+        assert read_shape(clip) == shape
+    assert read_shape(np.full((3, 64, 64, 3), 90, np.uint8)) == "nothing"
+
+
+def test_the_second_reading_is_a_scorer():
+    clip = rendered(Wanted("", "red", "star", "grows", "gray"), PixelShape(5, 64, 64), seed=1)
+    script = ROOT / "benchmarks" / "second_reading.py"
+    with CommandScorer([sys.executable, str(script)], 60.0) as scorer:
+        found = scorer([clip] * 3, ["a star", "a ring", "a dog"])
+    assert found == [1.0, 0.0, "the prompt names no shape"]

@@ -1,0 +1,235 @@
+"""Reward tuning on a tiny model: the reward rises, runs continue exactly, failures are named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import silent, stored
+
+from ursa_cli.main import main
+from ursa_core.bundle.bundle import load_bundle
+from ursa_core.errors import CheckpointError, RecipeError, UrsaError
+from ursa_core.recipe.loading import load_recipe
+from ursa_core.rewards.scorers import open_scorers
+from ursa_core.sampling.generate import Request, generate
+from ursa_core.training.checkpoints import checkpoints
+from ursa_core.training.reward.objective import advantages, diversity
+from ursa_core.training.run import plan_training, train_recipe
+
+REWARD = Path(__file__).parents[2] / "stand_ins" / "tiny_reward.yaml"
+HELD_OUT = "watch.prompts=[a circle on navy background]"
+EIGHT = ("rollout.group_size=8", "train.batch_size=8", "train.accumulate=1", "rollout.steps=2")
+
+
+def brightness(clips, prompts):
+    return [float(clip.mean()) / 10 for clip in clips]
+
+
+@pytest.fixture
+def tune(tiny_model, tmp_path):
+    """Call a run of the tiny recipe by its name; scorers by name replace those of the recipe."""
+
+    def call(name: str, *overrides: str, on_step=silent, **scorers):
+        recipe = load_recipe(REWARD, [f"init={tiny_model}", *overrides])
+        own = {name: (1.0, scorer) for name, scorer in scorers.items()}
+        with open_scorers(recipe) as opened:
+            return train_recipe(
+                recipe, tmp_path / name, False, silent, on_step, scorers=own or opened
+            )
+
+    return call
+
+
+def lines(run: Path, key: str = "loss") -> list[dict]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if key in line]
+
+
+def test_the_reward_rises_and_the_model_is_written(tune, tmp_path, tiny_model):
+    high = ("optimizer.learning_rate=0.03", "train.steps=16", "train.ema_decay=0.5")
+    tune("run", *EIGHT, *high, brightness=brightness)
+    found = [line["reward"] for line in lines(tmp_path / "run")]
+    assert sum(found[-4:]) / 4 > sum(found[:4]) / 4 + 0.15
+    first, *_, last = lines(tmp_path / "run")
+    assert abs(first["kl"]) < 1e-6 < last["kl"]
+    assert first["clipped"] == last["clipped"] == 0  # one update per clip
+    bundle = load_bundle(tmp_path / "run")
+    defaults = bundle.settings.defaults
+    assert (defaults.steps, defaults.guidance, defaults.temperature) == (2, 1.0, 1.0)
+    assert defaults.shape == load_bundle(tiny_model).settings.shape
+    assert generate(bundle, Request("a circle")).shape == (3, 2, 2)
+
+
+def test_ten_steps_are_five_a_new_process_and_five(tiny_model, tmp_path):
+    """Stopped between two updates on the same clips, which the checkpoint holds."""
+    words = ["train", str(REWARD), f"init={tiny_model}", "rollout.updates=2", "objective.clip=0.1"]
+    words += ["rollout.steps=2", "train.accumulate=1", "train.precision=float32"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([*words, "-o", str(whole), "--quiet"]) == 0
+    assert main([*words, "-o", str(parts), "train.checkpoint_every=5", "--quiet"]) == 0
+    shutil.rmtree(parts / "checkpoints" / "step-0000010")
+    assert "learner.0.codes" in stored(parts / "checkpoints" / "step-0000005")
+    command = [sys.executable, "-m", "ursa_cli", *words, "-o", str(parts)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ})
+    assert "continuing after step 5" in run.stderr
+    states = [stored(checkpoints(each)[-1]) for each in (whole, parts)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+    timeless = [
+        [{k: v for k, v in line.items() if k not in TIMES} for line in lines(each)]
+        for each in (whole, parts)
+    ]
+    assert timeless[0] == timeless[1]
+    assert [line["step"] for line in timeless[1]] == list(range(1, 11))
+    assert "reward" in timeless[1][4]
+    assert "reward" not in timeless[1][5]
+
+
+TIMES = ("seconds", "items_per_second", "matrix_rate_share")
+
+
+def test_an_adapter_is_tuned_on_its_base_alone(tune, tmp_path, tiny_model):
+    lora = ("lora.rank=2", "rollout.steps=2", "train.accumulate=1")
+    tune("run", *lora, "train.steps=2", brightness=brightness)
+    first, last = lines(tmp_path / "run")
+    assert abs(first["kl"]) < 1e-6 < last["kl"]  # the start is the model with the adapter off
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+    sample = ["sample", "a circle", "--model", str(tiny_model), "--lora", str(tmp_path / "run")]
+    assert main([*sample, "-o", str(tmp_path / "clip.mkv"), "--quiet"]) == 0
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    tune("changed", "train.steps=1", "rollout.steps=2", "train.accumulate=1", brightness=brightness)
+    shutil.copytree(tmp_path / "changed" / "transformer", other / "transformer", dirs_exist_ok=True)
+    state = checkpoints(tmp_path / "run")[-1] / "state.json"
+    about = json.loads(state.read_text())
+    about["recipe"]["init"] = str(other)  # a folder whose files have changed has the same name
+    state.write_text(json.dumps(about))
+    with pytest.raises(CheckpointError, match="adapts a model whose files were"):
+        tune("run", f"init={other}", *lora, "train.steps=3", brightness=brightness)
+
+
+def test_advantages_are_within_groups():
+    rewards = torch.tensor([1.0, 2.0, 3.0, 7.0, 7.0, 7.0, 5.0, float("nan"), 6.0]).double()
+    found = advantages(rewards, 3, normalise=True)
+    torch.testing.assert_close(
+        found[:3], torch.tensor([-1.2247, 0, 1.2247]).double(), atol=2e-4, rtol=0
+    )
+    assert found[3:6].eq(0).all()
+    torch.testing.assert_close(found[6:], torch.tensor([-1.0, 0, 1.0]).double(), atol=1e-3, rtol=0)
+    plain = advantages(rewards, 3, normalise=False)
+    assert plain.tolist() == [-1, 0, 1, 0, 0, 0, -0.5, 0, 0.5]
+    assert advantages(torch.tensor([0.0] * 99 + [1e6]), 100, normalise=True).max() == 5
+    assert advantages(torch.full((4,), float("nan")), 2, normalise=True).tolist() == [0] * 4
+
+
+def test_diversity_is_the_share_of_codes_that_differ():
+    codes = torch.tensor([[1, 2], [1, 2], [1, 2], [3, 4]])
+    assert diversity(codes, 2).tolist() == [0.0, 1.0]
+    assert diversity(codes, 4).item() == pytest.approx(0.5)
+
+
+def test_clips_without_variation_are_counted_and_change_nothing(tune, tmp_path, tiny_model):
+    tune("run", *EIGHT, "train.steps=1", same=lambda clips, _: [1.0] * len(clips))
+    (line,) = lines(tmp_path / "run")
+    assert line["groups_without_variation"] == 1
+    assert (line["reward"], line["failed"]) == (1, 0)
+    assert line["gradient_norm"] < 1e-6
+
+
+@pytest.mark.parametrize(("score", "told"), [(float("nan"), "nan"), ("no face", "no face")])
+def test_a_clip_without_a_score_stops_the_run_or_is_left_out(tune, tmp_path, score, told):
+    def some(clips, prompts):
+        return [1.0, score, 2.0, 3.0]
+
+    words = ("train.steps=1", "train.accumulate=1", "rollout.steps=2")
+    with pytest.raises(UrsaError, match=f"no score some of clip 1 of rollout 0, 'a .*': {told}"):
+        tune("stopped", *words, some=some)
+    assert not (tmp_path / "stopped" / "metrics.jsonl").exists()
+    with pytest.warns(UserWarning, match=f"left out, no score some of clip 1 .*{told}"):
+        tune("skipped", *words, "on_failure=skip", some=some)
+    (line,) = lines(tmp_path / "skipped")
+    assert (line["failed"], line["reward"]) == (0.25, 2.0)
+    assert line["groups_without_variation"] == 0.5
+
+
+def test_a_run_whose_clips_become_similar_stops(tune, tmp_path):
+    high = ("optimizer.learning_rate=0.03", "train.steps=60", "train.ema_decay=0.1")
+    watch = (HELD_OUT, "watch.min_diversity=0.8", "train.validate_every=5")
+    with pytest.raises(UrsaError, match=r"diversity is 0\.\d+, and was 0\.9\d+") as caught:
+        tune(
+            "run", *EIGHT, *high, *watch, "train.validation_passes=1", "objective.kl=0",
+            brightness=brightness, held_out=lambda clips, _: [float(c.std()) for c in clips],
+        )  # fmt: skip
+    assert "objective.kl" in caught.value.hint
+    step = int(checkpoints(tmp_path / "run")[-1].name.removeprefix("step-"))
+    assert step < 60
+    assert f"step {step}:" in caught.value.message
+    found = lines(tmp_path / "run", "validation_diversity")
+    assert [line["step"] for line in found] == list(range(5, step + 1, 5))
+    for line in found:
+        small = line["validation_diversity"] < 0.8 * line["validation_start_diversity"]
+        assert small == (line["step"] == step)
+        assert line["validation_loss"] == -line["validation_score_held_out"]
+        assert line["validation_start_score_brightness"] == pytest.approx(
+            found[0]["validation_start_score_brightness"]
+        )
+    assert "score_held_out" not in lines(tmp_path / "run")[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("prompts=[a purple dog]", "prompts: the model doesn't know purple, dog of 'a purple dog'"),
+        ("watch.prompts=[a red circle]", "watch.prompts: 'a red circle' is among the prompts"),
+        ("objective.latest=0.2", "objective.states: 1 of the times of rollout.steps"),
+        ("prompts=nowhere.txt", "nowhere.txt"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tiny_model, tmp_path, override, fault):
+    recipe = load_recipe(REWARD, [f"init={tiny_model}", override])
+    with pytest.raises(UrsaError) as caught:
+        plan_training(recipe, tmp_path / "run")
+    assert fault in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("train.batch_size=3", "train.batch_size: 3 should be a multiple of rollout.group_size"),
+        ("rewards=[{kind: frames}]", "figure: is for `kind: frames`, and that needs it"),
+        ("rewards=[{kind: shapes, command: x}]", "command: is for `kind: command`"),
+        ("rewards=[]", "rewards: List should have at least 1 item"),
+        (
+            "watch={prompts: [a], score: {kind: frames, figure: flicker, weight: 0.02}}",
+            "watch.score: is among the rewards",
+        ),
+        ("init=null", "init: is required"),
+    ],
+)
+def test_faults_of_a_recipe(override, fault):
+    with pytest.raises(RecipeError, match="1 fault") as caught:
+        load_recipe(REWARD, [override])
+    assert fault in caught.value.message
+
+
+def test_a_dry_run_plans_without_a_clip(tiny_model, tmp_path, capsys):
+    words = ["train", str(REWARD), f"init={tiny_model}", "--dry-run", "--json"]
+    assert main([*words, "-o", str(tmp_path / "run")]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["items_per_step"] == 8
+    assert plan["tokens_per_step"] == 2 * 8 * (12 + 1 + 12)
+    assert plan["memory"]["start"] == 4 * plan["parameters"]
+    assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
+    assert plan["seconds_per_step"] > 0
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "lora.rank=2"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory"]["start"] == 0
+    assert main([*words, "rewards=[{kind: command, command: nowhere}]"]) == 2
+    assert "no program nowhere" in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""A score from a process of the user's, by JSON lines: clips in, scores out.
+
+It is started once and gets a line per clip, ``{"id": 0, "prompt": "…", "frames": "FOLDER"}``, where
+FOLDER holds the frames as PNG files in their order. In any order it answers ``{"id": 0, "score":
+0.5}``, or ``{"id": 0, "error": "…"}`` where a clip has no score, and it ends with its input.
+"""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Self
+
+from ursa_core.errors import RecipeError, UrsaError
+from ursa_core.files import parse_json
+from ursa_core.media import Frames, write_media
+
+MOST_IN_A_ROW = 3  # failures without an answer between them
+_GOODBYE_SECONDS = 5.0
+
+
+class _Failure(Exception):  # noqa: N818
+    """Why the process gave no answer, and whether to ask once more."""
+
+    def __init__(self, reason: str, *, again: bool = False) -> None:
+        super().__init__(reason)
+        self.again = again
+
+
+class CommandScorer:
+    """Scores of clips by a command, which is started again after it died, hung or said nonsense."""
+
+    def __init__(self, command: Sequence[str], timeout: float) -> None:
+        if shutil.which(command[0]) is None:
+            raise RecipeError(f"command: there is no program {command[0]}", "give its path")
+        self.command, self.timeout = list(command), timeout
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._failures = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end(_GOODBYE_SECONDS)
+        self._log.close()
+
+    def __call__(self, clips: Sequence[Frames], prompts: Sequence[str]) -> list[float | str]:
+        """Score of each clip; a text is why it has none.
+
+        Raises:
+            UrsaError: The process failed several times in a row.
+        """
+        found: dict[int, float | str] = {}
+        retried = set[int]()
+        with tempfile.TemporaryDirectory(prefix="ursa-reward-") as folder:
+            for number, clip in enumerate(clips):
+                write_media(Path(folder) / str(number), clip, 1.0)
+            while todo := [k for k in range(len(clips)) if k not in found]:
+                try:
+                    process = self._process or self._start()
+                    asked = [
+                        {"id": k, "prompt": prompts[k], "frames": f"{folder}/{k}"} for k in todo
+                    ]
+                    text = "".join(json.dumps(each) + "\n" for each in asked)
+                    threading.Thread(target=_write, args=(process.stdin, text), daemon=True).start()
+                    for _ in todo:
+                        number, score = self._next(set(todo) - found.keys())
+                        found[number], self._failures = score, 0
+                except _Failure as failure:
+                    self._end()
+                    self._failures += 1
+                    if self._failures >= MOST_IN_A_ROW:
+                        raise UrsaError(
+                            f"{' '.join(self.command)} failed {MOST_IN_A_ROW} times in a row:"
+                            f" {failure}",
+                            "run it by hand with a line as docs/rewards.md shows it",
+                        ) from failure
+                    first = next(k for k in todo if k not in found)
+                    if failure.again and first not in retried:
+                        retried.add(first)
+                    else:
+                        found[first] = str(failure)
+        return [found[number] for number in range(len(clips))]
+
+    def _start(self) -> subprocess.Popen[str]:
+        try:
+            process = subprocess.Popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+                encoding="utf-8", errors="replace", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise _Failure(f"it can't be started: {error.strerror}") from error
+        self._answers = queue.Queue()
+        threading.Thread(target=_read, args=(process.stdout, self._answers), daemon=True).start()
+        self._process = process
+        return process
+
+    def _next(self, open_ids: set[int]) -> tuple[int, float | str]:
+        """The next answer: the number of its clip, and its score or error."""
+        try:
+            line = self._answers.get(timeout=self.timeout)
+        except queue.Empty:
+            raise _Failure(f"no answer within {self.timeout:g} seconds") from None
+        if line is None:
+            raise _Failure(f"it ended{self._last_words()}", again=True)
+        answer: Any = None
+        with suppress(ValueError):
+            answer = parse_json(line, finite=False)
+        if isinstance(answer, dict) and answer.get("id") in open_ids:
+            score, error = answer.get("score"), answer.get("error")
+            if isinstance(score, int | float) and not isinstance(score, bool):
+                return answer["id"], float(score)
+            if isinstance(error, str):
+                return answer["id"], error
+        raise _Failure(f"it answered {line[:80].rstrip()!r}")
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read()[-2000:].decode(errors="replace").split("\n")
+        told = [line for line in lines if line.strip()]
+        return f": {told[-1].strip()}" if told else " without a word"
+
+    def _end(self, patience: float = 0.0) -> None:
+        if (process := self._process) is None:
+            return
+        self._process = None
+        if patience:  # otherwise a thread that writes may hold the pipe's lock
+            _close(process.stdin)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+        with suppress(OSError):  # also what it has started
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        _close(process.stdin)
+
+
+def _close(stream: IO[str] | None) -> None:
+    with suppress(OSError):
+        if stream is not None:
+            stream.close()
+
+
+def _write(stream: IO[str], text: str) -> None:
+    with suppress(OSError, ValueError):  # it has ended, which its answers show
+        stream.write(text)
+        stream.flush()
+
+
+def _read(stream: IO[str], answers: "queue.Queue[str | None]") -> None:
+    with stream, suppress(ValueError):
+        for line in stream:
+            answers.put(line)
+    answers.put(None)

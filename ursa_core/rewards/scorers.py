@@ -1,0 +1,92 @@
+"""The scorers that a reward recipe names."""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from ursa_core.evaluation.measures.videos import colour_drift, flicker, speeds_of
+from ursa_core.evaluation.suites.shapes import ATTRIBUTES, Wanted, right
+from ursa_core.evaluation.suites.shapes_judge import measure, motion_sizes, verdict
+from ursa_core.media import Frames
+from ursa_core.recipe.fields import Recipe, RewardRecipe, RewardTerm
+from ursa_core.rewards.command import CommandScorer
+from ursa_core.training.reward.learner import HELD_OUT, Scorer
+from ursa_core.training.run import Scorers
+from ursa_core.worlds import shapes
+
+_NEAR_RGB = 120.0  # RGB distance at which a colour counts nothing
+_WANTED = {
+    shapes.caption(*each, background): Wanted("", *each, background)
+    for each in shapes.combinations()
+    for background in shapes.BACKGROUNDS
+}
+
+
+@contextlib.contextmanager
+def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
+    """Scorers of a reward recipe by name, with their weights; their processes end with the block.
+
+    Raises:
+        RecipeError: The program of a command isn't there.
+    """
+    with contextlib.ExitStack() as opened:
+        found: dict[str, tuple[float, Scorer]] = {}
+        if isinstance(recipe, RewardRecipe):
+            fps = recipe.sampling.fps if recipe.sampling else None
+            for term in recipe.rewards:
+                name = (term.figure or term.kind).replace(" ", "_")
+                name += f"_{len(found) + 1}" if name in found else ""
+                found[name] = term.weight, _scorer(term, fps, opened)
+            if recipe.watch and recipe.watch.score:
+                found[HELD_OUT] = (
+                    recipe.watch.score.weight,
+                    _scorer(recipe.watch.score, fps, opened),
+                )
+        yield found
+
+
+def _scorer(term: RewardTerm, fps: float | None, opened: contextlib.ExitStack) -> Scorer:
+    if term.command is not None:
+        return opened.enter_context(CommandScorer(term.command, term.timeout))
+    if term.kind == "shapes":
+        return lambda clips, prompts: [
+            shapes_score(*pair) for pair in zip(clips, prompts, strict=True)
+        ]
+    figure = FIGURES[term.figure or ""]
+    return lambda clips, _: [figure(clip) for clip in clips]
+
+
+def _motion(frames: Frames) -> float:
+    speeds = speeds_of(frames, shapes.FPS)
+    return 100 * float(speeds.mean()) if len(speeds) else 0.0
+
+
+FIGURES = {"flicker": flicker, "motion": _motion, "colour drift": colour_drift}
+"""The figures of ``ursa eval videos``, in their units."""
+
+
+def shapes_score(frames: Frames, prompt: str) -> float | str:
+    """How well a clip shows a caption of the procedural world, 0 to 1; a text if it is none.
+
+    The mean over colour, shape, motion and background of whether the judge of ``ursa eval shapes``
+    names the wanted one, and of how near the clip's own measurements are to it.
+    """
+    if (wanted := _WANTED.get(prompt)) is None:
+        return "the prompt is no caption of the procedural world"
+    seen = measure(frames)
+    ground = np.linalg.norm(seen.ground - shapes.BACKGROUNDS[wanted.background])
+    near = dict.fromkeys(ATTRIBUTES, 0.0) | {"background": 1 - ground / _NEAR_RGB}
+    if seen.colour is not None:
+        near["colour"] = 1 - np.linalg.norm(seen.colour - shapes.COLOURS[wanted.colour]) / _NEAR_RGB
+        own = seen.errors[wanted.shape]
+        other = min(error for name, error in seen.errors.items() if name != wanted.shape)
+        near["shape"] = other / (own + other)
+        turn = seen.turns.get(wanted.shape, 0.0)
+        sizes = motion_sizes(seen.shift, seen.growth, turn)
+        size = sizes.pop(wanted.motion, 0.0)
+        near["motion"] = min(size, 1.0) * size / max(size + max(sizes.values()), 1e-9)
+        if wanted.motion == "stays still":
+            near["motion"] = 1 - max(sizes.values())
+    is_right = right(wanted, verdict(seen))
+    return float(np.mean([(is_right[n] + np.clip(near[n], 0, 1)) / 2 for n in ATTRIBUTES]))

@@ -1,0 +1,1 @@
+"""Tuning of a generator to rewards: rollouts, advantages and loss."""

@@ -1,0 +1,328 @@
+"""The learner of reward tuning: clips are sampled, scored, and made likelier or less likely."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ursa_core.batches.lists import SUFFIXES, read_list, refuse
+from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model, save_bundle
+from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
+from ursa_core.errors import RecipeError, UrsaError
+from ursa_core.media.frames import Frames, contact_sheet
+from ursa_core.models.transformer import Transformer
+from ursa_core.recipe.fields import RewardRecipe, TrainSettings
+from ursa_core.sampling.generate import Request, Sampler, decode, full_prompt, generate
+from ursa_core.sampling.time_grid import time_grid
+from ursa_core.seeding import stream, stream_seed
+from ursa_core.training.distributed import gathered
+from ursa_core.training.generator.estimates import pass_operations, training_memory
+from ursa_core.training.generator.lora import LoraTraining
+from ursa_core.training.learner import Learner
+from ursa_core.training.metrics import OPERATIONS, Metrics, weighed
+from ursa_core.training.reward.objective import ClipLikelihood, advantages, diversity, reward_loss
+from ursa_core.worlds import shapes
+
+Scorer = Callable[[Sequence[Frames], Sequence[str]], Sequence[float | str]]
+"""Scores of clips by their prompts; a text is why a clip has none."""
+HELD_OUT = "held_out"  # name of the score that isn't among the rewards
+
+
+class RewardLearner(Learner):
+    """Tunes the network of a model to the weighted sum of scores; an ``empty`` one is for a plan.
+
+    ``scorers`` have the weight of each score, and HELD_OUT if the recipe names one.
+    """
+
+    model: Transformer
+    objective: ClipLikelihood
+
+    def __init__(
+        self,
+        recipe: RewardRecipe,
+        device: torch.device,
+        scorers: Mapping[str, tuple[float, Scorer]],
+        *,
+        empty: bool = False,
+    ) -> None:
+        self.recipe, self.device, self.scorers = recipe, device, scorers
+        start = resolve_model(recipe.init or "")
+        self.bundle = load_bundle(start, device, empty=empty)
+        self.model, self.path = self.bundle.transformer, self.bundle.path
+        self.prompts = self._read("prompts", recipe.prompts)
+        self.watched = self._read("watch.prompts", recipe.watch.prompts) if recipe.watch else []
+        if both := sorted({*self.prompts} & {*self.watched}):
+            raise RecipeError(
+                f"watch.prompts: {both[0]!r} is among the prompts, too", "hold it out"
+            )
+        rollout, settings = recipe.rollout, self.bundle.settings
+        names = ("steps", "guidance", "temperature", "correct")
+        given = {name: getattr(rollout, name) for name in names}
+        changed = {name: value for name, value in given.items() if value is not None}
+        self.options = replace(settings.defaults, **changed)
+        self.grid = self.bundle.grid(self.options.shape)
+        own = vars(recipe.sampling) if recipe.sampling else changed
+        self.settings = replace(settings, **own)
+        early = time_grid(self.options.steps, self.options.shift)[:-1]
+        self.early = early[early <= recipe.objective.latest]
+        if len(self.early) < recipe.objective.states:
+            known = f"{len(self.early)} of the times of rollout.steps are up to objective.latest"
+            raise RecipeError(f"objective.states: {known}", "give fewer states or more steps")
+        self._start: Transformer | None = None
+        self.adapter: LoraTraining | None = None
+        if recipe.lora.rank is not None:
+            self.adapter = LoraTraining(recipe, start, self.model)
+            self.base = self.adapter.base
+            self.model.to("meta" if empty else device)
+        elif not empty:
+            self._start = copy.deepcopy(self.model).requires_grad_(False)
+        self.blocks = list(self.model.model.layers)
+        if recipe.train.compile and not empty:
+            self.model.model.compile()
+        self.objective = ClipLikelihood(self.model)
+        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._of_start: dict[int, Metrics] = {}
+        self._is_begun = recipe.train.distributed == "ddp"
+
+    def _read(self, key: str, given: Sequence[str]) -> list[str]:
+        """The texts that a key of the recipe names, all of which the model can read."""
+        (first, *others) = texts = list(given)
+        if not others and first.endswith(SUFFIXES):
+            listed = read_list(first, {"prompt": str}, lambda: b"")
+            if listed.faults:
+                raise refuse(first, listed.faults)
+            texts = [line.given["prompt"] for line in listed.lines if "prompt" in line.given]
+        elif texts in (["shapes:train"], ["shapes:heldout"]):
+            combinations = shapes.combinations(first.removeprefix("shapes:"))
+            texts = [shapes.caption(*c, b) for c in combinations for b in shapes.BACKGROUNDS]
+        read = [full_prompt(self.bundle, Request(text)) for text in texts]
+        for text, prompt in zip(texts, read, strict=True):
+            if unknown := self.bundle.text_tokenizer.unknown_words(prompt):
+                raise RecipeError(
+                    f"{key}: the model doesn't know {', '.join(unknown)} of {text!r}",
+                    f"use the words that {self.recipe.init} knows: ursa models show",
+                )
+        return texts
+
+    def caption_fit(self) -> CaptionFit:
+        """Prompts that the text tokenizer cuts."""
+        prompts = [full_prompt(self.bundle, Request(text)) for text in self.prompts]
+        return measure_captions(self.bundle.text_tokenizer, prompts)
+
+    def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
+        """Loss of micro-batch ``index``, whose clips are sampled at the first of their updates."""
+        micros, updates = self.recipe.train.accumulate, self.recipe.rollout.updates
+        (step, micro), states = divmod(index, micros), self.recipe.objective.states
+        turn, update = divmod(step, updates)
+        metrics: Metrics = {}
+        number = turn * micros + micro
+        sampler = self.sampler(number)
+        if not self._is_begun:  # FSDP2 has to run the whole before its blocks
+            none = self._empty_rollout()["codes"]
+            with torch.no_grad():
+                objective(sampler.prompt_ids, none, none, sampler.grid, None)
+            self._is_begun = True
+        if update == 0:
+            with gathered(objective), torch.no_grad():
+                self._kept[micro], metrics = self.rollout(number, sampler)
+        kept = self._kept[micro]
+        x_1, x_t = self.states(number, kept["codes"])
+        prompt_ids, mask = sampler.prompt_ids.repeat(states, 1), self.path.loss_mask(x_t)
+        inputs = (prompt_ids, x_t, x_1, sampler.grid, mask)
+        if update == 0:
+            with torch.no_grad(), self._as_start() as start:
+                network = objective if start is None else ClipLikelihood(start)
+                kept["reference"].copy_(network(*inputs).view(states, -1))
+        own = objective(*inputs).view(states, -1)
+        if update == 0:
+            kept["old"].copy_(own.detach())
+        rest = (kept["old"], kept["reference"], kept["advantages"], self.recipe.objective)
+        loss, of_loss = reward_loss(own, *rest)
+        operations = weighed(loss.new_tensor(self._operations(update == 0)))
+        return loss, {**metrics, **of_loss, OPERATIONS: operations}
+
+    def _empty_rollout(self) -> dict[str, Tensor]:
+        clips, states = self.recipe.train.batch_size, self.recipe.objective.states
+        sizes = {"advantages": (clips,), "old": (states, clips), "reference": (states, clips)}
+        rest = {name: torch.zeros(size, device=self.device) for name, size in sizes.items()}
+        codes = torch.zeros(clips, self.grid.num_codes, dtype=torch.int64, device=self.device)
+        return {"codes": codes, **rest}
+
+    def state(self, micros: Sequence[int]) -> dict[str, Tensor]:
+        """Clips of these micro-batches and what is known of them, with several updates per clip."""
+        if self.recipe.rollout.updates == 1:
+            return {}
+        kept = {micro: self._kept.setdefault(micro, self._empty_rollout()) for micro in micros}
+        return {f"{m}.{name}": tensor for m in micros for name, tensor in kept[m].items()}
+
+    def sampler(self, number: int) -> Sampler:
+        """Sampler of the clips of rollout ``number``: groups of one prompt each."""
+        clips, size = self.recipe.train.batch_size, self.recipe.rollout.group_size
+        texts = []
+        for group in range(number * clips // size, (number + 1) * clips // size):
+            epoch, place = divmod(group, len(self.prompts))
+            order = torch.randperm(
+                len(self.prompts), generator=stream(self.recipe.seed, "prompts", epoch)
+            )
+            texts += [self.prompts[int(order[place])]] * size
+        return self._sampler(texts, "rollouts", number, self.bundle)
+
+    def _sampler(self, texts: Sequence[str], name: str, number: int, bundle: Bundle) -> Sampler:
+        seed, first = stream_seed(self.recipe.seed, name), number * len(texts)
+        requests = [Request(text, seed, first + k, self.options) for k, text in enumerate(texts)]
+        return Sampler(bundle, requests)
+
+    def rollout(self, number: int, sampler: Sampler) -> tuple[dict[str, Tensor], Metrics]:
+        """Sampled clips with their advantages, and metrics."""
+        kept, group = self._empty_rollout(), self.recipe.rollout.group_size
+        metrics, rewards, codes = self._scored(sampler, number)
+        settled = advantages(rewards, group, self.recipe.objective.normalise)
+        kept["codes"].copy_(codes)
+        kept["advantages"].copy_(settled)
+        still = settled.view(-1, group).eq(0).all(1).float()
+        return kept, {**metrics, "groups_without_variation": weighed(still)}
+
+    def _scored(
+        self, sampler: Sampler, number: int, *others: str
+    ) -> tuple[Metrics, Tensor, Tensor]:
+        """Metrics, rewards (B,) float64 on the CPU, and codes (B, L) of the clips of a sampler.
+
+        Besides the rewards, scores of ``others`` are among the metrics.
+        """
+        made = sampler.sample()
+        codes = torch.stack(made).flatten(1)
+        prompts = [request.prompt for request in sampler.requests]
+        clips = [decode(self.bundle, each) for each in made]
+        rewards, metrics = torch.zeros(len(clips), dtype=torch.float64), {}
+        for name, (weight, scorer) in self.scorers.items():
+            if name == HELD_OUT and name not in others:
+                continue
+            scores = []
+            for k, score in enumerate(scorer(clips, prompts)):
+                if is_failure := isinstance(score, str) or not math.isfinite(score):
+                    self._failed(f"{name} of clip {k} of rollout {number}, {prompts[k]!r}: {score}")
+                scores.append(math.nan if is_failure else score)
+            found = torch.tensor(scores, dtype=torch.float64)
+            metrics[f"score_{name}"] = _known(found)
+            rewards += 0.0 if name == HELD_OUT else weight * found
+        differing = diversity(codes, self.recipe.rollout.group_size)
+        failed = weighed(rewards.isnan().float())
+        metrics |= {"reward": _known(rewards), "diversity": weighed(differing), "failed": failed}
+        return {k: v.to(self.device) for k, v in metrics.items()}, rewards, codes
+
+    def _failed(self, what: str) -> None:
+        if self.recipe.on_failure == "stop":
+            hint = "correct the scorer, or leave such clips out with on_failure=skip"
+            raise UrsaError(f"there is no score {what}", hint)
+        warnings.warn(f"left out, no score {what}", stacklevel=2)
+
+    def states(self, number: int, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets x_1 and states x_t (T·B, L): each clip at neighbouring early times."""
+        states, generator = self.recipe.objective.states, stream(self.recipe.seed, "states", number)
+        first = int(torch.randint(len(self.early) - states + 1, (), generator=generator))
+        times = self.early[first : first + states].repeat_interleave(len(codes))
+        x_1 = codes.repeat(states, 1)
+        return x_1, self.path.corrupt(x_1, times[:, None].to(self.device), generator)
+
+    @contextmanager
+    def _as_start(self) -> Iterator[Transformer | None]:
+        """The network with the weights of the start; None is the adapted one, adapter off."""
+        layers: list[Any] = [
+            m for m in self.model.modules() if self.adapter and hasattr(m, "set_scale")
+        ]
+        for layer in layers:
+            layer.set_scale("default", 0.0)
+        try:
+            yield self._start
+        finally:
+            for layer in layers:
+                layer.set_scale("default", 1.0)
+
+    def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
+        """Scores of fixed clips of held-out prompts, now and at the start; None without such."""
+        if not self.watched:
+            return None
+        size = self.recipe.rollout.group_size
+        groups = range(self.recipe.train.batch_size // size)
+        chosen = [self.watched[(index * len(groups) + g) % len(self.watched)] for g in groups]
+        texts = [text for text in chosen for _ in range(size)]
+        if index not in self._of_start:
+            with self._as_start() as start:
+                bundle = replace(self.bundle, transformer=start or self.model)
+                sampler = self._sampler(texts, "watch", index, bundle)
+                self._of_start[index] = self._scored(sampler, index, HELD_OUT)[0]
+        now = self._scored(self._sampler(texts, "watch", index, self.bundle), index, HELD_OUT)[0]
+        worth = now[f"score_{HELD_OUT}" if HELD_OUT in self.scorers else "reward"]
+        loss = worth * worth.new_tensor([-1.0, 1.0])  # so that lower is better, as elsewhere
+        before = {f"start_{name}": metric for name, metric in self._of_start[index].items()}
+        return {"loss": loss, **now, **before}
+
+    def stop_reason(self, validation: Mapping[str, float]) -> str | None:
+        """Why a run has to stop: the clips of one prompt have become too similar."""
+        watch, now, start = (
+            self.recipe.watch,
+            *map(validation.get, ("diversity", "start_diversity")),
+        )
+        if watch is None or now is None or start is None or now >= watch.min_diversity * start:
+            return None
+        return f"diversity is {now:.3g}, and was {start:.3g}: under watch.min_diversity of it"
+
+    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write the model folder, or that of the adapter."""
+        if self.adapter is not None:
+            self.adapter.save(folder, weights)
+            return
+        parts = (self.path, self.bundle.video_tokenizer.codebook, self.bundle.text_tokenizer)
+        rest = (self.bundle.folder, self.settings, self.bundle.subjects)
+        save_bundle(folder, self.model, weights, *parts, *rest)
+
+    def sample_grid(self) -> Frames | None:
+        """One clip per sample prompt, with seed 0; None without prompts."""
+        bundle = replace(self.bundle, settings=self.settings)
+        prompts = self.recipe.samples.prompts
+        clips = [decode(bundle, generate(bundle, Request(prompt))) for prompt in prompts]
+        return contact_sheet(clips, columns=2) if clips else None
+
+    def _operations(self, is_first: bool) -> float:
+        """Floating-point operations of a micro-batch, of the first of its updates or another."""
+        recipe, states = self.recipe, self.recipe.objective.states
+        plan = self._plan()
+        sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
+        whole = pass_operations(*sizes, plan, recipe.lora)
+        forward = pass_operations(*sizes, plan.model_copy(update={"recompute": False})) / 3
+        calls = self.options.steps * (1 if self.options.guidance == 1 else 2) / states + 1
+        return whole + (calls * forward if is_first else 0.0)
+
+    def _plan(self) -> TrainSettings:
+        """Settings of a pass, which has every clip at all of its states."""
+        clips = self.recipe.objective.states * self.recipe.train.batch_size
+        return self.recipe.train.model_copy(update={"batch_size": clips})
+
+    def cost(self) -> tuple[int, float]:
+        """Tokens and floating-point operations per step, without the scorers' own."""
+        updates, micros = self.recipe.rollout.updates, self.recipe.train.accumulate
+        mean = (self._operations(True) + (updates - 1) * self._operations(False)) / updates
+        length = self.bundle.settings.max_prompt_length + 1 + self.grid.num_codes
+        return micros * self._plan().batch_size * length, micros * mean
+
+    def memory(self, ranks: int, is_bfloat16: bool) -> dict[str, int]:
+        """Estimated bytes on each rank's device by part, as ``training_memory``."""
+        recipe, hardware = self.recipe, (ranks, is_bfloat16, self.device.type)
+        sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
+        parts = training_memory(*sizes, self._plan(), recipe.optimizer, *hardware, recipe.lora)
+        kept = 0 if self.adapter else 4 * sum(p.numel() for p in self.model.parameters())
+        decoder = sum(4 * p.numel() for p in self.bundle.video_tokenizer.parameters())
+        total = parts.pop("total") + kept + decoder
+        return {**parts, "start": kept, "tokenizer": decoder, "total": total}
+
+
+def _known(values: Tensor) -> Tensor:
+    """The metric of those values that aren't NaN."""
+    return weighed(values.nan_to_num(0.0), (~values.isnan()).double())
