@@ -26,8 +26,8 @@ CODES, TEXT_IDS = 131_072, 151_669
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder of the 1.7B image model: its sizes, a small tokenizer, no transformer weights."""
-    folder = tmp_path / "model"
+    """A folder of URSA-1.7B-IBQ512: its sizes, a small tokenizer, no transformer weights."""
+    folder = tmp_path / "URSA-1.7B-IBQ512"
     image = ImageTokenizerConfig((32,) * 5, 1, num_vq_embeddings=CODES, vq_embed_dim=4)
     told = {"_class_name": IMAGE_CLASS, **vars(image), "block_out_channels": [32] * 5}
     save_weights(folder / "vae", told, ImageTokenizer(image).state_dict(), torch.float16)
@@ -58,7 +58,7 @@ def test_it_has_the_papers_settings_and_is_planned(model, tmp_path, monkeypatch,
     assert 2.2e9 < plan["parameters"] < 2.3e9  # with embeddings and head of the codes
     assert plan["ranks"] == 8
     assert plan["items_per_step"] == 16 * 8
-    assert plan["tokens_per_step"] == 3 * 16 * 8 * (320 + 1 + 64 * 64)
+    assert plan["tokens_per_step"] == 3 * 16 * 8 * (320 + 1 + 32 * 32)
     assert plan["memory"]["total"] < 80_000_000_000
     assert "more than" not in told.err
     parts = {name: round(size / 1e9, 1) for name, size in plan["memory"].items()}
