@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ursa_core.errors import RecipeError, UrsaError
+from ursa_core.rewards import command
 from ursa_core.rewards.command import CommandScorer
 
 HEAD = """
@@ -35,8 +36,8 @@ def scorer(tmp_path):
     def make(lines: str = "", answer: str = ANSWER, timeout: float = 30.0):
         (tmp_path / "score.py").write_text(HEAD + lines + answer)
         (tmp_path / "started").write_text("")
-        command = [sys.executable, str(tmp_path / "score.py"), str(tmp_path / "started")]
-        opened.append(CommandScorer(command, timeout))
+        words = [sys.executable, str(tmp_path / "score.py"), str(tmp_path / "started")]
+        opened.append(CommandScorer(words, timeout))
         return opened[-1], tmp_path / "started"
 
     yield make
@@ -142,6 +143,22 @@ def test_what_only_fails_ends_the_run(scorer):
 def test_a_missing_program_is_refused_at_once():
     with pytest.raises(RecipeError, match="no program nowhere"):
         CommandScorer(["nowhere", "x"], 1.0)
+
+
+DAMAGED = (
+    "", "null", "{}", "[]", "1", '"id"', '{"id": 1', '{"id": [1], "score": 1}', '{"id": {}}',
+    '{"id": 1, "score": true}', '{"id": 1, "score": "1"}', '{"id": 1, "score": null}',
+    '{"id": 1, "error": 5}', "[" * 5000, '{"id": 1, "score": ' + "9" * 5000 + "}", "\x00", "\ud800",
+    '{"id": 9, "score": 1}', '{"id": -1, "score": 1}', '{"id": 1, "id": 9, "score": 1}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=lambda line: repr(line[:20]))
+def test_damaged_answers_are_failures(line):
+    with CommandScorer([sys.executable], 1.0) as scorer:
+        scorer._answers.put(line + "\n")
+        with pytest.raises(command._Failure):
+            scorer._next([0, 1])
 
 
 def test_more_lines_than_a_pipe_holds(scorer):

@@ -25,8 +25,7 @@ def folder(tmp_path_factory):
 def test_the_example_scores_emoji(folder):
     sprites = load_sprites(folder)
     loop, name = sprites.loop(0), sprites.subjects[0].name
-    spec = emoji.sample_spec(np.random.default_rng(0), 0, "navy", "plain", len(loop))
-    clip = emoji.render(loop, spec, 64, 64, np.arange(5), 5)
+    clip = emoji.render(loop, "navy", 64, 64, np.arange(5))
     other = sprites.subjects[1].name
     prompts = [emoji.caption(*each) for each in ((name, "navy"), (name, "red"), (other, "red"))]
     with CommandScorer([sys.executable, str(SCRIPT), str(folder)], 60.0) as scorer:

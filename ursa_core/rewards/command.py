@@ -73,7 +73,7 @@ class CommandScorer:
                     text = "".join(json.dumps(each) + "\n" for each in asked)
                     threading.Thread(target=_write, args=(process.stdin, text), daemon=True).start()
                     for _ in todo:
-                        number, score = self._next(set(todo) - found.keys())
+                        number, score = self._next([k for k in todo if k not in found])
                         found[number], self._failures = score, 0
                 except _Failure as failure:
                     self._end()
@@ -104,7 +104,7 @@ class CommandScorer:
         self._process = process
         return process
 
-    def _next(self, open_ids: set[int]) -> tuple[int, float | str]:
+    def _next(self, open_ids: list[int]) -> tuple[int, float | str]:
         """The next answer: the number of its clip, and its score or error."""
         try:
             line = self._answers.get(timeout=self.timeout)
@@ -138,7 +138,7 @@ class CommandScorer:
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
         with suppress(OSError):  # also what it has started
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
         _close(process.stdin)
 

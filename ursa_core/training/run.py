@@ -134,9 +134,10 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
             forward = pass_operations(config, largest.grid, length, one) / 3
             of_prior = missing * num_passes(prior_options(prior, start)) * forward / rate
     elif isinstance(learner, RewardLearner):
-        tokens, operations = learner.cost()
-        memory = learner.memory(ranks, dtype == torch.bfloat16)
-        seconds = operations / (UTILISATION * ranks * matmul_rates(device)[precision])
+        of_pass, operations = learner.cost()
+        tokens, memory = plan.accumulate * of_pass, learner.memory(ranks, dtype == torch.bfloat16)
+        rate = UTILISATION * ranks * matmul_rates(device)[precision]
+        seconds = plan.accumulate * operations / rate
     done, there = checkpoints(run), total_memory_bytes(device)
     measured = None
     fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3

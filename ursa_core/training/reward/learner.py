@@ -18,7 +18,7 @@ from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import RecipeError, UrsaError
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.models.transformer import Transformer
-from ursa_core.recipe.fields import RewardRecipe, TrainSettings
+from ursa_core.recipe.fields import RewardRecipe
 from ursa_core.sampling.generate import Request, Sampler, decode, full_prompt, generate
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream, stream_seed
@@ -75,6 +75,8 @@ class RewardLearner(Learner):
         if len(self.early) < recipe.objective.states:
             known = f"{len(self.early)} of the times of rollout.steps are up to objective.latest"
             raise RecipeError(f"objective.states: {known}", "give fewer states or more steps")
+        clips = recipe.objective.states * recipe.train.batch_size  # each clip at all its states
+        self._plan = recipe.train.model_copy(update={"batch_size": clips})
         self._start: Transformer | None = None
         self.adapter: LoraTraining | None = None
         if recipe.lora.rank is not None:
@@ -145,8 +147,7 @@ class RewardLearner(Learner):
             kept["old"].copy_(own.detach())
         rest = (kept["old"], kept["reference"], kept["advantages"], self.recipe.objective)
         loss, of_loss = reward_loss(own, *rest)
-        operations = weighed(loss.new_tensor(self._operations(update == 0)))
-        return loss, {**metrics, **of_loss, OPERATIONS: operations}
+        return loss, {**metrics, **of_loss, OPERATIONS: weighed(loss.new_tensor(self.cost()[1]))}
 
     def _empty_rollout(self) -> dict[str, Tensor]:
         clips, states = self.recipe.train.batch_size, self.recipe.objective.states
@@ -290,37 +291,26 @@ class RewardLearner(Learner):
         clips = [decode(bundle, generate(bundle, Request(prompt))) for prompt in prompts]
         return contact_sheet(clips, columns=2) if clips else None
 
-    def _operations(self, is_first: bool) -> float:
-        """Floating-point operations of a micro-batch, of the first of its updates or another."""
-        recipe, states = self.recipe, self.recipe.objective.states
-        plan = self._plan()
-        sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
-        whole = pass_operations(*sizes, plan, recipe.lora)
-        forward = pass_operations(*sizes, plan.model_copy(update={"recompute": False})) / 3
-        calls = self.options.steps * (1 if self.options.guidance == 1 else 2) / states + 1
-        return whole + (calls * forward if is_first else 0.0)
-
-    def _plan(self) -> TrainSettings:
-        """Settings of a pass, which has every clip at all of its states."""
-        clips = self.recipe.objective.states * self.recipe.train.batch_size
-        return self.recipe.train.model_copy(update={"batch_size": clips})
-
     def cost(self) -> tuple[int, float]:
-        """Tokens and floating-point operations per step, without the scorers' own."""
-        updates, micros = self.recipe.rollout.updates, self.recipe.train.accumulate
-        mean = (self._operations(True) + (updates - 1) * self._operations(False)) / updates
-        length = self.bundle.settings.max_prompt_length + 1 + self.grid.num_codes
-        return micros * self._plan().batch_size * length, micros * mean
+        """Tokens and mean floating-point operations of a pass, without the scorers' own."""
+        recipe, states = self.recipe, self.recipe.objective.states
+        sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
+        plain = self._plan.model_copy(update={"recompute": False})
+        forward = pass_operations(*sizes, plain) / 3
+        calls = self.options.steps * (1 if self.options.guidance == 1 else 2) / states + 1
+        operations = pass_operations(*sizes, self._plan, recipe.lora)
+        tokens = self._plan.batch_size * (sizes[2] + 1 + self.grid.num_codes)
+        return tokens, operations + calls * forward / recipe.rollout.updates
 
     def memory(self, ranks: int, is_bfloat16: bool) -> dict[str, int]:
         """Estimated bytes on each rank's device by part, as ``training_memory``."""
         recipe, hardware = self.recipe, (ranks, is_bfloat16, self.device.type)
         sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
-        parts = training_memory(*sizes, self._plan(), recipe.optimizer, *hardware, recipe.lora)
-        kept = 0 if self.adapter else 4 * sum(p.numel() for p in self.model.parameters())
-        decoder = sum(4 * p.numel() for p in self.bundle.video_tokenizer.parameters())
-        total = parts.pop("total") + kept + decoder
-        return {**parts, "start": kept, "tokenizer": decoder, "total": total}
+        parts = training_memory(*sizes, self._plan, recipe.optimizer, *hardware, recipe.lora)
+        networks = {"start": self.model, "tokenizer": self.bundle.video_tokenizer}
+        held = {k: 4 * sum(p.numel() for p in net.parameters()) for k, net in networks.items()}
+        held["start"] *= self.adapter is None
+        return {**parts, **held, "total": parts["total"] + sum(held.values())}
 
 
 def _known(values: Tensor) -> Tensor:
