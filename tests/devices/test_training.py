@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("pydantic")
 pytest.importorskip("yaml")
 
-from tiny_runs import TOKENIZER, recipe_of, stored
+from tiny_runs import REWARD, TOKENIZER, recipe_of, stored
 
 from ursa_core.bundle.adapters import read_adapter
 from ursa_core.bundle.bundle import load_bundle
@@ -16,7 +16,7 @@ from ursa_core.sampling.generate import Request, generate
 from ursa_core.training import trainer as trainer_module
 from ursa_core.training.checkpoints import checkpoints
 from ursa_core.training.distributed import Interrupted, Ranks
-from ursa_core.training.run import build_learner
+from ursa_core.training.run import NO_SCORERS, build_learner
 from ursa_core.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -29,10 +29,10 @@ def no_measurement(monkeypatch):
     monkeypatch.setattr(trainer_module, "matmul_rates", lambda _: {"float32": 1e9, "bfloat16": 1e9})
 
 
-def trained(text, device, run, *overrides, stop_at=None):
+def trained(text, device, run, *overrides, stop_at=None, scorers=NO_SCORERS):
     """A run of a recipe on a device, and its losses."""
     recipe = recipe_of(text, run.parent, *PRECISE, *overrides)
-    trainer = Trainer(recipe, build_learner(recipe, device), run, Ranks())
+    trainer = Trainer(recipe, build_learner(recipe, device, scorers), run, Ranks())
     trainer.resume()
     run.mkdir(exist_ok=True)
     losses = []
@@ -90,6 +90,23 @@ def test_losses_of_a_tokenizer(device, tmp_path):
     words = ("loss.l1=0.5", "loss.log_mse=0.1", "loss.saturation=0.1")
     runs = [trained(TOKENIZER, place, tmp_path / place.type, *words) for place in (device, CPU)]
     assert_agree(device, runs[0][1], runs[1][1])
+
+
+@pytest.mark.parametrize("words", [(), ("lora.rank=2",), ("rollout.updates=2",)])
+def test_losses_of_reward_tuning(words, tiny_model, device, tmp_path):
+    brightness = {"brightness": (1.0, lambda clips, _: [float(clip.mean()) for clip in clips])}
+    watch = "watch={prompts: [a circle on navy background]}"
+    words = (f"init={tiny_model}", "rollout.steps=2", "train.validation_passes=1", watch, *words)
+    runs = [
+        trained(REWARD, place, tmp_path / place.type, *words, scorers=brightness)
+        for place in (device, CPU)
+    ]
+    (ours, losses), (other, expected) = runs
+    assert losses == pytest.approx(expected, abs=1e-6 if device.type == "sim" else 1e-2)
+    if device.type == "sim":
+        theirs = other.learner.model.state_dict()
+        for name, weight in ours.learner.model.state_dict().items():
+            torch.testing.assert_close(weight.cpu(), theirs[name], atol=1e-4, rtol=0, msg=name)
 
 
 def test_a_stopped_run_continues_exactly(generator_recipe, device, tmp_path):

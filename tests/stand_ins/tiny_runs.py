@@ -11,6 +11,7 @@ from ursa_core.training.distributed import Ranks
 from ursa_core.training.run import train_recipe
 
 TOKENIZER = Path(__file__).with_name("tiny_tokenizer.yaml").read_text(encoding="utf-8")
+REWARD = Path(__file__).with_name("tiny_reward.yaml").read_text(encoding="utf-8")
 
 GENERATOR = """
 kind: generator

@@ -1,6 +1,5 @@
 """The learner of reward tuning: clips are sampled, scored, and made likelier or less likely."""
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +83,7 @@ class RewardLearner(Learner):
             self.base = self.adapter.base
             self.model.to("meta" if empty else device)
         elif not empty:
-            self._start = copy.deepcopy(self.model).requires_grad_(False)
+            self._start = load_bundle(start, device).transformer.requires_grad_(False)
         self.blocks = list(self.model.model.layers)
         if recipe.train.compile and not empty:
             self.model.model.compile()
@@ -187,7 +186,7 @@ class RewardLearner(Learner):
         settled = advantages(rewards, group, self.recipe.objective.normalise)
         kept["codes"].copy_(codes)
         kept["advantages"].copy_(settled)
-        still = settled.view(-1, group).eq(0).all(1).float()
+        still = kept["advantages"].view(-1, group).eq(0).all(1).float()
         return kept, {**metrics, "groups_without_variation": weighed(still)}
 
     def _scored(
