@@ -182,6 +182,15 @@ def test_a_run_whose_clips_become_similar_stops(tune, tmp_path):
     assert "score_held_out" not in lines(tmp_path / "run")[0]
 
 
+def test_a_held_out_score_may_be_better_when_it_is_lower(tune, tmp_path):
+    score = "watch.score={kind: frames, figure: flicker, weight: -2}"
+    rewards = "rewards=[{kind: frames, figure: motion}]"
+    words = ("train.steps=1", "rollout.steps=2", "train.validation_passes=1", "train.accumulate=1")
+    tune("run", *words, HELD_OUT, score, rewards)
+    (line,) = lines(tmp_path / "run", "validation_loss")
+    assert line["validation_loss"] == pytest.approx(2 * line["validation_score_held_out"])
+
+
 @pytest.mark.parametrize(
     ("override", "fault"),
     [

@@ -108,7 +108,7 @@ class RewardLearner(Learner):
             if unknown := self.bundle.text_tokenizer.unknown_words(prompt):
                 raise RecipeError(
                     f"{key}: the model doesn't know {', '.join(unknown)} of {text!r}",
-                    f"use the words that {self.recipe.init} knows: ursa models show",
+                    "leave it out, or start from a model that was trained with these words",
                 )
         return texts
 
@@ -234,9 +234,8 @@ class RewardLearner(Learner):
     @contextmanager
     def _as_start(self) -> Iterator[Transformer | None]:
         """The network with the weights of the start; None is the adapted one, adapter off."""
-        layers: list[Any] = [
-            m for m in self.model.modules() if self.adapter and hasattr(m, "set_scale")
-        ]
+        parts: list[Any] = list(self.model.modules())
+        layers = [part for part in parts if self.adapter and hasattr(part, "set_scale")]
         for layer in layers:
             layer.set_scale("default", 0.0)
         try:
@@ -259,18 +258,18 @@ class RewardLearner(Learner):
                 sampler = self._sampler(texts, "watch", index, bundle)
                 self._of_start[index] = self._scored(sampler, index, HELD_OUT)[0]
         now = self._scored(self._sampler(texts, "watch", index, self.bundle), index, HELD_OUT)[0]
+        weight, _ = self.scorers.get(HELD_OUT, (1.0, None))
         worth = now[f"score_{HELD_OUT}" if HELD_OUT in self.scorers else "reward"]
-        loss = worth * worth.new_tensor([-1.0, 1.0])  # so that lower is better, as elsewhere
+        loss = worth * worth.new_tensor([-weight, 1.0])  # so that lower is better, as elsewhere
         before = {f"start_{name}": metric for name, metric in self._of_start[index].items()}
         return {"loss": loss, **now, **before}
 
     def stop_reason(self, validation: Mapping[str, float]) -> str | None:
         """Why a run has to stop: the clips of one prompt have become too similar."""
-        watch, now, start = (
-            self.recipe.watch,
-            *map(validation.get, ("diversity", "start_diversity")),
-        )
-        if watch is None or now is None or start is None or now >= watch.min_diversity * start:
+        if self.recipe.watch is None:
+            return None
+        now, start = validation["diversity"], validation["start_diversity"]
+        if now >= self.recipe.watch.min_diversity * start:
             return None
         return f"diversity is {now:.3g}, and was {start:.3g}: under watch.min_diversity of it"
 
