@@ -29,7 +29,8 @@ LOGITS_BYTES = {"cpu": 32_000_000, "other": 256_000_000}
 _MAPS = 5  # of the decoder's widest, held at once
 _TABLE_BYTES = 3  # per entry of the path's table of distances
 _MAKING_BYTES = 3  # more per entry while it is made, which is done on the CPU
-_PIXELS = 36  # float32 numbers per pixel in convolutions over time and while bands join
+_PIXELS = 20  # float32 numbers per pixel while bands join
+_PAST_MAPS = 8.5  # of the two latent frames before a slice, for its convolutions over time
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,9 @@ class Summary:
           Attention never holds a T × T matrix;
         - logits: L · D · 4, and a fixed budget, since head, draw and step run in chunks; on the CPU
           also 3 · entries of the table while it is made;
-        - decoding: pixels of a slice · 4 · (5 · channels / pixels of a patch + 36), + 6 · pixels of
-          the clip; the channels are those of a video's widest layer, or of an image's first.
+        - decoding: pixels of a slice · 4 · (5 · channels / pixels of a patch + 20), + 6 · pixels of
+          the clip; the channels are those of a video's widest layer, or of an image's first. In
+          videos also pixels of two latent frames · 4 · 8.5 · channels / pixels of a patch;
 
         With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
         With ``offload_blocks`` so many layers, the head and the last norm are the transformer.
@@ -200,7 +202,9 @@ class Summary:
         widths = tokenizer.block_out_channels
         side, depth = tokenizer.patch_size, tokenizer.temporal_patch_size or tokenizer.patch_size
         volume = 1 if self.is_image else side**2 * depth
-        maps = _MAPS * (widths[0] if self.is_image else max(widths)) / volume
+        channels = (widths[0] if self.is_image else max(widths)) / volume
+        past = 0.0 if self.is_image else 2 * frame_pixels * _PAST_MAPS * channels
+        decoding = slice_pixels * (_MAPS * channels + _PIXELS) + past
         vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4
         return SamplingMemory(
             process=PROCESS_BYTES,
@@ -209,7 +213,7 @@ class Summary:
             tokenizer=self.parts["vae"].parameters * 4,
             activations=max(layer * dtype_bytes, joined),
             logits=4 * num_codes * hidden + LOGITS_BYTES["cpu" if is_cpu else "other"] + making,
-            decoding=round(slice_pixels * 4 * (maps + _PIXELS)) + 6 * pixels,
+            decoding=round(4 * decoding) + 6 * pixels,
             offload=offload and not is_cpu,  # there both stay in the same memory
         )
 
