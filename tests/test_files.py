@@ -153,3 +153,18 @@ def test_a_name_that_leaves_no_room_is_refused_beforehand(tmp_path: Path) -> Non
         check_output(tmp_path / name)
     with pytest.raises(UsageError, match="too long"):
         check_output(tmp_path / ("a" * 400 + ".mp4"))
+
+
+def test_a_folder_of_very_many_files_is_swept_now_and_then(tmp_path, monkeypatch):
+    left = tmp_path / f".a.{files._place()}-{2**22 + 1}.part"
+    left.touch()
+    files.sweep(tmp_path)
+    assert not left.exists()
+    monkeypatch.setattr(files, "_LONG_SECONDS", 0.0)
+    files.sweep(tmp_path)
+    left.touch()
+    files.sweep(tmp_path)
+    assert left.exists()
+    files._swept_until.clear()
+    files.sweep(tmp_path)
+    assert not left.exists()

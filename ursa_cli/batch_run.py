@@ -1,12 +1,12 @@
 """A batch on the command line: its items are settled, what is left is made and reported."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ursa_cli.options.batches import Batch, Work, handle
+from ursa_cli.options.batches import MAX_FAULTS_SHOWN, Batch, Work, handle
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
 from ursa_core import files
@@ -15,7 +15,7 @@ from ursa_core.errors import DataError, UrsaError, UsageError
 
 if TYPE_CHECKING:
     from ursa_core.batches.manifest import Header, Writer
-    from ursa_core.batches.run import BatchItem, BatchTask, Remaining
+    from ursa_core.batches.run import BatchItem, BatchTask, State
 
 
 def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) -> None:
@@ -27,28 +27,40 @@ def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) 
     run_work(task, batch, lambda chosen: _settled(task, batch, chosen), seed, dry_run)
 
 
-def _settled(task: "BatchTask", batch: Batch, seed: int) -> "list[BatchItem]":
-    """All items of the list, their options settled; those with faults left out if wanted."""
+def _settled(task: "BatchTask", batch: Batch, seed: int) -> "Iterator[BatchItem]":
+    """The shard's items of the list, their options settled; those with faults left out if wanted.
+
+    Of a short list all lines are settled, and all faults handled, before any item is of use; of a
+    long one those of other shards are checked for their names alone.
+    """
     from ursa_core.batches.run import BatchItem
     from ursa_core.media import FORMATS
     from ursa_core.seeding import stream_seed
 
-    items, faults = [], []
-    taken: dict[str, int] = {}
+    faults: list[lists.Fault] = []
+    taken: dict[int, int] = {}  # by hashes, which take less memory than names
     extension = Path(names.made_name(batch.template, 0, "a", 0)).suffix
-    for line in batch.listed.lines:
-        given = dict(line.given)
-        name = given.pop("name", None)
-        key = f"item {line.index}" if name is None else f"name {name}"
-        given.setdefault("seed", stream_seed(seed, key))
-        if name is None:
-            name = names.made_name(batch.template, line.index, task.title(given), given["seed"])
-        elif Path(name).suffix.lower() not in FORMATS:
-            name += extension
+    num_good = 0
+    for line in batch.listed:
         try:
+            if isinstance(line, lists.Fault):
+                if not batch.is_long:
+                    continue  # handled when the list was read
+                raise UsageError(line.reason, line.hint)
+            given = dict(line.given)
+            name = given.pop("name", None)
+            key = f"item {line.index}" if name is None else f"name {name}"
+            given.setdefault("seed", stream_seed(seed, key))
+            if name is None:
+                title = task.title(given)
+                name = names.made_name(batch.template, line.index, title, given["seed"])
+            elif Path(name).suffix.lower() not in FORMATS:
+                name += extension
             names.check_name(name)
-            options_ = task.settle(given, batch.folder / name)
-            other = taken.setdefault(names.same_file(name), line.number)
+            is_own = batch.shard.owns(line.index)
+            path = batch.folder / name
+            options_, plan = task.settle(given, path) if is_own or not batch.is_long else ({}, None)
+            other = taken.setdefault(hash(names.same_file(name)), line.number)
             if other != line.number:
                 raise UsageError(
                     f"it would be written to {name}, as line {other}",
@@ -56,19 +68,26 @@ def _settled(task: "BatchTask", batch: Batch, seed: int) -> "list[BatchItem]":
                 )
         except UrsaError as error:
             faults.append(lists.Fault(line.number, *explained(error)))
+            if batch.is_long:
+                handle(batch, faults[-1:] if len(faults) <= MAX_FAULTS_SHOWN else [])
             continue
-        path = batch.folder / name
-        items.append(BatchItem(key, line.index, line.number, path, given["seed"], options_))
-    handle(batch, faults)
-    if not items:
+        num_good += 1
+        if is_own:
+            yield BatchItem(
+                key, line.index, line.number, path, given["seed"], options_, given, plan
+            )
+    if batch.is_long and len(faults) > MAX_FAULTS_SHOWN:
+        output.warn(f"left out: {len(faults) - MAX_FAULTS_SHOWN} more lines")
+    elif not batch.is_long:
+        handle(batch, faults)
+    if not num_good:
         raise DataError(f"no line of {batch.listed.source} can be used", "the warnings say why")
-    return items
 
 
 def run_work(
     task: "BatchTask",
     work: Work,
-    settled: "Callable[[int], list[BatchItem]]",
+    settled: "Callable[[int], Iterator[BatchItem]]",
     seed: int | None,
     dry_run: bool,
 ) -> None:
@@ -79,80 +98,113 @@ def run_work(
     from ursa_core.batches import manifest
     from ursa_core.batches.run import remaining
 
+    def ready(items: "Iterator[Any]") -> "Iterable[Any]":
+        """A few items are checked before anything is made, more of them while they are."""
+        return items if work.is_long else list(items)
+
     folder = work.folder
     found = manifest.read_header(folder)
     chosen = seed if seed is not None else found.seed if found else secrets.randbelow(2**63)
     header = manifest.Header(task.name, task.model, task.model_identity, chosen, __version__)
     if found is not None:
         manifest.check_same(folder, found, header)
-    items = settled(header.seed)
+    items = ready(settled(header.seed))
     if dry_run:
-        left = remaining(_own(items, work), manifest.read_records(folder), work.force)
+        left = ready(remaining(items, manifest.read_records(folder), work.force))
         _print_plan(task, header, left)
         return
-    for each in sorted({folder, *(item.path.parent for item in items)}):
+    parents = [] if work.is_long else [item.path.parent for item in items]
+    for each in sorted({folder, work.outputs, *parents}):
         files.make_folder(each)
     begun = manifest.begin(folder, header)
     if begun != header and found is None:  # another process was first, with another seed
         if seed is None:
             header = manifest.Header(**{**vars(header), "seed": begun.seed})
-            items = settled(header.seed)
+            items = ready(settled(header.seed))
         manifest.check_same(folder, begun, header)
     if seed is None:
         output.note(f"seed {header.seed}")
-    own = _own(items, work)
     with manifest.Writer(folder, work.shard) as writer:
-        left = remaining(own, manifest.read_records(folder), work.force)
-        for each in {folder, *(item.path.parent for item in left.todo)}:
+        left = ready(remaining(items, manifest.read_records(folder), work.force))
+        for each in {folder, work.outputs, *parents}:
             files.sweep(each)
         _make(task, work, left, writer)
 
 
-def _own(items: "list[BatchItem]", work: Work) -> "list[BatchItem]":
-    return [item for item in items if work.shard.owns(item.index)]
+def _print_plan(
+    task: "BatchTask", header: "Header", left: "Iterable[tuple[BatchItem, State]]"
+) -> None:
+    num = {"kept": 0, "made": 0}
+
+    def todo() -> "Iterator[BatchItem]":
+        for item, state in left:
+            num["made" if state == "todo" else "kept"] += 1
+            if state == "todo":
+                yield item
+
+    def payload() -> dict[str, Any]:
+        items = [
+            {"path": str(each.path), "index": each.index, "seed": each.seed,
+             "options": each.options}
+            for each in todo()
+        ]  # fmt: skip
+        of_batch = {"task": task.name, "model": task.model, "seed": header.seed}
+        return {**of_batch, "kept": num["kept"], "items": items}
+
+    def lines() -> Iterator[str]:
+        yield from (str(item.path) for item in todo())
+        yield f"{num['kept']} are done, {num['made']} are to be made"
+
+    output.data(payload, lines=lines(), paths=(item.path for item in todo()))
 
 
-def _print_plan(task: "BatchTask", header: "Header", left: "Remaining") -> None:
-    kept, paths = len(left.kept) + len(left.unrecorded), [str(item.path) for item in left.todo]
-    payload = {
-        "task": task.name,
-        "model": task.model,
-        "seed": header.seed,
-        "kept": kept,
-        "items": [
-            {"path": path, "index": item.index, "seed": item.seed, "options": item.options}
-            for path, item in zip(paths, left.todo, strict=True)
-        ],
-    }
-    lines = [f"{kept} are done, {len(paths)} are to be made:", *paths]
-    output.data(payload, lines=lines, paths=paths)
-
-
-def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") -> None:
+def _make(
+    task: "BatchTask", work: Work, left: "Iterable[tuple[BatchItem, State]]", writer: "Writer"
+) -> None:
     """Make what is to be made, reporting each item as it ends."""
     from ursa_core.batches.run import record, run_items
 
-    for item in left.unrecorded:
-        task.tidy(item)
-        writer.append(record(item, "done"))
-    kept, todo = len(left.kept) + len(left.unrecorded), left.todo
-    steps_left = sum(task.num_steps(item) for item in todo)
-    made = failed = 0
-    with _stops() as is_stopped, output.progress(steps_left, task.name) as advance:
+    shard = work.shard
+    num = len(range(shard.number - 1, work.num, shard.count))
+    # Steps of items that aren't planned yet can't be counted.
+    steps = num if work.is_long else sum(task.num_steps(i) for i, s in left if s == "todo")
+    kept = made = failed = 0
+    with _stops() as is_stopped, output.progress(steps, task.name) as advance:
 
-        def on_step(num: int) -> None:
-            advance(num, f"{kept + made}/{kept + len(todo)} items")
+        def on_step(steps: int = 1, **earlier: bool) -> None:
+            advance(steps, f"{kept + made}/{num} items", **earlier)
+
+        def todo() -> "Iterator[BatchItem]":
+            nonlocal kept, num
+            seen = 0
+            for item, state in left:
+                if is_stopped():
+                    return
+                seen += 1
+                if state == "todo":
+                    yield item
+                    continue
+                if state == "unrecorded":
+                    task.tidy(item)
+                    writer.append(record(item, "done"))
+                kept += 1
+                if work.is_long:
+                    on_step(earlier=True)
+            num = seen  # without lines at fault
 
         def reason(error: Exception) -> str:
             return explained(error)[0]
 
         try:
             for outcome in run_items(
-                task, todo, writer, work.batch_size, is_stopped, on_step, reason
-            ):
+                task, todo(), writer, work.batch_size, is_stopped,
+                (lambda _: None) if work.is_long else on_step, reason,
+            ):  # fmt: skip
                 item = outcome.item
                 path = str(item.path)
                 made, failed = made + (not outcome.error), failed + bool(outcome.error)
+                if work.is_long:
+                    on_step()
                 if outcome.error:
                     output.warn(f"failed: {path}: {outcome.error}")
                 payload = {
@@ -162,8 +214,8 @@ def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") ->
                 }  # fmt: skip
                 output.data(payload, paths=[] if outcome.error else [path])
         finally:
-            waiting = len(todo) - made - failed
-            counts = {"made": made, "kept": kept, "failed": failed, "left": waiting}
+            counts = {"made": made, "kept": kept, "failed": failed}
+            counts["left"] = num - sum(counts.values())
             output.note(
                 f"{work.outputs}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
             )
@@ -172,7 +224,7 @@ def _make(task: "BatchTask", work: Work, left: "Remaining", writer: "Writer") ->
         raise KeyboardInterrupt
     if failed:
         raise DataError(
-            f"{failed} of {kept + len(todo)} items failed",
+            f"{failed} of {num} items failed",
             f"the warnings and {writer.path} say why; the same command tries them again",
         )
 

@@ -25,6 +25,8 @@ from ursa_core.errors import DataError, UsageError, regular_file, unwritable
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)\.(?P<kind>part|old)")
 _BEGUN = ".ursa-begun"
+_LONG_SECONDS = 0.1
+_swept_until: dict[Path, float] = {}
 _FORGOTTEN_SECONDS = 86_400.0
 """Files of another machine count as dead once nothing has touched them for a day."""
 
@@ -117,16 +119,28 @@ def discard(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what dead processes left half-written, and put back folders that they set aside."""
-    with suppress(OSError):  # the next writer to the folder finds out what is wrong with it
-        for path in folder.iterdir():
-            match = _LEFT.fullmatch(path.name)
-            if match is None or not _is_dead(path, match["place"], int(match["pid"])):
+    """Delete what dead processes left half-written, and put back folders that they set aside.
+
+    A folder of so many files that this takes long is looked through again much later.
+    """
+    begun = time.monotonic()
+    if begun < _swept_until.get(folder, 0.0):
+        return
+    left = []
+    with suppress(OSError), os.scandir(folder) as entries:  # who writes there finds out why
+        left = [found for each in entries if (found := _LEFT.fullmatch(each.name))]
+    for match in left:
+        path = folder / match.string
+        with suppress(OSError):
+            if not _is_dead(path, match["place"], int(match["pid"])):
                 continue
             if match["kind"] == "old":
                 _settle(path, folder / match["name"])
             else:
                 _remove(path)
+    took = time.monotonic() - begun
+    if took > _LONG_SECONDS:
+        _swept_until[folder] = begun + 1000 * took
 
 
 def check_folder_of(path: str | Path) -> None:

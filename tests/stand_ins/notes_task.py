@@ -30,11 +30,11 @@ class Notes:
     def title(self, given: Mapping[str, Any]) -> str:
         return str(given.get("prompt", ""))
 
-    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], None]:
         options = {"size": self.size, **given}
         if not 0 < options["size"] < 100:
             raise UsageError(f"size can't be {options['size']}", "give 1 to 99")
-        return options
+        return options, None
 
     def num_steps(self, item: Item) -> int:
         return int(item.options["size"])

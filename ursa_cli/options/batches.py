@@ -15,7 +15,7 @@ from ursa_core.bundle.options import option_types
 from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Part, launched_part, parse_part
 
-_NUM_FAULTS_SHOWN = 10
+MAX_FAULTS_SHOWN = 10
 BATCHES: Panels = {"Batches": {
     "from_file": ("LIST", ("Make each line of LIST: a .jsonl or .csv whose lines may give options "
                   "and a name, a .txt of prompts (of clips to extend), or - for stdin. OUT is a "
@@ -38,6 +38,12 @@ class Work:
     shard: Part
     batch_size: int
     force: bool
+    num: int  # items, those of other shards among them
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the items are checked while they are made."""
+        return self.num > lists.MAX_CHECKED_FIRST
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Batch(Work):
 
 def columns(*records: type) -> dict[str, type]:
     """What a line may give, and the types: options of a clip and the fields of records."""
-    kinds = option_types()
+    kinds = dict(option_types())
     for record in records:
         for name, hint in get_type_hints(record, localns={"Source": str}).items():
             kind = (get_args(hint) or (hint,))[0] if isinstance(hint, UnionType) else hint
@@ -103,8 +109,10 @@ class BatchOptions:
         if not os.access(above, os.W_OK | os.X_OK):
             raise DataError(f"the folder {above} can't be written", "choose another one")
         listed = lists.read_list(source, {**columns, "name": str}, sys.stdin.buffer.read, text)
-        batch = Batch(folder, folder, part, size, force, listed, template, self.skip_bad)
-        handle(batch, listed.faults)
+        num = listed.num
+        batch = Batch(folder, folder, part, size, force, num, listed, template, self.skip_bad)
+        if not batch.is_long:
+            handle(batch, listed.faults)
         return batch
 
 
@@ -117,9 +125,9 @@ def handle(batch: Batch, faults: list[lists.Fault]) -> None:
     """Print faults, and go on only if they are to be left out."""
     if batch.skip_bad or len(faults) > 1:
         verb = "left out" if batch.skip_bad else "at fault"
-        for fault in faults[:_NUM_FAULTS_SHOWN]:
+        for fault in faults[:MAX_FAULTS_SHOWN]:
             output.warn(f"{verb}: {batch.listed.source}, line {fault.number}: {fault.reason}")
-        if len(faults) > _NUM_FAULTS_SHOWN:
-            output.warn(f"{verb}: {len(faults) - _NUM_FAULTS_SHOWN} more lines")
+        if len(faults) > MAX_FAULTS_SHOWN:
+            output.warn(f"{verb}: {len(faults) - MAX_FAULTS_SHOWN} more lines")
     if faults and not batch.skip_bad:
         raise lists.refuse(batch.listed.source, faults)

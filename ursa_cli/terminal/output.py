@@ -42,17 +42,20 @@ def configure(*, as_json: bool = False, quiet: bool = False) -> None:
 
 
 def data(
-    payload: Mapping[str, Any], *, lines: Iterable[str] | None = None, paths: Iterable[object] = ()
+    payload: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+    *,
+    lines: Iterable[str] | None = None,
+    paths: Iterable[object] = (),
 ) -> None:
     """Print a command's result to stdout in the chosen form.
 
     Args:
-        payload: Object for ``--json``; its keys are part of the interface.
+        payload: Object for ``--json``, or what makes it; its keys are part of the interface.
         lines: Text for people; None prints the paths.
         paths: Files written, all that ``--quiet`` prints.
     """
     if _mode.as_json:
-        shown: Iterable[object] = [_json(payload)]
+        shown: Iterable[object] = [_json(payload() if callable(payload) else payload)]
     elif _mode.quiet or lines is None:
         shown = paths
     else:

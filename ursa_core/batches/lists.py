@@ -4,17 +4,23 @@ import csv
 import difflib
 import io
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ursa_core.errors import DataError, UsageError, is_pipe, regular_file, unreadable
 from ursa_core.files import parse_json
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
 STDIN = "-"
+MAX_CHECKED_FIRST = 10_000
+"""Lines of a list that is checked as a whole before anything is made; longer ones while they are
+made."""
 _UTF8_HINT = "save it as UTF-8 text"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BLANK = " \t\n\r\x0b\x0c"
 
 Columns = Mapping[str, type]
 """What a line may give: its name, and str, int, float, bool or list (of texts)."""
@@ -43,11 +49,30 @@ class Fault:
 
 @dataclass(frozen=True)
 class ItemList:
-    """The lines of a list that can be read, and the faults of the others."""
+    """A list, read again whenever it is iterated over: its lines, or what is wrong with one.
+
+    ``num`` counts the items, those with a fault among them.
+    """
 
     source: str
-    lines: list[Line]
-    faults: list[Fault]
+    num: int
+    _rows: "Callable[[], _Rows]"
+    _columns: Columns
+
+    def __iter__(self) -> Iterator[Line | Fault]:
+        """The lines in order."""
+        for index, (number, row) in enumerate(self._rows()):
+            try:
+                if isinstance(row, UsageError):
+                    raise row
+                yield Line(number, index, _checked(row, self._columns))
+            except UsageError as error:
+                yield Fault(number, error.message, error.hint)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What is wrong with its lines."""
+        return [each for each in self if isinstance(each, Fault)]
 
 
 def read_list(
@@ -66,7 +91,7 @@ def read_list(
         DataError: The file can't be read, is no UTF-8 text, is empty, or has unknown CSV columns.
     """
     name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
-    is_stream = source == STDIN or (suffix not in SUFFIXES and is_pipe(Path(source)))
+    is_stream = source == STDIN or is_pipe(Path(source))
     if not is_stream and suffix not in SUFFIXES:
         raise UsageError(
             f"{source} is no list of items",
@@ -75,39 +100,47 @@ def read_list(
     try:
         if source == STDIN:
             content = stdin()
-        else:
+        elif is_stream:
             content = regular_file(Path(source), or_pipe=True).read_bytes()
+        else:
+            with regular_file(Path(source)).open("rb") as file:
+                content = file.read(1 << 16)
     except OSError as error:
         raise unreadable(Path(name), error, "check the path") from error
-    # Lines as editors count them: splitlines would also break at characters that texts may hold.
-    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     is_utf16 = 4 * content.count(b"\0") > len(content)  # of English letters every second byte is 0
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or is_utf16:
         raise DataError(f"{name} is not UTF-8 text", _UTF8_HINT)
-    if is_stream:
-        suffix = ".jsonl" if content.lstrip()[:1] == b"{" else ".txt"
+    if is_stream and suffix not in SUFFIXES:
+        suffix = ".jsonl" if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" else ".txt"
+
+    def opened() -> TextIO:
+        # Lines as editors count them: splitlines would also break at characters that texts may
+        # hold. Bytes that are no UTF-8 become lone surrogates, which no UTF-8 text holds.
+        binary = io.BytesIO(content) if is_stream else Path(source).open("rb")  # noqa: SIM115
+        return io.TextIOWrapper(binary, "utf-8-sig", "surrogateescape")
+
     if suffix == ".txt" and text is None:
         example = ", ".join(f'"{column}": …' for column in list(columns)[:2])
         raise UsageError(
             f"{name} has a text per line, which isn't enough",
             f"write JSON lines, as {{{example}}}, or CSV",
         )
-    lines: list[Line] = []
-    faults: list[Fault] = []
+
+    def rows() -> _Rows:
+        with opened() as file:
+            if suffix == ".csv":
+                yield from _csv_rows(name, file, columns)
+            else:
+                yield from _line_rows(file, columns, text if suffix == ".txt" else None)
+
     if suffix == ".csv":
-        rows = _csv_rows(name, content, columns)
+        num = sum(1 for _ in rows())
     else:
-        rows = _line_rows(content, columns, text if suffix == ".txt" else None)
-    for index, (number, row) in enumerate(rows):
-        try:
-            if isinstance(row, UsageError):
-                raise row
-            lines.append(Line(number, index, _checked(row, columns)))
-        except UsageError as error:
-            faults.append(Fault(number, error.message, error.hint))
-    if not lines and not faults:
+        with opened() as text_file:
+            num = sum(1 for line in text_file if line.strip(_BLANK))
+    if not num:
         raise DataError(f"{name} holds no items", "write one a line")
-    return ItemList(name, lines, faults)
+    return ItemList(name, num, rows, columns)
 
 
 def refuse(source: str, faults: Sequence[Fault]) -> DataError:
@@ -132,15 +165,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 _Rows = Iterator[tuple[int, Mapping[str, Any] | UsageError]]
 
 
-def _line_rows(content: bytes, columns: Columns, text: str | None) -> _Rows:
+def _line_rows(file: TextIO, columns: Columns, text: str | None) -> _Rows:
     """Rows of lines that aren't empty: texts of the column ``text``, or else JSON objects."""
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
+    for number, line in enumerate(file, start=1):
+        if not line.strip(_BLANK):
             continue
         try:
-            decoded = line.decode()
-            yield number, _json_row(decoded, columns) if text is None else {text: decoded.strip()}
-        except UnicodeDecodeError:
+            line.encode()
+            yield number, _json_row(line, columns) if text is None else {text: line.strip()}
+        except UnicodeEncodeError:
             yield number, UsageError("not UTF-8 text", _UTF8_HINT)
         except UsageError as error:
             yield number, error
@@ -157,14 +190,15 @@ def _json_row(line: str, columns: Columns) -> dict[str, Any]:
     return row
 
 
-def csv_reader(text: str) -> "csv.DictReader[str]":
+def csv_reader(file: TextIO) -> "csv.DictReader[str]":
     """Reader of a CSV; semicolons, as in half of Europe, or tabs may stand for the commas."""
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    return csv.DictReader(io.StringIO(text), strict=True, delimiter=delimiter)
+    delimiter = max(",;\t", key=file.readline().count)
+    file.seek(0)
+    return csv.DictReader(file, strict=True, delimiter=delimiter)
 
 
-def _csv_rows(name: str, content: bytes, columns: Columns) -> _Rows:
-    reader = csv_reader(content.decode(errors="surrogateescape"))
+def _csv_rows(name: str, file: TextIO, columns: Columns) -> _Rows:
+    reader = csv_reader(file)
     try:
         header = [field.strip() for field in reader.fieldnames or []]
     except csv.Error as error:
@@ -212,7 +246,7 @@ def _converted(column: str, value: object, kind: type) -> object:
     elif kind is str and isinstance(value, str):
         if "\0" in value:
             raise UsageError(f"{column} holds a NUL character", "delete that character")
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _SURROGATE.search(value):
             raise UsageError(f"{column} is not UTF-8 text", _UTF8_HINT)
         return value
     elif kind is bool:

@@ -5,14 +5,24 @@ several shards to a ``manifest-i-of-n.jsonl`` of its own, so that no two process
 file; a run reads them all. A line that a kill tore off counts for nothing.
 """
 
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ursa_core import files
-from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, rows_of
-from ursa_core.errors import UsageError
+from ursa_core.batches.part_files import (
+    PartFile,
+    damaged_line,
+    line_of,
+    part_files,
+    row_of,
+    rows_of,
+    whole_lines,
+)
+from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Part
 
 STEM = "manifest"
@@ -94,23 +104,67 @@ def check_same(folder: Path, found: Header, wanted: Header) -> None:
         )
 
 
-def read_records(folder: Path) -> dict[str, Record]:
-    """The latest record of each item, of all shards; DataError if a manifest is damaged."""
-    latest: dict[str, Record] = {}
-    for path in part_files(folder, STEM):
-        of_part = {}
-        for number, row in enumerate(rows_of(path), start=1):
-            if path.name == MANIFEST and number == 1:
-                continue
-            record = _read(Record, row, path, number, _CHECKED)
-            of_part[record.item] = record  # by place: a clock may have been set back
-        for item, record in of_part.items():
-            other = latest.get(item)
-            if other is None or other.time <= record.time:
-                latest[item] = record
-    return latest
+def read_records(folder: Path) -> Mapping[str, Record]:
+    """The latest record of each item, of all shards; DataError where a manifest is damaged."""
+    return _Records(folder)
 
 
+class _Records(Mapping[str, Record]):
+    """Records that are read when they are asked for.
+
+    What is kept of an item is where its line begins: a million of them take little memory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = part_files(folder, STEM)
+        self._files = [path.open("rb") for path in self._paths]
+        self._places: dict[str, tuple[int, int] | int] = {}  # in a part but the first: its number
+        for part, path in enumerate(self._paths):
+            of_part: dict[str, int] = {}
+            for number, (place, line) in enumerate(whole_lines(path), start=1):
+                if path.name == MANIFEST and number == 1:
+                    continue
+                found = _OUR_LINE.match(line)
+                item = json.loads(found[1]) if found else self._parsed(path, line, number).item
+                of_part[item] = place  # by place: a clock may have been set back
+            for item, place in of_part.items():
+                now = (part, place) if part else place
+                other = self._places.get(item)
+                if other is None or self._at(other).time <= self._at(now).time:
+                    self._places[item] = now
+
+    def __getitem__(self, item: str) -> Record:
+        return self._at(self._places[item])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _at(self, where: tuple[int, int] | int) -> Record:
+        part, place = where if isinstance(where, tuple) else (0, where)
+        self._files[part].seek(place)
+        try:
+            return self._parsed(self._paths[part], self._files[part].readline(), 0)
+        except DataError as error:
+            path = self._paths[part]
+            number = sum(begin <= place for begin, _ in whole_lines(path))
+            raise damaged_line(path, number) from error
+
+    def __del__(self) -> None:
+        for file in self._files:
+            file.close()
+
+    @staticmethod
+    def _parsed(path: Path, line: bytes, number: int) -> Record:
+        return _read(Record, row_of(path, line, number), path, number, _CHECKED)
+
+
+_OUR_LINE = re.compile(
+    rb'\{"item": ("(?:[^"\\]|\\.)*"), "name": "(?:[^"\\]|\\.)*", "status": "[a-z]+", "seed": \d'
+    rb".*\}\n"
+)
 _CHECKED = ("item", "name", "status", "options", "time")
 _KINDS: dict[str, Any] = {"options": dict, "time": (int, float), "seed": int}
 

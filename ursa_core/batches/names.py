@@ -18,11 +18,12 @@ def slug(text: str) -> str:
 
     Emoji and other symbols go by their Unicode names.
     """
-    spelled = "".join(
-        f" {unicodedata.name(each, '')} " if unicodedata.category(each) == "So" else each
-        for each in unicodedata.normalize("NFC", text)
-    )
-    words = re.findall(r"\w+", spelled.lower())
+    if not text.isascii():
+        text = "".join(
+            f" {unicodedata.name(each, '')} " if unicodedata.category(each) == "So" else each
+            for each in unicodedata.normalize("NFC", text)
+        )
+    words = re.findall(r"\w+", text.lower())
     cut = "-".join(words).encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
     return cut.strip("-_") or "untitled"
 
@@ -61,7 +62,8 @@ def check_name(name: str) -> None:
         raise UsageError(f"{name!r} is no name of a file inside the folder", hint)
     if name.startswith((".", "-", "~")) or name != name.strip():
         raise UsageError(f"the name {name!r} can't begin or end so", hint)
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Cf") for character in name):
+    is_plain = name.isascii() and name.isprintable()
+    if not is_plain and any(unicodedata.category(each) in ("Cc", "Cs", "Cf") for each in name):
         raise UsageError(f"the name {name!a} has characters that can't be seen", hint)
     if len(name.encode()) > _MAX_NAME_BYTES:
         raise UsageError(f"the name {name[:40]}… is too long", f"use {_MAX_NAME_BYTES} bytes")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,8 +38,8 @@ class PartFile:
         self._lock = _lock_of(self.path)
         try:
             self._take(stem, shard.count)
-            content = self.path.read_bytes()
-            os.ftruncate(self._file, content.rfind(b"\n") + 1)
+            end = max((begin + len(line) for begin, line in whole_lines(self.path)), default=0)
+            os.ftruncate(self._file, end)
         except BaseException:
             PartFile.__exit__(self)
             raise
@@ -103,23 +104,40 @@ def sole(folder: Path) -> Iterator[None]:
 
 
 def part_files(folder: Path, stem: str) -> list[Path]:
-    """The files of all parts that there are."""
-    return sorted([*folder.glob(f"{stem}.jsonl"), *folder.glob(f"{stem}-*-of-*.jsonl")])
+    """The files of all parts that there are, in a folder that may hold millions of others."""
+    own = re.compile(rf"{re.escape(stem)}(-[^/]*-of-[^/]*)?\.jsonl")
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return sorted(folder / each.name for each in entries if own.fullmatch(each.name))
+    return []
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file's whole lines; DataError if it is damaged."""
-    if not path.exists():
-        return
+    for number, (_, line) in enumerate(whole_lines(path), start=1):
+        yield row_of(path, line, number)
+
+
+def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file that may be missing, and where they begin; DataError."""
+    begin = 0
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield begin, line
+                begin += len(line)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            yield parse_object(line)
-        except ValueError as error:
-            raise damaged_line(path, number) from error
+
+
+def row_of(path: Path, line: bytes, number: int) -> dict[str, Any]:
+    """The object of a line; DataError if it is damaged."""
+    try:
+        return parse_object(line)
+    except ValueError as error:
+        raise damaged_line(path, number) from error
 
 
 def line_of(row: dict[str, Any]) -> bytes:

@@ -3,11 +3,12 @@
 import errno
 import json
 import os
+import stat
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ursa_core.batches.manifest import Record, Status, Writer
 from ursa_core.errors import UsageError
@@ -32,6 +33,9 @@ class BatchItem:
     path: Path
     seed: int
     options: dict[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    plan: Any = field(default=None, compare=False)
+    """What its line gives, and what the task planned of it, which no process hands to another."""
 
 
 class BatchTask(Protocol):
@@ -44,8 +48,8 @@ class BatchTask(Protocol):
     def title(self, given: Mapping[str, Any]) -> str:
         """What an item is called after, from what its line gives: the text of ``{slug}``."""
 
-    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """All options of an item, JSON values; UrsaError if it can't be made."""
+    def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
+        """All options of an item, JSON values, and its plan; UrsaError if it can't be made."""
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps that making an item takes."""
@@ -62,13 +66,8 @@ class BatchTask(Protocol):
         """Remove what is no longer needed next to an output that a killed run finished."""
 
 
-@dataclass(frozen=True)
-class Remaining:
-    """Items to be made, those done, and those done by a run killed before it recorded them."""
-
-    todo: list[BatchItem] = field(default_factory=list)
-    kept: list[BatchItem] = field(default_factory=list)
-    unrecorded: list[BatchItem] = field(default_factory=list)
+State = Literal["todo", "kept", "unrecorded"]
+"""To be made, done, or done by a run that was killed before it recorded it."""
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,25 @@ class Outcome:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def remaining(items: Sequence[BatchItem], records: Mapping[str, Record], force: bool) -> Remaining:
-    """Sort items by what is left to do.
+def remaining(
+    items: Iterable[BatchItem], records: Mapping[str, Record], force: bool
+) -> Iterator[tuple[BatchItem, State]]:
+    """Items, and what is left to do of each.
 
     Raises:
         UsageError: Without ``force``, an item was made with other options, or its output exists
             without a record.
     """
-    found = Remaining()
     for item in items:
         record = records.get(item.key)
         there = record is not None and _holds_something(item.path.parent / record.name)
         begun = record is not None and record.status == "started" and not record.replaces
         if record is not None and there and (record.status == "done" or begun):
             now = {**item.options, "name": item.path.name}
-            differing = changes(now, {**record.options, "name": record.name})
+            before = {**record.options, "name": record.name}
+            differing = [] if _equal(now, before) else changes(now, before)
             if not differing:
-                (found.unrecorded if begun else found.kept).append(item)
+                yield item, "unrecorded" if begun else "kept"
                 continue
             if not force:
                 which = f"line {item.line}" if item.line else str(item.path)
@@ -105,13 +106,21 @@ def remaining(items: Sequence[BatchItem], records: Mapping[str, Record], force: 
                     f"{which} was made with other options: {', '.join(differing)}",
                     "give those of before, another folder, or --force to make it again",
                 )
-        elif record is None and item.path.exists() and not force:
+        elif record is None and not force and item.path.exists():
             raise UsageError(
                 f"{item.path} exists already, and the manifest has no record of it",
                 "give another folder, or --force to replace it",
             )
-        found.todo.append(item)
-    return found
+        yield item, "todo"
+
+
+def _equal(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether options are equal at first sight; `changes` takes much longer."""
+    return now.keys() == before.keys() and all(
+        value == before[key] or (type(value) is tuple and list(value) == before[key])
+        for key, value in now.items()
+        if key not in _NOT_COMPARED
+    )
 
 
 def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
@@ -127,7 +136,7 @@ def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
 
 def run_items(
     task: BatchTask,
-    items: Sequence[BatchItem],
+    items: Iterable[BatchItem],
     writer: Writer,
     batch_size: int,
     should_stop: Callable[[], bool],
@@ -200,8 +209,12 @@ def record(
 
 def _holds_something(path: Path) -> bool:
     """Whether an output is there, and no file of it is empty."""
-    if not path.is_dir():
-        return path.exists() and path.stat().st_size > 0
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISDIR(found.st_mode):
+        return found.st_size > 0
     sizes = [each.stat().st_size for each in path.iterdir()]
     return bool(sizes) and all(sizes)
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any, get_type_hints
 
@@ -98,6 +99,7 @@ class SamplingOptions:
         return PixelShape(self.frames, self.height, self.width)
 
 
+@cache
 def option_types() -> dict[str, type]:
     """Names of all options of a clip besides its prompt, and the types that users write them in."""
     hints = get_type_hints(SamplingOptions)
@@ -105,6 +107,11 @@ def option_types() -> dict[str, type]:
     others = {"seed": int, "size": str, "guidance_interval": str, "solver": str}
     types = {name: others.get(name) or hints[name] for name in names}
     return {name: kind for name, kind in types.items() if name not in ("height", "width")}
+
+
+@cache
+def _described() -> dict[str, Any]:
+    return get_type_hints(SamplingOptions, include_extras=True)
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: An unknown name, or a value out of range or of another form.
     """
-    hints = get_type_hints(SamplingOptions, include_extras=True)
+    hints = _described()
     found: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ursa_core.batches.run import BatchItem
 from ursa_core.bundle.bundle import Bundle, load_tokenizer, tokenizer_identity
-from ursa_core.bundle.options import option_types
+from ursa_core.bundle.options import checked, option_types
 from ursa_core.clips.clip import decoded, kept_frames, previews
 from ursa_core.clips.extend_plan import ExtendPlan, plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan
@@ -33,9 +33,6 @@ class _ModelTask:
     def __init__(self, name: str, model: PlacedModel, warn: Warn) -> None:
         self.name, self.model, self.model_identity = name, model.name, model.identity
         self._placed, self._warn_of = model, warn
-        # Frames aren't kept, which might not fit into memory: files are read again when it is
-        # their turn.
-        self._lines: dict[Path, Mapping[str, Any]] = {}
         self._warned: set[str] = set()
 
     def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
@@ -78,24 +75,38 @@ class ClipTask(_ModelTask):
         self._note, self._noted = note, False
         self._plan_of, self.title = plan_of, title_of
         self._tokens, self._preview, self._batch_size = tokens, preview, batch_size
-        self._plans: dict[Path, Plan] = {}
-        self._keys: dict[Path, Hashable] = {}
+        self._alike: dict[Hashable, tuple[Plan, Hashable, dict[str, Any]]] = {}
 
-    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """All options of a clip, as its file will record them."""
+    def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
+        """All options of a clip, as its file will record them, and its plan and pack key.
+
+        The plan is without frames, which might not fit into memory: files are read again when it
+        is their turn. Lines that differ in prompt and seed alone are planned once.
+        """
+        own: dict[str, Any] = {"prompt": given.get("prompt"), "seed": given.get("seed")}
+        others = repr((path.suffix, *sorted(each for each in given.items() if each[0] not in own)))
+        if others in self._alike and None not in own.values():
+            plan, key, options = self._alike[others]
+            checked({"seed": own["seed"]})
+            plan = replace(plan, **own)
+            return {**options, **own}, (plan, key)
         plan = self._plan_of(given, path)
         plan.check_memory(self._batch_size)
-        self._lines[path], self._plans[path] = given, replace(plan, cond_frames=None)
-        self._keys[path] = pack_key(plan.options), plan.cond_frames and plan.cond_frames.pack_key
-        return plan.metadata()
+        key = pack_key(plan.options), plan.cond_frames and plan.cond_frames.pack_key
+        options = plan.metadata()
+        if not (plan.cond_frames or self._tokens or self._preview) and len(self._alike) < 1000:
+            self._alike[others] = plan, key, options
+        return options, (replace(plan, cond_frames=None), key)
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps that a clip takes."""
-        return self._plans[item.path].num_steps
+        plan: Plan = item.plan[0]
+        return plan.num_steps
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Equal for clips that may share a pass."""
-        return self._keys[item.path]
+        key: Hashable = item.plan[1]
+        return key
 
     def make(
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
@@ -134,7 +145,7 @@ class ClipTask(_ModelTask):
 
     def _read_again(self, item: BatchItem) -> Plan:
         """The plan as it was settled; DataError if a file has changed."""
-        plan = self._plan_of(self._lines[item.path], item.path)
+        plan = self._plan_of(item.given, item.path)
         if plan.metadata() != item.options:
             raise DataError(
                 f"a file that {item.path.name} is made from has changed since the list was read",
@@ -163,25 +174,26 @@ class ExtendTask(_ModelTask):
     ) -> None:
         super().__init__("extend", model, warn)
         self._options, self._wanted, self._fresh = options, wanted, fresh
-        self._steps: dict[Path, list[int]] = {}
 
     def title(self, given: Mapping[str, Any]) -> str:
         """The first prompt; the clip's name without one."""
         prompts = given.get("prompts", [given.get("prompt", "")])
         return prompts[0] or Path(given.get("clip", "")).stem
 
-    def settle(self, given: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """All options of a video, as its file will record them; refuses rounds made by others."""
+    def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
+        """All options of a video, as its file will record them; refuses rounds made by others.
+
+        Its plan are the steps of each round.
+        """
         planned = self._plan(given, path)
         if not self._fresh:
             RoundStore(str(path)).check({**planned.provenance, "tokenizer": self._identity})
-        self._lines[path], self._steps[path] = given, planned.round_steps
-        return planned.provenance
+        return planned.provenance, planned.round_steps
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the rounds that aren't done."""
-        store, steps = RoundStore(str(item.path)), self._steps[item.path]
-        return sum(n for k, n in enumerate(steps) if self._fresh or not store.holds(k))
+        store = RoundStore(str(item.path))
+        return sum(n for k, n in enumerate(item.plan) if self._fresh or not store.holds(k))
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Each video is made alone."""
@@ -194,7 +206,7 @@ class ExtendTask(_ModelTask):
         vars(self).pop("_own_tokenizer", None)
         bundle = self._bundle
         for item in items:
-            planned = self._plan(self._lines[item.path], item.path)
+            planned = self._plan(item.given, item.path)
             if planned.provenance != item.options:
                 raise DataError(f"{planned.media.file} has changed since the list was read", _AGAIN)
             self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])

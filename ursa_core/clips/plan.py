@@ -4,6 +4,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class PlacedModel:
     adapters: tuple[Adapter, ...] = ()
     offload_blocks: int | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of the model, at its commit if it came from the hub."""
         return name_of(self.found.folder, exact=True)

@@ -144,7 +144,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]:
     """Line numbers, each with its row or the fault of the line."""
-    reader = csv_reader(text)
+    reader = csv_reader(io.StringIO(text))
     try:
         for row in reader:
             fault = ""

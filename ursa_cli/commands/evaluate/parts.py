@@ -3,7 +3,7 @@
 Imported once a command runs: what it needs is heavy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 from ursa_cli import batch_run
@@ -64,15 +64,14 @@ class SuiteRun:
         """Sample what is left of the suite into its layout."""
         run, suite = self._evaluation, self._suite
         sampling = self._sampling
-        task = self._task()
+        task, part = self._task(), self._chosen.part
 
-        def settled(seed: int) -> list[BatchItem]:
-            items = []
+        def settled(seed: int) -> Iterator[BatchItem]:
             for index, file in enumerate(suite.files):
                 path, own = run.samples / file.name, file.seed(seed)
-                made_by = task.settle_file(file, own, path)
-                items.append(BatchItem(file.name, index, 0, path, own, made_by))
-            return items
+                made_by, planned = task.settle_file(file, own, path)
+                if part.owns(index):
+                    yield BatchItem(file.name, index, 0, path, own, made_by, {}, planned)
 
         found = read_header(run.records)
         of_folder = DEFAULT_SEED if found is None else found.seed
@@ -82,7 +81,7 @@ class SuiteRun:
             begun = {name: getattr(self._begun, name) for name in ("suite", *own)}
             runs.lay_out(run, suite, begun)
         size = self._chosen.batch_size
-        work = Work(run.records, run.samples, self._chosen.part, size, sampling.force)
+        work = Work(run.records, run.samples, part, size, sampling.force, len(suite.files))
         batch_run.run_work(task, work, settled, seed, sampling.dry_run)
 
     def _task(self) -> tasks.EvalTask:

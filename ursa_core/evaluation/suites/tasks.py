@@ -37,14 +37,17 @@ class EvalTask(ClipTask):
         title_of = itemgetter("prompt")
         super().__init__(f"eval {suite}", model, plan_for, title_of, batch_size, warn)
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
-        """All options of a file; its shape is what completeness is checked by."""
-        options = self.settle({"prompt": file.prompt, "seed": seed}, path)
-        shape = self._plans[path].options.shape
-        return {**options, "pixel_shape": [shape.frames, shape.height, shape.width]}
+    def settle_file(
+        self, file: PlannedFile, seed: int, path: Path
+    ) -> tuple[dict[str, Any], tuple[Plan, Hashable]]:
+        """All options of a file, its shape, which is checked in the end, among them; its plan."""
+        options, planned = self.settle({"prompt": file.prompt, "seed": seed}, path)
+        shape = planned[0].options.shape
+        return {**options, "pixel_shape": [shape.frames, shape.height, shape.width]}, planned
 
     def _read_again(self, item: BatchItem) -> Plan:
-        return self._plans[item.path]
+        plan: Plan = item.plan[0]
+        return plan
 
     def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
         """Warn of the first prompt that the model can't take; suites have hundreds."""
@@ -63,7 +66,7 @@ class _OneByOne(EvalTask):
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
         for item in items:
-            plan = self._plans[item.path]
+            plan = self._read_again(item)
             self._warn(item, plan.warnings(self._bundle))
             frames, options = self._frames(item, plan, lambda *_: on_step(1)), plan.options
             write_media(item.path, frames, options.fps, item.options, options.crf)
@@ -79,9 +82,11 @@ class GridTask(_OneByOne):
 
     num_samples = GRID
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+    def settle_file(
+        self, file: PlannedFile, seed: int, path: Path
+    ) -> tuple[dict[str, Any], tuple[Plan, Hashable]]:
         """All options of a grid, whose sides are twice an image's."""
-        options = super().settle_file(file, seed, path)
+        options, planned = super().settle_file(file, seed, path)
         _, height, width = options["pixel_shape"]
         if height != width:
             side = min(height, width)
@@ -89,7 +94,7 @@ class GridTask(_OneByOne):
                 f"DPG-Bench cuts squares, and images are {height}x{width}",
                 f"give a square size, as `size={side}x{side}`",
             )
-        return {**options, "pixel_shape": [1, 2 * height, 2 * width]}
+        return {**options, "pixel_shape": [1, 2 * height, 2 * width]}, planned
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the four images."""
@@ -103,13 +108,16 @@ class GridTask(_OneByOne):
 class ImageTask(_OneByOne):
     """A video from a first frame, which is scaled and cropped to its size."""
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+    def settle_file(
+        self, file: PlannedFile, seed: int, path: Path
+    ) -> tuple[dict[str, Any], tuple[Plan, Hashable]]:
         """All options of a video, its image's digest among them."""
-        options = super().settle_file(file, seed, path)
+        options, planned = super().settle_file(file, seed, path)
         if options["pixel_shape"][0] == 1:
             raise ShapeError("a video of 1 frame is the given image alone", "give more `frames`")
         given = {"file": str(file.image), "sha256": _digest(file.image), "frame": 0}
-        return {**options, "given": {"files": [given], "cond": "lock", "cond_noise": 0.0}}
+        of_image = {"files": [given], "cond": "lock", "cond_noise": 0.0}
+        return {**options, "given": of_image}, planned
 
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
         file = item.options["given"]["files"][0]["file"]
@@ -134,28 +142,30 @@ class LongTask(_OneByOne):
         self._num_frames, self._rounds = num_frames, rounds
         self._of_rounds = model.found.settings.extending(options)
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> dict[str, Any]:
+    def settle_file(
+        self, file: PlannedFile, seed: int, path: Path
+    ) -> tuple[dict[str, Any], tuple[Plan, Hashable]]:
         """All options of a clip, how it is made longer among them."""
-        options = super().settle_file(file, seed, path)
-        extension = self._extension(path, file.prompt)
+        options, planned = super().settle_file(file, seed, path)
+        extension = self._extension(planned[0])
         extension.check()
         extended = {**asdict(extension), **self._of_rounds}
         del extended["prompts"]
         shape = [self._num_frames, *options["pixel_shape"][1:]]
-        return {**options, "extension": extended, "pixel_shape": shape}
+        return {**options, "extension": extended, "pixel_shape": shape}, planned
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the first clip and of all rounds."""
-        extension = self._extension(item.path, item.options["prompt"])
+        extension = self._extension(self._read_again(item))
         steps = super().num_steps(item)
         return steps + sum(extension.steps_of(k, steps) for k in range(extension.num_rounds))
 
-    def _extension(self, path: Path, prompt: str) -> Extension:
-        window, found = self._plans[path].options.frames, self._placed.found
+    def _extension(self, plan: Plan) -> Extension:
+        window, found = plan.options.frames, self._placed.found
         stride = found.strides.temporal
         chain: Chain = "tokens" if found.settings.chain == "tokens" else "pixels"
         return Extension(
-            window, self._num_frames, window, default_overlap(window, stride), (prompt,),
+            window, self._num_frames, window, default_overlap(window, stride), (plan.prompt,),
             before=False, chain=chain, schedule="together", stride=stride, cond="lock",
             cond_noise=0.0,
         )  # fmt: skip
@@ -164,7 +174,7 @@ class LongTask(_OneByOne):
         bundle, request, store = self._bundle, plan.request(), self._store(item)
         codes = generate(bundle, request, on_step)
         request = replace(request, options=replace(plan.options, **self._of_rounds))
-        frames, extension = decode(bundle, codes), self._extension(item.path, plan.prompt)
+        frames, extension = decode(bundle, codes), self._extension(plan)
         self._rounds.mkdir(parents=True, exist_ok=True)
         own = {"tokenizer": self._identity, "fps": plan.options.fps}
         store.open({**item.options, **own}, fresh=False)
