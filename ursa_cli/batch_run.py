@@ -2,13 +2,13 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ursa_cli.options.batches import MAX_FAULTS_SHOWN, Batch, Work, handle
 from ursa_cli.terminal import output
-from ursa_cli.terminal.failures import explained
+from ursa_cli.terminal.failures import explained, reason
 from ursa_core import files
 from ursa_core.batches import lists, names
 from ursa_core.errors import DataError, UrsaError, UsageError
@@ -162,17 +162,24 @@ def _make(
     task: "BatchTask", work: Work, left: "Iterable[tuple[BatchItem, State]]", writer: "Writer"
 ) -> None:
     """Make what is to be made, reporting each item as it ends."""
-    from ursa_core.batches.run import record, run_items
+    from ursa_core.batches.ray_pool import ray_pool
+    from ursa_core.batches.run import packs_of, record, run_packs
 
     shard = work.shard
     num = len(range(shard.number - 1, work.num, shard.count))
-    # Steps of items that aren't planned yet can't be counted.
-    steps = num if work.is_long else sum(task.num_steps(i) for i, s in left if s == "todo")
+    # Steps of items that aren't planned yet, or are made elsewhere, can't be counted.
+    by_items = work.is_long or work.ray is not None
+    steps = num if by_items else sum(task.num_steps(i) for i, s in left if s == "todo")
     kept = made = failed = 0
-    with _stops() as is_stopped, output.progress(steps, task.name) as advance:
+    with (
+        nullcontext() if work.ray is None else ray_pool(work.ray) as pool,
+        _stops() as is_stopped,
+        output.progress(steps, task.name) as advance,
+    ):
 
         def on_step(steps: int = 1, **earlier: bool) -> None:
-            advance(steps, f"{kept + made}/{num} items", **earlier)
+            text = "" if pool is None else f", {pool.text}"
+            advance(steps, f"{kept + made}/{num} items{text}", **earlier)
 
         def todo() -> "Iterator[BatchItem]":
             nonlocal kept, num
@@ -188,22 +195,22 @@ def _make(
                     task.tidy(item)
                     writer.append(record(item, "done"))
                 kept += 1
-                if work.is_long:
+                if by_items:
                     on_step(earlier=True)
             num = seen  # without lines at fault
 
-        def reason(error: Exception) -> str:
-            return explained(error)[0]
-
         try:
-            for outcome in run_items(
-                task, todo(), writer, work.batch_size, is_stopped,
-                (lambda _: None) if work.is_long else on_step, reason,
-            ):  # fmt: skip
+            packs = packs_of(task, todo(), work.batch_size)
+            steps_taken = (lambda _: None) if by_items else on_step
+            for outcome in (
+                run_packs(task, packs, writer, is_stopped, steps_taken, reason)
+                if pool is None
+                else pool.run(task, packs, writer, is_stopped, reason, output.warn)
+            ):
                 item = outcome.item
                 path = str(item.path)
                 made, failed = made + (not outcome.error), failed + bool(outcome.error)
-                if work.is_long:
+                if by_items:
                     on_step()
                 if outcome.error:
                     output.warn(f"failed: {path}: {outcome.error}")
@@ -219,6 +226,8 @@ def _make(
             output.note(
                 f"{work.outputs}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
             )
+            if pool is not None:
+                output.note(pool.text)
             output.data({"summary": counts})
     if is_stopped():
         raise KeyboardInterrupt

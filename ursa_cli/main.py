@@ -73,6 +73,9 @@ def main(arguments: list[str]) -> int:
         Path.cwd()
     except FileNotFoundError as error:  # libraries would end the process
         return _failed(error, "the working folder is gone", "change to one that exists", 1)
+    for each, following in zip(arguments[:], [*arguments[1:], "-"], strict=True):
+        if each == "--ray" and following.startswith("-"):  # Typer knows no optional values
+            arguments = [f"{a}=auto" if a == "--ray" else a for a in arguments]
     try:
         result = app(arguments, prog_name="ursa", standalone_mode=False)
     except UrsaError as error:

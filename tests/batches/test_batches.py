@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -508,3 +509,10 @@ def test_a_damaged_record_is_named_by_its_line(tmp_path: Path) -> None:
     manifest.write_bytes(b"\n".join(lines))
     with pytest.raises(DataError, match=r"line 5 of .*manifest\.jsonl is damaged"):
         make_notes(out, FIVE)
+
+
+def test_ray_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match="Ray isn't installed") as caught:
+        make_notes(tmp_path / "out", FIVE, ray="auto")
+    assert caught.value.hint == "pip install 'ursa-video[ray]'"

@@ -1,5 +1,7 @@
 """A task of notes: text files, made as videos are but in no time."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +21,13 @@ class Notes:
 
     name = "notes"
     model = "pen"
+    model_folder = Path()
 
     def __init__(self, identity: str = "blue", size: int = 1, seconds: float = 0.0) -> None:
         self.model_identity = identity
         self.size, self.seconds = size, seconds
         self.fails = "fail"
+        self.deaths: Path | None = None  # a folder, in which each death of a process leaves a file
         self.packs: list[list[int]] = []
         self.tidied: list[int] = []
 
@@ -45,6 +49,12 @@ class Notes:
     def tidy(self, item: Item) -> None:
         self.tidied.append(item.index)
 
+    def moved(self, device: str, root: Path, warn: Callable[[str], None]) -> "Notes":
+        return self
+
+    def ready(self, item: Item) -> Item:
+        return item
+
     def make(
         self, items: Sequence[Item], on_step: Callable[[int], None]
     ) -> Iterator[tuple[Item, dict[str, Any]]]:
@@ -52,6 +62,10 @@ class Notes:
         for item in items:
             if self.fails in item.options["prompt"]:
                 raise DataError(f"{item.options['prompt']} fails", "mend it")
+            if self.deaths and "die" in item.options["prompt"]:
+                (self.deaths / str(time.time_ns())).touch()
+                if len(list(self.deaths.iterdir())) <= 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
             if "full" in item.options["prompt"]:
                 raise DataError("the disk is full", "free some") from OSError(28, "full")
             with whole(item.path) as part:
@@ -73,12 +87,13 @@ def make_notes(
     template: str = "{index:05d}-{slug}.png",
     skip_bad: bool = False,
     force: bool = False,
+    ray: str | None = None,
 ) -> Notes:
     """Run a batch of notes of a list into a folder."""
     source = folder.parent / f"{folder.name}-list{suffix}"
     source.write_text(lines)
     task = task or Notes()
-    options = BatchOptions(str(source), template, batch_size, shard, skip_bad)
+    options = BatchOptions(str(source), template, batch_size, shard, skip_bad, ray)
     batch = options.read(str(folder), COLUMNS, force)
     run_batch(task, batch, seed, dry_run=False)
     return task

@@ -102,6 +102,8 @@ def sample(
     if from_file is not None:
         if save_tokens is not None and Path(save_tokens).suffix:
             raise UsageError(f"{save_tokens} is no folder for the codes", "give one")
+        if preview is not None and batch.ray is not None:
+            raise UsageError("--preview and --ray can't both be given", "leave one out")
         wanted = batch.read(out, {"prompt": str, **columns(SampleInputs)}, sampling.force)
         _make_batch(wanted, sampling, inputs, save_tokens, preview or 0)
         return

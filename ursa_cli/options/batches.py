@@ -2,20 +2,27 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.records import Panels
 from ursa_cli.terminal import output
 from ursa_core.batches import lists, names
+from ursa_core.batches.ray_pool import RayOptions
 from ursa_core.bundle.options import option_types
 from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Part, launched_part, parse_part
 
 MAX_FAULTS_SHOWN = 10
+RAY = {
+    "ray": ("ADDRESS", ("Make the items on a Ray cluster; without ADDRESS on that of RAY_ADDRESS,"
+            " else on a new one here.")),
+    "ray_cpus": ("N", "Cores of a Ray worker, 0.01 to 1024.", "1"),
+    "ray_gpus": ("N", "GPUs of a Ray worker, 0 to 64.", "1 if there are any"),
+}  # fmt: skip
 BATCHES: Panels = {"Batches": {
     "from_file": ("LIST", ("Make each line of LIST: a .jsonl or .csv whose lines may give options "
                   "and a name, a .txt of prompts (of clips to extend), or - for stdin. OUT is a "
@@ -25,6 +32,7 @@ BATCHES: Panels = {"Batches": {
     "batch_size": ("N", "Items in one pass of the network, 1 to 1024; no result depends on it.",
                    "1"),
     "shard": ("I/N", "Make part I, 1 to N, of the list.", "by torchrun"),
+    **RAY,
     "skip_bad": (None, "Leave out lines with faults; else none is made."),
 }}  # fmt: skip
 
@@ -39,6 +47,7 @@ class Work:
     batch_size: int
     force: bool
     num: int  # items, those of other shards among them
+    ray: RayOptions | None
 
     @property
     def is_long(self) -> bool:
@@ -74,10 +83,13 @@ class BatchOptions:
     batch_size: int | None = None
     shard: str | None = None
     skip_bad: bool = False
+    ray: str | None = None
+    ray_cpus: float | None = None
+    ray_gpus: float | None = None
 
     def refuse(self) -> None:
         """Refuse what is for batches alone, where there is none; UsageError."""
-        for name in ("name_template", "batch_size", "shard", "skip_bad"):
+        for name in [f.name for f in fields(self)][1:]:
             if getattr(self, name) not in (None, False):
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} is for batches", "name a list with --from-file")
@@ -109,11 +121,25 @@ class BatchOptions:
         if not os.access(above, os.W_OK | os.X_OK):
             raise DataError(f"the folder {above} can't be written", "choose another one")
         listed = lists.read_list(source, {**columns, "name": str}, sys.stdin.buffer.read, text)
-        num = listed.num
-        batch = Batch(folder, folder, part, size, force, num, listed, template, self.skip_bad)
+        batch = Batch(
+            folder, folder, part, size, force, listed.num, ray_options(self), listed, template,
+            self.skip_bad,
+        )  # fmt: skip
         if not batch.is_long:
             handle(batch, listed.faults)
         return batch
+
+
+def ray_options(given: Any) -> RayOptions | None:
+    """How Ray is used, from a record with ``ray``, ``ray_cpus`` and ``ray_gpus``."""
+    cpus, gpus = given.ray_cpus, given.ray_gpus
+    options.require(cpus is None or 0.01 <= cpus <= 1024, "--ray-cpus", cpus, "0.01 to 1024")
+    options.require(gpus is None or 0 <= gpus <= 64, "--ray-gpus", gpus, "0 to 64")
+    if given.ray is None:
+        if cpus is not None or gpus is not None:
+            raise UsageError("--ray-cpus and --ray-gpus are for --ray", "add --ray")
+        return None
+    return RayOptions(given.ray, 1.0 if cpus is None else cpus, gpus)
 
 
 def own_shard(text: str | None) -> Part:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import own_shard
+from ursa_cli.options.batches import RAY, own_shard
 from ursa_cli.options.records import Panels
 from ursa_cli.options.shared import argument, option, output_path
 from ursa_core.errors import UsageError
@@ -39,6 +39,7 @@ EVALUATION: Panels = {
                   "are there."), "by torchrun"),
         "batch_size": ("N", ("Samples per pass of the network, 1 to 1024; no result depends on "
                        "it.")),
+        **RAY,
         "prompts": ("KIND", ("raw, or rewritten: the longer ones that the paper's best rows are "
                     "sampled from."), "raw"),
         "images": ("FOLDER", "The official cropped images.", "those of the ratio in --scorer-repo"),
@@ -72,6 +73,9 @@ class EvalOptions:
     detector: Path | None = None
     scorer_repo: Path | None = None
     scorer_python: Path | None = None
+    ray: str | None = None
+    ray_cpus: float | None = None
+    ray_gpus: float | None = None
 
     def check(self) -> None:
         """Refuse options that can't be, or that don't go together; UsageError."""

@@ -55,6 +55,11 @@ def explained(error: Exception) -> tuple[str, str]:
     )
 
 
+def reason(error: Exception) -> str:
+    """Message for an error of any kind."""
+    return explained(error)[0]
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     torch = sys.modules.get("torch")  # not imported, it can't have raised
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from ursa_core.batches.manifest import Record, Status, Writer
 from ursa_core.errors import UsageError
@@ -35,7 +35,8 @@ class BatchItem:
     options: dict[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict, compare=False)
     plan: Any = field(default=None, compare=False)
-    """What its line gives, and what the task planned of it, which no process hands to another."""
+    """What its line gives, and what the task planned of it: all that is needed once it is ready."""
+    is_ready: bool = field(default=False, compare=False)
 
 
 class BatchTask(Protocol):
@@ -44,6 +45,7 @@ class BatchTask(Protocol):
     name: str
     model: str
     model_identity: str
+    model_folder: Path
 
     def title(self, given: Mapping[str, Any]) -> str:
         """What an item is called after, from what its line gives: the text of ``{slug}``."""
@@ -57,10 +59,16 @@ class BatchTask(Protocol):
     def pack_key(self, item: BatchItem) -> Hashable:
         """Items of equal keys may be made together."""
 
+    def ready(self, item: BatchItem) -> BatchItem:
+        """An item with what it is given, read again; UrsaError if that has changed."""
+
     def make(
         self, items: Sequence[BatchItem], on_step: OnStep
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
-        """Make items of one key; each is yielded with its metrics once its output is there."""
+        """Make ready items of one key; each is yielded with its metrics once it is written."""
+
+    def moved(self, device: str, root: Path, warn: Callable[[str], None]) -> Self:
+        """The task in another process, where items are ready; its own files go below ``root``."""
 
     def tidy(self, item: BatchItem) -> None:
         """Remove what is no longer needed next to an output that a killed run finished."""
@@ -134,16 +142,28 @@ def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
     ]
 
 
-def run_items(
+def packs_of(
+    task: BatchTask, items: Iterable[BatchItem], batch_size: int
+) -> Iterator[list[BatchItem]]:
+    """Items in packs of one key."""
+    waiting: dict[Hashable, list[BatchItem]] = {}
+    for item in items:
+        key = task.pack_key(item)
+        waiting.setdefault(key, []).append(item)
+        if len(waiting[key]) == batch_size:
+            yield waiting.pop(key)
+    yield from waiting.values()
+
+
+def run_packs(
     task: BatchTask,
-    items: Iterable[BatchItem],
+    packs: Iterable[list[BatchItem]],
     writer: Writer,
-    batch_size: int,
     should_stop: Callable[[], bool],
     on_step: OnStep,
     explain: Callable[[Exception], str],
 ) -> Iterator[Outcome]:
-    """Make items in packs of one key, recording each as it ends.
+    """Make packs of items of one key, recording each item as it ends.
 
     An item that fails is recorded so, with what ``explain`` gives of the error, and the rest go on;
     the items of a pack that fails are made one by one. A full disk ends the run, and so does a
@@ -152,36 +172,28 @@ def run_items(
     Raises:
         DataError: The disk is full, or the record or the outputs' folder can't be written.
     """
-
-    def packs() -> Iterator[list[BatchItem]]:
-        waiting: dict[Hashable, list[BatchItem]] = {}
-        for item in items:
-            pack = waiting.setdefault(task.pack_key(item), [])
-            pack.append(item)
-            if len(pack) == batch_size:
-                yield waiting.pop(task.pack_key(item))
-        yield from waiting.values()
-
-    for pack in packs():
+    for pack in packs:
         if should_stop():
             return
-        yield from _made(task, pack, writer, on_step, explain)
+        yield from make_pack(task, pack, writer.append, on_step, explain)
 
 
-def _made(
+def make_pack(
     task: BatchTask,
     pack: list[BatchItem],
-    writer: Writer,
+    append: Callable[..., None],
     on_step: OnStep,
     explain: Callable[[Exception], str],
 ) -> Iterator[Outcome]:
+    """Make a pack; ``append`` takes the records."""
     begun = time.monotonic()
-    writer.append(*(record(item, "started") for item in pack), sync=False)
+    append(*(record(item, "started") for item in pack), sync=False)
     left = list(pack)
     try:
-        for item, metrics in task.make(pack, on_step):
+        ready = [each if each.is_ready else task.ready(each) for each in pack]
+        for item, metrics in task.make(ready, on_step):
             seconds = round(time.monotonic() - begun, 3)
-            writer.append(record(item, "done", seconds))
+            append(record(item, "done", seconds))
             left.remove(item)
             yield Outcome(item, seconds, metrics=metrics)
     except Exception as error:
@@ -189,10 +201,10 @@ def _made(
             raise
         if len(pack) > 1:
             for item in left:
-                yield from _made(task, [item], writer, on_step, explain)
+                yield from make_pack(task, [item], append, on_step, explain)
             return
         reason, seconds = explain(error), round(time.monotonic() - begun, 3)
-        writer.append(record(pack[0], "failed", seconds, reason))
+        append(record(pack[0], "failed", seconds, reason))
         yield Outcome(pack[0], seconds, reason)
 
 

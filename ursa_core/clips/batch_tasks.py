@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ursa_core.batches.run import BatchItem
 from ursa_core.bundle.bundle import Bundle, load_tokenizer, tokenizer_identity
@@ -17,6 +17,7 @@ from ursa_core.clips.extend_plan import ExtendPlan, plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.clips.round_store import RoundStore
+from ursa_core.devices import pick_device
 from ursa_core.errors import DataError
 from ursa_core.media import write_media
 from ursa_core.sampling.batching import Packer, pack_key
@@ -24,15 +25,21 @@ from ursa_core.tokenizers.visual import VisualTokenizer
 from ursa_core.tokens.token_files import save_tokens
 
 Warn = Callable[[str], None]
+_AT_HOME = {
+    "_bundle", "_own_tokenizer", "_packer", "_plan_of", "title", "_warn_of", "_note", "_alike",
+}  # fmt: skip
 _AGAIN = "give the same command again"
 
 
 class _ModelTask:
     """What tasks share: the model, loaded once, and warnings, each given once."""
 
-    def __init__(self, name: str, model: PlacedModel, warn: Warn) -> None:
+    def __init__(
+        self, name: str, model: PlacedModel, warn: Warn, note: Warn = lambda _: None
+    ) -> None:
         self.name, self.model, self.model_identity = name, model.name, model.identity
-        self._placed, self._warn_of = model, warn
+        self._placed, self._warn_of, self._note = model, warn, note
+        self.model_folder = model.found.folder
         self._warned: set[str] = set()
 
     def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
@@ -40,6 +47,16 @@ class _ModelTask:
             if warning not in self._warned:
                 self._warned.add(warning)
                 self._warn_of(f"{item.path.name}: {warning}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to make items that are ready."""
+        return {name: value for name, value in vars(self).items() if name not in _AT_HOME}
+
+    def moved(self, device: str, root: Path, warn: Warn) -> Self:
+        """The task in another process, on its device; files of its own go below ``root``."""
+        self._placed, self._warn_of = replace(self._placed, device=pick_device(device)), warn
+        self._note = lambda _: None
+        return self
 
     @cached_property
     def _bundle(self) -> Bundle:
@@ -71,10 +88,10 @@ class ClipTask(_ModelTask):
         preview: int = 0,
         note: Warn = lambda _: None,
     ) -> None:
-        super().__init__(name, model, warn)
-        self._note, self._noted = note, False
-        self._plan_of, self.title = plan_of, title_of
-        self._tokens, self._preview, self._batch_size = tokens, preview, batch_size
+        super().__init__(name, model, warn, note)
+        self._plan_of, self.title, self._noted = plan_of, title_of, False
+        self._tokens = tokens and tokens.absolute()
+        self._preview, self._batch_size = preview, batch_size
         self._alike: dict[Hashable, tuple[Plan, Hashable, dict[str, Any]]] = {}
 
     def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
@@ -112,7 +129,7 @@ class ClipTask(_ModelTask):
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
         """Generate, decode and write clips of one key."""
-        plans = {item.path: self._read_again(item) for item in items}
+        plans = {item.path: self._planned(item) for item in items}
         bundle = self._bundle
         for item in items:
             self._warn(item, plans[item.path].warnings(bundle))
@@ -142,6 +159,20 @@ class ClipTask(_ModelTask):
 
     def tidy(self, item: BatchItem) -> None:
         """Nothing is left next to a clip: its preview is deleted before it is written."""
+
+    def ready(self, item: BatchItem) -> BatchItem:
+        """The clip with its given frames in its plan."""
+        return replace(item, plan=(self._read_again(item), item.plan[1]), is_ready=True)
+
+    def moved(self, device: str, root: Path, warn: Warn) -> Self:
+        """As of any task; the codes go below ``root``, too."""
+        if self._tokens is not None:
+            self._tokens = root / str(self._tokens).lstrip("/")
+            self._tokens.mkdir(parents=True)
+        return super().moved(device, root, warn)
+
+    def _planned(self, item: BatchItem) -> Plan:
+        return replace(item.plan[0], model=self._placed)
 
     def _read_again(self, item: BatchItem) -> Plan:
         """The plan as it was settled; DataError if a file has changed."""
@@ -206,13 +237,19 @@ class ExtendTask(_ModelTask):
         vars(self).pop("_own_tokenizer", None)
         bundle = self._bundle
         for item in items:
-            planned = self._plan(item.given, item.path)
-            if planned.provenance != item.options:
-                raise DataError(f"{planned.media.file} has changed since the list was read", _AGAIN)
+            planned: ExtendPlan = item.plan
+            planned = replace(planned, plan=replace(planned.plan, model=self._placed))
             self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])
             store = RoundStore(str(item.path))
             store.open({**planned.provenance, "tokenizer": self._identity}, self._fresh)
             yield item, planned.make_file(bundle, store, str(item.path), lambda *_: on_step(1))
+
+    def ready(self, item: BatchItem) -> BatchItem:
+        """The video with the clip that it goes on from in its plan."""
+        planned = self._plan(item.given, item.path)
+        if planned.provenance != item.options:
+            raise DataError(f"{planned.media.file} has changed since the list was read", _AGAIN)
+        return replace(item, plan=planned, is_ready=True)
 
     def tidy(self, item: BatchItem) -> None:
         """Delete the rounds of a video that is written."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ursa_core.batches.run import BatchItem
 from ursa_core.clips.batch_tasks import ClipTask, Warn
@@ -66,7 +66,7 @@ class _OneByOne(EvalTask):
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
         for item in items:
-            plan = self._read_again(item)
+            plan = self._planned(item)
             self._warn(item, plan.warnings(self._bundle))
             frames, options = self._frames(item, plan, lambda *_: on_step(1)), plan.options
             write_media(item.path, frames, options.fps, item.options, options.crf)
@@ -119,10 +119,13 @@ class ImageTask(_OneByOne):
         of_image = {"files": [given], "cond": "lock", "cond_noise": 0.0}
         return {**options, "given": of_image}, planned
 
-    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
+    def _read_again(self, item: BatchItem) -> Plan:
+        plan = super()._read_again(item)
         file = item.options["given"]["files"][0]["file"]
         image = read_image(file, plan.options.shape, fit=True)
-        plan = replace(plan, cond_frames=CondFrames({0: image}, "lock", 0.0))
+        return replace(plan, cond_frames=CondFrames({0: image}, "lock", 0.0))
+
+    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
         conditioning = plan.conditioning(self._bundle)
         codes = generate(self._bundle, plan.request(), on_step, conditioning=conditioning)
         return plan.shown(decode(self._bundle, codes))
@@ -156,9 +159,14 @@ class LongTask(_OneByOne):
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the first clip and of all rounds."""
-        extension = self._extension(self._read_again(item))
+        extension = self._extension(self._planned(item))
         steps = super().num_steps(item)
         return steps + sum(extension.steps_of(k, steps) for k in range(extension.num_rounds))
+
+    def moved(self, device: str, root: Path, warn: Warn) -> Self:
+        """As of any task; rounds are kept below ``root``, until the clip is made."""
+        self._rounds = root / "rounds"
+        return super().moved(device, root, warn)
 
     def _extension(self, plan: Plan) -> Extension:
         window, found = plan.options.frames, self._placed.found

@@ -1,0 +1,211 @@
+"""Batches on a Ray cluster: the same outputs as of one process, whatever dies."""
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from notes_task import Notes, make_notes
+
+from ursa_cli.main import main
+from ursa_cli.terminal import output
+from ursa_core.batches import ray_pool
+from ursa_core.batches.manifest import read_records
+from ursa_core.errors import DataError, DeviceError
+from ursa_core.tokens.token_files import load_tokens
+
+# Newer versions of Ray ask for a token, and read where it is when they are imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+pytest.importorskip("ray", reason="Ray isn't installed: pip install 'ursa-video[ray]'")
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+TEN = "".join(f"note {k}\n" for k in range(10))
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Address of a cluster of two cores on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = [str(ROOT), str(ROOT / "tests" / "stand_ins")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    start = ["start", "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+             "--include-dashboard=false", "--block", "--object-store-memory=100000000"]  # fmt: skip
+    log = subprocess.DEVNULL
+    head = subprocess.Popen([*ray, *start], env=env, stdout=log, stderr=log, process_group=0)
+    try:
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+@pytest.fixture(autouse=True)
+def _plain() -> None:
+    output.configure()
+
+
+def notes(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.glob("[!.]*.png"))}
+
+
+def entries(folder: Path) -> set[str]:
+    """Lines of a manifest without times."""
+    lines = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
+    return {
+        json.dumps({k: v for k, v in line.items() if k not in ("time", "seconds")}, sort_keys=True)
+        for line in lines
+    }
+
+
+def test_notes_are_those_of_one_process_and_either_goes_on(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_notes(tmp_path / "one", TEN)
+    make_notes(tmp_path / "ray", TEN, batch_size=2, ray=address)
+    told = capsys.readouterr().err
+    assert re.search(r"items/s, [12] actors on 1 nodes$", told.strip())
+    assert notes(tmp_path / "ray") == notes(tmp_path / "one")
+    assert {line.replace('"device": "cpu", ', "") for line in entries(tmp_path / "ray")} == entries(
+        tmp_path / "one"
+    )
+    assert make_notes(tmp_path / "ray", TEN).packs == []
+    lines = "".join(f"note {k}\n" for k in range(5))
+    make_notes(tmp_path / "begun", lines)
+    make_notes(tmp_path / "begun", TEN, ray=address)
+    assert "5 made, 5 kept" in capsys.readouterr().err
+    assert notes(tmp_path / "begun") == notes(tmp_path / "one")
+
+
+def test_items_of_an_actor_that_dies_go_to_others(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Notes()
+    task.deaths = tmp_path / "deaths"
+    task.deaths.mkdir()
+    make_notes(tmp_path / "out", f"die\n{TEN}", task, ray=address)
+    assert len(list(task.deaths.iterdir())) == 3
+    assert len(notes(tmp_path / "out")) == 11
+    again = re.search(r"(\d+) given to others", capsys.readouterr().err)
+    assert again
+    assert int(again[1]) >= 2
+
+
+def test_an_item_that_kills_its_actors_fails_and_the_rest_goes_on(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_pool, "_MAX_LOST", 2)
+    task = Notes()
+    task.deaths = tmp_path / "deaths"
+    task.deaths.mkdir()
+    with pytest.raises(DataError, match="1 of 11 items failed"):
+        make_notes(tmp_path / "out", f"die\n{TEN}", task, ray=address)
+    record = read_records(tmp_path / "out")["item 0"]
+    assert (record.status, record.error) == ("failed", "the worker died, 2 times")
+    assert len(notes(tmp_path / "out")) == 10
+
+
+def test_ctrl_c_leaves_a_batch_that_goes_on(address: str, tmp_path: Path) -> None:
+    def press() -> None:
+        while not notes(tmp_path / "out"):
+            threading.Event().wait(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        make_notes(tmp_path / "out", TEN, Notes(seconds=0.5), ray=address)
+    made = notes(tmp_path / "out")
+    assert 0 < len(made) < 10
+    assert sum(r.status == "done" for r in read_records(tmp_path / "out").values()) == len(made)
+    make_notes(tmp_path / "out", TEN, ray=address)
+    make_notes(tmp_path / "one", TEN)
+    assert notes(tmp_path / "out") == notes(tmp_path / "one")
+
+
+def test_a_failed_item_is_told_and_the_rest_is_made(address: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 of 11 items failed"):
+        make_notes(tmp_path / "out", f"fail\n{TEN}", batch_size=3, ray=address)
+    assert read_records(tmp_path / "out")["item 0"].error == "fail fails"
+    assert len(notes(tmp_path / "out")) == 10
+
+
+def test_another_version_and_a_model_that_is_not_there_are_told(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Notes()
+    task.model_folder = tmp_path / "gone"
+    with pytest.raises(DataError, match=r"the node [\d.]+ has no model in .*gone"):
+        make_notes(tmp_path / "out", TEN, task, ray=address)
+    monkeypatch.setattr(ray_pool, "__version__", "99")
+    with pytest.raises(DataError, match=r"has ursa .*, this one 99"):
+        make_notes(tmp_path / "out", TEN, ray=address)
+    monkeypatch.undo()
+    make_notes(tmp_path / "out", TEN, ray=address)
+    assert len(notes(tmp_path / "out")) == 10
+
+
+def test_why_nothing_runs_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_pool, "_PATIENCE_SECONDS", 0.0)
+    import ray
+
+    ray.init(address, logging_level="ERROR", log_to_driver=False)
+    try:
+        pool = ray_pool.RayPool(ray, ray_pool.RayOptions(gpus=1))
+        assert "a worker takes 1 GPU; of 0 in the cluster 0 are free" in pool._why_idle()
+    finally:
+        ray.shutdown()
+
+
+def test_no_cluster_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"no Ray cluster can be used at nowhere\.invalid:1"):
+        make_notes(tmp_path / "out", TEN, ray="nowhere.invalid:1")
+
+
+def test_clips_of_given_frames_are_those_of_one_process(address: str, tmp_path: Path) -> None:
+    os.chdir(tmp_path)
+    fast = ["--steps", "2", "--device", "cpu", "--dtype", "float32", "--seed", "3"]
+    assert main(["sample", "a red circle", "-o", "first.png", "--frames", "1", *fast]) == 0
+    Path("list.jsonl").write_text('{"prompt": "a", "image": "first.png"}\n{"prompt": "b"}\n')
+    for folder, more in (("one", []), ("ray", ["--ray", address])):
+        asked = ["sample", "--from-file", "list.jsonl", *fast, "--save-tokens", f"{folder}-tokens"]
+        assert main([*asked, "-o", folder, *more]) == 0
+        longer = [
+            "extend",
+            "--from-file",
+            "clips.txt",
+            "-o",
+            f"{folder}-longer",
+            "--frames",
+            "21",
+            *fast,
+        ]
+        Path("clips.txt").write_text("one/00001-b.mp4\n")
+        assert main([*longer, *more]) == 0
+    for folder in ("", "-longer"):
+        made = {p.name: p.read_bytes() for p in Path(f"one{folder}").glob("[!.m]*")}
+        assert made
+        assert {p.name: p.read_bytes() for p in Path(f"ray{folder}").glob("[!.m]*")} == made
+    for tokens in Path("one-tokens").iterdir():  # whose metadata have no order
+        one, other = load_tokens(tokens), load_tokens(Path("ray-tokens") / tokens.name)
+        assert torch.equal(one.codes, other.codes)
+        assert one.metadata == other.metadata
