@@ -209,3 +209,13 @@ def test_clips_of_given_frames_are_those_of_one_process(address: str, tmp_path: 
         one, other = load_tokens(tokens), load_tokens(Path("ray-tokens") / tokens.name)
         assert torch.equal(one.codes, other.codes)
         assert one.metadata == other.metadata
+
+
+def test_samples_of_a_suite_are_those_of_one_process(address: str, tmp_path: Path) -> None:
+    fast = ["--model", "nano", "--steps", "2", "--device", "cpu", "--dtype", "float32"]
+    asked = ["eval", "shapes", *fast, "--limit", "1", "--only", "sample", "-o"]
+    assert main([*asked, str(tmp_path / "one")]) == 0
+    assert main([*asked, str(tmp_path / "ray"), "--ray", address]) == 0
+    made = {path.name: path.read_bytes() for path in tmp_path.glob("one/samples/**/*.mp4")}
+    assert made
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("ray/samples/**/*.mp4")} == made

@@ -11,7 +11,7 @@ from ursa_cli.options.evaluation import EVALUATION, EvalOptions
 from ursa_cli.options.records import parameters, with_parameters
 from ursa_cli.terminal import output
 
-_SHARED = ("seed", "only", "limit", "shard")
+_SHARED = ("seed", "only", "limit", "shard", "ray", "ray_cpus", "ray_gpus")
 
 
 def _command_of(suite: SuiteCommand) -> Callable[..., None]:
