@@ -1,6 +1,7 @@
 """Captions of media files: a text file next to each, or a metadata table of the folder."""
 
 import csv
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

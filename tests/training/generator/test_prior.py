@@ -10,10 +10,9 @@ from tiny_runs import recipe_of, silent, train
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
 from ursa_core.errors import DataError, RecipeError
-from ursa_core.recipe.fields import PriorSettings
 from ursa_core.sampling.generate import Request, generate
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.generator.prior import prompts_of
+from ursa_core.training.prompts import prompts_of
 from ursa_core.training.run import train_recipe
 from ursa_core.worlds import shapes
 
@@ -111,7 +110,7 @@ def test_another_tokenizer_is_refused(generator_recipe, base, tmp_path):
 
 def test_prompts_come_from_the_recipe_a_list_or_a_world(tmp_path):
     def found(*prompts):
-        return prompts_of(PriorSettings(shards="a", share=0.5, prompts=list(prompts)), tmp_path)
+        return prompts_of(prompts, ())
 
     assert found("a dog", "a cat") == ["a dog", "a cat"]
     assert found("a dog") == ["a dog"]

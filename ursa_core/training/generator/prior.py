@@ -12,10 +12,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ursa_core.batches.lists import read_list, refuse
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model, tokenizer_identity
 from ursa_core.bundle.folder import URSA_MODEL, model_identity
 from ursa_core.bundle.options import SamplingOptions
@@ -31,7 +29,7 @@ from ursa_core.sampling.time_grid import time_grid
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.generator.batches import PRIOR, PRIOR_SEED
-from ursa_core.worlds import emoji, shapes
+from ursa_core.training.prompts import prompts_of
 
 PACK = 8  # clips in one pass of the network
 ROWS_PER_SHARD = 64  # about the most clips that a killed run loses
@@ -59,32 +57,6 @@ def num_passes(options: SamplingOptions) -> int:
     )
 
 
-def prompts_of(prior: PriorSettings, start: Path) -> list[str]:
-    """The prompts of a prior, each of which is made in turn."""
-    (first, *others), given = prior.prompts, Path(prior.prompts[0])
-    if not others and given.suffix in (".txt", ".jsonl", ".csv"):
-        found = read_list(first, {"prompt": str}, lambda: b"")
-        if found.faults:
-            raise refuse(first, found.faults)
-        return [line.given["prompt"] for line in found.lines if "prompt" in line.given]
-    known = {
-        "shapes:train": [
-            shapes.caption(*each, background)
-            for each in shapes.combinations("train")
-            for background in shapes.BACKGROUNDS
-        ],
-        "emoji:train": [
-            emoji.caption(subject.name, background)
-            for subject in load_subjects(start)
-            for background in emoji.backgrounds_of(subject.name, "train")
-        ],
-    }
-    if others or not (world := known.get(first)):
-        return list(prior.prompts)
-    order = np.random.default_rng(PRIOR_SEED).permutation(len(world))
-    return [world[place] for place in order]
-
-
 def make_prior(
     recipe: GeneratorRecipe,
     prior: PriorSettings,
@@ -108,7 +80,7 @@ def make_prior(
             f" has that of {recipe.tokenizer}",
             f"give tokenizer: {recipe.init}, or the old data in data.sets in place of prior",
         )
-    prompts = prompts_of(prior, start)
+    prompts = prompts_of(prior.prompts, load_subjects(start))
     if not prompts:
         raise RecipeError(f"prior.prompts: {prior.prompts[0]} has no prompt", "give some")
     options = prior_options(prior, start)

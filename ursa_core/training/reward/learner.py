@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ursa_core.batches.lists import SUFFIXES, read_list, refuse
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model, save_bundle
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import RecipeError, UrsaError
@@ -26,8 +25,8 @@ from ursa_core.training.generator.estimates import pass_operations, training_mem
 from ursa_core.training.generator.lora import LoraTraining
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import OPERATIONS, Metrics, weighed
+from ursa_core.training.prompts import prompts_of
 from ursa_core.training.reward.objective import ClipLikelihood, advantages, diversity, reward_loss
-from ursa_core.worlds import shapes
 
 Scorer = Callable[[Sequence[Frames], Sequence[str]], Sequence[float | str]]
 """Scores of clips by their prompts; a text is why a clip has none."""
@@ -94,15 +93,7 @@ class RewardLearner(Learner):
 
     def _read(self, key: str, given: Sequence[str]) -> list[str]:
         """The texts that a key of the recipe names, all of which the model can read."""
-        (first, *others) = texts = list(given)
-        if not others and first.endswith(SUFFIXES):
-            listed = read_list(first, {"prompt": str}, lambda: b"")
-            if listed.faults:
-                raise refuse(first, listed.faults)
-            texts = [line.given["prompt"] for line in listed.lines if "prompt" in line.given]
-        elif texts in (["shapes:train"], ["shapes:heldout"]):
-            combinations = shapes.combinations(first.removeprefix("shapes:"))
-            texts = [shapes.caption(*c, b) for c in combinations for b in shapes.BACKGROUNDS]
+        texts = prompts_of(given, self.bundle.subjects)
         read = [full_prompt(self.bundle, Request(text)) for text in texts]
         for text, prompt in zip(texts, read, strict=True):
             if unknown := self.bundle.text_tokenizer.unknown_words(prompt):
