@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import reward_curves
+from benchmarks import reward_curves, reward_quality
 from benchmarks.second_reading import SHAPES, read_shape
 from ursa_core.evaluation.suites.shapes import Wanted, rendered
 from ursa_core.grids import PixelShape
@@ -49,3 +49,19 @@ def test_the_second_reading_is_a_scorer():
     with CommandScorer([sys.executable, str(script)], 60.0) as scorer:
         found = scorer([clip] * 3, ["a star", "a ring", "a dog"])
     assert found == [1.0, 0.0, "the prompt names no shape"]
+
+
+def test_the_quality_of_a_model_equals_its_own(tiny_model, monkeypatch, capsys):
+    """On shapes, whose words the small model mostly doesn't know: what is compared is the table."""
+    words = [str(tiny_model), str(tiny_model), "--limit", "2", "--steps", "2", "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", ["reward_quality", *words])
+    reward_quality.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["mean", "over", "2", "clips", "start", "tuned"]
+    assert len(lines) == 9
+    for line in lines[1:8]:
+        start, tuned = line.split()[-2:]
+        assert start == tuned
+    assert lines[-1].endswith("only the start 0, only the tuned 0, p 1")
+    assert reward_quality.mcnemar(4, 31) == pytest.approx(3.5e-6, rel=0.1)
+    assert reward_quality.mcnemar(3, 3) == 1
