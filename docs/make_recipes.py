@@ -140,7 +140,7 @@ def default(info: FieldInfo) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of both kinds of recipe, with each key's meaning."""
+    """The JSON schema of all kinds of recipe, with each key's meaning."""
     kinds = [(kind, "validation") for kind in KINDS.values()]
     _, whole = models_json_schema(kinds, title="Recipe of ursa train")
     classes = {name: kind for name, kind in vars(fields).items() if inspect.isclass(kind)}
@@ -154,7 +154,7 @@ def schema() -> dict[str, Any]:
     data["anyOf"] = [{"$ref": ref}, sets]
     for one in whole["$defs"].values():  # one name needs no brackets
         for key, entry in one["properties"].items():
-            if key in ("shards", "validation_shards", "prompts"):
+            if key in ("shards", "validation_shards", "prompts", "files", "command"):
                 lists = entry.get("anyOf", [entry])
                 if any(each.get("minItems") == 1 for each in lists):
                     text = {"type": "string", "minLength": 1}

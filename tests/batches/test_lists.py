@@ -69,7 +69,7 @@ def test_a_nul_is_called_one(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("sign", [";", "\t"])
 def test_a_spreadsheets_separators_are_read(sign: str, tmp_path: Path) -> None:
     found = read(f"prompt{sign}steps\na, b{sign}3\n", tmp_path, ".csv")
-    assert [line.given for line in found.lines] == [{"prompt": "a, b", "steps": 3}]
+    assert [line.given for line in lines_of(found)] == [{"prompt": "a, b", "steps": 3}]
     assert not found.faults
 
 

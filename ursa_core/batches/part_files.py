@@ -126,7 +126,7 @@ def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.endswith(b"\n"):
                     yield begin, line
                 begin += len(line)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
