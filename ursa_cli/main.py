@@ -29,7 +29,7 @@ class _Ursa(Group):
         "tokenize": ("tokenize_media:tokenize_media",
                      "Encode videos and images into codes for training, or decode a clip's codes."),
         "train": ("train:train",
-                  "Train a tokenizer or a generator, continuing a run that stopped."),
+                  "Train a tokenizer or generator, or tune it to rewards; stopped runs continue."),
         "calibrate-path": ("calibrate_path:calibrate_path",
                            "Find the (alpha, c) whose path falls linearly in time to the data."),
         "eval": ("evaluate.app:evaluate",
@@ -73,9 +73,11 @@ def main(arguments: list[str]) -> int:
         Path.cwd()
     except FileNotFoundError as error:  # libraries would end the process
         return _failed(error, "the working folder is gone", "change to one that exists", 1)
-    for each, following in zip(arguments[:], [*arguments[1:], "-"], strict=True):
-        if each == "--ray" and following.startswith("-"):  # Typer knows no optional values
-            arguments = [f"{a}=auto" if a == "--ray" else a for a in arguments]
+    pairs = zip(arguments, [*arguments[1:], "-"], strict=False)
+    arguments = [  # Typer knows no optional values
+        "--ray=auto" if each == "--ray" and following.startswith("-") else each
+        for each, following in pairs
+    ]
     try:
         result = app(arguments, prog_name="ursa", standalone_mode=False)
     except UrsaError as error:

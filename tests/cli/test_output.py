@@ -107,7 +107,7 @@ def test_time_left_forgets_the_first_step_that_loads_a_model(
         for _ in range(3):
             advance()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(", ")[1] for line in lines] == ["720 s left", "22 s left", "20 s left"]
+    assert [line.split(", ")[1] for line in lines] == ["12 minutes left", "22 s left", "20 s left"]
 
 
 def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_runs import TOKENIZER
 
 from ursa_cli import main as application
 from ursa_cli.main import main
@@ -149,7 +150,8 @@ def test_readers_take_regular_files_alone(
     for file in others(tmp_path, ".safetensors"):
         assert "can't be read" in refused("tokenize", "--decode", file, "-o", f"{out}.mp4", code=1)
         assert "can't be read" in refused("calibrate-path", "--tokenizer", file, "-o", out, code=1)
-        assert refused("models", "convert", file, "-o", tmp_path / "new", code=1)
+        convert = ("models", "convert", file, "--base", "nano", "-o", tmp_path / "new")
+        assert refused(*convert, code=1)
     for report in others(tmp_path, ".json"):
         refused("eval", "compare", report, report, code=1)
 
@@ -246,7 +248,7 @@ def test_a_pipe_of_items_is_as_standard_input(content: str, tmp_path: Path) -> N
         found = read_list(f"/dev/fd/{read}", {"prompt": str}, lambda: b"")
     finally:
         os.close(read)
-    assert [line.given["prompt"] for line in found.lines] == ["a fox", "a cat"]
+    assert [line.given for line in found] == [{"prompt": "a fox"}, {"prompt": "a cat"}]
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(DataError, match="is a directory"):
         read_list(str(tmp_path / "folder.txt"), {"prompt": str}, lambda: b"")
@@ -278,7 +280,7 @@ def test_names_that_nothing_new_can_have(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.txt").write_text("a red circle\n")
-    (tmp_path / "recipe.yaml").write_text("kind: tokenizer\n")
+    (tmp_path / "recipe.yaml").write_text(TOKENIZER)
     before = sorted(tmp_path.rglob("*"))
     for wrong in ("", "/", "two\nlines", "two\nlines.mp4", "\x1b]0;title\x07", "tab\t", "\udcff"):
         refused(*WRITERS[name], wrong, code=2)

@@ -346,7 +346,7 @@ def test_captions_that_the_model_cannot_take_are_warned_of(
         "warning: 1 of 4 captions (25 %) are longer than the 4 tokens that whole reads: "
         'of "a red boat on a sea" this is cut off: "a sea"\n'
     ) in err
-    assert "warning: 1 of 4 captions (25 %) hold words that whole doesn't know: quokka\n" in err
+    assert "warning: 1 of 4 captions (25 %) hold words that whole doesn't know: quokka (1)\n" in err
     clip = (media / "1.mkv", "-o", tmp_path / "x.safetensors", "--model", whole)
     assert "1 of 2 captions (50 %) hold words" in tokenize(capsys, *clip)[2]
     (media / "0.txt").write_text("a red boat")

@@ -50,8 +50,8 @@ def test_faults_in_a_row_end_the_run():
 def failing_at_3(monkeypatch):
     """Training whose third micro-batch has an infinite loss."""
 
-    def build(recipe, device):
-        learner = build_learner(recipe, device)
+    def build(*given):
+        learner = build_learner(*given)
         loss_of = learner.loss
 
         def loss(index, objective):

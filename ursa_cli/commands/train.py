@@ -54,7 +54,7 @@ def train(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a tokenizer or a generator, or tune one to rewards; a stopped run continues.
+    """Train a tokenizer or generator, or tune it to rewards; stopped runs continue.
 
     Ctrl-C saves the run after the current step; the same command continues
     it. From the first checkpoint on, RUN is a model for `ursa sample`.

@@ -123,12 +123,6 @@ class Trainer:
                 f" {self.recipe.init} is {self.learner.base}",
                 "restore those files, use another -o, or --fresh to start over",
             )
-        if differing := sorted({*about.get("words", [])} ^ {*self.learner.words}):
-            raise CheckpointError(
-                f"the run in {self.run_folder} has another vocabulary, which differs in"
-                f" {', '.join(differing)}",
-                "restore the captions, use another -o, or --fresh to start over",
-            )
         checkpoints.load_checkpoint_(self._checkpoints[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
@@ -149,7 +143,6 @@ class Trainer:
             "guard": self.guard.state,
             "base": self.learner.base,
             "num_clips": self.learner.num_clips,
-            "words": list(self.learner.words),
             "data": self.learner.data_identity,
             "vocabulary": self.learner.vocabulary,
             "best": self.best,
