@@ -73,9 +73,7 @@ class MediaFile:
             return
         counted = self._length(cut)[0] if cut.mode == "uniform" else None
         is_empty = True
-        length = (
-            1 if media.is_still else cut.shape.frames
-        )  # stills are clips of a grid of their own
+        length = 1 if media.is_still else cut.shape.frames  # stills have a grid of their own
         for start, frames in windows(resized(), cut.starts(counted), length):
             is_empty = False
             yield LoadedClip(frames, self.captions, cut.name(self.name, start), media.notes)

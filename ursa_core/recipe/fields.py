@@ -1,4 +1,7 @@
-"""Every key of a recipe: its type, bounds, default, meaning, and what keys ask of each other."""
+"""Every key of a recipe: its type, bounds, default, meaning, and what keys ask of each other.
+
+They are in one file, since docs/recipes.md and the JSON schema are made from it and its comments.
+"""
 
 import math
 from collections.abc import Iterator

@@ -58,7 +58,7 @@ def denoise(
         top_p: Nucleus of the draws of x_1; None is off.
         solver: One of ``path.solvers``; None is the first of them.
         correct: Probability in [0, 1] that a step draws a position again from the path (see
-            ``Path.step``); 0 is off and draws no random numbers.
+            ``ProbPath.step``); 0 is off and draws no random numbers.
         locked: Mask, bool (B, L), and codes (B, L) that stay wherever the mask is true.
         on_step: Called after each step with x_t.
         on_estimate: Called after each step with the x_1 drawn for it.

@@ -10,7 +10,7 @@ from ursa_core.bundle.bundle import resolve_model
 from ursa_core.bundle.hub import parse_id
 from ursa_core.bundle.summary import licence_of
 from ursa_core.errors import CheckpointError
-from ursa_core.recipe.fields import GeneratorRecipe, Recipe
+from ursa_core.recipe.fields import Recipe, TokenizerRecipe
 from ursa_core.recipe.loading import to_yaml
 
 _MARK = "<!-- `ursa train` writes this file; delete this line to keep a text of your own. -->"
@@ -30,9 +30,9 @@ def write_card(
     file = run / "README.md"
     if file.exists() and _MARK not in file.read_text(encoding="utf-8", errors="replace"):
         return
-    is_generator = isinstance(recipe, GeneratorRecipe)
+    is_generator = not isinstance(recipe, TokenizerRecipe)
     kind, use = "tokenizer", "ursa tokenize CLIPS --model FOLDER -o shards"
-    if isinstance(recipe, GeneratorRecipe):
+    if not isinstance(recipe, TokenizerRecipe):
         kind, use = "text-to-video model", "ursa sample PROMPT --model FOLDER -o clip.mp4"
         if recipe.lora.rank is not None:
             kind = "LoRA adapter"

@@ -23,7 +23,6 @@ class Learner(ABC):
     num_clips: int | None = None  # clips of the data
     data_identity: str | None = None  # digits that change with the data
     vocabulary: str | None = None  # digits that change with the text tokenizer
-    words: Sequence[str] = ()  # words that the data add to the vocabulary of the start
 
     @abstractmethod
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:

@@ -39,6 +39,7 @@ class GeneratorLearner(Learner):
 
     model: Transformer
     objective: DenoisingObjective
+    words: Sequence[str] = ()  # words that the data add to the vocabulary of the start
 
     def __init__(
         self, recipe: GeneratorRecipe, device: torch.device, *, empty: bool = False

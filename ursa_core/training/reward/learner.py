@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model, save_bundle
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
-from ursa_core.errors import RecipeError, UrsaError
+from ursa_core.errors import RecipeError, UrsaError, UrsaWarning
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.models.transformer import Transformer
 from ursa_core.recipe.fields import RewardRecipe
@@ -67,7 +67,7 @@ class RewardLearner(Learner):
         self.options = replace(settings.defaults, **changed)
         self.grid = self.bundle.grid(self.options.shape)
         own = vars(recipe.sampling) if recipe.sampling else changed
-        self.settings = replace(settings, **own)
+        self.settings = replace(settings, **own, licence=recipe.licence or "not stated")
         early = time_grid(self.options.steps, self.options.shift)[:-1]
         self.early = early[early <= recipe.objective.latest]
         if len(self.early) < recipe.objective.states:
@@ -212,7 +212,7 @@ class RewardLearner(Learner):
         if self.recipe.on_failure == "stop":
             hint = "correct the scorer, or leave such clips out with on_failure=skip"
             raise UrsaError(f"there is no score {what}", hint)
-        warnings.warn(f"left out, no score {what}", stacklevel=2)
+        warnings.warn(f"left out, no score {what}", UrsaWarning, stacklevel=2)
 
     def states(self, number: int, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Targets x_1 and states x_t (T·B, L): each clip at neighbouring early times."""
