@@ -11,6 +11,8 @@ from ursa_core.path.draws import Randomness, uniforms
 
 Times = float | Tensor
 """A time, or times that broadcast to the codes: each frame may have its own."""
+Span = tuple[Tensor, Tensor]
+"""First and last time of a step, of the shape of the codes."""
 
 
 class ProbPath(ABC):
@@ -74,10 +76,14 @@ class ProbPath(ABC):
             UsageError: The solver is unknown, ``correct`` isn't in [0, 1], or times are outside
                 [0, 1] or in the wrong order.
         """
-        start, end = self._interval(t, t_next, x_t, solver)
+        if solver not in ("integrated", "euler"):
+            raise UsageError(f"{solver!r} isn't a step of a path", "use one of: integrated, euler")
+        start, end = self._times(t, x_t), self._times(t_next, x_t)
+        if not bool((start <= end).all()):
+            raise UsageError("a step goes back in time", "let t_next be at least t")
         if not 0 <= correct <= 1:
             raise UsageError(f"codes can't be corrected at {correct:g}", "give 0 (off) to 1")
-        moved = self._jump(x_t, x_1, start, end, generator, solver)
+        moved = self._jump(x_t, x_1, (start, end), generator, solver)
         if correct == 0:
             return moved
         again = uniforms(x_t.shape, generator, x_t.device) < correct
@@ -86,15 +92,9 @@ class ProbPath(ABC):
 
     @abstractmethod
     def _jump(
-        self,
-        x_t: Tensor,
-        x_1: Tensor,
-        start: Tensor,
-        end: Tensor,
-        generator: Randomness,
-        solver: str,
+        self, x_t: Tensor, x_1: Tensor, span: Span, generator: Randomness, solver: str
     ) -> Tensor:
-        """Codes after at most one jump each, from times ``start`` to ``end`` of their shape."""
+        """Codes after at most one jump each."""
 
     def bridge(
         self, x_0: Tensor, x_1: Tensor, t: Times, generator: Randomness, substeps: int = 16
@@ -143,12 +143,3 @@ class ProbPath(ABC):
             low, high = float(times.min()), float(times.max())
             raise UsageError(f"times from {low:g} to {high:g} aren't in [0, 1]", "0 is noise")
         return times.broadcast_to(x.shape)
-
-    def _interval(self, t: Times, t_next: Times, x: Tensor, solver: str) -> tuple[Tensor, Tensor]:
-        """Both ends of a step as in ``_times``; solver and order are checked."""
-        if solver not in ("integrated", "euler"):
-            raise UsageError(f"{solver!r} isn't a step of a path", "use one of: integrated, euler")
-        start, end = self._times(t, x), self._times(t_next, x)
-        if not bool((start <= end).all()):
-            raise UsageError("a step goes back in time", "let t_next be at least t")
-        return start, end

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import ProbPath, Times
+from ursa_core.path.base import ProbPath, Span, Times
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import Randomness, exp2_, uniform_codes, uniforms
 from ursa_core.path.fast.distance_table import DistanceTable
@@ -133,13 +133,7 @@ class MetricPath(ProbPath):
         return torch.where(jumps, destination, x_t)
 
     def _jump(
-        self,
-        x_t: Tensor,
-        x_1: Tensor,
-        start: Tensor,
-        end: Tensor,
-        generator: Randomness,
-        solver: str,
+        self, x_t: Tensor, x_1: Tensor, span: Span, generator: Randomness, solver: str
     ) -> Tensor:
         """Codes after at most one jump each.
 
@@ -147,6 +141,7 @@ class MetricPath(ProbPath):
         this is the limit: x_1 or one of its twins. ``euler`` takes the rates at t = 0 as zero, as
         the reference implementation does.
         """
+        start, end = span
         uniform_draws = uniforms((*x_t.shape, 3), generator, x_t.device).reshape(-1, 3)
         flat_t, flat_1 = x_t.reshape(-1), x_1.reshape(-1)
         beta = self._sharpness(start, x_t).reshape(-1)

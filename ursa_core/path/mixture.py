@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.base import ProbPath, Times
+from ursa_core.path.base import ProbPath, Span, Times
 from ursa_core.path.draws import Randomness, uniform_codes, uniforms
 
 
@@ -35,48 +35,43 @@ class MixturePath(ProbPath):
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
         """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
         keep = uniforms(x_1.shape, generator, x_1.device) < self._times(t, x_1)
-        noise = uniform_codes(x_1.shape, self.num_codes, generator, x_1.device)
-        return torch.where(keep, x_1, noise)
+        return torch.where(keep, x_1, self.initial(x_1.shape, generator, x_1.device))
 
     def conditional_probs(self, x_1: Tensor, t: Times) -> Tensor:
-        """p_t(x | x_1) of every code: (..., K), rows sum to 1."""
+        """p_t(x | x_1) of every state: (..., num_states), rows sum to 1."""
         times = self._times(t, x_1)[..., None]
-        at_x_1 = torch.nn.functional.one_hot(x_1, self.num_codes).to(self.dtype)
-        return times * at_x_1 + (1 - times) / self.num_codes
+        return times * self._one_hot(x_1) + (1 - times) * self._noise_probs.to(x_1.device)
 
     def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
-        """Rates per unit of t from x_t to x_1: (..., K), 0 at all other codes; t < 1.
+        """Rates per unit of t from x_t to x_1: (..., num_states), 0 at all others; t < 1.
 
         Raises:
             UsageError: The rates are infinite, at t = 1.
         """
-        rate = straight_rate(self._times(t, x_1)) * (x_t != x_1)
-        return torch.nn.functional.one_hot(x_1, self.num_codes) * rate[..., None]
+        times = self._times(t, x_1)
+        if bool((times == 1).any()):
+            raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")
+        return self._one_hot(x_1) * (self._may_jump(x_t, x_1) / (1 - times))[..., None]
 
     def _jump(
-        self,
-        x_t: Tensor,
-        x_1: Tensor,
-        start: Tensor,
-        end: Tensor,
-        generator: Randomness,
-        solver: str,
+        self, x_t: Tensor, x_1: Tensor, span: Span, generator: Randomness, solver: str
     ) -> Tensor:
-        chance = straight_chance(start, end, solver)
+        start, end = span
+        # The integral of the rate is −log((1 − end)/(1 − start)): the jump's probability is the
+        # fraction itself.
+        chance = torch.where(start < end, (end - start) / (1 - start), 0.0)
+        if solver == "euler":
+            chance = -torch.expm1(-chance)
         jumps = uniforms(x_t.shape, generator, x_t.device) < chance
-        return torch.where(jumps, x_1, x_t)
+        return torch.where(jumps & self._may_jump(x_t, x_1), x_1, x_t)
 
+    def _one_hot(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(x, self.num_states).to(self.dtype)
 
-def straight_rate(t: Tensor) -> Tensor:
-    """Rate 1/(1 − t) of the jump to x_1; at t = 1, where it is infinite, a UsageError."""
-    if bool((t == 1).any()):
-        raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")
-    return 1 / (1 - t)
+    @property
+    def _noise_probs(self) -> Tensor:
+        """Probability of each state at t = 0, (num_states,)."""
+        return torch.full((self.num_codes,), 1 / self.num_codes, dtype=self.dtype)
 
-
-def straight_chance(start: Tensor, end: Tensor, solver: str) -> Tensor:
-    """Probability of the jump to x_1 from ``start`` to ``end``; 0 where they are equal."""
-    fraction = torch.where(start < end, (end - start) / (1 - start), 0.0)
-    # The integral of the rate is −log((1 − end)/(1 − start)): the jump's probability is the
-    # fraction itself.
-    return fraction if solver == "integrated" else -torch.expm1(-fraction)
+    def _may_jump(self, x_t: Tensor, x_1: Tensor) -> Tensor:
+        return x_t != x_1
