@@ -1,10 +1,12 @@
 import itertools
 import math
 
+import pytest
 import torch
 
 from ursa_core.path.masked import MaskedPath
-from ursa_core.sampling.maskgit import maskgit
+from ursa_core.sampling import maskgit
+from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 
 K, L = 12, 40
@@ -21,9 +23,10 @@ def network(_: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
 
 def run(steps: int, x_t: torch.Tensor, **options: float) -> list[torch.Tensor]:
     states = [x_t]
-    maskgit(
-        lambda x_t, _: network(PROMPT, x_t), lambda hidden: hidden, PATH, x_t, time_grid(steps),
-        [torch.Generator().manual_seed(1)], on_step=lambda _, x: states.append(x), **options,
+    denoise(
+        network, lambda hidden: hidden, PATH, x_t, prompt_ids=PROMPT, negative_ids=None,
+        times=time_grid(steps), generators=[torch.Generator().manual_seed(1)],
+        on_step=lambda _, x: states.append(x), **options,
     )  # fmt: skip
     return states
 
@@ -41,12 +44,14 @@ def test_masks_follow_the_cosine_schedule_and_codes_stay() -> None:
         assert torch.equal(after[shown], before[shown])
 
 
-def test_the_surest_come_first_without_choice_noise() -> None:
-    states = run(8, all_masks(), choice_temperature=0.0, temperature=0.0)
+def test_the_surest_come_first_without_choice_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maskgit, "CHOICE_TEMPERATURE", 0.0)
+    states = run(8, all_masks(), temperature=0.0)
     shown_first = states[3][0] != PATH.mask_id
     assert 0 < int(shown_first.sum()) < L
     assert float(SHARPNESS[shown_first].min()) > float(SHARPNESS[~shown_first].max())
-    noisy = run(8, all_masks(), choice_temperature=50.0, temperature=0.0)
+    monkeypatch.setattr(maskgit, "CHOICE_TEMPERATURE", 50.0)
+    noisy = run(8, all_masks(), temperature=0.0)
     assert not torch.equal(noisy[3], states[3])
 
 

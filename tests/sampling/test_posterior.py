@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ursa_core.errors import CheckpointError, UsageError
-from ursa_core.sampling.posterior import draw_codes, draw_scored_codes, posterior_weights
+from ursa_core.sampling.posterior import draw_codes, posterior_weights
 
 LOGITS = torch.tensor([[0.0, 1.0, 2.0, -50.0], [3.0, 3.0, -1000.0, 3.0]])
 
@@ -39,14 +39,18 @@ def test_nucleus_is_the_fewest_likeliest_that_reach_the_share() -> None:
 
 def test_codes_are_drawn_with_their_log_probabilities() -> None:
     hidden = LOGITS[None].expand(2000, 2, 4)
-    codes, log_probs = draw_scored_codes(lambda h: h, hidden, 4, torch.Generator().manual_seed(0))
+    log_probs = torch.empty(2000, 2)
+    codes = draw_codes(
+        lambda h: h, hidden, 4, torch.Generator().manual_seed(0), log_probs=log_probs
+    )
     shares = torch.bincount(codes[:, 0], minlength=4) / 2000
     torch.testing.assert_close(shares, LOGITS[0].softmax(-1), atol=0.04, rtol=0)
     expected = LOGITS.log_softmax(-1).expand(2000, 2, 4).gather(2, codes[..., None])[..., 0]
     torch.testing.assert_close(log_probs, expected, atol=1e-5, rtol=1e-5)
-    surest, log_probs = draw_scored_codes(
-        lambda h: h, hidden, 4, torch.Generator().manual_seed(0), temperature=0.0
-    )
+    surest = draw_codes(
+        lambda h: h, hidden, 4, torch.Generator().manual_seed(0), temperature=0.0,
+        log_probs=log_probs,
+    )  # fmt: skip
     assert set(surest[:, 0].tolist()) == {2}
     expected = LOGITS[0].log_softmax(-1)[2].expand(2000)
     torch.testing.assert_close(log_probs[:, 0], expected, atol=1e-5, rtol=1e-5)

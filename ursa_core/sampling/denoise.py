@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from ursa_core.path.base import ProbPath
 from ursa_core.path.draws import Randomness
 from ursa_core.path.masked import MaskedPath
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
-from ursa_core.sampling.maskgit import maskgit
+from ursa_core.sampling.maskgit import revealed
 from ursa_core.sampling.posterior import Head, draw_codes
 
 OnStep = Callable[[int, Tensor], None]
@@ -80,27 +81,35 @@ def denoise(
         )
     times = _checked_times(times, x_start)
     x_t = x_start if locked is None else torch.where(*locked, x_start)
-
-    def hidden_at(x_t: Tensor, t: Tensor) -> Tensor:
-        return guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
+    masked = path if solver == "maskgit" and isinstance(path, MaskedPath) else None
+    if masked and times.ndim != 1:
+        raise UsageError(
+            "MaskGIT can't give each frame a time of its own",
+            "use one time for the clip, or the integrated solver",
+        )
+    num_masks = (x_t == path.num_codes).sum(-1)
+    log_probs = torch.empty_like(x_t, dtype=torch.float32) if masked else None
+    move = partial(path.step, solver=solver, correct=correct)
 
     with torch.no_grad():
-        if solver == "maskgit" and isinstance(path, MaskedPath):
-            return maskgit(
-                hidden_at, head, path, x_t, times, generators, temperature=temperature, top_p=top_p,
-                on_step=on_step, on_estimate=on_estimate,
-            )  # fmt: skip
         for step, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
-            hidden = hidden_at(x_t, t)
+            if masked and not bool((x_t == masked.mask_id).any()):
+                break
+            hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
             x_1 = draw_codes(
-                head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p
-            )
-            is_last = (t_next == 1) & (t < 1)
+                head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p,
+                log_probs=log_probs,
+            )  # fmt: skip
             x_next = path.finish(x_t, x_1)
-            if not bool(is_last.all()):
-                moved = _moved(path, x_t, x_1, t, t_next, generators, solver, correct)
-                x_next = torch.where(is_last, x_next, moved)
-            x_t = x_next if locked is None else torch.where(*locked, x_next)
+            if masked and log_probs is not None:
+                x_1 = x_next
+                x_t = revealed(masked, x_t, x_1, log_probs, num_masks, float(t_next), generators)
+            else:
+                is_last = (t_next == 1) & (t < 1)
+                if not bool(is_last.all()):
+                    moved = _moved(move, x_t, x_1, t, t_next, generators)
+                    x_next = torch.where(is_last, x_next, moved)
+                x_t = x_next if locked is None else torch.where(*locked, x_next)
             if on_estimate:
                 on_estimate(step, x_1)
             if on_step:
@@ -109,24 +118,17 @@ def denoise(
 
 
 def _moved(
-    path: ProbPath,
-    x_t: Tensor,
-    x_1: Tensor,
-    t: Tensor,
-    t_next: Tensor,
+    move: Callable[..., Tensor], x_t: Tensor, x_1: Tensor, t: Tensor, t_next: Tensor,
     generators: Randomness,
-    solver: str,
-    correct: float,
-) -> Tensor:
-    """Codes after ``path.step``, computed item by item if each has a generator.
+) -> Tensor:  # fmt: skip
+    """Codes after a step of the path, computed item by item if each has a generator.
 
     Sums may round differently in a larger product, and no item may depend on the batch.
     """
     if isinstance(generators, torch.Generator):
-        return path.step(x_t, x_1, t, t_next, generators, solver, correct)
+        return move(x_t, x_1, t, t_next, generators)
     items = zip(x_t.split(1), x_1.split(1), generators, strict=True)
-    steps = [path.step(one, to, t, t_next, [own], solver, correct) for one, to, own in items]
-    return torch.cat(steps)
+    return torch.cat([move(one, to, t, t_next, [own]) for one, to, own in items])
 
 
 def _checked_times(times: Tensor, x_start: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Draws of x_1 from the network's posterior, in chunks of positions."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ def draw_codes(
     *,
     temperature: float = 1.0,
     top_p: float | None = None,
+    log_probs: Tensor | None = None,
 ) -> Tensor:
     """Codes (B, L) int64 drawn from the posterior.
 
@@ -38,51 +39,15 @@ def draw_codes(
         generator: One generator per item, or one for all.
         temperature: Divisor of the logits; 0 takes the likeliest code.
         top_p: Probability that the likeliest codes, which alone are drawn, reach together.
+        log_probs: Place (B, L) float32 for the log-probabilities of the codes, which are those of
+            the posterior itself, before temperature and top_p; None computes none.
 
     Raises:
         UsageError: Temperature or top_p out of range.
         CheckpointError: The logits aren't finite.
     """
-    codes = hidden.new_empty(hidden.shape[:2], dtype=torch.int64)
-    flat = codes.view(-1)
-    for rows, _, drawn in _draws(head, hidden, num_codes, generator, temperature, top_p):
-        flat[rows] = drawn
-    return codes
-
-
-def draw_scored_codes(
-    head: Head,
-    hidden: Tensor,
-    num_codes: int,
-    generator: Randomness,
-    *,
-    temperature: float = 1.0,
-    top_p: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`draw_codes`, with the codes' log-probabilities (B, L) float32.
-
-    They are those of the posterior itself, before temperature and top_p.
-    """
-    codes = hidden.new_empty(hidden.shape[:2], dtype=torch.int64)
-    log_probs = hidden.new_empty(hidden.shape[:2], dtype=torch.float32)
-    flat_codes, flat_log_probs = codes.view(-1), log_probs.view(-1)
-    for rows, logits, drawn in _draws(head, hidden, num_codes, generator, temperature, top_p):
-        weights = posterior_weights(logits)
-        chosen = weights.gather(1, drawn[:, None])[:, 0]
-        flat_codes[rows], flat_log_probs[rows] = drawn, (chosen / weights.sum(-1)).log()
-    return codes, log_probs
-
-
-def _draws(
-    head: Head,
-    hidden: Tensor,
-    num_codes: int,
-    generator: Randomness,
-    temperature: float,
-    top_p: float | None,
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Chunks of flat positions with their logits (n, K) and drawn codes (n,)."""
     shape = hidden.shape[:2]
+    codes = hidden.new_empty(shape, dtype=torch.int64)
     noise = uniforms(shape, generator, hidden.device).reshape(-1)
     states = hidden.reshape(-1, hidden.shape[-1])
     chunk_bytes = _CHUNK_BYTES["cpu" if hidden.device.type == "cpu" else "other"]
@@ -95,7 +60,13 @@ def _draws(
             for inner in chunks(head_logits.shape[0], num_codes, chunk_bytes):
                 logits = head_logits[inner]
                 rows = slice(start + inner.start, start + inner.stop)
-                yield rows, logits, pick(posterior_weights(logits, temperature, top_p), noise[rows])
+                drawn = pick(posterior_weights(logits, temperature, top_p), noise[rows])
+                codes.view(-1)[rows] = drawn
+                if log_probs is not None:
+                    weights = posterior_weights(logits)
+                    chosen = weights.gather(1, drawn[:, None])[:, 0]
+                    log_probs.view(-1)[rows] = (chosen / weights.sum(-1)).log()
+    return codes
 
 
 def posterior_weights(
