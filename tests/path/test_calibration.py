@@ -83,7 +83,7 @@ def test_the_papers_choice_ranks_near_the_top(published: calibration.DistanceCur
 def test_used_times_are_where_the_distance_has_fallen() -> None:
     curve = distance_curve(random_codebook())
     found = evaluate(curve, 0.8, 4.0)
-    for t, share in zip(found.used, (0.99, 0.01), strict=True):
+    for t, share in zip((found.used_from, found.used_to), (0.99, 0.01), strict=True):
         beta = 4.0 * (t / (1 - t)) ** 0.8
         assert float(curve.at(np.array([beta]))[0] / curve.mean[0]) == pytest.approx(
             share, rel=1e-3

@@ -1,6 +1,7 @@
 """`ursa calibrate-path`: find (alpha, c) of the metric path for a codebook."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def calibrate_path(
     from ursa_core.bundle.folder import write_json
     from ursa_core.calibration import report as reports
     from ursa_core.calibration.codebooks import count_codes, load_codebook
-    from ursa_core.path.calibration import distance_curve, evaluate, refine, search
+    from ursa_core.path.calibration import TIMES, beta_at, distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
     from ursa_core.recipe.editing import write_path
 
@@ -110,10 +111,10 @@ def calibrate_path(
         "num_twins": codebook.num_twins,
         "exact": curve.num_sampled is None,
         "standard_error": curve.error,
-        "best": reports.as_json(best),
-        "paper": reports.as_json(paper),
-        "grid": [reports.as_json(each) for each in grid],
-        "mean_distance": reports.mean_distances(curve, best),
+        "best": asdict(best),
+        "paper": asdict(paper),
+        "grid": [asdict(each) for each in grid],
+        "mean_distance": curve.at(beta_at(TIMES, best.alpha, best.c)).tolist(),
         "linear": {"times": schedule.times, "log_beta": schedule.log_beta},
         "files": [str(out / name) for name in names],
     }
@@ -158,7 +159,7 @@ def _table(
         *((each, "") for each in grid[:8]),
         (paper, f"the paper's; it would rank {rank} of {len(grid) + 1}"),
     ):
-        used = f"{each.used[0]:.3f}–{each.used[1]:.3f}"
+        used = f"{each.used_from:.3f}–{each.used_to:.3f}"
         numbers = f"{each.alpha:.3f}", f"{each.c:.3f}", f"{each.correlation:.4f}", used
         rows.append((*numbers, f"{each.deviation:.4f}", f"{each.score:.4f}", note))
     header = ("ALPHA", "C", "CORRELATION", "USED", "DEVIATION", "SCORE", "")

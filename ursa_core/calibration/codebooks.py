@@ -23,12 +23,11 @@ COSMOS = "cosmos"
 
 @dataclass(frozen=True)
 class Codebook:
-    """Vectors of codes, float32 (K, C), and their origin: as the user named it, and a model's name.
+    """Vectors of codes, float32 (K, C), and the name of the model that they are of, if any.
 
     ``num_twins`` codes have the direction of another one, which the path can't distinguish.
     """
 
-    name: str
     vectors: Tensor
     model: str | None
     num_twins: int
@@ -48,7 +47,7 @@ def load_codebook(source: str) -> Codebook:
         vectors = _read_vectors(Path(source))
     else:
         model, vectors = source, _vectors_of_model(source)
-    return Codebook(source, vectors, model, _num_twins(vectors))
+    return Codebook(vectors, model, _num_twins(vectors))
 
 
 def _vectors_of_model(model: str) -> Tensor:

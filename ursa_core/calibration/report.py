@@ -10,7 +10,7 @@ import torch
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.files import whole
 from ursa_core.media import contact_sheet, read_media, resize_and_crop, to_video, write_media
-from ursa_core.path.calibration import TIMES, Array, Candidate, DistanceCurve, beta_at
+from ursa_core.path.calibration import Candidate, DistanceCurve, beta_at
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.time_grid import shift_time
@@ -95,19 +95,3 @@ def draw_preview(file: Path, clip: Path, model: str, candidates: Sequence[Candid
             strips.append(np.stack(decoded))
     sheet = contact_sheet(strips, columns=1, num_shown=len(PREVIEW_TIMES))
     write_media(file, sheet[None], 1.0)
-
-
-def as_json(candidate: Candidate) -> dict[str, float]:
-    """A candidate for JSON; the keys are part of the interface."""
-    low, high = candidate.used
-    return {
-        "alpha": candidate.alpha, "c": candidate.c, "correlation": candidate.correlation,
-        "used_from": low, "used_to": high,
-        "deviation": candidate.deviation, "score": candidate.score,
-    }  # fmt: skip
-
-
-def mean_distances(curve: DistanceCurve, candidate: Candidate) -> list[float]:
-    """Mean distance at t = 0, 1/50 … 49/50."""
-    values: Array = curve.at(beta_at(TIMES, candidate.alpha, candidate.c))
-    return [float(v) for v in values]

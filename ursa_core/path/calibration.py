@@ -22,8 +22,8 @@ from ursa_core.path.fast.distance_table import DistanceTable
 Array = NDArray[np.float64]
 
 _CHUNK_BYTES = 4 << 20
-_MAX_LOG_BETA = 16.0
-"""log(1 + beta) at the end of the curve; normalised vectors nearer than 1e-3 hardly occur."""
+_NUM_POINTS, _MAX_LOG_BETA = 161, 16.0
+"""Points of the curve, and log(1 + beta) at its end: hardly any vectors are nearer than 1e-3."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ class DistanceCurve:
 
 
 def distance_curve(
-    codebook: Tensor,
-    counts: Tensor | None = None,
-    num_points: int = 161,
-    num_samples: int = 512,
+    codebook: Tensor, counts: Tensor | None = None, num_samples: int = 512
 ) -> DistanceCurve:
     """The mean distance over the sharpness.
 
@@ -70,7 +67,6 @@ def distance_curve(
     Args:
         codebook: float (K, C), vectors of the codes.
         counts: (K,), occurrences of each code as x_1; None is uniform.
-        num_points: Number of points of the curve.
         num_samples: Number of codes x_1 to average over, if there is no table.
 
     Raises:
@@ -84,7 +80,7 @@ def distance_curve(
             f"{len(weights)} counts of codes don't fit a codebook of {num_codes}",
             "give tokens of this tokenizer, at least one",
         )
-    log_beta = torch.linspace(0, _MAX_LOG_BETA, num_points, dtype=torch.float64)
+    log_beta = torch.linspace(0, _MAX_LOG_BETA, _NUM_POINTS, dtype=torch.float64)
     table = DistanceTable.of(codebook)
     if table is not None:
         share = torch.zeros(len(table.distance), dtype=torch.float64, device=codebook.device)
@@ -92,7 +88,7 @@ def distance_curve(
         sizes = (table.count > 0).sum(1)
         rows = sizes.argsort()  # the classes of a chunk have similar numbers of levels
         rows = rows[share[rows] > 0]
-        moments = torch.zeros(num_points, 2, dtype=torch.float64)
+        moments = torch.zeros(_NUM_POINTS, 2, dtype=torch.float64)
         for at in chunks(len(rows), table.num_levels, _CHUNK_BYTES):
             pick = rows[at]
             levels = slice(int(sizes[pick[-1]]))
@@ -148,8 +144,8 @@ class Candidate:
         c: Factor of the sharpness.
         correlation: Pearson correlation of t and the mean distance at t = 0, 1/50 … 49/50; −1 is
             linear.
-        used: (low, high) times at which the mean distance has fallen to 99 % and to 1 % of its
-            start; 1 if it never does.
+        used_from: Time at which the mean distance has fallen to 99 % of its start.
+        used_to: Time at which it has fallen to 1 %; 1 if it never does.
         deviation: Root mean square of the difference between the mean distance, as a share of its
             start, and 1 − t, over the same times.
         score: Quality; larger is better.
@@ -158,7 +154,8 @@ class Candidate:
     alpha: float
     c: float
     correlation: float
-    used: tuple[float, float]
+    used_from: float
+    used_to: float
     deviation: float
     score: float
 
@@ -178,7 +175,7 @@ def evaluate(curve: DistanceCurve, alpha: float, c: float) -> Candidate:
     low, high = (_time_of(curve, share, alpha, c) for share in (0.99, 0.01))
     deviation = float(np.sqrt(np.mean((mean / curve.mean[0] - (1 - TIMES)) ** 2)))
     score = -correlation * (high - low) - deviation
-    return Candidate(alpha, c, correlation, (low, high), deviation, score)
+    return Candidate(alpha, c, correlation, low, high, deviation, score)
 
 
 def beta_at(t: Array, alpha: float, c: float) -> Array:
@@ -207,12 +204,10 @@ def search(curve: DistanceCurve, alphas: Array, cs: Array) -> list[Candidate]:
     return sorted(grid, key=lambda candidate: -candidate.score)
 
 
-def refine(
-    curve: DistanceCurve, start: Candidate, spread: float = 0.5, rounds: int = 12
-) -> Candidate:
+def refine(curve: DistanceCurve, start: Candidate) -> Candidate:
     """The best candidate near ``start``, on ever finer grids in log(alpha) and log(c)."""
-    best = start
-    for _ in range(rounds):
+    best, spread = start, 0.5
+    for _ in range(12):
         factors = np.exp(np.linspace(-spread, spread, 7))
         best = max(
             (
