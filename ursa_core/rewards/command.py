@@ -14,9 +14,9 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from ursa_core.errors import RecipeError, UrsaError
 from ursa_core.files import parse_json
@@ -34,7 +34,7 @@ class _Failure(Exception):  # noqa: N818
         self.again = again
 
 
-class CommandScorer:
+class CommandScorer(AbstractContextManager["CommandScorer", None]):
     """Scores of clips by a command, which is started again after it died, hung or said nonsense."""
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
@@ -45,9 +45,6 @@ class CommandScorer:
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._failures = 0
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._end(_GOODBYE_SECONDS)
@@ -62,15 +59,14 @@ class CommandScorer:
         found: dict[int, float | str] = {}
         retried = set[int]()
         with tempfile.TemporaryDirectory(prefix="ursa-reward-") as folder:
-            for number, clip in enumerate(clips):
-                write_media(Path(folder) / str(number), clip, 1.0)
+            asked = []
+            for k, (clip, prompt) in enumerate(zip(clips, prompts, strict=True)):
+                write_media(Path(folder) / str(k), clip, 1.0)
+                asked.append(json.dumps({"id": k, "prompt": prompt, "frames": f"{folder}/{k}"}))
             while todo := [k for k in range(len(clips)) if k not in found]:
                 try:
                     process = self._process or self._start()
-                    asked = [
-                        {"id": k, "prompt": prompts[k], "frames": f"{folder}/{k}"} for k in todo
-                    ]
-                    text = "".join(json.dumps(each) + "\n" for each in asked)
+                    text = "".join(f"{asked[k]}\n" for k in todo)
                     threading.Thread(target=_write, args=(process.stdin, text), daemon=True).start()
                     for _ in todo:
                         number, score = self._next([k for k in todo if k not in found])
@@ -79,9 +75,9 @@ class CommandScorer:
                     self._end()
                     self._failures += 1
                     if self._failures >= MOST_IN_A_ROW:
+                        name = " ".join(self.command)
                         raise UrsaError(
-                            f"{' '.join(self.command)} failed {MOST_IN_A_ROW} times in a row:"
-                            f" {failure}",
+                            f"{name} failed {MOST_IN_A_ROW} times in a row: {failure}",
                             "run it by hand with a line as docs/rewards.md shows it",
                         ) from failure
                     first = next(k for k in todo if k not in found)

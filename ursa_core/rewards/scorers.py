@@ -33,20 +33,16 @@ def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
     with contextlib.ExitStack() as opened:
         found: dict[str, tuple[float, Scorer]] = {}
         if isinstance(recipe, RewardRecipe):
-            fps = recipe.sampling.fps if recipe.sampling else None
             for term in recipe.rewards:
                 name = (term.figure or term.kind).replace(" ", "_")
                 name += f"_{len(found) + 1}" if name in found else ""
-                found[name] = term.weight, _scorer(term, fps, opened)
-            if recipe.watch and recipe.watch.score:
-                found[HELD_OUT] = (
-                    recipe.watch.score.weight,
-                    _scorer(recipe.watch.score, fps, opened),
-                )
+                found[name] = term.weight, _scorer(term, opened)
+            if recipe.watch and (term := recipe.watch.score):
+                found[HELD_OUT] = term.weight, _scorer(term, opened)
         yield found
 
 
-def _scorer(term: RewardTerm, fps: float | None, opened: contextlib.ExitStack) -> Scorer:
+def _scorer(term: RewardTerm, opened: contextlib.ExitStack) -> Scorer:
     if term.command is not None:
         return opened.enter_context(CommandScorer(term.command, term.timeout))
     if term.kind == "shapes":
