@@ -5,7 +5,7 @@ Their weights are looked for where torch keeps downloads, and never fetched.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,9 @@ def _read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
         raise CheckpointError(f"{path} holds no tensors by name", hint)
     return found
+
+
+T = TypeVar("T", bound=Published)
 
 
 class Lpips(Published):
@@ -247,20 +250,17 @@ class Networks:
         self.digests: dict[str, str] = {}
         self._features: tuple[list[Array], list[Array]] = ([], [])
         small, short = min(shape.height, shape.width) < MIN_SIDE_PX, shape.frames < MIN_FRAMES
-        has_lpips = self._is_there(Lpips, f"{MIN_SIDE_PX} pixels a side" if small else "")
-        has_fvd = self._is_there(I3D, f"{MIN_FRAMES} frames" if short else "")
-        self._lpips = Lpips.load(device) if has_lpips else None
-        self._i3d = I3D.load(device) if has_fvd else None
+        self._lpips = self._load(Lpips, f"{MIN_SIDE_PX} pixels a side" if small else "", device)
+        self._i3d = self._load(I3D, f"{MIN_FRAMES} frames" if short else "", device)
 
-    def _is_there(self, kind: type[Published], needs: str) -> bool:
-        path, without = kind.path(), f"{kind.score} is not measured:"
-        if needs:
-            self.notes.append(f"{without} it needs {needs}.")
-        elif not path.is_file():
-            self.notes.append(f"{without} {path} isn't there; get it from {kind.url}")
-        else:
+    def _load(self, kind: type[T], needs: str, device: torch.device) -> T | None:
+        path = kind.path()
+        if not needs and path.is_file():
             self.digests[kind.score] = f"{path.name}, {digest_of(path)[:16]}"
-        return kind.score in self.digests
+            return kind.load(device)
+        why = f"it needs {needs}." if needs else f"{path} isn't there; get it from {kind.url}"
+        self.notes.append(f"{kind.score} is not measured: {why}")
+        return None
 
     def lpips(self, frames: Frames, decoded: Frames) -> dict[str, float]:
         """How different a clip looks from its reconstruction, where it can be measured."""

@@ -45,12 +45,8 @@ def report(
 ) -> tuple[Report, bytes]:
     """How linear a path is on the tokens of some clips, and the paper's Figure 5 of it as PNG.
 
-    Args:
-        tokenizer: Tokenizer of the clips.
-        path: Path on the tokenizer's device.
-        codebook: Codebook (K, C) of the path.
-        clips: Clips to encode; `DataError` is raised where none could be used.
-        settings: What the clips and the path are.
+    The path and its codebook (K, C) are on the tokenizer's device; ``settings`` say what it and the
+    clips are. `DataError` is raised where no clip could be used.
     """
     names, rows = [], []
     for index, (name, clip) in enumerate(clips):

@@ -118,8 +118,7 @@ class Scorer:
                 warn(f"{step.name} isn't scored, there is no {'; no '.join(missing)}")
             else:
                 note(f"{step.name}: {self.scores / step.name / _LOG}")
-                reason = self._run(step, mark)
-                if reason is not None:
+                if (reason := self._run(step, mark)) is not None:
                     without["failed"].append(step.name)
                     warn(f"{step.name} failed: {reason}")
         parts = [f"{what}: {', '.join(names)}" for what, names in without.items() if names]
@@ -212,10 +211,8 @@ class Scorer:
             reason = str(error.strerror)
         if reason is not None:
             return [*lacking, f"{self.python} that starts ({reason})"]
-        for module in run.stdout.split():
-            how = _INSTALL.get(module, f"pip install {module}")
-            lacking.append(f"the module {module} ({how})")
-        return lacking
+        how = {name: _INSTALL.get(name, f"pip install {name}") for name in run.stdout.split()}
+        return [*lacking, *(f"the module {name} ({way})" for name, way in how.items())]
 
     def _run(self, step: _Step, samples_digest: str) -> str | None:
         """Run a step, its output appended to its log; why it failed, None if it didn't."""
@@ -250,10 +247,8 @@ def check_current(scores: Path, samples_digest: str) -> None:
 
 
 def _is_scored(folder: Path, samples_digest: str) -> bool:
-    file = folder / _DONE
-    if not file.exists():
-        return False
-    return read_record(file, _Done, "record", "delete it and score again").samples == samples_digest
+    file, hint = folder / _DONE, "delete it and score again"
+    return file.exists() and read_record(file, _Done, "record", hint).samples == samples_digest
 
 
 def _last_line(folder: Path) -> str:

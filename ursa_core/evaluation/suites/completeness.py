@@ -121,9 +121,9 @@ def _names(folder: Path, scratch: tuple[str, ...], wanted: set[str]) -> list[str
         if place == Path():
             folders[:] = [name for name in folders if name not in scratch]
         found += [(place / name).as_posix() for name in names]
-        inside = [(place / name).as_posix() for name in folders]
-        found += [f"{name}/" for name in inside if name not in parents]
-        folders[:] = [name for name in folders if (place / name).as_posix() in parents]
+        inside = {name: (place / name).as_posix() for name in folders}
+        found += [f"{path}/" for path in inside.values() if path not in parents]
+        folders[:] = [name for name, path in inside.items() if path in parents]
     return found
 
 

@@ -122,16 +122,16 @@ def measure(frames: NDArray[np.uint8]) -> Measurements:
     # The object seldom reaches the outermost two pixels.
     border = pixels[:, [0, 1, -2, -1]], pixels[:, :, [0, 1, -2, -1]]
     ground = np.median(np.concatenate([each.reshape(-1, 3) for each in border]), axis=0)
-    object_colour = _object_colour(pixels, ground)
-    track = None
-    if object_colour is not None:
-        direction = object_colour - ground
-        cover = (pixels - ground) @ (direction / (direction @ direction))
-        track = _follow(cover)
-    if object_colour is None or track is None:
+    colour = _object_colour(pixels, ground)
+    if colour is None:
+        return Measurements(ground)
+    direction = colour - ground
+    cover = (pixels - ground) @ (direction / (direction @ direction))
+    track = _follow(cover)
+    if track is None:
         return Measurements(ground)
     profiles = _polar_profiles(cover, track)
-    shift = track.travel(track.centres, num_frames) / (width, height)
+    across, down = (track.travel(track.centres, num_frames) / (width, height)).tolist()
     growth = float(track.travel(np.log(track.areas), num_frames))
     mass = profiles @ (RADII**3)  # far from the centre it carries the corners
     spectrum = np.fft.rfft(mass, axis=1)
@@ -140,11 +140,8 @@ def measure(frames: NDArray[np.uint8]) -> Measurements:
         shape: float(track.travel(np.unwrap(-np.angle(spectrum[:, order])) / order, num_frames))
         for shape, order in SYMMETRY.items()
     }
-    errors, travel = (
-        _shape_errors(profiles, track, (height, width)),
-        (float(shift[0]), float(shift[1])),
-    )
-    return Measurements(ground, object_colour, errors, travel, growth, turns)
+    errors = _shape_errors(profiles, track, height, width)
+    return Measurements(ground, colour, errors, (across, down), growth, turns)
 
 
 def motion_sizes(shift: tuple[float, float], growth: float, turn: float) -> dict[str, float]:
@@ -162,8 +159,7 @@ def motion_sizes(shift: tuple[float, float], growth: float, turn: float) -> dict
 
 def _nearest(rgb: Array, named: dict[str, tuple[int, int, int]]) -> tuple[str, float]:
     distances = np.linalg.norm(np.array(list(named.values())) - rgb, axis=1)
-    place = int(distances.argmin())
-    return list(named)[place], float(distances[place])
+    return list(named)[distances.argmin()], float(distances.min())
 
 
 def _object_colour(pixels: Array, ground: Array) -> Array | None:
@@ -184,11 +180,10 @@ def _follow(cover: Array) -> _Track | None:
     height, width = cover.shape[1:]
     x = np.arange(width, dtype=np.float64) + 0.5
     y = np.arange(height, dtype=np.float64)[:, None] + 0.5
-    found: list[tuple[int, float, float, float]] = []
+    found = []
     for number, frame in enumerate(cover):
         # First what is surely inside; then, near it, all coverage, whose noise averages out.
-        sure = (frame > 0.5).astype(np.float64)
-        centre = _moments(sure, x, y)
+        centre = _moments((frame > 0.5).astype(np.float64), x, y)
         if centre is None:
             continue
         reach = 2.0 * np.sqrt(centre[2] / np.pi) + 2.0
@@ -266,9 +261,8 @@ def _template(shape: str, size_px: float) -> Array:
     return np.asarray(np.clip(0.5 - distance / EDGE_PX, 0, 1))
 
 
-def _shape_errors(profiles: Array, track: _Track, size: tuple[int, int]) -> dict[str, float]:
+def _shape_errors(profiles: Array, track: _Track, height: int, width: int) -> dict[str, float]:
     """Mean error of each shape over all frames, each in its own best rotation."""
-    height, width = size
     units = np.sqrt(track.areas / np.pi)
     room = np.minimum(track.centres, np.array([width, height]) - track.centres).min(1)
     whole = room > 1.2 * units
