@@ -11,8 +11,7 @@ from tiny_qwen3 import NUM_EMBEDDINGS, NUM_IDS, THETA, write_qwen3
 from ursa_core.bundle.qwen3 import check_qwen3, initialise_from_qwen3_, read_qwen3
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid
-from ursa_core.models.rope import positions, rotations
-from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.models.transformer import Transformer, TransformerConfig, positions, rotations
 
 CODEBOOK = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"

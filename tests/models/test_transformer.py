@@ -11,8 +11,13 @@ from ursa_core.errors import CheckpointError, ShapeError
 from ursa_core.grids import LatentGrid
 from ursa_core.models import transformer
 from ursa_core.models.presets import PRESETS
-from ursa_core.models.rope import positions, rotations
-from ursa_core.models.transformer import Transformer, TransformerConfig, codebook_features
+from ursa_core.models.transformer import (
+    Transformer,
+    TransformerConfig,
+    codebook_features,
+    positions,
+    rotations,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "published_transformer"
 TINY = TransformerConfig(

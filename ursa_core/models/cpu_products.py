@@ -17,10 +17,7 @@ SCORE_ROWS = 64
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of all positions to all: (B, N, S, E) in the dtype of the queries.
 
-    Args:
-        q: Queries (B, N, S, E), float.
-        k: Keys (B, G, S, E), G a divisor of N: head n reads group n·G // N.
-        v: Values, as the keys.
+    Queries are (B, N, S, E), keys and values (B, G, S, E): head n reads group n·G // N.
     """
     heads, groups, width = q.shape[1], k.shape[1], q.shape[-1]
     if not _plain_cpu(q) or q.dtype == torch.float32:

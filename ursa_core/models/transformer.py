@@ -19,7 +19,6 @@ from ursa_core.grids import LatentGrid
 from ursa_core.limits import MLP_ROWS
 from ursa_core.models.cpu_products import attend, rms_norm
 from ursa_core.models.presets import Size
-from ursa_core.models.rope import positions, rotate, rotations
 
 RopeTheta = Annotated[float, number(1, 1e12)]
 NormEps = Annotated[float, number(1e-12, 1)]
@@ -72,11 +71,7 @@ class TransformerConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The published ``transformer/config.json``."""
-        return {
-            "_class_name": TRANSFORMER_CLASS,
-            **asdict(self),
-            "vocab_size": self.vocab_size,
-        }
+        return {"_class_name": TRANSFORMER_CLASS, **asdict(self), "vocab_size": self.vocab_size}
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> "TransformerConfig":
@@ -89,8 +84,7 @@ class TransformerConfig:
         file, name = "transformer/config.json", config.get("_class_name")
         if name != TRANSFORMER_CLASS:
             raise CheckpointError(
-                f"{file} describes a {name!r}",
-                f"this version reads {TRANSFORMER_CLASS}",
+                f"{file} describes a {name!r}", f"this version reads {TRANSFORMER_CLASS}"
             )
         read = read_config(cls, {k: v for k, v in config.items() if v is not None}, file)
         heads, groups = read.num_attention_heads, read.num_key_value_heads
@@ -222,9 +216,6 @@ class Transformer(nn.Module):
     """Predicts data codes from noisy codes and a prompt.
 
     Its matrices are left empty, for ``initialise_`` or a checkpoint to fill.
-
-    Args:
-        config: Size and vocabulary.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -290,11 +281,8 @@ class Transformer(nn.Module):
         Matrices are normal with variance 1 / fan-in; those that write to the residual stream are
         smaller by the square root of twice the depth. A code's embedding and its head row begin
         as random projections of its ``codebook_features``, so that near codes begin near and the
-        network learns their order at once. A mask state, after the codebook, stays random.
-
-        Args:
-            codebook: float (K, C) vectors of the codes.
-            generator: CPU generator of the draws.
+        network learns their order at once. A mask state, after the codebook (K, C), stays random.
+        The generator is on the CPU.
         """
         depth = (2 * self.config.num_hidden_layers) ** -0.5
         for name, weight in self.named_parameters():
@@ -316,6 +304,44 @@ class Transformer(nn.Module):
             projection = torch.empty(features.shape[1], width).normal_(generator=generator)
             noise = torch.empty(len(features), width).normal_(0, 0.2, generator=generator)
             rows[: len(features)].copy_((features @ projection + noise) * scale)
+
+
+def positions(prompt_length: int, grid: LatentGrid) -> Tensor:
+    """Coordinates (time, row, column) of text, begin of video and codes, int64 (S + 1 + L, 3).
+
+    Text and begin of video count 0, 1, … in all three coordinates, so that their positions are
+    one-dimensional; a code has its frame, which counts on from there, its row and its column.
+    """
+    text = torch.arange(prompt_length + 1).unsqueeze(1).expand(-1, 3)
+    cells = torch.cartesian_prod(
+        torch.arange(grid.frames) + prompt_length + 1,
+        torch.arange(grid.rows),
+        torch.arange(grid.columns),
+    )
+    return torch.cat([text, cells.view(-1, 3)])
+
+
+def rotations(coordinates: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, each float32 (S, head_dim), as ``rotate`` takes them.
+
+    The sines are negative in the first half. Frequency i turns with coordinate i mod 3, of int64
+    (S, 3), for the first 3·(head_dim // 8) frequencies, then with row and column in turn. Source:
+    Sec. 4.1 of the paper; order of the published models.
+    """
+    half = head_dim // 2
+    index = torch.arange(half)
+    interleaved = 3 * (head_dim // 8)
+    axis = torch.where(index < interleaved, index % 3, 1 + (index - interleaved) % 2)
+    frequency = 1.0 / theta ** (index.float() / half)
+    angles = coordinates.float()[:, axis] * frequency.to(coordinates.device)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the heads (B, S, N, head_dim) by their positions' angles, first half against second."""
+    half = x.shape[-1] // 2
+    return (x * cos[:, None]).add_(x.roll(half, -1).mul_(sin[:, None]))
 
 
 def with_words(table: Tensor, ids: int, copied: int, changes: Tensor) -> Tensor:
