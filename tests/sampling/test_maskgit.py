@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from ursa_core.path.masked import MaskedPath
-from ursa_core.sampling import maskgit
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 
@@ -45,12 +44,12 @@ def test_masks_follow_the_cosine_schedule_and_codes_stay() -> None:
 
 
 def test_the_surest_come_first_without_choice_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maskgit, "CHOICE_TEMPERATURE", 0.0)
+    monkeypatch.setattr("ursa_core.sampling.denoise.CHOICE_TEMPERATURE", 0.0)
     states = run(8, all_masks(), temperature=0.0)
     shown_first = states[3][0] != PATH.mask_id
     assert 0 < int(shown_first.sum()) < L
     assert float(SHARPNESS[shown_first].min()) > float(SHARPNESS[~shown_first].max())
-    monkeypatch.setattr(maskgit, "CHOICE_TEMPERATURE", 50.0)
+    monkeypatch.setattr("ursa_core.sampling.denoise.CHOICE_TEMPERATURE", 50.0)
     noisy = run(8, all_masks(), temperature=0.0)
     assert not torch.equal(noisy[3], states[3])
 

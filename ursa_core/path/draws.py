@@ -55,18 +55,13 @@ def _rand(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def pick(weights: Tensor, uniform: Tensor) -> Tensor:
-    """One index a row, in proportion to the row's weights; never one of weight zero.
+    """One index per row, int64 (n,), in proportion to its weights (n, K); never one of weight zero.
+
+    ``uniform`` are numbers (n,) in [0, 1); the weights of a row have a positive sum.
 
     Picks a block of entries by the blocks' sums, then an entry in it: one fast pass over the
     weights, and sums short enough that float32 weights lose nothing at 64,000 entries, where
     one running sum would (and `torch.multinomial` ends at 2^24 entries).
-
-    Args:
-        weights: (n, K), at least 0 and with a positive sum a row.
-        uniform: (n,) in [0, 1).
-
-    Returns:
-        (n,) int64 in [0, K).
     """
     num_entries = weights.shape[1]
     precise = precise_dtype(weights.device)

@@ -14,13 +14,8 @@ class MaskedPath(MixturePath):
     """p_t(x | x_1) = t·[x = x_1] + (1 − t)·[x = mask], with the mask as state K.
 
     The chain reveals each code once and never changes it again, unless a step corrects: then it
-    becomes a mask again with probability 1 − t, so that later steps decide on it once more.
-
-    Args:
-        num_codes: K, at least 1.
-
-    Raises:
-        UsageError: There are no codes.
+    becomes a mask again with probability 1 − t, so that later steps decide on it once more. A path
+    of no codes is a UsageError.
     """
 
     solvers = ("maskgit", "integrated", "euler")

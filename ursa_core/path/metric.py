@@ -36,22 +36,15 @@ _CHUNK_BYTES = {"cpu": 4 << 20, "other": 64 << 20}
 class MetricPath(ProbPath):
     """p_t(x | x_1) = softmax over x of −beta_t·d(x, x_1).
 
-    d is the squared Euclidean distance between L2-normalised codebook vectors.
-
-    Args:
-        codebook: Float vectors (K, C) of the codes; float64 makes all results float64.
-        schedule: Sharpness beta_t and its derivative.
-        chunk_bytes: Memory of one tensor of the draws; results don't depend on it.
-
-    Raises:
-        UsageError: The codebook isn't a finite matrix.
+    d is the squared Euclidean distance between L2-normalised vectors of the codebook, float (K, C),
+    which must be finite, else UsageError; float64 makes all results float64. ``chunk_bytes`` is the
+    memory of one tensor of the draws; results don't depend on it.
     """
 
     def __init__(
         self, codebook: Tensor, schedule: Schedule, chunk_bytes: int | None = None
     ) -> None:
-        self.codebook = codebook
-        self.schedule = schedule
+        self.codebook, self.schedule = codebook, schedule
         self.distances = CodebookDistances(codebook)
         self.dtype = self.distances.dtype
         self.num_codes = self.num_states = self.distances.num_codes
@@ -109,19 +102,10 @@ class MetricPath(ProbPath):
     def plain_step(
         self, x_t: Tensor, x_1: Tensor, t: float, t_next: float, generator: torch.Generator
     ) -> Tensor:
-        """One Euler step of the chain as the formulas say it, with tensors over all K codes.
+        """Codes int64 (n,) after an Euler step, as the formulas say it, with tensors over all K.
 
-        Slow and large; what ``step(…, solver="euler")`` draws is tested against it.
-
-        Args:
-            x_t: int64 (n,), codes at t.
-            x_1: int64 (n,), codes drawn from the posterior.
-            t: Time in (0, 1).
-            t_next: Time in [t, 1].
-            generator: Generator on the device of the codes.
-
-        Returns:
-            int64 (n,), codes at ``t_next``.
+        Slow and large; what ``step(…, solver="euler")`` draws from codes (n,), with t above 0, is
+        tested against it. The generator is on the device of the codes.
         """
         rates = self.jump_rates(x_t, x_1, t)  # (n, K)
         total = rates.sum(-1)

@@ -13,11 +13,7 @@ from ursa_core.path.draws import Randomness, uniform_codes, uniforms
 class MixturePath(ProbPath):
     """p_t(x | x_1) = t·[x = x_1] + (1 − t)/K, with jumps straight to x_1 at rate 1/(1 − t).
 
-    Args:
-        num_codes: K, at least 2.
-
-    Raises:
-        UsageError: There are fewer than two codes.
+    Fewer than two codes are a UsageError.
     """
 
     def __init__(self, num_codes: int, dtype: torch.dtype = torch.float32) -> None:

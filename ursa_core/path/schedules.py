@@ -24,14 +24,9 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class PowerSchedule:
-    """beta_t = c·(t/(1 − t))^alpha, the paper's.
+    """beta_t = c·(t/(1 − t))^alpha, the paper's: alpha from 0.01 to 100, c from 0.0001 to 10000.
 
-    Args:
-        alpha: Exponent, 0.01 to 100.
-        c: Factor, 0.0001 to 10000.
-
-    Raises:
-        UsageError: Alpha or c is out of range.
+    Others are a UsageError.
     """
 
     alpha: float
@@ -65,10 +60,7 @@ class LinearSchedule:
     Args:
         times: (M,) times rising from 0, the last below 1.
         log_beta: (M,) log(1 + beta) at these times, rising from 0.
-        slopes: (M,) derivative of ``log_beta`` in t at these times.
-
-    Raises:
-        UsageError: The three aren't such a table.
+        slopes: (M,) derivative of ``log_beta`` in t; another table is a UsageError.
     """
 
     times: tuple[float, ...]

@@ -25,9 +25,6 @@ class Packer:
     That order follows from the shapes and not from the values, so it is tried out: the first pack
     of a size is run both ways, and where one bit of the hidden states differs, packs of this size
     are run one by one.
-
-    Args:
-        bundle: Model.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -40,11 +37,7 @@ class Packer:
         return all(self._is_exact.values())
 
     def passes(self, requests: Sequence[Request]) -> list[Sampler]:
-        """Passes that make the clips, in their order: one of all of them, or one for each.
-
-        Args:
-            requests: What and how; the `pack_key` of their options agree.
-        """
+        """Passes that make clips of one `pack_key`, in their order: one of all, or one for each."""
         if len(requests) > 1:
             together = Sampler(self._bundle, requests)
             # Guidance is off for all of a pass or for none.

@@ -64,14 +64,9 @@ class Conditioning:
     def start(
         self, path: ProbPath, x_0: Tensor, times: Tensor, grid: LatentGrid, generator: Randomness
     ) -> SamplingStart:
-        """The start of a clip whose other frames start at noise.
+        """The start of a clip whose other frames start at noise ``x_0``, int64 (B, L).
 
-        Args:
-            path: Path that the network was trained on.
-            x_0: Noise, int64 (B, L).
-            times: Time grid (N + 1,) of the other frames.
-            grid: Latent grid of the clip.
-            generator: Source of the corruption.
+        ``times`` (N + 1,) are those of the other frames; ``generator`` draws the corruption.
 
         Raises:
             ShapeError: The codes don't fit the grid.

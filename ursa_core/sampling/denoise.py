@@ -1,6 +1,7 @@
 """The denoising loop: from noise at t = 0 to a clip's codes at t = 1."""
 
 import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,14 +10,15 @@ from torch import Tensor
 
 from ursa_core.errors import UsageError
 from ursa_core.path.base import ProbPath
-from ursa_core.path.draws import Randomness
+from ursa_core.path.draws import Randomness, uniforms
 from ursa_core.path.masked import MaskedPath
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
-from ursa_core.sampling.maskgit import revealed
 from ursa_core.sampling.posterior import Head, draw_codes
 
 OnStep = Callable[[int, Tensor], None]
 """Callback after each step, with the number of steps done and codes (B, L)."""
+CHOICE_TEMPERATURE = 4.5
+"""Temperature of MaskGIT's choice of positions; at 0 the most confident come first."""
 
 
 def denoise(
@@ -103,7 +105,7 @@ def denoise(
             x_next = path.finish(x_t, x_1)
             if masked and log_probs is not None:
                 x_1 = x_next
-                x_t = revealed(masked, x_t, x_1, log_probs, num_masks, float(t_next), generators)
+                x_t = _revealed(masked, x_t, x_1, log_probs, num_masks, float(t_next), generators)
             else:
                 is_last = (t_next == 1) & (t < 1)
                 if not bool(is_last.all()):
@@ -129,6 +131,28 @@ def _moved(
         return move(x_t, x_1, t, t_next, generators)
     items = zip(x_t.split(1), x_1.split(1), generators, strict=True)
     return torch.cat([move(one, to, t, t_next, [own]) for one, to, own in items])
+
+
+def _revealed(
+    path: MaskedPath, x_t: Tensor, codes: Tensor, log_probs: Tensor, num_masks: Tensor, t: float,
+    generators: Randomness,
+) -> Tensor:  # fmt: skip
+    """Codes (B, L) int64 after a step that ends at ``t``, with some more masks revealed.
+
+    The share cos(π·t/2) of the ``num_masks`` (B,) of the start is left, none at 1, and at least one
+    is revealed: those with the largest log-probability (B, L) of their code, drawn in ``codes``,
+    plus Gumbel noise times ``CHOICE_TEMPERATURE``·(1 − t).
+    """
+    masked = x_t == path.mask_id
+    noise = uniforms(x_t.shape, generators, x_t.device).clamp(min=1e-12)
+    gumbel = -torch.log(-torch.log(noise))
+    score = log_probs + CHOICE_TEMPERATURE * (1 - t) * gumbel
+    left = (num_masks * (math.cos(math.pi / 2 * t) if t < 1 else 0.0)).floor().long()
+    reveal = (masked.sum(-1) - left).clamp(min=1)
+    # Positions without a mask rank last, so that ranks below `reveal` are masks.
+    score = score.masked_fill(~masked, -math.inf)
+    rank = score.argsort(stable=True, dim=-1, descending=True).argsort(-1)
+    return torch.where(masked & (rank < reveal[:, None]), codes, x_t)
 
 
 def _checked_times(times: Tensor, x_start: Tensor) -> Tensor:

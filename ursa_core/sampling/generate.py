@@ -66,16 +66,8 @@ def generate(
 ) -> Tensor:
     """Codes int64 (F, H, W) of one clip, which depends on the model and the request alone.
 
-    Args:
-        bundle: Model.
-        request: What to sample and how.
-        on_step: Called after each step with its number (from 1) and x_t (1, L).
-        on_estimate: Called after each step with its number and the x_1 (1, L) drawn.
-        conditioning: Latent frames that the clip is given.
-
-    Raises:
-        ShapeError: The size doesn't fit the model's strides.
-        UsageError: An option is out of range.
+    After each step ``on_step`` is called with its number, from 1, and x_t (1, L), and
+    ``on_estimate`` with the x_1 (1, L) drawn. Errors are those of `Sampler`.
     """
     given = () if conditioning is None else [conditioning]
     (codes,) = Sampler(bundle, [request]).sample(on_step, on_estimate, given)
@@ -83,11 +75,7 @@ def generate(
 
 
 class Sampler:
-    """Clips whose codes go through the network together.
-
-    Args:
-        bundle: Model.
-        requests: One per clip; their options agree except for negative and motion.
+    """Clips whose codes go through the network together; only negative and motion may differ.
 
     Raises:
         ShapeError: The size doesn't fit the model's strides.
@@ -125,9 +113,8 @@ class Sampler:
         return self.bundle.transformer.head(hidden)[..., : self.bundle.path.num_codes]
 
     def _generators(self, name: str, index: int | None = None) -> list[torch.Generator]:
-        indices = [each.index if index is None else index for each in self.requests]
-        pairs = zip(self.requests, indices, strict=True)
-        return [stream(each.seed, name, own) for each, own in pairs]
+        of = [(each.seed, each.index if index is None else index) for each in self.requests]
+        return [stream(seed, name, own) for seed, own in of]
 
     @torch.inference_mode()
     def sample(

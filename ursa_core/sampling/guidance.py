@@ -58,18 +58,8 @@ def guided_hidden(
 
     As the head is linear, guiding hidden states before it is the same as guiding logits after it,
     at half the head's work. Where guidance acts nowhere, only the B conditional rows are computed;
-    otherwise one pass of 2B rows, the conditional half first.
-
-    Args:
-        network: Prompt ids and codes to hidden states.
-        prompt_ids: Prompt ids, int64 (B, S).
-        negative_ids: Ids of the negative prompts, int64 (B, S); None without guidance.
-        x_t: Codes at t, int64 (B, L).
-        t: Time of the clip () or of each position (L,).
-        guidance: Scale and interval.
-
-    Raises:
-        UsageError: Guidance acts and there are no negative ids.
+    otherwise one pass of 2B rows, the conditional half first; without negative ids that is a
+    UsageError. Ids are int64 (B, S), codes (B, L), and times () of the clip or (L,) of positions.
     """
     active = guidance.active(t)
     if not bool(active.any()):

@@ -21,13 +21,10 @@ def stage_steps(steps: int, num_frames: int) -> int:
 def stage_times(times: Tensor, num_frames: int, stage: int) -> Tensor:
     """Times (M + 1, num_frames) of the frames of a window in one stage.
 
-    Frame j is in stage ``stage`` − j of its own: before the first it is noise. Where a share of the
-    steps is shorter than another's, its last time is repeated.
-
-    Args:
-        times: (N + 1,) rising from 0 to 1, that every frame goes through.
-        num_frames: Number of frames in the window, and of stages per frame.
-        stage: Number of the stage, from 0; from num_frames − 1 on, it completes the first frame.
+    Every frame goes through ``times`` (N + 1,), from 0 to 1, in as many stages as there are frames,
+    counted from 0. Frame j is in stage ``stage`` − j of its own: before the first it is noise. From
+    stage num_frames − 1 on, each completes the first frame. Where a share of the steps is shorter
+    than another's, its last time is repeated.
     """
     steps = len(times) - 1
     bounds = [k * steps // num_frames for k in range(num_frames + 1)]

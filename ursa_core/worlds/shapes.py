@@ -172,15 +172,8 @@ def training_clip(
 ) -> tuple[Frames, str]:  # fmt: skip
     """Clip ``index`` of an endless data set, uint8 (frames, height, width, 3), and its caption.
 
-    Args:
-        seed: Seed of the data set.
-        index: Number of the clip.
-        split: ``train``, ``heldout`` or ``all``.
-        frames: Number of frames to return.
-        height: Height of the frames in pixels.
-        width: Width of the frames in pixels.
-        full_frames: Length of the whole motion, from which a window is cut at random; the
-            default is ``frames``, so that the clip shows all of it.
+    ``split`` is ``train``, ``heldout`` or ``all``. ``full_frames`` is the length of the whole
+    motion, from which a window is cut at random; the default is ``frames``, all of it.
     """
     check_split(split, SPLITS, "shapes")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])

@@ -95,16 +95,13 @@ class DistanceTable:
     """Levels of distance, from near to far, of each class of codes.
 
     It is made on the CPU in float64, so that near ties have the same order on every device, and a
-    uniform number draws the same code everywhere.
+    uniform number draws the same code everywhere. Without a ``grid``, the symmetries of the
+    codebook, each code is a class of its own.
 
     Attributes:
         class_of: (K,) int64 class of each code.
         distance: (R, J) squared distance of a level; 4 beyond a class's last one.
         count: (R, J) codes at a level; 0 beyond the last one.
-
-    Args:
-        distances: Distances of the codebook, on the CPU.
-        grid: Symmetries of the codebook; None makes each code a class of its own.
     """
 
     def __init__(self, distances: CodebookDistances, grid: CodeGrid | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks, exp2_, pick
-from ursa_core.path.fast.table import NodesOf
+from ursa_core.path.fast.table import NodesOf, Pair
 
 _BLOCK = 2048
 _LOG2_E = 1.4426950408889634
@@ -21,9 +21,7 @@ _LOG2_E = 1.4426950408889634
 class StreamedDraws:
     """Draws from p_t and from the jump rates, block by block.
 
-    Args:
-        distances: Distances between codes.
-        chunk_bytes: Memory of one tensor of (positions, block); results don't depend on it.
+    ``chunk_bytes`` is the memory of one tensor of (positions, block); results don't depend on it.
     """
 
     def __init__(self, distances: CodebookDistances, chunk_bytes: int) -> None:
@@ -50,12 +48,7 @@ class StreamedDraws:
         return drawn
 
     def jump(
-        self,
-        x_t: Tensor,
-        x_1: Tensor,
-        pair: tuple[Tensor, Tensor],
-        nodes_of: NodesOf,
-        uniforms: Tensor,
+        self, x_t: Tensor, x_1: Tensor, pair: Pair, nodes_of: NodesOf, uniforms: Tensor
     ) -> Tensor:
         """Codes (n,) after one jump or none, as in ``TableDraws.jump``."""
         moved = x_t.clone()

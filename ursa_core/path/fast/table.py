@@ -14,17 +14,15 @@ from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks, pick
 from ursa_core.path.fast.distance_table import DistanceTable
 
-NodesOf = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Pair = tuple[Tensor, Tensor]
+NodesOf = Callable[[Tensor, Tensor], Pair]
 """Two numbers per position, each (n,), to N betas (N, n) and measures (N, n) of the rates."""
 
 
 class TableDraws:
-    """Draws from p_t and from the jump rates by a table of distances.
+    """Draws from p_t and from the jump rates by ``table``, which holds the same ``distances``.
 
-    Args:
-        distances: Distances between codes.
-        table: Table of the same distances.
-        chunk_bytes: Memory of the sums held at once; results don't depend on it.
+    ``chunk_bytes`` is the memory of the sums held at once; results don't depend on it.
     """
 
     def __init__(
@@ -47,12 +45,7 @@ class TableDraws:
         return drawn
 
     def jump(
-        self,
-        x_t: Tensor,
-        x_1: Tensor,
-        pair: tuple[Tensor, Tensor],
-        nodes_of: NodesOf,
-        uniforms: Tensor,
+        self, x_t: Tensor, x_1: Tensor, pair: Pair, nodes_of: NodesOf, uniforms: Tensor
     ) -> Tensor:
         """Codes (n,) after one jump or none from x_t towards x_1, both (n,).
 
