@@ -229,13 +229,14 @@ def test_each_position_may_have_its_own_time(path: ProbPath) -> None:
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 4 * K * 7])
-def test_chunks_change_nothing(chunk_bytes: int) -> None:
+def test_chunks_change_nothing(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = MetricPath(small_codebook().float(), PowerSchedule(1.0, 5.0))
-    pieces = MetricPath(small_codebook().float(), PowerSchedule(1.0, 5.0), chunk_bytes)
     x_1 = torch.randint(K, (3, 20), generator=generator())
     x_t = whole.corrupt(x_1, 0.4, generator(1))
-    assert torch.equal(pieces.corrupt(x_1, 0.4, generator(1)), x_t)
     stepped = whole.step(x_t, x_1, 0.4, 0.6, generator(2))
+    monkeypatch.setattr("ursa_core.path.metric._CHUNK_BYTES", {"cpu": chunk_bytes})
+    pieces = MetricPath(small_codebook().float(), PowerSchedule(1.0, 5.0))
+    assert torch.equal(pieces.corrupt(x_1, 0.4, generator(1)), x_t)
     assert torch.equal(pieces.step(x_t, x_1, 0.4, 0.6, generator(2)), stepped)
 
 

@@ -45,10 +45,9 @@ class ProbPath(ABC):
 
     @abstractmethod
     def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
-        """Rates per unit of t from x_t towards x_1: (..., num_states), 0 at x_t; t < 1.
+        """Rates per unit of t from x_t towards x_1: (..., num_states), 0 at x_t.
 
-        Raises:
-            UsageError: The rates are infinite at a time.
+        Times at which they are infinite, such as 1, are a UsageError.
         """
 
     def step(
@@ -104,10 +103,8 @@ class ProbPath(ABC):
         Over an x_0 of ``initial`` this is ``corrupt``, but for the error of its steps; what it
         keeps besides is which x_0 led to which x_1. The total variation from ``corrupt`` is about
         0.06 at 1 step from 0 to t and 0.004 at 16, for 64 codes and c = 4. Source: rectified
-        couplings (ReDi, arXiv 2507.15897), here by the path's own chain.
-
-        Raises:
-            UsageError: Fewer than one substep, or times outside [0, 1].
+        couplings (ReDi, arXiv 2507.15897), here by the path's own chain. Fewer than one substep and
+        times outside [0, 1] are a UsageError.
         """
         if substeps < 1:
             raise UsageError(f"a chain of {substeps} steps goes nowhere", "use one or more")

@@ -61,16 +61,9 @@ def distance_curve(
 ) -> DistanceCurve:
     """The mean distance over the sharpness.
 
-    It is exact if the codebook has a distance table. Otherwise ``num_samples`` codes x_1 are drawn
-    (seed 0), and the expectation over x_t is exact for each.
-
-    Args:
-        codebook: float (K, C), vectors of the codes.
-        counts: (K,), occurrences of each code as x_1; None is uniform.
-        num_samples: Number of codes x_1 to average over, if there is no table.
-
-    Raises:
-        UsageError: The counts don't fit the codebook, or are all zero.
+    It is exact if the codebook, float (K, C), has a distance table. Otherwise ``num_samples`` codes
+    x_1 are drawn (seed 0), and the expectation over x_t is exact for each. ``counts`` (K,) are the
+    occurrences of each code as x_1, None is uniform; `UsageError` if they don't fit, or are zero.
     """
     distances = CodebookDistances(codebook)
     num_codes = distances.num_codes
@@ -140,8 +133,6 @@ class Candidate:
     """One (alpha, c), and how its path uses time.
 
     Attributes:
-        alpha: Exponent of the sharpness.
-        c: Factor of the sharpness.
         correlation: Pearson correlation of t and the mean distance at t = 0, 1/50 … 49/50; −1 is
             linear.
         used_from: Time at which the mean distance has fallen to 99 % of its start.

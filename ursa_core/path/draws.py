@@ -25,10 +25,7 @@ def uniforms(shape: Sequence[int], randomness: Randomness, device: torch.device)
     """Uniform numbers in [0, 1) of a shape, on a device.
 
     They are drawn where the generator lives, so a CPU generator gives the same on every device, but
-    for rounding where the device has no float64.
-
-    Raises:
-        ValueError: the number of generators isn't the size of the first dimension.
+    for rounding where the device has no float64. Of several, each is for one item, else ValueError.
     """
     if isinstance(randomness, torch.Generator):
         drawn = _rand(shape, randomness)

@@ -37,24 +37,18 @@ class MetricPath(ProbPath):
     """p_t(x | x_1) = softmax over x of −beta_t·d(x, x_1).
 
     d is the squared Euclidean distance between L2-normalised vectors of the codebook, float (K, C),
-    which must be finite, else UsageError; float64 makes all results float64. ``chunk_bytes`` is the
-    memory of one tensor of the draws; results don't depend on it.
+    which must be finite, else UsageError; float64 makes all results float64.
     """
 
-    def __init__(
-        self, codebook: Tensor, schedule: Schedule, chunk_bytes: int | None = None
-    ) -> None:
+    def __init__(self, codebook: Tensor, schedule: Schedule) -> None:
         self.codebook, self.schedule = codebook, schedule
         self.distances = CodebookDistances(codebook)
         self.dtype = self.distances.dtype
         self.num_codes = self.num_states = self.distances.num_codes
-        self._own_chunk_bytes = chunk_bytes
-        kind = "cpu" if codebook.device.type == "cpu" else "other"
-        self._chunk_bytes = chunk_bytes or _CHUNK_BYTES[kind]
 
     def to(self, device: torch.device | str) -> "MetricPath":
         """The same path with its tensors on a device."""
-        return MetricPath(self.codebook.to(device), self.schedule, self._own_chunk_bytes)
+        return MetricPath(self.codebook.to(device), self.schedule)
 
     def beta_t(self, t: Tensor) -> Tensor:
         """Sharpness at t: 0 at 0, infinite at 1."""
@@ -84,11 +78,7 @@ class MetricPath(ProbPath):
         return probs.to(self.dtype).view(*x_1.shape, self.num_codes)
 
     def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
-        """Rates per unit of t from x_t towards x_1: (..., K), 0 at x_t and farther codes; t < 1.
-
-        Raises:
-            UsageError: The rates are infinite at a time, as at t = 1.
-        """
+        """Rates per unit of t from x_t towards x_1: (..., K), 0 at x_t and farther codes; t < 1."""
         dbeta = self.dbeta_t(self._times(t, x_1))
         if not bool(torch.isfinite(dbeta).all()):
             raise UsageError(
@@ -146,10 +136,11 @@ class MetricPath(ProbPath):
     @cached_property
     def _draws(self) -> TableDraws | StreamedDraws:
         """Draws by a table for small codebooks and grids, otherwise streamed over the codes."""
+        chunk_bytes = _CHUNK_BYTES["cpu" if self.codebook.device.type == "cpu" else "other"]
         table = DistanceTable.of(self.codebook)
         if table is None:
-            return StreamedDraws(self.distances, self._chunk_bytes)
-        return TableDraws(self.distances, table, self._chunk_bytes)
+            return StreamedDraws(self.distances, chunk_bytes)
+        return TableDraws(self.distances, table, chunk_bytes)
 
     def _sharpness(self, t: Times, x: Tensor) -> Tensor:
         """beta_t at each position, kept finite so that its product with a distance 0 is 0."""

@@ -39,11 +39,7 @@ class MixturePath(ProbPath):
         return times * self._one_hot(x_1) + (1 - times) * self._noise_probs.to(x_1.device)
 
     def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
-        """Rates per unit of t from x_t to x_1: (..., num_states), 0 at all others; t < 1.
-
-        Raises:
-            UsageError: The rates are infinite, at t = 1.
-        """
+        """Rates per unit of t from x_t to x_1: (..., num_states), 0 at others; t < 1."""
         times = self._times(t, x_1)
         if bool((times == 1).any()):
             raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")

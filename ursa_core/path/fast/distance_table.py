@@ -6,8 +6,7 @@ form a class: 1,200 classes stand for the 64,000 codes of the published tokenize
 some 2,700 distinct distances. All sums over codes become sums over these.
 """
 
-from dataclasses import dataclass, fields
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,8 +21,7 @@ _EQUAL = 1e-7
 _BLOCK_ENTRIES = 1 << 20
 
 
-@dataclass(frozen=True)
-class CodeGrid:
+class CodeGrid(NamedTuple):
     """A codebook whose codes are mixed-radix numbers of their digits, and its symmetries.
 
     Attributes:
@@ -53,8 +51,9 @@ class CodeGrid:
         symmetric = torch.tensor([torch.equal(v, -v.flip(0)) for v in values])
         mirrored = symmetric & (2 * digits < sizes - 1)
         folded = torch.where(mirrored, sizes - 1 - digits, digits)
-        source = torch.empty_like(digits)
-        for channels in _equal_channels(values):
+        source, levels = torch.empty_like(digits), [tuple(v.tolist()) for v in values]
+        for same in dict.fromkeys(levels):
+            channels = torch.tensor([i for i, each in enumerate(levels) if each == same])
             order = folded[:, channels].argsort(dim=1, descending=True, stable=True)
             source[:, channels] = channels[order]
         canonical = _codes(folded.gather(1, source), sizes)
@@ -62,21 +61,13 @@ class CodeGrid:
 
     def to(self, device: torch.device) -> "CodeGrid":
         """The same grid with its tensors on a device."""
-        return CodeGrid(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return CodeGrid(*(each.to(device) for each in self))
 
     def from_canonical(self, seen: Tensor, by: Tensor) -> Tensor:
         """Codes (n,) that ``seen`` become if the canonical codes of ``by`` become ``by``."""
         digits = _digits(seen, self.sizes)
         back = torch.empty_like(digits).scatter_(1, self.source[by], digits)
         return _codes(torch.where(self.mirrored[by], self.sizes - 1 - back, back), self.sizes)
-
-
-def _equal_channels(values: list[Tensor]) -> list[Tensor]:
-    """Groups of channels (int64 indices) that take the same values."""
-    groups: dict[tuple[float, ...], list[int]] = {}
-    for channel, levels in enumerate(values):
-        groups.setdefault(tuple(levels.tolist()), []).append(channel)
-    return [torch.tensor(group) for group in groups.values()]
 
 
 def _radix(sizes: Tensor) -> Tensor:

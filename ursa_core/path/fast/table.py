@@ -35,8 +35,9 @@ class TableDraws:
         table = self._table
         drawn = torch.empty_like(x_1)
         for at, row, classes, (beta_row,) in self._groups(x_1, beta):
-            weights = _boltzmann(table.distance[classes], beta_row).mul_(table.count[classes])
-            running = weights.cumsum(-1)
+            distance = table.distance[classes]  # 0 at x_1, so that no row's sum underflows
+            weights = torch.exp(distance * -beta_row[:, None].to(distance.dtype))
+            running = weights.mul_(table.count[classes]).cumsum(-1)
             target = _below(uniforms[at] * running[row, -1], running[row, -1])
             level = bisect(_entries(running, row), table.num_levels, target)
             weight = weights[row, level]
@@ -145,8 +146,3 @@ def _flow(mass: Tensor, moment: Tensor, row: Tensor, reach: Tensor) -> Callable[
 def _below(target: Tensor, total: Tensor) -> Tensor:
     """Targets kept below their totals in spite of rounding."""
     return torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-
-
-def _boltzmann(distance: Tensor, beta: Tensor) -> Tensor:
-    """exp(−beta·d): (U, J), 1 at x_1, so that no row's sum underflows."""
-    return torch.exp(distance * -beta[:, None].to(distance.dtype))
