@@ -97,8 +97,7 @@ def _num_twins(vectors: Tensor) -> int:
 def count_codes(shards: str | Path, num_codes: int) -> Tensor:
     """Counts of each code in a folder of token shards, float64 (K,).
 
-    Raises:
-        DataError: The shards belong to a codebook of another size, or hold nothing.
+    Shards that belong to a codebook of another size, or hold nothing, are a `DataError`.
     """
     table = read_shards(shards)
     theirs = table.identity.num_codes

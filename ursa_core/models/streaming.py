@@ -10,16 +10,12 @@ from ursa_core.models.transformer import Backbone
 
 
 class StreamedBackbone(Backbone):
-    """A backbone with at most ``num`` of its layers on the device that it is moved to.
+    """A backbone with ``num`` of its layers, 1 or more, on the device that it is moved to.
 
     Up to two take turns: while one computes, the next is copied to the other's place; the rest of
     the ``num`` stay there. Embeddings remain on the CPU, where the few rows needed are picked.
-    Numbers are those of the whole backbone, to the bit.
-
-    Args:
-        whole: Backbone on the CPU, whose weights are taken over.
-        num: Layers on the device, 1 or more; a single one can't be copied ahead.
-        pinned: Whether waiting weights are kept in page-locked memory, which CUDA copies meanwhile.
+    Numbers are those of the ``whole`` backbone, to the bit, whose weights on the CPU are taken
+    over; ``pinned`` keeps those that wait in page-locked memory, which CUDA copies meanwhile.
     """
 
     def __init__(self, whole: Backbone, num: int, *, pinned: bool) -> None:

@@ -32,8 +32,6 @@ class TransformerConfig:
     Args:
         hidden_size: Width D.
         intermediate_size: Width inside the MLP.
-        num_hidden_layers: Number of layers.
-        num_attention_heads: Number of query heads.
         num_key_value_heads: Number of key and value heads, a divisor of the query heads.
         lm_vocab_size: Number of text ids; code k has the id lm_vocab_size + k.
         lm_head_size: Number of codes K.
@@ -228,13 +226,8 @@ class Transformer(nn.Module):
     def forward(self, prompt_ids: Tensor, codes: Tensor, grid: LatentGrid) -> Tensor:
         """Hidden states (B, L, D); the one at i predicts code i (the shift by one is here).
 
-        Args:
-            prompt_ids: int64 (B, S), left-padded text ids.
-            codes: int64 (B, L), noisy codes x_t.
-            grid: Latent grid of the codes, L = F·H·W.
-
-        Raises:
-            ShapeError: The codes don't fill the grid.
+        Text ids are int64 (B, S), left-padded, codes x_t int64 (B, L) with L = F·H·W of the grid,
+        else ShapeError.
         """
         if codes.shape[-1] != grid.num_codes:
             raise ShapeError(

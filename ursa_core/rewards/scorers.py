@@ -27,8 +27,7 @@ _WANTED = {
 def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
     """Scorers of a reward recipe by name, with their weights; their processes end with the block.
 
-    Raises:
-        RecipeError: The program of a command isn't there.
+    Where the program of a command isn't there, that is a `RecipeError`.
     """
     with contextlib.ExitStack() as opened:
         found: dict[str, tuple[float, Scorer]] = {}
@@ -37,8 +36,8 @@ def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
                 name = (term.figure or term.kind).replace(" ", "_")
                 name += f"_{len(found) + 1}" if name in found else ""
                 found[name] = term.weight, _scorer(term, opened)
-            if recipe.watch and (term := recipe.watch.score):
-                found[HELD_OUT] = term.weight, _scorer(term, opened)
+            if recipe.watch and (watched := recipe.watch.score):
+                found[HELD_OUT] = watched.weight, _scorer(watched, opened)
         yield found
 
 

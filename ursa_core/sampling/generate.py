@@ -125,15 +125,9 @@ class Sampler:
     ) -> list[Tensor]:
         """Codes int64 (F, H, W) of each clip.
 
-        Args:
-            on_step: Called after each step.
-            on_estimate: Called after each step with the x_1 drawn, locked frames as given.
-            conditionings: Latent frames that each clip is given: the same frames of the grid, held
-                the same way and with the same noise. None are given where it is empty.
-
-        Raises:
-            ShapeError: They don't fit the grid.
-            UsageError: Their noise is out of range, or nothing is left to sample.
+        After each step ``on_estimate`` is called with the x_1 drawn, locked frames as given. Each
+        clip may be given latent frames: the same ones of the grid, held the same way and with the
+        same noise. Errors are those of `Conditioning.start`.
         """
         path, grid = self.bundle.path, self.grid
         generators = self._generators("sample")

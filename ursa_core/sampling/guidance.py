@@ -19,10 +19,7 @@ class Guidance:
 
     Args:
         scale: Guidance scale: logits become uncond + scale·(cond − uncond), so 1 is off.
-        interval: Times (low, high); guidance acts while low <= t < high.
-
-    Raises:
-        UsageError: A negative scale, or an interval that isn't one within [0, 1].
+        interval: Times (low, high) in [0, 1]; guidance acts while low <= t < high.
     """
 
     scale: float = 1.0

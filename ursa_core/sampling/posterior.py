@@ -74,9 +74,7 @@ def posterior_weights(
 ) -> Tensor:
     """Unnormalised probabilities (n, K) float32, 1 at each row's likeliest code.
 
-    Raises:
-        UsageError: Temperature or top_p out of range.
-        CheckpointError: A row has no finite largest logit.
+    Errors are those of ``draw_codes``.
     """
     if not (temperature == 0 or 1e-6 <= temperature <= 1e6):  # beyond, quotients aren't finite
         raise UsageError(

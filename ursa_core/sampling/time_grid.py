@@ -12,8 +12,7 @@ from ursa_core.grids import LatentGrid
 def shift_time(t: Tensor, shift: float) -> Tensor:
     """Times t / (t + shift·(1 − t)): earlier than t for a shift above 1, later for one below.
 
-    Raises:
-        UsageError: The shift isn't a positive number.
+    A shift that isn't positive is a UsageError.
     """
     if not (math.isfinite(shift) and shift > 0):
         raise UsageError(f"a shift of {shift:g} can't move times", "use a number above 0; 1 is off")

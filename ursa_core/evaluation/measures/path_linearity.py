@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core import __version__
@@ -10,10 +9,9 @@ from ursa_core.encoding.encode import encode_clips
 from ursa_core.evaluation.measures.clips import Clips
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score, Table
 from ursa_core.path.base import ProbPath
+from ursa_core.path.calibration import Array
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.visual import VisualTokenizer
-
-Array = NDArray[np.float64]
 
 TIMES = tuple(k / 20 for k in range(20))  # at 1 the distance is 0
 _SEED = 0

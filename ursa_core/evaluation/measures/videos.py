@@ -6,18 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ursa_core import __version__
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import DataError, UrsaError
-from ursa_core.evaluation.reports.intervals import wilson
+from ursa_core.evaluation.reports.intervals import Array, wilson
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, read_media, resize_and_crop
 from ursa_core.media.quality import changes, psnr
-
-Array = NDArray[np.float64]
 
 BLOCK_PX = 8
 _REACH = 7  # largest displacement of a block, in pixels of a frame scaled to _SIDE_PX
