@@ -13,10 +13,9 @@ from ursa_core.path.draws import uniforms
 from ursa_core.path.fast import distance_table
 from ursa_core.path.fast import streamed as streamed_draws
 from ursa_core.path.fast.distance_table import CodeGrid, DistanceTable
-from ursa_core.path.fast.quadrature import num_nodes, one_node, quadrature
 from ursa_core.path.fast.streamed import StreamedDraws
 from ursa_core.path.fast.table import TableDraws, bisect
-from ursa_core.path.metric import MetricPath
+from ursa_core.path.metric import MetricPath, num_nodes, one_node, quadrature
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 

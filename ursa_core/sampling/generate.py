@@ -112,7 +112,8 @@ class Sampler:
         # A path with a mask state has one embedding more than there are codes to predict.
         return self.bundle.transformer.head(hidden)[..., : self.bundle.path.num_codes]
 
-    def _generators(self, name: str, index: int | None = None) -> list[torch.Generator]:
+    def generators(self, name: str, index: int | None = None) -> list[torch.Generator]:
+        """One per clip, of its own index or of a stage's."""
         of = [(each.seed, each.index if index is None else index) for each in self.requests]
         return [stream(seed, name, own) for seed, own in of]
 
@@ -130,11 +131,11 @@ class Sampler:
         same noise. Errors are those of `Conditioning.start`.
         """
         path, grid = self.bundle.path, self.grid
-        generators = self._generators("sample")
+        generators = self.generators("sample")
         x_0 = path.initial((len(generators), grid.num_codes), generators, self.device)
         start = SamplingStart(x_0, self.times)
         if conditionings:
-            noise = self._generators("given")
+            noise = self.generators("given")
             given = zip(conditionings, x_0.split(1), noise, strict=True)
             start = joined([one.start(path, x, self.times, grid, [own]) for one, x, own in given])
 
@@ -145,21 +146,18 @@ class Sampler:
             return torch.cat([one.finish(x) for one, x in pairs])
 
         with_fixed = on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1)))
-        x_1 = self._denoise(start, generators, on_step, with_fixed)
+        x_1 = self.run(start, generators, on_step, with_fixed)
         return list(finished(x_1).view(-1, grid.frames, grid.rows, grid.columns))
 
     @torch.inference_mode()
-    def run(self, start: SamplingStart, stage: int, on_step: OnStep | None = None) -> Tensor:
-        """Codes int64 (B, L) at the last of a start's times, drawn from a stage's streams."""
-        return self._denoise(start, self._generators("sample", stage), on_step)
-
-    def _denoise(
+    def run(
         self,
         start: SamplingStart,
         generators: Sequence[torch.Generator],
-        on_step: OnStep | None,
+        on_step: OnStep | None = None,
         on_estimate: OnStep | None = None,
     ) -> Tensor:
+        """Codes int64 (B, L) at the last of a start's times."""
         options = self._options
         return denoise(
             self.network,

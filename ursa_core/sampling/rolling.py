@@ -70,5 +70,6 @@ def roll_on(
         moving = stage_times(clip.times, num_new, stage)
         still = moving.new_full((len(moving), num_cond), 1 - cond_noise)
         times = frame_times(torch.cat([still, moving], 1), grid)
-        x_t = clip.run(SamplingStart(x_t, times, (held, seen)), stage, on_step)
+        start = SamplingStart(x_t, times, (held, seen))
+        x_t = clip.run(start, clip.generators("sample", stage), on_step)
     return torch.where(held, given, x_t).view(grid.frames, grid.rows, grid.columns)
