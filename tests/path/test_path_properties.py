@@ -9,9 +9,8 @@ from scipy import stats
 from ursa_core.errors import UsageError
 from ursa_core.path.base import ProbPath
 from ursa_core.path.calibration import distance_curve
-from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath, num_nodes, quadrature
-from ursa_core.path.mixture import MixturePath
+from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
 K = 14

@@ -7,9 +7,8 @@ import torch
 
 from ursa_core.errors import ShapeError, UsageError
 from ursa_core.grids import LatentGrid
-from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
-from ursa_core.path.mixture import MixturePath
+from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.denoise import denoise

@@ -8,9 +8,8 @@ import torch
 from ursa_core.errors import UsageError
 from ursa_core.grids import LatentGrid
 from ursa_core.path.base import ProbPath
-from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
-from ursa_core.path.mixture import MixturePath
+from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.guidance import Guidance

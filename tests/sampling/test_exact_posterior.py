@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from ursa_core.path.base import ProbPath
-from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
-from ursa_core.path.mixture import MixturePath
+from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import PowerSchedule
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from ursa_core.path.masked import MaskedPath
+from ursa_core.path.mixture import MaskedPath
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 

@@ -18,9 +18,8 @@ from ursa_core.configs import SCHEDULER_CLASS, read_config
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.path.base import ProbPath
 from ursa_core.path.calibration import distance_curve
-from ursa_core.path.masked import MaskedPath
 from ursa_core.path.metric import MetricPath
-from ursa_core.path.mixture import MixturePath
+from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import LinearSchedule, PowerSchedule
 
 CODEBOOK = "scheduler_model.safetensors"

@@ -11,7 +11,7 @@ from torch import Tensor
 from ursa_core.errors import UsageError
 from ursa_core.path.base import ProbPath
 from ursa_core.path.draws import Randomness, uniforms
-from ursa_core.path.masked import MaskedPath
+from ursa_core.path.mixture import MaskedPath
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
 from ursa_core.sampling.posterior import Head, draw_codes
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_runs import recipe_of
 
-from ursa_core.path.masked import MaskedPath
+from ursa_core.path.mixture import MaskedPath
 from ursa_core.training.distributed import Ranks
 from ursa_core.training.generator.objective import by_time_bin
 from ursa_core.training.metrics import means

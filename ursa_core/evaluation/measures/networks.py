@@ -262,15 +262,12 @@ class Networks:
         self.notes.append(f"{kind.score} is not measured: {why}")
         return None
 
-    def lpips(self, frames: Frames, decoded: Frames) -> dict[str, float]:
-        """How different a clip looks from its reconstruction, where it can be measured."""
-        return {"lpips": self._lpips.distance(frames, decoded)} if self._lpips else {}
-
-    def add(self, frames: Frames, decoded: Frames) -> None:
-        """Count a clip and its reconstruction for the FVD."""
+    def measure(self, frames: Frames, decoded: Frames) -> dict[str, float]:
+        """LPIPS of a clip and its reconstruction, where it can be measured; the FVD counts both."""
         if self._i3d:
             for features, clip in zip(self._features, (frames, decoded), strict=True):
                 features.append(self._i3d.features(clip))
+        return {"lpips": self._lpips.distance(frames, decoded)} if self._lpips else {}
 
     @property
     def fvd(self) -> float | None:

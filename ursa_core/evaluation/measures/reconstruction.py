@@ -34,13 +34,12 @@ def report(tokenizer: VisualTokenizer, clips: Clips, folder: Path, settings: Opt
         codes = tokenizer.encode(to_video(frames).to(device))[0]
         counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
         decoded = decode_frames(tokenizer, codes)
-        networks.add(frames, decoded)
         num_pixels += frames[..., 0].size
         values = {
             "psnr": psnr(decoded, frames),
             "ssim": ssim(decoded, frames),
             "flicker": flicker(decoded) - flicker(frames),
-            **networks.lpips(frames, decoded),
+            **networks.measure(frames, decoded),
         }
         file = f"{index:05d}.png"
         sheet = contact_sheet([frames, decoded], columns=1)
