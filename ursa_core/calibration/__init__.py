@@ -1,1 +1,0 @@
-"""Choosing the sharpness of a path for a codebook, and reporting on it."""
