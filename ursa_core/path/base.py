@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.path.draws import Randomness, uniforms
+from ursa_core.path.draws import Randomness, uniform_codes, uniforms
 
 Times = float | Tensor
 """A time, or times that broadcast to the codes: each frame may have its own."""
@@ -29,11 +29,11 @@ class ProbPath(ABC):
     solvers: tuple[str, ...] = ("integrated", "euler")
     dtype: torch.dtype = torch.float32
 
-    @abstractmethod
     def initial(
         self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
     ) -> Tensor:
-        """x_0: int64 noise of a shape."""
+        """x_0: int64 noise of a shape; each code is equally likely."""
+        return uniform_codes(shape, self.num_codes, generator, device)
 
     @abstractmethod
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
@@ -115,8 +115,9 @@ class ProbPath(ABC):
         return x_t
 
     def finish(self, x_t: Tensor, x_1: Tensor) -> Tensor:
-        """Codes at t = 1, given x_t and a draw x_1 from the posterior: that draw."""
-        return x_1
+        """Codes at t = 1, given x_t and a draw x_1: that draw wherever ``loss_mask`` is true."""
+        mask = self.loss_mask(x_t)
+        return x_1 if mask is None else torch.where(mask, x_1, x_t)
 
     def loss_mask(self, x_t: Tensor) -> Tensor | None:
         """Which codes of x_t may differ from x_1: bool, the shape of ``x_t``; None for all."""

@@ -10,7 +10,6 @@ distributions without tensors over all codes (`fast/`).
 """
 
 import math
-from collections.abc import Sequence
 from functools import cached_property, lru_cache, partial
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 from ursa_core.errors import UsageError
 from ursa_core.path.base import ProbPath, Span, Times
 from ursa_core.path.distances import CodebookDistances
-from ursa_core.path.draws import Randomness, exp2_, uniform_codes, uniforms
+from ursa_core.path.draws import Randomness, exp2_, uniforms
 from ursa_core.path.fast.distance_table import DistanceTable
 from ursa_core.path.fast.streamed import StreamedDraws
 from ursa_core.path.fast.table import TableDraws
@@ -57,12 +56,6 @@ class MetricPath(ProbPath):
     def dbeta_t(self, t: Tensor) -> Tensor:
         """Derivative of the sharpness in t; infinite at 1."""
         return self.schedule.dbeta(t)
-
-    def initial(
-        self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
-    ) -> Tensor:
-        """x_0: int64 codes, each equally likely."""
-        return uniform_codes(shape, self.num_codes, generator, device)
 
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
         """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ursa_core.errors import UsageError
 from ursa_core.path.base import ProbPath, Span, Times
-from ursa_core.path.draws import Randomness, uniform_codes, uniforms
+from ursa_core.path.draws import Randomness, uniforms
 
 
 class MixturePath(ProbPath):
@@ -21,12 +21,7 @@ class MixturePath(ProbPath):
             raise UsageError(f"{num_codes} codes make no path", "use two codes or more")
         self.num_codes = self.num_states = num_codes
         self.dtype = dtype
-
-    def initial(
-        self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
-    ) -> Tensor:
-        """x_0: int64 codes, each equally likely."""
-        return uniform_codes(shape, self.num_codes, generator, device)
+        self._noise_probs = torch.full((num_codes,), 1 / num_codes, dtype=dtype)
 
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
         """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
@@ -43,7 +38,8 @@ class MixturePath(ProbPath):
         times = self._times(t, x_1)
         if bool((times == 1).any()):
             raise UsageError("the jump rates are infinite at t = 1", "keep t below 1")
-        return self._one_hot(x_1) * (self._may_jump(x_t, x_1) / (1 - times))[..., None]
+        jumps = x_t != self.finish(x_t, x_1)
+        return self._one_hot(x_1) * (jumps / (1 - times))[..., None]
 
     def _jump(
         self, x_t: Tensor, x_1: Tensor, span: Span, generator: Randomness, solver: str
@@ -55,18 +51,10 @@ class MixturePath(ProbPath):
         if solver == "euler":
             chance = -torch.expm1(-chance)
         jumps = uniforms(x_t.shape, generator, x_t.device) < chance
-        return torch.where(jumps & self._may_jump(x_t, x_1), x_1, x_t)
+        return torch.where(jumps, self.finish(x_t, x_1), x_t)
 
     def _one_hot(self, x: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(x, self.num_states).to(self.dtype)
-
-    @property
-    def _noise_probs(self) -> Tensor:
-        """Probability of each state at t = 0, (num_states,)."""
-        return torch.full((self.num_codes,), 1 / self.num_codes, dtype=self.dtype)
-
-    def _may_jump(self, x_t: Tensor, x_1: Tensor) -> Tensor:
-        return x_t != x_1
 
 
 class MaskedPath(MixturePath):
@@ -84,6 +72,7 @@ class MaskedPath(MixturePath):
             raise UsageError(f"{num_codes} codes make no path", "use one code or more")
         super().__init__(num_codes + 1, dtype)
         self.num_codes = self.mask_id = num_codes
+        self._noise_probs = self._one_hot(torch.tensor(self.mask_id))
 
     def initial(
         self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
@@ -91,17 +80,6 @@ class MaskedPath(MixturePath):
         """x_0: int64, the mask everywhere."""
         return torch.full(tuple(shape), self.mask_id, device=device)
 
-    def finish(self, x_t: Tensor, x_1: Tensor) -> Tensor:
-        """Codes at t = 1: revealed codes stay, masks become the draw from the posterior."""
-        return torch.where(x_t == self.mask_id, x_1, x_t)
-
     def loss_mask(self, x_t: Tensor) -> Tensor:
         """Which codes are masked: bool, the shape of ``x_t``."""
-        return x_t == self.mask_id
-
-    @property
-    def _noise_probs(self) -> Tensor:
-        return self._one_hot(torch.tensor(self.mask_id))
-
-    def _may_jump(self, x_t: Tensor, x_1: Tensor) -> Tensor:
         return x_t == self.mask_id

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,16 +9,6 @@ from torch import Tensor
 from ursa_core.errors import UsageError
 from ursa_core.limits import ALPHA_RANGE, C_RANGE
 from ursa_core.path.calibration import DistanceCurve
-
-
-class Schedule(Protocol):
-    """Sharpness over time: 0 at t = 0, infinite at t = 1."""
-
-    def beta(self, t: Tensor) -> Tensor:
-        """Sharpness at times in [0, 1], of their shape."""
-
-    def dbeta(self, t: Tensor) -> Tensor:
-        """Derivative in t; infinite where there is none."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +106,7 @@ class LinearSchedule:
         rate = slopes[-1] * torch.exp(values[-1]) * (1 - times[-1])
         beyond = torch.expm1(values[-1]) - rate * torch.log((1 - t) / (1 - times[-1]))
         return cubic, slope, beyond
+
+
+Schedule = PowerSchedule | LinearSchedule
+"""Sharpness over time: 0 at t = 0, infinite at t = 1."""
