@@ -21,13 +21,9 @@ from ursa_core.tokenizers.visual import decode_frames
 
 @dataclass(frozen=True)
 class Request:
-    """What one clip shows, and how it is sampled.
+    """What one clip shows, and how it is sampled: without options as the model's own say.
 
-    Attributes:
-        prompt: Text; an empty one is unconditional.
-        seed: Seed of every random draw.
-        index: Number of the clip among those of its seed, each of which draws from its own streams.
-        options: How it is sampled; None takes the model's own.
+    An empty prompt is unconditional. Clips of one seed draw from streams of their own by ``index``.
     """
 
     prompt: str

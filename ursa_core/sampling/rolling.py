@@ -4,10 +4,12 @@ Source: Rolling Diffusion Models (arXiv 2402.09470), on a path of discrete codes
 in the window each goes through N stages, in each of them a share of the steps.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ursa_core.sampling.conditioning import SamplingStart
+from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import Sampler
 from ursa_core.sampling.time_grid import frame_times
@@ -53,23 +55,17 @@ def roll_on(
     With ``first`` all are still noise, and go through stages until the first is done.
     """
     path, grid = clip.bundle.path, clip.grid
-    num_new = grid.frames - num_cond
-    stages = range(num_new) if first else [num_new - 1]
-    mask = torch.arange(grid.frames, device=clip.device) < num_cond
-    given = codes.to(clip.device).view(1, -1)
-    fresh = path.initial(given.shape, [noise], clip.device)
-    from_noise = num_cond if first else grid.frames - 1
-    is_noise = torch.arange(grid.frames, device=clip.device) >= from_noise
-    per_frame = grid.codes_per_frame
-    x_t = torch.where(is_noise.repeat_interleave(per_frame)[None], fresh, given)
-    seen = given
-    if cond_noise > 0:
-        seen = path.corrupt(given, torch.tensor(1 - cond_noise, device=clip.device), [noise])
-    held = mask.repeat_interleave(per_frame)[None]
-    for stage in stages:
+    num_new, frames = grid.frames - num_cond, torch.arange(grid.frames)
+    given = Conditioning(codes, frames < num_cond, "lock", cond_noise)
+    is_noise = (frames >= (num_cond if first else grid.frames - 1)).to(clip.device)
+    own = codes.to(clip.device).view(1, -1)
+    fresh = path.initial(own.shape, [noise], clip.device)
+    x_t = torch.where(is_noise.repeat_interleave(grid.codes_per_frame), fresh, own)
+    start = given.start(path, x_t, clip.times, grid, [noise])
+    for stage in range(num_new) if first else [num_new - 1]:
         moving = stage_times(clip.times, num_new, stage)
         still = moving.new_full((len(moving), num_cond), 1 - cond_noise)
         times = frame_times(torch.cat([still, moving], 1), grid)
-        start = SamplingStart(x_t, times, (held, seen))
+        start = replace(start, x_start=x_t, times=times)
         x_t = clip.run(start, clip.generators("sample", stage), on_step)
-    return torch.where(held, given, x_t).view(grid.frames, grid.rows, grid.columns)
+    return given.finish(x_t).view(grid.frames, grid.rows, grid.columns)
