@@ -9,12 +9,12 @@ from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ursa_core.bundle.weights import read_pickle
 from ursa_core.errors import CheckpointError
+from ursa_core.evaluation.reports.intervals import Array
 from ursa_core.files import digest_of
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames, to_float, to_video
@@ -24,7 +24,6 @@ MIN_FRAMES = 9  # I3D has a temporal stride of 8 and averages windows of 2 after
 _SIDE_PX, _CHUNK, _EPSILON = 224, 16, 1e-8
 
 Shape = tuple[int, int, int]
-Array = NDArray[np.float64]
 
 
 class Published(nn.Module):

@@ -1,14 +1,14 @@
 """Reports of official results: totals, what they are made of, and the paper's rows next to them."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ursa_core.evaluation.official import totals
 from ursa_core.evaluation.official.scorer import check_current
-from ursa_core.evaluation.reports.intervals import mean
+from ursa_core.evaluation.reports.intervals import Array, mean
 from ursa_core.evaluation.reports.report import Cell, Options, Report, Sample, Score, Table
 from ursa_core.evaluation.suites import dpg, geneval, vbench
 from ursa_core.evaluation.suites.suite import PlannedFile, Results, Suite
@@ -85,15 +85,15 @@ def _vbench_scores(
         # An interval where the score is the mean of its videos; imaging quality gives per cent.
         for scaled in (values, 0.01 * values):
             if value is not None and len(values) > 1 and abs(scaled.mean() - value) < 1e-3:
-                score = _with_interval(name, value, scaled)
+                score = _with_interval(score, scaled)
                 break
         scores.append(score)
     return scores
 
 
-def _with_interval(name: str, value: float, values: NDArray[np.float64]) -> Score:
+def _with_interval(score: Score, values: Array) -> Score:
     found = mean(values)
-    return Score(name, value, found.low, found.high, "share", len(values))
+    return replace(score, low=found.low, high=found.high, num=len(values))
 
 
 def _geneval_scores(results: Results) -> list[Score]:
@@ -106,10 +106,9 @@ def _geneval_scores(results: Results) -> list[Score]:
 
 def _dpg_scores(results: Results) -> list[Score]:
     shares, values = dict(results.scores), np.array([*results.files["overall"].values()])
-    value = shares.pop("overall", None)
-    overall = Score("overall", value, unit="share")
-    if value is not None and len(values) > 1:
-        overall = _with_interval("overall", value, values)
+    overall = Score("overall", shares.pop("overall", None), unit="share")
+    if overall.value is not None and len(values) > 1:
+        overall = _with_interval(overall, values)
     return [overall, *(Score(name, share, unit="share") for name, share in shares.items())]
 
 

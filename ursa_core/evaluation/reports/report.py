@@ -31,9 +31,7 @@ class Score:
 
     Attributes:
         name: Name, unique in the report; samples give their values under it.
-        value: The score, None where it is missing.
         unit: Unit, printed behind the number; ``share`` is printed as per cent.
-        num: Number of samples that it is made from.
         chance: Value that guessing would reach.
     """
 

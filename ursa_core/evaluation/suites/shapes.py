@@ -6,7 +6,7 @@ apart from as many that training saw.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,17 +158,14 @@ def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], obje
     clips = [each for split in SPLITS for each in wanted(split, limit)]
     first = read_media(folder / clips[0].name)
     shape = PixelShape(*first.frames.shape[:3])
-
-    def counted(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
-        found = {}
+    judged = (judge_file(folder / each.name) for each in clips)
+    found: list[dict[str, Verdict]] = []
+    for verdicts in (judged, judge_rendered(clips, shape, first.fps or 8.0, seed)):
+        found.append({})
         for each, verdict in zip(clips, verdicts, strict=True):
-            found[each.name] = verdict
+            found[-1][each.name] = verdict
             on_clip()
-        return found
-
-    judged = counted(judge_file(folder / each.name) for each in clips)
-    on_rendered = counted(judge_rendered(clips, shape, first.fps or 8.0, seed))
-    return Scores(NAME, limit, digest(plan(limit), folder), judged, on_rendered)
+    return Scores(NAME, limit, digest(plan(limit), folder), *found)
 
 
 def report(suite: Suite, settings: Options, scores_in: Path, samples_digest: str) -> Report:

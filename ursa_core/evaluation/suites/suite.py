@@ -21,7 +21,6 @@ class PlannedFile:
     Attributes:
         name: Path below the folder of the scored files, with ``/``, as the scorer looks for it.
         prompt_id: Text that the seed is derived from: one prompt has the same draws in any suite.
-        sample: Number among the samples of its prompt.
     """
 
     name: str
