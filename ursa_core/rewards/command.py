@@ -22,6 +22,8 @@ from ursa_core.errors import RecipeError, UrsaError
 from ursa_core.files import parse_json
 from ursa_core.media import Frames, write_media
 
+Lines = queue.Queue[str | None]
+"""What goes to the process, or comes from it; None is the end."""
 MOST_IN_A_ROW = 3  # failures without an answer between them
 _GOODBYE_SECONDS = 5.0
 
@@ -42,7 +44,7 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
             raise RecipeError(f"command: there is no program {command[0]}", "give its path")
         self.command, self.timeout = list(command), timeout
         self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._texts, self._answers = Lines(), Lines()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._failures = 0
 
@@ -61,9 +63,9 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
                 asked.append(json.dumps({"id": k, "prompt": prompt, "frames": f"{folder}/{k}"}))
             while todo := [k for k in range(len(clips)) if k not in found]:
                 try:
-                    process = self._process or self._start()
-                    text = "".join(f"{asked[k]}\n" for k in todo)
-                    threading.Thread(target=_write, args=(process.stdin, text), daemon=True).start()
+                    if self._process is None:
+                        self._start()
+                    self._texts.put("".join(f"{asked[k]}\n" for k in todo))
                     for _ in todo:
                         number, score = self._next([k for k in todo if k not in found])
                         found[number], self._failures = score, 0
@@ -83,7 +85,7 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
                         found[first] = str(failure)
         return [found[number] for number in range(len(clips))]
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> None:
         try:
             process = subprocess.Popen(
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
@@ -91,10 +93,9 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
             )  # fmt: skip
         except OSError as error:
             raise _Failure(f"it can't be started: {error.strerror}") from error
-        self._answers = queue.Queue()
+        self._process, self._texts, self._answers = process, Lines(), Lines()
+        threading.Thread(target=_write, args=(process.stdin, self._texts), daemon=True).start()
         threading.Thread(target=_read, args=(process.stdout, self._answers), daemon=True).start()
-        self._process = process
-        return process
 
     def _next(self, open_ids: list[int]) -> tuple[int, float | str]:
         """The next answer: the number of its clip, and its score or error."""
@@ -125,29 +126,22 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
         if (process := self._process) is None:
             return
         self._process = None
-        if patience:  # otherwise a thread that writes may hold the pipe's lock
-            _close(process.stdin)
+        self._texts.put(None)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
         with suppress(OSError):  # also what it has started
             os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
         process.wait()
-        _close(process.stdin)
 
 
-def _close(stream: IO[str] | None) -> None:
-    with suppress(OSError):
-        if stream is not None:
-            stream.close()
+def _write(stream: IO[str], texts: Lines) -> None:
+    with suppress(OSError, ValueError), stream:  # it has ended, which its answers show
+        for text in iter(texts.get, None):
+            stream.write(text)
+            stream.flush()
 
 
-def _write(stream: IO[str], text: str) -> None:
-    with suppress(OSError, ValueError):  # it has ended, which its answers show
-        stream.write(text)
-        stream.flush()
-
-
-def _read(stream: IO[str], answers: "queue.Queue[str | None]") -> None:
+def _read(stream: IO[str], answers: Lines) -> None:
     with stream, suppress(ValueError):
         for line in stream:
             answers.put(line)
