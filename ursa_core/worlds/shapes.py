@@ -7,6 +7,7 @@ motion in five is held out of training, over all backgrounds.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,16 +67,17 @@ def check_split(split: str, splits: Sequence[str], world: str) -> None:
         raise UsageError(f"there is no split {split!r} of the {world}", hint)
 
 
-def combinations(split: str = "all") -> list[tuple[str, str, str]]:
+@cache
+def combinations(split: str = "all") -> tuple[tuple[str, str, str], ...]:
     """All (colour, shape, motion) of a split that pixels can distinguish."""
-    return [
+    return tuple(
         (colour, shape, motion)
         for colour in COLOURS
         for shape in SHAPES
         for motion in MOTIONS
         if not (motion == "spins" and shape in ("circle", "ring"))
         and (split == "all" or is_held_out(colour, shape, motion) == (split == "heldout"))
-    ]
+    )
 
 
 def sample_spec(
@@ -177,7 +179,7 @@ def training_clip(
     """
     check_split(split, SPLITS, "shapes")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    choices = _COMBINATIONS[split]
+    choices = combinations(split)
     colour, shape, motion = choices[rng.integers(len(choices))]
     background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
     spec = sample_spec(rng, colour, shape, motion, background)
@@ -185,6 +187,3 @@ def training_clip(
     first = rng.integers(full - frames + 1)
     progress = (first + np.arange(frames)) / max(full - 1, 1)
     return render(spec, height, width, progress), caption(colour, shape, motion, background)
-
-
-_COMBINATIONS = {split: combinations(split) for split in SPLITS}

@@ -93,12 +93,9 @@ def distinguishes_case(folder: Path) -> bool:
 
 def case_twins(suite: Suite) -> tuple[str, str] | None:
     """Two names of a suite that differ in case alone, if there are any."""
-    seen: dict[str, str] = {}
-    for file in suite.files:
-        other = seen.setdefault(file.name.casefold(), file.name)
-        if other != file.name:
-            return other, file.name
-    return None
+    names = [file.name for file in suite.files]
+    first = {name.casefold(): name for name in reversed(names)}
+    return next(((first[n.casefold()], n) for n in names if n != first[n.casefold()]), None)
 
 
 def digest(suite: Suite, folder: Path) -> str:
