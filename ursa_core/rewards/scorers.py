@@ -45,9 +45,7 @@ def _scorer(term: RewardTerm, opened: contextlib.ExitStack) -> Scorer:
     if term.command is not None:
         return opened.enter_context(CommandScorer(term.command, term.timeout))
     if term.kind == "shapes":
-        return lambda clips, prompts: [
-            shapes_score(*pair) for pair in zip(clips, prompts, strict=True)
-        ]
+        return lambda clips, prompts: list(map(shapes_score, clips, prompts))
     figure = FIGURES[term.figure or ""]
     return lambda clips, _: [figure(clip) for clip in clips]
 
