@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ursa_core.models import cpu_products
-from ursa_core.models.cpu_products import attend, rms_norm
+from ursa_core.models import transformer
+from ursa_core.models.transformer import attend, rms_norm
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -15,8 +15,8 @@ def drawn(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_attention_is_that_of_pytorch(groups, rows, monkeypatch):
-    monkeypatch.setattr(cpu_products, "SCORE_BYTES", 1)
-    monkeypatch.setattr(cpu_products, "SCORE_ROWS", rows)
+    monkeypatch.setattr(transformer, "SCORE_BYTES", 1)
+    monkeypatch.setattr(transformer, "SCORE_ROWS", rows)
     q = drawn(2, 37, 4, 16).transpose(1, 2)  # as the network has them
     k, v = (drawn(2, length, groups, 16).transpose(1, 2) for length in (37, 37))
     wide = [x.float() for x in (q, k, v)]
