@@ -27,20 +27,14 @@ def draw_codes(
     top_p: float | None = None,
     log_probs: Tensor | None = None,
 ) -> Tensor:
-    """Codes (B, L) int64 drawn from the posterior.
+    """Codes (B, L) int64 drawn from the posterior by the hidden states (B, L, D).
 
     The logits of all positions never exist at once: head and draw run over chunks. Where each item
     has a generator a chunk is of one item, so that its products have the same shapes in any batch.
 
-    Args:
-        head: Hidden states to posterior logits.
-        hidden: Hidden states (B, L, D).
-        num_codes: Number of codes, K.
-        generator: One generator per item, or one for all.
-        temperature: Divisor of the logits; 0 takes the likeliest code.
-        top_p: Probability that the likeliest codes, which alone are drawn, reach together.
-        log_probs: Place (B, L) float32 for the log-probabilities of the codes, which are those of
-            the posterior itself, before temperature and top_p; None computes none.
+    The temperature divides the logits; 0 takes the likeliest code. ``top_p`` is the probability
+    that the likeliest codes, which alone are drawn, reach together. ``log_probs`` (B, L) float32 is
+    filled with those of the codes in the posterior itself, before temperature and top_p.
 
     Raises:
         UsageError: Temperature or top_p out of range.

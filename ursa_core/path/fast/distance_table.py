@@ -100,14 +100,14 @@ class DistanceTable:
         num_codes = distances.num_codes
         everything = torch.arange(num_codes)
         canonical = everything if grid is None else grid.canonical
-        self._standing, self.class_of = canonical.unique(return_inverse=True)
+        standing, self.class_of = canonical.unique(return_inverse=True)
         small = torch.int16 if num_codes <= 1 << 16 else torch.int32
-        shape = (len(self._standing), num_codes)
+        shape = (len(standing), num_codes)
         self._members = torch.empty(shape, dtype=small)
         begins = torch.ones(shape, dtype=torch.bool)
         num_levels = 0
         for rows in torch.arange(shape[0]).split(max(1, _BLOCK_ENTRIES // num_codes)):
-            ordered, members = _sort(distances.rows(self._standing[rows]))
+            ordered, members = _sort(distances.rows(standing[rows]))
             self._members[rows] = members.to(small)  # wraps beyond 2^15
             begins[rows, 1:] = ordered.diff(dim=1) > _EQUAL
             num_levels = max(num_levels, int(begins[rows].sum(1).max()))
@@ -117,7 +117,7 @@ class DistanceTable:
             start = row.nonzero().squeeze(1)
             self._start[index, : len(start)] = start
             nearest = self._member_codes(torch.full_like(start, index), start)
-            own = self._standing[index].expand_as(nearest)
+            own = standing[index].expand_as(nearest)
             self.distance[index, : len(start)] = distances.pairs(own, nearest)
         ends = torch.nn.functional.pad(self._start[:, 1:], (0, 1), value=num_codes)
         self.count = (ends - self._start).double()
@@ -133,7 +133,7 @@ class DistanceTable:
         return cls(CodebookDistances(on_cpu), grid)._to(codebook.device)
 
     def _to(self, device: torch.device) -> Self:
-        for name in ("_standing", "class_of", "_members", "_start", "distance", "count"):
+        for name in ("class_of", "_members", "_start", "distance", "count"):
             value = getattr(self, name)
             dtype = precise_dtype(device) if value.is_floating_point() else value.dtype
             setattr(self, name, value.to(device, dtype))
