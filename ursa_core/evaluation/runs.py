@@ -30,17 +30,14 @@ class EvalRun:
 
 @dataclass(frozen=True)
 class Begun:
-    """What decides the files of a suite; None is the suite's own choice.
-
-    Number and kind (``raw``, ``rewritten``) of prompts, ratio and folder of given images, length.
-    """
+    """What decides the files of a suite; None is the suite's own choice."""
 
     suite: str
-    limit: Annotated[int, Field(ge=1)] | None
-    prompts: str | None = None
-    ratio: str | None = None
-    images: str | None = None
-    seconds: float | None = None
+    limit: Annotated[int, Field(ge=1)] | None  # number of prompts
+    prompts: str | None = None  # ``raw`` or ``rewritten``
+    ratio: str | None = None  # of the given images
+    images: str | None = None  # folder of the given images
+    seconds: float | None = None  # length of a clip
 
     @property
     def given(self) -> dict[str, Any]:
@@ -105,10 +102,7 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
 
 
 def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
-    """Create the folders of a run, its record and the fixed files of its suite.
-
-    Raises `DataError` where the disk refuses it, or takes two names of the suite for one.
-    """
+    """Create a run's folders, record and fixed files; `DataError` if the disk can't hold them."""
     files.make_folder(run.samples)
     twins = case_twins(suite)
     if twins and not distinguishes_case(run.samples):
@@ -124,10 +118,7 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
 
 
 def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:
-    """Number of files whose length and size no record states.
-
-    Raises `DataError` where samples aren't what the suite asks for; some are named.
-    """
+    """Number of files whose shape no record states; `DataError` where some aren't as asked for."""
     made = {name: record.options for name, record in read_records(run.records).items()}
     shapes_of = ((name, options.get("pixel_shape")) for name, options in made.items())
     expected = {name: PixelShape(*shape) for name, shape in shapes_of if shape}

@@ -30,31 +30,19 @@ SCORE_ROWS = 64
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Size and vocabulary of a transformer; field names are those of the published config.
+    """Size and vocabulary of a transformer; field names are those of the published config."""
 
-    Args:
-        hidden_size: Width D.
-        intermediate_size: Width inside the MLP.
-        num_key_value_heads: Number of key and value heads, a divisor of the query heads.
-        lm_vocab_size: Number of text ids; code k has the id lm_vocab_size + k.
-        lm_head_size: Number of codes K.
-        bov_token_id: Text id of the token before the codes.
-        head_dim: Width of a head, a multiple of 16.
-        rope_theta: Base of the rotary frequencies.
-        rms_norm_eps: Constant under the root in the norms.
-    """
-
-    hidden_size: Whole
-    intermediate_size: Whole
+    hidden_size: Whole  # width D
+    intermediate_size: Whole  # width inside the MLP
     num_hidden_layers: Whole
     num_attention_heads: Whole
-    num_key_value_heads: Whole
-    lm_vocab_size: Whole
-    lm_head_size: Whole
-    bov_token_id: Annotated[int, whole(0)]
-    head_dim: Annotated[int, whole(1, 1 << 16)] = 128
-    rope_theta: RopeTheta = 1_000_000.0
-    rms_norm_eps: NormEps = 1e-6
+    num_key_value_heads: Whole  # number of key and value heads, a divisor of the query heads
+    lm_vocab_size: Whole  # number of text ids; code k has the id lm_vocab_size + k
+    lm_head_size: Whole  # number of codes K
+    bov_token_id: Annotated[int, whole(0)]  # text id of the token before the codes
+    head_dim: Annotated[int, whole(1, 1 << 16)] = 128  # width of a head, a multiple of 16
+    rope_theta: RopeTheta = 1_000_000.0  # base of the rotary frequencies
+    rms_norm_eps: NormEps = 1e-6  # constant under the root in the norms
 
     @classmethod
     def from_size(
@@ -214,10 +202,7 @@ class Backbone(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Predicts data codes from noisy codes and a prompt.
-
-    Its matrices are left empty, for ``initialise_`` or a checkpoint to fill.
-    """
+    """Predicts data codes from noisy ones and a prompt, once its weights are drawn or loaded."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -245,10 +230,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def add_words_(self, copied: int, changes: Tensor) -> None:
-        """Append text ids, whose embeddings are that of the id ``copied`` plus ``changes`` (N, D).
-
-        Those of the codes move up by N.
-        """
+        """Append N text ids, embedded as ``copied`` plus ``changes`` (N, D); codes move up by N."""
         table, ids = self.model.embed_tokens, self.config.lm_vocab_size
         weight = with_words(table.weight, ids, copied, changes)
         table.weight, table.num_embeddings = nn.Parameter(weight), len(weight)

@@ -16,17 +16,11 @@ Span = tuple[Tensor, Tensor]
 
 
 class ProbPath(ABC):
-    """A path p_t(x | x_1) over codes, and the Markov chain that follows it given x_1.
+    """A path p_t(x | x_1) over codes, and the Markov chain that follows it given x_1."""
 
-    Attributes:
-        num_codes: K, number of codes that the network predicts.
-        num_states: K, or K + 1 if the path has a mask state (id K).
-        solvers: Names of the step rules; the first is the default.
-    """
-
-    num_codes: int
-    num_states: int
-    solvers: tuple[str, ...] = ("integrated", "euler")
+    num_codes: int  # K, number of codes that the network predicts
+    num_states: int  # K, or K + 1 if the path has a mask state (id K)
+    solvers: tuple[str, ...] = ("integrated", "euler")  # step rules, the default first
     dtype: torch.dtype = torch.float32
 
     def initial(
@@ -45,10 +39,7 @@ class ProbPath(ABC):
 
     @abstractmethod
     def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
-        """Rates per unit of t from x_t towards x_1: (..., num_states), 0 at x_t.
-
-        Times at which they are infinite, such as 1, are a UsageError.
-        """
+        """Rates per unit of t from x_t to x_1: (..., num_states), 0 at x_t; UsageError at 1."""
 
     def step(
         self,

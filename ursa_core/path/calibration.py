@@ -28,21 +28,13 @@ _NUM_POINTS, _MAX_LOG_BETA = 161, 16.0
 
 @dataclass(frozen=True)
 class DistanceCurve:
-    """Mean Euclidean distance of x_t to x_1 as a function of the sharpness.
+    """Mean Euclidean distance of x_t to x_1 as a function of the sharpness."""
 
-    Attributes:
-        log_beta: (M,) log(1 + beta), evenly spaced from 0.
-        mean: (M,) E[d(x_t, x_1)], falling.
-        slope: (M,) derivative of ``mean`` in ``log_beta``.
-        error: Largest standard error of ``mean``; 0 if the expectation is exact.
-        num_sampled: Number of codes x_1 averaged over; None if the expectation is exact.
-    """
-
-    log_beta: Array
-    mean: Array
-    slope: Array
-    error: float
-    num_sampled: int | None = None
+    log_beta: Array  # (M,) log(1 + beta), evenly spaced from 0
+    mean: Array  # (M,) E[d(x_t, x_1)], falling
+    slope: Array  # (M,) derivative of ``mean`` in ``log_beta``
+    error: float  # largest standard error of ``mean``; 0 if the expectation is exact
+    num_sampled: int | None = None  # codes x_1 averaged over; None if it is exact
 
     def at(self, beta: Array) -> Array:
         """Mean distance at sharpnesses, by a cubic; beyond the curve its last value."""
@@ -130,25 +122,15 @@ def _moments(squared: Tensor, count: Tensor, log_beta: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One (alpha, c), and how its path uses time.
-
-    Attributes:
-        correlation: Pearson correlation of t and the mean distance at t = 0, 1/50 … 49/50; −1 is
-            linear.
-        used_from: Time at which the mean distance has fallen to 99 % of its start.
-        used_to: Time at which it has fallen to 1 %; 1 if it never does.
-        deviation: Root mean square of the difference between the mean distance, as a share of its
-            start, and 1 − t, over the same times.
-        score: Quality; larger is better.
-    """
+    """One (alpha, c), and how its path uses time."""
 
     alpha: float
     c: float
-    correlation: float
-    used_from: float
-    used_to: float
-    deviation: float
-    score: float
+    correlation: float  # Pearson's, of t and the mean distance at ``TIMES``; −1 is linear
+    used_from: float  # time at which the mean distance has fallen to 99 % of its start
+    used_to: float  # time at which it has fallen to 1 %; 1 if it never does
+    deviation: float  # root mean square of the distance, as a share of its start, less 1 − t
+    score: float  # quality; larger is better
 
 
 TIMES = np.arange(50) / 50

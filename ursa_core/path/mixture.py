@@ -11,10 +11,7 @@ from ursa_core.path.draws import Randomness, uniforms
 
 
 class MixturePath(ProbPath):
-    """p_t(x | x_1) = t·[x = x_1] + (1 − t)/K, with jumps straight to x_1 at rate 1/(1 − t).
-
-    Fewer than two codes are a UsageError.
-    """
+    """p_t(x | x_1) = t·[x = x_1] + (1 − t)/K, K of 2 or more; jumps to x_1 have rate 1/(1 − t)."""
 
     def __init__(self, num_codes: int, dtype: torch.dtype = torch.float32) -> None:
         if num_codes < 2:

@@ -13,10 +13,7 @@ from ursa_core.path.calibration import DistanceCurve
 
 @dataclass(frozen=True)
 class PowerSchedule:
-    """beta_t = c·(t/(1 − t))^alpha, the paper's: alpha from 0.01 to 100, c from 0.0001 to 10000.
-
-    Others are a UsageError.
-    """
+    """beta_t = c·(t/(1 − t))^alpha, the paper's: alpha from 0.01 to 100, c from 0.0001 to 10000."""
 
     alpha: float
     c: float
@@ -45,16 +42,11 @@ class LinearSchedule:
 
     Between the table's times log(1 + beta) is a cubic; beyond the last one beta grows by
     −slope·log(1 − t), as it does if only one distance is left.
-
-    Args:
-        times: (M,) times rising from 0, the last below 1.
-        log_beta: (M,) log(1 + beta) at these times, rising from 0.
-        slopes: (M,) derivative of ``log_beta`` in t; another table is a UsageError.
     """
 
-    times: tuple[float, ...]
-    log_beta: tuple[float, ...]
-    slopes: tuple[float, ...]
+    times: tuple[float, ...]  # (M,) times rising from 0, the last below 1
+    log_beta: tuple[float, ...]  # (M,) log(1 + beta) at these times, rising from 0
+    slopes: tuple[float, ...]  # (M,) derivative of ``log_beta`` in t; another table is a UsageError
 
     def __post_init__(self) -> None:
         table = torch.tensor([self.times, self.log_beta, self.slopes], dtype=torch.float64)

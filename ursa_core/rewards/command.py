@@ -53,7 +53,7 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
         self._log.close()
 
     def __call__(self, clips: Sequence[Frames], prompts: Sequence[str]) -> list[float | str]:
-        """Score of each clip; a text is why it has none. Several failures in a row: UrsaError."""
+        """Score of each clip, or why it has none; `UrsaError` after several failures in a row."""
         found: dict[int, float | str] = {}
         retried = set[int]()
         with tempfile.TemporaryDirectory(prefix="ursa-reward-") as folder:

@@ -25,10 +25,7 @@ _WANTED = {
 
 @contextlib.contextmanager
 def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
-    """Scorers of a reward recipe by name, with their weights; their processes end with the block.
-
-    Where the program of a command isn't there, that is a `RecipeError`.
-    """
+    """Scorers of a recipe by name, with weights; `RecipeError` if a program isn't there."""
     with contextlib.ExitStack() as opened:
         found: dict[str, tuple[float, Scorer]] = {}
         if isinstance(recipe, RewardRecipe):

@@ -18,17 +18,11 @@ Cond = Literal["soft", "lock"]
 
 @dataclass(frozen=True)
 class SamplingStart:
-    """Codes and times that ``denoise`` starts from.
+    """Codes and times that ``denoise`` starts from."""
 
-    Attributes:
-        x_start: Codes at the first time, int64 (B, L).
-        times: Time grid (N + 1,), or (N + 1, L) where frames have times of their own.
-        locked: Mask, bool (1, L), and codes (B, L) that stay while the others are sampled, if any.
-    """
-
-    x_start: Tensor
-    times: Tensor
-    locked: tuple[Tensor, Tensor] | None = None
+    x_start: Tensor  # codes at the first time, int64 (B, L)
+    times: Tensor  # time grid (N + 1,), or (N + 1, L) where frames have times of their own
+    locked: tuple[Tensor, Tensor] | None = None  # mask (1, L), codes (B, L) that stay
 
 
 def joined(starts: Sequence[SamplingStart]) -> SamplingStart:
@@ -48,18 +42,12 @@ class Conditioning:
     until the other frames reach that time and are refined with them from there; without noise that
     never happens. With ``lock`` the network sees them so throughout, and the result has them as
     they were given.
-
-    Args:
-        codes: Codes, int64 (F, H, W); those of other frames don't matter.
-        cond_frames: Mask of the conditioning frames, bool (F,).
-        cond: ``soft`` or ``lock``.
-        cond_noise: Noise level in [0, 1].
     """
 
-    codes: Tensor
-    cond_frames: Tensor
+    codes: Tensor  # int64 (F, H, W); those of other frames don't matter
+    cond_frames: Tensor  # mask of the conditioning frames, bool (F,)
     cond: Cond = "lock"
-    cond_noise: float = 0.0
+    cond_noise: float = 0.0  # noise level in [0, 1]
 
     def start(
         self, path: ProbPath, x_0: Tensor, times: Tensor, grid: LatentGrid, generator: Randomness

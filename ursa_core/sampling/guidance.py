@@ -15,15 +15,10 @@ Network = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Guidance:
-    """Strength and times of guidance from the negative prompt to the prompt.
+    """Strength and times of guidance from the negative prompt to the prompt."""
 
-    Args:
-        scale: Guidance scale: logits become uncond + scale·(cond − uncond), so 1 is off.
-        interval: Times (low, high) in [0, 1]; guidance acts while low <= t < high.
-    """
-
-    scale: float = 1.0
-    interval: tuple[float, float] = (0.0, 1.0)
+    scale: float = 1.0  # logits become uncond + scale·(cond − uncond), so 1 is off
+    interval: tuple[float, float] = (0.0, 1.0)  # in [0, 1]; acts while low <= t < high
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale >= 0):

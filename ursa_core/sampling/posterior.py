@@ -66,10 +66,7 @@ def draw_codes(
 def posterior_weights(
     posterior_logits: Tensor, temperature: float = 1.0, top_p: float | None = None
 ) -> Tensor:
-    """Unnormalised probabilities (n, K) float32, 1 at each row's likeliest code.
-
-    Errors are those of ``draw_codes``.
-    """
+    """Unnormalised probabilities (n, K) float32, 1 at the likeliest; errors as ``draw_codes``."""
     if not (temperature == 0 or 1e-6 <= temperature <= 1e6):  # beyond, quotients aren't finite
         raise UsageError(
             f"a temperature of {temperature:g} can't be used", "use 0, or 1e-6 to 1e6; 1 is off"

@@ -23,14 +23,11 @@ _REMAKE = "make the folder again with recipes/emoji_data.py"
 
 @dataclass(frozen=True)
 class Sprites:
-    """Animated ``subjects`` on transparency, 8 frames per second, the most distinct ones first.
-
-    ``frames`` are all their RGBA (N, S, S, 4), uint8, ``starts`` (subjects + 1,) each one's first.
-    """
+    """Animated subjects on transparency, 8 frames per second, the most distinct ones first."""
 
     subjects: tuple[Subject, ...]
-    frames: NDArray[np.uint8]
-    starts: tuple[int, ...]
+    frames: NDArray[np.uint8]  # all their RGBA (N, S, S, 4)
+    starts: tuple[int, ...]  # (subjects + 1,) the first frame of each, and the end
 
     def loop(self, number: int) -> NDArray[np.uint8]:
         """Frames of a subject: uint8 (F, S, S, 4)."""

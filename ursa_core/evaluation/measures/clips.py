@@ -13,18 +13,14 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Clips:
-    """The first clip of each of some items, cut by ``cut`` for a tokenizer of a temporal stride.
-
-    ``warn`` is called with why a clip is left out, ``on_item`` after each item. ``left_out`` names
-    the items without a clip; it is whole once the clips were gone through.
-    """
+    """The first clip of each of some items, cut by ``cut`` for a tokenizer of a temporal stride."""
 
     items: Sequence[Item]
     cut: ClipCut
     temporal_stride: int
-    warn: Callable[[str], None]
-    on_item: Callable[[], object]
-    left_out: list[str] = field(default_factory=list)
+    warn: Callable[[str], None]  # called with why a clip is left out
+    on_item: Callable[[], object]  # called after each item
+    left_out: list[str] = field(default_factory=list)  # whole once the clips were gone through
 
     def __iter__(self) -> Iterator[tuple[str, Frames]]:
         """Name and frames (F, H, W, 3) of each clip; raises `DataError` without any."""

@@ -239,10 +239,7 @@ def frechet_distance(a: Sequence[Array], b: Sequence[Array]) -> float:
 
 
 class Networks:
-    """The networks for LPIPS and FVD of clips of ``shape`` whose weights are there.
-
-    Raises `CheckpointError` where weights are damaged, or others.
-    """
+    """The networks for LPIPS and FVD whose weights are there; `CheckpointError` if damaged."""
 
     def __init__(self, shape: PixelShape, device: torch.device) -> None:
         self.notes: list[str] = []

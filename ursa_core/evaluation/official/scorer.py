@@ -45,18 +45,13 @@ _VBENCH_FILES = {  # script, and list of prompts
 
 @dataclass(frozen=True)
 class _Step:
-    """A part of a scorer that runs, fails and is kept by itself: a dimension, or the whole suite.
-
-    ``commands`` are arguments of its Python, run in turn in the checkout until one fails;
-    ``modules`` and ``files`` are what it needs there; without a result of the pattern ``results``
-    it has failed.
-    """
+    """A part of a scorer that runs, fails and is kept by itself: a dimension, or a whole suite."""
 
     name: str
-    commands: Sequence[Sequence[str]]
-    modules: Sequence[str]
-    files: Sequence[str]
-    results: str
+    commands: Sequence[Sequence[str]]  # arguments of its Python, run in turn until one fails
+    modules: Sequence[str]  # that it needs there
+    files: Sequence[str]  # that it needs in the checkout
+    results: str  # pattern; without one of these it has failed
 
 
 @dataclass(frozen=True)
@@ -84,19 +79,15 @@ def check_checkout(suite: str, repo: Path | None, python: Path | None) -> tuple[
 
 @dataclass(frozen=True)
 class Scorer:
-    """An official scorer in the checkout ``repo`` and what it scores; all paths are absolute.
-
-    ``scores`` is the folder in which each step has its own, ``ratio`` that of the images of
-    VBench-I2V, ``detector`` the folder of GenEval's detector, None for the checkout's own.
-    """
+    """An official scorer in the checkout ``repo`` and what it scores; all paths are absolute."""
 
     suite: Suite
     repo: Path
     python: Path
     samples: Path
-    scores: Path
-    ratio: str
-    detector: Path | None = None
+    scores: Path  # folder in which each step has its own
+    ratio: str  # of the images of VBench-I2V
+    detector: Path | None = None  # folder of GenEval's, None for the checkout's own
 
     def score(self, force: bool, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
         """Run all steps that haven't scored these samples yet; with ``force`` the others, too.

@@ -14,24 +14,17 @@ Values = Mapping[str, Mapping[str, float | bool]]
 
 @dataclass(frozen=True)
 class Difference:
-    """How a score differs between two reports, B minus A.
-
-    Attributes:
-        interval: Interval of the difference over the ``num`` samples that both have; None without.
-        p: P-value of McNemar's exact test, for right and wrong.
-        gained: Samples right in B alone, or larger there; those that changed most first.
-        lost: Samples right in A alone, or larger there; those that changed most first.
-    """
+    """How a score differs between two reports, B minus A."""
 
     name: str
     unit: str
     a: float | None
     b: float | None
-    interval: Interval | None
-    p: float | None
+    interval: Interval | None  # over the ``num`` samples that both have; None without
+    p: float | None  # P-value of McNemar's exact test, for right and wrong
     num: int
-    gained: tuple[str, ...]
-    lost: tuple[str, ...]
+    gained: tuple[str, ...]  # right in B alone, or larger there; most changed first
+    lost: tuple[str, ...]  # right in A alone, or larger there; most changed first
 
 
 @dataclass(frozen=True)

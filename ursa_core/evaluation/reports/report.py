@@ -27,21 +27,15 @@ Cell = str | float | int | None
 
 @dataclass(frozen=True)
 class Score:
-    """A score, with the ends of its 95 % interval where there is one.
+    """A score, with the ends of its 95 % interval where there is one."""
 
-    Attributes:
-        name: Name, unique in the report; samples give their values under it.
-        unit: Unit, printed behind the number; ``share`` is printed as per cent.
-        chance: Value that guessing would reach.
-    """
-
-    name: str
+    name: str  # unique in the report; samples give their values under it
     value: float | None
     low: float | None = None
     high: float | None = None
-    unit: str = ""
+    unit: str = ""  # printed behind the number; ``share`` is printed as per cent
     num: int | None = None
-    chance: float | None = None
+    chance: float | None = None  # value that guessing would reach
 
     @staticmethod
     def of(
@@ -96,34 +90,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled file, by its path below the folder of the files.
-
-    ``caption`` says what it should show, ``verdict`` what was seen. ``values`` are by score, true
-    and false for right and wrong; ``rank`` is largest for the best samples, None isn't ranked.
-    """
+    """One sampled file, by its path below the folder of the files."""
 
     name: str
-    caption: str
-    values: Mapping[str, float | bool]
-    rank: float | None = None
-    verdict: str = ""
+    caption: str  # what it should show
+    values: Mapping[str, float | bool]  # by score; true and false are right and wrong
+    rank: float | None = None  # largest for the best samples; None isn't ranked
+    verdict: str = ""  # what was seen
 
 
 @dataclass(frozen=True)
 class Report:
-    """Results of a suite; ``settings`` are what made them: model, seed, options, versions.
-
-    ``complete`` says whether nothing that the suite asks for is missing, ``notes`` what a reader
-    must know, such as the judge's own error.
-    """
+    """Results of a suite."""
 
     suite: str
-    settings: Options
-    complete: bool
+    settings: Options  # what made them: model, seed, options, versions
+    complete: bool  # nothing that the suite asks for is missing
     scores: Sequence[Score]
     tables: Sequence[Table] = ()
     samples: Sequence[Sample] = ()
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what a reader must know, such as the judge's own error
 
     def to_json(self) -> dict[str, Any]:
         """The object of report.json; its keys are part of the interface."""

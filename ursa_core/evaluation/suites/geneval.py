@@ -15,10 +15,7 @@ _SAMPLES = 4
 
 
 def plan(prompts: str = "raw", limit: int | None = None) -> Suite:
-    """GenEval's 2,212 images of ``raw`` or ``rewritten`` prompts, and the metadata next to them.
-
-    The prompts of a trial, ``limit`` of them, keep their numbers.
-    """
+    """GenEval's 2,212 images of ``raw`` or ``rewritten`` prompts, or those of ``limit`` prompts."""
     rows = read_rows(LISTS / "geneval.jsonl", ("metadata", "rewritten"))
     files, fixed = [], {}
     for number in thinned(len(rows), limit):

@@ -38,14 +38,11 @@ _SPLITS_NOTE = (
 
 @dataclass(frozen=True)
 class Scores:
-    """What the judge saw, as ``scores.json`` holds it: verdicts on clips and rendered ones.
-
-    ``limit`` is the number of combinations of each split, ``samples`` the digest of the clips.
-    """
+    """What the judge saw, as ``scores.json`` holds it: verdicts on clips and rendered ones."""
 
     suite: str
-    limit: int | None
-    samples: str
+    limit: int | None  # number of combinations of each split
+    samples: str  # digest of the clips
     verdicts: Mapping[str, Verdict]
     judge_on_rendered: Mapping[str, Verdict]
 

@@ -34,26 +34,18 @@ EDGE_PX = 1.6  # width of a template's soft edge: anti-aliasing and some blur of
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a clip shows, named as in captions or ``nothing``, and the measurements behind it.
-
-    Attributes:
-        background_error: RGB distance to the named colour, in [0, 442]; so is ``colour_error``.
-        shape_error: Share of the object that disagrees with the named shape, from 0.
-        shift: Travel to the right and downwards, as shares of width and height.
-        area_ratio: Area in the last frame over that in the first.
-        turn_degrees: Rotation from first to last frame, clockwise; 0 for circle and ring.
-    """
+    """What a clip shows, named as in captions or ``nothing``, and the measurements behind it."""
 
     background: str
     colour: str = NOTHING
     shape: str = NOTHING
     motion: str = NOTHING
-    background_error: float = 0.0
-    colour_error: float = 0.0
-    shape_error: float = 0.0
-    shift: tuple[float, float] = (0.0, 0.0)
-    area_ratio: float = 1.0
-    turn_degrees: float = 0.0
+    background_error: float = 0.0  # RGB distance to the named colour, in [0, 442]
+    colour_error: float = 0.0  # to the named colour, too
+    shape_error: float = 0.0  # share of the object that disagrees with the named shape, from 0
+    shift: tuple[float, float] = (0.0, 0.0)  # to the right and down, in shares of the size
+    area_ratio: float = 1.0  # area in the last frame over that in the first
+    turn_degrees: float = 0.0  # rotation from first to last frame, clockwise; 0 for circle and ring
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,14 @@ LISTS = Path(__file__).parent / "prompt_lists"
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One output of the model: what it is given, and the tags or dimensions that it is scored for.
+    """One output of the model: what it is given, and the groups that it is scored for."""
 
-    Attributes:
-        name: Path below the folder of the scored files, with ``/``, as the scorer looks for it.
-        prompt_id: Text that the seed is derived from: one prompt has the same draws in any suite.
-    """
-
-    name: str
-    prompt_id: str
+    name: str  # path below the folder of the scored files, with ``/``, as the scorer looks for it
+    prompt_id: str  # text that the seed is derived from: one prompt has the same draws in any suite
     prompt: str
     sample: int = 0
     image: Path | None = None
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()  # tags or dimensions
 
     def seed(self, base: int) -> int:
         """A 63-bit seed that depends on the base seed, the prompt and the sample alone."""
@@ -37,17 +32,13 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Suite:
-    """All files of an evaluation; fewer than ``num_full`` are a trial.
-
-    ``fixed`` are other files of the layout, with their content, ``scratch`` names in the folder
-    that belong to the scorer itself.
-    """
+    """All files of an evaluation; fewer than ``num_full`` are a trial."""
 
     name: str
     files: Sequence[PlannedFile]
     num_full: int
-    fixed: Mapping[str, str] = field(default_factory=dict)
-    scratch: tuple[str, ...] = ()
+    fixed: Mapping[str, str] = field(default_factory=dict)  # content of the layout's other files
+    scratch: tuple[str, ...] = ()  # names in the folder that belong to the scorer itself
 
     @property
     def is_whole(self) -> bool:
@@ -57,15 +48,11 @@ class Suite:
 
 @dataclass(frozen=True)
 class Results:
-    """What an official scorer found: scores of the whole by name, in [0, 1], and of single files.
-
-    Values of ``files`` are by score and file; true and false are right and wrong. ``verdicts`` say
-    in words what was seen in a file.
-    """
+    """What an official scorer found: scores of the whole in [0, 1], by name, and of files."""
 
     scores: Mapping[str, float]
-    files: Mapping[str, Mapping[str, float | bool]]
-    verdicts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, float | bool]]  # by score and file; a bool: whether right
+    verdicts: Mapping[str, str] = field(default_factory=dict)  # what was seen in a file, in words
 
 
 def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
@@ -91,8 +78,5 @@ def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def thinned(num: int, limit: int | None) -> list[int]:
-    """Indices of a fixed random part of ``num`` entries; all without a limit.
-
-    A larger part holds every smaller one, so that a trial can grow.
-    """
+    """Indices of a fixed random part of ``num`` entries that holds every smaller one, or of all."""
     return sorted(np.random.default_rng(0).permutation(num)[:limit].tolist())

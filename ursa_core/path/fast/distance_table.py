@@ -22,19 +22,12 @@ _BLOCK_ENTRIES = 1 << 20
 
 
 class CodeGrid(NamedTuple):
-    """A codebook whose codes are mixed-radix numbers of their digits, and its symmetries.
+    """A codebook whose codes are mixed-radix numbers of their digits, and its symmetries."""
 
-    Attributes:
-        sizes: (C,) int64 levels of each channel, the first one fastest.
-        canonical: (K,) int64, the code of each code's class that stands for it.
-        source: (K, C) int64, channel of a code that each channel of its canonical code comes from.
-        mirrored: (K, C) bool, channels of a code that are mirrored in its canonical code.
-    """
-
-    sizes: Tensor
-    canonical: Tensor
-    source: Tensor
-    mirrored: Tensor
+    sizes: Tensor  # (C,) int64 levels of each channel, the first one fastest
+    canonical: Tensor  # (K,) int64, the code of each code's class that stands for it
+    source: Tensor  # (K, C) int64, channel that each channel of the canonical code comes from
+    mirrored: Tensor  # (K, C) bool, channels of a code that are mirrored in its canonical code
 
     @staticmethod
     def of(codebook: Tensor) -> "CodeGrid | None":
@@ -87,12 +80,8 @@ class DistanceTable:
 
     It is made on the CPU in float64, so that near ties have the same order on every device, and a
     uniform number draws the same code everywhere. Without a ``grid``, the symmetries of the
-    codebook, each code is a class of its own.
-
-    Attributes:
-        class_of: (K,) int64 class of each code.
-        distance: (R, J) squared distance of a level; 4 beyond a class's last one.
-        count: (R, J) codes at a level; 0 beyond the last one.
+    codebook, each code is a class of its own. ``class_of`` is int64 (K,); ``distance`` (R, J) the
+    squared one of a level, 4 beyond a class's last, and ``count`` the codes at it, 0 beyond.
     """
 
     def __init__(self, distances: CodebookDistances, grid: CodeGrid | None) -> None:

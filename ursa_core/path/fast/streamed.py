@@ -19,10 +19,7 @@ _LOG2_E = 1.4426950408889634
 
 
 class StreamedDraws:
-    """Draws from p_t and from the jump rates, block by block.
-
-    ``chunk_bytes`` is the memory of one tensor of (positions, block); results don't depend on it.
-    """
+    """Draws from p_t and from the jump rates by blocks; a tensor of one takes ``chunk_bytes``."""
 
     def __init__(self, distances: CodebookDistances, chunk_bytes: int) -> None:
         self._distances, self._chunk_bytes = distances, chunk_bytes

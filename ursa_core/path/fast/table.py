@@ -20,10 +20,7 @@ NodesOf = Callable[[Tensor, Tensor], Pair]
 
 
 class TableDraws:
-    """Draws from p_t and from the jump rates by ``table``, which holds the same ``distances``.
-
-    ``chunk_bytes`` is the memory of the sums held at once; results don't depend on it.
-    """
+    """Draws from p_t and from the jump rates by a table; sums held at once take ``chunk_bytes``."""
 
     def __init__(
         self, distances: CodebookDistances, table: DistanceTable, chunk_bytes: int
