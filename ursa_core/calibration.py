@@ -50,9 +50,7 @@ class Codebook:
 def load_codebook(source: str) -> Codebook:
     """The codebook of ``cosmos``, of a model, or of a ``.npy`` or ``.safetensors`` file.
 
-    Raises:
-        CheckpointError: There is no such source, or the file is damaged or isn't one matrix.
-        UsageError: The vectors can't make a path (the metric path checks them).
+    `CheckpointError` without such a source, or if the file is damaged or isn't one matrix.
     """
     model = None
     if source == COSMOS:
@@ -109,10 +107,7 @@ def _num_twins(vectors: Tensor) -> int:
 
 
 def count_codes(shards: str | Path, num_codes: int) -> Tensor:
-    """Counts of each code in a folder of token shards, float64 (K,).
-
-    Shards that belong to a codebook of another size, or hold nothing, are a `DataError`.
-    """
+    """Counts (K,) of codes in token shards; `DataError` if of another size, or if empty."""
     table = read_shards(shards)
     theirs = table.identity.num_codes
     if theirs != num_codes:

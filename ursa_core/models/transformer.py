@@ -66,9 +66,8 @@ class TransformerConfig:
     def from_json(cls, config: dict[str, Any]) -> "TransformerConfig":
         """Read a ``transformer/config.json``; null stands for a default.
 
-        Raises:
-            CheckpointError: Another class, a value that is missing or that no such network has, or
-                a vocabulary that doesn't add up.
+        `CheckpointError` for another class, a value that is missing or that no such network has,
+        and a vocabulary that doesn't add up.
         """
         file, name = "transformer/config.json", config.get("_class_name")
         if name != TRANSFORMER_CLASS:
@@ -290,10 +289,7 @@ class Transformer(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of all positions to all: (B, N, S, E) in the dtype of the queries.
-
-    Queries are (B, N, S, E), keys and values (B, G, S, E): head n reads group n·G // N.
-    """
+    """Softmax attention (B, N, S, E); of keys and values (B, G, S, E) head n reads n·G // N."""
     heads, groups, width = q.shape[1], k.shape[1], q.shape[-1]
     if not _plain_cpu(q) or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=groups != heads)

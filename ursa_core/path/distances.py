@@ -18,10 +18,8 @@ class CodebookDistances:
 
     They come on demand, as the table of all pairs would take 32 GB at 64,000 codes. Vectors of few
     dimensions are multiplied in float64 where the device has it: float32 leaves errors of 2e-7,
-    which sharp paths multiply by beta, and takes no less time there. A vector of zeros stays zero.
-
-    Raises:
-        UsageError: The codebook isn't a finite float matrix (K, C) of at least two rows.
+    which sharp paths multiply by beta, and takes no less time there. A vector of zeros stays zero;
+    a codebook must be a finite float matrix (K, C) of at least two rows, else UsageError.
     """
 
     def __init__(self, codebook: Tensor) -> None:

@@ -54,11 +54,8 @@ class Conditioning:
     ) -> SamplingStart:
         """The start of a clip whose other frames start at noise ``x_0``, int64 (B, L).
 
-        ``times`` (N + 1,) are those of the other frames; ``generator`` draws the corruption.
-
-        Raises:
-            ShapeError: The codes don't fit the grid.
-            UsageError: Noise out of range, no frame is given, or nothing is left to sample.
+        ``times`` (N + 1,) are those of the other frames; ``generator`` draws the corruption. Errors
+        are those of ``check``.
         """
         self.check(grid)
         t_0 = 1 - self.cond_noise
@@ -85,7 +82,7 @@ class Conditioning:
         return self.cond_frames.to(like.device).repeat_interleave(per_frame)[None], codes
 
     def check(self, grid: LatentGrid) -> None:
-        """Raise the errors of ``start``."""
+        """`ShapeError` if codes don't fit; `UsageError` for noise, no frame given or none left."""
         if self.codes.shape != (grid.frames, grid.rows, grid.columns):
             shape = "×".join(map(str, self.codes.shape))
             raise ShapeError(

@@ -73,9 +73,7 @@ def generate(
 class Sampler:
     """Clips whose codes go through the network together; only negative and motion may differ.
 
-    Raises:
-        ShapeError: The size doesn't fit the model's strides.
-        UsageError: An option is out of range.
+    `ShapeError` if the size doesn't fit the strides, `UsageError` for an option out of range.
     """
 
     def __init__(self, bundle: Bundle, requests: Sequence[Request]) -> None:

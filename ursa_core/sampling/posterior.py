@@ -36,9 +36,7 @@ def draw_codes(
     that the likeliest codes, which alone are drawn, reach together. ``log_probs`` (B, L) float32 is
     filled with those of the codes in the posterior itself, before temperature and top_p.
 
-    Raises:
-        UsageError: Temperature or top_p out of range.
-        CheckpointError: The logits aren't finite.
+    `UsageError` for a temperature or top_p out of range, `CheckpointError` for infinite logits.
     """
     shape = hidden.shape[:2]
     codes = hidden.new_empty(shape, dtype=torch.int64)

@@ -22,10 +22,7 @@ class FilmClips:
         self.film = film
 
     def shots(self, split: str, frames: int) -> list[Shot]:
-        """Shots of a split with at least ``frames`` frames.
-
-        Raises `UsageError` where there is no such split, `DataError` where no shot is long enough.
-        """
+        """Shots of a split with ``frames`` frames or more; `DataError` if none is so long."""
         check_split(split, SPLITS, "film")
         shots = [shot for shot in self.film.shots if shot.held_out == (split == "heldout")]
         fitting = [shot for shot in shots if shot.stop - shot.start >= frames]
@@ -37,11 +34,7 @@ class FilmClips:
     def training_clip(
         self, seed: int, index: int, split: str, frames: int, height: int, width: int
     ) -> Frames:
-        """Window ``index``, uint8 (frames, height, width, 3): a part of a shot, or its mirror.
-
-        Arguments are those of ``shapes.training_clip``, errors those of ``shots``; splits share no
-        shot.
-        """
+        """Window ``index`` of a shot, maybe mirrored; arguments as of ``shapes.training_clip``."""
         fitting = self.shots(split, frames)
         rng = np.random.default_rng([seed, SPLITS.index(split), index])
         # Every window is equally likely, so long shots come in proportion to their length.

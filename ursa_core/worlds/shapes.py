@@ -147,10 +147,7 @@ A shape that is added here and to ``REACH`` can be drawn, and is in no split.
 
 
 def render(spec: ClipSpec, height: int, width: int, progress: NDArray[np.float64]) -> Frames:
-    """Draw a clip: uint8 (F, height, width, 3), anti-aliased over one pixel.
-
-    ``progress`` (F,) is that of each frame through the motion, in [0, 1].
-    """
+    """Draw a clip, uint8 (F, height, width, 3), at ``progress`` (F,) of the motion, in [0, 1]."""
     side = min(height, width)
     p = progress.astype(np.float32)[:, None, None]
     start, end = np.array(spec.centre, np.float32)

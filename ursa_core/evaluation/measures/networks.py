@@ -67,8 +67,7 @@ T = TypeVar("T", bound=Published)
 class Lpips(Published):
     """Perceptual distance of two frames (Zhang et al., 2018), version 0.1 with AlexNet.
 
-    Differences of normalised features after each of its five convolutions, weighted by the
-    published heads, which come with torchmetrics.
+    The published heads, which weigh differences of its features, come with torchmetrics.
     """
 
     score = "lpips"

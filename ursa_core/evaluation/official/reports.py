@@ -20,10 +20,7 @@ _FIRST_NOTE = {
 
 
 def official_report(suite: Suite, settings: Options, scores: Path, samples_digest: str) -> Report:
-    """The report of a suite that official code has scored in the folder ``scores``.
-
-    Raises `DataError` where results can't be read, or are of samples of another digest.
-    """
+    """The report of a suite scored in ``scores``; `DataError` if unreadable or of other samples."""
     check_current(scores, samples_digest)
     name = suite.name
     sums: Collection[str] = ("overall",)

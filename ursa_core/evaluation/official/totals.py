@@ -55,10 +55,7 @@ def vbench_i2v(scores: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]:
-    """GenEval's six tags and their mean, which is the overall score, not that of all images.
-
-    ``correct`` holds by tag whether each image is right.
-    """
+    """GenEval's six tags and their mean, the overall score, by whether each image is correct."""
     tags: dict[str, Interval | None] = {
         tag: wilson(sum(correct[tag]), len(correct[tag])) if correct.get(tag) else None
         for tag in GENEVAL_TAGS

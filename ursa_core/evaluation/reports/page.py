@@ -36,10 +36,7 @@ figure { margin: 0; } figcaption { font-size: .82rem; overflow-wrap: anywhere; }
 def write_page(
     folder: Path, report: Report, samples_in: Path, plots: Mapping[str, bytes] | None = None
 ) -> Path:
-    """Write ``report.html`` into a folder; raises `DataError` where that can't be.
-
-    ``samples_in`` is the folder of the sampled files; ``plots`` are further pictures, PNG by title.
-    """
+    """Write ``report.html``, with sampled files of ``samples_in`` and ``plots``, PNG by title."""
     title, settings = escape(f"ursa eval {report.suite}"), report.settings
     origin = [f"{name} {settings[name]}" for name in ("model", "seed", "ursa") if name in settings]
     parts = [

@@ -24,10 +24,7 @@ QUIRKS = (
 
 
 def plan(repo: Path | None, limit: int | None = None) -> Suite:
-    """DPG-Bench's 1,065 grids, or ``limit`` of them, from a checkout of ELLA.
-
-    Raises `UsageError` without a checkout, `DataError` where the prompts aren't there.
-    """
+    """DPG-Bench's grids; `UsageError` without a checkout, `DataError` without prompts in it."""
     hint = "git clone https://github.com/TencentQQGYLab/ELLA, and give it with --scorer-repo"
     if repo is None:
         raise UsageError("the prompts of DPG-Bench are in its checkout, and none is given", hint)

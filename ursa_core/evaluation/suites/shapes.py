@@ -166,10 +166,7 @@ def score(folder: Path, limit: int | None, seed: int, on_clip: Callable[[], obje
 
 
 def report(suite: Suite, settings: Options, scores_in: Path, samples_digest: str) -> Report:
-    """The report of the suite from the verdicts in ``scores_in`` on samples of a digest.
-
-    Raises `DataError` where there are no verdicts, or they are damaged or on other clips.
-    """
+    """The report of verdicts in a folder; `DataError` if missing, damaged or on other clips."""
     path, hint = scores_in / SCORES, "run --only score"
     if not path.exists():
         raise DataError(f"nothing was scored in {scores_in.parent}", hint)

@@ -89,10 +89,7 @@ def plan_i2v(images: Path, limit: int | None = None) -> Suite:
 
 
 def read_results(folder: Path, dimensions: Sequence[str]) -> Results:
-    """Results of all dimensions in ``*_eval_results.json`` in a folder, the latest of each.
-
-    Raises `DataError` where a file is damaged, or of another form than the official one.
-    """
+    """Latest results of dimensions in ``*_eval_results.json``; `DataError` if of another form."""
     scores: dict[str, float] = {}
     videos: dict[str, dict[str, float | bool]] = {}
     hint = "move it away, and run --only score"
