@@ -37,14 +37,11 @@ PREVIEW_TIMES = tuple(round(0.1 * i, 1) for i in range(11))
 
 @dataclass(frozen=True)
 class Codebook:
-    """Vectors of codes, float32 (K, C), and the name of the model that they are of, if any.
-
-    ``num_twins`` codes have the direction of another one, which the path can't distinguish.
-    """
+    """Vectors of codes, float32 (K, C), and the name of the model that they are of, if any."""
 
     vectors: Tensor
     model: str | None
-    num_twins: int
+    num_twins: int  # codes with the direction of another one, which the path can't distinguish
 
 
 def load_codebook(source: str) -> Codebook:

@@ -21,15 +21,12 @@ from ursa_core.tokenizers.visual import decode_frames
 
 @dataclass(frozen=True)
 class Request:
-    """What one clip shows, and how it is sampled: without options as the model's own say.
+    """What one clip shows, and how it is sampled."""
 
-    An empty prompt is unconditional. Clips of one seed draw from streams of their own by ``index``.
-    """
-
-    prompt: str
+    prompt: str  # an empty one is unconditional
     seed: int = 0
-    index: int = 0
-    options: SamplingOptions | None = None
+    index: int = 0  # number among the clips of its seed, each of which has streams of its own
+    options: SamplingOptions | None = None  # None takes the model's own
 
     def options_for(self, bundle: Bundle) -> SamplingOptions:
         """The options, the model's own where none are given."""

@@ -34,18 +34,14 @@ SPLITS = ("train", "heldout", "all")
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Everything that decides a clip; lengths are shares of the shorter side, angles radians.
-
-    ``centre``, ``radius`` and ``angle`` hold the values of the first and of the last frame; the
-    frames between follow linearly (the radius geometrically, so that growth looks even).
-    """
+    """Everything that decides a clip; lengths are shares of the shorter side, angles radians."""
 
     colour: str
     shape: str
     motion: str
     background: str
-    centre: tuple[tuple[float, float], tuple[float, float]]
-    radius: tuple[float, float]
+    centre: tuple[tuple[float, float], tuple[float, float]]  # in the first and the last frame
+    radius: tuple[float, float]  # of both, geometric between them, so that growth looks even
     angle: tuple[float, float]
 
 
