@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from ursa_core.media import read_media as read_media
 
 __version__ = "0.1.0"
-__all__ = [
-    "Clip", "Model", "SamplingOptions", "UrsaError", "UrsaWarning", "load", "read_media",
-]  # fmt: skip
-
 _HOMES = {
     "Clip": "clips.clip",
     "Model": "clips.model",
@@ -29,6 +25,7 @@ _HOMES = {
     "load": "clips.model",
     "read_media": "media",
 }
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

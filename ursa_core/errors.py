@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 
 class UrsaError(Exception):
@@ -17,24 +16,14 @@ class UrsaError(Exception):
 
     exit_code = 1
 
+    # `args` stays what a subclass was made of, since pickle makes it again of that.
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
         self.message = message
         self.hint = hint
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As pickle takes it, whatever a subclass asks for."""
-        return _restored, (type(self), self.message, self.hint)
 
     def __str__(self) -> str:
         """Both lines, as the command line prints them."""
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
-
-
-def _restored(kind: type[UrsaError], message: str, hint: str) -> UrsaError:
-    error = kind.__new__(kind, message)
-    UrsaError.__init__(error, message, hint)
-    return error
 
 
 class UrsaWarning(UserWarning):
@@ -126,10 +115,7 @@ def unwritable(path: Path, error: Exception) -> DataError:
 def unreadable(
     path: Path, error: Exception, hint: str, kind: type[UrsaError] = DataError
 ) -> UrsaError:
-    """The error, of a kind, for a failed read of ``path``.
-
-    ``hint`` is the remedy where the system gives no reason, as for a damaged file.
-    """
+    """The error, of a kind, for a failed read; ``hint`` holds where the system gives no reason."""
     hint = _READ_HINTS.get(_number(error), hint)
     return kind(f"{_shown(path)} can't be read: {_cause(error)}", hint)
 
@@ -146,8 +132,7 @@ def unusable(error: OSError) -> tuple[str, str] | None:
 def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
     """The path of a regular file, or with ``or_pipe`` a pipe; reading others may never end.
 
-    Raises:
-        OSError: It is a folder, pipe or device, or can't be found.
+    A folder, pipe or device, or what can't be found, is an OSError.
     """
     try:
         mode = path.stat().st_mode

@@ -9,6 +9,7 @@ place. JSON from outside is read here too.
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -35,12 +36,9 @@ _FORGOTTEN_SECONDS = 86_400.0
 def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
     """A path to write a file or folder to, which is moved to ``path`` at the end.
 
-    A failure leaves nothing of it. Links are written through. Once the block is left, the content
-    survives a power cut. What is there is replaced; with ``first_wins`` a file that another process
-    has put there meanwhile is kept.
-
-    Raises:
-        DataError: The system refuses to write.
+    A failure leaves nothing of it; that of the system is a DataError. Links are written through.
+    Once the block is left, the content survives a power cut. What is there is replaced; with
+    ``first_wins`` a file that another process has put there meanwhile is kept.
     """
     target = Path(os.path.realpath(path))
     part = part_of(target)
@@ -77,11 +75,7 @@ def part_of(target: Path, owner: str | None = None, kind: str = "part") -> Path:
 
 
 def put(new: Path, target: Path) -> None:
-    """Move a file or folder into its place; the old one is kept until the new one is there.
-
-    Raises:
-        OSError: It can't be moved; the old one stays.
-    """
+    """Move a file or folder into its place; the old one is kept until the new one is there."""
     for each in [*new.rglob("*"), new] if new.is_dir() else [new]:
         _sync(each)
     aside = part_of(target, kind="old")
@@ -98,16 +92,13 @@ def put(new: Path, target: Path) -> None:
         _sync(target.parent)
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder in name order, hexadecimal.
-
-    Raises:
-        OSError: It can't be read, or something in it is no regular file.
-    """
+def digest_of(*paths: Path) -> str:
+    """SHA-256 of files, and of those of folders in name order, hexadecimal; OSError for others."""
     digest = hashlib.sha256()
-    for each in sorted(path.iterdir()) if path.is_dir() else [path]:
-        with regular_file(each).open("rb") as file:
-            hashlib.file_digest(file, lambda: digest)
+    for path in paths:
+        for each in sorted(path.iterdir()) if path.is_dir() else [path]:
+            with regular_file(each).open("rb") as file:
+                hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 
@@ -172,13 +163,10 @@ def check_folder_of(path: str | Path) -> None:
 
 
 def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
-    """Refuse a folder in which a command would replace files that it hasn't written.
+    """Refuse, with a UsageError, a folder in which files would be replaced that no run has left.
 
     ``products`` are names in the order of writing; the last one, a report, means that all are
     there. With ``force`` they may be replaced.
-
-    Raises:
-        UsageError: There is a report, or a file that isn't of an interrupted run.
     """
     here = [name for name in products if os.path.lexists(folder / name)]
     if force or not here:
@@ -193,11 +181,7 @@ def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, created with those above it where it is missing.
-
-    Raises:
-        DataError: It can't be created.
-    """
+    """The folder, created with those above it where it is missing; DataError if it can't be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -207,14 +191,9 @@ def make_folder(folder: Path) -> Path:
 
 @contextmanager
 def producing(folder: Path) -> Iterator[None]:
-    """Mark a folder while files are written to it, so that an interrupted run can go on.
-
-    Raises:
-        DataError: It can't be made, or written.
-    """
-    mark = folder / _BEGUN
+    """Mark a folder while files are written to it, so that an interrupted run can go on."""
+    mark = make_folder(folder) / _BEGUN
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -299,10 +278,8 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     """The value of a JSON text, bytes in UTF-8.
 
     What ``json`` accepts and later code can't take is refused: deep nesting, numbers beyond floats,
-    NaN and infinity unless ``finite`` is off, and lone surrogates, which no file accepts.
-
-    Raises:
-        ValueError: The text isn't JSON, or is refused; says why in one line.
+    NaN and infinity unless ``finite`` is off, and lone surrogates, which no file accepts. A
+    ValueError says why in one line.
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -324,11 +301,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The object of a JSON text.
-
-    Raises:
-        ValueError: The text is no JSON object, or is refused; says why in one line.
-    """
+    """The object of a JSON text; a ValueError says in one line why it is refused, or is none."""
     value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("it holds no JSON object")  # noqa: TRY004  (all faults are of one kind)
@@ -356,7 +329,7 @@ def _whole(digits: str) -> int:
 
 def _finite(text: str) -> float:
     number = float(text)
-    if number - number != 0:
+    if not math.isfinite(number):
         shown = text if len(text) <= 24 else f"{text[:20]}…"
         raise ValueError(f"the number {shown} isn't finite")
     return number
