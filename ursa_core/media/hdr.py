@@ -10,15 +10,11 @@ from ursa_core.media.frames import Frames
 
 PQ, HLG = 16, 18
 """Transfers by their numbers in ITU-T H.273."""
-
 _PQ_WHITE = 203.0
 """Light of the white of standard range in PQ, cd/m² (ITU-R BT.2408)."""
-
 _HLG_WHITE = 0.75
 """Its signal in HLG (ITU-R BT.2408)."""
-
 Signal = NDArray[np.float64]
-
 _KNEE = 0.75
 _POINTS = 65
 # BT.2020 to BT.709, the inverse of ITU-R BT.2087.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ursa_core.errors import DataError, regular_file
 from ursa_core.files import parse_json
@@ -29,13 +29,9 @@ logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 FOLDER_FPS = 25.0
 """Frames per second of a folder that states no rate."""
-
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 # Pillow recognises MPEG streams without decoding them, and runs Ghostscript for EPS.
 _NOT_BY_PILLOW = ("MPEG", "EPS")
-_EXIF_DESCRIPTION = 0x010E
-_EXIF_ORIENTATION = 0x0112
-
 Colour = tuple[int, int, int]
 
 
@@ -48,8 +44,7 @@ def open_image(path: Path, background: Colour) -> Source | None:
     if image is None:
         return None
     if image.format in _ANIMATED and getattr(image, "is_animated", False):
-        metadata = metadata_of(image)
-        return Source(_animation(image, background), metadata=metadata)
+        return Source(_animation(image, background), metadata=metadata_of(image))
     with image:
         pixels = pixels_of(image, background, str(path))
         shown = ((0.0, lambda: pixels) for _ in range(1))
@@ -145,7 +140,7 @@ def pixels_of(image: Image.Image, background: Colour, name: str) -> Frames:
     ``name`` is what errors call the image: a DataError where its samples have no known white.
     """
     is_tiff = image.format == "TIFF"
-    is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+    is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     upright = ImageOps.exif_transpose(image) if is_turned else image
     if upright.mode == "F" or (upright.mode == "I" and is_tiff):
         samples = np.asarray(upright)
@@ -175,7 +170,7 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
     if isinstance(comment, bytes):
         comment = comment.decode("utf-8", "replace")
         tags["comment"] = comment
-    description = image.getexif().get(_EXIF_DESCRIPTION, "")
+    description = image.getexif().get(ExifTags.Base.ImageDescription, "")
     return parsed(str(comment or description), tags)
 
 

@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 from ursa_core.errors import ShapeError
 
 MAX_PSNR = 100.0
-"""Decibels counted for a frame without any difference, so that one black frame in a film leaves
-its mean finite."""
+"""Decibels of a frame without any difference, so that it leaves the mean of a film finite."""
 
 _WINDOW = 11
-_SIGMA = 1.5
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -40,9 +38,7 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
     Windows are Gaussian, 11×11 with sigma 1.5, one around each pixel, the frame mirrored at its
     border; the constants are (0.01·255)² and (0.03·255)² (Wang et al., 2004; by torchmetrics).
-
-    Raises:
-        ShapeError: The shapes differ or are smaller than the window.
+    Shapes that differ, or are smaller than the window, are a ShapeError.
     """
     _check(a, b)
     if min(a.shape[1:3]) < _WINDOW:
@@ -60,7 +56,7 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
             torch.tensor(each, dtype=torch.float64).permute(2, 0, 1)[None] for each in (x, y)
         )
         found = structural_similarity_index_measure(
-            first, second, kernel_size=_WINDOW, sigma=_SIGMA, data_range=255.0
+            first, second, kernel_size=_WINDOW, sigma=1.5, data_range=255.0
         )
         assert isinstance(found, torch.Tensor)
         values.append(float(found))

@@ -13,29 +13,21 @@ from ursa_core.media.frames import Frames
 
 MAX_PIXELS = 2**26
 """Pixels of the largest picture that is read, 8192 x 8192; decoding takes some 15 bytes a pixel."""
-
 MAX_MOVING_PIXELS = 2**24
 """Pixels of the largest animation, 4096 x 4096: each of its frames is drawn on the whole canvas."""
-
 PIXELS_PER_BYTE = 2**14
 """Pixels that a clip in memory may have per byte of its file, on top of `MAX_PIXELS`.
 
-Damaged headers claim gigabytes in a few thousand bytes. Films of a still slide have some thousand
-pixels per byte.
+Damaged headers claim gigabytes in a few thousand bytes; films of a still slide have some thousand.
 """
-
 MOVING_PIXELS_PER_BYTE = 2**12
 """The same of an animation, which is drawn and composed frame by frame even where none is held."""
-
 MAX_HOLD_SECONDS = 60.0
 """How long frames may be shown on average, so that work is bounded by the frames that exist."""
-
 MAX_REPEATS = 20
 """How often frames may be repeated on average where a film gives its own rate."""
-
 Load = Callable[[], Frames]
 """Makes the array (H, W, 3) of a frame."""
-
 Shown = Generator[tuple[float, Load], None, None]
 """Frames in the order in which they are presented, each with the seconds that it is shown."""
 
@@ -79,9 +71,8 @@ def at_rate(shown: Shown, fps: float) -> Shown:
 def own_rate(seconds: Sequence[float], stated: Sequence[float] = ()) -> tuple[float, bool]:
     """Frames per second of a film, and whether its frames come evenly.
 
-    Where they don't, longer frames count as several short ones. Short is the tenth percentile of
-    the seconds that frames are shown, so that single ones that came early don't decide. ``stated``
-    rates are preferred where they agree.
+    Where they don't, longer frames count as several short ones: the tenth percentile, so that
+    single ones that came early don't decide. ``stated`` rates are preferred where they agree.
     """
     lengths = np.array(seconds)
     if not lengths.any():  # all at one time
@@ -115,11 +106,9 @@ def bounded(path: str | Path, shown: Shown) -> Shown:
         yield seconds, load
 
 
-def check_size(
-    path: str | Path, height: float, width: float, max_pixels: int | None = None
-) -> None:
+def check_size(path: str | Path, height: float, width: float, limit: int | None = None) -> None:
     """Refuse pictures that would fill the memory, by default `MAX_PIXELS`, before decoding them."""
-    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    limit = limit or MAX_PIXELS
     if height * width > limit:
         raise DataError(
             f"{path} has {height:.0f}x{width:.0f} pixels, more than {limit / 1e6:.0f} million",

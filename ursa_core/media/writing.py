@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from ursa_core.errors import ShapeError, UsageError
 from ursa_core.files import check_folder_of, whole
@@ -27,13 +27,10 @@ FORMATS = {
     ".png": "one frame",
 }
 """Extensions that can be written; a name without one is a folder of PNG frames."""
-
 MIN_FPS = 0.1
 """Slower films have frame times that the formats can't state."""
-
 _FOLDER = "folder"
 _BT709 = 1
-_EXIF_DESCRIPTION = 0x010E
 
 
 def check_output(
@@ -42,11 +39,8 @@ def check_output(
     """Refuse an output that couldn't be written, before any work is done for it.
 
     Shape and rate of the clip are checked as far as they are known. With ``force`` an existing
-    file, or folder of PNG frames, may be replaced.
-
-    Raises:
-        UsageError: The output exists, or as of `check_format`.
-        DataError: The folder is missing or can't be written.
+    file, or folder of PNG frames, may be replaced; otherwise it is a UsageError. Others are those
+    of `check_format`, and a DataError where the folder is missing or can't be written.
     """
     check_format(path, shape, fps)
     check_folder_of(path)  # first, as it puts back what a dead process has set aside
@@ -58,9 +52,8 @@ def check_format(
 ) -> None:
     """Refuse a format that can't hold a clip, wherever it is written.
 
-    Raises:
-        UsageError: Unknown extension, or a rate it can't show.
-        ShapeError: Several frames for a png, or an odd size for an mp4.
+    An unknown extension, or a rate it can't show, is a UsageError; several frames for a png, or an
+    odd size for an mp4, a ShapeError.
     """
     kind = _kind(path)
     if shape is not None and kind == ".png" and shape.frames != 1:
@@ -255,7 +248,7 @@ def _write_gif(path: Path, frames: Frames, durations: list[int], comment: str) -
 
 def _write_webp(path: Path, frames: Frames, durations: list[int], comment: str) -> None:
     exif = Image.Exif()
-    exif[_EXIF_DESCRIPTION] = comment
+    exif[ExifTags.Base.ImageDescription] = comment
     images = [Image.fromarray(frame) for frame in frames]
     about = {"duration": durations, "loop": 0, "quality": 90, "method": 4, "exif": exif}
     is_moving = len(images) > 1
