@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-PICKLED_WEIGHTS = "adapter_model.bin"
 ORIGIN = "ursa_adapter.json"
-MERGED = "merged.json"
 PREFIX = "base_model.model."
 WORDS = "words"  # key of ORIGIN: words that the adapter adds to the vocabulary
 NEW_WORDS = "new_words"  # in the table of embeddings: their change from that of unknown words
@@ -82,7 +80,7 @@ class Adapter:
 
 def _weights(folder: Path) -> Path:
     """The weights of an adapter, which the official trainer pickles."""
-    plain, pickled = folder / WEIGHTS, folder / PICKLED_WEIGHTS
+    plain, pickled = folder / WEIGHTS, folder / "adapter_model.bin"
     return pickled if pickled.is_file() and not plain.is_file() else plain
 
 
@@ -135,8 +133,8 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
             shape = tuple(tensors.get_slice(weight).get_shape())
         if (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
             raise CheckpointError(
-                f"the adapter {folder} changes {weight} by {b.shape} times {a.shape},"
-                f" the model {name} has {shape} there",
+                f"the adapter {folder} changes {weight} by {tuple(b.shape)} times"
+                f" {tuple(a.shape)}, the model {name} has {shape} there",
                 hint,
             )
 
@@ -146,8 +144,8 @@ def add_words(
 ) -> tuple["TextTokenizer", int, list[Tensor]]:
     """The vocabulary with the adapters' words, the id of unknown ones, and each one's changes.
 
-    Changes are float (words, D), of the embedding of unknown words. Raises a CheckpointError where
-    the model can't take the words.
+    Changes are float (words, D), of the embedding of unknown words; a CheckpointError where the
+    model can't take them.
     """
     unknown, changes = texts.unknown_id, []
     for adapter in adapters:
@@ -177,16 +175,14 @@ def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor] | Non
         return None
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
     for adapter in adapters:
-        with opened(_weights(adapter.folder)) as tensors:
-            for weight, pair in _pairs(adapter).items():
-                down, up = (tensors.get_tensor(each.name).float() for each in pair)
-                if not bool(down.isfinite().all() and up.isfinite().all()):
-                    raise CheckpointError(
-                        f"the adapter {adapter.folder} changes {weight} by numbers that"
-                        " aren't finite",
-                        "get the adapter again",
-                    )
-                parts.setdefault(weight, []).append((adapter.factor(len(down)), down, up))
+        for weight, pair in _pairs(adapter).items():
+            down, up = (matrix.float() for matrix in pair)
+            if not bool(down.isfinite().all() and up.isfinite().all()):
+                raise CheckpointError(
+                    f"the adapter {adapter.folder} changes {weight} by numbers that aren't finite",
+                    "get the adapter again",
+                )
+            parts.setdefault(weight, []).append((adapter.factor(len(down)), down, up))
 
     def change(name: str, weight: Tensor) -> Tensor:
         for factor, down, up in parts.get(name, ()):
@@ -201,11 +197,8 @@ def merge_adapters(
 ) -> None:
     """Write a model with adapters added, in the number formats of the original, to a new folder.
 
-    It takes the tokenizer of ``decoder``, which has the codes of its own.
-
-    Raises:
-        CheckpointError: One isn't an adapter of the model, or its tokenizer has other codes.
-        UsageError: The folder holds something.
+    It takes the tokenizer of ``decoder``. That of other codes, or what is no adapter of the model,
+    is a CheckpointError; a folder that holds something a UsageError.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already", "give a new folder with -o")
@@ -246,7 +239,7 @@ def merge_adapters(
                 continue
             with opened(model / name) as tensors:
                 read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-            changed = {k: change(k, w).to(w.dtype).contiguous() for k, w in read.items()}
+            changed = {k: change(k, w).to(w.dtype) for k, w in read.items()}
             for rows in changes if table in changed else ():
                 changed[table] = with_words(changed[table], ids, unknown, rows)
                 ids += len(rows)
@@ -257,32 +250,23 @@ def merge_adapters(
             write_json(part / "transformer" / "config.json", {**config, **sizes})
         if decoder is not None:
             shutil.copytree(decoder / "vae", part / "vae")
-        write_json(part / MERGED, merged)
+        write_json(part / "merged.json", merged)
         keep_settings(model, part)
 
 
 def save_adapter(
     folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], origin: dict[str, Any]
 ) -> None:
-    """Write an adapter, each file whole or not at all.
-
-    ``weights`` are tensors by peft's names; ``origin`` is its model and that model's identity.
-    """
+    """Write an adapter: weights by peft's names, and its model with that one's identity."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}
-    save_tensors(folder / WEIGHTS, state)
+    save_tensors(folder / WEIGHTS, weights)
     write_json(folder / CONFIG, config)
     write_json(folder / ORIGIN, origin)
 
 
-class _Matrix(NamedTuple):
-    name: str
-    shape: tuple[int, ...]
-
-
-def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
+def _pairs(adapter: Adapter) -> dict[str, tuple[Tensor, Tensor]]:
     """The matrices A (rank, in) and B (out, rank) by the weight that they change."""
-    found: dict[str, dict[str, _Matrix]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
     with opened(_weights(adapter.folder)) as tensors:
         for name in sorted({*tensors.keys()} - {WORD_ROWS}):
             match = _PART.fullmatch(name)
@@ -291,10 +275,10 @@ def _pairs(adapter: Adapter) -> dict[str, tuple[_Matrix, _Matrix]]:
                     f"the adapter {adapter.folder} has the tensor {name}, which is no plain LoRA",
                     "train it with matrices alone: no bias, no DoRA, no modules to save",
                 )
-            matrix = _Matrix(name, tuple(tensors.get_tensor(name).shape))
-            found.setdefault(f"{match['module']}.weight", {})[match["side"]] = matrix
+            sides = found.setdefault(f"{match['module']}.weight", {})
+            sides[match["side"]] = tensors.get_tensor(name)
     for weight, sides in found.items():
-        shapes = [sides[side].shape for side in sorted(sides)]
+        shapes = [tuple(sides[side].shape) for side in sorted(sides)]
         if len(shapes) != 2:
             what = f"has one of the two matrices of {weight}"
         elif [len(shape) for shape in shapes] != [2, 2] or not shapes[0][0]:

@@ -101,10 +101,8 @@ def resolve_model(
 ) -> Path:
     """Folder of a model: a shipped name, an existing folder, a checkpoint, or a Hugging Face id.
 
-    From the hub only models of these layouts are accepted; a folder isn't checked.
-
-    Raises:
-        CheckpointError: There is no such model, or it can't be downloaded.
+    From the hub only models of these layouts are accepted; a folder isn't checked. What isn't there
+    and can't be downloaded is a CheckpointError.
     """
     shipped = shipped_models()
     if str(model) in shipped:
@@ -142,11 +140,10 @@ def save_tokenizer(
     ``codes_of`` is the identity of the tokenizer whose encoder, and so whose codes, it has. If that
     encoder isn't the same in float16, all is written in float32.
     """
-    kept, dtype = (
-        ({}, torch.float16) if codes_of is None else ({"codes_of": codes_of}, torch.float32)
-    )
-    if all(torch.equal(w, w.half().float()) for n, w in weights.items() if n.startswith(_ENCODER)):
-        dtype = torch.float16
+    kept = {} if codes_of is None else {"codes_of": codes_of}
+    encoder = [value for name, value in weights.items() if name.startswith(_ENCODER)]
+    is_same = codes_of is None or all(torch.equal(w, w.half().float()) for w in encoder)
+    dtype = torch.float16 if is_same else torch.float32
     save_weights(folder / "vae", {**config.to_json(), **kept}, weights, dtype)
 
 
@@ -155,10 +152,8 @@ def load_tokenizer(
 ) -> tuple[VisualTokenizer, BundleSettings, str]:
     """The video or image tokenizer of a bundle in float32, its settings, and its identity.
 
-    Codes of two tokenizers mean the same only if the identities are equal.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or describes no tokenizer of ours.
+    Codes of two tokenizers mean the same only if the identities are equal. A file that is missing
+    or damaged, or describes no tokenizer of ours, is a CheckpointError.
     """
     folder = resolve_model(model)
     config = read_json(folder / "vae" / "config.json")
@@ -186,8 +181,7 @@ def save_bundle(
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
     write_json(folder / "scheduler/scheduler_config.json", path_to_json(path, settings.shift))
-    vectors = {CODEBOOK_KEY: codebook.cpu().float().contiguous()}
-    save_tensors(folder / "scheduler" / CODEBOOK, vectors)
+    save_tensors(folder / "scheduler" / CODEBOOK, {CODEBOOK_KEY: codebook}, torch.float32)
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
         (folder / "vae").mkdir(parents=True, exist_ok=True)
@@ -218,14 +212,11 @@ def load_bundle(
     adapters: Sequence[Adapter] = (),
     empty: bool = False,
 ) -> Bundle:
-    """Read a model folder, or a shipped model by name.
+    """Read a model folder, or a shipped model by name; CheckpointError if a part is damaged.
 
     The transformer takes ``dtype`` and the ``adapters``, and its layers may be ``compiled`` with
     ``torch.compile``; the tokenizer stays in float32. ``offload_blocks`` is the number of layers
     on the device at most; it offloads, too. The transformer of an ``empty`` bundle has no weights.
-
-    Raises:
-        CheckpointError: A part is missing, damaged or of another kind.
     """
     from ursa_core.models.streaming import StreamedBackbone
     from ursa_core.models.transformer import Transformer, TransformerConfig

@@ -22,9 +22,7 @@ def checkpoint_model(path: Path) -> Path | None:
     """Model folder of a checkpoint; None for paths of anything else.
 
     ``step-N``, or ``average`` in it, has the averaged weights, and ``weights`` those of that step.
-
-    Raises:
-        CheckpointError: It is damaged, or of an adapter.
+    A checkpoint that is damaged, or of an adapter, is a CheckpointError.
     """
     folder, kind = (path.parent, path.name) if path.name in _KINDS else (path, "average")
     is_step = re.fullmatch(r"step-\d+", folder.name) and folder.parent.name == "checkpoints"

@@ -139,7 +139,7 @@ def missing_shards(part: Path, weights: str = WEIGHTS) -> list[str]:
 
 
 def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
-    """Names of a network's weight files: those of its index, or the one of small networks."""
+    """Names of a network's weight files, by its index where it has one."""
     index = part / index_of(weights)
     if index.exists():
         return sorted(set(read_index(index).values()))
@@ -164,11 +164,7 @@ def listed(names: list[str], most: int = 4) -> str:
 
 
 def part_sizes(folder: Path) -> dict[str, PartSize]:
-    """Bytes on disk and parameters of each part, without reading a weight.
-
-    Raises:
-        CheckpointError: A file of weights is missing or damaged.
-    """
+    """Bytes on disk and parameters of each part, by headers; CheckpointError if damaged."""
     sizes = {}
     for part in (folder / name for name in PARTS if (folder / name).is_dir()):
         parameters = 0
@@ -215,19 +211,12 @@ def tokenizer_identity(folder: Path) -> str:
     kept = read_json(folder / "vae" / "config.json").get("codes_of")
     if isinstance(kept, str):
         return kept
-    digest = hashlib.sha256()
-    for file in (folder / "vae" / "config.json", *sorted((folder / "vae").glob("*.safetensors"))):
-        with file.open("rb") as opened:
-            hashlib.file_digest(opened, lambda: digest)
-    return digest.hexdigest()[:16]
+    weights = sorted((folder / "vae").glob("*.safetensors"))
+    return files.digest_of(folder / "vae" / "config.json", *weights)[:16]
 
 
 def read_index(file: Path) -> dict[str, str]:
-    """The file name of each tensor that an index lists; plain names of the same folder only.
-
-    Raises:
-        CheckpointError: The index is damaged, or leads out of the folder.
-    """
+    """The file name of each tensor in an index; CheckpointError if it leads out of the folder."""
     mapped = read_json(file).get("weight_map")
     if not isinstance(mapped, dict) or not mapped:
         raise CheckpointError(f"{file} has no weight_map", GET_AGAIN)
@@ -270,10 +259,9 @@ def file_names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a model, which lie at its top and in the folders there.
+    """Files of a model, at its top and in the folders there; hidden ones are the hub library's.
 
-    The user may name any folder, even one with a million files deeper down. The hub library keeps
-    metadata in hidden ones.
+    The user may name any folder, even one with a million files deeper down.
     """
     return [
         file

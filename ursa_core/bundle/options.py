@@ -25,12 +25,7 @@ class Range(GroupedMetadata):
 
     low: float
     high: float
-    words: str
-
-    @property
-    def description(self) -> str:
-        """What an error asks for."""
-        return self.words
+    description: str
 
     def __iter__(self) -> Iterator[object]:
         """As pydantic takes it."""
@@ -118,10 +113,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `SamplingOptions` from options as users give them; None is not given.
 
     Values are by the names of the fields, but for ``size`` as ``HxW`` or (height, width), and
-    ``guidance_interval`` as ``LO:HI`` or (low, high). A ``seed`` is checked and left out.
-
-    Raises:
-        UsageError: An unknown name, or a value out of range or of another form.
+    ``guidance_interval`` as ``LO:HI`` or (low, high). A ``seed`` is checked and left out. An
+    unknown name, or a value out of range or of another form, is a UsageError.
     """
     hints = _described()
     found: dict[str, Any] = {}
@@ -154,14 +147,13 @@ def require(ok: bool, name: str, value: object, words: str) -> None:
 
 
 def number_of(name: str, value: Any, limits: Range, kind: type = float) -> Any:
-    """A number as Python's, since files record none of NumPy's; None stays.
+    """A number as Python's, since files record none of NumPy's; UsageError if out of range.
 
-    Raises:
-        UsageError: It isn't a number of the range, or not whole where ``kind`` is int.
+    None stays. With ``kind`` int it must be whole.
     """
     is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     ok = value is None or (is_number and limits.low <= value <= limits.high)
-    require(ok, name, value, limits.words)
+    require(ok, name, value, limits.description)
     return None if value is None else kind(value)
 
 

@@ -32,10 +32,8 @@ def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
     """The codebook float32 (K, C) of a path: the one stored in its folder, or the tokenizer's.
 
     The published models store theirs in float16, and their paths were trained with that rounding.
-    ``expected`` is the tokenizer's, on whose device the stored one comes.
-
-    Raises:
-        CheckpointError: The stored codebook is damaged, or isn't the tokenizer's.
+    ``expected`` is the tokenizer's, on whose device the stored one comes. Another codebook, or a
+    damaged one, is a CheckpointError.
     """
     file, pickled = folder / CODEBOOK, folder / PICKLED_CODEBOOK
     if file.exists():
@@ -82,10 +80,8 @@ def make_path(
 ) -> ProbPath:
     """A new ``metric``, ``linear``, ``mixture`` or ``masked`` path over a codebook float (K, C).
 
-    A linear one takes the schedule that its codebook asks for; alpha and c shape a metric one.
-
-    Raises:
-        UsageError: A metric path has an alpha or c that can't shape it, or none.
+    A linear one takes the schedule that its codebook asks for; alpha and c shape a metric one,
+    and are a UsageError if they can't.
     """
     if kind == "masked":
         return MaskedPath(len(codebook))

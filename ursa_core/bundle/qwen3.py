@@ -113,11 +113,8 @@ def initialise_from_qwen3_(
     spread of the text's, and the head is divided by the last norm's gain, so that layers and logits
     begin with numbers of the usual size. The language model's weights are read one at a time.
 
-    The codebook is float (K, C), the generator the CPU's.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, a tensor doesn't fit, or there are fewer
-            embeddings than text ids.
+    The codebook is float (K, C), the generator the CPU's. Weights that are damaged or don't fit, or
+    fewer embeddings than text ids, are a CheckpointError.
     """
     state, num_ids = model.state_dict(), model.config.lm_vocab_size
     num_embeddings = read_qwen3(folder).vocab_size

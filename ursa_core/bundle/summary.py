@@ -157,21 +157,9 @@ class Summary:
     ) -> SamplingMemory:
         """Estimate of the peak memory of sampling one clip, by default of the model's shape.
 
-        With T = S + 1 + L tokens and L = F·H·W codes:
-
-        - transformer: parameters · bytes of the dtype; tokenizer: parameters · 4;
-        - codebook: three float32 copies of (K, C), the tokenizer's and the path's, + 3 · entries of
-          the path's table of distances;
-        - activations, with b the bytes of the dtype: T · b · (2·D + 4·Q + 2·KV), where queries are
-          rotated, or, if that is more, T · b · 4·D + 3 · MLP · b for the positions of one chunk; so
-          for each half of guidance that runs at a time, with T · D · b of the half before. Or, if
-          that is more, where the halves are joined, L · D · (2·b + 4), and 4 more to widen 16 bits.
-          Attention never holds a T × T matrix;
-        - logits: L · D · 4, and a fixed budget, since head, draw and step run in chunks; on the CPU
-          also 3 · entries of the table while it is made;
-        - decoding: pixels of a slice · 4 · (5 · channels / pixels of a patch + 20), + 6 · pixels of
-          the clip; the channels are those of a video's widest layer, or of an image's first. In
-          videos also pixels of two latent frames · 4 · 8.5 · channels / pixels of a patch;
+        The tokenizer is in float32. Activations are the most of where queries are rotated, of a
+        chunk of the MLP and of where the halves of guidance are joined; attention never holds a
+        T × T matrix. Head, draw and step run over chunks, which a fixed budget of logits covers.
 
         With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
         With ``offload_blocks`` so many layers, the head and the last norm are the transformer.
@@ -186,7 +174,8 @@ class Summary:
         inner = network.intermediate_size
         mlp = 4 * hidden * tokens + min(tokens, MLP_ROWS) * 3 * inner
         layer = max(tokens * (2 * hidden + 4 * queries + 2 * keys), mlp)
-        layer += tokens * hidden if offload else 0
+        layer += tokens * hidden if offload else 0  # the half of guidance before
+        # Both halves, their sum in float32, and 16 bits widened to it.
         joined = num_codes * hidden * (2 * dtype_bytes + (8 if dtype_bytes < 4 else 4))
         is_cpu = device == "cpu"
         making = _MAKING_BYTES * self.table_entries if is_cpu else 0
@@ -205,7 +194,7 @@ class Summary:
         channels = (widths[0] if self.is_image else max(widths)) / volume
         past = 0.0 if self.is_image else 2 * frame_pixels * _PAST_MAPS * channels
         decoding = slice_pixels * (_MAPS * channels + _PIXELS) + past
-        vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4
+        vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4  # the tokenizer's, the path's two
         return SamplingMemory(
             process=PROCESS_BYTES,
             codebook=vectors + _TABLE_BYTES * self.table_entries,

@@ -3,7 +3,7 @@
 import math
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,8 @@ def load_weights(
     """Give a model the safetensors weights of a folder, one file or shards with an index.
 
     Names and shapes are checked before anything is read. The tensors then replace those of the
-    model one after the other, so that memory never holds two copies of them.
-
-    The network is best built under ``torch.device("meta")``, where it takes no memory; its other
-    buffers go to the device, too. ``change`` gives from a weight's name and value the one to take.
+    model, which is best built under ``torch.device("meta")``, one after the other, so that memory
+    never holds two copies. ``change`` gives from a weight's name and value the one to take.
 
     Raises:
         CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another
@@ -60,12 +58,9 @@ def load_weights(
 
 
 def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) -> None:
-    """Refuse a config whose ``key`` asks for more layers, ``times`` over, than there are tensors.
+    """Refuse, with a CheckpointError, a config with more layers, ``times`` over, than tensors.
 
     This comes before a network is built, which takes time for each layer, even without memory.
-
-    Raises:
-        CheckpointError: There are fewer tensors, or a file is missing or damaged.
     """
     most = len(weight_files(folder)) // times
     if layers > most:
@@ -75,8 +70,7 @@ def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
     """The file of each tensor in a folder, by the headers of ``weights`` or of its shards.
 
-    Raises:
-        CheckpointError: A file is missing or damaged, or isn't what the index says.
+    A file that is missing or damaged, or isn't what the index says, is a CheckpointError.
     """
     index = folder / index_of(weights)
     mapped = read_index(index) if index.exists() else None
@@ -98,23 +92,18 @@ def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
 def check_tensors(
     expected: dict[str, tuple[int, ...]], folder: Path, files: dict[str, Path]
 ) -> None:
-    """Refuse weights that aren't those of a model, by the headers of their files.
+    """Refuse, with a CheckpointError, weights of others than a model's names, shapes and floats.
 
-    ``expected`` are shapes, ``files`` the files of tensors by name.
-
-    Raises:
-        CheckpointError: A tensor is missing, foreign, of another shape or no plain float.
+    ``expected`` are shapes by name, ``files`` the files of tensors, whose headers are read.
     """
     for name in sorted(expected.keys() ^ files.keys()):
         what = "lacks the tensor" if name in expected else "has the foreign tensor"
-        wrapped = next((p for p in WRAPPERS if any(key.startswith(p) for key in files)), None)
-        raise CheckpointError(
-            f"{folder} {what} {name}",
-            "its config.json describes another model"
-            if wrapped is None
-            else f"ursa models convert takes off the {wrapped!r} that a training's wrapper puts"
-            " before names",
-        )
+        hint = "its config.json describes another model"
+        for wrapper in WRAPPERS[::-1]:
+            if any(key.startswith(wrapper) for key in files):
+                hint = f"ursa models convert takes off the {wrapper!r} that a training's wrapper"
+                hint += " puts before names"
+        raise CheckpointError(f"{folder} {what} {name}", hint)
     for file in sorted(set(files.values())):
         with opened(file) as tensors:
             for name in (name for name, home in files.items() if home == file):
@@ -133,11 +122,7 @@ def check_tensors(
 
 
 def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
-    """Content of a pickle of which only tensors are read, on the CPU.
-
-    Raises:
-        CheckpointError: It can't be read, is damaged, or holds more than tensors.
-    """
+    """Content of a pickle, on the CPU; CheckpointError if damaged or more than tensors."""
     try:
         return torch.load(regular_file(file), map_location="cpu", weights_only=True, mmap=mmap)
     except OSError as error:
@@ -150,11 +135,7 @@ def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
 
 
 class PlainTensors(dict[str, Tensor]):
-    """Tensors by name out of a file's pickle, read as those of safetensors are.
-
-    Raises:
-        CheckpointError: The content is something else.
-    """
+    """Tensors by name out of a file's pickle; CheckpointError if it holds something else."""
 
     def __init__(self, content: object, file: Path) -> None:
         advice = "get the file as .safetensors, or from a source that you trust"
@@ -188,13 +169,15 @@ def save_weights(
 ) -> None:
     """Write ``config.json`` and the weights, in a number format or their own; each file whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
-    save_tensors(folder / WEIGHTS, state)
+    save_tensors(folder / WEIGHTS, weights, dtype)
     write_json(folder / "config.json", config)
 
 
-def save_tensors(file: Path, state: dict[str, Tensor]) -> None:
+def save_tensors(
+    file: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> None:
     """Write a safetensors file, whole or not at all, readable by all."""
+    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in tensors.items()}
     with whole(file) as part:
         try:
             save_file(state, part, {"format": "pt"})

@@ -59,10 +59,8 @@ def is_torchscript(file: Path) -> bool:
 def read_torchscript(file: Path) -> dict[str, Tensor]:
     """Tensors of all modules of an archive, on the CPU, by dotted name.
 
-    Memory holds the file's tensors once; they may be views of one another.
-
-    Raises:
-        CheckpointError: The file can't be read, is damaged, or holds more than modules and tensors.
+    Memory holds the file's tensors once; they may be views of one another. A file that is damaged,
+    or holds more than modules and tensors, is a CheckpointError.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -127,22 +125,20 @@ class _Archive:
 
 def _views(root: object) -> dict[str, _View]:
     """The tensors in nested modules, by dotted name."""
+    if not isinstance(root, dict):
+        raise TypeError("it holds no modules")
     found: dict[str, _View] = {}
-    waiting, num_modules = [("", root)], 0
-    while waiting:
-        prefix, module = waiting.pop()
-        num_modules += 1
-        if num_modules > _MAX_MODULES:  # modules that hold one another
+    modules = [("", root)]
+    for prefix, module in modules:
+        if len(modules) > _MAX_MODULES:  # modules that hold one another
             raise ValueError("it has too many modules")
-        if not isinstance(module, dict):
-            raise TypeError("it holds no modules")
         for key, value in module.items():
             if not isinstance(key, str):
                 raise TypeError("a name in it isn't a text")
             if isinstance(value, _View):
                 found[prefix + key] = value
             elif isinstance(value, dict):
-                waiting.append((f"{prefix}{key}.", value))
+                modules.append((f"{prefix}{key}.", value))
     return found
 
 
