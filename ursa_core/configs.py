@@ -37,8 +37,7 @@ def whole(least: int = 1, most: int = LARGEST) -> Any:
     return Field(ge=least, le=most, description=f"a whole number from {least} to {most}")
 
 
-def wholes(least: int = 1) -> Any:
-    """Length of a field for lists of numbers from ``least``."""
+def _wholes(least: int = 1) -> Any:
     return Field(
         min_length=1,
         max_length=MOST,
@@ -52,7 +51,8 @@ def number(least: float, most: float) -> Any:
 
 
 Whole = Annotated[int, whole()]
-Wholes = Annotated[tuple[Whole, ...], wholes()]
+Wholes = Annotated[tuple[Whole, ...], _wholes()]
+Levels = Annotated[tuple[Annotated[int, whole(2)], ...], _wholes(2)]
 Switch = Annotated[bool, Field(description="true or false")]
 Text = Annotated[str, Field(description="a text")]
 
@@ -60,10 +60,8 @@ Text = Annotated[str, Field(description="a text")]
 def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
     """A dataclass with the values of a config, and its defaults for missing ones.
 
-    Other keys are ignored; ``file`` is its name for messages.
-
-    Raises:
-        CheckpointError: A value is missing, of another type or out of range.
+    Other keys are ignored; ``file`` is its name in the CheckpointError for a value that is missing,
+    of another type or out of range.
     """
     hints = get_type_hints(kind, include_extras=True)
     given = {key: config[key] for key in hints if key in config}

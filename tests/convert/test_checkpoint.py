@@ -254,11 +254,10 @@ def test_an_official_adapter_is_added(form, adapted, tmp_path):
     one, other = (load_bundle(base, adapters=[read_adapter(each)]) for each in (run, pickled))
     request = Request("a red circle", options=one.settings.defaults)
     assert torch.equal(generate(one, request), generate(other, request))
-    assert not torch.equal(
-        one.transformer.state_dict()["model.layers.0.mlp.up_proj.weight"],
-        load_bundle(base).transformer.state_dict()["model.layers.0.mlp.up_proj.weight"],
-    )
-    assert adding([read_adapter(pickled)]) is not None
+    key = "model.layers.0.mlp.up_proj.weight"
+    plain, changed = (m.transformer.state_dict()[key] for m in (load_bundle(base), one))
+    assert not torch.equal(plain, changed)
+    assert torch.equal(adding([read_adapter(pickled)])(key, plain), changed)
 
 
 def test_a_pickled_adapter_of_another_kind_or_size_is_refused(adapted, tmp_path, capsys):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ursa_core import __version__
 from ursa_core.bundle.folder import (
+    copy_files,
     file_names,
     model_identity,
     opened,
@@ -169,10 +170,8 @@ def transformer_identity(model: Path) -> str:
     return model_identity(model, ("transformer",))
 
 
-def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor] | None:
-    """The function of a weight's name and value that adds adapters to it; None without any."""
-    if not adapters:
-        return None
+def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor]:
+    """The function of a weight's name and value that adds adapters to it."""
     parts: dict[str, list[tuple[float, Tensor, Tensor]]] = {}
     for adapter in adapters:
         for weight, pair in _pairs(adapter).items():
@@ -216,7 +215,7 @@ def merge_adapters(
             f"train one with freeze_encoder=true init={name_of(model)}",
         )
     change = adding(adapters)
-    weights = {file.relative_to(model) for file in weight_files(model / "transformer").values()}
+    files = {*weight_files(model / "transformer").values()} if adapters else set()
     texts = TextTokenizer.load(model / "tokenizer", load_settings(model).max_prompt_length)
     config = read_json(model / "transformer" / "config.json")
     more, unknown, changes = add_words(adapters, texts, config["hidden_size"])
@@ -229,21 +228,16 @@ def merge_adapters(
         "ursa": __version__,
     }
     with whole(out) as part:
-        for name in map(Path, file_names(model)):
-            if name.parts[0] == "vae" and decoder is not None:
-                continue
-            target = part / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if name not in weights or change is None:
-                shutil.copyfile(model / name, target)
-                continue
-            with opened(model / name) as tensors:
+        names = [n for n in file_names(model) if decoder is None or not n.startswith("vae/")]
+        copy_files({n: model / n for n in names if model / n not in files}, part)
+        for file in files:
+            with opened(file) as tensors:
                 read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
             changed = {k: change(k, w).to(w.dtype) for k, w in read.items()}
             for rows in changes if table in changed else ():
                 changed[table] = with_words(changed[table], ids, unknown, rows)
                 ids += len(rows)
-            save_tensors(target, changed)
+            save_tensors(part / "transformer" / file.name, changed)
         if changes:
             more.save(part / "tokenizer")
             sizes = {"lm_vocab_size": ids, "vocab_size": ids + config["lm_head_size"]}

@@ -16,28 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ursa_core import configs
+from ursa_core.bundle import path_files
 from ursa_core.bundle.adapters import Adapter, add_words, adding
 from ursa_core.bundle.checkpoint_models import checkpoint_model
 from ursa_core.bundle.folder import URSA_MODEL, Layout, read_json, shipped_models, write_json
 from ursa_core.bundle.folder import tokenizer_identity as tokenizer_identity
-from ursa_core.bundle.path_files import (
-    CODEBOOK,
-    CODEBOOK_KEY,
-    build_path,
-    path_to_json,
-    stored_codebook,
-)
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings, save_settings
 from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
 from ursa_core.bundle.weights import check_depth, load_weights, save_tensors, save_weights
-from ursa_core.configs import (
-    IMAGE_CLASS,
-    PIPELINE_CLASS,
-    SCHEDULER_CLASS,
-    TRANSFORMER_CLASS,
-    VIDEO_CLASS,
-    read_config,
-)
 from ursa_core.errors import CheckpointError, HubError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
@@ -50,7 +37,10 @@ if TYPE_CHECKING:
     from ursa_core.tokenizers.text import TextTokenizer
 
 _ENCODER = ("encoder.", "quant_conv.")
-_PUBLISHED_MODULES = {VIDEO_CLASS: "autoencoder_vq_cosmos3d", IMAGE_CLASS: "autoencoder_vq"}
+_PUBLISHED_MODULES = {
+    configs.VIDEO_CLASS: "autoencoder_vq_cosmos3d",
+    configs.IMAGE_CLASS: "autoencoder_vq",
+}
 
 
 @dataclass(frozen=True)
@@ -180,8 +170,10 @@ def save_bundle(
     (K, C), and ``vae/`` is copied from the bundle ``tokenizer_folder``.
     """
     save_weights(folder / "transformer", transformer.config.to_json(), weights, torch.float16)
-    write_json(folder / "scheduler/scheduler_config.json", path_to_json(path, settings.shift))
-    save_tensors(folder / "scheduler" / CODEBOOK, {CODEBOOK_KEY: codebook}, torch.float32)
+    scheduler = folder / "scheduler"
+    write_json(scheduler / "scheduler_config.json", path_files.path_to_json(path, settings.shift))
+    stored = {path_files.CODEBOOK_KEY: codebook}
+    save_tensors(scheduler / path_files.CODEBOOK, stored, torch.float32)
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
         (folder / "vae").mkdir(parents=True, exist_ok=True)
@@ -192,10 +184,10 @@ def save_bundle(
         save_subjects(folder, subjects)
     vae = read_json(folder / "vae" / "config.json")["_class_name"]
     index = {
-        "_class_name": PIPELINE_CLASS,
-        "scheduler": ["diffnext.schedulers.scheduling_dfm", SCHEDULER_CLASS],
+        "_class_name": configs.PIPELINE_CLASS,
+        "scheduler": ["diffnext.schedulers.scheduling_dfm", configs.SCHEDULER_CLASS],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "transformer": ["diffnext.models.transformers.transformer_ursa", TRANSFORMER_CLASS],
+        "transformer": ["diffnext.models.transformers.transformer_ursa", configs.TRANSFORMER_CLASS],
         "vae": [f"diffnext.models.autoencoders.{_PUBLISHED_MODULES[vae]}", vae],
     }
     write_json(folder / "model_index.json", index)
@@ -228,7 +220,7 @@ def load_bundle(
     video_tokenizer, settings, _ = load_tokenizer(folder, "cpu" if offload else device)
     config = TransformerConfig.from_json(read_json(folder / "transformer" / "config.json"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    kind = read_config(PathConfig, scheduler, "scheduler_config.json").kind
+    kind = configs.read_config(PathConfig, scheduler, "scheduler_config.json").kind
     num_states = video_tokenizer.quantizer.num_codes + (kind == "masked")
     if config.lm_head_size != num_states:
         raise CheckpointError(
@@ -240,8 +232,8 @@ def load_bundle(
     check_depth(weights, "transformer/config.json", "num_hidden_layers", layers)
     with torch.device("meta"):
         transformer = Transformer(config)
-    codebook = stored_codebook(folder / "scheduler", video_tokenizer.codebook)
-    path = build_path(scheduler, codebook).to(device)
+    codebook = path_files.stored_codebook(folder / "scheduler", video_tokenizer.codebook)
+    path = path_files.build_path(scheduler, codebook).to(device)
     home = device if offload_blocks is None else "cpu"
     if not empty:
         load_weights(transformer, weights, home, dtype, adding(adapters))

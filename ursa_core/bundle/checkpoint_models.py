@@ -1,7 +1,6 @@
 """Models of a run's checkpoints, made when ``--model RUN/checkpoints/step-N`` first asks."""
 
 import re
-import shutil
 import warnings
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ursa_core.bundle.folder import PARTS, WEIGHTS, file_names, opened
+from ursa_core.bundle.folder import PARTS, WEIGHTS, copy_files, file_names, opened
 from ursa_core.bundle.weights import save_tensors
 from ursa_core.errors import CheckpointError
 from ursa_core.files import whole
@@ -40,10 +39,9 @@ def checkpoint_model(path: Path) -> Path | None:
             state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
         state |= _read(folder, _KINDS[kind], state)
         with whole(target) as made:
-            for name in map(Path, file_names(run)):
-                if name.parts[0] in (*PARTS, "ursa.json", "model_index.json", "subjects.json"):
-                    (made / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(run / name, made / name)
+            own = (*PARTS, "ursa.json", "model_index.json", "subjects.json")
+            names = [name for name in file_names(run) if name.partition("/")[0] in own]
+            copy_files({name: run / name for name in names}, made)
             save_tensors(made / part / WEIGHTS, state)
     return target
 

@@ -7,22 +7,15 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ursa_core import files
-from ursa_core.configs import (
-    GET_AGAIN,
-    IMAGE_CLASS,
-    PIPELINE_CLASS,
-    TRANSFORMER_CLASS,
-    VIDEO_CLASS,
-    index_of,
-    way_out,
-)
+from ursa_core import configs, files
+from ursa_core.configs import GET_AGAIN, index_of, way_out
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import parse_object
 
@@ -33,9 +26,9 @@ NETWORKS = ("transformer", "vae")
 _NUM_PIECES, _PIECE_BYTES = 64, 1 << 20
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors")
 CLASSES = {
-    "model_index.json": (PIPELINE_CLASS,),
-    "transformer/config.json": (TRANSFORMER_CLASS,),
-    "vae/config.json": (VIDEO_CLASS, IMAGE_CLASS),
+    "model_index.json": (configs.PIPELINE_CLASS,),
+    "transformer/config.json": (configs.TRANSFORMER_CLASS,),
+    "vae/config.json": (configs.VIDEO_CLASS, configs.IMAGE_CLASS),
 }
 """Files that name a class, and the names that this version reads."""
 
@@ -53,8 +46,8 @@ class Layout:
     """The files of one kind of model, as a folder or the hub holds them.
 
     Its ``mark`` is a file that no other kind has. ``descriptions`` and ``weights`` are patterns of
-    the files to download, never code. Of file names ``missing`` gives those that are needed too;
-    ``check_kind`` refuses a folder of another kind, and ``check`` also one that lacks a part.
+    the files to download, never code. ``missing`` gives the files that names lack; ``check_kind``
+    refuses a folder of another kind, and ``check`` also one that lacks a part.
     """
 
     kind: str
@@ -103,19 +96,19 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 def missing_files(names: Collection[str]) -> list[str]:
     """Files that the published layout needs and ``names``, paths inside a model, lack."""
-    weights = [f"{part}/{WEIGHTS}" for part in NETWORKS]
-    missing = {*CLASSES, "scheduler/scheduler_config.json"}.difference(names)
-    missing |= {file for file in weights if not {file, index_of(file)}.intersection(names)}
-    return sorted([*missing, *missing_of_tokenizer(names, "tokenizer/")])
+    weights = {f"{part}/{WEIGHTS}" for part in NETWORKS}
+    return missing_of(names, {*CLASSES, "scheduler/scheduler_config.json"}, weights, "tokenizer/")
 
 
-def missing_of_tokenizer(names: Collection[str], inside: str = "") -> list[str]:
-    """Files that a text tokenizer, in ``inside/`` of a model, needs and ``names`` lack."""
-    names = {name.removeprefix(inside) for name in names if name.startswith(inside)}
-    missing = {"tokenizer_config.json"} - names
-    if not {"vocab.json", "merges.txt"} <= names:
-        missing |= {"tokenizer.json"} - names
-    return [f"{inside}{name}" for name in sorted(missing)]
+def missing_of(
+    names: Collection[str], plain: set[str], weights: set[str], tokenizer: str = ""
+) -> list[str]:
+    """What ``names`` lack of plain files, of weights or their index, and of a text tokenizer."""
+    needed = {*plain, f"{tokenizer}tokenizer_config.json"}
+    needed |= {file for file in weights if index_of(file) not in names}
+    if not {f"{tokenizer}vocab.json", f"{tokenizer}merges.txt"}.issubset(names):
+        needed.add(f"{tokenizer}tokenizer.json")
+    return sorted(needed.difference(names))
 
 
 def check_model(folder: Path) -> None:
@@ -227,6 +220,13 @@ def read_index(file: Path) -> dict[str, str]:
                 "don't use this model; get it again from a source that you trust",
             )
     return mapped
+
+
+def copy_files(files: Mapping[str, Path], folder: Path) -> None:
+    """Copy files to the paths in a folder that they are given by."""
+    for name, file in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ursa_core.bundle.folder import (
     Layout,
     file_names,
     listed,
-    missing_of_tokenizer,
+    missing_of,
     missing_shards,
     opened,
     read_json,
@@ -30,7 +30,6 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 EMBEDDINGS = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-NORM = "model.norm.weight"
 _FIXED = {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False}
 
 
@@ -85,8 +84,7 @@ def check_qwen3(folder: Path) -> None:
 
 
 def _missing_files(names: Collection[str]) -> list[str]:
-    missing = [] if {WEIGHTS, index_of(WEIGHTS)} & set(names) else [WEIGHTS]
-    return sorted({CONFIG} - set(names)) + missing + missing_of_tokenizer(names)
+    return missing_of(names, {CONFIG}, {WEIGHTS})
 
 
 QWEN3_MODEL = Layout(
@@ -135,7 +133,7 @@ def initialise_from_qwen3_(
         with opened(file) as tensors:
             target.copy_(tensors.get_slice(name)[: len(target)])
     codes.mul_(_root_mean_square(text))
-    state[HEAD].div_(_root_mean_square(state[NORM]))
+    state[HEAD].div_(_root_mean_square(state["model.norm.weight"]))
 
 
 def _root_mean_square(x: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings,
 from ursa_core.configs import (
     IMAGE_CLASS,
     PUBLISHED_LEVELS,
+    Levels,
     Whole,
     Wholes,
     read_config,
     whole,
-    wholes,
 )
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
@@ -57,7 +57,7 @@ class TokenizerSizes:
     block_out_channels: Wholes
     patch_size: Whole = 4
     temporal_patch_size: Annotated[int, whole(0)] = 0
-    levels: Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)] = PUBLISHED_LEVELS
+    levels: Levels = PUBLISHED_LEVELS
 
 
 @dataclass(frozen=True)

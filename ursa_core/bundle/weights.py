@@ -27,7 +27,7 @@ def load_weights(
     folder: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    change: Callable[[str, Tensor], Tensor] | None = None,
+    change: Callable[[str, Tensor], Tensor] = lambda _, weight: weight,
 ) -> None:
     """Give a model the safetensors weights of a folder, one file or shards with an index.
 
@@ -45,8 +45,7 @@ def load_weights(
     for name, file in files.items():
         # A mapped file keeps the pages that were read until it is closed: open it per tensor.
         with opened(file) as tensors:
-            weight = tensors.get_tensor(name)
-            weight = weight if change is None else change(name, weight)
+            weight = change(name, tensors.get_tensor(name))
             state[name] = weight.to(device, dtype, copy=True)
         if not all(map(math.isfinite, torch.stack(state[name].aminmax()).tolist())):
             raise CheckpointError(

@@ -6,23 +6,24 @@ variants (``.fp16.safetensors``), shards without an index, or names with the pre
 
 import os
 import re
-import shutil
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ursa_core.bundle import weights
 from ursa_core.bundle.adapters import CONFIG as ADAPTER
-from ursa_core.bundle.folder import NETWORKS, WEIGHTS, check_model, file_names, opened, read_json
-from ursa_core.bundle.summary import keep_settings
-from ursa_core.bundle.weights import (
-    WRAPPERS,
-    check_depth,
-    check_tensors,
-    save_weights,
-    weight_files,
+from ursa_core.bundle.folder import (
+    NETWORKS,
+    WEIGHTS,
+    check_model,
+    copy_files,
+    file_names,
+    opened,
+    read_json,
 )
+from ursa_core.bundle.summary import keep_settings
 from ursa_core.configs import index_of
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.files import whole
@@ -46,11 +47,9 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
 
     The source is a file of weights, their folder, the folder that ``transformer/`` lies in, or a
     whole model. Its other parts, and its configuration where it has none, are those of ``base``.
-    Weights keep their precision.
-
-    Raises:
-        CheckpointError: Weights are missing or damaged, hold more than tensors, or don't fit.
-        UsageError: The folder exists, the base is needed, or the source is an adapter.
+    Weights keep their precision. Where they are missing or damaged, hold more than tensors, or
+    don't fit, it is a CheckpointError; where the folder exists, the base is needed, or the source
+    is an adapter, a UsageError.
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists already", "give a new folder")
@@ -73,9 +72,7 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
         vae = networks.pop("vae")  # by whose bytes codes are known
         copies |= {f"vae/{file.name}": file for file in vae.iterdir() if file.is_file()}
     with whole(folder) as made:
-        for name, file in copies.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, made / name)
+        copy_files(copies, made)
         for part, place in networks.items():
             _convert(place, base / part, made / part)
         keep_settings(base, made)
@@ -87,8 +84,7 @@ def _convert(place: Path, base: Path, out: Path) -> None:
     own = (place.parent if place.is_file() else place) / "config.json"
     stated = own if own.is_file() else base / "config.json"
     config = read_json(stated)
-    state = _read(place)
-    save_weights(out, config, state, None)
+    weights.save_weights(out, config, _read(place), None)
     with torch.device("meta"):
         if base.name == "transformer":
             sizes = TransformerConfig.from_json(config)
@@ -100,12 +96,12 @@ def _convert(place: Path, base: Path, out: Path) -> None:
                         f"{stated}: {key} is {value}, {other} in {base}",
                         "give the model that it was trained from with --base",
                     )
-            check_depth(out, str(stated), "num_hidden_layers", sizes.num_hidden_layers)
+            weights.check_depth(out, str(stated), "num_hidden_layers", sizes.num_hidden_layers)
             network: torch.nn.Module = Transformer(sizes)
         else:
-            network = build_visual_tokenizer(config, partial(check_depth, out))
+            network = build_visual_tokenizer(config, partial(weights.check_depth, out))
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    check_tensors(shapes, place, weight_files(out))
+    weights.check_tensors(shapes, place, weights.weight_files(out))
 
 
 def _read(place: Path) -> dict[str, Tensor]:
@@ -128,7 +124,7 @@ def _read(place: Path) -> dict[str, Tensor]:
         with opened(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 plain = name
-                for wrapper in WRAPPERS:
+                for wrapper in weights.WRAPPERS:
                     plain = plain.replace(f".{wrapper}", ".").removeprefix(wrapper)
                 value = tensors.get_tensor(name)
                 is_whole = value.untyped_storage().nbytes() == value.nbytes

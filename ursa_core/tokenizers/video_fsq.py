@@ -21,20 +21,19 @@ from torch import Tensor, nn
 from ursa_core.configs import (
     PUBLISHED_LEVELS,
     VIDEO_CLASS,
+    Levels,
     Switch,
     Whole,
     Wholes,
     read_config,
     unusable,
     whole,
-    wholes,
 )
 from ursa_core.errors import CheckpointError
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer, PixelTokenizer
 
 MAX_CODES = 1 << 20
 """Bound of the number of codes, whose vectors are all held at once."""
-Levels = Annotated[tuple[Annotated[int, whole(2)], ...], wholes(2)]
 
 
 @dataclass(frozen=True)
