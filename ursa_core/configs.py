@@ -1,8 +1,4 @@
-"""Values of a JSON config, checked by pydantic against the types and ranges of a dataclass.
-
-Fields have the types below, or are ``Annotated`` with ``whole`` or ``number``. The description
-there is what an error message asks the user to give.
-"""
+"""Values of a JSON config, checked by pydantic; errors ask for what a field's description says."""
 
 import json
 from collections.abc import Mapping
@@ -81,13 +77,11 @@ def parsed(kind: type[T], value: object) -> T:
 
     Lists become tuples and whole numbers floats; nothing else is converted.
     """
-    found: T = _adapter(kind).validate_json(json.dumps(value), strict=True)  # type: ignore[arg-type]
+    found: T = _adapter(kind).validate_json(json.dumps(value), strict=True)
     return found
 
 
-@cache
-def _adapter(kind: type) -> Any:
-    return TypeAdapter(kind)
+_adapter: Any = cache(TypeAdapter)
 
 
 def unusable(file: str, key: str, value: object, expected: str) -> CheckpointError:

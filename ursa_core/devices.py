@@ -16,12 +16,7 @@ _CLEARLY_FASTER = 1.3
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes cuda, else mps, else cpu.
-
-    Raises:
-        UsageError: There is no such kind of device.
-        DeviceError: This machine has none.
-    """
+    """The device of a name; ``auto`` takes cuda, else mps, else cpu; DeviceError if not here."""
     if name == "auto":
         return torch.device(available_devices()[0])
     kind, _, index = name.partition(":")

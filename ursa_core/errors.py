@@ -130,10 +130,7 @@ def unusable(error: OSError) -> tuple[str, str] | None:
 
 
 def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
-    """The path of a regular file, or with ``or_pipe`` a pipe; reading others may never end.
-
-    A folder, pipe or device, or what can't be found, is an OSError.
-    """
+    """The path of a regular file, or with ``or_pipe`` a pipe; OSError for what may never end."""
     try:
         mode = path.stat().st_mode
     except ValueError as error:

@@ -1,9 +1,8 @@
 """Files and folders that appear whole or not at all, whatever stops the process.
 
-Unfinished output lies next to its target as ``.NAME.PLACE-PID.part``; PLACE stands for the
-machine, so that a later writer can delete what a dead process left. A folder that is replaced is
-set aside as ``.NAME.PLACE-PID.old``, and put back if the process died before the new one was in its
-place. JSON from outside is read here too.
+Unfinished output lies next to its target as ``.NAME.PLACE-PID.part``, and a folder that is replaced
+as ``.NAME.PLACE-PID.old``; PLACE stands for the machine, so that a later writer can delete what a
+dead process left, or put it back. JSON from outside is read here too.
 """
 
 import errno
@@ -67,10 +66,7 @@ def write(path: str | Path, content: str | bytes, *, first_wins: bool = False) -
 
 
 def part_of(target: Path, owner: str | None = None, kind: str = "part") -> Path:
-    """Path where a target is written first.
-
-    ``owner`` names the writer where several processes write one folder; None is this process.
-    """
+    """Path where a target is written first, by this process or several that ``owner`` names."""
     return target.with_name(f".{target.name}.{owner or f'{_place()}-{os.getpid()}'}.{kind}")
 
 
@@ -135,12 +131,7 @@ def sweep(folder: Path) -> None:
 
 
 def check_folder_of(path: str | Path) -> None:
-    """Refuse a name whose folder can't take a file, and sweep the folder.
-
-    Raises:
-        UsageError: A part of the path is a file, or the name is too long.
-        DataError: The folder is missing or can't be written.
-    """
+    """Refuse, as UsageError or DataError, a name whose folder can't take a file; and sweep it."""
     target = Path(os.path.realpath(path))
     parent = target.parent
     try:

@@ -53,11 +53,7 @@ class Strides:
     spatial: int
 
     def grid(self, shape: PixelShape) -> LatentGrid:
-        """Latent grid of a pixel shape.
-
-        Raises:
-            ShapeError: Frames, height or width don't fit; names the nearest that do.
-        """
+        """Latent grid of a pixel shape; a ShapeError names the nearest sizes that fit."""
         if shape.frames < 1 or (shape.frames - 1) % self.temporal:
             raise ShapeError(
                 f"{shape.frames} frames don't fit a temporal stride of {self.temporal}",

@@ -1,7 +1,4 @@
-"""How work is shared: parts of a list among processes, cores among ranks.
-
-No torch here: the cores are shared before it is loaded.
-"""
+"""How work is shared: parts of a list among processes, cores among ranks before torch is loaded."""
 
 import os
 import re
@@ -54,10 +51,7 @@ def launched_part(environment: Mapping[str, str]) -> Part | None:
 
 
 def num_cores(environment: Mapping[str, str] = os.environ) -> int:
-    """Cores of this process: those that it may run on, divided among a launcher's ranks.
-
-    ``LOCAL_WORLD_SIZE``, which ``torchrun`` sets, says how many processes share the machine.
-    """
+    """Cores of this process: those that it may run on, divided among a launcher's ranks."""
     affinity = getattr(os, "sched_getaffinity", None)  # containers and schedulers may leave fewer
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     ranks = environment.get("LOCAL_WORLD_SIZE", "")

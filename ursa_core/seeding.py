@@ -12,8 +12,5 @@ def stream_seed(seed: int, name: str, index: int = 0) -> int:
 
 
 def stream(seed: int, name: str, index: int = 0) -> torch.Generator:
-    """A fresh generator for the stream ``(seed, name, index)``.
-
-    It lives on the CPU, whose numbers are the same on every machine, whatever device uses them.
-    """
+    """A fresh generator of the stream, on the CPU, whose numbers are the same on every machine."""
     return torch.Generator().manual_seed(stream_seed(seed, name, index))

@@ -11,6 +11,7 @@ from tiny_qwen3 import NUM_EMBEDDINGS, NUM_IDS, THETA, write_qwen3
 from ursa_core.bundle.qwen3 import check_qwen3, initialise_from_qwen3_, read_qwen3
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid
+from ursa_core.models.presets import Size
 from ursa_core.models.transformer import Transformer, TransformerConfig, positions, rotations
 
 CODEBOOK = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
@@ -37,7 +38,8 @@ def shards(written, tmp_path):
 
 def empty_network(folder, num_ids=NUM_IDS):
     theirs = read_qwen3(folder)
-    config = TransformerConfig.from_size(theirs.size, num_ids, len(CODEBOOK) + 1, NUM_IDS - 1)
+    size = Size(**{name: getattr(theirs, name) for name in Size.__dataclass_fields__})
+    config = TransformerConfig.from_size(size, num_ids, len(CODEBOOK) + 1, NUM_IDS - 1)
     return Transformer(
         replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
     ).eval()

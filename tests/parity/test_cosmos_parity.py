@@ -10,7 +10,7 @@ from cosmos_cases import CASES, FIRST, FULL
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ursa_core.convert.cosmos_weights import convert_weights, cosmos_name
+from ursa_core.convert.cosmos import convert_weights, cosmos_name
 from ursa_core.grids import Strides
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from ursa_core.bundle.summary import Summary
 
 models = new_app(cls=Group, help="List the models there are; show, get, put, convert or merge one.")
+_FLOAT32, _BFLOAT16 = 4, 2  # bytes of a number
 _NewFolder = Annotated[Path | None, output_path("FOLDER", "New folder to write.")]
+_PULLED = "Name of a shipped model, a model's folder, or the Hugging Face id of a pulled one."
 _OPTIONS: Panels = {None: {
     "public": (None, "Let everybody see a new repository."),
     "prompts": (None, "List the subjects that it draws by name, by group."),
@@ -68,13 +70,7 @@ def list_models(as_json: options.Json = False) -> None:
 @models.command("show", cls=Command)
 @described(_OPTIONS)
 def show_model(
-    model: Annotated[
-        str,
-        argument(
-            "MODEL",
-            "Name of a shipped model, a model's folder, or the Hugging Face id of a pulled one.",
-        ),
-    ],
+    model: Annotated[str, argument("MODEL", _PULLED)],
     prompts: bool = False,
     as_json: options.Json = False,
 ) -> None:
@@ -127,14 +123,11 @@ def _show_subjects(found: "Summary") -> None:
     for subject in sorted(subjects, key=lambda subject: subject.name.casefold()):
         groups[subject.group].append({"name": subject.name, "emoji": subject.emoji})
     prompts = [emoji.caption(subject.name, "teal") for subject in subjects[:3]]
-    lists = {
-        **{name: [f"{s['name']} {s['emoji']}" for s in group] for name, group in groups.items()},
-        "backgrounds": [*emoji.BACKGROUNDS],
-        "prompts": prompts,
-    }
-    lines = [output.wrapped(f"{name}: {', '.join(entries)}") for name, entries in lists.items()]
-    payload = {"name": found.name, "subjects": groups}
-    payload |= {key: lists[key] for key in ("backgrounds", "prompts")}
+    more = {"backgrounds": [*emoji.BACKGROUNDS], "prompts": prompts}
+    named = {name: [f"{s['name']} {s['emoji']}" for s in group] for name, group in groups.items()}
+    lists = {**named, **more}.items()
+    lines = [output.wrapped(f"{name}: {', '.join(entries)}") for name, entries in lists]
+    payload = {"name": found.name, "subjects": groups, **more}
     output.data(payload, lines=chain.from_iterable(lines))
 
 
@@ -176,8 +169,7 @@ def pull_model(
     try:
         folder = download(wanted, target, options.download_progress)
     except HubUnreachableError as error:
-        kept = found_here(wanted) if target is None else None
-        if kept is None:
+        if target is not None or (kept := found_here(wanted)) is None:
             raise
         output.warn(f"{error.cause}: this is the {wanted} from before")
         folder = kept
@@ -310,21 +302,17 @@ def _required(out: Path | None) -> Path:
 
 def _description(found: "Summary") -> list[str]:
     """Lines for people about a model."""
-    import torch
-
     settings, config = found.settings, found.transformer
     path = found.path.kind
     if found.path.alpha is not None:
         path += f", alpha {found.path.alpha:g}, c {found.path.c or 0:g}"
-    sizes = {
-        part: output.size(size.file_bytes)
-        + (f", {size.parameters / 1e6:.2f} M parameters" if size.parameters else "")
-        for part, size in found.parts.items()
-    }
-    full, half = (found.memory(dtype.itemsize).total for dtype in (torch.float32, torch.bfloat16))
-    half_bytes = torch.bfloat16.itemsize
-    least = found.memory(half_bytes, device="cuda", offload=True).total
-    blocks = found.memory(half_bytes, device="cuda", offload_blocks=2).total
+    sizes = {part: output.size(size.file_bytes) for part, size in found.parts.items()}
+    for part, size in found.parts.items():
+        if size.parameters:
+            sizes[part] += f", {size.parameters / 1e6:.2f} M parameters"
+    full, half = (found.memory(num_bytes).total for num_bytes in (_FLOAT32, _BFLOAT16))
+    least = found.memory(_BFLOAT16, device="cuda", offload=True).total
+    blocks = found.memory(_BFLOAT16, device="cuda", offload_blocks=2).total
     rows = [
         ("name", found.name),
         ("folder", found.folder),
@@ -364,9 +352,7 @@ def _table(rows: "Sequence[tuple[str, Any]]") -> list[str]:
 
 
 def _payload(name: str, found: "Summary") -> dict[str, Any]:
-    import torch
-
-    memory = found.memory(torch.float32.itemsize)
+    memory = found.memory(_FLOAT32)
     return {
         "name": name,
         "folder": str(found.folder),

@@ -1,10 +1,8 @@
 """Models of the Hugging Face hub: their ids, where they are on this machine, and downloads.
 
-A model is looked for where files are put by hand, then in the cache of ``huggingface_hub``, and
-is downloaded last. That library is imported late: shipped models and folders never need it.
-
-Files are downloaded one after the other in the caller's thread, so that Ctrl-C stops them at
-once; ``snapshot_download`` uses threads, and waits for the files that it has begun.
+A model is looked for where files are put by hand, then in the cache of ``huggingface_hub``, which
+is imported late, and is downloaded last: file by file in the caller's thread, so that Ctrl-C stops
+it at once; ``snapshot_download`` uses threads, and waits for the files that it has begun.
 """
 
 import logging
@@ -38,7 +36,6 @@ Progress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
 _NAME = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?", re.ASCII)
 _MAX_ID_LENGTH = 96  # that the hub allows
-_SECONDS_TO_ANSWER = 10
 _CREDENTIALS = "credentials"
 _NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _NO_WAY_THERE = (
@@ -143,8 +140,7 @@ def models_folder() -> Path:
 def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path | None:
     """Folder of a model that is on this machine; None if there is none, or only a part of one.
 
-    Raises:
-        CheckpointError: Its files were put there by hand, and aren't a model.
+    Files that were put there by hand, and aren't a model, are a CheckpointError.
     """
     if wanted.by_hand.is_dir():
         layout_of(file_names(wanted.by_hand), layouts).check(wanted.by_hand)
@@ -216,8 +212,7 @@ def download(
     Raises:
         CheckpointError: The model is incomplete or of another kind.
         DataError: The disk is full, or the folder can't be written to.
-        HubUnreachableError: There is no network, or it is switched off.
-        HubError: The hub doesn't have the model, or refuses it.
+        HubError: The hub can't be reached, doesn't have the model, or refuses it.
     """
     from huggingface_hub import HfApi, constants
 
@@ -226,7 +221,7 @@ def download(
     target = to or Path(constants.HF_HUB_CACHE)
     try:
         info = HfApi().model_info(
-            wanted.name, revision=wanted.revision, files_metadata=True, timeout=_SECONDS_TO_ANSWER
+            wanted.name, revision=wanted.revision, files_metadata=True, timeout=10
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         layout = layout_of(sizes, layouts)
@@ -265,9 +260,7 @@ def upload(
     """Upload the files of a folder that fit patterns, in one commit; the address of that commit.
 
     A new repository is private unless it is to be ``public``; one that exists takes ``force``.
-
-    Raises:
-        HubError: There is no token, no network or no permission, or the name is taken.
+    Without token, network, permission or a free name it is a HubError.
     """
     from huggingface_hub import HfApi, constants, get_token
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -376,13 +369,12 @@ def _explained(
     """Our error for one of the hub library's; None if it is none that a user can cause."""
     from huggingface_hub import constants
 
-    chain: list[BaseException] = []
+    chain: list[Any] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    responses: list[Any] = [getattr(e, "response", None) for e in chain]
-    answers = [response for response in responses if response is not None]
+    answers = [e.response for e in chain if getattr(e, "response", None) is not None]
     reasons = " ".join(str(answer.headers.get("X-Error-Message", "")) for answer in answers)
     status = answers[0].status_code if answers else None
     full = next((e for e in chain if isinstance(e, OSError) and e.errno), None)

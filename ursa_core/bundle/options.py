@@ -104,9 +104,7 @@ def option_types() -> dict[str, type]:
     return {name: kind for name, kind in types.items() if name not in ("height", "width")}
 
 
-@cache
-def _described() -> dict[str, Any]:
-    return get_type_hints(SamplingOptions, include_extras=True)
+_FIELDS = get_type_hints(SamplingOptions, include_extras=True)
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +114,6 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     ``guidance_interval`` as ``LO:HI`` or (low, high). A ``seed`` is checked and left out. An
     unknown name, or a value out of range or of another form, is a UsageError.
     """
-    hints = _described()
     found: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -127,12 +124,12 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = parse_interval(value)
         elif name == "seed":
             number_of(name, value, SEED, int)
-        elif name not in hints:
+        elif name not in _FIELDS:
             raise UsageError(
                 f"there is no option `{name}`", f"known are {', '.join(option_types())}"
             )
-        elif isinstance(limits := hints[name].__metadata__[0], Range):
-            found[name] = number_of(name, value, limits, hints[name].__origin__)
+        elif isinstance(limits := _FIELDS[name].__metadata__[0], Range):
+            found[name] = number_of(name, value, limits, _FIELDS[name].__origin__)
         else:
             require_text(f"{name} prompt" * (name == "negative") or name, value, True)
             found[name] = value

@@ -23,7 +23,6 @@ from ursa_core.bundle.folder import (
 from ursa_core.bundle.weights import check_tensors, weight_files
 from ursa_core.configs import Whole, index_of, read_config, unusable
 from ursa_core.errors import CheckpointError
-from ursa_core.models.presets import Size
 from ursa_core.models.transformer import NormEps, RopeTheta, Transformer
 
 CONFIG = "config.json"
@@ -46,11 +45,6 @@ class Qwen3Config:
     rope_theta: RopeTheta
     rms_norm_eps: NormEps
     head_dim: Whole = 128
-
-    @property
-    def size(self) -> Size:
-        """Widths and depth."""
-        return Size(**{name: getattr(self, name) for name in Size.__dataclass_fields__})
 
 
 def read_qwen3(folder: Path) -> Qwen3Config:

@@ -1,23 +1,39 @@
-"""NVIDIA's Cosmos tokenizer files, and the model folder with a tokenizer that they become."""
+"""NVIDIA's discrete video tokenizer (Cosmos DV), and the model folder that it becomes.
 
+The networks are the same; names differ, the order of the decoder's stages, and attention, whose
+1×1×1 convolutions are matrices here. NVIDIA's masks attention over time, hence ``causal``. Facts
+from github NVIDIA/Cosmos-Tokenizer (3584ae7) and nvidia-cosmos/cosmos-predict1 (4ed35fa).
+"""
+
+import math
 import os
+import re
+from collections.abc import Callable
 from functools import reduce
+from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ursa_core.bundle.folder import listed
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.bundle.weights import PlainTensors, read_pickle, save_weights
-from ursa_core.convert.cosmos_weights import convert_weights
+from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.convert.torchscript import is_torchscript, read_torchscript
 from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
 from ursa_core.files import whole
 from ursa_core.grids import Strides
-from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
+from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 LICENCE = "NVIDIA Open Model License"
 _WHOLE, _HALVES, _CHECKPOINT = "autoencoder.jit", ("encoder.jit", "decoder.jit"), "model.pt"
+_BUFFERS = re.compile(r"(encoder\.patcher3d|decoder\.unpatcher3d|(inv_quant\.)?quantizer)\.\w+")
+_RESIZES = re.compile(
+    r"(encoder\.down\.\d+\.downsample|decoder\.up\.\d+\.upsample)\.conv[123]\.conv3d\.(weight|bias)"
+)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_NOT_OURS = "give the weights of a Cosmos DV tokenizer (discrete video), such as DV4x8x8"
 
 
 def convert_cosmos(
@@ -25,7 +41,7 @@ def convert_cosmos(
 ) -> VideoTokenizerConfig:
     """Write a model folder whose tokenizer is NVIDIA's, whole or not at all.
 
-    The weights keep their precision. Memory holds them twice. The source is ``autoencoder.jit``, a
+    The weights keep their precision; memory holds them twice. The source is ``autoencoder.jit``, a
     checkpoint ``model.pt``, or a folder with one of them or with ``encoder.jit`` and
     ``decoder.jit``. Strides are given where the weights don't have them.
 
@@ -86,3 +102,154 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     }
     tensors = averaged or {name.removeprefix("network."): value for name, value in content.items()}
     return PlainTensors(tensors, file)
+
+
+def convert_weights(
+    tensors: dict[str, Tensor], strides: Strides | None
+) -> tuple[VideoTokenizerConfig, dict[str, Tensor]]:
+    """Configuration of NVIDIA's tensors, and copies of them by our names, dtypes kept.
+
+    Without strides they are read off the tensors. That fails for NVIDIA's first code, which made
+    convolutions for every change of resolution, used or not.
+    """
+    _check_buffers(tensors)
+    weights = {name: value for name, value in tensors.items() if not _BUFFERS.fullmatch(name)}
+    config = _config(weights, strides)
+    with torch.device("meta"):
+        ours = VideoTokenizer(config).state_dict()
+    stages = len(config.block_out_channels) - 1
+    theirs = {cosmos_name(name, stages): name for name in ours}
+    missing = sorted(theirs.keys() - weights.keys())
+    foreign = sorted(n for n in weights.keys() - theirs.keys() if not _RESIZES.fullmatch(n))
+    for names, what in ((missing, "lack"), (foreign, "have the foreign")):
+        if names:
+            raise CheckpointError(f"the weights {what} {listed(names)}", _NOT_OURS)
+    return config, {name: _converted(n, weights[n], ours[name]) for n, name in theirs.items()}
+
+
+def cosmos_name(name: str, stages: int) -> str:
+    """NVIDIA's name of one of our weights, for a tokenizer of so many stages of resolution."""
+    name = re.sub(r"up_blocks\.(\d+)", lambda m: f"up.{stages - 1 - int(m[1])}", name)
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    for pattern, theirs in _RENAMINGS:
+        name = re.sub(pattern, theirs, name)
+    return name
+
+
+_RENAMINGS = (
+    (r"mid_block\.attentions\.0", "mid.attn_1"),
+    (r"down_blocks\.", "down."),
+    (r"resnets\.", "block."),
+    (r"(down|up)samplers\.0", r"\1sample"),
+    (r"conv_shortcut", "nin_shortcut"),
+    (r"conv_norm_out", "norm_out"),
+    (r"group_norm", "norm"),
+    (r"to_out\.0", "proj_out"),
+    (r"to_([qkv])", r"\1"),
+    (r"(norm\w*)\.(\w+)$", r"\1.norm.\2"),
+    (r"(?<!\.norm)\.(weight|bias)$", r".conv3d.\1"),
+)
+
+
+def _check_buffers(tensors: dict[str, Tensor]) -> None:
+    """Refuse other patches and levels than Cosmos's, where the tensors have them."""
+    for name, value in tensors.items():
+        numbers = value.flatten()[:7].tolist() if _BUFFERS.fullmatch(name) else []
+        if name.endswith(".wavelets") and not (
+            len(numbers) == 2 and all(math.isclose(n, 0.5**0.5, rel_tol=0.01) for n in numbers)
+        ):
+            raise CheckpointError(f"{name} is {numbers}, which makes no Haar patches", _NOT_OURS)
+        if name.endswith("._levels") and tuple(numbers) != PUBLISHED_LEVELS:
+            raise CheckpointError(f"{name} is {numbers}, not {list(PUBLISHED_LEVELS)}", _NOT_OURS)
+
+
+def _config(weights: dict[str, Tensor], strides: Strides | None) -> VideoTokenizerConfig:
+    """The config that fits the shapes of the weights."""
+    width, channels, *_ = _shape(weights, "encoder.conv_in.0.conv3d.weight")
+    patch_size = 2 ** (round(math.log2(channels / 3) / 3))
+    code_width, latent_channels, *_ = _shape(weights, "quant_conv.conv3d.weight")
+    first_conv = "encoder.down.{}.block.{}.conv1.0.conv3d.weight".format
+    stages = _num_present(weights, lambda i: first_conv(i, 0))
+    layers = _num_present(weights, lambda i: first_conv(0, i))
+    if channels != 3 * patch_size**3 or code_width != len(PUBLISHED_LEVELS) or stages < 1:
+        raise CheckpointError(
+            f"the weights are of {channels} patch channels, {stages} stages and {code_width}"
+            " numbers a code, which is no Cosmos DV tokenizer",
+            _NOT_OURS,
+        )
+    found = _strides(weights, stages - 1, patch_size, strides)
+    widths = (_shape(weights, first_conv(i, 0))[0] for i in range(stages))
+    return VideoTokenizerConfig(
+        block_out_channels=(width, *widths),
+        layers_per_block=layers,
+        latent_channels=latent_channels,
+        levels=PUBLISHED_LEVELS,
+        spatial_stride=found.spatial,
+        temporal_stride=found.temporal,
+        patch_size=patch_size,
+        causal=True,
+    )
+
+
+def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...]:
+    if name not in weights:
+        raise CheckpointError(f"the weights lack {name}", _NOT_OURS)
+    shape = tuple(weights[name].shape)
+    if len(shape) != 5 or min(shape) < 1:
+        raise CheckpointError(f"{name} has the shape {shape}, no convolution's", _NOT_OURS)
+    return shape
+
+
+def _num_present(weights: dict[str, Tensor], name: Callable[[int], str]) -> int:
+    """Number of weights whose numbered names are there, from 0 on."""
+    return next(i for i in count() if name(i) not in weights)
+
+
+def _strides(
+    weights: dict[str, Tensor], changes: int, patch_size: int, given: Strides | None
+) -> Strides:
+    """Strides by the convolutions at ``changes`` of resolution, or the given ones."""
+    spatial, temporal = (
+        _num_present(weights, f"encoder.down.{{}}.downsample.conv{kind}.conv3d.weight".format)
+        for kind in (1, 2)
+    )
+    if spatial < changes or temporal < changes:
+        found = Strides(patch_size * 2**temporal, patch_size * 2**spatial)
+        if given is not None and given != found:
+            raise UsageError(
+                f"the weights are those of a stride of {_text(found)}, not {_text(given)}",
+                "leave the stride out",
+            )
+        return found
+    if given is None:
+        raise UsageError(
+            "the weights don't show the tokenizer's stride",
+            "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8",
+        )
+    possible = [patch_size * 2**k for k in range(changes + 1)]
+    if not {given.temporal, given.spatial} <= {*possible} or given.temporal > given.spatial:
+        raise UsageError(
+            f"these weights can't have a stride of {_text(given)}",
+            f"give powers of two from {patch_size} to {possible[-1]}, in time at most as in space",
+        )
+    return given
+
+
+def _text(strides: Strides) -> str:
+    return f"{strides.temporal}x{strides.spatial}x{strides.spatial}"
+
+
+def _converted(name: str, value: Tensor, like: Tensor) -> Tensor:
+    """A copy of NVIDIA's tensor in the shape of ours."""
+    shape = (*like.shape, 1, 1, 1) if like.ndim == 2 else tuple(like.shape)
+    if value.shape != shape:
+        raise CheckpointError(
+            f"{name} has the shape {tuple(value.shape)}, the other weights ask for {shape}",
+            _NOT_OURS,
+        )
+    if value.dtype not in _FLOATS or not bool(value.isfinite().all()):
+        raise CheckpointError(
+            f"{name} ({value.dtype}) isn't of finite floats",
+            "get the file again; this one is altered or of another kind",
+        )
+    return value.reshape(like.shape).clone(memory_format=torch.contiguous_format)

@@ -36,9 +36,7 @@ _JUMP_SECONDS = 10.0
 def open_film(path: Path, background: Colour) -> Source:
     """The film in a file, over a colour: the video stream marked as default, else the largest.
 
-    Raises:
-        DataError: It isn't a film, or too large.
-        av.error.FFmpegError: It is damaged.
+    What is no film, or too large, is a DataError, and a damaged one an ``av.error.FFmpegError``.
     """
     # Playlists and the like may not reach beyond the machine's own files.
     try:

@@ -160,8 +160,12 @@ def _open(given: str | Path, background: Colour, source_fps: float | None) -> So
             source = open_folder(path, background)
         elif regular_file(path).stat().st_size == 0:
             raise DataError(f"{path} is empty", "write or fetch the file again")
+        elif (image := open_image(path, background)) is not None:
+            source = image
         else:
-            source = open_image(path, background) or _open_film(path, background)
+            from ursa_core.media.films import open_film  # PyAV: not every machine has it
+
+            source = open_film(path, background)
     except file_faults() as error:
         raise _unreadable(path, error) from error
     if source_fps is None or source.is_still:
@@ -216,9 +220,3 @@ def file_faults() -> tuple[type[Exception], ...]:
     of_python = (OSError, SyntaxError, ValueError, ArithmeticError, EOFError, LookupError)
     of_pillow = (RuntimeError, struct.error, Image.DecompressionBombError)
     return (*of_python, *of_pillow, *([films.FFmpegError] if films else []))
-
-
-def _open_film(path: Path, background: Colour) -> Source:
-    from ursa_core.media.films import open_film  # PyAV: not every machine that samples has it
-
-    return open_film(path, background)

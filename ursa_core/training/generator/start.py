@@ -89,10 +89,8 @@ def _network_config(
         theirs = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
     # A recipe has no keys for these.
     config = replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
-    if isinstance(theirs, Qwen3Config):
-        _require_equal(asdict(theirs.size), asdict(size), recipe)
-    else:
-        _require_equal(asdict(theirs), asdict(config), recipe)
+    ours = size if isinstance(theirs, Qwen3Config) else config
+    _require_equal(asdict(theirs), asdict(ours), recipe)
     return config
 
 
