@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -32,9 +32,8 @@ from ursa_core.bundle.weights import save_tensors, weight_files
 from ursa_core.configs import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.files import digest_of, whole
-
-if TYPE_CHECKING:
-    from ursa_core.tokenizers.text import TextTokenizer
+from ursa_core.models.transformer import with_words
+from ursa_core.tokenizers.text import TextTokenizer
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -141,8 +140,8 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
 
 
 def add_words(
-    adapters: Sequence[Adapter], texts: "TextTokenizer", width: int
-) -> tuple["TextTokenizer", int, list[Tensor]]:
+    adapters: Sequence[Adapter], texts: TextTokenizer, width: int
+) -> tuple[TextTokenizer, int, list[Tensor]]:
     """The vocabulary with the adapters' words, the id of unknown ones, and each one's changes.
 
     Changes are float (words, D), of the embedding of unknown words; a CheckpointError where the
@@ -201,9 +200,6 @@ def merge_adapters(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already", "give a new folder with -o")
-    from ursa_core.models.transformer import with_words
-    from ursa_core.tokenizers.text import TextTokenizer
-
     for adapter in adapters:
         check_adapter(adapter, model)
     source = decoder or model
@@ -252,7 +248,6 @@ def save_adapter(
     folder: Path, weights: Mapping[str, Tensor], config: dict[str, Any], origin: dict[str, Any]
 ) -> None:
     """Write an adapter: weights by peft's names, and its model with that one's identity."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, weights)
     write_json(folder / CONFIG, config)
     write_json(folder / ORIGIN, origin)

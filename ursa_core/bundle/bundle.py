@@ -6,36 +6,48 @@ import one another.
 """
 
 import os
-import shutil
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ursa_core import configs
-from ursa_core.bundle import path_files
+from ursa_core.bundle import hub, path_files
 from ursa_core.bundle.adapters import Adapter, add_words, adding
-from ursa_core.bundle.checkpoint_models import checkpoint_model
-from ursa_core.bundle.folder import URSA_MODEL, Layout, read_json, shipped_models, write_json
+from ursa_core.bundle.folder import (
+    PARTS,
+    URSA_MODEL,
+    WEIGHTS,
+    Layout,
+    copy_files,
+    file_names,
+    opened,
+    read_json,
+    shipped_models,
+    write_json,
+)
 from ursa_core.bundle.folder import tokenizer_identity as tokenizer_identity
 from ursa_core.bundle.settings import BundleSettings, PathConfig, load_settings, save_settings
 from ursa_core.bundle.subjects import Subject, load_subjects, save_subjects
 from ursa_core.bundle.weights import check_depth, load_weights, save_tensors, save_weights
 from ursa_core.errors import CheckpointError, HubError
+from ursa_core.files import whole
 from ursa_core.grids import LatentGrid, PixelShape
+from ursa_core.models.streaming import StreamedBackbone
+from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.path.base import ProbPath
+from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
 
-if TYPE_CHECKING:
-    from ursa_core.bundle.hub import Progress
-    from ursa_core.models.transformer import Transformer
-    from ursa_core.path.base import ProbPath
-    from ursa_core.tokenizers.text import TextTokenizer
-
+_KINDS = {"average": "ema.", "weights": "model."}
+"""Prefix of tensors in a checkpoint by the folder's name inside it."""
 _ENCODER = ("encoder.", "quant_conv.")
 _PUBLISHED_MODULES = {
     configs.VIDEO_CLASS: "autoencoder_vq_cosmos3d",
@@ -52,16 +64,16 @@ class Bundle:
     """
 
     folder: Path
-    transformer: "Transformer"
+    transformer: Transformer
     video_tokenizer: VisualTokenizer
-    text_tokenizer: "TextTokenizer"
-    path: "ProbPath"
+    text_tokenizer: TextTokenizer
+    path: ProbPath
     settings: BundleSettings
     device: torch.device
     offload: bool = False
     subjects: tuple[Subject, ...] = ()
 
-    def take_turn(self, part: "Transformer | VisualTokenizer") -> None:
+    def take_turn(self, part: Transformer | VisualTokenizer) -> None:
         """Move ``part`` to the device; with offloading, move the other network to the CPU."""
         if not self.offload:
             return
@@ -73,9 +85,7 @@ class Bundle:
     @property
     def name(self) -> str:
         """Name of the model, at its commit if it came from the hub."""
-        from ursa_core.bundle.hub import name_of
-
-        return name_of(self.folder, exact=True)
+        return hub.name_of(self.folder, exact=True)
 
     def grid(self, shape: PixelShape) -> LatentGrid:
         """Latent grid of a pixel shape; raises ``ShapeError`` if it doesn't fit the strides."""
@@ -84,7 +94,7 @@ class Bundle:
 
 def resolve_model(
     model: str | Path,
-    progress: "Progress | None" = None,
+    progress: hub.Progress | None = None,
     *,
     may_download: bool = True,
     layouts: Sequence[Layout] = (URSA_MODEL,),
@@ -101,8 +111,6 @@ def resolve_model(
         return made
     if os.path.isdir(model):  # noqa: PTH112 - a Path raises where a name is too long
         return Path(model)
-    from ursa_core.bundle import hub
-
     wanted = hub.parse_id(str(model))
     if wanted is None:
         names, meant = ", ".join(shipped) or "none", hub.meant_id(str(model)) or "owner/name"
@@ -117,6 +125,54 @@ def resolve_model(
             f"check the path, or get it from the hub: ursa models pull {wanted}",
         )
     return folder or hub.download(wanted, progress=progress, layouts=layouts)
+
+
+def checkpoint_model(path: Path) -> Path | None:
+    """Model folder of a checkpoint; None for paths of anything else.
+
+    ``step-N``, or ``average`` in it, has the averaged weights, and ``weights`` those of that step.
+    A checkpoint that is damaged, or of an adapter, is a CheckpointError.
+    """
+    folder, kind = (path.parent, path.name) if path.name in _KINDS else (path, "average")
+    is_step = re.fullmatch(r"step-\d+", folder.name) and folder.parent.name == "checkpoints"
+    if not (is_step and (folder / "state.json").is_file()):
+        return None
+    run, target = folder.parents[1], folder / kind
+    part = next((name for name in ("transformer", "vae") if (run / name / WEIGHTS).is_file()), None)
+    if part is None:
+        raise CheckpointError(
+            f"{run} holds no model, which its checkpoint {folder.name} would be one of",
+            "give a run that trained whole weights; an adapter is given as --lora RUN",
+        )
+    if not target.is_dir():
+        with opened(run / part / WEIGHTS) as tensors:
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+        state |= _read_checkpoint(folder, _KINDS[kind], state)
+        with whole(target) as made:
+            own = (*PARTS, "ursa.json", "model_index.json", "subjects.json")
+            names = [name for name in file_names(run) if name.partition("/")[0] in own]
+            copy_files({name: run / name for name in names}, made)
+            save_tensors(made / part / WEIGHTS, state)
+    return target
+
+
+def _read_checkpoint(folder: Path, prefix: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a checkpoint that the run trained, whole even if ranks wrote parts of them."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    try:
+        reader = HuggingFaceStorageReader(str(folder))
+        names = [n for n in like if prefix + n in reader.read_metadata().state_dict_metadata]
+        found = {prefix + name: torch.empty(like[name].shape) for name in names}
+        with warnings.catch_warnings(action="ignore"):  # that this is one process
+            load(found, storage_reader=reader, no_dist=True)
+    except (CheckpointException, OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint {folder} can't be read", "it is damaged: give another one"
+        ) from error
+    return {name: found[prefix + name].to(like[name].dtype) for name in names}
 
 
 def save_tokenizer(
@@ -155,11 +211,11 @@ def load_tokenizer(
 
 def save_bundle(
     folder: Path,
-    transformer: "Transformer",
+    transformer: Transformer,
     weights: dict[str, Tensor],
-    path: "ProbPath",
+    path: ProbPath,
     codebook: Tensor,
-    text_tokenizer: "TextTokenizer",
+    text_tokenizer: TextTokenizer,
     tokenizer_folder: Path,
     settings: BundleSettings,
     subjects: Sequence[Subject] = (),
@@ -176,9 +232,7 @@ def save_bundle(
     save_tensors(scheduler / path_files.CODEBOOK, stored, torch.float32)
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
-        (folder / "vae").mkdir(parents=True, exist_ok=True)
-        for file in (tokenizer_folder / "vae").iterdir():
-            shutil.copyfile(file, folder / "vae" / file.name)
+        copy_files({f"vae/{f.name}": f for f in (tokenizer_folder / "vae").iterdir()}, folder)
     save_settings(folder, settings)
     if subjects:
         save_subjects(folder, subjects)
@@ -210,10 +264,6 @@ def load_bundle(
     ``torch.compile``; the tokenizer stays in float32. ``offload_blocks`` is the number of layers
     on the device at most; it offloads, too. The transformer of an ``empty`` bundle has no weights.
     """
-    from ursa_core.models.streaming import StreamedBackbone
-    from ursa_core.models.transformer import Transformer, TransformerConfig
-    from ursa_core.tokenizers.text import TextTokenizer
-
     offload = offload or offload_blocks is not None
     folder = resolve_model(model)
     read_json(folder / "model_index.json")

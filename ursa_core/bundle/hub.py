@@ -125,8 +125,7 @@ def require_id(text: str, revision: str | None = None) -> HubId:
         raise UsageError(
             f"{text!r} names another revision than {revision!r}", "give the revision once"
         )
-    checked = parse_id(f"{wanted.name}@{revision}")
-    if checked is None:
+    if (checked := parse_id(f"{wanted.name}@{revision}")) is None:
         raise UsageError(f"{revision!r} is no revision", "give a branch, a tag or a commit")
     return checked
 

@@ -167,7 +167,6 @@ def save_weights(
     folder: Path, config: dict[str, Any], weights: dict[str, Tensor], dtype: torch.dtype | None
 ) -> None:
     """Write ``config.json`` and the weights, in a number format or their own; each file whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, weights, dtype)
     write_json(folder / "config.json", config)
 
@@ -177,6 +176,7 @@ def save_tensors(
 ) -> None:
     """Write a safetensors file, whole or not at all, readable by all."""
     state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in tensors.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
     with whole(file) as part:
         try:
             save_file(state, part, {"format": "pt"})

@@ -71,11 +71,8 @@ def _main_stream(path: Path, container: av.container.InputContainer) -> av.Video
     streams = [s for s in found if s.codec_context is not None]  # which FFmpeg can decode
     if not streams or container.format.name in _NOT_MEDIA:
         raise DataError(f"{path} holds no pictures", "give a film, an animation or an image")
-
-    def rank(stream: av.VideoStream) -> tuple[bool, int]:
-        return bool(stream.disposition & Disposition.default), stream.width * stream.height
-
-    stream = max(streams, key=rank)
+    default = Disposition.default
+    stream = max(streams, key=lambda s: (bool(s.disposition & default), s.width * s.height))
     check_size(path, stream.height, stream.width * max(float(_aspect(stream)), 1.0))
     return stream
 
@@ -169,9 +166,7 @@ def _shown(
 ) -> Shown:
     """Each frame and how long it is shown: until the next one, the last as the file states."""
     decoding = _Decoding(container, stream)
-    elapsed = 0.0
-    num_shown = 0
-    end = 0.0
+    elapsed, num_shown, end = 0.0, 0, 0.0
     with container:
         before: tuple[float, float, Load] | None = None
         for time, stated, frame in _in_order(decoding, container, fps):
