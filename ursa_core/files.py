@@ -106,10 +106,7 @@ def discard(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what dead processes left half-written, and put back folders that they set aside.
-
-    A folder of so many files that this takes long is looked through again much later.
-    """
+    """Delete what dead processes left half-written, and put back folders that they set aside."""
     begun = time.monotonic()
     if begun < _swept_until.get(folder, 0.0):
         return
@@ -126,7 +123,7 @@ def sweep(folder: Path) -> None:
             else:
                 _remove(path)
     took = time.monotonic() - begun
-    if took > _LONG_SECONDS:
+    if took > _LONG_SECONDS:  # so many files are looked through again much later
         _swept_until[folder] = begun + 1000 * took
 
 
@@ -188,13 +185,13 @@ def producing(folder: Path) -> Iterator[None]:
         mark.touch()
     except OSError as error:
         raise unwritable(folder, error) from error
-    keeps_mark = True
     try:
         yield
-        keeps_mark = False
-    finally:  # a failure leaves the mark next to products: they are this command's own
-        if not (keeps_mark and len(list(folder.iterdir())) > 1):
-            mark.unlink(missing_ok=True)
+    except BaseException:  # leaves the mark next to products: they are this command's own
+        if len(list(folder.iterdir())) == 1:
+            mark.unlink()
+        raise
+    mark.unlink(missing_ok=True)
 
 
 @cache
@@ -213,10 +210,8 @@ def _is_dead(path: Path, place: str, pid: int) -> bool:
         return time.time() - path.lstat().st_mtime > _FORGOTTEN_SECONDS
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # somebody else's process, or no number of a process
-        return False
+    except (OSError, OverflowError) as error:  # also of somebody else's process, or of no number
+        return isinstance(error, ProcessLookupError)
     return False
 
 

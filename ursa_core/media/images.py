@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ursa_core.errors import DataError, regular_file
-from ursa_core.files import parse_json
+from ursa_core.files import parse_object
 from ursa_core.media.frames import Frames
 from ursa_core.media.sources import (
     MAX_MOVING_PIXELS,
@@ -177,7 +177,6 @@ def metadata_of(image: Image.Image) -> dict[str, Any]:
 def parsed(comment: str, tags: dict[str, str]) -> dict[str, Any]:
     """The JSON object that ``write_media`` puts into the comment, else the tags as they are."""
     try:
-        found = parse_json(comment)
+        return parse_object(comment)
     except ValueError:
         return dict(tags)
-    return found if isinstance(found, dict) else dict(tags)

@@ -70,20 +70,17 @@ def read_media(
     """
     _check(fps, max_frames, source_fps)
     source = _open(path, background, source_fps)
-    if fps is not None or source.is_still:
-        frames = [frame for _, frame in _held(path, _frames(path, source, fps), max_frames)]
-        rate = None if source.is_still else fps
-        stack = np.stack(frames) if len(frames) > 1 else frames[0][None]
-        return Clip(stack, rate, source.metadata, source.notes)
-    timed = _held(path, _frames(path, source, None), max_frames)
-    notes = source.notes
-    rate, is_even = own_rate([seconds for seconds, _ in timed], source.rates)
-    if not is_even:
-        shown = ((seconds, lambda frame=frame: frame) for seconds, frame in timed)
-        sampled = ((seconds, load()) for seconds, load in at_rate(shown, rate))
-        timed = _held(path, sampled, max_frames)
-        notes += (f"{path} varies its frame rate and is taken at {rate:.4g} a second",)
-    return Clip(np.stack([frame for _, frame in timed]), rate, source.metadata, notes)
+    timed, notes = _held(path, _frames(path, source, fps), max_frames), source.notes
+    if source.is_still:
+        return Clip(timed[0][1][None], None, source.metadata, notes)
+    if fps is None:
+        fps, is_even = own_rate([seconds for seconds, _ in timed], source.rates)
+        if not is_even:
+            shown = ((seconds, lambda frame=frame: frame) for seconds, frame in timed)
+            sampled = ((seconds, load()) for seconds, load in at_rate(shown, fps))
+            timed = _held(path, sampled, max_frames)
+            notes += (f"{path} varies its frame rate and is taken at {fps:.4g} a second",)
+    return Clip(np.stack([frame for _, frame in timed]), fps, source.metadata, notes)
 
 
 def _held(

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,20 +170,16 @@ def _write_h264(
     import av
     from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-    to_yuv = VideoReformatter()
     full = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
-
-    def convert(frame: "av.VideoFrame") -> "av.VideoFrame":
-        return to_yuv.reformat(
-            frame,
-            format="yuv420p",
-            src_colorspace=Colorspace.ITU709,
-            dst_colorspace=Colorspace.ITU709,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=full,
-        )
-
+    to_yuv = partial(
+        VideoReformatter().reformat,
+        format="yuv420p",
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=full,
+    )
     with av.open(str(path), "w", "mp4", options={"movflags": "+faststart"}) as container:
         # x264's macroblock tree reads memory that it never wrote: other bytes in every process.
         options = {"crf": str(crf), "x264-params": "mbtree=0"}
@@ -191,7 +188,7 @@ def _write_h264(
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = int(ColorRange.MPEG)
-        _encode(container, stream, frames, convert, comment, title)
+        _encode(container, stream, frames, to_yuv, comment, title)
 
 
 def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title: str) -> None:
