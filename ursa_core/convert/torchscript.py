@@ -9,6 +9,7 @@ import math
 import pickletools
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,19 +33,6 @@ _MAX_MODULES = 10_000
 
 class _Name(NamedTuple):  # of a class or function in the pickle, never looked up
     text: str
-
-
-class _Storage(NamedTuple):  # numbers of an archive, in a file of their own
-    dtype: torch.dtype
-    key: str
-    length: int
-
-
-class _View(NamedTuple):  # place of a tensor's numbers
-    storage: _Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
 
 
 def is_torchscript(file: Path) -> bool:
@@ -86,15 +74,15 @@ class _Archive:
         self.left = size  # bytes that may still be read; a sound archive has no part twice
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         self.root = min(names, key=len, default="/data.pkl").removesuffix("data.pkl")
-        self.storages: dict[_Storage, Tensor] = {}
+        self.storages: dict[tuple[_Name, str, int], Tensor] = {}
 
     def tensors(self) -> dict[str, Tensor]:
         if f"{self.root}byteorder" in self.archive.namelist():
             order = self._read(f"{self.root}byteorder", 16)
             if order != b"little":
                 raise ValueError(f"its numbers have the byte order {order!r}")
-        root = _modules(self._read(f"{self.root}data.pkl", _MAX_PICKLE_BYTES))
-        return {name: self._tensor(view) for name, view in _views(root).items()}
+        pickle = self._read(f"{self.root}data.pkl", _MAX_PICKLE_BYTES)
+        return _tensors(_modules(pickle, self._storage))
 
     def _read(self, name: str, most: int) -> bytes:
         """A part of the archive, of at most ``most`` bytes, checked by its checksum."""
@@ -104,30 +92,25 @@ class _Archive:
             raise ValueError(f"its part {name} is too large or compressed")
         return self.archive.read(info)
 
-    def _tensor(self, view: _View) -> Tensor:
-        storage, numel = view.storage, math.prod(view.size)
-        last = view.offset + sum(
-            (n - 1) * step for n, step in zip(view.size, view.stride, strict=True)
-        )
-        is_sound = min((view.offset, *view.size, *view.stride)) >= 0 and numel <= storage.length
-        if not is_sound or (numel and last >= storage.length):
-            raise ValueError(f"a tensor of shape {view.size} doesn't fit its numbers")
-        if numel == 0:
-            return torch.empty(view.size, dtype=storage.dtype)
-        if storage not in self.storages:
-            num_bytes = storage.length * storage.dtype.itemsize
-            content = bytearray(self._read(f"{self.root}data/{storage.key}", num_bytes))
-            if len(content) != num_bytes:
-                raise ValueError(f"its part data/{storage.key} is cut short")
-            self.storages[storage] = torch.frombuffer(content, dtype=storage.dtype)
-        return self.storages[storage].as_strided(view.size, view.stride, view.offset)
+    def _storage(self, kind: str, dtype: _Name, key: str, _: object, length: int) -> Tensor:
+        """Numbers of the archive, in a file of their own, as a tensor (length,)."""
+        if kind != "storage" or dtype.text not in _DTYPES or not key.isalnum():
+            raise ValueError(f"it stores numbers as {dtype.text} {key}")
+        place, number = (dtype, key, length), _DTYPES[dtype.text]
+        if place not in self.storages:
+            content = bytearray(self._read(f"{self.root}data/{key}", length * number.itemsize))
+            if len(content) != length * number.itemsize:
+                raise ValueError(f"its part data/{key} is cut short")
+            empty = torch.empty(0, dtype=number)  # which frombuffer doesn't make
+            self.storages[place] = torch.frombuffer(content, dtype=number) if content else empty
+        return self.storages[place]
 
 
-def _views(root: object) -> dict[str, _View]:
+def _tensors(root: object) -> dict[str, Tensor]:
     """The tensors in nested modules, by dotted name."""
     if not isinstance(root, dict):
         raise TypeError("it holds no modules")
-    found: dict[str, _View] = {}
+    found: dict[str, Tensor] = {}
     modules = [("", root)]
     for prefix, module in modules:
         if len(modules) > _MAX_MODULES:  # modules that hold one another
@@ -135,7 +118,7 @@ def _views(root: object) -> dict[str, _View]:
         for key, value in module.items():
             if not isinstance(key, str):
                 raise TypeError("a name in it isn't a text")
-            if isinstance(value, _View):
+            if isinstance(value, Tensor):
                 found[prefix + key] = value
             elif isinstance(value, dict):
                 modules.append((f"{prefix}{key}.", value))
@@ -146,8 +129,8 @@ _MARK = _Name("mark")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _MARK, "EMPTY_TUPLE": ()}
 
 
-def _modules(pickle: bytes) -> object:
-    """Content of a pickle, modules as dictionaries and tensors as views."""
+def _modules(pickle: bytes, storage: Callable[..., Tensor]) -> object:
+    """Content of a pickle, modules as dictionaries, and tensors by what gives their numbers."""
     stack: list[Any] = []
     memo: dict[int, object] = {}
     for opcode, given, _ in pickletools.genops(pickle):
@@ -183,10 +166,7 @@ def _modules(pickle: bytes) -> object:
                 state = stack.pop()
                 stack[-1].update(state)
             case "BINPERSID":
-                kind, dtype, key, _, length = stack.pop()
-                if kind != "storage" or dtype.text not in _DTYPES or not key.isalnum():
-                    raise ValueError(f"it stores numbers as {dtype.text} {key}")
-                stack.append(_Storage(_DTYPES[dtype.text], key, length))
+                stack.append(storage(*stack.pop()))
             case "REDUCE":
                 arguments, name = stack.pop(), stack.pop()
                 stack.append(_result(name.text, arguments))
@@ -207,10 +187,15 @@ def _result(name: str, arguments: tuple[Any, ...]) -> object:
     """Result of one of the two functions that describe a tensor; no other may be called."""
     if name == "torch._utils _rebuild_tensor_v2":
         storage, offset, size, stride = arguments[:4]
-        numbers = (storage.length, offset, *size, *stride)
-        if not isinstance(storage, _Storage) or not all(type(n) is int for n in numbers):
+        numbers = (offset, *size, *stride)
+        if not isinstance(storage, Tensor) or not all(type(n) is int for n in numbers):
             raise TypeError("a tensor in it is not described by whole numbers")
-        return _View(storage, offset, size, stride)
+        numel = math.prod(size)
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        is_sound = min(numbers) >= 0 and numel <= len(storage)
+        if not is_sound or (numel and last >= len(storage)):
+            raise ValueError(f"a tensor of shape {size} doesn't fit its numbers")
+        return storage.as_strided(size, stride, offset)
     if name == "collections OrderedDict" and arguments == ():
         return {}
     raise ValueError(f"it wants to call {name}")
