@@ -43,12 +43,9 @@ def convert_cosmos(
 
     The weights keep their precision; memory holds them twice. The source is ``autoencoder.jit``, a
     checkpoint ``model.pt``, or a folder with one of them or with ``encoder.jit`` and
-    ``decoder.jit``. Strides are given where the weights don't have them.
-
-    Raises:
-        CheckpointError: The files are missing or damaged, or hold something else.
-        UsageError: The folder exists, or the strides are needed or wrong.
-        DataError: The folder can't be written.
+    ``decoder.jit``. Strides are given where the weights don't have them; where they are needed or
+    wrong, or the folder exists, it is a UsageError, and a CheckpointError where the files are
+    damaged or hold something else.
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists already", "give a new folder")
@@ -70,7 +67,6 @@ def convert_cosmos(
 
 
 def _files(source: Path) -> list[Path]:
-    """The files to read: those of a folder that make a whole tokenizer."""
     if os.path.isdir(source):  # noqa: PTH112 - a Path raises where a name is too long
         for names in ((_WHOLE,), _HALVES, (_CHECKPOINT,)):
             files = [source / name for name in names]
@@ -164,7 +160,6 @@ def _check_buffers(tensors: dict[str, Tensor]) -> None:
 
 
 def _config(weights: dict[str, Tensor], strides: Strides | None) -> VideoTokenizerConfig:
-    """The config that fits the shapes of the weights."""
     width, channels, *_ = _shape(weights, "encoder.conv_in.0.conv3d.weight")
     patch_size = 2 ** (round(math.log2(channels / 3) / 3))
     code_width, latent_channels, *_ = _shape(weights, "quant_conv.conv3d.weight")
@@ -201,7 +196,6 @@ def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...]:
 
 
 def _num_present(weights: dict[str, Tensor], name: Callable[[int], str]) -> int:
-    """Number of weights whose numbered names are there, from 0 on."""
     return next(i for i in count() if name(i) not in weights)
 
 
@@ -240,7 +234,6 @@ def _text(strides: Strides) -> str:
 
 
 def _converted(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """A copy of NVIDIA's tensor in the shape of ours."""
     shape = (*like.shape, 1, 1, 1) if like.ndim == 2 else tuple(like.shape)
     if value.shape != shape:
         raise CheckpointError(

@@ -4,7 +4,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -13,11 +13,11 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from ursa_core.errors import DataError
 from ursa_core.media.frames import Frames
-from ursa_core.media.hdr import HLG, PQ, to_sdr
 from ursa_core.media.images import Colour, on_background, parsed
 from ursa_core.media.sources import MAX_PIXELS, Load, Shown, Source, check_size
 
@@ -31,6 +31,17 @@ _REORDERED = 8
 _BACK_SECONDS = 0.5
 _JUMP_SECONDS = 10.0
 """Steps of time that B-frames don't make, and that a stream doesn't make if it is one recording."""
+_PQ, _HLG = 16, 18
+"""Transfers by their numbers in ITU-T H.273."""
+_PQ_WHITE = 203.0
+"""Light of the white of standard range in PQ, cd/m² (ITU-R BT.2408)."""
+_HLG_WHITE = 0.75
+"""Its signal in HLG (ITU-R BT.2408)."""
+_Signal = NDArray[np.float64]
+_KNEE = 0.75
+_POINTS = 65
+# BT.2020 to BT.709, the inverse of ITU-R BT.2087.
+_TO_709 = [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
 
 
 def open_film(path: Path, background: Colour) -> Source:
@@ -231,7 +242,7 @@ def _rgb(path: Path, frame: av.VideoFrame, aspect: Fraction, background: Colour)
     check_size(path, frame.height, frame.width * max(float(aspect), 1.0))
     known = frame.colorspace in {int(space) for space in Colorspace}
     # Films without a mark follow their size: BT.709 from 720 lines on, else BT.601.
-    is_hdr = frame.color_trc in (PQ, HLG)
+    is_hdr = frame.color_trc in (_PQ, _HLG)
     usual = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
     guess = Colorspace.BT2020 if is_hdr else usual
     is_yuv = frame.format.name.startswith(("yuv", "nv", "p0", "uyvy"))
@@ -246,7 +257,7 @@ def _rgb(path: Path, frame: av.VideoFrame, aspect: Fraction, background: Colour)
     if has_alpha:
         array = np.asarray(on_background(Image.fromarray(array), background).convert("RGB"))
     if is_hdr:
-        array = to_sdr(array, frame.color_trc)
+        array = np.asarray(Image.fromarray(array).filter(_sdr_table(frame.color_trc)))
     return np.ascontiguousarray(_turned(array, frame))
 
 
@@ -261,3 +272,38 @@ def _turned(array: Frames, frame: av.VideoFrame) -> Frames:
     if abs(a) + abs(d) < abs(b) + abs(c):
         array, a, d = array.transpose(1, 0, 2), c, b
     return array[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+@cache
+def _sdr_table(transfer: int) -> ImageFilter.Color3DLUT:
+    """What turns BT.2020 primaries in a transfer of HDR into sRGB.
+
+    Light up to three quarters of white stays as it is; what is brighter nears white by an
+    exponential, so that it isn't cut off.
+    """
+    axis = np.linspace(0, 1, _POINTS)
+    blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")
+    signal = np.stack([red, green, blue], -1)
+    light = _pq_light(signal) if transfer == _PQ else _hlg_light(signal)
+    light = (light @ np.transpose(_TO_709)).clip(0)
+    above = _KNEE - (1 - _KNEE) * np.expm1(-(light - _KNEE).clip(0) / (1 - _KNEE))
+    light = np.where(light <= _KNEE, light, above)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return ImageFilter.Color3DLUT(_POINTS, srgb.ravel().tolist())
+
+
+def _pq_light(signal: _Signal) -> _Signal:
+    """Light, as a share of white, of a signal of SMPTE ST 2084."""
+    power = signal ** (32 / 2523)
+    light = (power - 3424 / 4096).clip(0) / (2413 / 128 - 2392 / 128 * power)
+    return np.asarray(10000 / _PQ_WHITE * light ** (16384 / 2610))
+
+
+def _hlg_light(signal: _Signal) -> _Signal:
+    """Light, as a share of white, of a signal of HLG (ITU-R BT.2100).
+
+    HLG is made for displays of any peak; for one of standard range its system gamma is 1.
+    """
+    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    return np.asarray(scene / ((np.exp((_HLG_WHITE - c) / a) + b) / 12))
