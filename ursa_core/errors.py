@@ -22,7 +22,6 @@ class UrsaError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Both lines, as the command line prints them."""
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 

@@ -24,7 +24,6 @@ class LatentGrid:
         return self.rows * self.columns
 
     def __str__(self) -> str:
-        """``frames×rows×columns``."""
         return f"{self.frames}×{self.rows}×{self.columns}"
 
 
@@ -37,7 +36,6 @@ class PixelShape:
     width: int
 
     def __str__(self) -> str:
-        """``frames×height×width``."""
         return f"{self.frames}×{self.height}×{self.width}"
 
 

@@ -25,7 +25,6 @@ class Part:
         return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
 
     def __str__(self) -> str:
-        """``number/count``."""
         return f"{self.number}/{self.count}"
 
 

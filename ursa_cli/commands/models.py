@@ -109,7 +109,6 @@ def show_model(
 
 
 def _show_subjects(found: "Summary") -> None:
-    """Print the subjects that a model draws by name, their backgrounds and example prompts."""
     from ursa_core.bundle.subjects import load_subjects
     from ursa_core.worlds import emoji
 
@@ -293,7 +292,6 @@ def merge_model(
 
 
 def _required(out: Path | None) -> Path:
-    """The output folder, which must be given and have a place."""
     if out is None:
         raise UsageError("no output is given", "add -o FOLDER")
     check_folder_of(out)
@@ -301,7 +299,6 @@ def _required(out: Path | None) -> Path:
 
 
 def _description(found: "Summary") -> list[str]:
-    """Lines for people about a model."""
     settings, config = found.settings, found.transformer
     path = found.path.kind
     if found.path.alpha is not None:
@@ -334,7 +331,6 @@ def _description(found: "Summary") -> list[str]:
 
 
 def _defaults(settings: "BundleSettings", source: str) -> list[tuple[str, Any]]:
-    """Rows of a model's sampling defaults, and of their source."""
     low, high = settings.guidance_interval
     later = "" if settings.extend_motion is None else f", {settings.extend_motion:g} in ursa extend"
     return [

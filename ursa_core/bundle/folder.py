@@ -132,7 +132,6 @@ def missing_shards(part: Path, weights: str = WEIGHTS) -> list[str]:
 
 
 def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
-    """Names of a network's weight files, by its index where it has one."""
     index = part / index_of(weights)
     if index.exists():
         return sorted(set(read_index(index).values()))
@@ -259,10 +258,8 @@ def file_names(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of a model, at its top and in the folders there; hidden ones are the hub library's.
-
-    The user may name any folder, even one with a million files deeper down.
-    """
+    # The user may name any folder, even one with a million files deeper down; the hub library keeps
+    # metadata in hidden ones.
     return [
         file
         for file in sorted([*folder.glob("*"), *folder.glob("*/*")])

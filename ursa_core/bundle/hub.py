@@ -90,7 +90,6 @@ class HubId:
         return models_folder() / str(self).replace("/", "--")
 
     def __str__(self) -> str:
-        """``owner/name`` or ``owner/name@revision``."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 

@@ -28,7 +28,6 @@ class Range(GroupedMetadata):
     description: str
 
     def __iter__(self) -> Iterator[object]:
-        """As pydantic takes it."""
         return iter((Ge(self.low), Le(self.high)))
 
 

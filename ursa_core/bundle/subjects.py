@@ -70,7 +70,6 @@ def named_subjects(text: str, subjects: Sequence[Subject]) -> list[str]:
 
 
 def _found(text: str, words: dict[str, str]) -> list[str]:
-    """Values of those words of a table that a text has."""
     found = re.findall(rf"(?<!\w)(?:{_longest_first(words)})(?!\w)", text.lower()) if words else []
     return list(dict.fromkeys(words[word] for word in found))
 

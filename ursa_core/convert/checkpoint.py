@@ -80,7 +80,6 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
 
 
 def _convert(place: Path, base: Path, out: Path) -> None:
-    """Write config and weights of a network in a file or folder to a folder."""
     own = (place.parent if place.is_file() else place) / "config.json"
     stated = own if own.is_file() else base / "config.json"
     config = read_json(stated)

@@ -107,7 +107,6 @@ class _Archive:
 
 
 def _tensors(root: object) -> dict[str, Tensor]:
-    """The tensors in nested modules, by dotted name."""
     if not isinstance(root, dict):
         raise TypeError("it holds no modules")
     found: dict[str, Tensor] = {}

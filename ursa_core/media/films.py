@@ -71,7 +71,8 @@ def open_film(path: Path, background: Colour) -> Source:
     comment = next((value for key, value in tags.items() if key.lower() == "comment"), "")
     start, end = _seconds(stream, stream.start_time) or 0.0, _stated_ends(container, stream)[0]
     lasts = None if end is None or end <= start else end - start
-    rgb = partial(_rgb, path, aspect=_aspect(stream), background=background)
+    aspect = stream.sample_aspect_ratio or Fraction(1)  # width of a pixel by its height
+    rgb = partial(_rgb, path, aspect=aspect, background=background)
     shown = _shown(container, stream, min(rates), rgb)
     return Source(shown, False, rates, lasts, parsed(comment, tags))
 
@@ -84,13 +85,8 @@ def _main_stream(path: Path, container: av.container.InputContainer) -> av.Video
         raise DataError(f"{path} holds no pictures", "give a film, an animation or an image")
     default = Disposition.default
     stream = max(streams, key=lambda s: (bool(s.disposition & default), s.width * s.height))
-    check_size(path, stream.height, stream.width * max(float(_aspect(stream)), 1.0))
+    check_size(path, stream.height, stream.width * max(float(stream.sample_aspect_ratio or 1), 1.0))
     return stream
-
-
-def _aspect(stream: av.VideoStream) -> Fraction:
-    """Width of a pixel by its height."""
-    return stream.sample_aspect_ratio or Fraction(1)
 
 
 def _seconds(stream: av.stream.Stream, count: int | None) -> float | None:
@@ -100,11 +96,8 @@ def _seconds(stream: av.stream.Stream, count: int | None) -> float | None:
 def _stated_ends(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[float | None, float | None]:
-    """Stated ends of the film and of all streams, on the container's clock.
-
-    None for formats that are joined byte by byte: FFmpeg guesses there.
-    """
-    if _is_joined(container):
+    """Stated ends of the film and of all streams, on the container's clock."""
+    if _is_joined(container):  # FFmpeg guesses there
         return None, None
     is_matroska = "matroska" in container.format.name
     whole = None
@@ -129,7 +122,6 @@ def _is_joined(container: av.container.InputContainer) -> bool:
 
 
 def _clock(text: str) -> float | None:
-    """Seconds of hours:minutes:seconds."""
     try:
         hours, minutes, seconds = (float(part) for part in text.split(":"))
     except ValueError:
@@ -138,11 +130,7 @@ def _clock(text: str) -> float | None:
 
 
 class _Decoding:
-    """The frames of a stream as decoded, that is, in the order of presentation.
-
-    Attributes:
-        reached: End, in seconds, of what was read of any other stream.
-    """
+    """The frames of a stream in the order of presentation; ``reached`` is other streams' end."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self._container, self._stream = container, stream
@@ -300,10 +288,7 @@ def _pq_light(signal: _Signal) -> _Signal:
 
 
 def _hlg_light(signal: _Signal) -> _Signal:
-    """Light, as a share of white, of a signal of HLG (ITU-R BT.2100).
-
-    HLG is made for displays of any peak; for one of standard range its system gamma is 1.
-    """
+    """Light, as a share of white, of a signal of HLG (ITU-R BT.2100), with a system gamma of 1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     return np.asarray(scene / ((np.exp((_HLG_WHITE - c) / a) + b) / 12))
