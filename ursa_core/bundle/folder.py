@@ -19,7 +19,6 @@ from ursa_core.configs import GET_AGAIN, index_of, way_out
 from ursa_core.errors import CheckpointError, regular_file, unreadable
 from ursa_core.files import parse_object
 
-SHIPPED = Path(__file__).parents[1] / "shipped"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")
 NETWORKS = ("transformer", "vae")
@@ -46,8 +45,9 @@ class Layout:
     """The files of one kind of model, as a folder or the hub holds them.
 
     Its ``mark`` is a file that no other kind has. ``descriptions`` and ``weights`` are patterns of
-    the files to download, never code. ``missing`` gives the files that names lack; ``check_kind``
-    refuses a folder of another kind, and ``check`` also one that lacks a part.
+    the files to download, never code. Needed are the files ``plain``, the ``networks``' weights or
+    their indices, and a text tokenizer in ``tokenizer``. ``check_kind`` refuses a folder of another
+    kind, and ``check`` also one that lacks a part.
     """
 
     kind: str
@@ -55,7 +55,9 @@ class Layout:
     mark: str
     descriptions: tuple[str, ...]
     weights: tuple[str, ...]
-    missing: Callable[[Collection[str]], list[str]]
+    plain: tuple[str, ...]
+    networks: tuple[str, ...]
+    tokenizer: str
     check_kind: Callable[[Path], object]
     check: Callable[[Path], None]
 
@@ -63,6 +65,14 @@ class Layout:
     def patterns(self) -> tuple[str, ...]:
         """Patterns of all files that are wanted."""
         return self.descriptions + self.weights
+
+    def missing(self, names: Collection[str]) -> list[str]:
+        """Files that are needed and that ``names``, paths inside a model, lack."""
+        needed = {*self.plain, f"{self.tokenizer}tokenizer_config.json"}
+        needed |= {file for file in self.networks if index_of(file) not in names}
+        if not {f"{self.tokenizer}vocab.json", f"{self.tokenizer}merges.txt"}.issubset(names):
+            needed.add(f"{self.tokenizer}tokenizer.json")
+        return sorted(needed.difference(names))
 
 
 def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
@@ -72,7 +82,8 @@ def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
 
 def shipped_models() -> dict[str, Path]:
     """Folders of the models that come with the package, by name."""
-    return {p.parent.name: p.parent for p in sorted(SHIPPED.glob("*/model_index.json"))}
+    folder = Path(__file__).parents[1] / "shipped"
+    return {p.parent.name: p.parent for p in sorted(folder.glob("*/model_index.json"))}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -94,26 +105,9 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     files.write(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def missing_files(names: Collection[str]) -> list[str]:
-    """Files that the published layout needs and ``names``, paths inside a model, lack."""
-    weights = {f"{part}/{WEIGHTS}" for part in NETWORKS}
-    return missing_of(names, {*CLASSES, "scheduler/scheduler_config.json"}, weights, "tokenizer/")
-
-
-def missing_of(
-    names: Collection[str], plain: set[str], weights: set[str], tokenizer: str = ""
-) -> list[str]:
-    """What ``names`` lack of plain files, of weights or their index, and of a text tokenizer."""
-    needed = {*plain, f"{tokenizer}tokenizer_config.json"}
-    needed |= {file for file in weights if index_of(file) not in names}
-    if not {f"{tokenizer}vocab.json", f"{tokenizer}merges.txt"}.issubset(names):
-        needed.add(f"{tokenizer}tokenizer.json")
-    return sorted(needed.difference(names))
-
-
 def check_model(folder: Path) -> None:
     """Refuse, with a CheckpointError, a folder that lacks a part of a model, or another kind."""
-    missing = missing_files(file_names(folder))
+    missing = URSA_MODEL.missing(file_names(folder))
     for part in NETWORKS:
         missing += [f"{part}/{name}" for name in missing_shards(folder / part)]
     if missing:
@@ -276,7 +270,9 @@ URSA_MODEL = Layout(
         *(f"{part}/*.{kind}" for part in PARTS for kind in ("json", "txt")),
     ),
     weights=(*(f"{part}/*.safetensors" for part in PARTS), "scheduler/scheduler_model.pth"),
-    missing=missing_files,
+    plain=(*CLASSES, "scheduler/scheduler_config.json"),
+    networks=tuple(f"{part}/{WEIGHTS}" for part in NETWORKS),
+    tokenizer="tokenizer/",
     check_kind=check_classes,
     check=check_model,
 )

@@ -4,22 +4,13 @@ Layers and weight names are the same. The rows of text ids are taken from the ta
 without the padding at its end; codes and head are new.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import (
-    Layout,
-    file_names,
-    listed,
-    missing_of,
-    missing_shards,
-    opened,
-    read_json,
-)
+from ursa_core.bundle.folder import Layout, file_names, listed, missing_shards, opened, read_json
 from ursa_core.bundle.weights import check_tensors, weight_files
 from ursa_core.configs import Whole, index_of, read_config, unusable
 from ursa_core.errors import CheckpointError
@@ -69,16 +60,12 @@ def read_qwen3(folder: Path) -> Qwen3Config:
 def check_qwen3(folder: Path) -> None:
     """Refuse, with a CheckpointError, a folder that isn't a whole Qwen3 language model."""
     read_qwen3(folder)
-    missing = _missing_files(file_names(folder)) + missing_shards(folder, WEIGHTS)
+    missing = QWEN3_MODEL.missing(file_names(folder)) + missing_shards(folder, WEIGHTS)
     if missing:
         raise CheckpointError(
             f"{folder} isn't a complete language model, it lacks {listed(missing)}",
             "get the missing files, or give another model",
         )
-
-
-def _missing_files(names: Collection[str]) -> list[str]:
-    return missing_of(names, {CONFIG}, {WEIGHTS})
 
 
 QWEN3_MODEL = Layout(
@@ -90,7 +77,9 @@ QWEN3_MODEL = Layout(
         *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"),
     ),
     weights=(WEIGHTS, "model-*.safetensors"),
-    missing=_missing_files,
+    plain=(CONFIG,),
+    networks=(WEIGHTS,),
+    tokenizer="",
     check_kind=read_qwen3,
     check=check_qwen3,
 )
