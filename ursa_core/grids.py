@@ -55,13 +55,13 @@ class Strides:
         if shape.frames < 1 or (shape.frames - 1) % self.temporal:
             raise ShapeError(
                 f"{shape.frames} frames don't fit a temporal stride of {self.temporal}",
-                f"use {self._nearest_frames(shape.frames)} frames",
+                f"use {_nearest(shape.frames, 1, self.temporal)} frames",
             )
         for name, size in (("height", shape.height), ("width", shape.width)):
             if size < 1 or size % self.spatial:
                 raise ShapeError(
                     f"a {name} of {size} pixels doesn't fit a spatial stride of {self.spatial}",
-                    f"use a {name} of {self._nearest_size(size)}",
+                    f"use a {name} of {_nearest(size, self.spatial, self.spatial)}",
                 )
         return LatentGrid(
             (shape.frames - 1) // self.temporal + 1,
@@ -77,10 +77,7 @@ class Strides:
             grid.columns * self.spatial,
         )
 
-    def _nearest_frames(self, frames: int) -> str:
-        below = max((frames - 1) // self.temporal, 0) * self.temporal + 1
-        return f"{below} or {below + self.temporal}" if frames > 0 else "1"
 
-    def _nearest_size(self, size: int) -> str:
-        below = size // self.spatial * self.spatial
-        return f"{below} or {below + self.spatial}" if below > 0 else str(self.spatial)
+def _nearest(size: int, least: int, step: int) -> str:
+    below = size - (size - least) % step
+    return str(least) if size < least else f"{below} or {below + step}"

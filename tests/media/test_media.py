@@ -25,7 +25,6 @@ from ursa_core.media import (
     resize_and_crop,
     to_float,
     to_frames,
-    to_uint8,
     to_video,
     write_media,
 )
@@ -372,15 +371,16 @@ def test_pixels_and_floats_are_inverse() -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, -1)
     x = to_float(pixels)
     assert (float(x.min()), float(x.max())) == (-1, 1)
-    np.testing.assert_array_equal(to_uint8(x).numpy(), pixels)
     video = to_video(pixels)
     assert video.shape == (1, 3, 1, 16, 16)
+    assert torch.equal(video[0].permute(1, 2, 3, 0), x)
     np.testing.assert_array_equal(to_frames(video), pixels)
-    assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
-    assert to_uint8(torch.tensor([0.9 / 127.5 - 1]), "truncate").item() == 0
-    assert to_uint8(torch.tensor([0.9 / 127.5 - 1]), "nearest").item() == 1
+    outside, near_one = torch.tensor([-2.0, 2.0]), torch.tensor([0.9 / 127.5 - 1])
+    assert to_frames(outside.expand(3, 1, 1, 2))[0, 0, :, 0].tolist() == [0, 255]
+    assert to_frames(near_one.expand(3, 1, 1, 1), "truncate")[0, 0, 0, 0] == 0
+    assert to_frames(near_one.expand(3, 1, 1, 1), "nearest")[0, 0, 0, 0] == 1
     with pytest.raises(ValueError, match="NaN"):
-        to_uint8(torch.tensor([float("nan")]))
+        to_frames(torch.full((3, 1, 1, 1), float("nan")))
 
 
 def test_truncated_pixels_equal_the_reference() -> None:

@@ -8,7 +8,6 @@ from ursa_core.media.frames import (
     resize_and_crop,
     to_float,
     to_frames,
-    to_uint8,
     to_video,
 )
 from ursa_core.media.reading import OpenMedia, measure_length, open_media, read_media
@@ -17,5 +16,5 @@ from ursa_core.media.writing import FORMATS, check_format, check_output, write_m
 __all__ = [
     "FORMATS", "Clip", "Frames", "OpenMedia", "check_folder_of", "check_format", "check_output",
     "contact_sheet", "measure_length", "open_media", "read_media", "resize_and_crop", "to_float",
-    "to_frames", "to_uint8", "to_video", "write_media",
+    "to_frames", "to_video", "write_media",
 ]  # fmt: skip

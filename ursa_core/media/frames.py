@@ -72,20 +72,6 @@ def to_float(frames: Frames) -> "Tensor":
     return torch.from_numpy(np.ascontiguousarray(frames)).to(torch.float32) / 127.5 - 1
 
 
-def to_uint8(x: "Tensor", rounding: Rounding = "nearest") -> "Tensor":
-    """Floats in [-1, 1] as uint8 pixels in the same shape; values outside saturate.
-
-    ``truncate`` is the rounding of the reference implementation. NaN is a ValueError.
-    """
-    import torch
-
-    if bool(torch.isnan(x).any()):
-        raise ValueError("pixels are NaN")
-    # Multiplying before adding is what makes the truncated values match the reference's.
-    scaled = (x.to(torch.float32) * 127.5 + 127.5).clamp(0, 255)
-    return (scaled.round() if rounding == "nearest" else scaled).to(torch.uint8)
-
-
 def to_video(frames: Frames) -> "Tensor":
     """Frames (F, H, W, 3) as a video tokenizer takes them: float32 (1, 3, F, H, W) in [-1, 1]."""
     check_frames(frames)
@@ -93,13 +79,22 @@ def to_video(frames: Frames) -> "Tensor":
 
 
 def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:
-    """Frames uint8 (F, H, W, 3) of one decoded video, (3, F, H, W) or (1, 3, F, H, W)."""
+    """Frames uint8 (F, H, W, 3) of one decoded video, (3, F, H, W) or (1, 3, F, H, W), in [-1, 1].
+
+    Values outside saturate; NaN is a ValueError. ``truncate`` is the reference's rounding.
+    """
+    import torch
+
     if video.ndim == 5:
         if video.shape[0] != 1:
             raise ValueError(f"{video.shape[0]} videos where one was expected")
         video = video[0]
-    frames: Frames = to_uint8(video.detach(), rounding).permute(1, 2, 3, 0).cpu().numpy()
-    return np.ascontiguousarray(frames)
+    if bool(torch.isnan(video).any()):
+        raise ValueError("pixels are NaN")
+    # Multiplying before adding is what makes the truncated values match the reference's.
+    scaled = (video.detach().to(torch.float32) * 127.5 + 127.5).clamp(0, 255)
+    pixels = (scaled.round() if rounding == "nearest" else scaled).to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(1, 2, 3, 0).cpu().numpy())
 
 
 def contact_sheet(

@@ -97,9 +97,8 @@ def _opened(path: Path) -> Image.Image | None:
     Image.init()
     formats = [name for name in Image.OPEN if name not in _NOT_BY_PILLOW]
     try:
-        with warnings.catch_warnings():
-            # Sizes that Pillow warns of are refused here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Sizes that Pillow warns of are refused here.
+        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             image = Image.open(regular_file(path), formats=formats)
     except UnidentifiedImageError:
         return None
