@@ -73,10 +73,7 @@ def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
 
 
 def parsed(kind: type[T], value: object) -> T:
-    """A value of JSON as a type of Python's, such as a tuple of dataclasses; else a ValueError.
-
-    Lists become tuples and whole numbers floats; nothing else is converted.
-    """
+    """JSON as a type; lists become tuples and whole numbers floats, all else is a ValueError."""
     found: T = _adapter(kind).validate_json(json.dumps(value), strict=True)
     return found
 

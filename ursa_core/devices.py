@@ -34,10 +34,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def local_device(name: str, environment: Mapping[str, str] = os.environ) -> torch.device:
-    """The device of this process, as ``pick_device``; a launcher's processes share out the GPUs.
-
-    Process LOCAL_RANK of a machine takes the GPU of that number, and starts over after the last.
-    """
+    """As ``pick_device``; process LOCAL_RANK of a launcher takes the GPU of that number."""
     device, rank = pick_device(name), environment.get("LOCAL_RANK", "")
     if device.type == "cuda" and device.index is None and rank.isdecimal():
         return torch.device("cuda", int(rank) % torch.cuda.device_count())
@@ -74,11 +71,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]:
-    """Measured floating-point operations per second of a matrix product, by number format.
-
-    The formats take turns, so that other work at the same time slows both. ``seconds`` is about
-    how long the measurement takes.
-    """
+    """Floating-point operations per second of matrix products, by number format."""
     size = {"cpu": 256, "cuda": 8192}.get(device.type, 2048)
     matrices = {
         name: torch.ones(size, size, dtype=DTYPES[name], device=device)
@@ -86,7 +79,7 @@ def matmul_rates(device: torch.device, seconds: float = 0.1) -> dict[str, float]
     }
     best = {name: _product_seconds(a) for name, a in matrices.items()}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while time.perf_counter() < end:  # in turns, so that other work slows both formats
         for name, a in matrices.items():
             best[name] = min(best[name], _product_seconds(a))
     return {name: 2.0 * size**3 / least for name, least in best.items()}

@@ -7,12 +7,7 @@ from pathlib import Path
 
 
 class UrsaError(Exception):
-    """An expected failure, shown as two lines and never as a traceback.
-
-    Args:
-        message: What is wrong, naming the value given.
-        hint: What the user can do about it.
-    """
+    """An expected failure: what is wrong with which value, and a hint what the user can do."""
 
     exit_code = 1
 

@@ -45,9 +45,11 @@ def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
         sweep(target.parent)
         _remove(part)
         yield part
-        if first_wins and _link(part, target):
-            return
-        put(part, target)
+        if first_wins:
+            with suppress(OSError):  # another's is there, or the file system has no links
+                os.link(part, target)
+        if not (first_wins and target.exists()):
+            put(part, target)
     except OSError as error:  # PyAV's errors with a number of the system are of this kind too
         raise unwritable(Path(path), error) from error
     except DataError as error:
@@ -225,15 +227,6 @@ def _settle(aside: Path, target: Path) -> None:
         aside.rename(target)
 
 
-def _link(part: Path, target: Path) -> bool:
-    """Whether a file is there now, ours or one that another process put there first."""
-    try:
-        os.link(part, target)
-    except OSError:  # it is there, or the file system has no links
-        return target.exists()
-    return True
-
-
 def _sync(path: Path) -> None:
     """Flush the content of a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -263,9 +256,9 @@ _MAX_DIGITS = 300  # so that every number fits a float; transformers writes 10**
 def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     """The value of a JSON text, bytes in UTF-8.
 
-    What ``json`` accepts and later code can't take is refused: deep nesting, numbers beyond floats,
-    NaN and infinity unless ``finite`` is off, and lone surrogates, which no file accepts. A
-    ValueError says why in one line.
+    A ValueError says in one line why a text is refused: also for what ``json`` accepts and later
+    code can't take, as deep nesting, numbers beyond floats, NaN and infinity if they have to be
+    ``finite``, and lone surrogates, which no file accepts.
     """
     if isinstance(text, bytes):
         text = text.decode()

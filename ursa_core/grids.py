@@ -41,11 +41,7 @@ class PixelShape:
 
 @dataclass(frozen=True)
 class Strides:
-    """Pixels per grid cell of a causal tokenizer.
-
-    The first latent frame stands for one frame and each later one for ``temporal`` frames, so
-    1 + temporal·k frames make 1 + k latent frames.
-    """
+    """Pixels per grid cell of a causal tokenizer: 1 + temporal·k frames make 1 + k latent ones."""
 
     temporal: int
     spatial: int

@@ -61,8 +61,7 @@ def share_cores_(environment: MutableMapping[str, str] = os.environ) -> None:
     """Make waiting threads sleep, not spin, and divide the cores among a launcher's ranks.
 
     OpenMP threads spin at every barrier: where another process holds a core, all others waste time
-    until it is scheduled again. The runtimes read ``environment`` when they are loaded, so call
-    this before torch is imported. What the user has set stays.
+    until it is scheduled again. Call this before torch is imported; what the user has set stays.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", "0")  # GNU's libgomp

@@ -287,8 +287,7 @@ def merge_model(
     folder = options.model_folder(model)
     adapters = read_adapters(lora or [], folder)
     merge_adapters(folder, adapters, out, decoder)
-    payload = {"output": str(out), "lora": [adapter.provenance for adapter in adapters]}
-    output.data(payload, paths=[out])
+    output.data({"output": str(out), "lora": [a.provenance for a in adapters]}, paths=[out])
 
 
 def _required(out: Path | None) -> Path:

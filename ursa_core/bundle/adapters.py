@@ -142,11 +142,7 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
 def add_words(
     adapters: Sequence[Adapter], texts: TextTokenizer, width: int
 ) -> tuple[TextTokenizer, int, list[Tensor]]:
-    """The vocabulary with the adapters' words, the id of unknown ones, and each one's changes.
-
-    Changes are float (words, D), of the embedding of unknown words; a CheckpointError where the
-    model can't take them.
-    """
+    """Vocabulary with the adapters' words, id of unknown words, and changes (words, D) to it."""
     unknown, changes = texts.unknown_id, []
     for adapter in adapters:
         with opened(_weights(adapter.folder)) as tensors:

@@ -1,8 +1,6 @@
 """Model bundles: a folder in the published layout, with our settings in ``ursa.json``.
 
-``model_index.json``, ``transformer/``, ``vae/``, ``scheduler/``, ``tokenizer/``: weights are
-safetensors, everything else JSON. This file joins networks, tokenizers and paths, which don't
-import one another.
+This file joins networks, tokenizers and paths, which don't import one another.
 """
 
 import os

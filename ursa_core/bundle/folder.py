@@ -1,7 +1,4 @@
-"""What a model folder must hold, by its file names, JSON and safetensors headers.
-
-No torch here: a folder is checked before anything of it is loaded, and far faster.
-"""
+"""What a model folder must hold, by its file names, JSON and safetensors headers; without torch."""
 
 import hashlib
 import json
@@ -224,10 +221,7 @@ def copy_files(files: Mapping[str, Path], folder: Path) -> None:
 
 @contextmanager
 def opened(file: Path, framework: str = "pt") -> Iterator[Any]:
-    """A safetensors file, mapped, for ``pt`` (torch) or ``np``; CheckpointError if damaged.
-
-    A ``.bin`` is a pickle, of which only tensors are read, for ``pt``.
-    """
+    """A safetensors file or, for ``pt``, a ``.bin`` of tensors; CheckpointError if damaged."""
     from safetensors import SafetensorError, safe_open
 
     if file.suffix == ".bin":

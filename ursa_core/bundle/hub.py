@@ -35,7 +35,6 @@ Progress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
 
 _NAME = r"\w(?:[\w.-]*\w)?"
 _ID = re.compile(rf"(?P<name>{_NAME}/{_NAME})(?:@(?P<revision>{_NAME}(?:/{_NAME})*))?", re.ASCII)
-_MAX_ID_LENGTH = 96  # that the hub allows
 _CREDENTIALS = "credentials"
 _NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _NO_WAY_THERE = (
@@ -96,7 +95,7 @@ class HubId:
 def parse_id(text: str) -> HubId | None:
     """The hub id that a text is, else None."""
     match = _ID.fullmatch(text)
-    if not match or len(match["name"]) > _MAX_ID_LENGTH or re.search(r"--|\.\.", text):
+    if not match or len(match["name"]) > 96 or re.search(r"--|\.\.", text):  # as the hub allows
         return None
     return None if match["name"].endswith(".git") else HubId(match["name"], match["revision"])
 
@@ -136,10 +135,7 @@ def models_folder() -> Path:
 
 
 def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path | None:
-    """Folder of a model that is on this machine; None if there is none, or only a part of one.
-
-    Files that were put there by hand, and aren't a model, are a CheckpointError.
-    """
+    """Folder of a whole model on this machine, or None; CheckpointError for parts put by hand."""
     if wanted.by_hand.is_dir():
         layout_of(file_names(wanted.by_hand), layouts).check(wanted.by_hand)
         return wanted.by_hand
@@ -175,10 +171,7 @@ def pulled_models() -> dict[str, Path]:
 
 
 def name_of(folder: Path, *, exact: bool = False) -> str:
-    """Name of a model as ``--model`` takes it: the hub id where it came from there.
-
-    ``exact`` names the commit of a pulled model, not its branch or tag.
-    """
+    """Name of a model as ``--model`` takes it: the hub id, ``exact`` if at its commit."""
     folder = folder.absolute()
     if folder.parent == models_folder():
         return folder.name.replace("--", "/")
@@ -205,12 +198,8 @@ def download(
     """Folder of a model, downloaded or brought up to date; files that are here are kept.
 
     The descriptions come first, so that a model of another kind is refused before its weights.
-    Without a folder ``to`` it is downloaded to the cache of the hub library.
-
-    Raises:
-        CheckpointError: The model is incomplete or of another kind.
-        DataError: The disk is full, or the folder can't be written to.
-        HubError: The hub can't be reached, doesn't have the model, or refuses it.
+    Without a folder ``to`` it is downloaded to the cache of the hub library. An incomplete model is
+    a CheckpointError, one that the hub doesn't give a HubError, and a full disk a DataError.
     """
     from huggingface_hub import HfApi, constants
 

@@ -1,7 +1,4 @@
-"""How clips are sampled: one record, its ranges, and what users may write for its values.
-
-Nothing heavy is imported here: the command line declares its options by this record.
-"""
+"""How clips are sampled: one record, its ranges, and what users may write; no heavy imports."""
 
 import math
 import re

@@ -1,7 +1,4 @@
-"""The ``scheduler/`` folder of a model: its probability path, and the codebook of its training.
-
-The published models keep their codebook in a pickle, of which only tensors are read.
-"""
+"""The ``scheduler/`` folder of a model: its probability path, and the codebook of its training."""
 
 import math
 from dataclasses import asdict

@@ -80,10 +80,7 @@ def _longest_first(words: Iterable[str]) -> str:
 
 
 def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> list[str]:
-    """Names of the subjects that a word most likely means: by name, by tag, by spelling.
-
-    An emoji counts as the words of its Unicode name.
-    """
+    """Names of the subjects that a word, or an emoji's Unicode name, most likely means."""
     if not any(character.isalpha() for character in word):
         spelled = [w for each in word for w in unicodedata.name(each, "").lower().split()]
         same = [s.name for w in spelled for s in subjects if w == s.name.lower()]
@@ -98,8 +95,7 @@ def nearest_subjects(word: str, subjects: Sequence[Subject], count: int = 3) -> 
             names.setdefault(part, subject.name)
     exact = [names[w] for w in singular if w in names]
     likely = difflib.get_close_matches(word, names, count, _LIKENESS) if len(word) > 2 else []
-    close = [names[near] for near in likely]
-    return list(dict.fromkeys([*exact, *tagged, *close]))[:count]
+    return list(dict.fromkeys([*exact, *tagged, *(names[near] for near in likely)]))[:count]
 
 
 def _telling_parts(name: str) -> list[str]:

@@ -33,11 +33,8 @@ def load_weights(
 
     Names and shapes are checked before anything is read. The tensors then replace those of the
     model, which is best built under ``torch.device("meta")``, one after the other, so that memory
-    never holds two copies. ``change`` gives from a weight's name and value the one to take.
-
-    Raises:
-        CheckpointError: A file is missing or damaged, or a tensor is missing, foreign, of another
-            shape, no plain float or not finite.
+    never holds two copies. ``change`` gives from a weight's name and value the one to take. What is
+    missing, damaged, foreign, of another shape, no plain float or not finite is a CheckpointError.
     """
     files = weight_files(folder)
     check_tensors({name: tuple(v.shape) for name, v in model.state_dict().items()}, folder, files)
@@ -57,20 +54,14 @@ def load_weights(
 
 
 def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) -> None:
-    """Refuse, with a CheckpointError, a config with more layers, ``times`` over, than tensors.
-
-    This comes before a network is built, which takes time for each layer, even without memory.
-    """
+    """Refuse a config with more layers, ``times`` over, than tensors, before they are built."""
     most = len(weight_files(folder)) // times
     if layers > most:
         raise unusable(file, key, layers, f"at most {most}, by the number of its tensors")
 
 
 def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
-    """The file of each tensor in a folder, by the headers of ``weights`` or of its shards.
-
-    A file that is missing or damaged, or isn't what the index says, is a CheckpointError.
-    """
+    """The file of each tensor in a folder, by headers; CheckpointError if its index differs."""
     index = folder / index_of(weights)
     mapped = read_index(index) if index.exists() else None
     found: dict[str, Path] = {}

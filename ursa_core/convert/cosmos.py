@@ -103,11 +103,7 @@ def _read_checkpoint(file: Path) -> dict[str, Tensor]:
 def convert_weights(
     tensors: dict[str, Tensor], strides: Strides | None
 ) -> tuple[VideoTokenizerConfig, dict[str, Tensor]]:
-    """Configuration of NVIDIA's tensors, and copies of them by our names, dtypes kept.
-
-    Without strides they are read off the tensors. That fails for NVIDIA's first code, which made
-    convolutions for every change of resolution, used or not.
-    """
+    """Configuration of NVIDIA's tensors, and copies of them by our names, dtypes kept."""
     _check_buffers(tensors)
     weights = {name: value for name, value in tensors.items() if not _BUFFERS.fullmatch(name)}
     config = _config(weights, strides)
@@ -215,7 +211,7 @@ def _strides(
                 "leave the stride out",
             )
         return found
-    if given is None:
+    if given is None:  # NVIDIA's first code made convolutions for all changes, used or not
         raise UsageError(
             "the weights don't show the tokenizer's stride",
             "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8",

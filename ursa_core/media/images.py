@@ -36,10 +36,7 @@ Colour = tuple[int, int, int]
 
 
 def open_image(path: Path, background: Colour) -> Source | None:
-    """The image or animation in a file; None if Pillow doesn't know the format.
-
-    Too large ones are a DataError, damaged ones an error of `reading.file_faults`.
-    """
+    """The image or animation in a file; None if Pillow doesn't know it, DataError if too large."""
     image = _opened(path)
     if image is None:
         return None
@@ -134,9 +131,9 @@ def _animation(image: Image.Image, background: Colour) -> Shown:
 
 
 def pixels_of(image: Image.Image, background: Colour, name: str) -> Frames:
-    """RGB of an image's present frame, upright and over a colour: uint8 (H, W, 3).
+    """RGB uint8 (H, W, 3) of an image's present frame, upright and over a colour.
 
-    ``name`` is what errors call the image: a DataError where its samples have no known white.
+    Samples without a known white are a DataError, which calls the image by ``name``.
     """
     is_tiff = image.format == "TIFF"
     is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1

@@ -14,10 +14,7 @@ _WINDOW = 11
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in decibels, 0 to 100: the mean over frames, uint8 (F, H, W, 3).
-
-    Shapes that differ are a ShapeError.
-    """
+    """PSNR in decibels, 0 to 100: the mean over frames, uint8 (F, H, W, 3), of one shape."""
     _check(a, b)
     values = []
     for x, y in zip(a, b, strict=True):

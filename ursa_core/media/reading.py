@@ -1,7 +1,4 @@
-"""Frames out of films, animations, images and folders of PNG frames, one at a time.
-
-See docs/reading.md for how each kind is read.
-"""
+"""Frames out of films, animations, images and folders of PNG frames; see docs/reading.md."""
 
 import math
 import struct
@@ -34,14 +31,11 @@ _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
 
 @dataclass(frozen=True)
 class OpenMedia:
-    """An opened file: frames (H, W, 3) that haven't been read yet, and what it states.
-
-    ``notes`` say what was assumed where it states nothing; an image has no ``seconds``.
-    """
+    """An opened file: frames (H, W, 3) that haven't been read yet, and what it states."""
 
     frames: Iterator[Frames]
     is_still: bool
-    seconds: float | None
+    seconds: float | None  # None for an image
     notes: tuple[str, ...]
 
 

@@ -34,17 +34,14 @@ Shown = Generator[tuple[float, Load], None, None]
 
 @dataclass(frozen=True)
 class Source:
-    """An opened file, folder of frames or image, and what it states, the likeliest rate first.
-
-    ``notes`` say what was assumed where it states nothing. An image is still, without time.
-    """
+    """An opened file, folder of frames or image, and what it states, the likeliest rate first."""
 
     shown: Shown
     is_still: bool = False
     rates: tuple[float, ...] = ()
     seconds: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was assumed where it states nothing
 
 
 def at_rate(shown: Shown, fps: float) -> Shown:
