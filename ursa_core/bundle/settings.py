@@ -56,9 +56,7 @@ class BundleSettings(SamplingOptions):
     max_prompt_length: Annotated[int, whole(1, 1 << 16)] = 320
     motion_prefix: Switch = True
     extend_motion: Annotated[float | None, number(0, 1000)] = None
-    chain: Annotated[str, Field(pattern="^(tokens|pixels)$", description="tokens or pixels")] = (
-        "pixels"
-    )
+    chain: Annotated[Literal["tokens", "pixels"], Field(description="tokens or pixels")] = "pixels"
     licence: Text = "not stated"
 
     @property

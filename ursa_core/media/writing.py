@@ -108,9 +108,10 @@ def write_media(
     rate = Fraction(fps).limit_denominator(1001)
     comment = json.dumps(dict(metadata or {}))
     title = str((metadata or {}).get("prompt", ""))
+    tags = {"comment": comment, "title": title} if title else {"comment": comment}
     writers: dict[str, Callable[[Path], None]] = {
-        ".mp4": lambda p: _write_h264(p, frames, rate, comment, title, crf),
-        ".mkv": lambda p: _write_ffv1(p, frames, rate, comment, title),
+        ".mp4": lambda p: _write_h264(p, frames, rate, tags, crf),
+        ".mkv": lambda p: _write_ffv1(p, frames, rate, tags),
         ".gif": lambda p: _write_gif(p, frames, _durations(len(frames), rate, 10), comment),
         ".webp": lambda p: _write_webp(p, frames, _durations(len(frames), rate, 1), comment),
         ".png": lambda p: _write_png(p, frames[0], comment, None),
@@ -164,9 +165,7 @@ def _is_frame(path: Path) -> bool:
     return is_plain and path.suffix == ".png" and path.stem.isdecimal()
 
 
-def _write_h264(
-    path: Path, frames: Frames, rate: Fraction, comment: str, title: str, crf: int
-) -> None:
+def _write_h264(path: Path, frames: Frames, rate: Fraction, tags: dict[str, str], crf: int) -> None:
     import av
     from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
@@ -188,10 +187,10 @@ def _write_h264(
         codec = stream.codec_context
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
         codec.color_range = int(ColorRange.MPEG)
-        _encode(container, stream, frames, to_yuv, comment, title)
+        _encode(container, stream, frames, to_yuv, tags)
 
 
-def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title: str) -> None:
+def _write_ffv1(path: Path, frames: Frames, rate: Fraction, tags: dict[str, str]) -> None:
     import av
 
     # Without bitexact the file gets a random number, and is different each time.
@@ -199,7 +198,7 @@ def _write_ffv1(path: Path, frames: Frames, rate: Fraction, comment: str, title:
         # Version 3 carries a checksum in every slice.
         stream = container.add_stream("ffv1", rate=rate, options={"level": "3", "slicecrc": "1"})
         stream.pix_fmt = "bgr0"
-        _encode(container, stream, frames, lambda f: f.reformat(format="bgr0"), comment, title)
+        _encode(container, stream, frames, lambda f: f.reformat(format="bgr0"), tags)
 
 
 def _encode(
@@ -207,17 +206,14 @@ def _encode(
     stream: "av.VideoStream",
     frames: Frames,
     convert: Callable[["av.VideoFrame"], "av.VideoFrame"],
-    comment: str,
-    title: str,
+    tags: dict[str, str],
 ) -> None:
     import av
 
     stream.height, stream.width = frames.shape[1:3]
     # More threads would make the bytes depend on the machine.
     stream.codec_context.thread_count = 1
-    container.metadata["comment"] = comment
-    if title:
-        container.metadata["title"] = title
+    container.metadata.update(tags)
     rate = stream.codec_context.framerate
     for k, array in enumerate(frames):
         frame = convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24"))
@@ -248,8 +244,7 @@ def _write_webp(path: Path, frames: Frames, durations: list[int], comment: str) 
     exif[ExifTags.Base.ImageDescription] = comment
     images = [Image.fromarray(frame) for frame in frames]
     about = {"duration": durations, "loop": 0, "quality": 90, "method": 4, "exif": exif}
-    is_moving = len(images) > 1
-    images[0].save(path, "WEBP", save_all=is_moving, append_images=images[1:], **about)
+    images[0].save(path, "WEBP", save_all=len(images) > 1, append_images=images[1:], **about)
 
 
 def _write_png(path: Path, frame: Frames, comment: str, fps: float | None) -> None:
