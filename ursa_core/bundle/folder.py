@@ -71,6 +71,20 @@ class Layout:
             needed.add(f"{self.tokenizer}tokenizer.json")
         return sorted(needed.difference(names))
 
+    def check_whole(self, folder: Path) -> None:
+        """Refuse, with a CheckpointError, a folder that lacks a part."""
+        missing = self.missing(file_names(folder))
+        for file in map(folder.joinpath, self.networks):
+            shards = [file.with_name(name) for name in _shards(file.parent, file.name)]
+            missing += [s.relative_to(folder).as_posix() for s in shards if not s.is_file()]
+        if missing:
+            hints = [way_out(folder / name) for name in missing if name.endswith(WEIGHTS)]
+            raise CheckpointError(
+                f"{folder} isn't a complete {self.kind}, it lacks {listed(missing)}",
+                next((hint for hint in hints if hint != GET_AGAIN), None)
+                or "get the missing files, or give another model",
+            )
+
 
 def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
     """The first layout whose mark is among the file names; otherwise the first of all."""
@@ -104,22 +118,8 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 
 def check_model(folder: Path) -> None:
     """Refuse, with a CheckpointError, a folder that lacks a part of a model, or another kind."""
-    missing = URSA_MODEL.missing(file_names(folder))
-    for part in NETWORKS:
-        missing += [f"{part}/{name}" for name in missing_shards(folder / part)]
-    if missing:
-        hints = [way_out(folder / name) for name in missing if name.endswith(WEIGHTS)]
-        raise CheckpointError(
-            f"{folder} isn't a complete URSA model, it lacks {listed(missing)}",
-            next((hint for hint in hints if hint != GET_AGAIN), None)
-            or "get the missing files, or give another model",
-        )
+    URSA_MODEL.check_whole(folder)
     check_classes(folder)
-
-
-def missing_shards(part: Path, weights: str = WEIGHTS) -> list[str]:
-    """Names of weight files that a folder's index lists and the folder lacks."""
-    return [name for name in _shards(part, weights) if not (part / name).is_file()]
 
 
 def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:

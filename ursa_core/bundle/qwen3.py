@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.folder import Layout, file_names, listed, missing_shards, opened, read_json
+from ursa_core.bundle.folder import Layout, opened, read_json
 from ursa_core.bundle.weights import check_tensors, weight_files
 from ursa_core.configs import Whole, index_of, read_config, unusable
 from ursa_core.errors import CheckpointError
@@ -60,12 +60,7 @@ def read_qwen3(folder: Path) -> Qwen3Config:
 def check_qwen3(folder: Path) -> None:
     """Refuse, with a CheckpointError, a folder that isn't a whole Qwen3 language model."""
     read_qwen3(folder)
-    missing = QWEN3_MODEL.missing(file_names(folder)) + missing_shards(folder, WEIGHTS)
-    if missing:
-        raise CheckpointError(
-            f"{folder} isn't a complete language model, it lacks {listed(missing)}",
-            "get the missing files, or give another model",
-        )
+    QWEN3_MODEL.check_whole(folder)
 
 
 QWEN3_MODEL = Layout(
