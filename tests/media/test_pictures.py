@@ -297,9 +297,9 @@ def test_no_more_of_an_animation_is_drawn_than_a_file_of_its_size_may_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = animation(tmp_path / "a.webp", 16, 16, 12)
-    monkeypatch.setattr("ursa_core.media.images.MAX_PIXELS", 5 * 16 * 16)
+    monkeypatch.setattr("ursa_core.media.sources.MAX_PIXELS", 5 * 16 * 16)
     assert len(read_media(path).frames) == 12
-    monkeypatch.setattr("ursa_core.media.images.MOVING_PIXELS_PER_BYTE", 0)
+    monkeypatch.setattr("ursa_core.media.sources.MOVING_PIXELS_PER_BYTE", 0)
     with pytest.raises(DataError, match="over 5 frames of 16x16 pixels, too many for its"):
         read_media(path)
     with pytest.raises(DataError, match="too many for its"):
@@ -309,8 +309,8 @@ def test_no_more_of_an_animation_is_drawn_than_a_file_of_its_size_may_have(
 def test_no_more_frames_are_held_than_a_file_of_its_size_may_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ursa_core.media.reading.MAX_PIXELS", 5 * 48 * 64)
-    monkeypatch.setattr("ursa_core.media.reading.PIXELS_PER_BYTE", 0)
+    monkeypatch.setattr("ursa_core.media.sources.MAX_PIXELS", 5 * 48 * 64)
+    monkeypatch.setattr("ursa_core.media.sources.PIXELS_PER_BYTE", 0)
     film = write_film(tmp_path / "a.mkv", LEVELS[:8])
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -323,7 +323,7 @@ def test_no_more_frames_are_held_than_a_file_of_its_size_may_have(
         with pytest.raises(DataError, match="more than 5 frames"):
             read_media(path, fps=1000)  # frames repeated fill the memory as well
         assert sum(1 for _ in open_media(path).frames) == 8  # holds few
-    monkeypatch.setattr("ursa_core.media.reading.PIXELS_PER_BYTE", 64)
+    monkeypatch.setattr("ursa_core.media.sources.PIXELS_PER_BYTE", 64)
     assert len(read_media(film).frames) == 8
 
 

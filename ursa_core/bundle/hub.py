@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -160,13 +160,10 @@ def pulled_models() -> dict[str, Path]:
     ]
     found: dict[str, Path] = {}
     for file in sorted(files):
-        try:
+        with suppress(CheckpointError):
             check_classes(file.parent)
-        except CheckpointError:
-            continue
-        name = name_of(file.parent)
-        if parse_id(name) is not None:
-            found.setdefault(name, file.parent)
+            if parse_id(name := name_of(file.parent)) is not None:
+                found.setdefault(name, file.parent)
     return found
 
 

@@ -7,18 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from ursa_core import configs
 from ursa_core.bundle.folder import PartSize, check_classes, folder_bytes, part_sizes, read_json
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings, settings_of
-from ursa_core.configs import (
-    IMAGE_CLASS,
-    PUBLISHED_LEVELS,
-    Levels,
-    Whole,
-    Wholes,
-    read_config,
-    whole,
-)
+from ursa_core.configs import Levels, Whole, Wholes, read_config, whole
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
 
@@ -57,7 +50,7 @@ class TokenizerSizes:
     block_out_channels: Wholes
     patch_size: Whole = 4
     temporal_patch_size: Annotated[int, whole(0)] = 0
-    levels: Levels = PUBLISHED_LEVELS
+    levels: Levels = configs.PUBLISHED_LEVELS
 
 
 @dataclass(frozen=True)
@@ -222,7 +215,7 @@ def summary(folder: Path) -> Summary:
         source=source,
         transformer=read_config(TransformerSizes, sizes, str(transformer)),
         tokenizer=read_config(TokenizerSizes, tokenizer, str(vae)),
-        is_image=tokenizer["_class_name"] == IMAGE_CLASS,
+        is_image=tokenizer["_class_name"] == configs.IMAGE_CLASS,
         path=read_config(PathConfig, read_json(scheduler), str(scheduler)),
         licence=licence_of(folder),
         parts=part_sizes(folder),

@@ -14,15 +14,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ursa_core.errors import DataError, regular_file
 from ursa_core.files import parse_object
+from ursa_core.media import sources
 from ursa_core.media.frames import Frames
-from ursa_core.media.sources import (
-    MAX_MOVING_PIXELS,
-    MAX_PIXELS,
-    MOVING_PIXELS_PER_BYTE,
-    Shown,
-    Source,
-    check_size,
-)
+from ursa_core.media.sources import Shown, Source, check_size
 
 # It logs what it then raises, and the error is reported anyway.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
@@ -111,13 +105,13 @@ def _opened(path: Path) -> Image.Image | None:
 
 def _animation(image: Image.Image, background: Colour) -> Shown:
     path = Path(image.filename)  # type: ignore[attr-defined]
-    left = MAX_PIXELS + MOVING_PIXELS_PER_BYTE * path.stat().st_size
+    left = sources.MAX_PIXELS + sources.MOVING_PIXELS_PER_BYTE * path.stat().st_size
     with closing(image):
         # The default image of an APNG may be none of its frames.
         for k in range(int(getattr(image, "default_image", False)), image.n_frames):  # type: ignore[attr-defined]
             image.seek(k)
             # A frame of a GIF that reaches over the canvas makes it larger.
-            check_size(path, image.height, image.width, MAX_MOVING_PIXELS)
+            check_size(path, image.height, image.width, sources.MAX_MOVING_PIXELS)
             left -= image.height * image.width
             if left < 0:
                 raise DataError(

@@ -12,18 +12,10 @@ import numpy as np
 from PIL import Image
 
 from ursa_core.errors import DataError, UrsaError, UsageError, regular_file, unreadable
+from ursa_core.media import sources
 from ursa_core.media.frames import Clip, Frames
 from ursa_core.media.images import Colour, open_folder, open_image
-from ursa_core.media.sources import (
-    MAX_PIXELS,
-    PIXELS_PER_BYTE,
-    Load,
-    Shown,
-    Source,
-    at_rate,
-    bounded,
-    own_rate,
-)
+from ursa_core.media.sources import Load, Shown, Source
 
 WHITE = (255, 255, 255)
 _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
@@ -68,10 +60,10 @@ def read_media(
     if source.is_still:
         return Clip(timed[0][1][None], None, source.metadata, notes)
     if fps is None:
-        fps, is_even = own_rate([seconds for seconds, _ in timed], source.rates)
+        fps, is_even = sources.own_rate([seconds for seconds, _ in timed], source.rates)
         if not is_even:
             shown = ((seconds, lambda frame=frame: frame) for seconds, frame in timed)
-            sampled = ((seconds, load()) for seconds, load in at_rate(shown, fps))
+            sampled = ((seconds, load()) for seconds, load in sources.at_rate(shown, fps))
             timed = _held(path, sampled, max_frames)
             notes += (f"{path} varies its frame rate and is taken at {fps:.4g} a second",)
     return Clip(np.stack([frame for _, frame in timed]), fps, source.metadata, notes)
@@ -83,7 +75,7 @@ def _held(
     """The first frames and their seconds, unless they have unlikely many pixels for the file."""
     files = Path(path).iterdir() if Path(path).is_dir() else [Path(path)]
     size = sum(file.stat().st_size for file in files if file.is_file())
-    left = MAX_PIXELS + PIXELS_PER_BYTE * size
+    left = sources.MAX_PIXELS + sources.PIXELS_PER_BYTE * size
     held: list[tuple[float, Frames]] = []
     for seconds, frame in islice(timed, max_frames):
         height, width = frame.shape[:2]
@@ -126,7 +118,7 @@ def measure_length(
             yield seconds, load
 
     try:
-        count = sum(1 for _ in at_rate(noted(), fps))
+        count = sum(1 for _ in sources.at_rate(noted(), fps))
     except file_faults() as error:
         raise _unreadable(path, error) from error
     return count, sum(lengths)
@@ -160,7 +152,7 @@ def _open(given: str | Path, background: Colour, source_fps: float | None) -> So
     except file_faults() as error:
         raise _unreadable(path, error) from error
     if source_fps is None or source.is_still:
-        return replace(source, shown=bounded(path, source.shown))
+        return replace(source, shown=sources.bounded(path, source.shown))
     evenly = ((1 / source_fps, load) for _, load in source.shown)
     return Source(evenly, rates=(source_fps,), metadata=source.metadata)
 
@@ -179,7 +171,7 @@ def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tup
     frame: Frames | None = None
     made: Load | None = None
     count = 0
-    picked = source.shown if fps is None or source.is_still else at_rate(source.shown, fps)
+    picked = source.shown if fps is None or source.is_still else sources.at_rate(source.shown, fps)
     try:
         for seconds, load in picked:
             if load is not made:
