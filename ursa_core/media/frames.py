@@ -65,17 +65,13 @@ def resize_and_crop(frames: Frames, height: int, width: int) -> Frames:
     return np.stack([np.asarray(image) for image in resized])
 
 
-def to_float(frames: Frames) -> "Tensor":
-    """Pixels as float32 in [-1, 1], value/127.5 − 1, in the same shape."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(frames)).to(torch.float32) / 127.5 - 1
-
-
 def to_video(frames: Frames) -> "Tensor":
     """Frames (F, H, W, 3) as a video tokenizer takes them: float32 (1, 3, F, H, W) in [-1, 1]."""
+    import torch
+
     check_frames(frames)
-    return to_float(frames).permute(3, 0, 1, 2).unsqueeze(0)
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(torch.float32)
+    return (pixels / 127.5 - 1).permute(3, 0, 1, 2).unsqueeze(0)
 
 
 def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:

@@ -17,7 +17,7 @@ from ursa_core.errors import CheckpointError
 from ursa_core.evaluation.reports.intervals import Array
 from ursa_core.files import digest_of
 from ursa_core.grids import PixelShape
-from ursa_core.media import Frames, to_float, to_video
+from ursa_core.media import Frames, to_video
 
 MIN_SIDE_PX = 31  # below it nothing is left for the last convolutions of LPIPS
 MIN_FRAMES = 9  # I3D has a temporal stride of 8 and averages windows of 2 after it
@@ -104,7 +104,7 @@ class Lpips(Published):
     def distance(self, a: Frames, b: Frames) -> float:
         """Mean distance of frames of one shape, ``MIN_SIDE_PX`` at least; 0 is none."""
         chunks = (slice(at, at + _CHUNK) for at in range(0, len(a), _CHUNK))
-        images = (((to_float(each[at]).permute(0, 3, 1, 2)) for each in (a, b)) for at in chunks)
+        images = ((to_video(each[at])[0].transpose(0, 1) for each in (a, b)) for at in chunks)
         return float(torch.cat([self(*pair) for pair in images]).mean())
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
