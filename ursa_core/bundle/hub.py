@@ -5,6 +5,7 @@ is imported late, and is downloaded last: file by file in the caller's thread, s
 it at once; ``snapshot_download`` uses threads, and waits for the files that it has begun.
 """
 
+import inspect
 import logging
 import os
 import re
@@ -312,8 +313,6 @@ def _get(
     advance: Callable[[int], None],
 ) -> Path:
     """A file of a model, downloaded unless it is here; bytes count once, even in several bars."""
-    import inspect
-
     from huggingface_hub import hf_hub_download
 
     counted = 0

@@ -112,11 +112,6 @@ class Summary:
         return Strides(self.tokenizer.temporal_stride, self.tokenizer.spatial_stride)
 
     @property
-    def num_codes(self) -> int:
-        """Codes K of the codebook."""
-        return self.tokenizer.num_vq_embeddings
-
-    @property
     def solvers(self) -> tuple[str, ...]:
         """Ways to take a step along the model's path, the default first."""
         return ("maskgit",) * (self.path.kind == "masked") + ("integrated", "euler")
@@ -132,11 +127,12 @@ class Summary:
 
         Channels of equal FSQ levels may be swapped, and odd ones mirrored.
         """
-        classes = self.num_codes if self.is_image else 1
+        num_codes = self.tokenizer.num_vq_embeddings
+        classes = num_codes if self.is_image else 1
         for level, times in Counter(() if self.is_image else self.tokenizer.levels).items():
             values = (level + 1) // 2 if level % 2 else level
             classes *= math.comb(values + times - 1, times)
-        entries = classes * self.num_codes
+        entries = classes * num_codes
         return entries if entries <= MAX_TABLE_ENTRIES else 0
 
     def memory(
@@ -187,7 +183,8 @@ class Summary:
         channels = (widths[0] if self.is_image else max(widths)) / volume
         past = 0.0 if self.is_image else 2 * frame_pixels * _PAST_MAPS * channels
         decoding = slice_pixels * (_MAPS * channels + _PIXELS) + past
-        vectors = 3 * self.num_codes * tokenizer.vq_embed_dim * 4  # the tokenizer's, the path's two
+        # Float32 codebooks: the tokenizer's, and two of the path.
+        vectors = 3 * tokenizer.num_vq_embeddings * tokenizer.vq_embed_dim * 4
         return SamplingMemory(
             process=PROCESS_BYTES,
             codebook=vectors + _TABLE_BYTES * self.table_entries,
