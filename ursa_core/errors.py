@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UrsaError(Exception):
-    """An expected failure: what is wrong with which value, and a hint what the user can do."""
+    """An expected failure: what is wrong with which value, and a hint at what the user can do."""
 
     exit_code = 1
 

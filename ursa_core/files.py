@@ -153,7 +153,7 @@ def check_folder_of(path: str | Path) -> None:
 
 
 def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
-    """Refuse, with a UsageError, a folder in which files would be replaced that no run has left.
+    """Refuse, with a UsageError, a folder where files would be replaced that aren't the command's.
 
     ``products`` are names in the order of writing; the last one, a report, means that all are
     there. With ``force`` they may be replaced.
@@ -191,7 +191,7 @@ def producing(folder: Path) -> Iterator[None]:
         yield
     except BaseException:  # leaves the mark next to products: they are this command's own
         if len(list(folder.iterdir())) == 1:
-            mark.unlink()
+            mark.unlink(missing_ok=True)
         raise
     mark.unlink(missing_ok=True)
 

@@ -142,7 +142,10 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
 def add_words(
     adapters: Sequence[Adapter], texts: TextTokenizer, width: int
 ) -> tuple[TextTokenizer, int, list[Tensor]]:
-    """Vocabulary with the adapters' words, id of unknown words, and changes (words, D) to it."""
+    """Vocabulary with the adapters' words, the id of unknown ones, and changes from its embedding.
+
+    Changes are float (words, D); a CheckpointError where the model can't take the words.
+    """
     unknown, changes = texts.unknown_id, []
     for adapter in adapters:
         with opened(_weights(adapter.folder)) as tensors:

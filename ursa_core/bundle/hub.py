@@ -136,7 +136,7 @@ def models_folder() -> Path:
 
 
 def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path | None:
-    """Folder of a whole model on this machine, or None; CheckpointError for parts put by hand."""
+    """Folder of a whole model on this machine, else None; CheckpointError for parts put by hand."""
     if wanted.by_hand.is_dir():
         layout_of(file_names(wanted.by_hand), layouts).check(wanted.by_hand)
         return wanted.by_hand
@@ -169,7 +169,7 @@ def pulled_models() -> dict[str, Path]:
 
 
 def name_of(folder: Path, *, exact: bool = False) -> str:
-    """Name of a model as ``--model`` takes it: the hub id, ``exact`` if at its commit."""
+    """Name of a model as ``--model`` takes it; ``exact`` names the commit of a pulled one."""
     folder = folder.absolute()
     if folder.parent == models_folder():
         return folder.name.replace("--", "/")

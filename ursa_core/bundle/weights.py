@@ -54,7 +54,7 @@ def load_weights(
 
 
 def check_depth(folder: Path, file: str, key: str, layers: int, times: int = 1) -> None:
-    """Refuse a config with more layers, ``times`` over, than tensors, before they are built."""
+    """Refuse, with a CheckpointError, more layers, ``times`` over, than tensors, before a build."""
     most = len(weight_files(folder)) // times
     if layers > most:
         raise unusable(file, key, layers, f"at most {most}, by the number of its tensors")

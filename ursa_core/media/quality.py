@@ -14,7 +14,7 @@ _WINDOW = 11
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """PSNR in decibels, 0 to 100: the mean over frames, uint8 (F, H, W, 3), of one shape."""
+    """PSNR in decibels, 0 to 100: mean of frames uint8 (F, H, W, 3); ShapeError if they differ."""
     _check(a, b)
     values = []
     for x, y in zip(a, b, strict=True):
