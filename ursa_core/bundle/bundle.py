@@ -19,6 +19,7 @@ from ursa_core import configs
 from ursa_core.bundle import hub, path_files
 from ursa_core.bundle.adapters import Adapter, add_words, adding
 from ursa_core.bundle.folder import (
+    NETWORKS,
     PARTS,
     URSA_MODEL,
     WEIGHTS,
@@ -47,10 +48,6 @@ from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
 _KINDS = {"average": "ema.", "weights": "model."}
 """Prefix of tensors in a checkpoint by the folder's name inside it."""
 _ENCODER = ("encoder.", "quant_conv.")
-_PUBLISHED_MODULES = {
-    configs.VIDEO_CLASS: "autoencoder_vq_cosmos3d",
-    configs.IMAGE_CLASS: "autoencoder_vq",
-}
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def checkpoint_model(path: Path) -> Path | None:
     if not (is_step and (folder / "state.json").is_file()):
         return None
     run, target = folder.parents[1], folder / kind
-    part = next((name for name in ("transformer", "vae") if (run / name / WEIGHTS).is_file()), None)
+    part = next((name for name in NETWORKS if (run / name / WEIGHTS).is_file()), None)
     if part is None:
         raise CheckpointError(
             f"{run} holds no model, which its checkpoint {folder.name} would be one of",
@@ -235,12 +232,13 @@ def save_bundle(
     if subjects:
         save_subjects(folder, subjects)
     vae = read_json(folder / "vae" / "config.json")["_class_name"]
+    module = "autoencoder_vq_cosmos3d" if vae == configs.VIDEO_CLASS else "autoencoder_vq"
     index = {
         "_class_name": configs.PIPELINE_CLASS,
         "scheduler": ["diffnext.schedulers.scheduling_dfm", configs.SCHEDULER_CLASS],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "transformer": ["diffnext.models.transformers.transformer_ursa", configs.TRANSFORMER_CLASS],
-        "vae": [f"diffnext.models.autoencoders.{_PUBLISHED_MODULES[vae]}", vae],
+        "vae": [f"diffnext.models.autoencoders.{module}", vae],
     }
     write_json(folder / "model_index.json", index)
 
