@@ -10,8 +10,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -204,7 +204,7 @@ def download(
     if not os.environ.get("HF_HUB_VERBOSITY"):  # what matters comes back as an error of ours
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     target = to or Path(constants.HF_HUB_CACHE)
-    try:
+    with _explaining(wanted, target):
         info = HfApi().model_info(
             wanted.name, revision=wanted.revision, files_metadata=True, timeout=10
         )
@@ -228,13 +228,6 @@ def download(
                 layout.check_kind(folder)
         if to is None:  # all is here now: this lets the cache know which commit the revision is
             folder = _snapshot(wanted, layout.patterns, tqdm_class=_bar_class(lambda _: None))
-    except UrsaError:
-        raise
-    except Exception as error:
-        explained = _explained(error, wanted, target)
-        if explained is None:
-            raise
-        raise explained from error
     layout.check(folder)
     return folder
 
@@ -254,17 +247,12 @@ def upload(
         raise HubError(f"{constants.ENDPOINT} takes models only from those it knows", _LOG_IN)
     disable_progress_bars()
     api = HfApi()
-    try:
+    with _explaining(wanted, folder, _PUSH_ERRORS):
         api.create_repo(wanted.name, private=not public, exist_ok=force)
         done = api.upload_folder(
             repo_id=wanted.name, folder_path=folder, allow_patterns=list(patterns),
             commit_message="ursa models push",
         )  # fmt: skip
-    except Exception as error:
-        explained = _explained(error, wanted, folder, _PUSH_ERRORS)
-        if explained is None:
-            raise
-        raise explained from error
     return str(done.commit_url)
 
 
@@ -346,10 +334,20 @@ def _bar_class(count: Callable[[int], None]) -> "type[tqdm[Any]]":
     return Bar
 
 
-def _explained(
-    error: BaseException, wanted: HubId, target: Path, errors: _Errors = _ERRORS
-) -> UrsaError | None:
-    """Our error for one of the hub library's; None if it is none that a user can cause."""
+@contextmanager
+def _explaining(wanted: HubId, target: Path, errors: _Errors = _ERRORS) -> Iterator[None]:
+    """Raise errors of the hub library that a user can cause as ours."""
+    try:
+        yield
+    except UrsaError:
+        raise
+    except Exception as error:
+        if (explained := _explained(error, wanted, target, errors)) is None:
+            raise
+        raise explained from error
+
+
+def _explained(error: Exception, wanted: HubId, target: Path, errors: _Errors) -> UrsaError | None:
     from huggingface_hub import constants
 
     chain: list[Any] = []
