@@ -35,7 +35,7 @@ def open_image(path: Path, background: Colour) -> Source | None:
     if image is None:
         return None
     if image.format in _ANIMATED and getattr(image, "is_animated", False):
-        return Source(_animation(image, background), metadata=metadata_of(image))
+        return Source(_animation(path, image, background), metadata=metadata_of(image))
     with image:
         pixels = pixels_of(image, background, str(path))
         shown = ((0.0, lambda: pixels) for _ in range(1))
@@ -103,8 +103,7 @@ def _opened(path: Path) -> Image.Image | None:
     return image
 
 
-def _animation(image: Image.Image, background: Colour) -> Shown:
-    path = Path(image.filename)  # type: ignore[attr-defined]
+def _animation(path: Path, image: Image.Image, background: Colour) -> Shown:
     left = sources.MAX_PIXELS + sources.MOVING_PIXELS_PER_BYTE * path.stat().st_size
     with closing(image):
         # The default image of an APNG may be none of its frames.
