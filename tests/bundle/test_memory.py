@@ -19,7 +19,7 @@ NANO = summary(shipped_models()["nano"])
 LARGE = replace(
     NANO,
     settings=replace(NANO.settings, max_prompt_length=320),
-    transformer=TransformerSizes(2048, 6144, 28, 16, 8, 64_000),
+    transformer=TransformerSizes(2048, 6144, 28, 16, 8, lm_head_size=64_000),
     tokenizer=TokenizerSizes(4, 8, 64_000, 6, (256,)),
     parts={"transformer": PartSize(0, 2_000_000_000), "vae": PartSize(0, 100_000_000)},
 )
@@ -53,7 +53,7 @@ def test_the_parts_follow_the_stated_formula():
     stays = memory.process + memory.transformer + memory.tokenizer + memory.codebook
     assert memory.total == stays + memory.activations
     assert memory.to_json()["total"] == memory.total
-    thin = replace(LARGE, transformer=TransformerSizes(16, 32, 28, 2, 1, 64_000, 8))
+    thin = replace(LARGE, transformer=TransformerSizes(16, 32, 28, 2, 1, 8, lm_head_size=64_000))
     small = thin.memory(2, SHAPE)
     assert small.total == stays + small.decoding
 

@@ -14,6 +14,7 @@ from ursa_core.bundle.folder import Layout, opened, read_json
 from ursa_core.bundle.weights import check_tensors, weight_files
 from ursa_core.configs import Whole, index_of, read_config, unusable
 from ursa_core.errors import CheckpointError
+from ursa_core.models.presets import Size
 from ursa_core.models.transformer import NormEps, RopeTheta, Transformer
 
 CONFIG = "config.json"
@@ -23,19 +24,13 @@ HEAD = "lm_head.weight"
 _FIXED = {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False}
 
 
-@dataclass(frozen=True)
-class Qwen3Config:
+@dataclass(frozen=True, kw_only=True)
+class Qwen3Config(Size):
     """A Qwen3 ``config.json``; ``vocab_size`` counts all rows of embeddings, padding included."""
 
-    hidden_size: Whole
-    intermediate_size: Whole
-    num_hidden_layers: Whole
-    num_attention_heads: Whole
-    num_key_value_heads: Whole
     vocab_size: Whole
     rope_theta: RopeTheta
     rms_norm_eps: NormEps
-    head_dim: Whole = 128
 
 
 def read_qwen3(folder: Path) -> Qwen3Config:

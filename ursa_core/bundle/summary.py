@@ -14,6 +14,7 @@ from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings,
 from ursa_core.configs import Levels, Whole, Wholes, read_config, whole
 from ursa_core.grids import LatentGrid, PixelShape, Strides
 from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
+from ursa_core.models.presets import Size
 
 PROCESS_BYTES = 350_000_000
 """Python with torch and av on the CPU, once they have worked."""
@@ -26,17 +27,11 @@ _PIXELS = 20  # float32 numbers per pixel while bands join
 _PAST_MAPS = 8.5  # of the two latent frames before a slice, for its convolutions over time
 
 
-@dataclass(frozen=True)
-class TransformerSizes:
+@dataclass(frozen=True, kw_only=True)
+class TransformerSizes(Size):
     """Sizes in ``transformer/config.json``, by its own names."""
 
-    hidden_size: Whole
-    intermediate_size: Whole
-    num_hidden_layers: Whole
-    num_attention_heads: Whole
-    num_key_value_heads: Whole
     lm_head_size: Whole
-    head_dim: Whole = 128
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 
+from ursa_core.configs import Whole
+
 
 @dataclass(frozen=True)
 class Size:
     """Widths and depth of a transformer; names as in Qwen3's configuration."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int = 128
+    hidden_size: Whole
+    intermediate_size: Whole
+    num_hidden_layers: Whole
+    num_attention_heads: Whole
+    num_key_value_heads: Whole
+    head_dim: Whole = 128
 
 
 PRESETS = {
