@@ -165,14 +165,14 @@ def _make(
     from ursa_core.batches.ray_pool import ray_pool
     from ursa_core.batches.run import packs_of, record, run_packs
 
-    shard = work.shard
+    shard, ray = work.shard, work.ray
     num = len(range(shard.number - 1, work.num, shard.count))
     # Steps of items that aren't planned yet, or are made elsewhere, can't be counted.
-    by_items = work.is_long or work.ray is not None
+    by_items = work.is_long or ray is not None
     steps = num if by_items else sum(task.num_steps(i) for i, s in left if s == "todo")
     kept = made = failed = 0
     with (
-        nullcontext() if work.ray is None else ray_pool(work.ray) as pool,
+        nullcontext() if ray is None else ray_pool(ray, task, writer, reason, output.warn) as pool,
         _stops() as is_stopped,
         output.progress(steps, task.name) as advance,
     ):
@@ -205,7 +205,7 @@ def _make(
             for outcome in (
                 run_packs(task, packs, writer, is_stopped, steps_taken, reason)
                 if pool is None
-                else pool.run(task, packs, writer, is_stopped, reason, output.warn)
+                else pool.run(packs, is_stopped)
             ):
                 item = outcome.item
                 path = str(item.path)

@@ -21,8 +21,9 @@ from notes_task import Notes, make_notes
 from ursa_cli.main import main
 from ursa_cli.terminal import output
 from ursa_core.batches import ray_pool
-from ursa_core.batches.manifest import read_records
+from ursa_core.batches.manifest import Writer, read_records
 from ursa_core.errors import DataError, DeviceError
+from ursa_core.parts import Part
 from ursa_core.tokens.token_files import load_tokens
 
 # Newer versions of Ray ask for a token, and read where it is when they are imported.
@@ -84,7 +85,7 @@ def test_notes_are_those_of_one_process_and_either_goes_on(
     make_notes(tmp_path / "one", TEN)
     make_notes(tmp_path / "ray", TEN, batch_size=2, ray=address)
     told = capsys.readouterr().err
-    assert re.search(r"items/s, [12] actors on 1 nodes$", told.strip())
+    assert re.search(r"items/s, [12] actors? on 1 node$", told.strip())
     assert notes(tmp_path / "ray") == notes(tmp_path / "one")
     assert {line.replace('"device": "cpu", ', "") for line in entries(tmp_path / "ray")} == entries(
         tmp_path / "one"
@@ -164,13 +165,18 @@ def test_another_version_and_a_model_that_is_not_there_are_told(
     assert len(notes(tmp_path / "out")) == 10
 
 
-def test_why_nothing_runs_is_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_nothing_runs_is_told(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ray_pool, "_PATIENCE_SECONDS", 0.0)
     import ray
 
     ray.init(address, logging_level="ERROR", log_to_driver=False)
     try:
-        pool = ray_pool.RayPool(ray, ray_pool.RayOptions(gpus=1))
+        with Writer(tmp_path, Part()) as writer:
+            pool = ray_pool.RayPool(
+                ray, ray_pool.RayOptions(gpus=1), Notes(), writer, str, output.warn
+            )
         assert "a worker takes 1 GPU; of 0 in the cluster 0 are free" in pool._why_idle()
     finally:
         ray.shutdown()

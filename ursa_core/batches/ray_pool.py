@@ -10,14 +10,14 @@ import socket
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ursa_core import __version__, files
-from ursa_core.batches.manifest import Writer
+from ursa_core.batches.manifest import Status, Writer
 from ursa_core.batches.run import BatchItem, BatchTask, Outcome, make_pack, record
 from ursa_core.errors import DataError, DeviceError, UrsaError, UsageError
 
@@ -43,7 +43,7 @@ class RayOptions:
 class _Worker:
     """An actor, which holds the model."""
 
-    def start(self, version: str, task: bytes, device: str, model: str, explain: _Explain) -> str:
+    def start(self, version: str, task: bytes, device: str, explain: _Explain) -> str:
         """Take the task; the node's address. UrsaError if it can't be done here."""
         import ray
 
@@ -53,59 +53,60 @@ class _Worker:
                 f"the node {where} has ursa {__version__}, this one {version}",
                 "install the same version on all nodes",
             )
-        if not Path(model).is_dir():
+        own: BatchTask = pickle.loads(task)  # noqa: S301  (from our own driver)
+        if not own.model_folder.is_dir():
             raise DataError(
-                f"the node {where} has no model in {model}",
+                f"the node {where} has no model in {own.model_folder}",
                 "give a folder that all nodes see, or run `ursa models pull` on each",
             )
         self._root, self._explain = Path(tempfile.mkdtemp(prefix="ursa-")), explain
         self._device, self._warnings = device, list[str]()
-        own: BatchTask = pickle.loads(task)  # noqa: S301  (from our own driver)
         self._task = own.moved(device, self._root, self._warnings.append)
         return str(where)
 
-    def _on_step(self, num: int) -> None:
-        """Steps aren't reported."""
-
     def make(self, pack: list[BatchItem]) -> tuple[list[tuple[Outcome, Any]], list[str]]:
         """Make a pack: how each item ended, with its files by their paths at home; warnings."""
-        own = [
-            replace(
-                item, path=_below(self._root, item.path),
-                options={**item.options, "device": self._device},
-            )
-            for item in pack
-        ]  # fmt: skip
-        for item in own:
-            files.make_folder(item.path.parent)
-        ended, root = [], self._root
-        for outcome in make_pack(
-            self._task, own, lambda *_, **__: None, self._on_step, self._explain
-        ):
+        root, own, ended = self._root, list[BatchItem](), []
+        for item in pack:
+            path = root / str(item.path).lstrip("/")
+            files.make_folder(path.parent)
+            own.append(replace(item, path=path, options={**item.options, "device": self._device}))
+        for outcome in make_pack(self._task, own, _unseen, _unseen, self._explain):
             made = [path for path in root.rglob("*") if path.is_file()]
             content = {f"/{path.relative_to(root)}": path.read_bytes() for path in made}
             for path in made:
                 path.unlink()
             ended.append((outcome, content))
-        told = list(self._warnings)
+        told = self._warnings.copy()
         self._warnings.clear()
         return ended, told
 
 
-def _below(root: Path, path: Path) -> Path:
-    return root / str(path).lstrip("/")
+def _unseen(*_: object, **__: object) -> None:
+    """Records are written at home, and steps aren't reported."""
 
 
 class RayPool:
-    """Actors of a cluster, one a device; those that die give their packs to others."""
+    """Actors of a cluster, one a device; those that die give their packs to others.
 
-    def __init__(self, ray: Any, chosen: RayOptions) -> None:
-        self._ray, self._chosen = ray, chosen
+    ``tell`` receives warnings, and why nothing runs.
+    """
+
+    def __init__(
+        self, ray: Any, chosen: RayOptions, task: BatchTask, writer: Writer, explain: _Explain,
+        tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._ray, self._chosen, self._task, self._writer = ray, chosen, task, writer
+        self._explain, self._tell = explain, tell
         has_gpus = bool(ray.cluster_resources().get("GPU"))
         self._gpus = float(has_gpus) if chosen.gpus is None else chosen.gpus
         self._workers: dict[Any, list[Any]] = {}  # what each is making, in order
         self._starting: dict[Any, Any] = {}
         self._nodes: dict[Any, str] = {}
+        self._running: dict[Any, tuple[Any, list[BatchItem]]] = {}
+        self._redo = deque[list[BatchItem]]()
+        self._lost: Counter[str] = Counter()
+        self._warned: set[str] = set()
         self._begun, self._made, self._again = time.monotonic(), 0, 0
 
     @property
@@ -113,118 +114,54 @@ class RayPool:
         """Rate, actors, nodes and what was made again."""
         rate = self._made / max(time.monotonic() - self._begun, 1e-9)
         num, nodes = len(self._workers), len({*map(self._nodes.get, self._workers)})
+        where = f"{num} actor{'s' * (num != 1)} on {nodes} node{'s' * (nodes != 1)}"
         again = f", {self._again} given to others" if self._again else ""
-        return f"{rate:.2f} items/s, {num} actors on {nodes} nodes{again}"
+        return f"{rate:.2f} items/s, {where}{again}"
 
     def run(
-        self,
-        task: BatchTask,
-        packs: Iterator[list[BatchItem]],
-        writer: Writer,
-        should_stop: Callable[[], bool],
-        explain: _Explain,
-        tell: Callable[[str], None],
+        self, packs: Iterator[list[BatchItem]], should_stop: Callable[[], bool]
     ) -> Iterator[Outcome]:
-        """Make packs as ``run_packs`` does, in the order in which actors end them.
-
-        ``tell`` receives warnings, and why nothing runs.
-        """
-        ray, redo = self._ray, deque[list[BatchItem]]()
-        running: dict[Any, tuple[Any, list[BatchItem]]] = {}
-        lost: Counter[str] = Counter()
-        warned: set[str] = set()
-        looked, fault, is_out, is_told = 0.0, None, False, False
-        arguments = (__version__, pickle.dumps(task), "cuda" if self._gpus else "cpu",
-                     str(task.model_folder), explain)  # fmt: skip
-
-        def next_pack() -> list[BatchItem] | None:
-            nonlocal fault, is_out
-            try:
-                pack = redo.popleft() if redo else None if is_out else next(packs, None)
-            except UrsaError as error:  # of the list, later: what is under way is made
-                fault, pack = error, None
-            is_out = is_out or pack is None
-            return pack
-
-        def failed(item: BatchItem, reason: str) -> Outcome:
-            writer.append(record(item, "failed", 0.0, reason))
-            return Outcome(item, 0.0, reason)
-
+        """Make packs as ``run_packs`` does, in the order in which actors end them."""
+        looked, is_told = 0.0, False
+        fault: UrsaError | None = None
         while True:
             stopped = should_stop()
             if not stopped and time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
-                self._grow(arguments)
+                self._grow()
                 if not (is_told or self._nodes) and looked - self._begun > _PATIENCE_SECONDS:
                     is_told = True
-                    tell(self._why_idle())
-            for depth in range(1, AHEAD + 1):
-                for actor, refs in self._workers.items():
-                    if stopped or len(refs) >= depth or (pack := next_pack()) is None:
-                        continue
-                    try:
-                        ready = [each if each.is_ready else task.ready(each) for each in pack]
-                    except Exception as error:
-                        if len(pack) > 1:
-                            redo.extend([each] for each in pack)
-                        else:
-                            yield failed(pack[0], explain(error))
-                        continue
-                    writer.append(*(record(item, "started") for item in pack), sync=False)
-                    # The worker's folder is another one.
-                    ready = [replace(each, path=each.path.absolute()) for each in ready]
-                    ref = actor.make.remote(ready)
-                    refs.append(ref)
-                    running[ref] = actor, pack
+                    self._tell(self._why_idle())
+            every = self._workers.items()
+            free = [actor for n in range(AHEAD) for actor, refs in every if len(refs) <= n]
+            pack = None
+            while free and not stopped:
+                try:
+                    pack = self._redo.popleft() if self._redo else next(packs, None)
+                except UrsaError as error:  # of the list, later: what is under way is made
+                    fault, pack = error, None
+                if pack is None:
+                    break
+                yield from self._give(free.pop(0), pack)
             if stopped:  # what an actor has begun is made, what waits for it is not
                 for refs in self._workers.values():
                     for ref in refs[1:]:
-                        running.pop(ref, None)
+                        del self._running[ref]
                     del refs[1:]
-            if not running and (stopped or (is_out and not redo)):
+            if not self._running and (stopped or (free and pack is None)):
                 break
-            waited = [*running, *self._starting]
-            ended = ray.wait(waited, timeout=0.5)[0] if waited else []
+            waited = [*self._running, *self._starting]
             if not waited:
                 time.sleep(0.5)
-            for ref in ended:
+            for ref in self._ray.wait(waited, timeout=0.5)[0] if waited else ():
                 if ref in self._starting:
                     self._take(ref)
-                    continue
-                if ref not in running:  # of an actor that has died just now
-                    continue
-                actor, pack = running.pop(ref)
-                try:
-                    replies, told = ray.get(ref)
-                except ray.exceptions.RayTaskError as error:
-                    raise _of_worker(error) from error
-                except ray.exceptions.RayError as error:
-                    refs, running[ref] = self._workers.pop(actor), (actor, pack)
-                    own = [running.pop(each)[1] for each in refs]  # the first was being made
-                    text = f"{type(error).__name__} {error}"
-                    is_memory = "low on memory" in text or "OutOfMemory" in text
-                    lost.update(item.key for item in own[0])
-                    limit = _MAX_OUT_OF_MEMORY if is_memory else _MAX_LOST
-                    for item in [each for each in own[0] if lost[each.key] >= limit]:
-                        own[0].remove(item)
-                        reason = "the worker ran out of memory" if is_memory else "the worker died"
-                        yield failed(item, f"{reason}, {limit} times")
-                    self._again += sum(map(len, own))
-                    redo.extend(each for each in own if each)
-                    continue
-                self._workers[actor].remove(ref)
-                at_home = {item.key: item for item in pack}
-                for text in told:
-                    if (what := text.partition(": ")[2]) not in warned:
-                        warned.add(what)
-                        tell(text)
-                for outcome, content in replies:
-                    self._made += 1
-                    yield _kept(task, at_home[outcome.item.key], outcome, content, writer)
+                elif ref in self._running:  # not of an actor that has died just now
+                    yield from self._collect(ref)
         if fault is not None:
             raise fault
 
-    def _grow(self, arguments: Sequence[Any]) -> None:
+    def _grow(self) -> None:
         """Start an actor on each device that has none."""
         cpus, slots = self._chosen.cpus, 0
         for node in self._ray.nodes():
@@ -232,9 +169,11 @@ class RayPool:
             of_gpus = has.get("GPU", 0) // self._gpus if self._gpus else float("inf")
             slots += int(min(has.get("CPU", 0) // cpus, of_gpus))
         own = self._ray.remote(num_cpus=cpus, num_gpus=self._gpus)(_Worker)
+        device = "cuda" if self._gpus else "cpu"
         for _ in range(slots - len(self._workers) - len(self._starting)):
-            actor = own.remote()
-            self._starting[actor.start.remote(*arguments)] = actor
+            actor, task = own.remote(), pickle.dumps(self._task)
+            ref = actor.start.remote(__version__, task, device, self._explain)
+            self._starting[ref] = actor
 
     def _take(self, ref: Any) -> None:
         """Take an actor that has started, or has died so."""
@@ -258,33 +197,79 @@ class RayPool:
                 )
         return f"nothing runs yet: {len(self._starting)} workers are starting"
 
+    def _give(self, actor: Any, pack: list[BatchItem]) -> Iterator[Outcome]:
+        """Have an actor make a pack; an item that can't be made ready fails."""
+        try:
+            ready = [each if each.is_ready else self._task.ready(each) for each in pack]
+        except Exception as error:
+            if len(pack) > 1:
+                self._redo.extend([each] for each in pack)
+            else:
+                yield self._failed(pack[0], self._explain(error))
+            return
+        self._writer.append(*(record(item, "started") for item in pack), sync=False)
+        # The worker's folder is another one.
+        ref = actor.make.remote([replace(each, path=each.path.absolute()) for each in ready])
+        self._workers[actor].append(ref)
+        self._running[ref] = actor, pack
+
+    def _collect(self, ref: Any) -> Iterator[Outcome]:
+        """What an actor has made of a pack; the packs of a dead one go to others."""
+        actor, pack = self._running[ref]
+        try:
+            replies, told = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            raise _of_worker(error) from error
+        except self._ray.exceptions.RayError as error:
+            own = [self._running.pop(each)[1] for each in self._workers.pop(actor)]
+            text = f"{type(error).__name__} {error}"
+            is_memory = "low on memory" in text or "OutOfMemory" in text
+            reason = "the worker ran out of memory" if is_memory else "the worker died"
+            limit = _MAX_OUT_OF_MEMORY if is_memory else _MAX_LOST
+            self._lost.update(item.key for item in own[0])  # the first was being made
+            for item in [each for each in own[0] if self._lost[each.key] >= limit]:
+                own[0].remove(item)
+                yield self._failed(item, f"{reason}, {limit} times")
+            self._again += sum(map(len, own))
+            self._redo.extend(each for each in own if each)
+            return
+        del self._running[ref]
+        self._workers[actor].remove(ref)
+        for text in told:
+            if (what := text.partition(": ")[2]) not in self._warned:
+                self._warned.add(what)
+                self._tell(text)
+        at_home = {item.key: item for item in pack}
+        for outcome, content in replies:
+            self._made += 1
+            yield self._kept(at_home[outcome.item.key], outcome, content)
+
+    def _failed(self, item: BatchItem, reason: str) -> Outcome:
+        self._writer.append(record(item, "failed", 0.0, reason))
+        return Outcome(item, 0.0, reason)
+
+    def _kept(self, item: BatchItem, outcome: Outcome, content: dict[str, bytes]) -> Outcome:
+        """Write and record what an actor has made of an item; the output itself comes last."""
+        item = replace(item, options=outcome.item.options)
+        if outcome.error is None:
+            place = str(item.path.absolute())
+            frames = {path for path in content if path.startswith(f"{place}/")}
+            for path in sorted(content.keys() - frames, key=lambda path: path == place):
+                files.write(path, content[path])
+            if frames:
+                with files.whole(item.path) as part:
+                    files.make_folder(part)
+                    for path in frames:
+                        (part / Path(path).name).write_bytes(content[path])
+            self._task.tidy(item)
+        status: Status = "failed" if outcome.error else "done"
+        self._writer.append(record(item, status, outcome.seconds, outcome.error))
+        return replace(outcome, item=item)
+
     def stop(self) -> None:
         """End the actors, and what they are making."""
         for actor in (*self._workers, *self._starting.values()):
             self._ray.kill(actor)
-
-
-def _kept(
-    task: BatchTask, item: BatchItem, outcome: Outcome, content: dict[str, bytes], writer: Writer
-) -> Outcome:
-    """Write and record what an actor has made of an item; the output itself comes last."""
-    item = replace(item, options=outcome.item.options)
-    if outcome.error is None:
-        place = str(item.path.absolute())
-        for path in sorted(content, key=lambda path: path == place):
-            if not path.startswith(f"{place}/"):
-                files.write(path, content[path])
-        frames = {path: each for path, each in content.items() if path.startswith(f"{place}/")}
-        if frames:
-            with files.whole(item.path) as part:
-                for path, each in frames.items():
-                    files.make_folder(part)
-                    (part / Path(path).name).write_bytes(each)
-        task.tidy(item)
-    writer.append(
-        record(item, "failed" if outcome.error else "done", outcome.seconds, outcome.error)
-    )
-    return replace(outcome, item=item)
 
 
 def _of_worker(error: Any) -> UrsaError:
@@ -300,8 +285,11 @@ def _of_worker(error: Any) -> UrsaError:
 
 
 @contextmanager
-def ray_pool(chosen: RayOptions) -> Iterator[RayPool]:
-    """Actors on a cluster, ended at the end.
+def ray_pool(
+    chosen: RayOptions, task: BatchTask, writer: Writer, explain: _Explain,
+    tell: Callable[[str], None],
+) -> Iterator[RayPool]:  # fmt: skip
+    """Actors on a cluster, ended at the end; the arguments are those of `RayPool`.
 
     Raises:
         UsageError: Ray isn't installed.
@@ -330,7 +318,7 @@ def ray_pool(chosen: RayOptions) -> Iterator[RayPool]:
         ) from error
     # Ray prints what its nodes report to stdout, which is for paths and JSON.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    pool = RayPool(ray, chosen)
+    pool = RayPool(ray, chosen, task, writer, explain, tell)
     try:
         yield pool
     finally:
