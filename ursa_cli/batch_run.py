@@ -1,24 +1,31 @@
 """A batch on the command line: its items are settled, what is left is made and reported."""
 
+import secrets
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ursa_cli.options.batches import MAX_FAULTS_SHOWN, Batch, Work, handle
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained, reason
-from ursa_core import files
-from ursa_core.batches import lists, names
+from ursa_core import __version__, files
+from ursa_core.batches import lists, manifest, names
+from ursa_core.batches.ray_pool import ray_pool
+from ursa_core.batches.run import (
+    BatchItem,
+    BatchTask,
+    State,
+    packs_of,
+    record,
+    remaining,
+    run_packs,
+)
 from ursa_core.errors import DataError, UrsaError, UsageError
 
-if TYPE_CHECKING:
-    from ursa_core.batches.manifest import Header, Writer
-    from ursa_core.batches.run import BatchItem, BatchTask, State
 
-
-def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) -> None:
+def run_batch(task: BatchTask, batch: Batch, seed: int | None, dry_run: bool) -> None:
     """Make what is left of a batch, or with ``dry_run`` print what would be made.
 
     ``seed`` is that which those of items are derived from; None is that of the batch begun, or
@@ -27,13 +34,12 @@ def run_batch(task: "BatchTask", batch: Batch, seed: int | None, dry_run: bool) 
     run_work(task, batch, lambda chosen: _settled(task, batch, chosen), seed, dry_run)
 
 
-def _settled(task: "BatchTask", batch: Batch, seed: int) -> "Iterator[BatchItem]":
+def _settled(task: BatchTask, batch: Batch, seed: int) -> Iterator[BatchItem]:
     """The shard's items of the list, their options settled; those with faults left out if wanted.
 
     Of a short list all lines are settled, and all faults handled, before any item is of use; of a
     long one those of other shards are checked for their names alone.
     """
-    from ursa_core.batches.run import BatchItem
     from ursa_core.media import FORMATS
     from ursa_core.seeding import stream_seed
 
@@ -85,20 +91,15 @@ def _settled(task: "BatchTask", batch: Batch, seed: int) -> "Iterator[BatchItem]
 
 
 def run_work(
-    task: "BatchTask",
+    task: BatchTask,
     work: Work,
-    settled: "Callable[[int], Iterator[BatchItem]]",
+    settled: Callable[[int], Iterator[BatchItem]],
     seed: int | None,
     dry_run: bool,
 ) -> None:
     """Make what is left of some items, as ``run_batch`` does; ``settled`` gives them for a seed."""
-    import secrets
 
-    from ursa_core import __version__
-    from ursa_core.batches import manifest
-    from ursa_core.batches.run import remaining
-
-    def ready(items: "Iterator[Any]") -> "Iterable[Any]":
+    def ready(items: Iterator[Any]) -> Iterable[Any]:
         """A few items are checked before anything is made, more of them while they are."""
         return items if work.is_long else list(items)
 
@@ -132,11 +133,11 @@ def run_work(
 
 
 def _print_plan(
-    task: "BatchTask", header: "Header", left: "Iterable[tuple[BatchItem, State]]"
+    task: BatchTask, header: manifest.Header, left: Iterable[tuple[BatchItem, State]]
 ) -> None:
     num = {"kept": 0, "made": 0}
 
-    def todo() -> "Iterator[BatchItem]":
+    def todo() -> Iterator[BatchItem]:
         for item, state in left:
             num["made" if state == "todo" else "kept"] += 1
             if state == "todo":
@@ -159,12 +160,8 @@ def _print_plan(
 
 
 def _make(
-    task: "BatchTask", work: Work, left: "Iterable[tuple[BatchItem, State]]", writer: "Writer"
+    task: BatchTask, work: Work, left: Iterable[tuple[BatchItem, State]], writer: manifest.Writer
 ) -> None:
-    """Make what is to be made, reporting each item as it ends."""
-    from ursa_core.batches.ray_pool import ray_pool
-    from ursa_core.batches.run import packs_of, record, run_packs
-
     shard, ray = work.shard, work.ray
     num = len(range(shard.number - 1, work.num, shard.count))
     # Steps of items that aren't planned yet, or are made elsewhere, can't be counted.
@@ -181,7 +178,7 @@ def _make(
             text = "" if pool is None else f", {pool.text}"
             advance(steps, f"{kept + made}/{num} items{text}", **earlier)
 
-        def todo() -> "Iterator[BatchItem]":
+        def todo() -> Iterator[BatchItem]:
             nonlocal kept, num
             seen = 0
             for item, state in left:
@@ -203,29 +200,26 @@ def _make(
             packs = packs_of(task, todo(), work.batch_size)
             steps_taken = (lambda _: None) if by_items else on_step
             for outcome in (
-                run_packs(task, packs, writer, is_stopped, steps_taken, reason)
+                run_packs(task, packs, writer.append, steps_taken, reason, is_stopped)
                 if pool is None
                 else pool.run(packs, is_stopped)
             ):
-                item = outcome.item
-                path = str(item.path)
-                made, failed = made + (not outcome.error), failed + bool(outcome.error)
+                item, path, error = outcome.item, str(outcome.item.path), outcome.error
+                made, failed = made + (not error), failed + bool(error)
                 if by_items:
                     on_step()
-                if outcome.error:
-                    output.warn(f"failed: {path}: {outcome.error}")
+                if error:
+                    output.warn(f"failed: {path}: {error}")
                 payload = {
-                    "path": path, "index": item.index,
-                    "status": "failed" if outcome.error else "done", "seed": item.seed,
-                    "seconds": outcome.seconds, "error": outcome.error, **outcome.metrics,
+                    "path": path, "index": item.index, "status": "failed" if error else "done",
+                    "seed": item.seed, "seconds": outcome.seconds, "error": error,
                 }  # fmt: skip
-                output.data(payload, paths=[] if outcome.error else [path])
+                output.data({**payload, **outcome.metrics}, paths=[] if error else [path])
         finally:
-            counts = {"made": made, "kept": kept, "failed": failed}
-            counts["left"] = num - sum(counts.values())
-            output.note(
-                f"{work.outputs}: " + ", ".join(f"{n} {what}" for what, n in counts.items())
-            )
+            left_over = num - made - kept - failed
+            counts = {"made": made, "kept": kept, "failed": failed, "left": left_over}
+            shown = ", ".join(f"{count} {what}" for what, count in counts.items())
+            output.note(f"{work.outputs}: {shown}")
             if pool is not None:
                 output.note(pool.text)
             output.data({"summary": counts})

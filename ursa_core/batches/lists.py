@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -133,11 +134,9 @@ def read_list(
             else:
                 yield from _line_rows(file, columns, text if suffix == ".txt" else None)
 
-    if suffix == ".csv":
-        num = sum(1 for _ in rows())
-    else:
-        with opened() as text_file:
-            num = sum(1 for line in text_file if line.strip(_BLANK))
+    with opened() as listed:
+        full = filter(None, (line.strip(_BLANK) for line in listed))
+        num = sum(1 for _ in (rows() if suffix == ".csv" else full))
     if not num:
         raise DataError(f"{name} holds no items", "write one a line")
     return ItemList(name, num, rows, columns)
@@ -167,27 +166,18 @@ _Rows = Iterator[tuple[int, Mapping[str, Any] | UsageError]]
 
 def _line_rows(file: TextIO, columns: Columns, text: str | None) -> _Rows:
     """Rows of lines that aren't empty: texts of the column ``text``, or else JSON objects."""
+    hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
     for number, line in enumerate(file, start=1):
         if not line.strip(_BLANK):
             continue
         try:
             line.encode()
-            yield number, _json_row(line, columns) if text is None else {text: line.strip()}
+            row = parse_json(line) if text is None else {text: line.strip()}
+            yield number, row if isinstance(row, dict) else UsageError("not a JSON object", hint)
         except UnicodeEncodeError:
             yield number, UsageError("not UTF-8 text", _UTF8_HINT)
-        except UsageError as error:
-            yield number, error
-
-
-def _json_row(line: str, columns: Columns) -> dict[str, Any]:
-    hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
-    try:
-        row = parse_json(line)
-    except ValueError as error:
-        raise UsageError(f"not JSON: {error}", hint) from error
-    if not isinstance(row, dict):
-        raise UsageError("not a JSON object", hint)
-    return row
+        except ValueError as error:
+            yield number, UsageError(f"not JSON: {error}", hint)
 
 
 def csv_reader(file: TextIO) -> "csv.DictReader[str]":
@@ -231,11 +221,7 @@ def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     for column in row:
         if column not in columns:
             raise UsageError(f"unknown option {column!a}", nearest(column, columns))
-    return {
-        column: _converted(column, value, columns[column])
-        for column, value in row.items()
-        if value is not None
-    }
+    return {k: _converted(k, v, columns[k]) for k, v in row.items() if v is not None}
 
 
 def _converted(column: str, value: object, kind: type) -> object:
@@ -254,12 +240,10 @@ def _converted(column: str, value: object, kind: type) -> object:
         if switch is not None:
             return switch
     elif kind is not str and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
+        with suppress(ValueError, OverflowError):
             number = kind(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if number == value or (isinstance(value, str) and not math.isnan(number)):
-            return number
+            if number == value or (isinstance(value, str) and not math.isnan(number)):
+                return number
     words = {
         str: "a text", int: "a whole number", float: "a number", bool: "true or false",
         list: "a text, or a list of texts",

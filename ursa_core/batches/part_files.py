@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -22,11 +22,8 @@ _PATIENCE_SECONDS = 1.0
 class PartFile:
     """A part's ``STEM.jsonl`` or ``STEM-i-of-n.jsonl``, which one process at a time appends to.
 
-    A line that a killed process left unfinished is taken away.
-
-    Raises:
-        UsageError: Another process is at work on it, or one that shares the job out otherwise.
-        DataError: The file can't be written.
+    A line that a killed process left unfinished is taken away. UsageError where another process is
+    at work on it, or one that shares the job out otherwise; DataError if it can't be written.
     """
 
     def __init__(self, folder: Path, stem: str, shard: Part) -> None:
@@ -36,23 +33,19 @@ class PartFile:
         except OSError as error:
             raise unwritable(self.path, error) from error
         self._lock = _lock_of(self.path)
+        of_same = f"{stem}-*-of-{shard.count}.jsonl" if shard.count > 1 else self.path.name
+        others = [part for part in part_files(folder, stem) if not part.match(of_same)]
         try:
-            self._take(stem, shard.count)
+            if not _taken(self._lock) or any(map(_is_taken, others)):
+                raise UsageError(  # noqa: TRY301
+                    f"another run is at work on {folder}",
+                    "wait for it, or share the list out with the same n in every --shard i/n",
+                )
             end = max((begin + len(line) for begin, line in whole_lines(self.path)), default=0)
             os.ftruncate(self._file, end)
         except BaseException:
             PartFile.__exit__(self)
             raise
-
-    def _take(self, stem: str, count: int) -> None:
-        """Lock the file, unless a process has it, or one shares the job out otherwise."""
-        of_same = f"{stem}-*-of-{count}.jsonl" if count > 1 else self.path.name
-        others = [part for part in part_files(self._folder, stem) if not part.match(of_same)]
-        if not _taken(self._lock) or any(map(_is_taken, others)):
-            raise UsageError(
-                f"another run is at work on {self._folder}",
-                "wait for it, or share the list out with the same n in every --shard i/n",
-            )
 
     def append_rows(self, *rows: dict[str, Any], sync: bool = True) -> None:
         """Write lines, whole or not at all; with ``sync`` they outlast a power cut."""
@@ -65,7 +58,7 @@ class PartFile:
         lines = b"".join(line_of(row) for row in rows)
         try:
             if os.write(self._file, lines) < len(lines):
-                _fill_up()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
             if sync:
                 os.fsync(self._file)
         except OSError as error:
@@ -84,9 +77,7 @@ class PartFile:
 def sole(folder: Path) -> Iterator[None]:
     """Context in which no other process is at work on a folder; what is empty then is removed.
 
-    Raises:
-        UsageError: Another one is.
-        DataError: The folder can't be made.
+    UsageError if another one is; DataError if the folder can't be made.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     lock = _lock_of(make_folder(folder) / "run")
@@ -151,10 +142,6 @@ def damaged_line(path: Path, number: int) -> DataError:
         f"line {number} of {path} is damaged",
         "mend or delete that line, or give another folder with -o",
     )
-
-
-def _fill_up() -> NoReturn:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _lock_of(path: Path) -> FileLock:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ursa_core import __version__, files
 from ursa_core.batches.manifest import Status, Writer
-from ursa_core.batches.run import BatchItem, BatchTask, Outcome, make_pack, record
+from ursa_core.batches.run import BatchItem, BatchTask, Outcome, record, run_packs
 from ursa_core.errors import DataError, DeviceError, UrsaError, UsageError
 
 AHEAD = 2
@@ -71,7 +71,7 @@ class _Worker:
             path = root / str(item.path).lstrip("/")
             files.make_folder(path.parent)
             own.append(replace(item, path=path, options={**item.options, "device": self._device}))
-        for outcome in make_pack(self._task, own, _unseen, _unseen, self._explain):
+        for outcome in run_packs(self._task, [own], _unseen, _unseen, self._explain):
             made = [path for path in root.rglob("*") if path.is_file()]
             content = {f"/{path.relative_to(root)}": path.read_bytes() for path in made}
             for path in made:
@@ -176,7 +176,6 @@ class RayPool:
             self._starting[ref] = actor
 
     def _take(self, ref: Any) -> None:
-        """Take an actor that has started, or has died so."""
         actor = self._starting.pop(ref)
         try:
             self._nodes[actor] = self._ray.get(ref)
@@ -289,11 +288,9 @@ def ray_pool(
     chosen: RayOptions, task: BatchTask, writer: Writer, explain: _Explain,
     tell: Callable[[str], None],
 ) -> Iterator[RayPool]:  # fmt: skip
-    """Actors on a cluster, ended at the end; the arguments are those of `RayPool`.
+    """Actors on a cluster, as `RayPool` has them, ended at the end.
 
-    Raises:
-        UsageError: Ray isn't installed.
-        DeviceError: There is no cluster at the address, or one of another version.
+    UsageError without Ray; DeviceError without a cluster, or for one of another version.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

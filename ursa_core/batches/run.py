@@ -3,14 +3,14 @@
 import errno
 import json
 import os
-import stat
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
-from ursa_core.batches.manifest import Record, Status, Writer
+from ursa_core.batches.manifest import Record, Status
 from ursa_core.errors import UsageError
 
 OnStep = Callable[[int], None]
@@ -93,9 +93,7 @@ def remaining(
 ) -> Iterator[tuple[BatchItem, State]]:
     """Items, and what is left to do of each.
 
-    Raises:
-        UsageError: Without ``force``, an item was made with other options, or its output exists
-            without a record.
+    Without ``force`` it is a UsageError that one was made with other options, or without a record.
     """
     for item in items:
         record = records.get(item.key)
@@ -103,8 +101,7 @@ def remaining(
         begun = record is not None and record.status == "started" and not record.replaces
         if record is not None and there and (record.status == "done" or begun):
             now = {**item.options, "name": item.path.name}
-            before = {**record.options, "name": record.name}
-            differing = [] if _equal(now, before) else changes(now, before)
+            differing = changes(now, {**record.options, "name": record.name})
             if not differing:
                 yield item, "unrecorded" if begun else "kept"
                 continue
@@ -122,18 +119,14 @@ def remaining(
         yield item, "todo"
 
 
-def _equal(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether options are equal at first sight; `changes` takes much longer."""
-    return now.keys() == before.keys() and all(
-        value == before[key] or (type(value) is tuple and list(value) == before[key])
-        for key, value in now.items()
-        if key not in _NOT_COMPARED
-    )
-
-
 def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
     """What of an output's options differs from what is recorded, as ``steps 2, not 4``."""
-    now, before = _leaves(json.loads(json.dumps(options))), _leaves(recorded)
+    every = {**recorded, **options}.keys()
+    unlike = [key for key in every if options.get(key) != recorded.get(key)]  # some as a tuple
+    now, before = (
+        _leaves(json.loads(json.dumps({key: of[key] for key in unlike if key in of})))
+        for of in (options, recorded)
+    )
     keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in _NOT_COMPARED]
     return [
         f"{key} {before.get(key)!r}, not {now.get(key)!r}"
@@ -158,76 +151,56 @@ def packs_of(
 def run_packs(
     task: BatchTask,
     packs: Iterable[list[BatchItem]],
-    writer: Writer,
-    should_stop: Callable[[], bool],
-    on_step: OnStep,
-    explain: Callable[[Exception], str],
-) -> Iterator[Outcome]:
-    """Make packs of items of one key, recording each item as it ends.
-
-    An item that fails is recorded so, with what ``explain`` gives of the error, and the rest go on;
-    the items of a pack that fails are made one by one. A full disk ends the run, and so does a
-    folder that is gone or can't be written. ``should_stop`` is asked before each pack.
-
-    Raises:
-        DataError: The disk is full, or the record or the outputs' folder can't be written.
-    """
-    for pack in packs:
-        if should_stop():
-            return
-        yield from make_pack(task, pack, writer.append, on_step, explain)
-
-
-def make_pack(
-    task: BatchTask,
-    pack: list[BatchItem],
     append: Callable[..., None],
     on_step: OnStep,
     explain: Callable[[Exception], str],
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
-    """Make a pack; ``append`` takes the records."""
-    begun = time.monotonic()
-    append(*(record(item, "started") for item in pack), sync=False)
-    left = list(pack)
-    try:
-        ready = [each if each.is_ready else task.ready(each) for each in pack]
-        for item, metrics in task.make(ready, on_step):
-            seconds = round(time.monotonic() - begun, 3)
-            append(record(item, "done", seconds))
-            left.remove(item)
-            yield Outcome(item, seconds, metrics=metrics)
-    except Exception as error:
-        if _is_full_disk(error) or not os.access(pack[0].path.parent, os.W_OK | os.X_OK):
-            raise
-        if len(pack) > 1:
-            for item in left:
-                yield from make_pack(task, [item], append, on_step, explain)
+    """Make packs of items of one key; ``append`` takes the record of each item as it ends.
+
+    An item that fails is recorded so, with what ``explain`` gives of the error, and the rest go on;
+    the items of a pack that fails are made one by one. A full disk ends the run with a DataError,
+    and so does a folder that can't be written. ``should_stop`` is asked before each pack.
+    """
+    rest, alone = iter(packs), deque[list[BatchItem]]()
+    while alone or not should_stop():
+        pack = alone.popleft() if alone else next(rest, None)
+        if pack is None:
             return
-        reason, seconds = explain(error), round(time.monotonic() - begun, 3)
-        append(record(pack[0], "failed", seconds, reason))
-        yield Outcome(pack[0], seconds, reason)
+        begun, left = time.monotonic(), list(pack)
+        append(*(record(item, "started") for item in pack), sync=False)
+        try:
+            ready = [each if each.is_ready else task.ready(each) for each in pack]
+            for item, metrics in task.make(ready, on_step):
+                seconds = round(time.monotonic() - begun, 3)
+                append(record(item, "done", seconds))
+                left.remove(item)
+                yield Outcome(item, seconds, metrics=metrics)
+        except Exception as error:
+            if _is_full_disk(error) or not os.access(pack[0].path.parent, os.W_OK | os.X_OK):
+                raise
+            if len(pack) > 1:
+                alone.extend([item] for item in left)
+                continue
+            reason, seconds = explain(error), round(time.monotonic() - begun, 3)
+            append(record(pack[0], "failed", seconds, reason))
+            yield Outcome(pack[0], seconds, reason)
 
 
 def record(
     item: BatchItem, status: Status, seconds: float | None = None, error: str | None = None
 ) -> Record:
     """The record of an item, as of now."""
-    replaces = status == "started" and item.path.exists()
-    return Record(
-        item.key, item.path.name, status, item.seed, item.options, time.time(), seconds, error,
-        replaces,
-    )  # fmt: skip
+    name, replaces = item.path.name, status == "started" and item.path.exists()
+    options, now = item.options, time.time()
+    return Record(item.key, name, status, item.seed, options, now, seconds, error, replaces)
 
 
 def _holds_something(path: Path) -> bool:
     """Whether an output is there, and no file of it is empty."""
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return False
-    if not stat.S_ISDIR(found.st_mode):
-        return found.st_size > 0
-    sizes = [each.stat().st_size for each in path.iterdir()]
+    sizes = [each.stat().st_size for each in (path.iterdir() if path.is_dir() else [path])]
     return bool(sizes) and all(sizes)
 
 
@@ -245,7 +218,6 @@ def _leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is that the disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
