@@ -101,10 +101,7 @@ def main(arguments: list[str]) -> int:
 def _failed(error: BaseException, message: str, hint: str, code: int) -> int:
     if os.environ.get("URSA_DEBUG") == "1":
         output.cause(error)
-    first, *others = message.split("\n") if isinstance(error, RecipeError) else [message]
-    output.error(first)
-    for line in others:  # the faults of a recipe
-        output.fault(line)
+    output.error(*(message.split("\n") if isinstance(error, RecipeError) else [message]))
     if hint:
         output.hint(hint)
     return code

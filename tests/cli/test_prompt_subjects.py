@@ -18,7 +18,7 @@ from ursa_core.bundle.subjects import (
     named_subjects,
     save_subjects,
 )
-from ursa_core.clips.prompts import prompt_warnings
+from ursa_core.clips.plan import prompt_warnings
 from ursa_core.sampling.generate import Request, Sampler, full_prompt
 from ursa_core.worlds.emoji import BACKGROUNDS, caption
 

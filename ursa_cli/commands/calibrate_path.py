@@ -135,12 +135,12 @@ def calibrate_path(
 
 def _values(option: str, text: str, least: float, most: float) -> list[float]:
     """Numbers of ``LO:HI:N``, evenly spaced, from ``least`` to ``most``."""
-    parts = text.split(":")
     try:
-        low, high, num = float(parts[0]), float(parts[1]), int(parts[2])
-    except (ValueError, IndexError):
+        first, last, count = text.split(":")
+        low, high, num = float(first), float(last), int(count)
+    except ValueError:
         low, high, num = 0.0, 0.0, 0
-    if len(parts) != 3 or not (least <= low <= high <= most and 1 <= num <= 1000):
+    if not (least <= low <= high <= most and 1 <= num <= 1000):
         raise UsageError(
             f"{option} can't be {text!r}",
             f"give LO:HI:N with {least:g} <= LO <= HI <= {most:g} and N of 1 to 1000, as 0.5:2:24",

@@ -8,7 +8,7 @@ from ursa_cli.commands.making import note_kept
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, BatchOptions, columns
-from ursa_cli.options.records import Panels, described, spread
+from ursa_cli.options.records import Panels, described
 from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
 from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
@@ -17,9 +17,8 @@ from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
     from ursa_core.bundle.bundle import Bundle
-    from ursa_core.clips.extend_plan import ExtendPlan
+    from ursa_core.clips.extend import ExtendPlan
     from ursa_core.clips.round_store import RoundStore
-    from ursa_core.tokenizers.visual import VisualTokenizer
 
 
 _OPTIONS: Panels = {
@@ -44,18 +43,13 @@ _OPTIONS: Panels = {
     options.RUN_PANEL: {
         "fresh": (None, "Delete the rounds that a stopped run has kept; else it goes on."),
     },
+    # No --batch-size: a clip's rounds follow one another.
+    "Batches": {name: about for name, about in BATCHES["Batches"].items() if name != "batch_size"},
 }  # fmt: skip
-# No --batch-size: a clip's rounds follow one another.
-_BATCHES: Panels = {
-    panel: {name: about for name, about in table.items() if name != "batch_size"}
-    for panel, table in BATCHES.items()
-}
 
 
 @shared.spread
-@spread("asked", ExtensionOptions, _OPTIONS)
-@spread("batch", BatchOptions, _BATCHES)
-@described(_OPTIONS)
+@described(_OPTIONS, asked=ExtensionOptions, batch=BatchOptions)
 def extend(
     out: shared.Output,
     sampling: shared.SamplingCall,
@@ -107,56 +101,43 @@ def extend(
     batch.refuse()
     wanted.check()
 
-    from ursa_core.bundle.bundle import load_tokenizer, tokenizer_identity
-    from ursa_core.clips.extend_plan import plan_extension
+    from ursa_core.clips.extend import plan_extension
+    from ursa_core.clips.outputs import seed_of
     from ursa_core.clips.round_store import RoundStore
     from ursa_core.media import check_output
 
     store = RoundStore(out)
     check_output(out, sampling.force or (not fresh and store.is_finished()))
-    model = sampling.place()
-
-    def tokenizer() -> "tuple[VisualTokenizer, str]":
-        found, _, identity = load_tokenizer(model.found.folder, model.device)
-        return found, identity
-
-    kept = None if fresh else store.plan()
-    clip_options, has_seed = sampling.clip, sampling.seed is not None
-    if not has_seed and kept is not None and isinstance(kept.get("seed"), int):
-        clip_options = {**clip_options, "seed": kept["seed"]}
-    planned = plan_extension(model, clip_options, wanted, out, tokenizer)
-    for warning in planned.warnings:
-        output.warn(warning)
+    model, has_seed = sampling.place(), sampling.seed is not None
+    if not (has_seed or fresh):
+        sampling = sampling.with_options({"seed": seed_of({out: store.plan() or {}})})
+    planned = plan_extension(model, sampling.clip, wanted, out)
+    output.warn(*planned.warnings)
     if sampling.dry_run:
         _print_plan(planned, out)
         return
-    plan = {**planned.provenance, "tokenizer": tokenizer_identity(model.found.folder)}
     if not fresh:
-        store.check(plan)
+        store.check(planned.of_rounds)
     bundle = planned.plan.model.load()
-    for warning in planned.prompt_warnings(bundle):
-        output.warn(warning)
-    store.open(plan, fresh)
+    output.warn(*planned.prompt_warnings(bundle))
+    store.open(planned.of_rounds, fresh)
     if not has_seed:
         output.note(f"seed {planned.plan.seed}")
     _make(planned, bundle, store, out)
 
 
 def _print_plan(planned: "ExtendPlan", out: str) -> None:
-    """Print what would be made."""
-    extension, fps = planned.extension, planned.plan.options.fps
-    rounds, each = extension.num_rounds, extension.frames_per_round
+    own, fps = planned.extension, planned.plan.options.fps
+    rounds, each = own.num_rounds, own.frames_per_round
     more = {"output": out, "num_rounds": rounds, "frames_per_round": each}
-    file, own = planned.media.file, extension.own_frames
     lines = [
-        f"{file}: {own} frames at {fps:g} fps, {extension.frames} wanted",
-        f"{rounds} round{'s' * (rounds != 1)} of {each} frames, {extension.overlap} given to each",
+        f"{planned.media.file}: {own.own_frames} frames at {fps:g} fps, {own.frames} wanted",
+        f"{rounds} round{'s' * (rounds != 1)} of {each} frames, {own.overlap} given to each",
     ]
     output.data({**planned.provenance, **more}, lines=lines, paths=[out])
 
 
 def _make(planned: "ExtendPlan", bundle: "Bundle", store: "RoundStore", out: str) -> None:
-    """Make the video, and report its rounds."""
     steps = planned.round_steps
     done = 0
     try:
@@ -173,12 +154,11 @@ def _make(planned: "ExtendPlan", bundle: "Bundle", store: "RoundStore", out: str
         output.note(f"{done} of {len(steps)} rounds are in {store.folder}")
         raise
     header = ("ROUND", "COLOUR", "SHARPNESS", "JOIN", "CHANGE")
+    digits = {"colour_drift": 1, "sharpness": 2, "join_change": 2, "median_change": 2}
     rows = [
-        (each["index"] + 1, round(each["colour_drift"], 1), round(each["sharpness"], 2),
-         round(each["join_change"], 2), round(each["median_change"], 2))
+        (each["index"] + 1, *(round(each[key], num) for key, num in digits.items()))
         for each in metrics["rounds"]
-    ]  # fmt: skip
-    for line in output.table(header, rows):
-        output.note(line)
+    ]
+    output.note(*output.table(header, rows))
     note_kept(metrics["kept"])
     output.data({**planned.provenance, "output": out, **metrics}, paths=[out])

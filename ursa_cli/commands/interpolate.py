@@ -1,24 +1,17 @@
 """`ursa interpolate`: a video between images."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-from ursa_cli import batch_run
-from ursa_cli.commands.making import run_plan
+from ursa_cli.commands.making import make_batch, make_clips
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import BATCHES, Batch, BatchOptions, columns
-from ursa_cli.options.records import Panels, described, spread
+from ursa_cli.options.batches import BATCHES, BatchOptions, columns
+from ursa_cli.options.records import Panels, described
 from ursa_cli.options.sampling import GIVEN_PANEL
 from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import InterpolationOptions
-
-if TYPE_CHECKING:
-    from ursa_core.clips.plan import Plan
-
 
 _GIVEN: Panels = {GIVEN_PANEL: {
     "first": ("A", "Image of the first frame."),
@@ -31,9 +24,7 @@ _GIVEN: Panels = {GIVEN_PANEL: {
 
 
 @shared.spread
-@spread("given", InterpolationOptions, _GIVEN)
-@spread("batch", BatchOptions, BATCHES)
-@described(_GIVEN)
+@described({**_GIVEN, **BATCHES}, given=InterpolationOptions, batch=BatchOptions)
 def interpolate(
     out: shared.Output,
     sampling: shared.SamplingCall,
@@ -58,41 +49,8 @@ def interpolate(
     between = replace(given, keyframes=keyframe, prompt=prompt)
     if batch.from_file is not None:
         wanted = batch.read(out, columns(InterpolationOptions), sampling.force, text=None)
-        _make_batch(wanted, sampling, between)
+        make_batch("interpolate", wanted, sampling, between)
         return
     batch.refuse()
     between.check()
-
-    from ursa_core.clips import outputs
-
-    written = outputs.targets(out, None, 1)
-    written[0].check()
-    outputs.begun(written, sampling.force)
-    plan = between.plan(sampling.place(), sampling.clip, out)
-    run_plan(plan, written, sampling.dry_run, has_seed=sampling.seed is not None)
-
-
-def _make_batch(
-    wanted: Batch, sampling: shared.SamplingCall, between: InterpolationOptions
-) -> None:
-    """Make the clips of a list, whose lines override the options."""
-    from ursa_core.clips.batch_tasks import ClipTask
-
-    model = sampling.place(is_shared=True)
-
-    def plan_of(line: Mapping[str, Any], path: Path) -> "Plan":
-        own = between.overridden(line)
-        own.check()
-        return own.plan(model, sampling.with_options(line).clip, str(path))
-
-    def title_of(line: Mapping[str, Any]) -> str:
-        own = between.overridden(line)
-        between_them = [str(text).rpartition("@")[0] for text in own.keyframes or []]
-        images = (own.first, *between_them, own.last)
-        stems = [Path(str(image)).stem for image in images if image]
-        return own.prompt or " ".join(stems)
-
-    task = ClipTask(
-        "interpolate", model, plan_of, title_of, wanted.batch_size, output.warn, note=output.note
-    )
-    batch_run.run_batch(task, wanted, sampling.seed, sampling.dry_run)
+    make_clips(between, sampling, out)

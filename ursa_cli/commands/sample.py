@@ -1,28 +1,21 @@
 """`ursa sample`: text to video, and video from a first frame or from another video."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ursa_cli import batch_run
-from ursa_cli.commands.making import run_plan
+from ursa_cli.commands.making import make_batch, make_clips
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import BATCHES, Batch, BatchOptions, columns
-from ursa_cli.options.records import Panels, described, spread
+from ursa_cli.options.batches import BATCHES, BatchOptions, columns
+from ursa_cli.options.records import Panels, described
 from ursa_cli.options.sampling import GIVEN_PANEL
 from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import STRENGTH, SampleInputs
 from ursa_core.errors import UsageError
-from ursa_core.files import make_folder
-
-if TYPE_CHECKING:
-    from ursa_core.clips.plan import Plan
-
 
 _OPTIONS: Panels = {None: {
     "num": ("N", "Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ..."),
@@ -42,9 +35,7 @@ _OPTIONS: Panels = {None: {
 
 
 @shared.spread
-@spread("inputs", SampleInputs, _OPTIONS)
-@spread("batch", BatchOptions, BATCHES)
-@described(_OPTIONS)
+@described({**_OPTIONS, **BATCHES}, inputs=SampleInputs, batch=BatchOptions)
 def sample(
     context: typer.Context,
     out: shared.Output,
@@ -76,14 +67,13 @@ def sample(
     _check_together(num, from_file, prompt, replay)
     if from_file is None:
         batch.refuse()
-    replayed = None
+    inputs, replayed = replace(inputs, prompt=prompt or ""), None
     options.require_text("file to replay", replay)
     if replay is not None:
         from ursa_core.clips.replay import read_replay
 
         replayed = read_replay(replay)
-        num, prompt = replayed.num, replayed.prompt if prompt is None else prompt
-        kept = replayed.placement.items()
+        num, kept = replayed.num, replayed.placement.items()
         placement = {k: v for k, v in kept if not options.is_given(context, k)}
         sampling = replace(sampling, clip={**replayed.options, **sampling.clip}, **placement)
         changes = {k: v for k, v in vars(inputs).items() if options.is_given(context, k)}
@@ -94,48 +84,26 @@ def sample(
     if from_file is None:
         inputs.check()
     sampling.check()
-    options.require_text("prompt", prompt, may_be_empty=True)
-
-    # What needs no model is refused before torch is imported, which takes seconds.
-    from ursa_core.clips import outputs
-
+    options.require_text("prompt", inputs.prompt, may_be_empty=True)
     if from_file is not None:
         if save_tokens is not None and Path(save_tokens).suffix:
             raise UsageError(f"{save_tokens} is no folder for the codes", "give one")
         if preview is not None and batch.ray is not None:
             raise UsageError("--preview and --ray can't both be given", "leave one out")
         wanted = batch.read(out, {"prompt": str, **columns(SampleInputs)}, sampling.force)
-        _make_batch(wanted, sampling, inputs, save_tokens, preview or 0)
+        make_batch("sample", wanted, sampling, inputs, save_tokens, preview or 0)
         return
-    written = outputs.targets(out, save_tokens, 1 if replayed else num)
-    for target in written:
-        target.check()
-        if preview:
-            outputs.check_preview(target.media, sampling.force)
-    there = outputs.begun(written, sampling.force)
-    has_seed = sampling.seed is not None
-    if not has_seed:
-        sampling = sampling.with_options({"seed": outputs.seed_of(there)})
-    model = sampling.place()
-    if replayed is not None:
-        if not options.is_given(context, "model"):
-            replayed.check_model(sampling.model, model.identity)
-        if not options.is_given(context, "lora"):
-            replayed.check_adapters(model.adapters)
 
-    from ursa_core.clips.plan import make_plan
-
-    plan = inputs.added_to(make_plan(model, sampling.clip, prompt or "", written[0].media, num))
-    run_plan(
-        plan, written, sampling.dry_run, has_seed=has_seed,
-        first=replayed.index if replayed else 0, there=there, preview=preview or 0,
+    named = [name for name in ("model", "lora") if options.is_given(context, name)]
+    make_clips(
+        inputs, sampling, out, save_tokens=save_tokens, num=num, preview=preview or 0,
+        replayed=replayed, named=named,
     )  # fmt: skip
 
 
 def _check_together(
     num: int, from_file: str | None, prompt: str | None, replay: str | None
 ) -> None:
-    """Refuse arguments that don't go together."""
     if from_file is None and prompt is None and replay is None:
         raise UsageError("missing argument 'PROMPT'", "see ursa sample --help")
     for name, text in {"PROMPT": prompt, "--replay": replay}.items():
@@ -143,42 +111,3 @@ def _check_together(
             raise UsageError(f"{name} and --from-file can't both be given", "give one of them")
     if num != 1 and (from_file is not None or replay is not None):
         raise UsageError("--num is for a PROMPT", "write a line of the list several times instead")
-
-
-def _make_batch(
-    wanted: Batch,
-    sampling: shared.SamplingCall,
-    inputs: SampleInputs,
-    save_tokens: str | None,
-    preview: int,
-) -> None:
-    """Make the clips of a list, whose lines override the options."""
-    from ursa_core.clips import outputs
-    from ursa_core.clips.batch_tasks import ClipTask
-    from ursa_core.clips.plan import make_plan
-
-    tokens = None if save_tokens is None else Path(save_tokens)
-    model = sampling.place(is_shared=True)
-
-    def plan_of(line: Mapping[str, Any], path: Path) -> "Plan":
-        if "prompt" not in line:
-            raise UsageError("there is no prompt", 'give one; in JSON lines it may be ""')
-        own = inputs.overridden(line)
-        own.check()
-        if preview and not path.exists():
-            outputs.check_preview(path, sampling.force)
-        clip = sampling.with_options(line).clip
-        plan = own.added_to(make_plan(model, clip, line["prompt"], str(path)))
-        if tokens is not None:
-            codes = str(tokens / f"{path.name}.safetensors")
-            if not sampling.force and outputs.is_there(codes):
-                outputs.check_begun(codes, outputs.made_by(codes), plan.metadata())
-        return plan
-
-    if tokens is not None and not sampling.dry_run:
-        make_folder(tokens)
-    task = ClipTask(
-        "sample", model, plan_of, lambda line: line.get("prompt", ""), wanted.batch_size,
-        output.warn, tokens, preview, output.note,
-    )  # fmt: skip
-    batch_run.run_batch(task, wanted, sampling.seed, sampling.dry_run)

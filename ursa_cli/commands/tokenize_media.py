@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import own_shard
-from ursa_cli.options.records import Panels, described, spread
+from ursa_cli.options.records import Panels, described
+from ursa_cli.options.sampling import MODELS
 from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
+from ursa_core.files import check_folder_of
 from ursa_core.parts import Part, launched_part
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 CLIP_SUFFIX = ".safetensors"
 MAX_NAMED = 3
-_MODELS = "the model's"
 
 
 def _sizes(text: str) -> list[tuple[int, int]]:
@@ -35,12 +36,12 @@ _OPTIONS: Panels = {
         "decode": ("TOKENS", "Turn a clip's FILE.safetensors back into a video instead."),
     },
     "Cutting clips": {
-        "fps": ("R", "Frames sampled per second, 0.1 to 1000.", _MODELS),
+        "fps": ("R", "Frames sampled per second, 0.1 to 1000.", MODELS),
         "source_fps": ("R", ("Frames per second of the files, whatever they say; a folder of PNG "
                        "frames that says nothing is taken as 25 per second.")),
-        "frames": ("N", "Frames per clip; 1 + a multiple of the model's temporal stride.", _MODELS),
+        "frames": ("N", "Frames per clip; 1 + a multiple of the model's temporal stride.", MODELS),
         "size": ("HxW", ("Pixels that frames are scaled and cropped to; of several, with commas "
-                 "between, each file gets the one nearest in aspect ratio."), _MODELS, _sizes),
+                 "between, each file gets the one nearest in aspect ratio."), MODELS, _sizes),
         "clips": (None, ("Clips of each file: its first frames, clip after clip, a clip from every "
                   "--stride-th frame on, --clips-per-file spread evenly, or all frames as one.")),
         "stride": ("N", "Sampled frames between the starts of --clips slide, 1 or more."),
@@ -74,8 +75,7 @@ _OPTIONS: Panels = {
 }  # fmt: skip
 
 
-@spread("wanted", TokenizeOptions, _OPTIONS)
-@described(_OPTIONS)
+@described(_OPTIONS, wanted=TokenizeOptions)
 def tokenize_media(
     wanted: TokenizeOptions,
     inputs: Annotated[
@@ -158,28 +158,26 @@ def tokenize_media(
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
     """Refuse an output that can't be, before any work."""
     from ursa_core.encoding.sources import MEDIA_SUFFIXES
-    from ursa_core.media import check_folder_of
 
-    if out.suffix != CLIP_SUFFIX:
-        if out.is_file() or out.suffix.lower() in {".parquet", *MEDIA_SUFFIXES}:
-            raise UsageError(
-                f"{out} is no folder, and shards need one",
-                f"give a folder, or a name that ends in {CLIP_SUFFIX} for one clip",
-            )
-        return
-    if len(inputs) != 1:
+    is_clip = out.suffix == CLIP_SUFFIX
+    if not is_clip and (out.is_file() or out.suffix.lower() in {".parquet", *MEDIA_SUFFIXES}):
+        raise UsageError(
+            f"{out} is no folder, and shards need one",
+            f"give a folder, or a name that ends in {CLIP_SUFFIX} for one clip",
+        )
+    if is_clip and len(inputs) != 1:
         raise UsageError(
             f"{out} holds one clip, and {len(inputs)} inputs are given", "give a folder as OUT"
         )
-    if out.is_dir():
+    if is_clip and out.is_dir():
         raise UsageError(f"{out} is a folder", "choose another name")
-    if out.exists() and not force:
+    if is_clip and out.exists() and not force:
         raise UsageError(f"{out} exists already", "add --force to replace it")
-    check_folder_of(out)
+    if is_clip:
+        check_folder_of(out)
 
 
 def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOptions) -> None:
-    """Encode one clip into a token file, and report."""
     from ursa_core.encoding.items import find_clip
     from ursa_core.encoding.report import summary
     from ursa_core.encoding.run import fit_captions, tokenize_clip
@@ -189,8 +187,7 @@ def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOpti
     item = find_clip(given, wanted.seed, encoder.cut.fps, sprites)
     _warn_of_captions(fit_captions([item], encoder), encoder.model)
     result = tokenize_clip(item, encoder, out, wanted.check != 0)
-    for note in result.notes:
-        output.warn(note)
+    output.warn(*result.notes)
     about = {"files": [out], "report": None, **encoder.to_json()}
     _report([result], out, {**about, **summary([result])})
 
@@ -198,7 +195,6 @@ def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOpti
 def _encode_shards(
     inputs: Sequence[str], out: Path, encoder: "Encoder", wanted: TokenizeOptions, part: Part
 ) -> None:
-    """Encode a part of the inputs' clips into shards, and report."""
     from ursa_core.encoding.run import tokenizing
     from ursa_core.tokens.shards import shard_paths
 
@@ -212,15 +208,14 @@ def _encode_shards(
                     advance(1)
         except KeyboardInterrupt:
             run.close()
-            made = f"{run.writer.num_clips} clips are in {out}"
-            output.note(f"stopped; {made}, the same command goes on")
+            num = run.writer.num_clips
+            output.note(f"stopped; {num} clips are in {out}, the same command goes on")
             raise
     found = run.summary()
     if found["num_uncaptioned"]:
         output.note(f"clips without a caption: {found['num_uncaptioned']}")
     shards = run.writer.shards
-    added = set(shard_paths(out)) - set(shards)
-    if added:
+    if added := set(shard_paths(out)) - set(shards):
         output.note(f"shards that other processes added meanwhile: {len(added)}")
     files = {"files": shards, "report": run.report.path}
     _report(run.results, out, {**files, **encoder.to_json(), **found})
@@ -250,16 +245,13 @@ def _show_plan(
 
 
 def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:
-    """Print what was found before anything is encoded."""
     found = run.found.to_json(out)
-    gone = "gone, their clips dropped"
-    if not drop_gone:
-        gone = f"gone, their clips stay in {out} without --drop-gone"
+    kept = "dropped" if drop_gone else f"stay in {out} without --drop-gone"
     for what, paths in (
         ("given twice, taken once", run.repeats),
         ("left out, as no media of a known suffix or unreadable", run.left_out),
         ("changed, made again", found["changed"]),
-        (gone, found["gone"]),
+        (f"gone, their clips {kept}", found["gone"]),
     ):
         if paths:  # whatever bytes their names hold
             shown = [os.fsencode(path).decode(errors="backslashreplace") for path in sorted(paths)]
@@ -274,12 +266,10 @@ def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:
 
 
 def _warn_of_captions(fit: "CaptionFit | CheckpointError | None", model: str) -> None:
-    """Warn of captions that the model can't take."""
     if isinstance(fit, CheckpointError):
         output.note(f"the length of captions isn't checked: {fit.message}")
     elif fit is not None:
-        for text in fit.warnings(model):
-            output.warn(text)
+        output.warn(*fit.warnings(model))
 
 
 def _report(results: Sequence["ItemResult"], out: Path, payload: dict[str, Any]) -> None:
@@ -310,7 +300,6 @@ def _report(results: Sequence["ItemResult"], out: Path, payload: dict[str, Any])
 def _decode(
     tokens_path: Path, out: Path, model: str, device: str, fps: float | None, crf: int, force: bool
 ) -> None:
-    """Turn a token file back into a video, and report."""
     from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.bundle.hub import name_of
     from ursa_core.devices import pick_device

@@ -12,7 +12,6 @@ from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from ursa_core.encoding.caption_fit import CaptionFit
     from ursa_core.training.generator.estimates import DataPlan
     from ursa_core.training.metrics import Progress
     from ursa_core.training.run import TrainingPlan
@@ -111,8 +110,10 @@ def train(
             if now.fault and is_first:
                 output.warn(f"step {now.step} is skipped: {now.fault.rstrip(',')}")
 
-        say = (start, step, _warn_of_captions, output.note, own)
-        trainer = train_recipe(settings, run, fresh, *say, allow_change=allow_change)
+        trainer = train_recipe(
+            settings, run, fresh, start, step, lambda fit: output.warn(*fit.warnings()),
+            output.note, own, allow_change=allow_change,
+        )  # fmt: skip
     if not is_first:
         return
     line = f"{run}: {trainer.step} steps in {output.duration(trainer.seconds)}"
@@ -123,7 +124,6 @@ def train(
 
 
 def _write_recipe(new: Path, data: list[str] | None, init: str | None, recipe: Path | None) -> None:
-    """Write a recipe for shards and a model, and show its plan."""
     from ursa_core.training.new_recipe import write_recipe
 
     if recipe is not None or not data or not init:
@@ -136,7 +136,6 @@ def _write_recipe(new: Path, data: list[str] | None, init: str | None, recipe: P
 
 
 def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
-    """Rows on a generator's batches."""
     if data is None:
         return []
     lines = [
@@ -172,13 +171,11 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
     ]
     if plan.seconds_per_step is None:
         rows[-1] = ("memory", f"{output.size(need)} of weights and state, plus activations")
-    elif plan.measured:
-        each, whole = (output.duration(plan.seconds_per_step * n) for n in (1, left))
-        rows.append(("time", f"about {each} per step, {whole}; both measured by three steps"))
     else:
         each, whole = (output.duration(plan.seconds_per_step * n) for n in (1, left))
-        rows.append(("", ", ".join(parts[:-1])))
-        rows.append(("time", f"about {each} per step, {whole}"))
+        rows += [] if plan.measured else [("", ", ".join(parts[:-1]))]
+        by = "; both measured by three steps" if plan.measured else ""
+        rows.append(("time", f"about {each} per step, {whole}{by}"))
     if plan.prior_clips:
         first = f"{plan.prior_clips:,} clips are made first, in about"
         rows.append(("prior", f"{first} {plan.prior_seconds / 60:.3g} minutes"))
@@ -186,15 +183,10 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
     payload = {"run": str(run), **asdict(plan)} | ({"recipe": str(made)} if made else {})
     output.data(payload, lines=lines, paths=[made or run])
     if plan.captions is not None:
-        _warn_of_captions(plan.captions)
+        output.warn(*plan.captions.warnings())
     if there and need > there:
         output.warn(f"{output.size(need)} are more than the {output.size(there)} of {plan.device}")
         output.hint(
             "lower train.batch_size and raise train.accumulate, set train.recompute=true, or share"
             " the weights by torchrun with train.distributed=fsdp"
         )
-
-
-def _warn_of_captions(fit: "CaptionFit") -> None:
-    for warning in fit.warnings():
-        output.warn(warning)

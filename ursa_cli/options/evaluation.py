@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import RAY, own_shard
@@ -136,12 +136,6 @@ class ClipsOptions:
     as_json: options.Json = False
     quiet: options.Quiet = False
     force: options.Force = False
-
-    def settings(self, tokenizer: str) -> dict[str, Any]:
-        """Settings that a report states, the tokenizer by its identity."""
-        return {
-            "model": self.model, "tokenizer": tokenizer, "inputs": self.inputs, "limit": self.limit
-        }  # fmt: skip
 
 
 def check_folder(out: Path, *, may_have_suffix: bool = True) -> None:

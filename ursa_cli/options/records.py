@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, get_type_hints
 
@@ -13,7 +13,7 @@ from ursa_cli.options.shared import option
 Panels = Mapping[str | None, Mapping[str, tuple[Any, ...]]]
 """Metavar and help of fields, by the panel of the help; where needed words for the default, and a
 parser or another type in place of the field's."""
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def parameters(record: type, panels: Panels) -> list[inspect.Parameter]:
@@ -23,14 +23,13 @@ def parameters(record: type, panels: Panels) -> list[inspect.Parameter]:
     for each in fields(record):
         made = each.default if each.default_factory is MISSING else each.default_factory()
         defaults[each.name] = inspect.Parameter.empty if made is MISSING else made
-
     own = {
         name: hint
         for name, hint in hints.items()
         if any(isinstance(each, ParameterInfo) for each in getattr(hint, "__metadata__", ()))
     }
     return [
-        inspect.Parameter(name, _KEYWORD, default=defaults[name], annotation=hint)
+        inspect.Parameter(name, KEYWORD, default=defaults[name], annotation=hint)
         for name, hint in {**described_types(hints, panels), **own}.items()
     ]
 
@@ -53,48 +52,38 @@ def described_types(hints: Mapping[str, Any], panels: Panels) -> dict[str, Any]:
     }
 
 
-def described(panels: Panels) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that makes options of a command's own parameters, by a table."""
+def described(
+    panels: Panels, **records: type
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that makes options of a command's parameters, by a table.
+
+    In place of a parameter that is named with a record, each field of the record is an option.
+    """
+    of_records = {name: parameters(record, panels) for name, record in records.items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
         types = {**hints, **described_types(hints, panels)}
-        own = inspect.signature(command).parameters.values()
-        return with_parameters(command, [p.replace(annotation=types[p.name]) for p in own])
+        command.__annotations__ = {name: types[name] for name in command.__annotations__}
 
-    return decorate
-
-
-def spread(
-    parameter: str, record: type, panels: Panels
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that replaces a command's parameter, a record, with an option per field."""
-    of_record = parameters(record, panels)
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            values = {each.name: given.pop(each.name) for each in of_record}
-            command(**given, **{parameter: record(**values)})
+            for name, own in of_records.items():
+                given[name] = records[name](**{each.name: given.pop(each.name) for each in own})
+            command(**given)
 
-        return with_parameters(run, replaced(command, parameter, of_record))
+        return with_parameters(run, inspect.signature(command).parameters.values(), **of_records)
 
     return decorate
-
-
-def replaced(
-    command: Callable[..., None], parameter: str, by: Sequence[inspect.Parameter]
-) -> list[inspect.Parameter]:
-    """The parameters of a command, others in the place of one."""
-    own = inspect.signature(command).parameters.values()
-    return [each for outer in own for each in (by if outer.name == parameter else [outer])]
 
 
 def with_parameters(
-    command: Callable[..., None], own: Sequence[inspect.Parameter]
+    command: Callable[..., None],
+    own: Iterable[inspect.Parameter],
+    **instead: Sequence[inspect.Parameter],
 ) -> Callable[..., None]:
-    """The command with a signature that Typer reads its options from."""
-    every = [each.replace(kind=_KEYWORD) for each in own]
+    """The command with a signature that Typer reads its options from, some ``instead`` of one."""
+    every = [each.replace(kind=KEYWORD) for one in own for each in instead.get(one.name, [one])]
     vars(command)["__signature__"] = inspect.Signature(every)
     command.__annotations__ = {each.name: each.annotation for each in every}
     return command

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Self
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.records import (
+    KEYWORD,
     Panels,
     described_types,
     parameters,
-    replaced,
     with_parameters,
 )
 from ursa_cli.options.shared import option
@@ -133,7 +133,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command).parameters
     hints = {name: kind | None for name, kind in option_types().items() if name not in own}
     of_clip = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        inspect.Parameter(name, KEYWORD, default=None, annotation=hint)
         for name, hint in described_types(hints, _CLIP).items()
     ]
     of_call = [each for each in parameters(SamplingCall, {}) if each.name not in own]
@@ -145,4 +145,4 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         own_clip = {name: value for name, value in clip.items() if value is not None}
         command(**given, sampling=SamplingCall(own_clip, **call))
 
-    return with_parameters(run, replaced(command, "sampling", [*of_clip, *of_call]))
+    return with_parameters(run, own.values(), sampling=[*of_clip, *of_call])

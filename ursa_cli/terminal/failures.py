@@ -12,7 +12,6 @@ _OPTION = re.compile(r"`(?P<name>[a-z_]+)(=(?P<value>[^`]+))?`")
 
 @cache
 def _options() -> set[str]:
-    """Names of options as the core has them."""
     from ursa_core.bundle.options import option_types
     from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
     from ursa_core.encoding.options import TokenizeOptions

@@ -143,15 +143,16 @@ def duration(seconds: float) -> str:
     return f"{number:.{2 if 0 < number < 1 else 1 if 0 < number < 10 else 0}f} {unit}"
 
 
-def note(text: str) -> None:
-    """Print a note on stderr, unless ``--quiet``."""
-    if not _mode.quiet:
+def note(*texts: str) -> None:
+    """Print notes on stderr, unless ``--quiet``."""
+    for text in () if _mode.quiet else texts:
         _say("", text)
 
 
-def warn(text: str) -> None:
+def warn(*texts: str) -> None:
     """Warn on stderr; the run goes on."""
-    _say("warning", text, "33")
+    for text in texts:
+        _say("warning", text, "33")
 
 
 def hint(text: str) -> None:
@@ -159,14 +160,11 @@ def hint(text: str) -> None:
     _say("hint", text, "36")
 
 
-def error(text: str) -> None:
-    """Print on stderr what went wrong."""
+def error(text: str, *faults: str) -> None:
+    """Print on stderr what went wrong, and further lines of it."""
     _say("error", text, "31")
-
-
-def fault(text: str) -> None:
-    """Print on stderr a further line of what went wrong."""
-    _say("", text)
+    for line in faults:
+        _say("", line)
 
 
 def cause(error: BaseException) -> None:

@@ -43,8 +43,6 @@ class _Stream(io.TextIOWrapper):
 
 
 class _Messages(logging.Handler):
-    """Printer of logged messages."""
-
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""
         say = output.warn if record.levelno >= logging.WARNING else output.note

@@ -6,22 +6,26 @@ They stand here and not in `batches`, which `tokenize` uses too and which knows 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+from torch import Tensor
+
 from ursa_core.batches.run import BatchItem
-from ursa_core.bundle.bundle import Bundle, load_tokenizer, tokenizer_identity
+from ursa_core.bundle.bundle import Bundle, load_tokenizer
 from ursa_core.bundle.options import checked, option_types
 from ursa_core.clips.clip import decoded, kept_frames, previews
-from ursa_core.clips.extend_plan import ExtendPlan, plan_extension
+from ursa_core.clips.extend import ExtendPlan, plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.devices import pick_device
 from ursa_core.errors import DataError
-from ursa_core.media import write_media
+from ursa_core.media import Frames, write_media
 from ursa_core.sampling.batching import Packer, pack_key
-from ursa_core.tokenizers.visual import VisualTokenizer
+from ursa_core.sampling.generate import decode
+from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.tokens.token_files import save_tokens
 
 Warn = Callable[[str], None]
@@ -43,10 +47,9 @@ class _ModelTask:
         self._warned: set[str] = set()
 
     def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
-        for warning in warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                self._warn_of(f"{item.path.name}: {warning}")
+        for warning in (each for each in warnings if each not in self._warned):
+            self._warned.add(warning)
+            self._warn_of(f"{item.path.name}: {warning}")
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs to make items that are ready."""
@@ -61,10 +64,6 @@ class _ModelTask:
     @cached_property
     def _bundle(self) -> Bundle:
         return self._placed.load()
-
-    @cached_property
-    def _identity(self) -> str:
-        return tokenizer_identity(self._placed.found.folder)
 
 
 class ClipTask(_ModelTask):
@@ -117,8 +116,7 @@ class ClipTask(_ModelTask):
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps that a clip takes."""
-        plan: Plan = item.plan[0]
-        return plan.num_steps
+        return int(item.plan[0].num_steps)
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Equal for clips that may share a pass."""
@@ -129,33 +127,29 @@ class ClipTask(_ModelTask):
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
     ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
         """Generate, decode and write clips of one key."""
-        plans = {item.path: self._planned(item) for item in items}
-        bundle = self._bundle
-        for item in items:
-            self._warn(item, plans[item.path].warnings(bundle))
-        passes = self._packer.passes([plans[item.path].request() for item in items])
+        bundle, planned = self._bundle, [(item, self._planned(item)) for item in items]
+        for item, plan in planned:
+            self._warn(item, plan.warnings(bundle))
+        passes = self._packer.passes([plan.request() for _, plan in planned])
         if not (self._packer.is_exact or self._noted):
             self._noted = True
             self._note("packs would differ in the last bit here: clips are sampled one by one")
-        rest = iter(items)
+        rest = iter(planned)
         for together in passes:
             num = len(together)
-            own = [next(rest) for _ in range(num)]
-            conditionings = [plans[item.path].conditioning(bundle) for item in own]
-            paths = [item.path for item in own]
+            own = list(islice(rest, num))
+            paths = [item.path for item, _ in own]
+            each = (plan.conditioning(bundle) for _, plan in own)
+            given = [conditioning for conditioning in each if conditioning is not None]
             with previews(bundle, together.grid, paths, self._preview) as take:
-                codes = together.sample(
-                    lambda *_, num=num: on_step(num),
-                    take,
-                    [each for each in conditionings if each is not None],
-                )
-            for item, made in zip(own, codes, strict=True):
+                codes = together.sample(lambda *_, num=num: on_step(num), take, given)
+            for (item, plan), made in zip(own, codes, strict=True):
                 if self._tokens is not None:
-                    metadata = {**item.options, "tokenizer": self._identity}
+                    metadata = {**item.options, "tokenizer": self._placed.tokenizer}
                     save_tokens(self._tokens / f"{item.path.name}.safetensors", made, metadata)
-                clip = decoded(bundle, plans[item.path], made)
+                clip = decoded(bundle, plan, made)
                 write_media(item.path, clip.frames, clip.fps, item.options, clip.crf)
-                yield item, kept_frames(plans[item.path], item.path, clip.frames)
+                yield item, kept_frames(plan, item.path, clip.frames)
 
     def tidy(self, item: BatchItem) -> None:
         """Nothing is left next to a clip: its preview is deleted before it is written."""
@@ -178,10 +172,8 @@ class ClipTask(_ModelTask):
         """The plan as it was settled; DataError if a file has changed."""
         plan = self._plan_of(item.given, item.path)
         if plan.metadata() != item.options:
-            raise DataError(
-                f"a file that {item.path.name} is made from has changed since the list was read",
-                _AGAIN,
-            )
+            what = f"a file that {item.path.name} is made from"
+            raise DataError(f"{what} has changed since the list was read", _AGAIN)
         return plan
 
     @cached_property
@@ -218,7 +210,7 @@ class ExtendTask(_ModelTask):
         """
         planned = self._plan(given, path)
         if not self._fresh:
-            RoundStore(str(path)).check({**planned.provenance, "tokenizer": self._identity})
+            RoundStore(str(path)).check(planned.of_rounds)
         return planned.provenance, planned.round_steps
 
     def num_steps(self, item: BatchItem) -> int:
@@ -241,7 +233,7 @@ class ExtendTask(_ModelTask):
             planned = replace(planned, plan=replace(planned.plan, model=self._placed))
             self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])
             store = RoundStore(str(item.path))
-            store.open({**planned.provenance, "tokenizer": self._identity}, self._fresh)
+            store.open(planned.of_rounds, self._fresh)
             yield item, planned.make_file(bundle, store, str(item.path), lambda *_: on_step(1))
 
     def ready(self, item: BatchItem) -> BatchItem:
@@ -261,14 +253,13 @@ class ExtendTask(_ModelTask):
         wanted = self._wanted.overridden(line)
         wanted.check()
         options = {**self._options, **{k: v for k, v in line.items() if k in option_types()}}
-        return plan_extension(self._placed, options, wanted, str(path), self._tokenizer)
+        return plan_extension(self._placed, options, wanted, str(path), self._decoded)
 
-    def _tokenizer(self) -> tuple[VisualTokenizer, str]:
-        """The model's tokenizer, alone while files are settled; its network isn't loaded then."""
-        if "_bundle" not in vars(self):
-            return self._own_tokenizer, self._identity
-        self._bundle.take_turn(self._bundle.video_tokenizer)
-        return self._bundle.video_tokenizer, self._identity
+    def _decoded(self, codes: Tensor) -> Frames:
+        """Frames by the tokenizer, which is alone while files are settled; no network is loaded."""
+        if "_bundle" in vars(self):
+            return decode(self._bundle, codes)
+        return decode_frames(self._own_tokenizer, codes)
 
     @cached_property
     def _own_tokenizer(self) -> VisualTokenizer:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ursa_core.bundle.bundle import Bundle, tokenizer_identity
-from ursa_core.clips.outputs import Target, check_begun, is_preview, preview_path, targets
+from ursa_core.bundle.bundle import Bundle
+from ursa_core.clips.outputs import Target, is_preview, preview_path, targets
 from ursa_core.clips.plan import Plan
 from ursa_core.errors import UsageError
 from ursa_core.grids import LatentGrid, PixelShape
@@ -90,12 +90,9 @@ def kept_frames(plan: Plan, path: str | Path, made: Frames | None = None) -> dic
     if plan.cond_frames is None:
         return {}
     written = read_media(path).frames
-    # Animations join equal frames, and reading may count them differently.
-    return {
-        "kept": plan.cond_frames.kept(
-            written if made is None or len(written) == len(made) else made
-        )
-    }
+    if made is not None and len(written) != len(made):
+        written = made  # animations join equal frames, and reading may count them differently
+    return {"kept": plan.cond_frames.kept(written)}
 
 
 def make_files(
@@ -116,7 +113,7 @@ def make_files(
     Yields:
         Per clip its ``path``, ``tokens``, ``index`` and, where frames were given, ``kept``.
     """
-    identity, conditioning = tokenizer_identity(bundle.folder), plan.conditioning(bundle)
+    identity, conditioning = plan.model.tokenizer, plan.conditioning(bundle)
     grid = bundle.grid(plan.options.shape)
     for index, target in enumerate(written, start=first):
         entry = {"path": target.media, "tokens": target.tokens, "index": index}
@@ -136,13 +133,3 @@ def make_files(
         clip = decoded(bundle, plan, codes, index)
         clip.save(target.media)
         yield {**entry, **kept_frames(plan, target.media, clip.frames)}
-
-
-def check_left(
-    plan: Plan, written: Sequence[Target], first: int, there: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Refuse, with a UsageError, files of a stopped run that were made by other options."""
-    for index, target in enumerate(written, start=first):
-        for file in target.files:
-            if file in there:
-                check_begun(file, there[file], plan.metadata(index))

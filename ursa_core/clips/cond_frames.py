@@ -25,14 +25,11 @@ from ursa_core.media.reading import WHITE
 from ursa_core.media.sources import at_rate
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
-from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.tokens.token_files import load_tokens_of
 
 if TYPE_CHECKING:
     from ursa_core.clips.requests import Source
 
-Tokenizer = Callable[[], tuple[VisualTokenizer, str]]
-"""Gives a model's tokenizer and its identity."""
 FADE_FRAMES = 8
 """Frames over which the difference of given and decoded frames fades out, so that no jump shows."""
 
@@ -69,9 +66,7 @@ def label(source: "Source") -> str:
 def read_image(source: "Source", shape: PixelShape, fit: bool) -> CondMedia:
     """One image of the height and width of ``shape``, to which ``fit`` scales and crops it.
 
-    Raises:
-        DataError: It can't be read, or holds several frames.
-        ShapeError: It has another size, without ``fit``.
+    DataError if it can't be read or holds several frames; ShapeError for another size.
     """
     is_file = isinstance(source, str | Path)
     clip = read_media(str(source), max_frames=2) if is_file else _in_memory(source)
@@ -93,25 +88,19 @@ def read_clip(
     """The first ``shape.frames`` frames of a film, or with ``whole`` all of them.
 
     They are sampled at ``fps``, or at the film's own rate, which is ``source_fps`` whatever it
-    states. A clip made here or an array without a rate is taken frame by frame.
-
-    Raises:
-        DataError: It can't be read or is shorter.
-        ShapeError: It has another size, without ``fit``.
+    states. A clip made here or an array without a rate is taken frame by frame. DataError if it
+    can't be read or is shorter; ShapeError for another size, without ``fit``.
     """
     max_frames = None if whole else shape.frames
     if isinstance(source, str | Path):
         clip = read_media(str(source), fps, max_frames, source_fps=source_fps)
     else:
         clip = _in_memory(source)
-        own = source_fps or clip.fps
+        own, frames = source_fps or clip.fps, clip.frames
         if fps and own and fps != own:
-            shown = at_rate(
-                ((1 / own, partial(clip.frames.__getitem__, k)) for k in range(len(clip.frames))),
-                fps,
-            )
-            clip = replace(clip, frames=np.stack([load() for _, load in shown]))
-        clip = replace(clip, frames=clip.frames[:max_frames], fps=fps or own)
+            shown = ((1 / own, partial(clip.frames.__getitem__, k)) for k in range(len(frames)))
+            frames = np.stack([load() for _, load in at_rate(shown, fps)])
+        clip = replace(clip, frames=frames[:max_frames], fps=fps or own)
     if len(clip.frames) < shape.frames:
         count = f"{len(clip.frames)} frame{'s' * (len(clip.frames) != 1)}"
         rate = f" at {fps:g} a second" if fps else ""
@@ -139,20 +128,20 @@ def _in_memory(source: "Source") -> MediaClip:
     return MediaClip(frames, getattr(source, "fps", None), getattr(source, "metadata", {}))
 
 
-def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> CondMedia:
-    """The clip of the height and width of ``shape`` that a token file holds, decoded.
+def read_tokens(
+    file: str, shape: PixelShape, tokenizer: str, decoded: Callable[[Tensor], Frames]
+) -> CondMedia:
+    """The clip of the height and width of ``shape`` that a token file of a tokenizer holds.
 
-    Raises:
-        DataError: It can't be read, or was made with another tokenizer.
-        ShapeError: It has another size.
+    DataError if it can't be read, or is of another tokenizer; ShapeError for another size.
     """
-    own, identity = tokenizer()
-    tokens = load_tokens_of(file, identity)
-    frames = decode_frames(own, tokens.codes)
-    if frames.shape[1:3] != (shape.height, shape.width):
-        size = f"{frames.shape[1]}x{frames.shape[2]}"
+    tokens = load_tokens_of(file, tokenizer)
+    frames = decoded(tokens.codes)
+    _, height, width, _ = frames.shape
+    if (height, width) != (shape.height, shape.width):
         raise ShapeError(
-            f"{file} is {size} pixels, the clip {shape.height}x{shape.width}", f"add `size={size}`"
+            f"{file} is {height}x{width} pixels, the clip {shape.height}x{shape.width}",
+            f"add `size={height}x{width}`",
         )
     digest = digest_of(Path(file))
     return CondMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
@@ -160,17 +149,14 @@ def read_tokens(file: str, shape: PixelShape, tokenizer: Tokenizer) -> CondMedia
 
 def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> CondMedia:
     frames, metadata, name = clip.frames, clip.metadata, label(source)
-    size, wanted = frames.shape[1:3], (shape.height, shape.width)
-    if size == wanted:
-        fitted = frames
-    elif fit:
-        fitted = resize_and_crop(frames, *wanted)
-    else:
+    (_, height, width, _), wanted = frames.shape, (shape.height, shape.width)
+    if (height, width) != wanted and not fit:
         maker = f", made by the model {metadata['model']}," if "model" in metadata else ""
         raise ShapeError(
-            f"{name}{maker} is {size[0]}x{size[1]} pixels, the clip {shape.height}x{shape.width}",
+            f"{name}{maker} is {height}x{width} pixels, the clip {shape.height}x{shape.width}",
             "add `fit=True` to scale and crop it, or make a clip of another size with `size`",
         )
+    fitted = frames if (height, width) == wanted else resize_and_crop(frames, *wanted)
     is_file = isinstance(source, str | Path)
     digest = digest_of(Path(name)) if is_file else hashlib.sha256(frames.tobytes()).hexdigest()
     return CondMedia(name, digest, fitted, clip.fps, metadata, notes=clip.notes)
@@ -228,13 +214,12 @@ class CondFrames:
 
     def kept(self, made: Frames) -> list[dict[str, Any]]:
         """Likeness of a clip (F, H, W, 3) to what was given: file, frame, frames, PSNR in dB."""
-        rows = []
-        for frame, media in self.media.items():
-            if frame < len(made):  # a loop's end isn't there
-                part = made[frame : frame + len(media.frames)]
-                row = {"file": media.file, "frame": frame, "frames": len(part)}
-                rows.append({**row, "psnr": psnr(part, media.frames)})
-        return rows
+        return [
+            {"file": media.file, "frame": frame, "frames": len(media.frames),
+             "psnr": psnr(made[frame : frame + len(media.frames)], media.frames)}
+            for frame, media in self.media.items()
+            if frame < len(made)  # a loop's end isn't there
+        ]  # fmt: skip
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -273,9 +258,7 @@ def place_keyframes(
 
     ``last`` is the image of the last frame; in a loop of the frame behind it, which follows when
     the clip is played again. An image fills the ``temporal_stride`` frames of its latent frame.
-
-    Raises:
-        UsageError: A frame is past the end, out of order, given twice, or shares its latent frame.
+    UsageError for a frame past the end, out of order, given twice, or in the same latent frame.
     """
     for image, frame in between:
         if not 0 <= frame < num_frames:
@@ -283,16 +266,15 @@ def place_keyframes(
                 f"the keyframe {label(image)}@{frame} isn't in a clip of {num_frames} frames",
                 f"give a frame from 0 to {num_frames - 1}, or more `frames`",
             )
-    for (_, early), (image, late) in pairwise(between):
+    ends = [(first, 0)] if first is not None else []
+    ends += [*between]
+    ends += [(last, num_frames - (not loop))] if last is not None else []
+    for (_, early), (image, late) in pairwise(ends):
         if late < early:
             raise UsageError(
                 f"the keyframe {label(image)}@{late} stands behind that of frame {early}",
                 "give the keyframes in rising order",
             )
-    ends = [(first, 0)] if first is not None else []
-    ends += [*between]
-    ends += [(last, num_frames - (not loop))] if last is not None else []
-    for (_, early), (image, late) in pairwise(ends):
         if late == early:
             raise UsageError(
                 f"frame {late} is given twice, the second time as {label(image)}", "give one"
@@ -329,6 +311,6 @@ def with_frames(made: Frames, given: Mapping[int, Frames]) -> Frames:
             weight = np.where((start > 0) & (weight > 0), weight, 0).astype(np.float32)
             difference = given[at][edge - at].astype(np.float32) - made[edge]
             result += weight[:, None, None, None] * difference
-    for (at, last), frames in zip(ends, (given[at] for at, _ in ends), strict=True):
-        result[at : last + 1] = frames
+    for at, last in ends:
+        result[at : last + 1] = given[at]
     return np.asarray(result.round().clip(0, 255), np.uint8)

@@ -6,25 +6,37 @@ not for a stride of them, which a model learns from windows cut from the middle 
 Chained in pixels, the last frames are encoded again, as the beginning of a clip.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.bundle import Bundle
-from ursa_core.clips.cond_frames import condition, following
+from ursa_core.bundle.bundle import Bundle, load_tokenizer
+from ursa_core.clips.clip import Clip
+from ursa_core.clips.cond_frames import (
+    CondMedia,
+    condition,
+    following,
+    label,
+    read_clip,
+    read_tokens,
+)
+from ursa_core.clips.plan import PlacedModel, Plan, make_plan, prompt_warnings
+from ursa_core.clips.requests import ExtensionOptions, cond_or_default
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import DataError, ShapeError, UsageError
-from ursa_core.grids import LatentGrid
-from ursa_core.media import Frames
+from ursa_core.grids import LatentGrid, PixelShape
+from ursa_core.media import Frames, check_format, read_media
+from ursa_core.media.quality import psnr
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import Request, Sampler, decode, encode, generate
 from ursa_core.sampling.rolling import roll_on, stage_steps
 from ursa_core.seeding import stream, stream_seed
+from ursa_core.tokenizers.visual import decode_frames
 
 Chain = Literal["tokens", "pixels"]
 
@@ -165,8 +177,8 @@ def extend(
     options = replace(request.options_for(bundle), frames=extension.window)
     request = replace(request, options=options)
     rounds = _Rounds(bundle, extension, request, store, on_step, on_round)
-    is_in_pieces = extension.chain == "pixels"
-    new = rounds.in_pixels(clip) if is_in_pieces else rounds.in_tokens(clip, codes)
+    in_tokens = extension.chain == "tokens"
+    new = rounds.in_tokens(clip, codes) if in_tokens else rounds.in_pixels(clip)
     # Everything grows at its end here; what comes before the clip is turned round.
     turn = slice(None, None, -1 if extension.before else 1)
     frames = np.concatenate([clip[turn], new])[: extension.frames]
@@ -176,7 +188,7 @@ def extend(
         start, end = own + index * each, own + (index + 1) * each
         part, joined = frames[start:end], frames[start - 1 : end].astype(np.float32)
         changes = np.abs(np.diff(joined, axis=0)).mean((1, 2, 3))  # the first is across the join
-        row = {
+        rows.append({
             "index": index,
             "prompt": extension.prompt_of(index),
             "colour_drift": float(np.linalg.norm(part.mean((0, 1, 2)) - clip.mean((0, 1, 2)))),
@@ -184,8 +196,7 @@ def extend(
             "join_change": float(changes[0]),
             "median_change": float(np.median(changes[1:])) if len(changes) > 1 else 0.0,
             "resumed": is_resumed,
-        }
-        rows.append(row)
+        })  # fmt: skip
     return rows, frames[turn]
 
 
@@ -279,3 +290,137 @@ def _sharpness(frames: Frames) -> float:
     """Mean difference of neighbouring pixels, in levels."""
     values = frames.astype(np.float32)
     return float(sum(np.abs(np.diff(values, axis=axis)).mean() for axis in (1, 2)))
+
+
+@dataclass(frozen=True)
+class ExtendPlan:
+    """Everything that is known before the weights are loaded; the plan's rate is the file's."""
+
+    plan: Plan
+    extension: Extension
+    media: CondMedia
+    warnings: list[str]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the video is made of; it decides every round."""
+        return {
+            **self.plan.provenance,
+            **asdict(self.extension),
+            "prompt": self.extension.prompts[0],
+            "given": self.media.provenance,
+        }
+
+    @property
+    def of_rounds(self) -> dict[str, Any]:
+        """What kept rounds record: the tokenizer that their codes are of, too."""
+        return {**self.provenance, "tokenizer": self.plan.model.tokenizer}
+
+    @property
+    def round_steps(self) -> list[int]:
+        """Steps of each round."""
+        steps, extension = self.plan.num_steps, self.extension
+        return [extension.steps_of(index, steps) for index in range(extension.num_rounds)]
+
+    def prompt_warnings(self, bundle: Bundle) -> list[str]:
+        """What the model can't take of the prompts."""
+        request = self.plan.request()
+        each = (replace(request, prompt=prompt) for prompt in self.extension.prompts)
+        return [warning for request in each for warning in prompt_warnings(bundle, request)]
+
+    def make(
+        self,
+        bundle: Bundle,
+        store: RoundStore | None = None,
+        on_step: OnStep | None = None,
+        on_round: Callable[[bool], None] | None = None,
+    ) -> tuple[Clip, list[dict[str, Any]]]:
+        """The longer clip and its rounds; the other arguments are those of `extend`."""
+        options, media = self.plan.options, self.media
+        rounds, frames = extend(
+            bundle, media.frames, self.extension, self.plan.request(), store, on_step, on_round,
+            media.codes,
+        )  # fmt: skip
+        return Clip(frames, None, options.fps, self.provenance, options.crf), rounds
+
+    def make_file(
+        self,
+        bundle: Bundle,
+        store: RoundStore,
+        out: str,
+        on_step: OnStep,
+        on_round: Callable[[bool], None] | None = None,
+    ) -> dict[str, Any]:
+        """Make the clip, write it, and delete what was kept for it.
+
+        Returns:
+            Metrics: ``kept``, how near the clip's own frames are in the file (PSNR None where it
+            can't be measured), and ``rounds``.
+        """
+        clip, rounds = self.make(bundle, store, on_step, on_round)
+        clip.save(out)
+        store.remove()
+        media, own, frames = self.media, self.extension.own_frames, self.extension.frames
+        start, written = frames - own if self.extension.before else 0, read_media(out).frames
+        kept = {"file": media.file, "frame": start, "frames": own, "psnr": None}
+        if len(written) == frames:  # animations join equal ones
+            kept["psnr"] = psnr(written[start : start + own], media.frames)
+        return {"kept": [kept], "rounds": rounds}
+
+
+def plan_extension(
+    model: PlacedModel,
+    options: Mapping[str, Any],
+    wanted: ExtensionOptions,
+    out: str | None,
+    decoded: Callable[[Tensor], Frames] | None = None,
+) -> ExtendPlan:
+    """What making a clip longer, as ``wanted`` and checked, will take, the clip read; UrsaError.
+
+    Whether ``out`` can be written is the caller's to check; ``decoded`` gives the frames of a clip
+    that is a token file, for which a tokenizer is loaded otherwise.
+    """
+    # `frames` counts those of the result; a round has the model's own.
+    options = {**options, "frames": None, **model.found.settings.extending(options)}
+    plan = make_plan(model, options, (wanted.prompts or [""])[0])
+    plan.check_memory()
+    shape, stride, source = plan.options.shape, model.found.strides.temporal, wanted.clip
+    size = PixelShape(1, shape.height, shape.width)
+    own_fps: float | None = options.get("fps")
+
+    def alone(codes: Tensor) -> Frames:
+        return decode_frames(load_tokenizer(model.found.folder, model.device)[0], codes)
+
+    if label(source).lower().endswith(".safetensors"):
+        media = read_tokens(label(source), size, model.tokenizer, decoded or alone)
+    else:
+        media = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
+    fps = own_fps or media.fps or plan.options.fps
+    warnings = [*model.found.notes, *media.notes]
+    if fps != plan.options.fps:
+        warnings.append(
+            f"{media.file} has {fps:g} frames a second and the model makes"
+            f" {plan.options.fps:g}: motion will change its speed"
+        )
+    recorded = media.metadata.get("prompt")
+    overlap = default_overlap(shape.frames, stride) if wanted.overlap is None else wanted.overlap
+    best = "pixels" if wanted.before else model.found.settings.chain
+    cond, cond_noise = cond_or_default(wanted.cond, wanted.cond_noise)
+    extension = Extension(
+        own_frames=len(media.frames),
+        frames=wanted.frames or round((wanted.seconds or 0) * fps),
+        window=shape.frames,
+        overlap=overlap,
+        prompts=tuple(wanted.prompts or [recorded if isinstance(recorded, str) else ""]),
+        before=wanted.before,
+        chain="tokens" if (wanted.chain or best) == "tokens" else "pixels",
+        schedule="diagonal" if wanted.schedule == "diagonal" else "together",
+        stride=stride,
+        cond=cond,
+        cond_noise=cond_noise,
+    )
+    extension.check()
+    if out is not None:
+        check_format(out, PixelShape(extension.frames, shape.height, shape.width), fps)
+    plan = replace(plan, options=replace(plan.options, fps=fps))
+    return ExtendPlan(plan, extension, media, warnings)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.bundle.bundle import tokenizer_identity
+from ursa_core.bundle.hub import Progress
 from ursa_core.bundle.options import Range, SamplingOptions, number_of
 from ursa_core.clips.clip import Clip, decoded
-from ursa_core.clips.extend_plan import plan_extension
+from ursa_core.clips.extend import plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan, place_model
 from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
 from ursa_core.errors import ShapeError, UrsaWarning, UsageError
@@ -23,7 +24,6 @@ from ursa_core.sampling.batching import Packer
 from ursa_core.sampling.generate import decode, encode, generate
 
 if TYPE_CHECKING:
-    from ursa_core.bundle.hub import Progress
     from ursa_core.clips.requests import Source
 
 OnStep = Callable[[int, int], None]
@@ -39,7 +39,7 @@ def load(
     offload_blocks: int | None = None,
     compiled: bool = False,
     lora: str | Sequence[str] = (),
-    progress: "Progress | None" = None,
+    progress: Progress | None = None,
 ) -> "Model":
     """A model, ready to make clips.
 
@@ -62,12 +62,11 @@ def load(
         DeviceError: This machine doesn't have the device.
     """
     adapters = [lora] if isinstance(lora, str) else lora
-    return Model(
-        place_model(
-            model, device, dtype, offload=offload, offload_blocks=offload_blocks,
-            compiled=compiled, lora=adapters, progress=progress,
-        )
+    placed = place_model(
+        model, device, dtype, offload=offload, offload_blocks=offload_blocks, compiled=compiled,
+        lora=adapters, progress=progress,
     )  # fmt: skip
+    return Model(placed)
 
 
 class Model:
@@ -134,12 +133,11 @@ class Model:
             strength: Share of ``video`` that is redone, 0.001 (hardly any) to 1 (all).
             index: Number of the clip among those of its seed, as with ``--num``.
         """
-        inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps)
+        inputs = SampleInputs(image, video, strength, cond, cond_noise, fit, source_fps, prompt)
         inputs.check()
         given = self._options(options, changes)
         index = number_of("index", index, Range(0, 9_999_999, "0 to 9999999"), int)
-        plan = inputs.added_to(make_plan(self.placed, given, prompt, num=index + 1))
-        return self._make(plan, on_step, index)
+        return self._make(inputs.plan(self.placed, given, None, index + 1), on_step, index)
 
     def sample_batch(  # noqa: D417 - the class describes what all share
         self,
@@ -171,9 +169,9 @@ class Model:
         for plan in plans:
             plan.check_memory(len(plans))
             _warn(plan.warnings(self.bundle))
-        steps = _Steps(sum(plan.num_steps for plan in plans), on_step)
+        step = _counter(sum(plan.num_steps for plan in plans), on_step)
         passes = self._packer.passes([plan.request() for plan in plans]) if plans else []
-        codes = [made for each in passes for made in each.sample(steps.of(len(each)))]
+        codes = [made for each in passes for made in each.sample(partial(step, len(each)))]
         return [decoded(self.bundle, *each) for each in zip(plans, codes, strict=True)]
 
     def interpolate(  # noqa: D417 - the class describes what all share
@@ -243,9 +241,10 @@ class Model:
         )  # fmt: skip
         wanted.check()
         given = self._options(options, changes)
-        planned = plan_extension(self.placed, given, wanted, None, self._tokenizer)
+        planned = plan_extension(self.placed, given, wanted, None, partial(decode, self.bundle))
         _warn([*planned.warnings, *planned.prompt_warnings(self.bundle)])
-        return planned.make(self.bundle, None, _Steps(sum(planned.round_steps), on_step).of(1))[0]
+        step = partial(_counter(sum(planned.round_steps), on_step), 1)
+        return planned.make(self.bundle, None, step)[0]
 
     def encode(self, frames: Frames) -> Tensor:
         """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3).
@@ -296,30 +295,22 @@ class Model:
         plan.check_memory()
         _warn(plan.warnings(self.bundle, index), 4)
         request, conditioning = plan.request(index), plan.conditioning(self.bundle)
-        steps = _Steps(plan.num_steps, on_step).of(1)
-        codes = generate(self.bundle, request, steps, conditioning=conditioning)
+        step = partial(_counter(plan.num_steps, on_step), 1)
+        codes = generate(self.bundle, request, step, conditioning=conditioning)
         return decoded(self.bundle, plan, codes, index)
 
-    def _tokenizer(self) -> tuple[Any, str]:
-        self.bundle.take_turn(self.bundle.video_tokenizer)
-        return self.bundle.video_tokenizer, tokenizer_identity(self.bundle.folder)
 
+def _counter(total: int, on_step: OnStep | None) -> Callable[..., None]:
+    """Counts, for a callback, a step of each of so many clips."""
+    done = 0
 
-class _Steps:
-    """Counts steps for a callback."""
+    def count(num: int, *_: object) -> None:
+        nonlocal done
+        done += num
+        if on_step is not None:
+            on_step(done, total)
 
-    def __init__(self, total: int, on_step: OnStep | None) -> None:
-        self._done, self._total, self._on_step = 0, total, on_step
-
-    def of(self, num: int) -> Callable[..., None]:
-        """Counts a step of each of so many clips, whatever it is called with."""
-
-        def count(*_: object) -> None:
-            self._done += num
-            if self._on_step is not None:
-                self._on_step(self._done, self._total)
-
-        return count
+    return count
 
 
 def _warn(texts: Sequence[str], level: int = 3) -> None:

@@ -35,8 +35,7 @@ class Target:
 def begun(written: Sequence[Target], force: bool) -> dict[str, dict[str, Any]]:
     """What the files that a stopped run has left record of their making, by their names.
 
-    Raises:
-        UsageError: Without ``force``, nothing is left to make, or a video is there without codes.
+    Without ``force``, UsageError if nothing is left to make, or a video is there without codes.
     """
     if force:
         return {}

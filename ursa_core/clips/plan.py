@@ -6,29 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ursa_core import __version__
 from ursa_core.bundle.adapters import Adapter, check_adapter, is_adapter, read_adapter
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
-from ursa_core.bundle.folder import model_identity
-from ursa_core.bundle.hub import name_of
+from ursa_core.bundle.folder import model_identity, tokenizer_identity
+from ursa_core.bundle.hub import Progress, name_of
 from ursa_core.bundle.options import MAX_SEED, SamplingOptions, checked, require, require_text
+from ursa_core.bundle.subjects import named_subjects, nearest_subjects
 from ursa_core.bundle.summary import SamplingMemory, Summary, summary
 from ursa_core.clips.cond_frames import CondFrames
-from ursa_core.clips.prompts import prompt_warnings
 from ursa_core.devices import check_compiler, pick_device, pick_dtype, total_memory_bytes
+from ursa_core.encoding.caption_fit import visible
 from ursa_core.errors import CheckpointError, DeviceError, UsageError
 from ursa_core.media import Frames, check_format
 from ursa_core.sampling.conditioning import Conditioning
-from ursa_core.sampling.generate import Request
+from ursa_core.sampling.generate import Request, full_negative, full_prompt
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid, times_from
 
-if TYPE_CHECKING:
-    from ursa_core.bundle.hub import Progress
+MAX_SHOWN = 60
+"""Characters shown of what is cut off."""
+MAX_WORDS = 8
+"""Unknown words shown."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class PlacedModel:
     def name(self) -> str:
         """Name of the model, at its commit if it came from the hub."""
         return name_of(self.found.folder, exact=True)
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """Identity of its tokenizer, which codes record; of large files it takes a while."""
+        return tokenizer_identity(self.found.folder)
 
     @property
     def defaults(self) -> SamplingOptions:
@@ -71,7 +79,7 @@ def place_model(
     offload_blocks: int | None = None,
     compiled: bool = False,
     lora: Sequence[str] = (),
-    progress: "Progress | None" = None,
+    progress: Progress | None = None,
 ) -> PlacedModel:
     """A model and its placement; arguments and errors are those of `ursa_core.load`."""
     require_text("model", str(model))
@@ -93,7 +101,7 @@ def place_model(
     return PlacedModel(found, identity, where, number, offload, compiled, adapters, blocks)
 
 
-def model_folder(model: str | Path, progress: "Progress | None" = None) -> Path:
+def model_folder(model: str | Path, progress: Progress | None = None) -> Path:
     """Folder of a model, downloaded where needed; CheckpointError for an adapter, too."""
     folder = resolve_model(model, progress)
     if is_adapter(folder):
@@ -253,10 +261,8 @@ def make_plan(
 ) -> Plan:
     """What sampling ``num`` clips, to a file ``out`` if any, will take.
 
-    Options are by name, as users give them (see `checked`); without a ``seed`` one is drawn.
-
-    Raises:
-        UsageError: An option is out of range, the model can't do it, or the format can't hold it.
+    Options are by name, as users give them (see `checked`); without a ``seed`` one is drawn. It is
+    a UsageError if one is out of range, the model can't do it, or the format can't hold it.
     """
     require(isinstance(prompt, str), "prompt", prompt, "a text")
     require_text("prompt", prompt, may_be_empty=True)
@@ -271,3 +277,64 @@ def make_plan(
         check_format(out, settled.shape, settled.fps)
     seed = secrets.randbelow(MAX_SEED) if seed is None else int(seed)
     return Plan(model, prompt, settled, seed, num)
+
+
+def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
+    """What the model can't take of the prompts, and a size that it doesn't know."""
+    options = request.options_for(bundle)
+    texts = {"prompt": full_prompt(bundle, request)}
+    if options.negative:
+        texts["negative prompt"] = full_negative(bundle, request)
+    warnings = []
+    for name, text in texts.items():
+        unknown = bundle.text_tokenizer.unknown_words(text)
+        if unknown:
+            warnings.append(_unknown_warning(name, text, unknown, bundle))
+        if name == "prompt":
+            warnings += _figure_warnings(text, bundle, bool(unknown))
+        if lost := bundle.text_tokenizer.cut(text):
+            start = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
+            warnings.append(f"the {name} is too long for the model, this is cut off: {start}")
+    trained = bundle.settings
+    if bundle.subjects and (options.height, options.width) != (trained.height, trained.width):
+        warnings.append(
+            f"the model was trained at {trained.height}x{trained.width} pixels alone, so figures "
+            f"may come out wrong at {options.height}x{options.width}"
+        )
+    return warnings
+
+
+def _figure_warnings(text: str, bundle: Bundle, has_unknown: bool) -> list[str]:
+    """Several named figures, where the model draws one; or none, unless words are unknown."""
+    if bundle.subjects and text.strip():
+        named = named_subjects(text, bundle.subjects)
+        if not named and not has_unknown:
+            return [f"the prompt names nothing that the model draws ({_where_listed(bundle)})"]
+        if len(named) > 1:
+            return [f"the model draws one figure, and the prompt names {', '.join(named)}"]
+    return []
+
+
+def _unknown_warning(name: str, text: str, unknown: list[str], bundle: Bundle) -> str:
+    """That words are unknown, with the subjects, or a background, that they may stand for."""
+    from ursa_core.worlds.emoji import nearest_background
+
+    shown = []
+    for word in unknown[:MAX_WORDS]:
+        near = nearest_subjects(word, bundle.subjects)
+        if bundle.subjects and not near and (colour := nearest_background(word)):
+            near = [colour]
+        shown.append(visible(word) + f" (nearest: {', '.join(near)})" * bool(near))
+    more = f" and {len(unknown) - MAX_WORDS} more" if len(unknown) > MAX_WORDS else ""
+    warning = f"the model doesn't know these words of the {name}: {', '.join(shown)}{more}"
+    if bundle.subjects:
+        letters = "".join(unknown)
+        foreign = len(unknown) > 2 or any(c.isalpha() and not c.isascii() for c in letters)
+        if foreign and not bundle.text_tokenizer.knows_any(text):
+            warning += "; it knows none, and reads English"
+        warning += f" ({_where_listed(bundle)})"
+    return warning
+
+
+def _where_listed(bundle: Bundle) -> str:
+    return f"ursa models show {bundle.name} --prompts lists what it draws"

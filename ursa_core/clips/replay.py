@@ -1,8 +1,8 @@
 """What a file of `sample` was made by, read from the file, so that it can be made again."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ursa_core.files import digest_of
 from ursa_core.media import read_media
 
 if TYPE_CHECKING:
-    from ursa_core.bundle.adapters import Adapter
+    from ursa_core.clips.plan import PlacedModel
 
 _PLACEMENT: dict[str, type] = {
     "model": str, "device": str, "dtype": str, "offload": bool, "compiled": bool
@@ -35,7 +35,6 @@ class Replay:
     """
 
     path: str
-    prompt: str
     options: dict[str, Any]
     placement: dict[str, Any]
     num: int
@@ -44,9 +43,16 @@ class Replay:
     inputs: SampleInputs
     digests: dict[str, str]
 
-    def check_adapters(self, adapters: "Sequence[Adapter]") -> None:
-        """Refuse, with a UsageError, adapters that have other weights than when it was made."""
-        for adapter in adapters:
+    def check_model(self, model: "PlacedModel", named: Collection[str]) -> None:
+        """Refuse, with a UsageError, another model or adapters than then, unless newly named."""
+        name = self.placement["model"]
+        if "model" not in named and model.identity != self.model_identity:
+            raise UsageError(
+                f"{self.path} was made by the model {name} when its files were"
+                f" {self.model_identity}; {name} is {model.identity}",
+                "get those files, or name a model with `model` to make another video with it",
+            )
+        for adapter in () if "lora" in named else model.adapters:
             before = self.digests[str(adapter.folder)]
             if adapter.sha256 != before:
                 raise UsageError(
@@ -74,22 +80,9 @@ class Replay:
                 f"bring it back, or name another with `{option}` to make another video from it",
             )
 
-    def check_model(self, name: str, identity: str) -> None:
-        """Refuse, with a UsageError, a model that isn't the one that made the file."""
-        if identity != self.model_identity:
-            raise UsageError(
-                f"{self.path} was made by the model {self.placement['model']} when its files were"
-                f" {self.model_identity}; {name} is {identity}",
-                "get those files, or name a model with `model` to make another video with it",
-            )
-
 
 def read_replay(path: str) -> Replay:
-    """What a file of `sample` was made by.
-
-    Raises:
-        DataError: The file can't be read, doesn't record it, or is of another version.
-    """
+    """What a file of `sample` was made by; DataError if it isn't recorded, or can't be read."""
     # Files from before there was a corrector don't record that it was off.
     recorded = {"correct": 0.0, **read_media(path, max_frames=1).metadata}
     again, given = "give the command that made it again", recorded.get("given")
@@ -147,15 +140,15 @@ def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:
     adapters = recorded.get("lora", ())
     placement["lora"] = [f"{each['path']}:{each['scale']!r}" for each in adapters]
     digests = {str(each["path"]): str(each["sha256"]) for each in adapters}
-    identity, inputs = str(recorded["model_identity"]), SampleInputs()
+    identity, inputs = str(recorded["model_identity"]), SampleInputs(prompt=prompt)
     if recorded.get("given") is not None:
         (file,) = recorded["given"]["files"]
         name, fps = str(file["file"]), file.get("source_fps")
         digests[name] = str(file["sha256"])
         if recorded.get("strength") is None:
             cond, noise = str(recorded["given"]["cond"]), float(recorded["given"]["cond_noise"])
-            inputs = SampleInputs(name, cond=cond, cond_noise=noise, fit=True)
+            inputs = replace(inputs, image=name, cond=cond, cond_noise=noise, fit=True)
         else:
             strength, fps = float(recorded["strength"]), None if fps is None else float(fps)
-            inputs = SampleInputs(video=name, strength=strength, fit=True, source_fps=fps)
-    return Replay(path, prompt, options, placement, num, index, identity, inputs, digests)
+            inputs = replace(inputs, video=name, strength=strength, fit=True, source_fps=fps)
+    return Replay(path, options, placement, num, index, identity, inputs, digests)

@@ -41,7 +41,6 @@ def _require_sources(**sources: "Source | None") -> None:
 
 
 def _own_fields(record: object, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those values that are fields of a record."""
     return {name: value for name, value in values.items() if name in vars(record)}
 
 
@@ -56,6 +55,7 @@ class SampleInputs:
     cond_noise: float | None = None
     fit: bool = False
     source_fps: float | None = None
+    prompt: str = ""
 
     def overridden(self, values: Mapping[str, Any]) -> Self:
         """With the values of a line; an image or video replaces either, and its options."""
@@ -87,23 +87,30 @@ class SampleInputs:
         number_of("source_fps", self.source_fps, SOURCE_FPS)
         cond_or_default(self.cond, self.cond_noise)
 
-    def added_to(self, plan: "Plan") -> "Plan":
-        """The plan, with the given frames read; UrsaError if they can't be, or don't fit it."""
+    def plan(
+        self, model: "PlacedModel", options: Mapping[str, Any], out: str | None, num: int = 1
+    ) -> "Plan":
+        """What is to be made, its frames read; UrsaError if they can't be, or don't fit it."""
         from ursa_core.clips.cond_frames import CondFrames, read_clip, read_image
+        from ursa_core.clips.plan import make_plan
 
-        shape = plan.options.shape
+        plan = make_plan(model, options, self.prompt, out, num)
+        shape, fps = plan.options.shape, plan.options.fps
         if self.image is not None:
             way = cond_or_default(self.cond, self.cond_noise)
-            return replace(
-                plan, cond_frames=CondFrames({0: read_image(self.image, shape, self.fit)}, *way)
-            )
+            given = CondFrames({0: read_image(self.image, shape, self.fit)}, *way)
+            return replace(plan, cond_frames=given)
         if self.video is not None:
-            redone, fps = self.strength or STRENGTH, plan.options.fps
+            redone = self.strength or STRENGTH
             edited = read_clip(self.video, shape, self.fit, fps, source_fps=self.source_fps)
-            return replace(
-                plan, cond_frames=CondFrames({0: edited}, "soft", redone), strength=redone
-            )
+            given = CondFrames({0: edited}, "soft", redone)
+            return replace(plan, cond_frames=given, strength=redone)
         return plan
+
+    @property
+    def title(self) -> str:
+        """What the clip is called after."""
+        return self.prompt
 
 
 @dataclass(frozen=True)
@@ -140,13 +147,15 @@ class InterpolationOptions:
                 "there is nothing to go between", "give `first` and `last`, or `first` and `loop`"
             )
 
-    def plan(self, model: "PlacedModel", options: Mapping[str, Any], out: str | None) -> "Plan":
+    def plan(
+        self, model: "PlacedModel", options: Mapping[str, Any], out: str | None, num: int = 1
+    ) -> "Plan":
         """What is to be made, the images read; UrsaError if they can't be, or don't fit it."""
         from ursa_core.clips.cond_frames import CondFrames, place_keyframes, read_image
         from ursa_core.clips.plan import make_plan
 
         stride = model.found.strides.temporal
-        plan = make_plan(model, options, self.prompt, out)
+        plan = make_plan(model, options, self.prompt, out, num)
         if plan.options.frames == 1:
             raise UsageError(
                 "a clip of one frame has nothing between its ends", "ask for more `frames`"
@@ -154,7 +163,7 @@ class InterpolationOptions:
         if self.loop and options.get("frames") is not None:
             # A loop's end, which shows the first frame again, is made and left out of the file.
             longer = {**options, "frames": options["frames"] + stride, "seed": plan.seed}
-            plan = make_plan(model, longer, self.prompt, out)
+            plan = make_plan(model, longer, self.prompt, out, num)
         shape = plan.options.shape
         drop, end = (stride, self.first) if self.loop else (0, self.last)
         places = place_keyframes(
@@ -163,6 +172,13 @@ class InterpolationOptions:
         images = {at: read_image(image, shape, self.fit) for at, image in places.items()}
         cond_frames = CondFrames(images, *cond_or_default(self.cond, self.cond_noise))
         return replace(plan, cond_frames=cond_frames, drop=drop)
+
+    @property
+    def title(self) -> str:
+        """What the clip is called after: its prompt, otherwise its images."""
+        between = [str(text).rpartition("@")[0] for text in self.keyframes or []]
+        images = (self.first, *between, self.last)
+        return self.prompt or " ".join(Path(str(image)).stem for image in images if image)
 
     @property
     def placed(self) -> "list[tuple[Source, int]]":

@@ -57,10 +57,7 @@ class RoundStore:
         """Take up the rounds there, unless ``fresh`` deletes them, if they were made by this plan.
 
         It has the JSON values that decide every round, ``tokenizer`` and ``fps`` among them.
-
-        Raises:
-            UsageError: The rounds there were made by another plan, or the folder isn't ours.
-            DataError: The folder can't be read or written.
+        UsageError for rounds of another plan, or a folder of others; DataError if it can't be used.
         """
         try:
             if fresh and (self.folder / _PLAN).exists():
@@ -75,13 +72,11 @@ class RoundStore:
         """Whether there are rounds by this plan; refuses others as ``open`` does."""
         found, self._plan = self.plan(), json.loads(json.dumps(plan))
         if found is None:
-            try:
-                is_ours = all(file.name.startswith(".") for file in self.folder.iterdir())
-            except FileNotFoundError:
-                is_ours = True
-            except NotADirectoryError:
-                is_ours = False
-            if not is_ours:
+            is_free = not self.folder.exists() or (
+                self.folder.is_dir()
+                and all(file.name.startswith(".") for file in self.folder.iterdir())
+            )
+            if not is_free:
                 raise UsageError(
                     f"{self.folder} is in the way: finished rounds would be kept there",
                     "move it away, or choose another output",

@@ -38,7 +38,7 @@ class CaptionFit:
             )
         if self.num_unknown:
             counts = list(self.unknown.items())[:_MAX_WORDS_SHOWN]
-            words = [f"{_visible(word)} ({count:,})" for word, count in counts]
+            words = [f"{visible(word)} ({count:,})" for word, count in counts]
             more = ", …" if len(self.unknown) > len(words) else ""
             end = "; vocabulary: extend adds them" if self.is_extended else ""
             found.append(
@@ -52,11 +52,11 @@ class CaptionFit:
 
 
 def _start(text: str) -> str:
-    text = _visible(text)
+    text = visible(text)
     return text if len(text) <= _MAX_CHARACTERS_SHOWN else f"{text[:_MAX_CHARACTERS_SHOWN]} …"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text, with the characters escaped that can't be seen."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 

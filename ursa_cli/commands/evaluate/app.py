@@ -1,11 +1,19 @@
 """`ursa eval`: one command per suite or measure, and the comparison of two reports."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from ursa_cli.options import sampling as of_sampling
+from ursa_cli.options import shared as options
+from ursa_cli.options.evaluation import EVALUATION, EvalOptions
+from ursa_cli.options.records import KEYWORD, parameters, with_parameters
+from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Group, new_app, summary
 
 _SCORER = ("scorer_repo", "scorer_python")
+_SHARED = ("out", "seed", "only", "limit", "shard", "ray", "ray_cpus", "ray_gpus")
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,38 @@ SUITES = (
 )
 
 
+def _command_of(suite: SuiteCommand) -> Callable[..., None]:
+    """The command of a suite, with the options that the suite has."""
+
+    def run(*, sampling: of_sampling.SamplingCall, **given: Any) -> None:
+        output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
+        chosen = EvalOptions(**given)
+        sampling = sampling.with_options({"seed": chosen.seed})
+        sampling.check()
+        chosen.check()
+        if suite.of_images:
+            frames = sampling.clip.get("frames")
+            options.require(frames in (None, 1), "--frames", frames, "1: it is of images")
+            negative = sampling.clip.get("negative", "")  # the official samplers have none
+            sampling = sampling.with_options({"frames": 1, "negative": negative})
+        from ursa_cli.commands.evaluate.parts import SuiteRun
+
+        SuiteRun(suite, chosen, sampling).run()
+
+    run.__doc__ = suite.help
+    every = parameters(EvalOptions, EVALUATION)
+    *own, out = [each for each in every if each.name in (*_SHARED, *suite.own)]
+    sampling = inspect.Parameter("sampling", KEYWORD)
+    return of_sampling.spread(with_parameters(run, [out, sampling, *own]))
+
+
+shapes, vbench, vbench_i2v, vbench_long, geneval, dpg = map(_command_of, SUITES)
+
+
 class _Evaluate(Group):
     table: ClassVar = {
         **{
-            suite.name: (f"evaluate.suites:{suite.name.replace('-', '_')}", summary(suite.help))
+            suite.name: (f"evaluate.app:{suite.name.replace('-', '_')}", summary(suite.help))
             for suite in SUITES
         },
         "reconstruction": ("evaluate.measures:reconstruction", ("Measure what a tokenizer keeps: "

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import evaluation
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import CLIPS, ClipsOptions, MaxClips, Out
-from ursa_cli.options.records import spread
+from ursa_cli.options.records import described
 from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core import files
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-@spread("chosen", ClipsOptions, CLIPS)
+@described(CLIPS, chosen=ClipsOptions)
 def reconstruction(chosen: ClipsOptions) -> None:
     """Measure what a tokenizer keeps: PSNR, SSIM, flicker, use of its codes, bits per pixel.
 
@@ -32,26 +32,19 @@ def reconstruction(chosen: ClipsOptions) -> None:
       ursa eval reconstruction -o kept
       ursa eval reconstruction films --model nano --size 64x64 -o kept
     """
-    output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
-    evaluation.check_report(chosen.out, chosen.limit, chosen.force, "samples")
+    _, tokenizer, defaults, settings = _loaded(chosen, "samples")
     from ursa_cli.commands.evaluate.parts import finish
-    from ursa_core.bundle.bundle import load_tokenizer
-    from ursa_core.devices import pick_device
     from ursa_core.evaluation.measures.reconstruction import report
     from ursa_core.evaluation.runs import EvalRun
 
     run = EvalRun(chosen.out)
     with files.producing(run.folder):
-        folder = options.model_folder(chosen.model)
-        place = pick_device(chosen.device)
-        tokenizer, defaults, identity = load_tokenizer(folder, place)
-        settings = {**chosen.settings(identity), "fps": defaults.fps}
         with _clips(chosen, tokenizer, defaults) as clips:
-            found = report(tokenizer, clips, run.samples, settings)
+            found = report(tokenizer, clips, run.samples, {**settings, "fps": defaults.fps})
         finish(found, run)
 
 
-@spread("chosen", ClipsOptions, CLIPS)
+@described(CLIPS, chosen=ClipsOptions)
 def path(chosen: ClipsOptions) -> None:
     """Measure how linearly the model's path leads from noise to real tokens.
 
@@ -62,10 +55,8 @@ def path(chosen: ClipsOptions) -> None:
       ursa eval path -o path
       ursa eval path films --model nano --limit 20 -o path
     """
-    output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
-    evaluation.check_report(chosen.out, chosen.limit, chosen.force, "linearity.png")
+    folder, tokenizer, defaults, settings = _loaded(chosen, "linearity.png")
     from ursa_cli.commands.evaluate.parts import finish
-    from ursa_core.bundle.bundle import load_tokenizer
     from ursa_core.bundle.folder import read_json
     from ursa_core.bundle.path_files import build_path, stored_codebook
     from ursa_core.bundle.settings import PathConfig
@@ -74,9 +65,7 @@ def path(chosen: ClipsOptions) -> None:
     from ursa_core.evaluation.measures.path_linearity import report
     from ursa_core.evaluation.runs import EvalRun
 
-    run, folder = EvalRun(chosen.out), options.model_folder(chosen.model)
-    place = pick_device(chosen.device)
-    tokenizer, defaults, identity = load_tokenizer(folder, place)
+    run, place = EvalRun(chosen.out), pick_device(chosen.device)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     codebook = stored_codebook(folder / "scheduler", tokenizer.codebook)
     of_model = build_path(scheduler, codebook).to(place)
@@ -84,7 +73,7 @@ def path(chosen: ClipsOptions) -> None:
     kind = stated.kind
     if stated.path is None and stated.alpha is not None:
         kind += f", alpha {stated.alpha}, c {stated.c}"
-    settings = {**chosen.settings(identity), "seed": _SEED, "path": kind}
+    settings |= {"seed": _SEED, "path": kind}
     with _clips(chosen, tokenizer, defaults) as clips:
         found, plot = report(tokenizer, of_model, codebook, clips, settings)
     with files.producing(run.folder):
@@ -120,6 +109,21 @@ def videos(
     with output.progress(len(sources), "measure") as advance:
         found = report(sources, settings, output.warn, advance)
     finish(found, EvalRun(out))
+
+
+def _loaded(
+    chosen: ClipsOptions, product: str
+) -> "tuple[Path, VisualTokenizer, BundleSettings, dict[str, Any]]":
+    """The model's folder, tokenizer and own settings, and the settings that a report states."""
+    output.configure(as_json=chosen.as_json, quiet=chosen.quiet)
+    evaluation.check_report(chosen.out, chosen.limit, chosen.force, product)
+    from ursa_core.bundle.bundle import load_tokenizer
+    from ursa_core.devices import pick_device
+
+    folder = options.model_folder(chosen.model)
+    tokenizer, defaults, identity = load_tokenizer(folder, pick_device(chosen.device))
+    named = {"model": chosen.model, "tokenizer": identity, "inputs": chosen.inputs}
+    return folder, tokenizer, defaults, {**named, "limit": chosen.limit}
 
 
 @contextmanager

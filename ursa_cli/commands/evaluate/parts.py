@@ -61,7 +61,6 @@ class SuiteRun:
                 parts[name]()
 
     def _sample(self) -> None:
-        """Sample what is left of the suite into its layout."""
         run, suite = self._evaluation, self._suite
         sampling = self._sampling
         task, part = self._task(), self._chosen.part

@@ -179,7 +179,7 @@ class LongTask(_OneByOne):
         request = replace(request, options=replace(plan.options, **self._of_rounds))
         frames, extension = decode(bundle, codes), self._extension(plan)
         self._rounds.mkdir(parents=True, exist_ok=True)
-        own = {"tokenizer": self._identity, "fps": plan.options.fps}
+        own = {"tokenizer": self._placed.tokenizer, "fps": plan.options.fps}
         store.open({**item.options, **own}, fresh=False)
 
         def on_round(resumed: bool) -> None:
