@@ -29,10 +29,7 @@ Columns = Mapping[str, type]
 
 @dataclass(frozen=True)
 class Line:
-    """One item of a list: its line in the file, from 1, and what that gives by column.
-
-    Its index among the items begins at 0; lines with a fault count, empty ones don't.
-    """
+    """An item: its line in the file, from 1, its index among all items, from 0, what it gives."""
 
     number: int
     index: int
@@ -50,10 +47,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class ItemList:
-    """A list, read again whenever it is iterated over: its lines, or what is wrong with one.
-
-    ``num`` counts the items, those with a fault among them.
-    """
+    """A list of ``num`` items, read whenever it is iterated over: each, or what is wrong."""
 
     source: str
     num: int

@@ -73,10 +73,7 @@ def read_header(folder: Path) -> Header | None:
 
 
 def begin(folder: Path, header: Header) -> Header:
-    """What the batch of a folder is: the one begun there, else this one, which is written.
-
-    Of several processes that begin at once, one writes it and all return the same.
-    """
+    """What a folder's batch is: the one begun there, by whichever process, else this, written."""
     path = folder / MANIFEST
     if not path.exists():
         files.write(path, line_of(asdict(header)), first_wins=True)
@@ -110,10 +107,7 @@ def read_records(folder: Path) -> Mapping[str, Record]:
 
 
 class _Records(Mapping[str, Record]):
-    """Records that are read when they are asked for.
-
-    What is kept of an item is where its line begins: a million of them take little memory.
-    """
+    """Records, read when asked for: kept is where lines begin, since there may be millions."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = part_files(folder, STEM)

@@ -14,10 +14,7 @@ _MAX_SLUG_BYTES = 48
 
 
 def slug(text: str) -> str:
-    """A text as a part of a file name: its words in lower case, joined by hyphens.
-
-    Emoji and other symbols go by their Unicode names.
-    """
+    """A text for a file name: its words in lower case, joined by hyphens; symbols by name."""
     if not text.isascii():
         text = "".join(
             f" {unicodedata.name(each, '')} " if unicodedata.category(each) == "So" else each

@@ -1,7 +1,4 @@
-"""What `sample`, `interpolate` and `extend` bring to a batch (see `batches.run.BatchTask`).
-
-They stand here and not in `batches`, which `tokenize` uses too and which knows of no clips.
-"""
+"""What `sample`, `interpolate` and `extend` bring to a batch (see `batches.run.BatchTask`)."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -204,10 +201,7 @@ class ExtendTask(_ModelTask):
         return prompts[0] or Path(given.get("clip", "")).stem
 
     def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
-        """All options of a video, as its file will record them; refuses rounds made by others.
-
-        Its plan are the steps of each round.
-        """
+        """All options of a video, refusing rounds made by others, and the steps of each round."""
         planned = self._plan(given, path)
         if not self._fresh:
             RoundStore(str(path)).check(planned.of_rounds)

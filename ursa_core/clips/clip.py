@@ -108,10 +108,8 @@ def make_files(
 
     Files ``there``, which a stopped run has left, are kept. ``on_step`` is called with a number of
     steps after they are made, with ``earlier=True`` for those of a stopped run. ``preview`` counts
-    the steps from one preview to the next; 0 is none.
-
-    Yields:
-        Per clip its ``path``, ``tokens``, ``index`` and, where frames were given, ``kept``.
+    the steps from one preview to the next; 0 is none. Yields per clip its ``path``, ``tokens``,
+    ``index`` and, where frames were given, ``kept``.
     """
     identity, conditioning = plan.model.tokenizer, plan.conditioning(bundle)
     grid = bundle.grid(plan.options.shape)

@@ -353,9 +353,7 @@ class ExtendPlan:
     ) -> dict[str, Any]:
         """Make the clip, write it, and delete what was kept for it.
 
-        Returns:
-            Metrics: ``kept``, how near the clip's own frames are in the file (PSNR None where it
-            can't be measured), and ``rounds``.
+        Metrics: ``kept``, how near its own frames are (PSNR None if unmeasured), and ``rounds``.
         """
         clip, rounds = self.make(bundle, store, on_step, on_round)
         clip.save(out)

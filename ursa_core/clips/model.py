@@ -247,11 +247,7 @@ class Model:
         return planned.make(self.bundle, None, step)[0]
 
     def encode(self, frames: Frames) -> Tensor:
-        """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3).
-
-        Raises:
-            ShapeError: The frames don't fit the model's strides.
-        """
+        """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3), or a ShapeError."""
         frames = np.asarray(frames)
         try:
             check_frames(frames)
@@ -261,11 +257,7 @@ class Model:
         return encode(self.bundle, frames).cpu()
 
     def decode(self, codes: Tensor | np.ndarray[Any, Any]) -> Frames:
-        """Frames uint8 (F', height, width, 3) of codes int64 (F, H, W).
-
-        Raises:
-            ShapeError: The array isn't one of codes of this model.
-        """
+        """Frames uint8 (F', height, width, 3) of codes int64 (F, H, W); ShapeError for others."""
         try:
             codes = torch.as_tensor(codes)
         except (TypeError, ValueError, RuntimeError) as error:

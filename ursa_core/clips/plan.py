@@ -290,8 +290,14 @@ def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
         unknown = bundle.text_tokenizer.unknown_words(text)
         if unknown:
             warnings.append(_unknown_warning(name, text, unknown, bundle))
-        if name == "prompt":
-            warnings += _figure_warnings(text, bundle, bool(unknown))
+        if name == "prompt" and bundle.subjects and text.strip():
+            named = named_subjects(text, bundle.subjects)
+            if len(named) > 1:
+                few = ", ".join(named)
+                warnings.append(f"the model draws one figure, and the prompt names {few}")
+            elif not (named or unknown):
+                listed = _where_listed(bundle)
+                warnings.append(f"the prompt names nothing that the model draws ({listed})")
         if lost := bundle.text_tokenizer.cut(text):
             start = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
             warnings.append(f"the {name} is too long for the model, this is cut off: {start}")
@@ -302,17 +308,6 @@ def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
             f"may come out wrong at {options.height}x{options.width}"
         )
     return warnings
-
-
-def _figure_warnings(text: str, bundle: Bundle, has_unknown: bool) -> list[str]:
-    """Several named figures, where the model draws one; or none, unless words are unknown."""
-    if bundle.subjects and text.strip():
-        named = named_subjects(text, bundle.subjects)
-        if not named and not has_unknown:
-            return [f"the prompt names nothing that the model draws ({_where_listed(bundle)})"]
-        if len(named) > 1:
-            return [f"the model draws one figure, and the prompt names {', '.join(named)}"]
-    return []
 
 
 def _unknown_warning(name: str, text: str, unknown: list[str], bundle: Bundle) -> str:

@@ -17,11 +17,7 @@ _PLAN = "plan.json"
 
 
 class RoundStore:
-    """A folder of token files, one per round, and the plan that they were made by.
-
-    Args:
-        output: File or folder that the video will be; the store is ``OUTPUT.rounds``.
-    """
+    """The folder OUTPUT.rounds: a token file per round, and the plan that they were made by."""
 
     def __init__(self, output: str) -> None:
         self._output = path = Path(output)
