@@ -64,10 +64,7 @@ def _root(
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code of a command line.
-
-    0 is done, 1 failed for a reason that was printed, 2 wrong usage, 130 interrupted.
-    """
+    """The exit code: 0 done, 1 failed for a printed reason, 2 wrong usage, 130 interrupted."""
     output.configure()
     try:
         Path.cwd()

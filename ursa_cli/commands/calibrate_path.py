@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import Panels, described
-from ursa_cli.options.shared import output_path
 from ursa_cli.terminal import output
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import check_folder_of, check_products, producing
@@ -19,7 +17,7 @@ PAPER = (1.0, 5.0)
 """(alpha, c) of the paper's video models."""
 
 
-_OPTIONS: Panels = {None: {
+_OPTIONS: options.Panels = {None: {
     "tokenizer": ("T", ("cosmos (the published video models' codebook), a model (name, folder or "
                   "Hugging Face id), or a .npy or .safetensors file of code vectors.")),
     "tokens": ("SHARDS", "Weigh codes by how often they occur in these token shards.",
@@ -33,10 +31,12 @@ _OPTIONS: Panels = {None: {
 }}  # fmt: skip
 
 
-@described(_OPTIONS)
+@options.described(_OPTIONS)
 def calibrate_path(
     tokenizer: str,
-    out: Annotated[Path, output_path("FOLDER", "Folder of the report.")] = Path("calibration"),
+    out: Annotated[Path, options.output_path("FOLDER", "Folder of the report.")] = Path(
+        "calibration"
+    ),
     tokens: Path | None = None,
     alpha: str = "0.3:2:24",
     c: str = "0.5:12:24",

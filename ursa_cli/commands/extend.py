@@ -8,9 +8,6 @@ from ursa_cli.commands.making import note_kept
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, BatchOptions, columns
-from ursa_cli.options.records import Panels, described
-from ursa_cli.options.sampling import CLIP_PANEL, GIVEN_PANEL
-from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core.clips.requests import ExtensionOptions
 from ursa_core.errors import UsageError
@@ -21,14 +18,14 @@ if TYPE_CHECKING:
     from ursa_core.clips.round_store import RoundStore
 
 
-_OPTIONS: Panels = {
-    CLIP_PANEL: {
+_OPTIONS: options.Panels = {
+    shared.CLIP_PANEL: {
         "seconds": ("S", ("Length of the result, the clip's own frames counted, to the nearest "
                     "frame.")),
         "frames": ("N", "The same in frames; any number above the clip's own."),
         "before": (None, "Make what comes before the clip."),
     },
-    GIVEN_PANEL: {
+    shared.GIVEN_PANEL: {
         "overlap": ("N", ("Frames that a round is given, 1 + a multiple of the model's temporal "
                     "stride."), "a quarter of the model's frames"),
         "chain": (None, ("How rounds chain: as tokens, decoded once in one piece, or as pixels, "
@@ -49,18 +46,19 @@ _OPTIONS: Panels = {
 
 
 @shared.spread
-@described(_OPTIONS, asked=ExtensionOptions, batch=BatchOptions)
+@options.described(_OPTIONS, asked=ExtensionOptions, batch=BatchOptions)
 def extend(
     out: shared.Output,
     sampling: shared.SamplingCall,
     asked: ExtensionOptions,
     batch: BatchOptions,
     clip: Annotated[
-        str | None, argument("CLIP", "Video, or token file (.safetensors) of one, to go on from.")
+        str | None,
+        options.argument("CLIP", "Video, or token file (.safetensors) of one, to go on from."),
     ] = None,
     prompts: Annotated[
         list[str] | None,
-        argument(
+        options.argument(
             "PROMPT",
             "What follows; several take equal shares of it in turn. Without one, that of "
             "the clip's metadata.",
@@ -78,8 +76,7 @@ def extend(
       ursa extend a.mp4 "a fox on a purple background" -o b.mp4 --frames 41
       ursa extend --from-file clips.txt -o longer --seconds 10
     """
-    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
-    sampling.check()
+    sampling.begin()
     options.require_name("output", out)
     wanted = replace(asked, clip=clip or "", prompts=prompts)
     if batch.from_file is not None:

@@ -42,9 +42,13 @@ def info(as_json: options.Json = False) -> None:
         "devices": [],
         "models": [],
     }
+    shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
+    names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
+    rows = [(name, shown[name]) for name in names]
+    rows.append(("memory", _gigabytes(payload["memory_bytes"])))
     for kind in devices.available_devices():
         place = torch.device(kind)
-        about = {
+        about: dict[str, Any] = {
             "device": kind,
             "name": f"cuda, {torch.cuda.get_device_name(place)}" if kind == "cuda" else kind,
             "memory_bytes": devices.total_memory_bytes(place),
@@ -52,23 +56,16 @@ def info(as_json: options.Json = False) -> None:
             "bfloat16_faster": devices.pick_dtype("auto", place) == torch.bfloat16,
         }
         payload["devices"].append(about)
+        dtype = "bfloat16" if about["bfloat16_faster"] else "float32"
+        rates = ", ".join(f"{n} {_gigaflops(r)}" for n, r in about["flops"].items())
+        memory = _gigabytes(about["memory_bytes"])
+        rows.append(("device", f"{about['name']}: {memory}, {rates}; {dtype} is used"))
     here = devices.total_memory_bytes(devices.pick_device("auto")) or 0
     for name, folder in shipped_models().items():
         needed = summary(folder).memory(torch.float32.itemsize).total
         payload["models"].append({"name": name, "memory_bytes": needed, "fits": needed < here})
-    shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
-    names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
-    rows = [(name, shown[name]) for name in names]
-    rows.append(("memory", _gigabytes(payload["memory_bytes"])))
-    for device in payload["devices"]:
-        bf16 = "bfloat16" if device["bfloat16_faster"] else "float32"
-        rates = ", ".join(f"{n} {_gigaflops(r)}" for n, r in device["flops"].items())
-        memory = _gigabytes(device["memory_bytes"])
-        rows.append(("device", f"{device['name']}: {memory}, {rates}; {bf16} is used"))
-    for model in payload["models"]:
-        fits = "runs here" if model["fits"] else "needs more memory than there is"
-        needs = _gigabytes(model["memory_bytes"])
-        rows.append(("model", f"{model['name']}: about {needs} by default, {fits}"))
+        fits = "runs here" if needed < here else "needs more memory than there is"
+        rows.append(("model", f"{name}: about {_gigabytes(needed)} by default, {fits}"))
     if not payload["models"]:
         rows.append(("model", "none shipped"))
     output.data(payload, lines=[f"{name:<12}  {value}" for name, value in rows])

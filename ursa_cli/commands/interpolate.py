@@ -7,13 +7,9 @@ from ursa_cli.commands.making import make_batch, make_clips
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, BatchOptions, columns
-from ursa_cli.options.records import Panels, described
-from ursa_cli.options.sampling import GIVEN_PANEL
-from ursa_cli.options.shared import argument
-from ursa_cli.terminal import output
 from ursa_core.clips.requests import InterpolationOptions
 
-_GIVEN: Panels = {GIVEN_PANEL: {
+_GIVEN: options.Panels = {shared.GIVEN_PANEL: {
     "first": ("A", "Image of the first frame."),
     "last": ("B", "Image of the last frame."),
     "keyframe": ("IMAGE@FRAME", "Image of a frame, counted from 0; several in rising order."),
@@ -24,13 +20,15 @@ _GIVEN: Panels = {GIVEN_PANEL: {
 
 
 @shared.spread
-@described({**_GIVEN, **BATCHES}, given=InterpolationOptions, batch=BatchOptions)
+@options.described({**_GIVEN, **BATCHES}, given=InterpolationOptions, batch=BatchOptions)
 def interpolate(
     out: shared.Output,
     sampling: shared.SamplingCall,
     given: InterpolationOptions,
     batch: BatchOptions,
-    prompt: Annotated[str, argument("PROMPT", "What to show; without one the images decide.")] = "",
+    prompt: Annotated[
+        str, options.argument("PROMPT", "What to show; without one the images decide.")
+    ] = "",
     keyframe: list[str] | None = None,
 ) -> None:
     """Make a video that goes from one image to another, or through several.
@@ -43,8 +41,7 @@ def interpolate(
       ursa interpolate "a fox" --first a.png --loop -o b.gif
       ursa interpolate --from-file pairs.csv -o clips
     """
-    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
-    sampling.check()
+    sampling.begin()
     options.require_name("output", out)
     between = replace(given, keyframes=keyframe, prompt=prompt)
     if batch.from_file is not None:

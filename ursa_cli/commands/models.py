@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import Panels, described
-from ursa_cli.options.shared import argument, output_path
+from ursa_cli.options.shared import Panels, argument, described, output_path
 from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Command, Group, new_app
 from ursa_core.errors import CheckpointError, HubError, HubUnreachableError, UsageError

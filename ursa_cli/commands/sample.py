@@ -10,16 +10,12 @@ from ursa_cli.commands.making import make_batch, make_clips
 from ursa_cli.options import sampling as shared
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import BATCHES, BatchOptions, columns
-from ursa_cli.options.records import Panels, described
-from ursa_cli.options.sampling import GIVEN_PANEL
-from ursa_cli.options.shared import argument
-from ursa_cli.terminal import output
 from ursa_core.clips.requests import STRENGTH, SampleInputs
 from ursa_core.errors import UsageError
 
-_OPTIONS: Panels = {None: {
+_OPTIONS: options.Panels = {None: {
     "num": ("N", "Videos to make, 1 to 10000, as OUT-0000, OUT-0001, ..."),
-}, GIVEN_PANEL: {
+}, shared.GIVEN_PANEL: {
     "image": ("FIRST", "Image that the video starts with."),
     "video": ("CLIP", "Video to edit: its first frames, at the rate of the new one."),
     "strength": ("X", "How much of --video is redone, 0.001 (hardly any) to 1 (all).",
@@ -35,7 +31,7 @@ _OPTIONS: Panels = {None: {
 
 
 @shared.spread
-@described({**_OPTIONS, **BATCHES}, inputs=SampleInputs, batch=BatchOptions)
+@options.described({**_OPTIONS, **BATCHES}, inputs=SampleInputs, batch=BatchOptions)
 def sample(
     context: typer.Context,
     out: shared.Output,
@@ -43,7 +39,7 @@ def sample(
     inputs: SampleInputs,
     batch: BatchOptions,
     prompt: Annotated[
-        str | None, argument("PROMPT", 'What to show; "" leaves it to the model.')
+        str | None, options.argument("PROMPT", 'What to show; "" leaves it to the model.')
     ] = None,
     num: int = 1,
     replay: str | None = None,
@@ -57,7 +53,7 @@ def sample(
       ursa sample "a fox on a purple background" --image a.png -o b.mp4
       ursa sample --from-file prompts.txt -o clips --batch-size 4
     """
-    output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
+    sampling.begin()
     for name, text in {"output": out, "file for the codes": save_tokens}.items():
         options.require_name(name, text)
     options.require(1 <= num <= 10_000, "--num", num, "1 to 10000")
@@ -81,9 +77,6 @@ def sample(
             changes["fit"] = inputs.fit
         inputs = replayed.inputs.overridden(changes)
         replayed.check_inputs(inputs)
-    if from_file is None:
-        inputs.check()
-    sampling.check()
     options.require_text("prompt", inputs.prompt, may_be_empty=True)
     if from_file is not None:
         if save_tokens is not None and Path(save_tokens).suffix:
@@ -93,7 +86,7 @@ def sample(
         wanted = batch.read(out, {"prompt": str, **columns(SampleInputs)}, sampling.force)
         make_batch("sample", wanted, sampling, inputs, save_tokens, preview or 0)
         return
-
+    inputs.check()
     named = [name for name in ("model", "lora") if options.is_given(context, name)]
     make_clips(
         inputs, sampling, out, save_tokens=save_tokens, num=num, preview=preview or 0,

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import own_shard
-from ursa_cli.options.records import Panels, described
 from ursa_cli.options.sampling import MODELS
-from ursa_cli.options.shared import argument, output_path
 from ursa_cli.terminal import output
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
@@ -31,7 +29,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
     return [options.parse_size(part) for part in text.split(",")]
 
 
-_OPTIONS: Panels = {
+_OPTIONS: options.Panels = {
     None: {
         "decode": ("TOKENS", "Turn a clip's FILE.safetensors back into a video instead."),
     },
@@ -75,12 +73,12 @@ _OPTIONS: Panels = {
 }  # fmt: skip
 
 
-@described(_OPTIONS, wanted=TokenizeOptions)
+@options.described(_OPTIONS, wanted=TokenizeOptions)
 def tokenize_media(
     wanted: TokenizeOptions,
     inputs: Annotated[
         list[str] | None,
-        argument(
+        options.argument(
             "INPUT",
             "Videos, images, folders of them, a .jsonl or .csv that lists them (- is "
             "stdin), or shapes:train / shapes:heldout, or emoji:train / emoji:heldout with --data.",
@@ -88,7 +86,7 @@ def tokenize_media(
     ] = None,
     out: Annotated[
         Path | None,
-        output_path(
+        options.output_path(
             "OUT",
             "FILE.safetensors for one clip, else a folder of shards; with --decode the video.",
         ),

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import Panels, described
-from ursa_cli.options.shared import argument, new_path, output_path
 from ursa_cli.terminal import output
 from ursa_core.errors import UsageError
 
@@ -17,30 +15,32 @@ if TYPE_CHECKING:
     from ursa_core.training.run import TrainingPlan
 
 
-_OPTIONS: Panels = {None: {
+_OPTIONS: options.Panels = {None: {
     "fresh": (None, "Start over instead of continuing the run."),
     "allow_change": (None, ("Continue with other data, or another learning rate, schedule, batch "
                      "or loss; the run records at which step.")),
     "dry_run": (None, "Check recipe, data and model, and stop."),
 }, "A new recipe": {
     "new": ("FILE", "Write a recipe that fits --data and --init to a new .yaml file, and stop.",
-            True, new_path),
+            True, options.new_path),
     "data": ("FOLDER", ("Token shards of your films; a further one, of old data, keeps what the "
              "model knew, in place of clips that it makes itself.")),
     "init": ("MODEL", "Model to start from, whose tokenizer made the shards."),
 }}  # fmt: skip
 
 
-@described(_OPTIONS)
+@options.described(_OPTIONS)
 def train(
-    recipe: Annotated[Path | None, argument("RECIPE", "YAML file of the run.")] = None,
+    recipe: Annotated[Path | None, options.argument("RECIPE", "YAML file of the run.")] = None,
     overrides: Annotated[
         list[str] | None,
-        argument("KEY=VALUE", "Values that replace those of the recipe, as train.steps=100."),
+        options.argument(
+            "KEY=VALUE", "Values that replace those of the recipe, as train.steps=100."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        output_path(
+        options.output_path(
             "RUN", "Folder of the run: checkpoints, metrics, samples and the model.", "runs/NAME"
         ),
     ] = None,

@@ -2,13 +2,12 @@
 
 import os
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import Panels
 from ursa_cli.terminal import output
 from ursa_core.batches import lists, names
 from ursa_core.batches.ray_pool import RayOptions
@@ -23,7 +22,7 @@ RAY = {
     "ray_cpus": ("N", "Cores of a Ray worker, 0.01 to 1024.", "1"),
     "ray_gpus": ("N", "GPUs of a Ray worker, 0 to 64.", "1 if there are any"),
 }  # fmt: skip
-BATCHES: Panels = {"Batches": {
+BATCHES: options.Panels = {"Batches": {
     "from_file": ("LIST", ("Make each line of LIST: a .jsonl or .csv whose lines may give options "
                   "and a name, a .txt of prompts (of clips to extend), or - for stdin. OUT is a "
                   "folder then; running again goes on.")),
@@ -89,8 +88,8 @@ class BatchOptions:
 
     def refuse(self) -> None:
         """Refuse what is for batches alone, where there is none; UsageError."""
-        for name in [f.name for f in fields(self)][1:]:
-            if getattr(self, name) not in (None, False):
+        for name, value in vars(self).items():
+            if name != "from_file" and value not in (None, False):
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} is for batches", "name a list with --from-file")
 

@@ -6,8 +6,6 @@ from typing import Annotated
 
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import RAY, own_shard
-from ursa_cli.options.records import Panels
-from ursa_cli.options.shared import argument, option, output_path
 from ursa_core.errors import UsageError
 from ursa_core.files import check_products
 from ursa_core.parts import Part
@@ -20,16 +18,16 @@ _MOST_CLIPS = 1_000_000
 
 Out = Annotated[
     Path,
-    output_path(
+    options.output_path(
         "DIR",
         "Folder of the evaluation: samples, records and scores in folders of their own, "
         "report.json and report.html.",
     ),
 ]
-MaxClips = Annotated[int, option("N", "Clips at most, 1 to 1000000.", _CLIPS_PANEL)]
+MaxClips = Annotated[int, options.option("N", "Clips at most, 1 to 1000000.", _CLIPS_PANEL)]
 
 
-EVALUATION: Panels = {
+EVALUATION: options.Panels = {
     "Suite": {
         "seed": ("N", "Seed that those of the samples are derived from, 0 to 2^63 - 1.", "0"),
         "only": ("PART", "Run one part: sample, score or report.", "all three"),
@@ -108,7 +106,7 @@ class EvalOptions:
         return PARTS if self.only is None else (self.only,)
 
 
-CLIPS: Panels = {_CLIPS_PANEL: {
+CLIPS: options.Panels = {_CLIPS_PANEL: {
     "frames": ("N", "Frames of each clip, 1 + a multiple of the temporal stride; 1 for images.",
                "the model's"),
     "size": ("HxW", "Height and width in pixels to scale and crop to.", "the model's"),
@@ -122,7 +120,7 @@ class ClipsOptions:
     out: Out
     inputs: Annotated[
         list[str],
-        argument(
+        options.argument(
             "INPUT",
             "Folders or files of videos and images, or shapes:heldout, clips of the "
             "procedural world.",

@@ -7,14 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Self
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.records import (
-    KEYWORD,
-    Panels,
-    described_types,
-    parameters,
-    with_parameters,
-)
-from ursa_cli.options.shared import option
+from ursa_cli.terminal import output
 from ursa_core.bundle.options import checked, option_types
 
 CLIP_PANEL = "Clip"
@@ -23,7 +16,7 @@ MODELS = "the model's"
 
 Output = Annotated[
     str,
-    option(
+    options.option(
         "OUT",
         "File to write: .mp4, .mkv (lossless), .gif, .webp or .png; a name without "
         "extension is a folder of PNG frames.",
@@ -43,7 +36,7 @@ SOURCE_FPS = {
                    "PNG frames that states nothing is taken as 25 per second.")),
 }  # fmt: skip
 # A clip's options, whose types `SamplingOptions` of the core has; None is the model's own.
-_CLIP: Panels = {
+_CLIP: options.Panels = {
     None: {
         "seed": ("N", "Same seed, same video; 0 to 2^63 - 1.", "random"),
         "negative": ("TEXT", "What guidance leads away from.", MODELS),
@@ -101,15 +94,13 @@ class SamplingCall:
         own = {name: value for name, value in given.items() if name in option_types()}
         return replace(self, clip={**self.clip, **own})
 
-    def check(self) -> None:
-        """Refuse values that nothing could be made of, before anything is loaded; UsageError."""
+    def begin(self) -> None:
+        """Configure the output; refuse, before anything is loaded, values that can't be."""
+        output.configure(as_json=self.as_json, quiet=self.quiet)
         checked(self.clip)
 
     def place(self, *, is_shared: bool = False) -> Any:
-        """The model in its place, downloaded with progress where needed.
-
-        With ``is_shared``, a launcher's processes share out the GPUs.
-        """
+        """The model in its place, downloaded if need be; processes of a launcher may share GPUs."""
         from ursa_core.clips.plan import place_model
         from ursa_core.devices import local_device
 
@@ -133,10 +124,10 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command).parameters
     hints = {name: kind | None for name, kind in option_types().items() if name not in own}
     of_clip = [
-        inspect.Parameter(name, KEYWORD, default=None, annotation=hint)
-        for name, hint in described_types(hints, _CLIP).items()
+        inspect.Parameter(name, options.KEYWORD, default=None, annotation=hint)
+        for name, hint in options.described_types(hints, _CLIP).items()
     ]
-    of_call = [each for each in parameters(SamplingCall, {}) if each.name not in own]
+    of_call = [each for each in options.parameters(SamplingCall, {}) if each.name not in own]
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
@@ -145,4 +136,4 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
         own_clip = {name: value for name, value in clip.items() if value is not None}
         command(**given, sampling=SamplingCall(own_clip, **call))
 
-    return with_parameters(run, own.values(), sampling=[*of_clip, *of_call])
+    return options.with_parameters(run, own.values(), sampling=[*of_clip, *of_call])

@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 from ursa_cli.options import sampling as of_sampling
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import EVALUATION, EvalOptions
-from ursa_cli.options.records import KEYWORD, parameters, with_parameters
-from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Group, new_app, summary
 
 _SCORER = ("scorer_repo", "scorer_python")
@@ -109,10 +107,9 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
     """The command of a suite, with the options that the suite has."""
 
     def run(*, sampling: of_sampling.SamplingCall, **given: Any) -> None:
-        output.configure(as_json=sampling.as_json, quiet=sampling.quiet)
         chosen = EvalOptions(**given)
         sampling = sampling.with_options({"seed": chosen.seed})
-        sampling.check()
+        sampling.begin()
         chosen.check()
         if suite.of_images:
             frames = sampling.clip.get("frames")
@@ -124,10 +121,10 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
         SuiteRun(suite, chosen, sampling).run()
 
     run.__doc__ = suite.help
-    every = parameters(EvalOptions, EVALUATION)
+    every = options.parameters(EvalOptions, EVALUATION)
     *own, out = [each for each in every if each.name in (*_SHARED, *suite.own)]
-    sampling = inspect.Parameter("sampling", KEYWORD)
-    return of_sampling.spread(with_parameters(run, [out, sampling, *own]))
+    sampling = inspect.Parameter("sampling", options.KEYWORD)
+    return of_sampling.spread(options.with_parameters(run, [out, sampling, *own]))
 
 
 shapes, vbench, vbench_i2v, vbench_long, geneval, dpg = map(_command_of, SUITES)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.shared import argument, option
 from ursa_cli.terminal import output
 from ursa_core import files
 from ursa_core.errors import UsageError
@@ -15,14 +14,16 @@ if TYPE_CHECKING:
 
 _NUM_SHOWN = 5
 
-ReportOption = Annotated[Path, argument(None, "Folder of an evaluation, or its report.json.")]
+ReportOption = Annotated[
+    Path, options.argument(None, "Folder of an evaluation, or its report.json.")
+]
 
 
 def compare(
     a: ReportOption,
     b: ReportOption,
     plot: Annotated[
-        Path | None, option("PNG", "Draw the differences, too.", parser=options.new_path)
+        Path | None, options.option("PNG", "Draw the differences, too.", parser=options.new_path)
     ] = None,
     as_json: options.Json = False,
     force: options.Force = False,

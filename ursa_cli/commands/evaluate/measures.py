@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ursa_cli.options import evaluation
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import CLIPS, ClipsOptions, MaxClips, Out
-from ursa_cli.options.records import described
-from ursa_cli.options.shared import argument
 from ursa_cli.terminal import output
 from ursa_core import files
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 _SEED = 0
 
 
-@described(CLIPS, chosen=ClipsOptions)
+@options.described(CLIPS, chosen=ClipsOptions)
 def reconstruction(chosen: ClipsOptions) -> None:
     """Measure what a tokenizer keeps: PSNR, SSIM, flicker, use of its codes, bits per pixel.
 
@@ -44,7 +42,7 @@ def reconstruction(chosen: ClipsOptions) -> None:
         finish(found, run)
 
 
-@described(CLIPS, chosen=ClipsOptions)
+@options.described(CLIPS, chosen=ClipsOptions)
 def path(chosen: ClipsOptions) -> None:
     """Measure how linearly the model's path leads from noise to real tokens.
 
@@ -83,7 +81,7 @@ def path(chosen: ClipsOptions) -> None:
 
 def videos(
     out: Out,
-    inputs: Annotated[list[Path], argument("INPUT", "Folders or files of videos.")],
+    inputs: Annotated[list[Path], options.argument("INPUT", "Folders or files of videos.")],
     limit: MaxClips = 1_000_000,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
