@@ -56,11 +56,9 @@ class Command(_Help, TyperCommand):
 
 
 class Group(_Help, TyperGroup):
-    """A group of commands.
+    """A group of commands, of which those in ``table`` are imported when they are asked for.
 
-    Attributes:
-        table: Place, as ``module:name`` in ``ursa_cli.commands``, and first paragraph of the help
-            of each command that is imported when it is asked for.
+    It has their places, as ``module:name`` in ``ursa_cli.commands``, and their summaries.
     """
 
     table: ClassVar[dict[str, tuple[str, str]]] = {}

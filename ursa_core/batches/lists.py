@@ -80,10 +80,8 @@ def read_list(
     field gives nothing. Standard input and pipes without such a suffix are as a ``.txt``, or JSON
     lines if they begin with ``{``. The source ``-`` is standard input, which ``stdin`` reads to its
     end; a line of a ``.txt`` gives the column ``text``, unless None says that it isn't enough.
-
-    Raises:
-        UsageError: The file is of another kind.
-        DataError: The file can't be read, is no UTF-8 text, is empty, or has unknown CSV columns.
+    UsageError for a file of another kind; DataError for one that can't be read, is no UTF-8 text,
+    is empty, or has unknown CSV columns.
     """
     name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
     is_stream = source == STDIN or is_pipe(Path(source))

@@ -112,7 +112,7 @@ class _Records(Mapping[str, Record]):
     def __init__(self, folder: Path) -> None:
         self._paths = part_files(folder, STEM)
         self._files = [path.open("rb") for path in self._paths]
-        self._places: dict[str, tuple[int, int] | int] = {}  # in a part but the first: its number
+        self._places: dict[str, int] = {}  # times the number of parts, plus that of its own
         for part, path in enumerate(self._paths):
             of_part: dict[str, int] = {}
             for number, (place, line) in enumerate(whole_lines(path), start=1):
@@ -122,7 +122,7 @@ class _Records(Mapping[str, Record]):
                 item = json.loads(found[1]) if found else self._parsed(path, line, number).item
                 of_part[item] = place  # by place: a clock may have been set back
             for item, place in of_part.items():
-                now = (part, place) if part else place
+                now = place * len(self._paths) + part
                 other = self._places.get(item)
                 if other is None or self._at(other).time <= self._at(now).time:
                     self._places[item] = now
@@ -136,13 +136,13 @@ class _Records(Mapping[str, Record]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def _at(self, where: tuple[int, int] | int) -> Record:
-        part, place = where if isinstance(where, tuple) else (0, where)
-        self._files[part].seek(place)
+    def _at(self, where: int) -> Record:
+        place, part = divmod(where, len(self._paths))
+        path, file = self._paths[part], self._files[part]
+        file.seek(place)
         try:
-            return self._parsed(self._paths[part], self._files[part].readline(), 0)
+            return self._parsed(path, file.readline(), 0)
         except DataError as error:
-            path = self._paths[part]
             number = sum(begin <= place for begin, _ in whole_lines(path))
             raise damaged_line(path, number) from error
 
