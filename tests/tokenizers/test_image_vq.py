@@ -132,7 +132,7 @@ def test_configs_that_make_no_tokenizer_are_refused(
     changes: dict[str, Any], named: str, hint: str
 ) -> None:
     with pytest.raises(CheckpointError, match=named) as caught:
-        ImageTokenizerConfig.from_json({**CONFIG, **changes})
+        build_visual_tokenizer({**CONFIG, **changes})
     assert hint in caught.value.hint
 
 

@@ -15,6 +15,7 @@ from ursa_core.tokenizers.video_fsq import (
     haar_join,
     haar_split,
 )
+from ursa_core.tokenizers.visual import build_visual_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "published_tokenizer"
 
@@ -161,7 +162,7 @@ def test_faults_are_named():
     with pytest.raises(ShapeError, match="video tensor"):
         model.encode(torch.rand(3, 5, 32, 32))
     with pytest.raises(CheckpointError, match="AutoencoderKL"):
-        VideoTokenizerConfig.from_json({"_class_name": "AutoencoderKL"})
+        build_visual_tokenizer({"_class_name": "AutoencoderKL"})
     with pytest.raises(CheckpointError, match="64000 codes"):
         VideoTokenizerConfig.from_json(
             {

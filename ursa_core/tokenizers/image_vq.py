@@ -1,8 +1,7 @@
 """Image autoencoder with a learned codebook: each frame becomes a grid of codes, and back.
 
 Architecture and weight names are those of the published checkpoints (``AutoencoderVQ``, with a
-codebook trained as IBQ). All stages but one change height and width by a factor of two. Frames
-don't interact: inside, they are a batch of images.
+codebook trained as IBQ). Frames don't interact: inside, they are a batch of images.
 """
 
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from ursa_core.configs import IMAGE_CLASS, Switch, Whole, Wholes, read_config, unusable
+from ursa_core.configs import Switch, Whole, Wholes, read_config, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.tokenizers.quantizers import PixelTokenizer, VectorQuantizer
 
@@ -21,25 +20,15 @@ NORM_GROUPS = 32
 
 @dataclass(frozen=True)
 class ImageTokenizerConfig:
-    """Widths and codebook of an image tokenizer; field names are those of the published config.
+    """Widths and codebook of an image tokenizer; field names are those of the published config."""
 
-    Args:
-        block_out_channels: Width of each stage, full resolution first; multiples of 32.
-        layers_per_block: Residual blocks per encoder stage; the decoder has one more.
-        latent_channels: Width between network and quantizer.
-        num_vq_embeddings: Number of codes K.
-        vq_embed_dim: Width C of a code's vector.
-        attn_down_block: Attention after each residual block of the encoder's last stage.
-        attn_up_block: Attention after each residual block of the decoder's first stage.
-    """
-
-    block_out_channels: Wholes = (128, 256, 512, 512)
-    layers_per_block: Whole = 2
-    latent_channels: Whole = 16
-    num_vq_embeddings: Whole = 16_384
-    vq_embed_dim: Whole = 8
-    attn_down_block: Switch = False
-    attn_up_block: Switch = False
+    block_out_channels: Wholes = (128, 256, 512, 512)  # of each stage; multiples of 32
+    layers_per_block: Whole = 2  # residual blocks per encoder stage; the decoder has one more
+    latent_channels: Whole = 16  # width between network and quantizer
+    num_vq_embeddings: Whole = 16_384  # number of codes K
+    vq_embed_dim: Whole = 8  # width C of a code's vector
+    attn_down_block: Switch = False  # attention after each block of the encoder's last stage
+    attn_up_block: Switch = False  # attention after each block of the decoder's first stage
 
     # Further keys of a video tokenizer's config: one frame per latent frame, no patches, no FSQ.
     temporal_stride: ClassVar[int] = 1
@@ -53,18 +42,8 @@ class ImageTokenizerConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> "ImageTokenizerConfig":
-        """Read a ``vae/config.json``.
-
-        Raises:
-            CheckpointError: Another class or quantizer, or a value that no such network has.
-        """
-        file, name = "vae/config.json", config.get("_class_name")
-        if name != IMAGE_CLASS:
-            raise CheckpointError(
-                f"{file} describes a {name!r}, not an image tokenizer",
-                f"this version reads {IMAGE_CLASS}",
-            )
-        quantizer = config.get("_quantizer_name", "VQuantizer")
+        """Read a ``vae/config.json``; CheckpointError for another quantizer or an unfit value."""
+        file, quantizer = "vae/config.json", config.get("_quantizer_name", "VQuantizer")
         if quantizer != "VQuantizer":
             raise CheckpointError(
                 f"{file} has the quantizer {quantizer!r} in an image tokenizer",
@@ -84,11 +63,8 @@ class ImageTokenizerConfig:
         return read
 
 
-class Norm(nn.GroupNorm):
-    """Group norm with 32 groups."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(NORM_GROUPS, width, eps=1e-6)
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(NORM_GROUPS, width, eps=1e-6)
 
 
 class Attention(nn.Module):
@@ -96,7 +72,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.group_norm = Norm(width)
+        self.group_norm = _norm(width)
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
@@ -112,9 +88,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
-        self.norm1 = Norm(width)
+        self.norm1 = _norm(width)
         self.conv1 = nn.Conv2d(width, out_width, 3, padding=1)
-        self.norm2 = Norm(out_width)
+        self.norm2 = _norm(out_width)
         self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(width, out_width, 1) if width != out_width else nn.Identity()
 
@@ -169,20 +145,14 @@ class Stage(nn.Module):
         return self.upsamplers(self.downsamplers(x))
 
 
-def _stages(widths: tuple[int, ...], depth: int, attends: bool, *, up: bool) -> nn.ModuleList:
+def _stages(widths: tuple[int, ...], depth: int, attends: bool, *, up: bool) -> nn.Sequential:
     """A stage per width, the coarsest one with attention; a resize follows all but the last."""
-    last = len(widths) - 1
-    return nn.ModuleList(
-        Stage(
-            widths[max(i - 1, 0)],
-            width,
-            depth,
-            attends=attends and i == (0 if up else last),
-            down=i < last and not up,
-            up=i < last and up,
-        )
-        for i, width in enumerate(widths)
-    )
+    stages, last = [], len(widths) - 1
+    for i, width in enumerate(widths):
+        has_attention = attends and i == (0 if up else last)
+        resizes = (i < last and not up, i < last and up)
+        stages.append(Stage(widths[max(i - 1, 0)], width, depth, has_attention, *resizes))
+    return nn.Sequential(*stages)
 
 
 class Middle(nn.Module):
@@ -203,17 +173,16 @@ class Encoder(nn.Module):
     def __init__(self, config: ImageTokenizerConfig) -> None:
         super().__init__()
         widths = config.block_out_channels
+        depth, attends = config.layers_per_block, config.attn_down_block
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.down_blocks = _stages(
-            widths, config.layers_per_block, config.attn_down_block, up=False
-        )
+        self.down_blocks = _stages(widths, depth, attends, up=False)
         self.mid_block = Middle(widths[-1])
-        self.conv_norm_out = Norm(widths[-1])
+        self.conv_norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
-        for stage in self.down_blocks:
+        for stage in self.down_blocks:  # in a loop, which lets go of the largest map
             x = stage(x)
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
@@ -228,13 +197,11 @@ class Decoder(nn.Module):
         self.mid_block = Middle(widths[0])
         depth, attends = config.layers_per_block + 1, config.attn_up_block
         self.up_blocks = _stages(widths, depth, attends, up=True)
-        self.conv_norm_out = Norm(widths[-1])
+        self.conv_norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(x))
-        for stage in self.up_blocks:
-            x = stage(x)
+        x = self.up_blocks(self.mid_block(self.conv_in(x)))
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
@@ -251,11 +218,7 @@ class ImageTokenizer(PixelTokenizer):
         self.quantizer = VectorQuantizer(config.num_vq_embeddings, config.vq_embed_dim)
 
     def encode(self, video: Tensor) -> Tensor:
-        """Codes (B, F, h, w) int64 of images or clips (B, 3, F, H, W) in [-1, 1].
-
-        Raises:
-            ShapeError: The pixels don't fit the stride.
-        """
+        """Codes (B, F, h, w) int64 of clips (B, 3, F, H, W) in [-1, 1]; ShapeError if unfit."""
         self.check_pixels(video, "an image")
         latents = self.quant_conv(self.encoder(video.transpose(1, 2).flatten(0, 1)))
         codes = self.quantizer.quantize(latents.permute(0, 2, 3, 1))

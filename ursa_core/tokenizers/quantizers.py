@@ -16,11 +16,8 @@ _BLOCK = 4096
 class FiniteScalarQuantizer(nn.Module):
     """Rounds each channel to one of a few levels; a code is the mixed-radix number of its digits.
 
-    The first level is the fastest digit of a code. Source: Mentzer et al. 2024; the bound and
-    the digit order are those of the published checkpoints.
-
-    Args:
-        levels: Levels per channel, each at least 2.
+    The first level is the fastest digit of a code; each is at least 2. Source: Mentzer et al. 2024;
+    the bound and the digit order are those of the published checkpoints.
     """
 
     def __init__(self, levels: list[int]) -> None:
@@ -113,8 +110,7 @@ class VectorQuantizer(nn.Module):
 
     def vectors(self, codes: Tensor) -> Tensor:
         """Code vectors (..., C) of codes (...) int64."""
-        found: Tensor = self.embedding(codes)
-        return found
+        return self.embedding(codes)
 
     @property
     def codebook(self) -> Tensor:

@@ -5,30 +5,20 @@ from torch import Tensor
 
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 
-LEARNING_RATE = 0.1
-"""Adam's first rate, in units of the latents before FSQ's bound, which are about ±1.5."""
-SHARPNESS = (2.0, 64.0)
-"""Sharpness of the soft rounding in the first and the last step: nearly none, nearly all."""
-LEAST_ERROR = 1e-6
-"""Squared error of pixels in [-1, 1] that counts as none: 66 dB."""
+LEARNING_RATE = 0.1  # Adam's first, in units of the latents before FSQ's bound, about ±1.5
+SHARPNESS = (2.0, 64.0)  # of the soft rounding, in the first and the last step
+LEAST_ERROR = 1e-6  # squared error of pixels in [-1, 1] that counts as none: 66 dB
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tensor:
-    """Codes of the highest PSNR, averaged over frames, that a descent through the decoder finds.
+    """Codes int64 (1, f, h, w) of the highest PSNR that a descent through the decoder finds.
 
-    It starts at the encoder's latents and rounds them softly, ever more sharply (Agustsson and
-    Theis 2020), while the rate falls linearly to zero. Codes worse than those of ``encode`` are
-    discarded for these. Codes then depend on later frames, even those of a causal tokenizer.
-
-    Args:
-        tokenizer: Tokenizer, whose weights don't change.
-        video: One clip, (1, 3, F, H, W) in [-1, 1].
-        steps: Number of steps, each as long as about three decodings; 0 or more.
-
-    Returns:
-        int64 (1, f, h, w).
+    It starts at the encoder's latents of a clip (1, 3, F, H, W) in [-1, 1], and rounds them softly,
+    ever more sharply (Agustsson and Theis 2020), while the rate falls linearly to zero. Codes worse
+    than those of ``encode`` are discarded for these. Codes then depend on later frames, even those
+    of a causal tokenizer. A step takes about three decodings.
     """
     quantizer = tokenizer.quantizer
     with torch.no_grad():

@@ -28,40 +28,46 @@ class TextTokenizer:
     Padding is on the left, so that the end of every prompt is next to the begin-of-video token.
     Longer prompts are cut at the end.
 
+    Attributes:
+        max_id: Largest id that a prompt can hold; published vocabularies may have gaps below it.
+        unknown_id: Id of unknown words; None of BPE, which has none.
+
     Raises:
         CheckpointError: The vocabulary doesn't contain ``pad_token``, which fills short prompts.
         UsageError: ``max_prompt_length`` is below 1.
     """
 
     def __init__(self, backend: Tokenizer, pad_token: str, max_prompt_length: int) -> None:
-        pad_id = backend.token_to_id(pad_token)
-        max_id = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
-        if max_id > LARGEST:
+        # Padding and cutting happen here; a tokenizer.json may carry settings of its own.
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend, self._pad_token = backend, pad_token
+        self.max_prompt_length = max_prompt_length
+        self._vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self.max_id = max(self._vocab.values(), default=0)
+        if self.max_id > LARGEST:
             raise CheckpointError(
-                f"the text tokenizer has the id {max_id}", f"its ids should be {LARGEST} at most"
+                f"the text tokenizer has the id {self.max_id}",
+                f"its ids should be {LARGEST} at most",
             )
-        unknown = getattr(backend.model, "unk_token", None)
-        if unknown is not None and backend.token_to_id(unknown) is None:
+        self._unknown: str | None = getattr(backend.model, "unk_token", None)
+        self.unknown_id = None if self._unknown is None else self.token_id(self._unknown)
+        if self._unknown is not None and self.unknown_id is None:
             raise CheckpointError(
-                f"the vocabulary of the text tokenizer lacks its own unknown token {unknown!r}",
+                "the vocabulary of the text tokenizer lacks its own unknown token"
+                f" {self._unknown!r}",
                 "get the model again; its tokenizer is of two versions",
             )
-        if pad_id is None:
+        if (pad_id := self.token_id(pad_token)) is None:
             raise CheckpointError(
                 f"the text tokenizer has no padding token {pad_token!r}",
                 "name a token of its vocabulary as pad_token in tokenizer_config.json",
             )
+        self.pad_id = pad_id
         if max_prompt_length < 1:
             raise UsageError(
                 f"max_prompt_length is {max_prompt_length}", "use a length of 1 or more"
             )
-        # Padding and cutting happen here; a tokenizer.json may carry settings of its own.
-        backend.no_padding()
-        backend.no_truncation()
-        self._backend = backend
-        self._pad_token = pad_token
-        self.pad_id: int = pad_id
-        self.max_prompt_length = max_prompt_length
 
     @classmethod
     def load(cls, folder: Path | str, max_prompt_length: int) -> Self:
@@ -69,11 +75,7 @@ class TextTokenizer:
 
         A ``tokenizer.json`` is read directly, because importing transformers takes seconds; a
         folder with only ``vocab.json`` and ``merges.txt`` goes through transformers. Code that
-        such a folder may contain is never run.
-
-        Raises:
-            CheckpointError: The folder is missing, incomplete or damaged.
-            UsageError: ``max_prompt_length`` is below 1.
+        such a folder may contain is never run. A damaged folder is a CheckpointError.
         """
         folder = Path(folder)
         config = _read_config(folder)
@@ -117,20 +119,14 @@ class TextTokenizer:
         return cls(backend, PAD_WORD, max_prompt_length)
 
     @property
-    def max_id(self) -> int:
-        """Largest id that a prompt can hold; published vocabularies may have gaps below it."""
-        return int(max(self._backend.get_vocab(with_added_tokens=True).values()))
-
-    @property
     def identity(self) -> str:
         """Sixteen hex digits that change with the vocabulary."""
-        vocab = sorted(self._backend.get_vocab(with_added_tokens=True).items())
+        vocab = sorted(self._vocab.items())
         return hashlib.sha256(json.dumps(vocab).encode()).hexdigest()[:16]
 
     def token_id(self, token: str) -> int | None:
         """Id of one token of the vocabulary, or None where it has no such token."""
-        token_id = self._backend.token_to_id(token)
-        return None if token_id is None else int(token_id)
+        return self._vocab.get(token)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Ids of prompts: int64 (B, max_prompt_length), left-padded; the empty prompt is padding.
@@ -143,12 +139,6 @@ class TextTokenizer:
             if kept:
                 ids[row, -len(kept) :] = torch.tensor(kept)
         return ids
-
-    @property
-    def unknown_id(self) -> int | None:
-        """Id of unknown words; None of BPE, which has none."""
-        token = getattr(self._backend.model, "unk_token", None)
-        return None if token is None else self.token_id(token)
 
     def losses(self, texts: Sequence[str]) -> list[tuple[list[str], str]]:
         """The losses of each prompt: words that the vocabulary lacks, and the end that is cut.
@@ -178,7 +168,7 @@ class TextTokenizer:
             CheckpointError: Its vocabulary isn't one of whole words, or has one of them already.
         """
         content = json.loads(self._backend.to_str())
-        known = [word for word in words if self._backend.token_to_id(word) is not None]
+        known = [word for word in words if word in self._vocab]
         if known or content["model"]["type"] != "WordLevel":
             reason = f"has {known[0]!r} already" if known else "isn't made of whole words"
             raise CheckpointError(
@@ -213,7 +203,7 @@ class TextTokenizer:
             "model_max_length": self.max_prompt_length,
             "pad_token": self._pad_token,
             "padding_side": "left",
-            "unk_token": getattr(self._backend.model, "unk_token", None),
+            "unk_token": self._unknown,
         }
         text = json.dumps({key: value for key, value in config.items() if value is not None})
         files.write(folder / "tokenizer_config.json", text + "\n")

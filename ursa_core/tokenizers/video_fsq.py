@@ -2,8 +2,7 @@
 
 Architecture and weight names are those of the published checkpoints (``AutoencoderVQCosmos3D``).
 Inside, a clip is (B, T, C, H, W), with a pixel's channels adjacent in memory: frames fold into the
-batch for 2D convolutions over space, and those over time are 2D over frames and pixels. It is one
-network, from its config to its two halves, and stays in one file to be read from top to bottom.
+batch for 2D convolutions over space, and those over time are 2D over frames and pixels.
 """
 
 import itertools
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from threading import RLock
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
@@ -38,30 +37,19 @@ MAX_CODES = 1 << 20
 
 @dataclass(frozen=True)
 class VideoTokenizerConfig:
-    """Widths, strides and codes of a video tokenizer, named as in the published config.
+    """Widths, strides and codes of a video tokenizer, named as in the published config."""
 
-    Args:
-        block_out_channels: Width after the input, then of each stage.
-        layers_per_block: Residual blocks per encoder stage; the decoder has one more.
-        latent_channels: Width between network and quantizer.
-        levels: FSQ levels, first one fastest.
-        spatial_stride: Pixels per code in height and width; a power of two, at least the patch.
-        temporal_stride: Frames per latent frame after the first; a power of two, like the patch's.
-        patch_size: Height and width of the Haar patches in pixels.
-        causal: Whether attention over time is masked, so that codes never depend on later frames;
-            the published URSA checkpoints have no mask.
-        temporal_patch_size: Frames of a patch, at most ``patch_size``; 0 takes that.
-    """
-
-    block_out_channels: Wholes = (128, 256, 512, 512)
-    layers_per_block: Whole = 2
-    latent_channels: Whole = 16
-    levels: Levels = PUBLISHED_LEVELS
-    spatial_stride: Whole = 8
-    temporal_stride: Whole = 4
-    patch_size: Whole = 4
+    block_out_channels: Wholes = (128, 256, 512, 512)  # after the input, then of each stage
+    layers_per_block: Whole = 2  # residual blocks per encoder stage; the decoder has one more
+    latent_channels: Whole = 16  # width between network and quantizer
+    levels: Levels = PUBLISHED_LEVELS  # FSQ levels, first one fastest
+    spatial_stride: Whole = 8  # pixels per code in height and width; a power of two
+    temporal_stride: Whole = 4  # frames per latent frame after the first; a power of two
+    patch_size: Whole = 4  # height and width of the Haar patches in pixels
+    # Whether attention over time is masked, so that codes never depend on later frames; the
+    # published URSA checkpoints have no mask.
     causal: Switch = False
-    temporal_patch_size: Annotated[int, whole(0)] = 0
+    temporal_patch_size: Annotated[int, whole(0)] = 0  # frames of a patch; 0 takes patch_size
 
     def __post_init__(self) -> None:
         """Fill in the frames of a patch, so that equal networks have equal configs."""
@@ -90,18 +78,8 @@ class VideoTokenizerConfig:
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> "VideoTokenizerConfig":
-        """Read a ``vae/config.json``.
-
-        Raises:
-            CheckpointError: Another class, a value that no such network has, or codes that don't
-                fit the levels.
-        """
-        file, name = "vae/config.json", config.get("_class_name")
-        if name != VIDEO_CLASS:
-            raise CheckpointError(
-                f"{file} describes a {name!r}, not a video tokenizer",
-                f"this version reads {VIDEO_CLASS}",
-            )
+        """Read a ``vae/config.json``; CheckpointError for values that no such network has."""
+        file = "vae/config.json"
         read = read_config(cls, config, file)
         patch, widths = read.patch_size, read.block_out_channels
         if read.temporal_patch_size > patch:
@@ -289,10 +267,8 @@ class Attention(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal).squeeze(1)
         y = self.to_out[0](y)
         if self.over_time:
-            y = y.unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2)
-        else:
-            y = y.transpose(1, 2).unflatten(2, (h, w)).unflatten(0, (b, t))
-        return x + y
+            return x + y.unflatten(0, (b, h, w)).permute(0, 3, 4, 1, 2)
+        return x + y.transpose(1, 2).unflatten(2, (h, w)).unflatten(0, (b, t))
 
 
 class ResidualBlock(nn.Module):
@@ -357,25 +333,17 @@ class Upsample(Streamed):
         return self.conv3(self.conv2(x) + x)
 
 
-class Stage(nn.Module):
+class Stage(nn.Sequential):
     """Residual blocks at one resolution, then at most one change of resolution."""
 
     def __init__(
         self, widths: tuple[int, int], depth: int, resize: nn.Module | None, up: bool
     ) -> None:
         super().__init__()
-        width, out_width = widths
-        self.resnets = nn.ModuleList(
-            ResidualBlock(width if i == 0 else out_width, out_width) for i in range(depth)
-        )
-        resizes = nn.ModuleList([resize] if resize is not None else [])
+        ins = [widths[0], *[widths[1]] * (depth - 1)]
+        self.resnets = nn.Sequential(*[ResidualBlock(width, widths[1]) for width in ins])
+        resizes = nn.Sequential(*([] if resize is None else [resize]))
         self.add_module("upsamplers" if up else "downsamplers", resizes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for blocks in self.children():
-            for block in cast(nn.ModuleList, blocks):
-                x = block(x)
-        return x
 
 
 class Middle(nn.Module):
@@ -400,7 +368,7 @@ class Encoder(nn.Module):
         temporal, spatial = config.resizes
         self.patch_frames, self.patch_dims = config.temporal_patch_size, config.patch_dims
         self.conv_in = conv_pair(config.patch_channels, widths[0])
-        self.down_blocks = nn.ModuleList()
+        self.down_blocks = nn.Sequential()
         for i, pair in enumerate(itertools.pairwise(widths)):
             halves = i < min(spatial, len(widths) - 2)
             resize = Downsample(pair[1], i < temporal) if halves else None
@@ -414,7 +382,7 @@ class Encoder(nn.Module):
         for dims in self.patch_dims:
             x = haar_split(x, dims)
         x = self.conv_in(x)
-        for stage in self.down_blocks:
+        for stage in self.down_blocks:  # in a loop, which lets go of the largest map
             x = stage(x)
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
@@ -429,7 +397,7 @@ class Decoder(nn.Module):
         self.patch_frames, self.patch_dims = config.temporal_patch_size, config.patch_dims
         self.conv_in = conv_pair(config.latent_channels, widths[0])
         self.mid_block = Middle(widths[0], config.causal)
-        self.up_blocks = nn.ModuleList()
+        self.up_blocks = nn.Sequential()
         for i, width in enumerate(widths[:-1]):
             in_time = 0 < i <= temporal
             in_space = in_time or (spatial > temporal and i < spatial)
@@ -440,17 +408,11 @@ class Decoder(nn.Module):
         self.conv_out = conv_pair(widths[-2], config.patch_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.upwards(self.conv_in_and_middle(x))[:, self.patch_frames - 1 :]
-
-    def conv_in_and_middle(self, x: Tensor) -> Tensor:
-        """The part that sees all frames at once, at the latents' resolution."""
-        return self.mid_block(self.conv_in(x))
+        return self.upwards(self.mid_block(self.conv_in(x)))[:, self.patch_frames - 1 :]
 
     def upwards(self, x: Tensor) -> Tensor:
         """From the middle to pixels, where no frame sees a later one; patch_frames - 1 in front."""
-        for stage in self.up_blocks:
-            x = stage(x)
-        x = self.conv_out(F.silu(self.conv_norm_out(x)))
+        x = self.conv_out(F.silu(self.conv_norm_out(self.up_blocks(x))))
         for dims in reversed(self.patch_dims):
             x = haar_join(x, dims)
         return x
@@ -458,7 +420,8 @@ class Decoder(nn.Module):
     def slices(self, x: Tensor, size: int) -> Iterator[Tensor]:
         """The pixels of ``forward`` in slices of at most ``size`` latent frames."""
         with slice_by_slice(self.up_blocks), slice_by_slice(self.conv_out):
-            for i, part in enumerate(self.conv_in_and_middle(x).split(size, 1)):
+            # The middle sees all frames at once, at the latents' resolution.
+            for i, part in enumerate(self.mid_block(self.conv_in(x)).split(size, 1)):
                 y = self.upwards(part)
                 yield y[:, self.patch_frames - 1 :] if i == 0 else y
 
@@ -482,14 +445,9 @@ class VideoTokenizer(PixelTokenizer):
             self.decoder.conv_out[0].get_parameter("weight").mul_(0.3)
 
     def latents(self, video: Tensor) -> Tensor:
-        """Unquantized latents (B, f, h, w, C) of video (B, 3, F, H, W) in [-1, 1].
-
-        Raises:
-            ShapeError: The pixels don't fit the strides.
-        """
+        """Latents (B, f, h, w, C) of video (B, 3, F, H, W) in [-1, 1]; ShapeError if unfit."""
         self.check_pixels(video, "a video")
-        x = self.quant_conv(self.encoder(video.transpose(1, 2)))
-        return x.permute(0, 1, 3, 4, 2)
+        return self.quant_conv(self.encoder(video.transpose(1, 2))).permute(0, 1, 3, 4, 2)
 
     def reconstruct(self, vectors: Tensor) -> Tensor:
         """Video (B, 3, F, H, W), about [-1, 1], of code vectors (B, f, h, w, C)."""

@@ -22,10 +22,8 @@ def build_visual_tokenizer(
 ) -> VisualTokenizer:
     """The tokenizer, without a checkpoint's weights, that a ``vae/config.json`` describes.
 
-    ``check_depth`` refuses too many layers before they are built, as in ``bundle.weights``.
-
-    Raises:
-        CheckpointError: An unknown class, or a config that makes no network.
+    ``check_depth`` refuses too many layers before they are built, as in ``bundle.weights``; an
+    unknown class, or a config that makes no network, is a CheckpointError.
     """
     name = config.get("_class_name")
     if name not in (VIDEO_CLASS, IMAGE_CLASS):
