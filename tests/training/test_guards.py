@@ -8,8 +8,8 @@ from tiny_runs import TOKENIZER, train
 
 from ursa_core.errors import UrsaError
 from ursa_core.training import run as run_module
-from ursa_core.training.guards import MOST_IN_A_ROW, Guard
 from ursa_core.training.run import build_learner
+from ursa_core.training.trainer import MOST_IN_A_ROW, Guard
 
 
 def trained(guard: Guard, steps: int = 30) -> Guard:

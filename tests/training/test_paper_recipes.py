@@ -81,7 +81,7 @@ def plan(tokenizers, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
 
     def call(recipe: str, preset: str, *words: str, device_bytes: int = GIGABYTES_80):
-        monkeypatch.setattr(run_module, "total_memory_bytes", lambda _: device_bytes)
+        monkeypatch.setattr(run_module.devices, "total_memory_bytes", lambda _: device_bytes)
         init = language_model(tmp_path / preset, preset)
         fixed = [f"tokenizer={tokenizers[GRIDS[recipe][0]]}", f"data.shards={data / recipe}"]
         fixed += [f"init={init}", f"model.preset={preset}", "--dry-run", "--json"]

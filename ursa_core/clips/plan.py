@@ -189,7 +189,7 @@ class Plan:
         if self.prompt == options.negative and not has_prefix:
             return self.num_steps
         guidance = Guidance(options.guidance, options.guidance_interval)
-        return self.num_steps + int(guidance.active(self.step_times).sum())
+        return guidance.num_passes(self.step_times)
 
     @property
     def provenance(self) -> dict[str, Any]:

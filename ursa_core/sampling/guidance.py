@@ -37,6 +37,10 @@ class Guidance:
         low, high = self.interval
         return (t >= low) & (t < high) & bool(self.scale != 1)
 
+    def num_passes(self, times: Tensor) -> int:
+        """Sequences that the network sees at times (N,): two where guidance acts, otherwise one."""
+        return len(times) + int(self.active(times).sum())
+
 
 def guided_hidden(
     network: Network,

@@ -23,24 +23,20 @@ def write_card(
     figures: dict[str, Any],
     changes: list[dict[str, Any]],
 ) -> None:
-    """Write ``README.md`` of a run's model, unless its user has taken it over.
-
-    ``counts`` of the data and ``figures`` go by name; ``changes`` are what a checkpoint records.
-    """
+    """Write ``README.md`` of a run's model, unless its user has taken it over."""
     file = run / "README.md"
     if file.exists() and _MARK not in file.read_text(encoding="utf-8", errors="replace"):
         return
-    is_generator = not isinstance(recipe, TokenizerRecipe)
-    kind, use = "tokenizer", "ursa tokenize CLIPS --model FOLDER -o shards"
-    if not isinstance(recipe, TokenizerRecipe):
-        kind, use = "text-to-video model", "ursa sample PROMPT --model FOLDER -o clip.mp4"
-        if recipe.lora.rank is not None:
-            kind = "LoRA adapter"
-            use = f"ursa sample PROMPT --model {recipe.init} --lora FOLDER -o clip.mp4"
+    kind, use = "text-to-video model", "ursa sample PROMPT --model FOLDER -o clip.mp4"
+    if isinstance(recipe, TokenizerRecipe):
+        kind, use = "tokenizer", "ursa tokenize CLIPS --model FOLDER -o shards"
+    elif recipe.lora.rank is not None:
+        kind = "LoRA adapter"
+        use = f"ursa sample PROMPT --model {recipe.init} --lora FOLDER -o clip.mp4"
     head = {
         "license": recipe.licence,
         "library_name": "ursa",
-        "pipeline_tag": "text-to-video" if is_generator else None,
+        "pipeline_tag": None if kind == "tokenizer" else "text-to-video",
         "base_model": recipe.init if recipe.init and parse_id(recipe.init) else None,
     }
     by_step = {f"after step {each['step']}": "; ".join(each["changes"]) for each in changes}
@@ -54,9 +50,8 @@ def write_card(
         "Recipe": f"```yaml\n{to_yaml(recipe)}```",
     }
     top = yaml.safe_dump({key: value for key, value in head.items() if value}, sort_keys=False)
-    text = (
-        f"---\n{top}---\n{_MARK}\n\n# {recipe.name}\n\nA {kind}, trained by ursa {__version__}.\n"
-    )
+    text = f"---\n{top}---\n{_MARK}\n\n# {recipe.name}\n\n"
+    text += f"A {kind}, trained by ursa {__version__}.\n"
     text += "".join(f"\n## {title}\n\n{body}\n" for title, body in sections.items() if body)
     files.write(file, text)
 

@@ -1,7 +1,4 @@
-"""Checkpoints of a run: folders of safetensors, written completely or not at all by all ranks.
-
-Each rank writes the tensors or shards that it holds; any number of ranks can read them.
-"""
+"""Checkpoints of a run: folders of safetensors, which any number of ranks can read."""
 
 import contextlib
 import errno
@@ -58,7 +55,7 @@ def steps_of(folder: Path) -> int:
 
 
 class CheckpointWriter:
-    """Writes checkpoints of all ranks together, and deletes old ones.
+    """Writes checkpoints, whole or not at all, of all ranks together, and deletes old ones.
 
     The ``keep`` latest ones stay, and those after a multiple of ``keep_every`` steps; with
     ``is_async`` a background thread writes, from a copy.
@@ -74,8 +71,7 @@ class CheckpointWriter:
     def save(self, step: int, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         """Write the state after ``step`` steps; all ranks have to call this.
 
-        Raises:
-            CheckpointError: This checkpoint or the previous one can't be written; others stay.
+        If this or the previous one can't be written, others stay, and it is a CheckpointError.
         """
         self.finish()
         target = self.folder / f"step-{step:07d}"
@@ -87,10 +83,9 @@ class CheckpointWriter:
                 partial.mkdir(parents=True)
                 (partial / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
             self.ranks.wait()
+            numbers = _FileNumbers(tensors)
             arguments: dict[str, Any] = {
-                "storage_writer": StorageWriter(
-                    str(partial), _file_numbers(tensors), save_distributed=True
-                ),
+                "storage_writer": StorageWriter(str(partial), numbers, save_distributed=True),
                 "process_group": self.ranks.files,
                 "no_dist": self.ranks.count == 1,
             }
@@ -180,13 +175,11 @@ def _at_least_1d(tensor: Tensor) -> Tensor:
 class _FileNumbers(dict[str, int]):
     """Numbers of the tensors' files, from 1; what another rank alone holds is in the first."""
 
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        size = 0
+        for name, tensor in tensors.items():
+            self[name] = 1 + size // _FILE_BYTES
+            size += tensor.numel() * tensor.element_size()
+
     def __missing__(self, name: str) -> int:
         return 1
-
-
-def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:
-    numbers, size = _FileNumbers(), 0
-    for name, tensor in tensors.items():
-        numbers[name] = 1 + size // _FILE_BYTES
-        size += tensor.numel() * tensor.element_size()
-    return numbers

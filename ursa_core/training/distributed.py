@@ -1,7 +1,4 @@
-"""The ranks that train together under ``torchrun``, and the network spread over them.
-
-With DDP each rank holds all weights, with FSDP2 a shard of them, as ``DTensor``s.
-"""
+"""The ranks that train together under ``torchrun``, and the network spread over them."""
 
 import contextlib
 import errno
@@ -105,7 +102,7 @@ def joined_ranks(
 ) -> Iterator[Ranks]:
     """The ranks that ``torchrun`` started, connected until the block ends, or this process alone.
 
-    If the block fails on one rank, the others end with its error, not with a broken connection.
+    If it fails on one rank, the others end with its error, not with a broken connection.
     """
     launched = launched_part(environment)
     if launched is None or launched.count == 1:
@@ -131,24 +128,21 @@ def _join(device: torch.device, environment: Mapping[str, str]) -> Any:
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         text = str(error)
+        fault = f"the ranks can't find each other: {text.splitlines()[0]}", "start with torchrun"
         if "EADDRINUSE" in text or os.strerror(errno.EADDRINUSE).lower() in text.lower():
-            port = environment.get("MASTER_PORT", "")
-            raise UsageError(
-                f"port {port} of this machine, where the ranks were to meet, is in use",
+            port = f"port {environment.get('MASTER_PORT', '')} of this machine"
+            fault = (
+                f"{port}, where the ranks were to meet, is in use",
                 "give another port, as torchrun --master-port 29501",
-            ) from error
-        raise UsageError(
-            f"the ranks can't find each other: {text.splitlines()[0]}", "start with torchrun"
-        ) from error
+            )
+        raise UsageError(*fault) from error
     return store
 
 
 def _first_error(error: Exception, ranks: Ranks, store: Any) -> Exception:
     """The error of the rank that failed first: this rank's own, or one read from the store."""
-    is_echo = isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError)
-        and any(word in str(error).lower() for word in ("gloo", "nccl", "connection"))
-    )
+    names_it = any(word in str(error).lower() for word in ("gloo", "nccl", "connection"))
+    is_echo = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and names_it)
     with contextlib.suppress(RuntimeError):
         if is_echo:
             store.wait([_FAILURE], _GOODBYE)
@@ -182,8 +176,8 @@ def spread(
 ) -> nn.Module:
     """The module to call instead of ``objective``, so that gradients are means over the ranks.
 
-    With ``fsdp`` the ``blocks`` are gathered one after another, in bfloat16 if that is on; ``ddp``
-    uses autocast.
+    With ``ddp`` each rank holds all weights, with ``fsdp`` a shard of them, as ``DTensor``s, of
+    which the ``blocks`` are gathered one after another, in bfloat16 if that is on.
     """
     if ranks.count == 1:
         return objective
@@ -214,10 +208,7 @@ def cast_frozen_to_bfloat16_(blocks: Iterable[nn.Module]) -> None:
 
 
 def synchronising(wrapped: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Context of a micro-batch: DDP exchanges gradients only after the last one of a step.
-
-    FSDP2 exchanges them after each, as it would have to hold whole gradients otherwise.
-    """
+    """Context of a micro-batch: DDP exchanges gradients only after the last one of a step."""
     if isinstance(wrapped, DistributedDataParallel) and not is_last:
         return wrapped.no_sync()
     return contextlib.nullcontext()

@@ -1,7 +1,4 @@
-"""Clips of one's own files for a tokenizer, cut once as ``ursa tokenize`` cuts them.
-
-They lie uncompressed in a temporary file (``TMPDIR``), and clips of one shape make a batch.
-"""
+"""Clips of one's own files for a tokenizer, cut once as ``ursa tokenize`` cuts them."""
 
 import hashlib
 import tempfile
@@ -33,10 +30,8 @@ _AT_ONCE = 16  # files read ahead of those that are written
 class FileClips:
     """The clips of the files that a recipe names; ``fps`` is the rate where it gives none.
 
-    Attributes:
-        cut: How they are cut.
-        num_clips: Number of clips, held-out ones included.
-        identity: Digits that change with the clips.
+    They lie uncompressed in a temporary file (``TMPDIR``), and clips of one shape make a batch.
+    ``identity`` has digits that change with the clips.
     """
 
     def __init__(self, data: TokenizerData, temporal_stride: int, fps: float) -> None:
@@ -92,16 +87,11 @@ class FileClips:
         return bool(self._begins[split])
 
     def drawn(self, seed: int, turn: int, first: int, count: int) -> Frames:
-        """Training clips of one shape, uint8 (count, F, H, W, 3), drawn for a turn's batch.
-
-        Each shape comes as often as it has clips.
-        """
+        """Clips of one shape, drawn by its share of clips for a turn: uint8 (count, F, H, W, 3)."""
         shapes = self._begins["train"]
         weights = np.array([len(begins) for begins in shapes.values()])
-        number = np.random.default_rng([seed, turn, 2]).choice(
-            len(shapes), p=weights / weights.sum()
-        )
-        shape = list(shapes)[number]
+        rng = np.random.default_rng([seed, turn, 2])
+        shape = list(shapes)[rng.choice(len(shapes), p=weights / weights.sum())]
         rngs = (np.random.default_rng([seed, index, 3]) for index in range(first, first + count))
         return self._stacked(shape, [int(rng.choice(shapes[shape])) for rng in rngs])
 

@@ -7,8 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ursa_core.bundle.bundle import Bundle, save_bundle
+from ursa_core.bundle.subjects import Subject
 from ursa_core.encoding.caption_fit import CaptionFit
-from ursa_core.media.frames import Frames
+from ursa_core.media.frames import Frames, contact_sheet
+from ursa_core.models.transformer import Transformer
+from ursa_core.recipe.fields import GeneratorRecipe, RewardRecipe
+from ursa_core.sampling.generate import Request, decode, generate
+from ursa_core.training.generator.lora import LoraTraining
 from ursa_core.training.metrics import Metrics
 
 
@@ -60,3 +66,32 @@ class Learner(ABC):
     @abstractmethod
     def sample_grid(self) -> Frames | None:
         """Picture of what the model makes now, with fixed seeds; None if there is none to make."""
+
+
+class ModelLearner(Learner):
+    """A learner of a network that samples clips."""
+
+    recipe: GeneratorRecipe | RewardRecipe
+    model: Transformer
+    adapter: LoraTraining | None = None
+    subjects: tuple[Subject, ...] = ()  # those that the model draws by name
+
+    @property
+    @abstractmethod
+    def made(self) -> Bundle:
+        """The model that the run makes, with the present weights."""
+
+    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Write the model folder, or that of the adapter."""
+        if self.adapter is not None:
+            self.adapter.save(folder, weights)
+            return
+        made = self.made
+        parts = (made.path, made.video_tokenizer.codebook, made.text_tokenizer)
+        save_bundle(folder, self.model, weights, *parts, made.folder, made.settings, self.subjects)
+
+    def sample_grid(self) -> Frames | None:
+        """One clip per sample prompt, with seed 0; None without prompts."""
+        made, prompts = self.made, self.recipe.samples.prompts
+        clips = [decode(made, generate(made, Request(prompt))) for prompt in prompts]
+        return contact_sheet(clips, columns=2) if clips else None

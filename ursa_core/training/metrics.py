@@ -18,8 +18,8 @@ from ursa_core.files import parse_json
 from ursa_core.recipe.fields import Recipe
 from ursa_core.training.distributed import Ranks
 
+# Metrics of a micro-batch by name: float (2,) on the device, a weighted sum and its weight.
 Metrics = dict[str, Tensor]
-"""Metrics of a micro-batch by name: float (2,) on the device, a weighted sum and its weight."""
 
 # Metrics of a micro-batch that are reported as rates per step only.
 TOKENS = "tokens_per_pass"  # tokens that go through the network, prompts included
@@ -39,10 +39,7 @@ def weighed(values: Tensor, weights: Tensor | None = None) -> Tensor:
 
 
 def means(micros: list[Metrics], ranks: Ranks) -> dict[str, float]:
-    """Means by name over micro-batches and ranks, all of which have the same names.
-
-    Metrics whose weights are all 0 are left out.
-    """
+    """Means by name over micro-batches and ranks, without metrics whose weights are all 0."""
     names = list(micros[0])
     sums = torch.stack([torch.stack([micro[n] for micro in micros]).sum(0) for n in names])
     totals = ranks.sum_(sums).tolist()
@@ -72,19 +69,18 @@ def log_metrics(
     run: Path, step: int, seconds: float, metrics: dict[str, float], now: Progress | None = None
 ) -> None:
     """Append a JSON object to ``metrics.jsonl``, with the rates of the step, and its fault."""
-    line: dict[str, float | str] = {"step": step, "seconds": round(seconds, 2), **metrics}
+    line: dict[str, float | str | None] = {"step": step, "seconds": round(seconds, 2), **metrics}
     if now is not None:
         rates = {name: getattr(now, name) for name in _DIGITS}
         line |= {n: round(rate, _DIGITS[n]) for n, rate in rates.items() if rate is not None}
         if now.fault is not None:
             line["skipped"] = now.fault
-    # JSON has no numbers that aren't finite.
-    sound = {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
-    }
+    for name, value in line.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            line[name] = None  # JSON has no numbers that aren't finite
     try:
         with (run / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(sound) + "\n")
+            file.write(json.dumps(line) + "\n")
     except OSError as error:
         raise unwritable(run / METRICS, error) from error
 

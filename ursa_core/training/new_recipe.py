@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -39,10 +40,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
 
     Half of the clips that it draws are those of the first folder. The rest are those of the other
     folders, or where there are none and its prompts are known, clips that the model makes itself.
-
-    Raises:
-        UsageError: The file exists, or can't be a recipe.
-        UrsaError: Shards or model can't be used, or don't belong together.
+    A file that exists is a UsageError.
     """
     if file.exists() or file.suffix not in (".yaml", ".yml"):
         what = "exists already" if file.exists() else "is no name of a recipe"
@@ -67,6 +65,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE, "prompts": world}
     shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
     sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
+    source: dict[str, object] = {"sets": sets} if len(data) > 1 else {"shards": data[0]}
     tokens = texts.max_prompt_length + 1 + max(grid.num_codes for grid in table.grids)
     batch = max(1, min(STEP_CLIPS, PASS_TOKENS // tokens))
     new_per_step = STEP_CLIPS * (SHARE if has_prior or len(data) > 1 else 1)
@@ -84,10 +83,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "vocabulary": "keep" if texts.unknown_id is None else "extend",
         "words": f"new words get embeddings of their own: {_yaml(words[:8])}",
         "model": _yaml({"preset": preset, **sizes, "max_prompt_length": texts.max_prompt_length}),
-        "data": _yaml(
-            ({"sets": sets} if len(data) > 1 else {"shards": data[0]})
-            | ({"motion_prefix": True} if settings.motion_prefix else {})
-        ),
+        "data": _yaml(source | ({"motion_prefix": True} if settings.motion_prefix else {})),
         "prior": ("" if has_prior else "# ") + f"prior: {_yaml({**prior, **PRIOR})}",
         "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
         "lora": ("# " if is_small else "") + "lora: {rank: 32}",
@@ -113,10 +109,8 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
 
 
 def _yaml(value: object) -> str:
-    """A value in one line of YAML."""
-    text = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1 << 20
-    )
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 1 << 20}
+    text = yaml.safe_dump(value, default_flow_style=True, **options)
     return str(text).removesuffix("...\n").strip()
 
 

@@ -29,8 +29,8 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 ADAM_UPDATE_RMS = 0.2  # root mean square of a typical AdamW update at learning rate 1
+# Layers that read data or predict it; AdamW suits them better than Muon.
 END_LAYERS = ("embed_tokens", "lm_head", "encoder.conv_in.0", "quant_conv", "decoder.conv_out.0")
-"""Layers that read data or predict it; AdamW suits them better than Muon."""
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
@@ -120,17 +120,13 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.transpose(1, 2)
-        x = torch.baddbmm(
-            x, torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445
-        )
+        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
+        x = torch.baddbmm(x, polynomial, x, beta=3.4445)
     return (x.transpose(1, 2) if tall else x).to(matrices.dtype)
 
 
 class Ema:
-    """Exponential moving average of a model's weights, kept in float32.
-
-    The decay ramps up as (1 + n) / (10 + n), so that early averages forget the random start.
-    """
+    """Exponential moving average of a model's weights, kept in float32."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -13,10 +13,8 @@ def prompts_of(given: Sequence[str], subjects: Sequence[Subject]) -> list[str]:
     """The texts themselves; or those of the one list, or of the procedural world, that is named.
 
     ``shapes:train`` and ``emoji:heldout`` are captions of a world's split, in a fixed random order;
-    those of emoji name the ``subjects``. A list is a .txt with a prompt per line, a .jsonl or .csv.
-
-    Raises:
-        DataError: The list can't be read, or has faults.
+    those of emoji name the ``subjects``. A list is a .txt with a prompt per line, a .jsonl or .csv;
+    a faulty one is a DataError.
     """
     (first, *others) = given
     if others:

@@ -8,36 +8,20 @@ from pathlib import Path
 
 import torch
 
-from ursa_core import files
+from ursa_core import devices, files
 from ursa_core.batches.part_files import sole
-from ursa_core.devices import (
-    check_compiler,
-    matmul_rates,
-    peak_memory_bytes,
-    pick_dtype,
-    total_memory_bytes,
-)
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
 from ursa_core.parts import Part, launched_part
 from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
 from ursa_core.recipe.loading import to_yaml
+from ursa_core.sampling.guidance import Guidance
+from ursa_core.sampling.time_grid import time_grid
 from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
-from ursa_core.training.generator.estimates import (
-    UTILISATION,
-    DataPlan,
-    pass_operations,
-    plan_data,
-    training_memory,
-)
+from ursa_core.training.generator import estimates, prior
+from ursa_core.training.generator.estimates import DataPlan, pass_operations
 from ursa_core.training.generator.learner import GeneratorLearner
-from ursa_core.training.generator.prior import (
-    make_prior,
-    missing_of_prior,
-    num_passes,
-    prior_options,
-)
 from ursa_core.training.generator.start import find_start
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Progress, check_trackers
@@ -82,7 +66,7 @@ def build_learner(
     """The model, data and loss of a recipe; an ``empty`` generator, for a plan, has no weights."""
     check_trackers(recipe)
     if recipe.train.compile:
-        check_compiler(device, "set train.compile=false")
+        devices.check_compiler(device, "set train.compile=false")
     if isinstance(recipe, TokenizerRecipe):
         return TokenizerLearner(recipe, device)
     if isinstance(recipe, RewardRecipe):
@@ -101,26 +85,27 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     learner = build_learner(recipe, device, empty=True)
     parameters = sum(p.numel() for p in trained(learner.model).values())
     frozen = sum(p.numel() for p in learner.model.parameters()) - parameters
-    dtype = pick_dtype(plan.precision, device)
-    precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
+    is_bfloat16 = devices.pick_dtype(plan.precision, device) == torch.bfloat16
+    precision = "bfloat16" if is_bfloat16 else "float32"
     tokens = seconds = data = None
     share = 1.0  # mean operations of a pass, as a share of those of the largest
     items: float = plan.batch_size
     missing, of_prior = 0, 0.0
     memory = {"total": parameters * 4 * 5}
+    if not isinstance(learner, TokenizerLearner):
+        rate = estimates.UTILISATION * ranks * devices.matmul_rates(device)[precision]
     if isinstance(learner, GeneratorLearner):
         learner.check_shapes()
-        data = plan_data(learner.batches)
+        data = estimates.plan_data(learner.batches)
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
         lora, largest = learner.recipe.lora, data.largest
         # Settings for the passes of each grid.
         plans = [plan.model_copy(update={"batch_size": each.batch_size}) for each in data.grids]
         of_largest = (largest.grid, length, plans[data.grids.index(largest)], recipe.optimizer)
-        hardware = (ranks, dtype == torch.bfloat16, device.type)
-        memory = training_memory(config, *of_largest, *hardware, lora)
+        hardware = (ranks, is_bfloat16, device.type)
+        memory = estimates.training_memory(config, *of_largest, *hardware, lora)
         items = sum(each.share * each.batch_size for each in data.grids)
         tokens = round(sum(each.share * each.tokens for each in data.grids) * plan.accumulate)
-        rate = UTILISATION * ranks * matmul_rates(device)[precision]
         of_passes = [
             pass_operations(config, each.grid, length, of_grid, lora)
             for each, of_grid in zip(data.grids, plans, strict=True)
@@ -128,20 +113,21 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         operations = sum(g.share * n for g, n in zip(data.grids, of_passes, strict=True))
         share = operations / of_passes[data.grids.index(largest)]
         seconds = plan.accumulate * operations / rate
-        prior, start = learner.recipe.prior, learner.start
-        if prior and start and (missing := missing_of_prior(prior)):
+        asked, start = learner.recipe.prior, learner.start
+        if asked and start and (missing := prior.missing_of_prior(asked)):
             one = plan.model_copy(update={"batch_size": 1})
             forward = pass_operations(config, largest.grid, length, one) / 3
-            of_prior = missing * num_passes(prior_options(prior, start)) * forward / rate
+            own = prior.prior_options(asked, start)
+            guidance = Guidance(own.guidance, own.guidance_interval)
+            passes = guidance.num_passes(time_grid(own.steps, own.shift)[:-1])
+            of_prior = missing * passes * forward / rate
     elif isinstance(learner, RewardLearner):
         of_pass, operations = learner.cost()
-        tokens, memory = plan.accumulate * of_pass, learner.memory(ranks, dtype == torch.bfloat16)
-        rate = UTILISATION * ranks * matmul_rates(device)[precision]
+        tokens, memory = plan.accumulate * of_pass, learner.memory(ranks, is_bfloat16)
         seconds = plan.accumulate * operations / rate
-    done, there = checkpoints(run), total_memory_bytes(device)
-    measured = None
+    done, there = checkpoints(run), devices.total_memory_bytes(device)
     fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
-    captions = learner.caption_fit()
+    captions, measured = learner.caption_fit(), None
     if launched is None and fits and not missing and not isinstance(learner, RewardLearner):
         measured = _measured(recipe, learner, run)
     if measured is not None:
@@ -170,11 +156,10 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
 
 
 def _measured(recipe: Recipe, learner: Learner, run: Path) -> tuple[float, int] | None:
-    """Seconds per pass of the largest shape, and the peak of memory, by three steps on it."""
     if isinstance(learner, GeneratorLearner):
         learner = build_learner(recipe, learner.device)
     seconds = Trainer(recipe, learner, run, Ranks()).measure()
-    peak = peak_memory_bytes(learner.device)
+    peak = devices.peak_memory_bytes(learner.device)
     return None if peak is None else (seconds, peak)
 
 
@@ -203,20 +188,10 @@ def train_recipe(
     *,
     allow_change: bool = False,
 ) -> Trainer:
-    """Train up to the recipe's last step, continuing a run that stopped.
+    """Train up to the recipe's last step, continuing a run that stopped, in the folder ``run``.
 
-    Under ``torchrun``, this process trains as one of the ranks.
-
-    Args:
-        recipe: Recipe to train.
-        run: Run folder, which also becomes the model folder.
-        fresh: Whether to start over.
-        on_start: Callback with the number of steps done before.
-        on_step: Callback after each step.
-        on_captions: Callback before a generator's training, with the fit of its captions.
-        on_note: Callback with what makes a continued run differ from an uninterrupted one.
-        scorers: Scores of a reward recipe by name, with their weights (``ursa_core.rewards``).
-        allow_change: Whether the recipe and data of a run may change, where they can.
+    Under ``torchrun``, this process trains as one of the ranks. Callbacks get the number of steps
+    done before, each step, the fit of the captions, and what makes a continued run differ.
 
     Raises:
         UsageError: The folder exists and isn't a run, or another process trains in it.
@@ -227,7 +202,7 @@ def train_recipe(
     with joined_ranks(device) as ranks, sole(run) if ranks.is_first else nullcontext():
         if isinstance(recipe, GeneratorRecipe) and recipe.prior and recipe.init:
             part, start = Part(ranks.rank + 1, ranks.count), find_start(recipe.init)
-            make_prior(recipe, recipe.prior, start, device, part, on_note)
+            prior.make_prior(recipe, recipe.prior, start, device, part, on_note)
             ranks.wait()
         learner = build_learner(recipe, device, scorers)
         if ranks.is_first and (fit := learner.caption_fit()):

@@ -71,7 +71,6 @@ class TokenizerLearner(Learner):
         self.objective = self.model
 
     def _begin_from(self, init: str) -> None:
-        """Copy another tokenizer's weights, and keep what the recipe wants of it."""
         recipe = self.recipe
         start, _, identity = load_tokenizer(init, self.device)
         if not isinstance(start, VideoTokenizer):
@@ -106,8 +105,7 @@ class TokenizerLearner(Learner):
     ) -> tuple[Tensor, list[str]]:
         """Clips from ``first`` on, (count, 3, frames, H, W) in [-1, 1], and their kinds of source.
 
-        Without a size, steps take turns between the recipe's sizes. If another device trains, the
-        next clips are prefetched.
+        Without a size, steps take turns between the recipe's sizes.
         """
         seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
         if self.files is not None:
@@ -192,9 +190,8 @@ class TokenizerLearner(Learner):
         save_tokenizer(folder, self.config, {**self._frozen, **weights}, self.base)
         data, files = self.recipe.data, self.files
         frames, fps = (data.frames, files.cut.fps) if files else (FULL_FRAMES, FPS)
-        height, width = data.height, data.width
         settings = BundleSettings(
-            frames=frames, height=height, width=width, fps=fps, motion_prefix=False,
+            frames=frames, height=data.height, width=data.width, fps=fps, motion_prefix=False,
             licence=self.recipe.licence or "not stated",
         )  # fmt: skip
         save_settings(folder, settings)
@@ -215,24 +212,21 @@ class TokenizerLearner(Learner):
 def copy_weights_(model: VideoTokenizer, weights: dict[str, Tensor]) -> None:
     """Copy another tokenizer's weights; where shapes differ, the corner that both have.
 
-    Shapes differ next to the quantizer, if codes have more or fewer dimensions, and next to the
-    pixels, if patches have more or fewer frames: the shared channels are those of slow change.
-    Residual blocks that the other lacks keep their initial weights, with which they do nothing.
+    Shapes differ next to the quantizer, by the codes' dimensions, and next to the pixels, by the
+    patches' frames. Residual blocks that the other lacks do nothing at first.
     """
     with torch.no_grad():
         for name, parameter in model.state_dict().items():
             source = weights.get(name, parameter)
-            corner = tuple(
-                slice(0, min(a, b)) for a, b in zip(parameter.shape, source.shape, strict=True)
-            )
+            sizes = map(min, parameter.shape, source.shape)
+            corner = tuple(slice(0, size) for size in sizes)
             parameter[corner] = source[corner]
 
 
 def moving_weights(video: Tensor, extra: float) -> Tensor:
     """Weights (B, 1, F, H, W) of pixels of clips (B, 3, F, H, W), with mean 1 over each clip.
 
-    Half the error of a clip is in what stands still, while the eye follows what moves: where the
-    change around a pixel is the clip's mean, its weight is 1 + ``extra``.
+    Where the change around a pixel is the clip's mean, its weight is 1 + ``extra``.
     """
     change = video.diff(dim=2).abs().mean(1)
     to, onwards = (F.pad(change, (0, 0, 0, 0, *ends)) for ends in ((1, 0), (0, 1)))
@@ -244,8 +238,7 @@ def moving_weights(video: Tensor, extra: float) -> Tensor:
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """SSIM around each pixel (Wang et al., 2004) of images (…, H, W) in [-1, 1].
 
-    From Gaussian windows of sigma 1; equal to torchmetrics' SSIM, but in matrix products, since
-    convolutions are ten times slower on a CPU.
+    From Gaussian windows of sigma 1; torchmetrics' convolutions are ten times slower on a CPU.
     """
     rows, columns = (_blurring(size, a) for size in a.shape[-2:])
 

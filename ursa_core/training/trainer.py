@@ -1,8 +1,7 @@
 """The training loop: steps, checkpoints, metrics and samples of any learner, on one rank or many.
 
-The randomness of a step depends only on (seed, name, step), and the learning rate on the step. So
-weights, optimizer, moving average, step number and the guard's history continue a run exactly. A
-step is made of numbered micro-batches, and it doesn't matter which rank computes which.
+The randomness of a step depends only on (seed, name, step), so a checkpoint continues a run
+exactly. It doesn't matter which rank computes which of a step's numbered micro-batches.
 """
 
 import contextlib
@@ -26,17 +25,50 @@ from ursa_core.training import checkpoints, distributed, metrics
 from ursa_core.training import optimizer as optimizers
 from ursa_core.training.card import write_card
 from ursa_core.training.distributed import Interrupted, Ranks, gathered, is_sharded, whole
-from ursa_core.training.guards import Guard
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Metrics, Progress, weighed
 from ursa_core.training.optimizer import trained
 
 log = logging.getLogger(__name__)
 _MEASURED_SECONDS = 40.0
+MOST_IN_A_ROW = 10  # faults, after which a run stops
+_MEMORY = 0.98  # of the mean loss
+_LEARNING_STEPS = 20  # sound ones, before which nothing is a spike
 LossOf = Callable[[int, nn.Module], tuple[Tensor, Metrics]]
 _ON_CARD = {"loss", "psnr", "validation_loss", "validation_psnr"}
 
 STOP_HINT = "the run is saved; start another with a larger objective.kl or fewer steps"
+
+
+class Guard:
+    """Judges each step before the weights change; a loss of ``spike`` times the mean is a fault."""
+
+    def __init__(self, on_fault: str, spike: float | None) -> None:
+        self.on_fault, self.spike = on_fault, spike
+        # State to store in checkpoints: sound steps, their mean loss, faults in a row.
+        self.state = {"seen": 0.0, "mean": 0.0, "in_a_row": 0.0}
+
+    def fault(self, step: int, loss: float, norm: float) -> str | None:
+        """Why a step (from 1) is skipped, None if it is sound; an UrsaError if the run stops."""
+        seen, mean = self.state["seen"], self.state["mean"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            reason = f"the loss is {loss} and the gradient norm {norm}"
+        elif self.spike and seen >= _LEARNING_STEPS and loss > self.spike * mean > 0:
+            reason = f"the loss is {loss:.4g}, {loss / mean:.3g} times its recent mean,"
+        else:
+            memory = min(_MEMORY, seen / (1 + seen))
+            mean = memory * mean + (1 - memory) * loss
+            self.state = {"seen": seen + 1, "mean": mean, "in_a_row": 0.0}
+            return None
+        self.state["in_a_row"] += 1
+        restart = "start another run with a lower optimizer.learning_rate"
+        if self.on_fault == "stop":
+            hint = f"give the same command with train.on_fault=skip, or {restart}"
+            raise UrsaError(f"{reason} at step {step}", hint)
+        if self.state["in_a_row"] >= MOST_IN_A_ROW:
+            several = f"the last of {MOST_IN_A_ROW} such steps in a row"
+            raise UrsaError(f"{reason} at step {step}, {several}", restart)
+        return reason
 
 
 class Trainer:
@@ -59,10 +91,8 @@ class Trainer:
             distributed.recompute_(learner.blocks)
         if self.is_bfloat16 and (plan.distributed == "ddp" or ranks.count == 1):
             distributed.cast_frozen_to_bfloat16_(learner.blocks)
-        kind, is_bfloat16 = plan.distributed, self.is_bfloat16
-        self.objective = distributed.spread(
-            learner.objective, learner.blocks, kind, ranks, self.device, is_bfloat16
-        )
+        hardware = (plan.distributed, ranks, self.device, self.is_bfloat16)
+        self.objective = distributed.spread(learner.objective, learner.blocks, *hardware)
         self.optimizer = optimizers.build_optimizer(learner.model, recipe.optimizer)
         self.ema = optimizers.Ema(learner.model, plan.ema_decay)
         self.step, self.seconds = 0, 0.0
@@ -96,8 +126,7 @@ class Trainer:
     ) -> int:
         """Load the newest checkpoint, if there is one, and return the number of steps done.
 
-        With ``allow_change`` recipe and data may have changed where they can, and ``on_note`` gets
-        what has.
+        ``allow_change`` allows changes of recipe and data where they can be; ``on_note`` gets them.
         """
         if not self._checkpoints:
             return 0
@@ -217,10 +246,7 @@ class Trainer:
             self.checkpoints.finish()
 
     def measure(self) -> float:
-        """Seconds per micro-batch of the largest shape, of the later ones of three steps.
-
-        Slow ones end it early.
-        """
+        """Seconds per micro-batch of the largest shape, of the later ones of up to three steps."""
         times: list[float] = []
         while len(times) < 3 and sum(times) < _MEASURED_SECONDS:
             started = time.perf_counter()
@@ -304,7 +330,7 @@ class Trainer:
         return True
 
     def _write_grid(self) -> None:
-        """Sample with the averaged weights; if they are sharded, all ranks have to."""
+        # If the averaged weights are sharded, all ranks have to sample.
         if not (self.ranks.is_first or is_sharded(self.objective)):
             return
         with self._averaged_weights(), gathered(self.objective), self._autocast(), torch.no_grad():
@@ -319,21 +345,16 @@ class Trainer:
 
     @contextlib.contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Context in which the model has the averaged weights, in evaluation mode."""
-        parameters = trained(self.learner.model)
-        kept = {name: p.detach().clone() for name, p in parameters.items()}
-
-        @torch.no_grad()
-        def set_(values: dict[str, Tensor]) -> None:
-            for name, parameter in parameters.items():
-                parameter.copy_(values[name])
-
+        parameters = {n: p.detach() for n, p in trained(self.learner.model).items()}
+        kept = {name: p.clone() for name, p in parameters.items()}
         try:
-            set_(self.ema.average)
+            for name, parameter in parameters.items():
+                parameter.copy_(self.ema.average[name])
             self.objective.eval()
             yield
         finally:
-            set_(kept)
+            for name, parameter in parameters.items():
+                parameter.copy_(kept[name])
 
     @contextlib.contextmanager
     def _catching_signals(self) -> Iterator[None]:

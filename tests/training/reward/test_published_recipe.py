@@ -47,7 +47,7 @@ def test_it_has_the_papers_settings_and_is_planned(model, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     for rank in ("WORLD_SIZE=8", "RANK=0", "LOCAL_RANK=0"):
         monkeypatch.setenv(*rank.split("="))
-    monkeypatch.setattr(run_module, "total_memory_bytes", lambda _: 80_000_000_000)
+    monkeypatch.setattr(run_module.devices, "total_memory_bytes", lambda _: 80_000_000_000)
     Path("prompts.txt").write_text("a photo of two dogs\n")
     Path("heldout.txt").write_text("a photo of a cat\n")
     command = "{kind: command, command: python3}"

@@ -1,10 +1,13 @@
 """Batches of token clips for a generator: windows, prompts and frame times."""
 
 import re
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,25 +25,21 @@ from ursa_core.tokens.order import Bucket, ClipOrder
 from ursa_core.tokens.shards import TokenTable
 from ursa_core.training.generator.objective import draw_times
 
+Made = TypeVar("Made")
 CODE_BYTES = 4
-PRIOR = "prior "
-"""Begins the sources of prior clips, before their numbers."""
-PRIOR_SEED = 0
-"""Seed of all prior clips, so that runs of other seeds share them."""
+PRIOR = "prior "  # begins the sources of prior clips, before their numbers
+PRIOR_SEED = 0  # of all prior clips, so that runs of other seeds share them
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Codes int64 (B, L), prompts and times (B, L) of clips of one grid.
-
-    With ``objective.coupling`` of pairs also the noise int64 (B, L) of each clip: that which a
-    prior clip was sampled from, and any for others.
-    """
+    """Codes int64 (B, L), prompts and times (B, L) of clips of one grid."""
 
     codes: Tensor
     prompts: list[str]
     times: Tensor
     grid: LatentGrid
+    # With pairs, the noise int64 (B, L) that a prior clip was sampled from, and any for others.
     x_0: Tensor | None = None
 
 
@@ -49,10 +48,6 @@ class TokenBatches:
 
     A batch has windows of ``data.latent_frames`` of its clips, from anywhere in longer ones, or
     whole clips. Each step has a batch per lane; ranks that share it read different data.
-
-    Raises:
-        RecipeError: No clip is long enough, or one clip has more tokens than a batch may have.
-        DataError: No clip has a caption, and the recipe doesn't drop all captions.
     """
 
     def __init__(
@@ -62,7 +57,7 @@ class TokenBatches:
         lanes: int = 1,
         mixture: Sequence[tuple[Sequence[str], float]] = (),
     ) -> None:
-        self._recipe, self._table = recipe, table
+        self._recipe, self._table, self.captions = recipe, table, table.all_captions
         self.sets: list[tuple[str, int, float]] = []  # name, clips and share of each data set
         buckets: list[Bucket] = []
         for folders, share in mixture or [(recipe.data.shards or (), 1.0)]:
@@ -132,10 +127,6 @@ class TokenBatches:
     def tokens(self, grid: LatentGrid) -> int:
         """Tokens of a clip of that grid, prompt included."""
         return self._recipe.model.max_prompt_length + 1 + grid.num_codes
-
-    def captions(self) -> Iterator[str]:
-        """All captions of the table."""
-        return self._table.all_captions()
 
     @property
     def motion(self) -> float:
@@ -213,3 +204,33 @@ def first_sentence(text: str) -> str:
     """A text up to the first full stop, exclamation or question mark with space behind it."""
     found = re.match(r".*?[.!?](?=\s)", text, re.DOTALL)
     return found[0] if found else text
+
+
+class Prefetcher(Generic[Made]):
+    """Items by index; taking one makes ``workers`` threads start the next ones.
+
+    Indices have a constant distance, the number of ranks, which follows from the first two.
+    """
+
+    def __init__(self, make: Callable[[int], Made], workers: int) -> None:
+        self._make, self._count = make, 2 * workers
+        self._pool = ThreadPoolExecutor(workers, "batches") if workers else None
+        self._begun: dict[int, Future[Made]] = {}
+        self._last: int | None = None
+        self.seconds_waited = 0.0
+
+    def take(self, index: int) -> Made:
+        """Item ``index``; raises whatever its maker raised."""
+        started = time.perf_counter()
+        found = self._begun.pop(index, None)
+        item = self._make(index) if found is None else found.result()
+        self.seconds_waited = time.perf_counter() - started
+        distance = 0 if self._last is None else index - self._last
+        self._last = index
+        if self._pool is not None and distance > 0:
+            wanted = range(index + distance, index + distance * self._count + 1, distance)
+            for number in set(self._begun) - set(wanted):
+                self._begun.pop(number).cancel()
+            for number in sorted(set(wanted) - set(self._begun)):
+                self._begun[number] = self._pool.submit(self._make, number)
+        return item

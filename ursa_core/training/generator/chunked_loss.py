@@ -1,8 +1,7 @@
 """Cross-entropy under a linear head, one chunk of positions at a time.
 
-Logits (tokens × codes) would take most of the memory of a training step: 10,080 positions of 64,000
-codes are 2.6 GB, three times. The forward pass also computes the gradient of each chunk, while its
-logits exist, so no product is computed twice.
+All logits would take most of a training step's memory: 10,080 positions of 64,000 codes are 2.6 GB.
+Each chunk's gradient is computed while its logits exist.
 """
 
 from typing import Any
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# Bytes of a chunk's logits by kind of device: small next to the rest, and a good load.
 CHUNK_BYTES = {"cpu": 8_000_000, "other": 256_000_000}
-"""Bytes of a chunk's logits by kind of device: small next to the rest, and a good load."""
 
 
 def chunked_cross_entropy(
@@ -24,16 +23,10 @@ def chunked_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of codes under ``hidden @ head.T`` in nats: the mean, and of each position.
 
-    Products have autocast's number format if it is on; everything else is at least float32. The
-    mean has exact gradients for ``hidden`` and ``head``, for one backward pass.
-
-    Args:
-        hidden: float (N, D).
-        head: float (K, D).
-        x_1: int64 (N,), the codes to predict.
-        weights: float (N,), weights in the mean; None weighs all positions equally. If all are 0,
-            so are loss and gradients.
-        chunk_bytes: Largest size of a chunk's logits.
+    ``hidden`` is float (N, D), ``head`` (K, D), ``x_1`` int64 (N,), and ``weights`` float (N,) or
+    None for equal ones; if all are 0, so are loss and gradients. Products have autocast's number
+    format if it is on; everything else is at least float32. The mean has exact gradients for
+    ``hidden`` and ``head``, for one backward pass. A chunk's logits take ``chunk_bytes`` at most.
     """
     device = hidden.device.type
     is_cast = torch.is_autocast_enabled(device)

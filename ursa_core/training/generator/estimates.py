@@ -1,6 +1,6 @@
 """Estimates before training: its batches, its memory and its operations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ursa_core.bundle.summary import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
@@ -10,8 +10,7 @@ from ursa_core.tokens.order import Bucket
 from ursa_core.training.generator.batches import TokenBatches
 from ursa_core.training.generator.chunked_loss import CHUNK_BYTES
 
-UTILISATION = 0.4
-"""Approximate rate of a training step, as a share of that of a large matrix product."""
+UTILISATION = 0.4  # about the rate of a training step, as a share of that of a matrix product
 NO_LORA = LoraSettings()
 _CHUNKS = 3  # logits, their logarithms and the gradient
 
@@ -91,8 +90,7 @@ def pass_operations(
     """Floating-point operations of one forward and backward pass.
 
     Per token, forward: 2 for each number of a matrix, and 4·T for each of an attention's N·E
-    channels. Backward takes twice as many, or as many for frozen matrices; ``recompute`` runs the
-    layers' forward pass once more.
+    channels. Backward takes twice as many, or as many for frozen matrices.
     """
     tokens = prompt_length + 1 + grid.num_codes
     channels = config.num_attention_heads * config.head_dim
@@ -126,7 +124,6 @@ def _layer_parameters(config: TransformerConfig) -> int:
 
 
 def _layer_adapter(config: TransformerConfig, lora: LoraSettings) -> int:
-    """Number of parameters in the adapter of a layer."""
     return (lora.rank or 0) * sum(sum(_matrices(config)[name]) for name in lora.targets)
 
 
@@ -170,13 +167,11 @@ def plan_data(batches: TokenBatches) -> DataPlan:
     by_grid: dict[LatentGrid, list[Bucket]] = {}
     for bucket in batches.order.buckets:
         by_grid.setdefault(bucket.grid, []).append(bucket)
-    passes = {
-        grid: sum(len(b.rows) if b.share is None else b.share for b in own) / own[0].batch_size
-        for grid, own in by_grid.items()
-    }
     grids = []
     for grid, own in by_grid.items():
         clips, size = sum(len(bucket.rows) for bucket in own), own[0].batch_size
-        share = passes[grid] / sum(passes.values())
-        grids.append(GridPlan(grid, clips, size, size * batches.tokens(grid), share))
+        passes = sum(len(b.rows) if b.share is None else b.share for b in own) / size
+        grids.append(GridPlan(grid, clips, size, size * batches.tokens(grid), passes))
+    total = sum(each.share for each in grids)
+    grids = [replace(each, share=each.share / total) for each in grids]
     return DataPlan(grids, batches.sets, batches.num_uncaptioned, batches.num_left_out)

@@ -1,5 +1,6 @@
 """The generator's learner: its data, network and path; the step itself is in ``objective``."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,37 +8,33 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model, save_bundle
+from ursa_core.bundle.bundle import Bundle, load_tokenizer, resolve_model
 from ursa_core.bundle.path_files import make_path
 from ursa_core.bundle.settings import BundleSettings, motion_prompt
 from ursa_core.bundle.subjects import load_subjects
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
-from ursa_core.media.frames import Frames, contact_sheet
-from ursa_core.models.transformer import Transformer
 from ursa_core.recipe.fields import GeneratorRecipe
-from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.generator.batches import TokenBatch, TokenBatches
+from ursa_core.training.generator.batches import Prefetcher, TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
-from ursa_core.training.generator.prefetch import Prefetcher
 from ursa_core.training.generator.prior import missing_of_prior
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
-from ursa_core.training.learner import Learner
+from ursa_core.training.learner import ModelLearner
 from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
 
 Batch = tuple[Tensor, Tensor, Tensor, LatentGrid, Tensor | None]
 
 
-class GeneratorLearner(Learner):
+class GeneratorLearner(ModelLearner):
     """Denoising of token clips; an ``empty`` network, for a plan, takes no memory."""
 
-    model: Transformer
+    recipe: GeneratorRecipe
     objective: DenoisingObjective
     words: Sequence[str] = ()  # words that the data add to the vocabulary of the start
 
@@ -60,9 +57,8 @@ class GeneratorLearner(Learner):
             changes = {"objective": always, "seed": stream_seed(recipe.seed, "validation")}
             again = recipe.model_copy(update=changes)
             self.validation = _batches(again, [(data.validation_shards, 1.0)], identity)
-        folders = [Path(folder) for shards, _ in mixture for folder in shards]
-        listed = [each for folder in folders for each in load_subjects(folder)]
-        self.subjects = tuple(dict.fromkeys(listed))
+        listed = [load_subjects(Path(folder)) for shards, _ in mixture for folder in shards]
+        self.subjects = tuple(dict.fromkeys(itertools.chain(*listed)))
         self._own_tokenizer = self.text_tokenizer = self._text_tokenizer()
         if recipe.vocabulary == "extend":
             if self.text_tokenizer.unknown_id is None:
@@ -82,16 +78,13 @@ class GeneratorLearner(Learner):
         self._prefetcher = Prefetcher(lambda k: self._encoded(self.batches.batch(k)), data.workers)
         codebook, shape = self.video_tokenizer.codebook, recipe.path
         self.path = make_path(shape.kind, codebook, shape.alpha, shape.c).to(device)
-        states = self.path.num_states
-        self.model = build_network(
-            recipe, self.start, self._own_tokenizer, states, codebook, empty=empty
-        )
+        codes = (self.path.num_states, codebook)
+        self.model = build_network(recipe, self.start, self._own_tokenizer, *codes, empty=empty)
         if self.words:
             width = self.model.config.hidden_size
             none = torch.zeros(len(self.words), width, device="meta" if empty else "cpu")
             self.model.add_words_(self._own_tokenizer.unknown_id or 0, none)
         self.blocks = list(self.model.model.layers)
-        self.adapter: LoraTraining | None = None
         if self.start is not None:
             check_start(recipe, self.start, self.tokenizer_folder, self.path)
         if recipe.lora.rank is not None and self.start is not None:
@@ -196,22 +189,11 @@ class GeneratorLearner(Learner):
             licence=self.recipe.licence or "not stated",
         )
 
-    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the model folder, or that of the adapter."""
-        if self.adapter is not None:
-            self.adapter.save(folder, weights)
-            return
-        codebook, words = self.video_tokenizer.codebook, self.text_tokenizer
-        rest = (self.tokenizer_folder, self.settings(), self.subjects)
-        save_bundle(folder, self.model, weights, self.path, codebook, words, *rest)
-
-    def sample_grid(self) -> Frames | None:
-        """One clip per sample prompt, with seed 0; None without prompts."""
+    @property
+    def made(self) -> Bundle:
+        """The model that the run makes, with the present weights."""
         parts = (self.model, self.video_tokenizer, self.text_tokenizer, self.path)
-        bundle = Bundle(Path(), *parts, self.settings(), self.device)
-        prompts = self.recipe.samples.prompts
-        clips = [decode(bundle, generate(bundle, Request(prompt))) for prompt in prompts]
-        return contact_sheet(clips, columns=2) if clips else None
+        return Bundle(self.tokenizer_folder, *parts, self.settings(), self.device)
 
 
 def _batches(

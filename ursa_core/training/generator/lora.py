@@ -1,7 +1,4 @@
-"""LoRA: low-rank changes to the layers of a model, whose own weights are frozen.
-
-peft makes the layers, and a run writes its folder layout.
-"""
+"""LoRA, of peft's layers: low-rank changes to those of a model, whose own weights are frozen."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,12 +49,11 @@ class LoraTraining:
         if words:
             train_last_words_(network, len(words))
         generator = stream(recipe.seed, "adapter")
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if ".lora_A." in name and not parameter.is_meta:
-                    bound = parameter.shape[1] ** -0.5
-                    drawn = torch.empty(parameter.shape)
-                    parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
+        for name, parameter in network.named_parameters():
+            if ".lora_A." in name and not parameter.is_meta:
+                bound = parameter.shape[1] ** -0.5
+                drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+                parameter.detach().copy_(drawn)
 
     def save(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         """Write the adapter in float32; ``weights`` have the network's names."""
@@ -98,12 +94,10 @@ def check_start(recipe: GeneratorRecipe, start: Path, tokenizer: Path, path: Pro
     theirs = read_json(start / "scheduler" / "scheduler_config.json")
     ours = path_to_json(path, 1.0)
     pairs = {f"path.{key}": (ours.get(key), theirs.get(key)) for key in _PATH_KEYS}
-    of_adapter = {
-        "model.max_prompt_length": (recipe.model.max_prompt_length, settings.max_prompt_length),
-        "data.motion_prefix": (recipe.data.motion_prefix, settings.motion_prefix),
-    }
-    is_adapter = recipe.lora.rank is not None
-    pairs |= of_adapter if is_adapter else {}
+    if is_adapter := recipe.lora.rank is not None:
+        length = (recipe.model.max_prompt_length, settings.max_prompt_length)
+        prefix = (recipe.data.motion_prefix, settings.motion_prefix)
+        pairs |= {"model.max_prompt_length": length, "data.motion_prefix": prefix}
     faults = [f"{key} {given}, not {own}" for key, (given, own) in pairs.items() if given != own]
     if is_adapter and tokenizer_identity(tokenizer) != tokenizer_identity(start):
         faults.append(f"the tokenizer of {recipe.tokenizer}")

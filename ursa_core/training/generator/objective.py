@@ -18,8 +18,7 @@ from ursa_core.sampling.time_grid import shift_time
 from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
 from ursa_core.training.metrics import Metrics, weighed
 
-LAST_TIME = 0.999
-"""Time of conditioning frames: nearly data, where the sharpness of a path is still finite."""
+LAST_TIME = 0.999  # of conditioning frames: nearly data, where a path's sharpness is finite
 TIME_BINS = 4
 
 
@@ -33,17 +32,10 @@ def draw_times(
     """Times of the frames of B clips: float32 (B, F), at most ``LAST_TIME`` before the shift.
 
     Each clip is trained for one task. Text to video has one time for all frames; asynchronous has
-    one time per frame; image to video, extension and interpolation have one time for all frames
-    but the conditioning ones, which are data.
-
-    Args:
-        num_frames: F, latent frames of each clip.
-        starts_late: bool (B,), clips cut from behind the start of a longer one. Their first frames
-            are always conditioning frames, since a clip's own first latent frame stands for one
-            frame and all later ones for several.
-        shares: Probabilities of the tasks, and the shift λ.
-        generator: Draws times and tasks, on the CPU.
-        task_generator: Draws how many frames an extension is given, on the CPU.
+    one time per frame; the others have one time for all frames but the conditioning ones, which are
+    data. Clips with ``starts_late``, bool (B,), are cut from behind the start of a longer one: some
+    frames of theirs are always given, since a clip's own first latent frame stands for one frame
+    and all later ones for several.
     """
     size = len(starts_late)
     per_frame = torch.rand(size, num_frames, generator=generator)
@@ -72,11 +64,7 @@ def draw_times(
 
 
 class DenoisingObjective(nn.Module):
-    """The loss of a transformer along a path.
-
-    A module that contains the network, so that whatever spreads training over devices can wrap all
-    that one step computes.
-    """
+    """The loss of a transformer along a path, as a module that can be spread over devices."""
 
     def __init__(self, network: Transformer, path: ProbPath) -> None:
         super().__init__()
@@ -94,13 +82,9 @@ class DenoisingObjective(nn.Module):
     ) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy in nats (a scalar), and that of each quarter of time.
 
-        Args:
-            prompt_ids: int64 (B, S).
-            x_1: int64 (B, L), the codes to predict.
-            times: float (B, L).
-            grid: Latent grid of the codes.
-            generator: Draws the noise, on the CPU.
-            x_0: int64 (B, L), the noise that x_t comes from; None for any.
+        ``prompt_ids`` are int64 (B, S), ``x_1`` the codes to predict, int64 (B, L), and ``times``
+        float (B, L). ``x_0``, int64 (B, L), is the noise that x_t comes from; None for any, drawn
+        on the CPU.
         """
         if x_0 is None:
             x_t = self.path.corrupt(x_1, times, generator)
@@ -122,10 +106,8 @@ class DenoisingObjective(nn.Module):
 def by_time_bin(each: Tensor, times: Tensor, loss_mask: Tensor | None = None) -> Metrics:
     """Mean losses of the quarters of time, the first of which starts at noise.
 
-    Args:
-        each: float (B, L), loss of each code.
-        times: float (B, L) in [0, 1].
-        loss_mask: bool (B, L), the losses that count; None for all.
+    ``each``, the loss of each code, and ``times`` are float (B, L); ``loss_mask``, bool (B, L), has
+    the losses that count, or None for all.
     """
     weights = torch.ones_like(each) if loss_mask is None else loss_mask.float()
     bins = (times * TIME_BINS).long().clamp_max(TIME_BINS - 1)

@@ -1,7 +1,6 @@
 """Prior clips: what a model makes of given prompts before it is trained further.
 
-Mixed with new data they keep what it knew (Ruiz et al. 2022, arXiv:2208.12242, Sec. 3.2). They are
-made once, as token shards, with which a stopped run, a longer list and other runs go on.
+Mixed with new data they keep what it knew (Ruiz et al. 2022, arXiv:2208.12242, Sec. 3.2).
 """
 
 import hashlib
@@ -24,8 +23,6 @@ from ursa_core.errors import DataError, RecipeError
 from ursa_core.parts import Part
 from ursa_core.recipe.fields import GeneratorRecipe, PriorSettings
 from ursa_core.sampling.generate import Request, Sampler
-from ursa_core.sampling.guidance import Guidance
-from ursa_core.sampling.time_grid import time_grid
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.generator.batches import PRIOR, PRIOR_SEED
@@ -49,14 +46,6 @@ def prior_options(prior: PriorSettings, start: Path) -> SamplingOptions:
     return replace(own, **{key: value for key, value in given.items() if value is not None})
 
 
-def num_passes(options: SamplingOptions) -> int:
-    """Passes of the network that a clip takes, two for each guided step."""
-    times = time_grid(options.steps, options.shift)[:-1]
-    return len(times) + int(
-        Guidance(options.guidance, options.guidance_interval).active(times).sum()
-    )
-
-
 def make_prior(
     recipe: GeneratorRecipe,
     prior: PriorSettings,
@@ -67,9 +56,7 @@ def make_prior(
 ) -> None:
     """Make the clips that a prior's folder lacks; each process makes those of its part.
 
-    Raises:
-        RecipeError: There is no prompt, or the recipe's tokenizer isn't that of its start.
-        DataError: The folder has clips of another model, of other prompts or options.
+    A start that can't make them is a RecipeError, a folder of other ones a DataError.
     """
     if not (start / URSA_MODEL.mark).is_file():
         raise RecipeError(f"prior: {recipe.init} makes no clips", "leave prior out")
@@ -90,9 +77,8 @@ def make_prior(
         **asdict(options),
     }
     try:
-        writer = ShardWriter(
-            Path(prior.shards), token_identity(tokenizer, digest), record, ROWS_PER_SHARD, part
-        )
+        identity = token_identity(tokenizer, digest)
+        writer = ShardWriter(Path(prior.shards), identity, record, ROWS_PER_SHARD, part)
     except DataError as error:
         error.hint = f"delete {prior.shards}, or give prior.shards another folder"
         raise
@@ -105,13 +91,10 @@ def make_prior(
         motion = options.motion / recipe.data.motion_scale
         for place in range(0, len(todo), PACK):
             pack = todo[place : place + PACK]
-            texts = [prompts[k % len(prompts)] for k in pack]
-            requests = [
-                Request(text, PRIOR_SEED, k, options) for k, text in zip(pack, texts, strict=True)
-            ]
-            for k, text, codes in zip(pack, texts, Sampler(bundle, requests).sample(), strict=True):
-                row = TokenRow(codes.cpu(), (text,), options.fps, motion, f"{PRIOR}{k}")
-                writer.add(row)
+            requests = [Request(prompts[k % len(prompts)], PRIOR_SEED, k, options) for k in pack]
+            for request, codes in zip(requests, Sampler(bundle, requests).sample(), strict=True):
+                about = ((request.prompt,), options.fps, motion, f"{PRIOR}{request.index}")
+                writer.add(TokenRow(codes.cpu(), *about))
             made = place + len(pack)
             if place == 0 or made // ROWS_PER_SHARD > place // ROWS_PER_SHARD:
                 left = (time.monotonic() - began) * (len(todo) - made) / made

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,11 +43,10 @@ def build_network(
     *,
     empty: bool = False,
 ) -> Transformer:
-    """The network that a recipe describes, with its initial weights.
+    """The network that a recipe describes, with its initial weights; ``empty`` on the meta device.
 
     A model to start from also gives its rotary base and the epsilon of its norms; without one
-    weights are drawn. An ``empty`` network is on the meta device. The path has ``num_states``
-    states, and ``codebook`` (K, C) holds the vectors of the codes.
+    weights are drawn, by the vectors ``codebook`` (K, C) of the codes.
     """
     config = _network_config(recipe, start, text_tokenizer, num_states)
     generator = stream(recipe.seed, "weights")
@@ -68,10 +66,8 @@ def build_network(
 def _network_config(
     recipe: GeneratorRecipe, start: Path | None, text_tokenizer: TextTokenizer, num_states: int
 ) -> TransformerConfig:
-    """The recipe's configuration, which a model to start from has to share."""
-    settings = recipe.model
-    given = settings.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
-    size = replace(PRESETS[settings.preset], **given)
+    given = recipe.model.model_dump(exclude={"preset", "max_prompt_length"}, exclude_none=True)
+    size = replace(PRESETS[recipe.model.preset], **given)
     ids = map(text_tokenizer.token_id, BOV_WORDS)
     if (bov := next((found for found in ids if found is not None), None)) is None:
         raise RecipeError(
@@ -82,31 +78,25 @@ def _network_config(
     config = TransformerConfig.from_size(size, text_tokenizer.max_id + 1, num_states, bov)
     if start is None:
         return config
-    theirs: Qwen3Config | TransformerConfig
+    own: Qwen3Config | TransformerConfig
     if _is_language_model(start):
-        theirs = qwen3.read_qwen3(start)
+        own = qwen3.read_qwen3(start)
     else:
-        theirs = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
+        own = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
     # A recipe has no keys for these.
-    config = replace(config, rope_theta=theirs.rope_theta, rms_norm_eps=theirs.rms_norm_eps)
-    ours = size if isinstance(theirs, Qwen3Config) else config
-    _require_equal(asdict(theirs), asdict(ours), recipe)
+    config = replace(config, rope_theta=own.rope_theta, rms_norm_eps=own.rms_norm_eps)
+    same = size if isinstance(own, Qwen3Config) else config
+    theirs, ours = asdict(own), asdict(same)
+    if different := [f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k]]:
+        fitting = [name for name, each in PRESETS.items() if asdict(each).items() <= theirs.items()]
+        preset = f"give model.preset={fitting[0]} and no other sizes" if fitting else ""
+        raise RecipeError(
+            f"the model {recipe.init} that training starts from has another size than the recipe:"
+            f" {'; '.join(different)}",
+            preset or "give the recipe that model's size",
+        )
     return config
 
 
 def _is_language_model(folder: Path) -> bool:
     return (folder / QWEN3_MODEL.mark).is_file() and not (folder / URSA_MODEL.mark).is_file()
-
-
-def _require_equal(theirs: dict[str, Any], ours: dict[str, Any], recipe: GeneratorRecipe) -> None:
-    """Refuse a start whose size differs from the recipe's."""
-    different = [f"{k} {theirs[k]}, not {ours[k]}" for k in ours if theirs[k] != ours[k]]
-    if not different:
-        return
-    fitting = [name for name, size in PRESETS.items() if asdict(size).items() <= theirs.items()]
-    preset = f"give model.preset={fitting[0]} and no other sizes" if fitting else ""
-    raise RecipeError(
-        f"the model {recipe.init} that training starts from has another size than the recipe:"
-        f" {'; '.join(different)}",
-        preset or "give the recipe that model's size",
-    )

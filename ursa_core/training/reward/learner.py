@@ -5,25 +5,24 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model, save_bundle
+from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import RecipeError, UrsaError, UrsaWarning
-from ursa_core.media.frames import Frames, contact_sheet
+from ursa_core.media.frames import Frames
 from ursa_core.models.transformer import Transformer
 from ursa_core.recipe.fields import RewardRecipe
-from ursa_core.sampling.generate import Request, Sampler, decode, full_prompt, generate
+from ursa_core.sampling.generate import Request, Sampler, decode, full_prompt
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.training.distributed import gathered
 from ursa_core.training.generator.estimates import pass_operations, training_memory
 from ursa_core.training.generator.lora import LoraTraining
-from ursa_core.training.learner import Learner
+from ursa_core.training.learner import ModelLearner
 from ursa_core.training.metrics import OPERATIONS, Metrics, weighed
 from ursa_core.training.prompts import prompts_of
 from ursa_core.training.reward.objective import ClipLikelihood, advantages, diversity, reward_loss
@@ -33,13 +32,10 @@ Scorer = Callable[[Sequence[Frames], Sequence[str]], Sequence[float | str]]
 HELD_OUT = "held_out"  # name of the score that isn't among the rewards
 
 
-class RewardLearner(Learner):
-    """Tunes the network of a model to the weighted sum of scores; an ``empty`` one is for a plan.
+class RewardLearner(ModelLearner):
+    """Tunes a network to the weighted sum of the scores of ``scorers``; ``empty`` is for a plan."""
 
-    ``scorers`` have the weight of each score, and HELD_OUT if the recipe names one.
-    """
-
-    model: Transformer
+    recipe: RewardRecipe
     objective: ClipLikelihood
 
     def __init__(
@@ -54,16 +50,14 @@ class RewardLearner(Learner):
         start = resolve_model(recipe.init or "")
         self.bundle = load_bundle(start, device, empty=empty)
         self.model, self.path = self.bundle.transformer, self.bundle.path
+        self.subjects = self.bundle.subjects
         self.prompts = self._read("prompts", recipe.prompts)
         self.watched = self._read("watch.prompts", recipe.watch.prompts) if recipe.watch else []
         if both := sorted({*self.prompts} & {*self.watched}):
-            raise RecipeError(
-                f"watch.prompts: {both[0]!r} is among the prompts, too", "hold it out"
-            )
+            known = f"{both[0]!r} is among the prompts, too"
+            raise RecipeError(f"watch.prompts: {known}", "hold it out")
         rollout, settings = recipe.rollout, self.bundle.settings
-        names = ("steps", "guidance", "temperature", "correct")
-        given = {name: getattr(rollout, name) for name in names}
-        changed = {name: value for name, value in given.items() if value is not None}
+        changed = rollout.model_dump(exclude={"group_size", "updates"}, exclude_none=True)
         self.options = replace(settings.defaults, **changed)
         self.grid = self.bundle.grid(self.options.shape)
         own = vars(recipe.sampling) if recipe.sampling else changed
@@ -76,7 +70,6 @@ class RewardLearner(Learner):
         clips = recipe.objective.states * recipe.train.batch_size  # each clip at all its states
         self._plan = recipe.train.model_copy(update={"batch_size": clips})
         self._start: Transformer | None = None
-        self.adapter: LoraTraining | None = None
         if recipe.lora.rank is not None:
             self.adapter = LoraTraining(recipe, start, self.model)
             self.base = self.adapter.base
@@ -94,8 +87,8 @@ class RewardLearner(Learner):
     def _read(self, key: str, given: Sequence[str]) -> list[str]:
         """The texts that a key of the recipe names, all of which the model can read."""
         texts = prompts_of(given, self.bundle.subjects)
-        read = [full_prompt(self.bundle, Request(text)) for text in texts]
-        for text, prompt in zip(texts, read, strict=True):
+        for text in texts:
+            prompt = full_prompt(self.bundle, Request(text))
             if unknown := self.bundle.text_tokenizer.unknown_words(prompt):
                 raise RecipeError(
                     f"{key}: the model doesn't know {', '.join(unknown)} of {text!r}",
@@ -159,9 +152,8 @@ class RewardLearner(Learner):
         texts = []
         for group in range(number * clips // size, (number + 1) * clips // size):
             epoch, place = divmod(group, len(self.prompts))
-            order = torch.randperm(
-                len(self.prompts), generator=stream(self.recipe.seed, "prompts", epoch)
-            )
+            drawn = stream(self.recipe.seed, "prompts", epoch)
+            order = torch.randperm(len(self.prompts), generator=drawn)
             texts += [self.prompts[int(order[place])]] * size
         return self._sampler(texts, "rollouts", number, self.bundle)
 
@@ -174,19 +166,15 @@ class RewardLearner(Learner):
         """Sampled clips with their advantages, and metrics."""
         kept, group = self._empty_rollout(), self.recipe.rollout.group_size
         metrics, rewards, codes = self._scored(sampler, number)
-        settled = advantages(rewards, group, self.recipe.objective.normalise)
         kept["codes"].copy_(codes)
-        kept["advantages"].copy_(settled)
+        kept["advantages"].copy_(advantages(rewards, group, self.recipe.objective.normalise))
         still = kept["advantages"].view(-1, group).eq(0).all(1).float()
         return kept, {**metrics, "groups_without_variation": weighed(still)}
 
     def _scored(
         self, sampler: Sampler, number: int, *others: str
     ) -> tuple[Metrics, Tensor, Tensor]:
-        """Metrics, rewards (B,) float64 on the CPU, and codes (B, L) of the clips of a sampler.
-
-        Besides the rewards, scores of ``others`` are among the metrics.
-        """
+        """Metrics, ``others`` among them, rewards (B,) float64 on the CPU, and codes (B, L)."""
         made = sampler.sample()
         codes = torch.stack(made).flatten(1)
         prompts = [request.prompt for request in sampler.requests]
@@ -264,21 +252,10 @@ class RewardLearner(Learner):
             return None
         return f"diversity is {now:.3g}, and was {start:.3g}: under watch.min_diversity of it"
 
-    def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Write the model folder, or that of the adapter."""
-        if self.adapter is not None:
-            self.adapter.save(folder, weights)
-            return
-        parts = (self.path, self.bundle.video_tokenizer.codebook, self.bundle.text_tokenizer)
-        rest = (self.bundle.folder, self.settings, self.bundle.subjects)
-        save_bundle(folder, self.model, weights, *parts, *rest)
-
-    def sample_grid(self) -> Frames | None:
-        """One clip per sample prompt, with seed 0; None without prompts."""
-        bundle = replace(self.bundle, settings=self.settings)
-        prompts = self.recipe.samples.prompts
-        clips = [decode(bundle, generate(bundle, Request(prompt))) for prompt in prompts]
-        return contact_sheet(clips, columns=2) if clips else None
+    @property
+    def made(self) -> Bundle:
+        """The model that the run makes."""
+        return replace(self.bundle, settings=self.settings)
 
     def cost(self) -> tuple[int, float]:
         """Tokens and mean floating-point operations of a pass, without the scorers' own."""
@@ -303,5 +280,4 @@ class RewardLearner(Learner):
 
 
 def _known(values: Tensor) -> Tensor:
-    """The metric of those values that aren't NaN."""
     return weighed(values.nan_to_num(0.0), (~values.isnan()).double())

@@ -76,12 +76,8 @@ def reward_loss(
 ) -> tuple[Tensor, Metrics]:
     """The loss of log-probabilities (T, B) at T states of B clips, and metrics.
 
-    Args:
-        own: Log-probabilities under the weights that are trained.
-        old: Those under the weights that sampled the clips.
-        reference: Those under the weights of the start.
-        advantage: Float (B,).
-        settings: Clipping and the weight of the divergence.
+    They are those under the weights that are trained, that sampled the clips, and of the start;
+    ``advantage`` is float (B,).
     """
     ratio, delta = (own - old).exp(), reference - own
     near = ratio.clamp(1 - settings.clip, 1 + settings.clip)
