@@ -7,8 +7,7 @@ from itertools import islice
 
 from ursa_core.tokenizers.text import TextTokenizer
 
-MAX_MEASURED = 100_000
-"""Number of captions that are examined, in some seconds; more would hardly change the shares."""
+MAX_MEASURED = 100_000  # captions, in some seconds; more would hardly change the shares
 _AT_ONCE = 1000
 _MAX_WORDS = 20
 _MAX_WORDS_SHOWN = 8

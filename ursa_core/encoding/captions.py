@@ -63,12 +63,9 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     """Captions by media path from a ``.jsonl`` or ``.csv`` file, in the order of its rows.
 
     A row names its file in one of ``FILE_COLUMNS``, relative to the table's folder, and its
-    captions in ``CAPTION_COLUMNS``, several of them together: a string, or in JSON a list of
-    strings; null is nothing. Further rows of the same file add captions. Faulty rows are left out
-    and named in the result. A pipe or standard input is JSON lines if it begins with ``{``.
-
-    Raises:
-        DataError: The table can't be opened or is wrong throughout.
+    captions in ``CAPTION_COLUMNS``: a string, or in JSON a list of strings. Further rows of a file
+    add captions. Faulty rows are named in the result; if all are, it is a DataError. A pipe is JSON
+    lines if it begins with ``{``.
     """
     folder = Path() if is_stream(table) else table.parent
     captions: dict[Path, tuple[str, ...]] = {}
@@ -114,12 +111,11 @@ def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
 
 def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Captions of a row; a ValueError says what is wrong with them."""
-    columns = [column for column in CAPTION_COLUMNS if column in row]
-    if not columns:
+    given = {column: row[column] for column in CAPTION_COLUMNS if column in row}
+    if not given:
         raise ValueError(f"no caption (columns: {', '.join(map(str, row))})")
     captions: list[str] = []
-    for column in columns:
-        value = row[column]
+    for column, value in given.items():
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         if not all(isinstance(caption, str) for caption in values):
             raise ValueError(f"{column} is neither a text nor a list of texts")
@@ -129,8 +125,11 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
     return _clean(captions)
 
 
-def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]:
-    """Line numbers, each with its row or the fault of the line."""
+# Line numbers, each with its row or the fault of the line.
+_Rows = Iterator[tuple[int, Mapping[str, Any] | ValueError]]
+
+
+def _jsonl_rows(text: str) -> _Rows:
     for number, line in enumerate(text.split("\n"), start=1):
         if not is_utf8(line):
             yield number, ValueError(_NOT_UTF8)
@@ -143,8 +142,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError
             yield number, row if is_row else ValueError("not JSON of an object")
 
 
-def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]:
-    """Line numbers, each with its row or the fault of the line."""
+def _csv_rows(text: str) -> _Rows:
     reader = csv_reader(io.StringIO(text))
     try:
         for row in reader:
@@ -161,10 +159,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | ValueError]]
 
 
 def _read_text(path: Path) -> str:
-    """The file's text; bytes that aren't UTF-8 become surrogates, see ``is_utf8``.
-
-    Split it at line feeds: ``splitlines`` would also break at form feeds, which are part of it.
-    """
+    """The file's text, to be split at line feeds; bytes that aren't UTF-8 become surrogates."""
     try:
         file = regular_file(path, or_pipe=True)
         return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -178,6 +173,5 @@ def is_utf8(text: str) -> bool:
 
 
 def _clean(captions: list[str]) -> tuple[str, ...]:
-    """Stripped captions without empty ones and repeats."""
     stripped = (caption.strip() for caption in captions)
     return tuple(dict.fromkeys(caption for caption in stripped if caption))

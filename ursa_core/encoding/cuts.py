@@ -60,14 +60,14 @@ class ClipCut:
         """Whether a file may give several clips, which are then called ``NAME@FRAME``."""
         return self.mode in ("chunk", "slide", "uniform")
 
+    @property
+    def _all_sizes(self) -> tuple[tuple[int, int], ...]:
+        return ((self.shape.height, self.shape.width), *self.sizes)
+
     def check(self, strides: Strides) -> None:
         """Raise ShapeError where frames or a size don't fit a tokenizer's strides."""
         for size in self._all_sizes:
             strides.grid(PixelShape(self.shape.frames, *size))
-
-    @property
-    def _all_sizes(self) -> tuple[tuple[int, int], ...]:
-        return ((self.shape.height, self.shape.width), *self.sizes)
 
     def size_for(self, height: int, width: int) -> tuple[int, int]:
         """Of all sizes (height, width) the nearest in aspect ratio to frames of this size."""
@@ -83,10 +83,7 @@ class ClipCut:
         return clip.rpartition("@")[0] if self._takes_several else clip
 
     def starts(self, num_frames: int | None = None) -> Iterable[int]:
-        """First frames of the clips, ascending; endless where the end of the film ends them.
-
-        A ``uniform`` cut needs the film's length, ``num_frames``.
-        """
+        """First frames of the clips, ascending; a ``uniform`` cut needs the film's length."""
         if self.mode in ("chunk", "slide"):
             return itertools.count(0, self.shape.frames if self.mode == "chunk" else self.stride)
         if self.mode == "uniform" and num_frames is not None:
@@ -114,10 +111,7 @@ class ClipCut:
 def windows(
     frames: Iterator[Frames], starts: Iterable[int], length: int
 ) -> Iterator[tuple[int, Frames]]:
-    """Clips (length, H, W, 3) of frames (H, W, 3), each with its first frame's number.
-
-    The numbers in ``starts`` ascend; no more than ``length`` frames are held.
-    """
+    """Clips (length, H, W, 3) of frames (H, W, 3), each with its number among ``starts``."""
     held: deque[Frames] = deque(maxlen=length)
     begin = 0
     for start in starts:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +16,11 @@ from torch import Tensor
 from ursa_core.encoding.cuts import ClipCut, Dropped, LoadedClip
 from ursa_core.encoding.items import Item
 from ursa_core.encoding.origins import Comparison, compare, origin_of, recorded_path
-from ursa_core.encoding.report import ItemResult, Quality, TokenizeReport
+from ursa_core.encoding.report import ItemResult, Quality
 from ursa_core.errors import UrsaError
 from ursa_core.media import Frames, to_video
 from ursa_core.media.quality import psnr, ssim
-from ursa_core.parts import Part, num_cores
+from ursa_core.parts import num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
@@ -41,10 +42,7 @@ def token_identity(tokenizer: VisualTokenizer, digest: str) -> TokenIdentity:
 
 @torch.inference_mode()
 def encode_clips(tokenizer: VisualTokenizer, clips: Sequence[Frames], refine: int = 0) -> Tensor:
-    """Codes int64 (B, f, h, w), on the CPU, of clips uint8 (F, H, W, 3) of one shape.
-
-    ``refine`` is the number of ``refined_codes``' steps, for a video tokenizer.
-    """
+    """Codes int64 (B, f, h, w), on the CPU, of clips uint8 (F, H, W, 3) of one shape."""
     device = next(tokenizer.parameters()).device
     videos = [to_video(frames).to(device) for frames in clips]
     if refine:
@@ -60,7 +58,6 @@ def measure(tokenizer: VisualTokenizer, codes: Tensor, frames: Frames) -> Qualit
 
 
 def _batch_size(pixels: int) -> int:
-    """Number of clips per batch, by the pixels of one."""
     return max(1, min(BATCH_SIZE, BATCH_PIXELS // pixels))
 
 
@@ -135,10 +132,11 @@ class Tokenizing:
         """Name of each item when it is done, and the results of its clips, or why there is none.
 
         Clips that the folder already holds are kept, unless ``found`` says that their file or its
-        captions have changed; unreadable files are skipped, and their clips stay. However the
-        iteration ends, the items done until then are written.
+        captions have changed. However the iteration ends, the items done until then are written.
         """
-        found = found or self.compare(items)
+        writer = self._writer
+        if found is None:
+            found = compare(items, map(self._cut.item_of, writer.done), writer.made, writer.folder)
         with self._writer, closing(self._begun(items, found.done)) as begun:
             for item, work in begun:
                 if work is None:
@@ -150,20 +148,6 @@ class Tokenizing:
         stale = [each for each in found.stale if each.origin.path not in self._unreadable]
         # Only now that the new clips are written: a kill leaves both, and the next run removes one.
         self._writer.remove(stale)
-
-    def compare(
-        self,
-        items: Sequence[Item],
-        report: TokenizeReport | None = None,
-        part: Part = Part(),  # noqa: B008  (frozen)
-        drop_gone: bool = False,
-    ) -> Comparison:
-        """What the folder holds of the items of all parts; see :func:`compare`."""
-        names = {self._cut.item_of(clip) for clip in self._writer.done}
-        made = self._writer.made
-        if report is not None:
-            names, made = names | report.dropped_names, made | report.dropped
-        return compare(items, names, made, self._writer.folder, part.owns, drop_gone)
 
     def _begun(
         self, items: Sequence[Item], done: Container[str]
@@ -198,9 +182,8 @@ class Tokenizing:
                         clips.append((work, piece))
                         continue
                     piece = Dropped(piece.name, reason, f"{piece.motion:.4g}")
-                name, reason, found = piece.name, piece.reason, piece.found
-                result = ItemResult(name, "dropped", reason, found, origin=work.origin)
-                work.results.append(result)
+                result = ItemResult(piece.name, "dropped", piece.reason, piece.found)
+                work.results.append(replace(result, origin=work.origin))
         except UrsaError as error:
             for clips in self._waiting.values():
                 clips[:] = [entry for entry in clips if entry[0] is not work]
@@ -217,7 +200,6 @@ class Tokenizing:
     def _encode(
         self, clips: list[tuple[_ItemWork, LoadedClip]], *, if_full: bool = False
     ) -> Iterator[tuple[str, list[ItemResult]]]:
-        """Encode waiting clips, and give the results of the items that are done with them."""
         if not clips or (if_full and len(clips) < _batch_size(clips[0][1].frames[..., 0].size)):
             return
         batch, clips[:] = list(clips), []
@@ -231,12 +213,10 @@ class Tokenizing:
             self._writer.add(*work.rows)
         # After the rows: decoding takes longer than encoding, and may be interrupted.
         for (work, clip), of_clip in zip(batch, codes, strict=True):
-            quality = None
+            result = ItemResult(clip.name, "done", is_uncaptioned=not clip.captions)
             if self._num_left > 0:
                 quality = measure(self._tokenizer, of_clip, clip.frames)
-                self._num_left -= 1
-            work.results.append(
-                ItemResult(clip.name, "done", quality=quality, is_uncaptioned=not clip.captions)
-            )
+                result, self._num_left = replace(result, quality=quality), self._num_left - 1
+            work.results.append(result)
         for work in done:
             yield work.item.name, work.results

@@ -54,19 +54,10 @@ def find_items(
     sprites: Sprites | None = None,
     on_left_out: Callable[[Path], None] = lambda _: None,
 ) -> list[Item]:
-    """What the inputs stand for.
+    """What the inputs stand for: files, folders, manifests, and ``num`` clips of ``shapes:train``.
 
-    Args:
-        inputs: Files, folders, manifests, or procedural inputs such as ``shapes:train``.
-        num: Clips per procedural input.
-        seed: Seed of the procedural inputs.
-        fps: Frames that will be sampled per second.
-        on_repeat: Callback with each file or procedural input that is found again.
-        sprites: Sprites of the emoji.
-        on_left_out: Callback with each file in a folder that isn't taken.
-
-    Raises:
-        UsageError: There is no such procedural split, or its clips have another frame rate.
+    Callbacks get each input that is found again, and each file in a folder that isn't taken. No
+    such procedural split, or clips of another rate than ``fps``, is a UsageError.
     """
     items: list[Item] = []
     paths: list[Path] = []
@@ -82,23 +73,18 @@ def find_items(
 
 
 def _world(given: str, fps: float, sprites: Sprites | None) -> Draw:
-    """What draws the clips of a procedural input."""
     prefix, _, split = given.partition(":")
     if split not in SPLITS:
-        raise UsageError(
-            f"there is no procedural input {given!r}",
-            f"use {' or '.join(f'{prefix}:{name}' for name in SPLITS)}",
-        )
+        known = " or ".join(f"{prefix}:{name}" for name in SPLITS)
+        raise UsageError(f"there is no procedural input {given!r}", f"use {known}")
     if fps != FPS:
-        raise UsageError(
-            f"{given} has {FPS:g} frames per second, not {fps:g}", f"use `fps` {FPS:g}"
-        )
+        fault = f"{given} has {FPS:g} frames per second, not {fps:g}"
+        raise UsageError(fault, f"use `fps` {FPS:g}")
     if given.startswith(SHAPES_PREFIX):
         return training_clip
     if sprites is None:
-        raise UsageError(
-            f"{given} needs the emoji", "add --data FOLDER, as recipes/emoji_data.py makes it"
-        )
+        hint = "add --data FOLDER, as recipes/emoji_data.py makes it"
+        raise UsageError(f"{given} needs the emoji", hint)
     return EmojiClips(sprites).training_clip
 
 

@@ -20,14 +20,10 @@ _RANGES = {
     "check": Range(0, inf, "0 or more"),
     "fps": Range(0.1, 1000, "0.1 to 1000"),
     "source_fps": SOURCE_FPS,
-    "frames": Range(1, 1_000_000, "1 to 1000000"),
-    "stride": Range(1, 1_000_000, "1 to 1000000"),
-    "clips_per_file": Range(1, 1_000_000, "1 to 1000000"),
+    **dict.fromkeys(("frames", "stride", "clips_per_file"), Range(1, 1_000_000, "1 to 1000000")),
     "min_size": Range(1, inf, "1 or more"),
-    "min_seconds": Range(0, inf, "0 or more"),
-    "max_seconds": Range(0, inf, "0 or more"),
-    "min_motion": Range(0, 1, "0 to 1"),
-    "max_motion": Range(0, 1, "0 to 1"),
+    **dict.fromkeys(("min_seconds", "max_seconds"), Range(0, inf, "0 or more")),
+    **dict.fromkeys(("min_motion", "max_motion"), Range(0, 1, "0 to 1")),
 }
 
 _REASONS = {
@@ -61,41 +57,25 @@ class Filters:
 
 @dataclass(frozen=True)
 class TokenizeOptions(Filters):
-    """Options of ``ursa tokenize``, in Python and on the command line, with the filters'.
+    """Options of ``ursa tokenize``, in Python and on the command line, with the filters'."""
 
-    Attributes:
-        fps: Frames sampled per second; None is the model's rate.
-        source_fps: Frames per second of the files, whatever they state.
-        frames: Frames per clip; None is the model's length.
-        size: Sizes (height, width) that frames are scaled and cropped to; each file gets the one
-            nearest in aspect ratio. None is the model's size.
-        clips: Which clips of a file, see :class:`ursa_core.encoding.cuts.ClipCut`.
-        stride: Sampled frames between the starts of ``clips="slide"``.
-        clips_per_file: Number of clips of ``clips="uniform"``.
-        num: Clips per procedural input.
-        seed: Seed of the procedural inputs.
-        data: Folder of the sprites that ``emoji:train`` draws.
-        refine: Steps of gradient descent on the codes through the decoder.
-        check: Clips that are decoded again for PSNR and SSIM; None is all clips of files, and 16
-            procedural ones.
-        fresh: Whether the folder's shards are deleted first.
-        drop_gone: Whether clips of files that no longer exist are removed from the shards.
-    """
-
-    fps: float | None = None
-    source_fps: float | None = None
-    frames: int | None = None
+    fps: float | None = None  # frames sampled per second; None is the model's rate
+    source_fps: float | None = None  # frames per second of the files, whatever they state
+    frames: int | None = None  # frames per clip; None is the model's length
+    # Sizes (height, width) that frames are scaled and cropped to; each file gets the one nearest in
+    # aspect ratio. None is the model's size.
     size: Sequence[tuple[int, int]] | None = None
-    clips: Mode = "head"
-    stride: int | None = None
-    clips_per_file: int | None = None
-    num: int = 1000
-    seed: int = 0
-    data: Path | None = None
-    refine: int = 0
+    clips: Mode = "head"  # which clips of a file, see `ClipCut`
+    stride: int | None = None  # sampled frames between the starts of `clips="slide"`
+    clips_per_file: int | None = None  # number of clips of `clips="uniform"`
+    num: int = 1000  # clips per procedural input
+    seed: int = 0  # seed of the procedural inputs
+    data: Path | None = None  # folder of the sprites that `emoji:train` draws
+    refine: int = 0  # steps of gradient descent on the codes through the decoder
+    # Clips that are decoded again for PSNR and SSIM; None is all of files, and 16 procedural ones.
     check: int | None = None
-    fresh: bool = False
-    drop_gone: bool = False
+    fresh: bool = False  # whether the folder's shards are deleted first
+    drop_gone: bool = False  # whether clips of files that no longer exist are removed
 
     def refuse(self, inputs: Sequence[str] = ()) -> None:
         """Refuse with a UsageError values out of range, or that don't go together."""
@@ -109,17 +89,15 @@ class TokenizeOptions(Filters):
                     f"swap `min_{name}` and `max_{name}`",
                 )
         if self.clips == "full" and self.frames is not None:
-            raise UsageError(
-                "`clips` full takes all frames, and no `frames`", "leave one of them out"
-            )
+            fault = "`clips` full takes all frames, and no `frames`"
+            raise UsageError(fault, "leave one of them out")
         for name, mode in (("stride", "slide"), ("clips_per_file", "uniform")):
             is_given = getattr(self, name) is not None
             if self.clips == mode and not is_given:
                 raise UsageError(f"`clips` {mode} needs `{name}`", f"give `{name}`")
             if is_given and self.clips != mode:
-                raise UsageError(
-                    f"`{name}` is for `clips` {mode}", f"leave it out, or give `clips` {mode}"
-                )
+                hint = f"leave it out, or give `clips` {mode}"
+                raise UsageError(f"`{name}` is for `clips` {mode}", hint)
         bounds = (self.min_size, self.min_seconds, self.max_seconds)
         is_plain = self.clips == "head" and len(self.size or ()) < 2 and bounds == (None,) * 3
         drawn = [given for given in inputs if given.startswith(PROCEDURAL)]
@@ -129,6 +107,5 @@ class TokenizeOptions(Filters):
                 "leave out `clips`, `min_size`, `min_seconds`, `max_seconds` and further sizes",
             )
         if self.data is not None and not any(given.startswith(EMOJI_PREFIX) for given in inputs):
-            raise UsageError(
-                "`data` is for the emoji", "add the input emoji:train, or leave it out"
-            )
+            hint = "add the input emoji:train, or leave it out"
+            raise UsageError("`data` is for the emoji", hint)

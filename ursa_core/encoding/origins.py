@@ -1,12 +1,11 @@
 """Files that clips of shards were made of: whether they still exist, unchanged.
 
-A shard records path, size, time and digest of each clip's file, and its captions. A later run
-compares them: equal size and time count as the same content, otherwise the digest decides.
+Equal size and time count as the same content, otherwise the digest decides.
 """
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def origin_of(item: Item, folder: Path) -> Origin | None:
 
 def compare(
     items: Sequence[Item],
-    names: Collection[str],
+    names: Iterable[str],
     made: Collection[Made],
     folder: Path,
     owns: Callable[[int], bool] = lambda _: True,
@@ -65,7 +64,7 @@ def compare(
     ``names`` are items that are recorded without a file; ``owns`` says whether the item of a number
     belongs to the part of this process; with ``drop_gone`` clips of gone files are stale.
     """
-    found, folder = Comparison(), folder.resolve()
+    found, folder, names = Comparison(), folder.resolve(), set(names)
     known: defaultdict[str, list[Made]] = defaultdict(list)
     for each in made:
         known[each.origin.path].append(each)

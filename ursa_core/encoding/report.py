@@ -1,8 +1,7 @@
 """Results of tokenizing: JSON lines next to the shards.
 
 ``report.jsonl``, or a ``report-i-of-n.jsonl`` per process, begins with the settings and has a line
-for each clip that was dropped, skipped or measured. From it a continued run knows which items a
-filter left nothing of.
+for each clip that was dropped, skipped or measured, by which a continued run knows what is done.
 """
 
 from collections import Counter
@@ -58,7 +57,6 @@ def summary(results: Sequence[ItemResult]) -> dict[str, Any]:
 
 
 def _shown(results: Sequence[ItemResult]) -> list[dict[str, Any]]:
-    """The clips that were dropped, skipped or measured, as reports show them."""
     return [
         {name: getattr(each, name) for name in ("source", "status", "reason", "found")}
         | (asdict(each.quality) if each.quality else {"psnr": None, "ssim": None})

@@ -18,7 +18,7 @@ from ursa_core.encoding.cuts import ClipCut, Dropped
 from ursa_core.encoding.encode import Tokenizing, encode_clips, measure, token_identity
 from ursa_core.encoding.items import Item, find_items
 from ursa_core.encoding.options import PROCEDURAL, TokenizeOptions
-from ursa_core.encoding.origins import Comparison
+from ursa_core.encoding.origins import Comparison, compare
 from ursa_core.encoding.report import ItemResult, TokenizeReport, remove_reports, summary
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import CheckpointError, DataError, UsageError
@@ -160,10 +160,7 @@ def tokenizing(
     options: TokenizeOptions,
     part: Part = Part(),  # noqa: B008  (frozen)
 ) -> Iterator[FolderRun]:
-    """A run over a part of the inputs, compared with what the folder holds, ready to iterate.
-
-    However the block is left, the items done until then are written.
-    """
+    """A run over a part of the inputs, compared with what the folder holds, ready to iterate."""
     repeats: list[Path] = []
     left_out: list[Path] = []
     sprites = load_sprites(options.data) if options.data is not None else None
@@ -185,12 +182,13 @@ def tokenizing(
     try:
         with TokenizeReport(out, writer.settings, part) as report:
             work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
-            found = work.compare(items, report, part, options.drop_gone)
+            names = {encoder.cut.item_of(clip) for clip in writer.done} | report.dropped_names
+            made = writer.made | report.dropped
+            found = compare(items, names, made, out, part.owns, options.drop_gone)
             own = [item for index, item in enumerate(items) if part.owns(index)]
             with closing(work.run(own, found)) as iteration:
-                yield FolderRun(
-                    encoder, own, repeats, left_out, fit, found, report, writer, iteration
-                )
+                about = (repeats, left_out, fit, found, report, writer)
+                yield FolderRun(encoder, own, *about, iteration)
     finally:
         writer.remove_made()
     if sprites is not None and part.number == 1 and writer.num_clips:
@@ -207,7 +205,8 @@ def tokenize(
 ) -> FolderRun:
     """Encode clips of files and folders into a folder of shards; a stopped run continues.
 
-    Skipped files and captions that the model can't take are warnings.
+    Skipped files and captions that the model can't take are warnings; what can't be used at all is
+    an UrsaError.
 
     Args:
         inputs: Files, folders, manifests, or procedural inputs such as ``shapes:train``.
@@ -215,9 +214,6 @@ def tokenize(
         options: How clips are cut and filtered.
         model: Name, folder or Hugging Face id of the model whose tokenizer encodes.
         device: Device to encode on.
-
-    Raises:
-        UrsaError: Options, inputs, model or folder can't be used.
     """
     given = [str(each) for each in inputs]
     options.refuse(given)

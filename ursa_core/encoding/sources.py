@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,9 @@ from ursa_core.encoding.cuts import ClipCut, Dropped, LoadedClip, windows
 from ursa_core.errors import DataError
 from ursa_core.media import Frames, measure_length, open_media, resize_and_crop
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv"}
-    | {".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp", ".y4m"}
-)
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".apng", ".avif"}
-)
-MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+_VIDEOS = "mp4 m4v mov mkv webm avi mpg mpeg ogv ts mts m2ts flv wmv 3gp y4m"
+_IMAGES = "png jpg jpeg jfif webp gif bmp tif tiff apng avif"
+MEDIA_SUFFIXES = frozenset(f".{name}" for kinds in (_VIDEOS, _IMAGES) for name in kinds.split())
 
 
 @dataclass(frozen=True)
@@ -43,10 +38,11 @@ class MediaFile:
         """The clips of the file at the rate of the cut, read as they are asked for."""
         if self.fault:
             raise self.fault
-        media = open_media(self.path, cut.fps, cut.source_fps)
+        rates = (cut.fps, cut.source_fps)
+        media, measured = open_media(self.path, *rates), partial(measure_length, self.path, *rates)
         filters, reason, found = cut.filters, "", ""
         if not (media.is_still or filters.min_seconds is filters.max_seconds is None):
-            seconds = self._length(cut)[1] if media.seconds is None else media.seconds
+            seconds = measured()[1] if media.seconds is None else media.seconds
             reason, found = filters.reason("seconds", seconds), f"{seconds:.4g} s"
         if not reason:
             first = next(media.frames)
@@ -71,7 +67,7 @@ class MediaFile:
             fitting = (len(frames) - 1) // temporal_stride * temporal_stride + 1
             yield LoadedClip(frames[:fitting], self.captions, self.name, media.notes)
             return
-        counted = self._length(cut)[0] if cut.mode == "uniform" else None
+        counted = measured()[0] if cut.mode == "uniform" else None
         is_empty = True
         length = 1 if media.is_still else cut.shape.frames  # stills have a grid of their own
         for start, frames in windows(resized(), cut.starts(counted), length):
@@ -79,10 +75,6 @@ class MediaFile:
             yield LoadedClip(frames, self.captions, cut.name(self.name, start), media.notes)
         if is_empty:
             raise self._too_short(cut, temporal_stride, num_read)
-
-    def _length(self, cut: ClipCut) -> tuple[int, float]:
-        """Sampled frames and seconds, found by reading the whole file."""
-        return measure_length(self.path, cut.fps, cut.source_fps)
 
     def _too_short(self, cut: ClipCut, stride: int, found: int) -> DataError:
         fits = (found - 1) // stride * stride + 1
@@ -101,18 +93,10 @@ def find_sources(
     """The media files among the inputs, folders searched recursively; sorted within each input.
 
     Folders, linked ones too, give the files with a known media suffix, and those that a metadata
-    table in them lists, hidden ones left out. A name that isn't UTF-8 is a fault of its file.
-    A metadata table comes before a ``.txt`` next to the file; a row of it that names no file is an
-    entry of its own, with a fault. A ``.jsonl`` or ``.csv`` file is a manifest, whose files come in
-    the order of its rows.
-
-    Args:
-        inputs: Files of any suffix, folders and manifests.
-        on_repeat: Callback with each file that is found again; it counts once.
-        on_left_out: Callback with each other file, but for captions, and with unreadable folders.
-
-    Raises:
-        DataError: An input doesn't exist, or a folder holds no media or two tables.
+    table in them lists, hidden ones left out. A metadata table comes before a ``.txt`` next to the
+    file; a row of it that names no file is an entry of its own, with a fault. A ``.jsonl`` or
+    ``.csv`` file is a manifest, whose files come in the order of its rows. Callbacks get each file
+    that is found again, and what is left out. A missing input or an empty folder is a DataError.
     """
     metadata: dict[Path, Metadata] = {}
     sources: dict[Path, MediaFile] = {}
@@ -137,9 +121,8 @@ def _files_of(
     elif given.is_dir():
         root, files = given.resolve().name, _files_in(given, metadata, on_left_out)
         if not files:
-            raise DataError(
-                f"no video or image in {given}", "give a folder with media, or the files"
-            )
+            hint = "give a folder with media, or the files"
+            raise DataError(f"no video or image in {given}", hint)
         for path in files:
             name = f"{root}/{path.relative_to(given).as_posix()}"
             yield MediaFile(name, path, *_captions(path, metadata))
@@ -172,9 +155,8 @@ def _with_name(source: MediaFile, at: Path) -> MediaFile:
     """The file, with a fault where no shard or report can hold its name."""
     if texts.is_utf8(f"{source.path} {at}"):
         return source
-    shown, name = (
-        os.fsencode(text).decode(errors="backslashreplace") for text in (source.path, source.name)
-    )
+    both = (os.fsencode(text) for text in (source.path, source.name))
+    shown, name = (text.decode(errors="backslashreplace") for text in both)
     fault = DataError(f"{shown}: its path is not UTF-8 text", "rename it, or its folder")
     return replace(source, name=name, captions=(), fault=fault)
 
