@@ -51,7 +51,7 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
     assert torch.equal(table.codes(table.rows(LARGE))[1], rows[5].codes.flatten())
     for k in range(8):
         assert table.captions(k) == list(rows[k].captions)
-        assert (table.fps(k), table.motions[k]) == (8.0, 0.25 * k)
+        assert (table._field("fps", k), table.motions[k]) == (8.0, 0.25 * k)
         assert table.source(k) == f"clips/{k}.mp4"
         assert table.grid(k) == (LARGE if k in (2, 5) else SMALL)
     with pytest.raises(ValueError, match="2 grids"):

@@ -1,8 +1,8 @@
 """Clips of each batch of a run: shuffled, by grid, a function of (seed, batch number) alone.
 
-Batch ``i`` is batch ``i // lanes`` of lane ``i % lanes``. Each epoch's order of a bucket is cut
-into one equal stretch per lane, so that processes of different lanes read different data. An order
-shuffles groups of rows, and then the rows of a pool: the successive groups that fit in memory.
+Each epoch's order of a bucket is cut into one equal stretch per lane, so that processes of
+different lanes read different data. An order shuffles groups of rows, and then the rows of a pool:
+the successive groups that fit in memory.
 """
 
 import math
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ursa_core.grids import LatentGrid
 from ursa_core.seeding import stream
 
-MIXED = 10_000
-"""Clips among which the shares of data sets are exact, up to rounding."""
+MIXED = 10_000  # clips among which the shares of data sets are exact, up to rounding
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,8 @@ class ClipOrder:
         shares = np.cumsum([0.0, *(self.buckets[n].share or 0.0 for n in self._mixes[mix])])
         counts = np.diff(np.round(shares / shares[-1] * MIXED)).astype(np.int64)
         grid = self.buckets[self._mixes[mix][0]].grid
-        return np.repeat(np.arange(len(counts)), counts)[
-            self._shuffled(MIXED, f"sets of {grid}", index)
-        ]
+        places = np.repeat(np.arange(len(counts)), counts)
+        return places[self._shuffled(MIXED, f"sets of {grid}", index)]
 
     def _turn(self, turn: int, lane: int) -> tuple[int, int]:
         """Grid of a lane's batch, and how many of its batches the lane had before."""

@@ -3,7 +3,7 @@
 One row per clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
 frames, rows, columns), ``captions``, ``fps``, ``motion``, ``source`` and ``origin``, the file
 of the clip (null where it has none; shards of earlier versions lack the column). Rows lie in groups
-of about a megabyte, which are read separately, so that only some are in memory.
+of about a megabyte, which are read separately.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -61,23 +61,15 @@ class TokenIdentity:
 
 
 def read_shards(*folders: Path | str) -> "TokenTable":
-    """The clips of one or more folders of shards.
-
-    Grids and motions are read now, the rest of a group of rows when one of them is asked for.
-
-    Raises:
-        DataError: A folder has no shard, one is damaged, or they belong to different tokenizers.
-    """
+    """The clips of folders of shards; a DataError if one has none, or they don't fit each other."""
     paths: list[Path] = []
     for folder in folders:
         paths += (found := shard_paths(Path(folder)))
         if not found:
-            raise DataError(
-                f"there is no token shard in {folder}", "make some with `ursa tokenize`"
-            )
+            hint = "make some with `ursa tokenize`"
+            raise DataError(f"there is no token shard in {folder}", hint)
     identity = _identity(paths[0])
-    other = next((path for path in paths[1:] if _identity(path) != identity), None)
-    if other is not None:
+    if other := next((path for path in paths[1:] if _identity(path) != identity), None):
         raise DataError(
             f"{paths[0]} and {other} belong to different tokenizers",
             "train on the shards of one tokenizer",
@@ -89,8 +81,7 @@ def read_shards(*folders: Path | str) -> "TokenTable":
     return table
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     """A decoded group of rows: their flat codes, where each row begins, and the other columns."""
 
     codes: NDArray[np.int32]
@@ -99,23 +90,21 @@ class _Group:
 
     @property
     def num_bytes(self) -> int:
-        return self.codes.nbytes + self.begins.nbytes + int(self.rest.nbytes)
+        return sum(int(part.nbytes) for part in self)
 
 
 class TokenTable:
     """Clips of one or more shards, by row number; made by :func:`read_shards`.
 
-    Safe for several threads. The groups of rows used last stay decoded.
+    Grids and motions are read at first, the rest of a group of rows when one of them is asked for.
+    Safe for several threads. The groups used last, of ``cache_bytes`` together, stay decoded.
 
     Attributes:
-        identity: Tokenizer of all codes.
         grids: Latent grids that occur, most frequent first.
         group_starts: First row of each group, and the number of rows: int64 (groups + 1,).
-        num_uncaptioned: Number of rows without a caption.
         folders: First row of each folder, its end, and its number of rows without a caption.
         motions: Motion score of each row, float32 (rows,).
         digest: Digits that change with the clips, their captions and their order.
-        cache_bytes: Size of the decoded groups that stay in memory.
     """
 
     def __init__(self, paths: Sequence[Path], identity: TokenIdentity) -> None:
@@ -126,8 +115,7 @@ class TokenTable:
         tables: list[pa.Table] = []
         digest = hashlib.sha256()
         for path in paths:
-            before = sum(sizes)
-            begin, end, without = self.folders.get(path.parent, (before, before, 0))
+            begin, end, without = self.folders.get(path.parent, (sum(sizes), sum(sizes), 0))
             with _opened(path) as file:
                 for group in range(file.metadata.num_row_groups):
                     self._places.append((path, group))
@@ -190,10 +178,6 @@ class TokenTable:
         """Captions of a row; may be empty."""
         return list(self._field("captions", index))
 
-    def fps(self, index: int) -> float:
-        """Frames per second at which a row was sampled."""
-        return float(self._field("fps", index))
-
     def source(self, index: int) -> str:
         """Name of the clip of a row."""
         return str(self._field("source", index))
@@ -201,9 +185,7 @@ class TokenTable:
     def all_captions(self) -> Iterator[str]:
         """The captions of all rows, read group by group."""
         for path, number in self._places:
-            with _opened(path) as file:
-                column = file.read_row_group(number, ["captions"], use_threads=False)[0]
-            yield from pc.list_flatten(column).to_pylist()
+            yield from pc.list_flatten(_read_group(path, number, ["captions"])[0]).to_pylist()
 
     def _field(self, name: str, index: int) -> Any:
         group, place = self._group_of(index)
@@ -228,8 +210,7 @@ class TokenTable:
 
     def _decode(self, number: int) -> _Group:
         path, group = self._places[number]
-        with _opened(path) as file:
-            table = file.read_row_group(group, _OLD_SCHEMA.names, use_threads=False)
+        table = _read_group(path, group, _OLD_SCHEMA.names)
         column = table["codes"].combine_chunks()
         lengths = column.value_lengths().to_numpy()
         values = column.flatten().to_numpy()
@@ -264,6 +245,11 @@ def read_columns(path: Path, *columns: str) -> pa.Table:
     """Those of the named columns that a shard has; all columns where none is named."""
     with _opened(path) as file:
         return file.read([name for name in columns if name in file.schema_arrow.names] or None)
+
+
+def _read_group(path: Path, number: int, columns: list[str]) -> pa.Table:
+    with _opened(path) as file:
+        return file.read_row_group(number, columns, use_threads=False)
 
 
 @contextmanager

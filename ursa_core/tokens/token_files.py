@@ -49,49 +49,36 @@ def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) ->
 
 
 def load_tokens(path: Path | str) -> TokenFile:
-    """Codes and metadata of a clip.
-
-    Raises:
-        DataError: The file is missing, damaged, or holds something else.
-    """
+    """Codes and metadata of a clip; DataError if the file is missing, damaged or something else."""
     path = Path(path)
     try:
         with safe_open(regular_file(path), "pt") as file:
             header = file.metadata() or {}
-            codes = file.get_tensor("codes") if "codes" in file.keys() else None  # noqa: SIM118
+            is_there = "codes" in file.keys()  # noqa: SIM118
+            codes: Tensor = file.get_tensor("codes") if is_there else torch.empty(0)
     except FileNotFoundError as error:
         raise DataError(f"there is no token file {path}", "check the path") from error
     except (OSError, SafetensorError) as error:
         raise unreadable(path, error, _DAMAGED) from error
-    if (
-        codes is None
-        or header.get("kind") != _KIND
-        or codes.ndim != 3
-        or codes.dtype not in (torch.int32, torch.int64)
-    ):
-        raise DataError(
-            f"{path} holds no clip tokens", "give a file that `ursa tokenize CLIP -o` wrote"
-        )
+    is_clip = codes.ndim == 3 and codes.dtype in (torch.int32, torch.int64)
+    if header.get("kind") != _KIND or not is_clip:
+        hint = "give a file that `ursa tokenize CLIP -o` wrote"
+        raise DataError(f"{path} holds no clip tokens", hint)
     if header.get("sha256") != _digest(codes):
         raise DataError(f"the codes in {path} don't match their checksum", _DAMAGED)
     try:
         metadata = parse_object(header["ursa"])
         is_whole = isinstance(metadata["tokenizer"], str) and 0 < float(metadata["fps"]) < math.inf
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"the metadata of {path} is damaged: {error}", "tokenize the clip again"
-        ) from error
+        fault = f"the metadata of {path} is damaged: {error}"
+        raise DataError(fault, "tokenize the clip again") from error
     if not is_whole:
         raise DataError(f"the metadata of {path} has no rate or tokenizer", "tokenize it again")
     return TokenFile(codes.long(), metadata)
 
 
 def load_tokens_of(path: Path | str, digest: str) -> TokenFile:
-    """Codes and metadata of a clip that was made with the tokenizer ``digest``.
-
-    Raises:
-        DataError: The file is missing or damaged, or belongs to another tokenizer.
-    """
+    """As ``load_tokens``, of a clip that was made with the tokenizer ``digest``, else DataError."""
     tokens = load_tokens(path)
     if (found := tokens.metadata["tokenizer"]) != digest:
         raise DataError(

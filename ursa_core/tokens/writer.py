@@ -25,10 +25,8 @@ from ursa_core.tokens import shards
 from ursa_core.tokens.shards import TokenIdentity, read_columns, shard_paths
 
 ROWS_PER_SHARD = 512
-SECONDS_UNWRITTEN = 60.0
-"""Clips that wait for a full shard are written about this often, too."""
-GROUP_CODES = 1 << 18
-"""Approximate codes per group of rows, which is read and decoded at once: a megabyte."""
+SECONDS_UNWRITTEN = 60.0  # after which clips that wait for a full shard are written, too
+GROUP_CODES = 1 << 18  # about, per group of rows, which is read and decoded at once: a megabyte
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,7 @@ class TokenRow:
 def motion_of(frames: NDArray[np.uint8]) -> float:
     """Motion score in [0, 1] of frames uint8 (F, H, W, 3): 0 for a still, 1 for black and white.
 
-    The mean absolute difference of successive frames over all pixels and channels, divided by 255.
-    It grows with the time between frames, so compare clips of equal fps.
+    The mean absolute difference of successive frames over pixels and channels, divided by 255.
     """
     steps = changes(frames)
     return float(np.mean(steps) / 255) if steps else 0.0
@@ -74,19 +71,10 @@ def motion_of(frames: NDArray[np.uint8]) -> float:
 class ShardWriter:
     """Appends clips to a folder of shards, each of which appears whole or not at all.
 
-    A folder that has shards already is continued. Leaving the ``with`` block, for whatever reason,
-    writes the rows that wait. Several processes may write into one folder, by names of their own.
-
-    Args:
-        folder: Folder, made if it doesn't exist, and removed again if it stays empty.
-        identity: Tokenizer of the codes.
-        options: How the clips were cut; JSON values, recorded in every shard.
-        rows_per_shard: Clips per full shard.
-        part: Part of the work that this process does.
-
-    Raises:
-        DataError: The shards in the folder are damaged, belong to another tokenizer or were cut
-            with other options, or the folder can't be written.
+    A folder that has shards already is continued, and one that is made and stays empty is removed.
+    Leaving the ``with`` block, for whatever reason, writes the rows that wait. Several processes
+    may write into one folder. Every shard records the ``options``, by which the clips were cut.
+    Damaged or foreign shards are a DataError.
     """
 
     def __init__(
@@ -220,7 +208,6 @@ class ShardWriter:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    """Write a shard, in groups of rows of about ``GROUP_CODES`` codes."""
     num_codes = pc.sum(pc.list_value_length(table["codes"])).as_py()
     try:
         with whole(path) as part:
@@ -233,9 +220,8 @@ def _write(path: Path, table: pa.Table) -> None:
             )
     except (DataError, pa.ArrowException) as error:
         fault = error if isinstance(error, DataError) else unwritable(path, error)
-        raise DataError(
-            fault.message, f"{fault.hint}, then run again: finished shards are kept"
-        ) from error
+        hint = f"{fault.hint}, then run again: finished shards are kept"
+        raise DataError(fault.message, hint) from error
 
 
 def _clips_of(path: Path) -> list[Made | str]:
@@ -263,9 +249,8 @@ def remove_shards(folder: Path) -> None:
         for path in shard_paths(folder):
             path.unlink()
     except OSError as error:
-        raise DataError(
-            f"{folder} can't be emptied: {error.strerror}", "choose another folder"
-        ) from error
+        fault = f"{folder} can't be emptied: {error.strerror}"
+        raise DataError(fault, "choose another folder") from error
 
 
 def check_settings(path: Path, found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
