@@ -128,12 +128,9 @@ class Stage(nn.Module):
         self, width: int, out_width: int, depth: int, attends: bool, down: bool, up: bool
     ) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(
-            ResidualBlock(width if i == 0 else out_width, out_width) for i in range(depth)
-        )
-        self.attentions = nn.ModuleList(
-            Attention(out_width) for _ in range(depth if attends else 0)
-        )
+        ins, num_attending = [width, *[out_width] * (depth - 1)], depth if attends else 0
+        self.resnets = nn.ModuleList(ResidualBlock(each, out_width) for each in ins)
+        self.attentions = nn.ModuleList(Attention(out_width) for _ in range(num_attending))
         self.downsamplers = nn.Sequential(*[Downsample(out_width)] if down else [])
         self.upsamplers = nn.Sequential(*[Upsample(out_width)] if up else [])
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ursa_core.errors import ShapeError
 from ursa_core.grids import PixelShape, Strides
 
-_BLOCK = 4096
-"""Latents, and codes, per comparison: 64 MB of float32 products."""
+_BLOCK = 4096  # latents, and codes, per comparison: 64 MB of float32 products
 
 
 class FiniteScalarQuantizer(nn.Module):

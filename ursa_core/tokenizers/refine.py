@@ -16,9 +16,9 @@ def refined_codes(tokenizer: VideoTokenizer, video: Tensor, steps: int) -> Tenso
     """Codes int64 (1, f, h, w) of the highest PSNR that a descent through the decoder finds.
 
     It starts at the encoder's latents of a clip (1, 3, F, H, W) in [-1, 1], and rounds them softly,
-    ever more sharply (Agustsson and Theis 2020), while the rate falls linearly to zero. Codes worse
-    than those of ``encode`` are discarded for these. Codes then depend on later frames, even those
-    of a causal tokenizer. A step takes about three decodings.
+    ever more sharply (Agustsson and Theis 2020), while the rate falls linearly to zero; if that
+    doesn't help, the codes are those of ``encode``. They depend on later frames, even those of a
+    causal tokenizer. A step takes about three decodings.
     """
     quantizer = tokenizer.quantizer
     with torch.no_grad():

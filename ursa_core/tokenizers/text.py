@@ -26,15 +26,11 @@ class TextTokenizer:
     """Ids of prompts, left-padded to one length.
 
     Padding is on the left, so that the end of every prompt is next to the begin-of-video token.
-    Longer prompts are cut at the end.
+    Longer prompts are cut at the end. A vocabulary that has no ``pad_token`` is a CheckpointError.
 
     Attributes:
         max_id: Largest id that a prompt can hold; published vocabularies may have gaps below it.
         unknown_id: Id of unknown words; None of BPE, which has none.
-
-    Raises:
-        CheckpointError: The vocabulary doesn't contain ``pad_token``, which fills short prompts.
-        UsageError: ``max_prompt_length`` is below 1.
     """
 
     def __init__(self, backend: Tokenizer, pad_token: str, max_prompt_length: int) -> None:
@@ -65,17 +61,15 @@ class TextTokenizer:
             )
         self.pad_id = pad_id
         if max_prompt_length < 1:
-            raise UsageError(
-                f"max_prompt_length is {max_prompt_length}", "use a length of 1 or more"
-            )
+            fault = f"max_prompt_length is {max_prompt_length}"
+            raise UsageError(fault, "use a length of 1 or more")
 
     @classmethod
     def load(cls, folder: Path | str, max_prompt_length: int) -> Self:
-        """The tokenizer of a model folder's ``tokenizer`` directory.
+        """The tokenizer of a model folder's ``tokenizer`` directory; CheckpointError if damaged.
 
-        A ``tokenizer.json`` is read directly, because importing transformers takes seconds; a
-        folder with only ``vocab.json`` and ``merges.txt`` goes through transformers. Code that
-        such a folder may contain is never run. A damaged folder is a CheckpointError.
+        A ``tokenizer.json`` is read directly, because importing transformers takes seconds. Code
+        that such a folder may contain is never run.
         """
         folder = Path(folder)
         config = _read_config(folder)
@@ -101,14 +95,12 @@ class TextTokenizer:
     def from_words(cls, words: Iterable[str], max_prompt_length: int) -> Self:
         """A word-level tokenizer of the given words (or whole captions), lower-cased.
 
-        Text is split at white space and punctuation, which is dropped: ``A red circle.`` reads as
-        ``a red circle``. Id 0 is padding, 1 an unknown word, 2 the begin-of-video token, which no
-        spelling in a prompt produces; the words follow in order of appearance.
+        Text is split at white space and punctuation, which is dropped. Id 0 is padding, 1 unknown
+        words, 2 the begin-of-video token, which no spelling in a prompt produces; the words follow.
         """
         normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-        splitter = pre_tokenizers.Sequence(
-            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(behavior="removed")]
-        )
+        words_of = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("removed")]
+        splitter = pre_tokenizers.Sequence(words_of)
         vocab = {PAD_WORD: 0, UNKNOWN_WORD: 1, BOV_WORD: 2}
         for text in words:
             for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
@@ -129,10 +121,7 @@ class TextTokenizer:
         return self._vocab.get(token)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Ids of prompts: int64 (B, max_prompt_length), left-padded; the empty prompt is padding.
-
-        Longer prompts are cut at the end; :meth:`cut` says what is lost.
-        """
+        """Ids of prompts, int64 (B, max_prompt_length), padded on the left, and cut at the end."""
         ids = torch.full((len(texts), self.max_prompt_length), self.pad_id, dtype=torch.int64)
         for row, encoding in enumerate(self._encode(list(texts))):
             kept = encoding.ids[: self.max_prompt_length]
@@ -141,11 +130,7 @@ class TextTokenizer:
         return ids
 
     def losses(self, texts: Sequence[str]) -> list[tuple[list[str], str]]:
-        """The losses of each prompt: words that the vocabulary lacks, and the end that is cut.
-
-        Words are as typed, each once, also after the cut; BPE lacks none. The end is what doesn't
-        fit into ``max_prompt_length`` ids, or ``""``.
-        """
+        """The words of each prompt that the vocabulary lacks, and the end of it that is cut."""
         found = []
         unknown, length = self.unknown_id, self.max_prompt_length
         for text, encoding in zip(texts, self._encode(list(texts)), strict=True):
@@ -162,11 +147,7 @@ class TextTokenizer:
         return sorted({spelling.normalize_str(word) if spelling else word for word in typed})
 
     def extended(self, words: Sequence[str]) -> Self:
-        """The tokenizer with more words, whose ids follow the largest one.
-
-        Raises:
-            CheckpointError: Its vocabulary isn't one of whole words, or has one of them already.
-        """
+        """The tokenizer with more words, whose ids follow the largest one, else CheckpointError."""
         content = json.loads(self._backend.to_str())
         known = [word for word in words if word in self._vocab]
         if known or content["model"]["type"] != "WordLevel":
@@ -241,9 +222,9 @@ _PRE_TOKENIZERS = (
 _MAX_REPLACEMENT = 64
 _MAX_GROWTH = 1000
 _MAX_REGEX = 1000
+# Repeated groups and references back, which can make matching take exponential time. No published
+# tokenizer has one.
 _REPEATED_GROUP = re.compile(r"\)[*+{]|\\[1-9k]")
-"""Repeated groups and references back, which can make matching take exponential time. No published
-tokenizer has one."""
 
 
 def _check_pieces(content: Mapping[str, Any], file: Path | str) -> None:
@@ -283,9 +264,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         return parse_object(regular_file(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder} has no tokenizer_config.json", "check the path, or fetch the model again"
-        ) from None
+        hint = "check the path, or fetch the model again"
+        raise CheckpointError(f"{folder} has no tokenizer_config.json", hint) from None
     except (OSError, ValueError) as error:
         raise unreadable(path, error, way_out(path), CheckpointError) from error
 

@@ -17,22 +17,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from ursa_core.configs import (
-    PUBLISHED_LEVELS,
-    VIDEO_CLASS,
-    Levels,
-    Switch,
-    Whole,
-    Wholes,
-    read_config,
-    unusable,
-    whole,
-)
+from ursa_core import configs
+from ursa_core.configs import PUBLISHED_LEVELS, Levels, Switch, Whole, Wholes, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer, PixelTokenizer
 
-MAX_CODES = 1 << 20
-"""Bound of the number of codes, whose vectors are all held at once."""
+MAX_CODES = 1 << 20  # whose vectors are all held at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,7 @@ class VideoTokenizerConfig:
     # Whether attention over time is masked, so that codes never depend on later frames; the
     # published URSA checkpoints have no mask.
     causal: Switch = False
-    temporal_patch_size: Annotated[int, whole(0)] = 0  # frames of a patch; 0 takes patch_size
+    temporal_patch_size: Annotated[int, configs.whole(0)] = 0  # frames of a patch; 0: patch_size
 
     def __post_init__(self) -> None:
         """Fill in the frames of a patch, so that equal networks have equal configs."""
@@ -63,7 +53,7 @@ class VideoTokenizerConfig:
         if self.temporal_patch_size == self.patch_size:
             del own["temporal_patch_size"]
         return {
-            "_class_name": VIDEO_CLASS,
+            "_class_name": configs.VIDEO_CLASS,
             "_quantizer_name": "FSQuantizer",
             "act_fn": "silu",
             "in_channels": 3,
@@ -80,7 +70,7 @@ class VideoTokenizerConfig:
     def from_json(cls, config: dict[str, Any]) -> "VideoTokenizerConfig":
         """Read a ``vae/config.json``; CheckpointError for values that no such network has."""
         file = "vae/config.json"
-        read = read_config(cls, config, file)
+        read = configs.read_config(cls, config, file)
         patch, widths = read.patch_size, read.block_out_channels
         if read.temporal_patch_size > patch:
             expected = f"at most the patch_size {patch}"
@@ -130,18 +120,14 @@ class VideoTokenizerConfig:
     def patch_dims(self) -> list[tuple[int, ...]]:
         """Dimensions of (B, T, C, H, W) that each Haar split of a patch halves, first one first.
 
-        Time comes first, so that patches of fewer frames have the first channels of longer ones:
-        those of their slow change.
+        Time is first, so that shorter patches have the channels of longer ones' slow change.
         """
         spatial, temporal = self.patch_size.bit_length(), self.temporal_patch_size.bit_length()
         return [(1, 3, 4) if i < temporal else (3, 4) for i in range(1, spatial)]
 
 
 def haar_split(x: Tensor, dims: Iterable[int] = (1, 3, 4)) -> Tensor:
-    """Half-size bands of a clip: (B, T, C, H, W) to (B, T/2, 8C, H/2, W/2), low bands first.
-
-    ``dims`` are halved; without time there are 4C bands.
-    """
+    """Half-size bands of a clip: (B, T, C, H, W) to (B, T/2, 8C, H/2, W/2), or as ``dims`` say."""
     bands = [x]
     for dim in dims:
         pairs = [b.unfold(dim, 2, 2).unbind(-1) for b in bands]
@@ -154,10 +140,8 @@ def haar_join(x: Tensor, dims: Sequence[int] = (1, 3, 4)) -> Tensor:
     bands = list(x.chunk(2 ** len(dims), 2))
     for dim in reversed(dims):
         pairs = zip(bands[::2], bands[1::2], strict=True)
-        bands = [
-            torch.stack((low + high, low - high), dim + 1).flatten(dim, dim + 1)
-            for low, high in pairs
-        ]
+        stacked = (torch.stack((low + high, low - high), dim + 1) for low, high in pairs)
+        bands = [each.flatten(dim, dim + 1) for each in stacked]
     return bands[0]
 
 
@@ -185,8 +169,8 @@ class SpaceConv(nn.Module):
 class Streamed(nn.Module):
     """A part whose output depends on earlier frames."""
 
+    # Within `slice_by_slice` the last frames of the slice before, empty for the first.
     past: list[Tensor] | None = None
-    """Within ``slice_by_slice`` the last frames of the slice before, empty for the first."""
 
 
 _STREAMING = RLock()
@@ -465,8 +449,7 @@ class VideoTokenizer(PixelTokenizer):
     def decode_slices(self, codes: Tensor, size: int) -> Iterator[Tensor]:
         """The same video in slices of at most ``size`` latent frames, for less memory.
 
-        Nothing but the middle at the latents' resolution sees later frames, so no seam shows: the
-        slices differ from the whole by floating-point order alone.
+        Nothing but the middle at the latents' resolution sees later frames, so no seam shows.
         """
         vectors = self.quantizer.vectors(codes).permute(0, 1, 4, 2, 3)
         x = self.post_quant_conv(vectors.to(self.post_quant_conv.bias.dtype))

@@ -20,10 +20,9 @@ VisualTokenizer = VideoTokenizer | ImageTokenizer
 def build_visual_tokenizer(
     config: dict[str, Any], check_depth: Callable[[str, str, int, int], None] = lambda *_: None
 ) -> VisualTokenizer:
-    """The tokenizer, without a checkpoint's weights, that a ``vae/config.json`` describes.
+    """The tokenizer, without weights, that a ``vae/config.json`` describes, else CheckpointError.
 
-    ``check_depth`` refuses too many layers before they are built, as in ``bundle.weights``; an
-    unknown class, or a config that makes no network, is a CheckpointError.
+    ``check_depth`` refuses too many layers before they are built, as in ``bundle.weights``.
     """
     name = config.get("_class_name")
     if name not in (VIDEO_CLASS, IMAGE_CLASS):
@@ -42,10 +41,9 @@ def build_visual_tokenizer(
 
 @torch.inference_mode()
 def decode_frames(tokenizer: VisualTokenizer, codes: Tensor) -> Frames:
-    """Frames uint8 (F, height, width, 3) of codes int64 (f, h, w).
+    """Frames uint8 (F, height, width, 3) of codes int64 (f, h, w), decoded slice by slice.
 
-    Decodes slice by slice, so that memory doesn't grow with the length. Where the device's memory
-    doesn't suffice, it decodes single latent frames, and then on the CPU.
+    Where the device's memory doesn't suffice, it decodes single latent frames, and then on the CPU.
     """
     strides = tokenizer.strides
     frame_pixels = strides.temporal * strides.spatial**2 * codes[0].numel()
