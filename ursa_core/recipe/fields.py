@@ -54,8 +54,7 @@ Size = Annotated[tuple[Width, Width], Field(strict=False)]
 Levels = Annotated[
     list[Annotated[int, Field(ge=2, le=64)]], Field(min_length=1), AfterValidator(_codebook)
 ]
-DISAGREE = "keys_disagree"
-"""Type of the validation error whose message has one fault between keys per line."""
+DISAGREE = "keys_disagree"  # type of the error whose message has a fault between keys per line
 
 
 class Section(BaseModel):
@@ -92,8 +91,7 @@ class OptimizerSettings(Section):
     # Share of the steps in which `warmup-stable-decay` falls.
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     final_ratio: Share = 0.05  # end of the schedule, as a share of the peak
-    # Largest norm of the gradient; longer ones are scaled down to it. Null scales none.
-    clip_norm: Above0 | None = 1.0
+    clip_norm: Above0 | None = 1.0  # largest norm of the gradient, scaled down to it; null: none
 
 
 class TrainSettings(Section):
@@ -101,8 +99,7 @@ class TrainSettings(Section):
 
     steps: Count  # optimizer steps of the whole run
     batch_size: Count  # clips per pass
-    # Passes per optimizer step; ranks share them, so it is a multiple of the number of ranks.
-    accumulate: Count = 1
+    accumulate: Count = 1  # passes per optimizer step, a multiple of the number of ranks
     # How ranks hold the weights: `ddp` all of them each, `fsdp` (FSDP2) a shard each.
     distributed: Literal["ddp", "fsdp"] = "ddp"
     ema_decay: Momentum = 0.999  # decay of the moving average of the weights, which the model has
@@ -124,8 +121,7 @@ class TrainSettings(Section):
     on_fault: Literal["stop", "skip"] = "stop"
     # A loss of more than this many times its recent mean is a spike; null switches this off.
     spike: Annotated[float, Field(gt=1)] | None = None
-    # Activation checkpointing: far less memory, a third more time.
-    recompute: bool = False
+    recompute: bool = False  # activation checkpointing: far less memory, a third more time
     max_hours: Above0 | None = None  # hours after which the run stops with a checkpoint
 
 
@@ -194,22 +190,20 @@ class TokenizerData(Section):
 
     def _faults(self) -> Iterator[str]:
         any_share = any(self.shares.model_dump().values())
-        of_files = {
-            "files": self.files,
-            "cut": self.cut != CutSettings(),
-            "held_out": self.held_out,
-        }
-        if self.source != "files":
-            for key, value in of_files.items():
-                if value:
-                    yield f"data.{key}: has no meaning for data.source {self.source}, leave it out"
-        elif not self.files:
+        if self.source == "files" and not self.files:
             yield "data.files: is required for data.source files"
+        for source, key, is_given in (
+            ("files", "files", self.files),
+            ("files", "cut", self.cut != CutSettings()),
+            ("files", "held_out", self.held_out),
+            ("mixture", "shares", any_share),
+            ("mixture", "folder", self.folder is not None),
+        ):
+            if is_given and self.source != source:
+                yield f"data.{key}: has no meaning for data.source {self.source}, leave it out"
         if self.source != "mixture":
-            for key, is_given in (("shares", any_share), ("folder", self.folder is not None)):
-                if is_given:
-                    yield f"data.{key}: has no meaning for data.source {self.source}, leave it out"
-        elif not any_share:
+            return
+        if not any_share:
             yield "data.shares: a mixture needs at least one share above 0"
         elif self.folder is None and (self.shares.emoji or self.shares.film):
             yield "data.folder: is required for emoji and film"
@@ -225,8 +219,7 @@ class ReconstructionLoss(Section):
     # Extra weight, in the terms above, of pixels around which the clip changes between frames,
     # where that change is the clip's mean; 0 weighs all pixels equally.
     moving: Weight = 0.0
-    # Weight of the squared excess of latents over 1.5, where FSQ's bound stops their gradient.
-    saturation: Weight = 0.1
+    saturation: Weight = 0.1  # weight of the squared excess of latents over 1.5, FSQ's range
 
     def _faults(self) -> Iterator[str]:
         if not (self.mse or self.l1 or self.log_mse or self.ssim):
@@ -263,8 +256,7 @@ class DataSet(Section):
 class GeneratorData(Section):
     """Token shards to train a generator on."""
 
-    # Folders of token shards of `ursa tokenize`, mixed by their size; one needs no brackets.
-    shards: OneOrMore | None = None
+    shards: OneOrMore | None = None  # folders of token shards of `ursa tokenize`, mixed by size
     # The same with a share for each, instead of `shards`: a list of `{shards: …, share: …}`.
     sets: Annotated[list[DataSet], Field(min_length=1)] | None = None
     validation_shards: OneOrMore | None = None  # the same for the validation loss; never trained on
@@ -280,8 +272,7 @@ class GeneratorData(Section):
     # Share of prompts that are a clip's shortest caption, or the first sentence of its only one;
     # the others are its longest. Null draws from all of its captions.
     short_captions: Share | None = None
-    # Size in MB of the codes among which clips are shuffled; reading takes up to twice as much
-    # memory. A smaller data set is shuffled as a whole.
+    # MB of the codes among which clips are shuffled; reading takes up to twice as much memory.
     shuffle_mb: Count = 256
     workers: Steps = 1  # threads that prefetch batches; 0 makes each batch when it is needed
 
@@ -307,8 +298,7 @@ class GeneratorData(Section):
 class PriorSettings(Section):
     """Clips that `init` makes itself, once, so that it keeps what it knew without its old data."""
 
-    # Folder of token shards in which these clips are kept; what it lacks of them is made first.
-    shards: Name
+    shards: Name  # folder of token shards for these clips; what it lacks of them is made first
     share: Mixed  # share of the clips of a run; the rest is that of `data`
     # Prompts of the clips, in turn; or one name of a list of them, a .txt with a prompt per line, a
     # .jsonl or .csv; or `shapes:train`, captions that `nano` was trained on.
@@ -381,8 +371,7 @@ class SamplingSettings(Section):
     negative: str = ""  # prompt that guidance leads away from
     steps: NumSteps = 25  # sampling steps
     guidance: Scale = 7.0  # strength of classifier-free guidance; 1 is off
-    # Times between which guidance is on; 0 is noise and 1 is data.
-    guidance_interval: Interval = (0.0, 0.9)
+    guidance_interval: Interval = (0.0, 0.9)  # times of guidance; 0 is noise and 1 is data
     shift: Positive = 1.0  # time shift of the steps
     correct: Share = 0.0  # probability that a step draws a code again from the path; 0 is off
     temperature: Positive = 1.0  # temperature of the draws of x_1; below 1 favours likelier codes
@@ -401,8 +390,6 @@ def _warmup_faults(optimizer: OptimizerSettings, train: TrainSettings) -> Iterat
 
 
 class _Training(Section):
-    """What all recipes have."""
-
     kind: str
     name: Name  # name of the model
     seed: Steps = 0  # seed of every random stream of the run
@@ -453,8 +440,7 @@ class GeneratorRecipe(_Training):
     """How to train a generator on the codes of a tokenizer."""
 
     kind: Literal["generator"]
-    # Model with the video tokenizer: its folder, a shipped name or a Hugging Face id.
-    tokenizer: Name
+    tokenizer: Name  # model with the video tokenizer: folder, shipped name or Hugging Face id
     # `words` for a vocabulary of the captions' own words, or a folder with a tokenizer.
     text_tokenizer: Name = "words"
     # Words of captions that `init` lacks: `extend` adds an embedding for each, which begins as that
@@ -547,8 +533,7 @@ class WatchSettings(Section):
 
     prompts: OneOrMore  # as `prompts`, and none of those
     score: RewardTerm | None = None  # score that isn't among the rewards
-    # Share of the diversity of `init`, below which the run stops.
-    min_diversity: Share = 0.6
+    min_diversity: Share = 0.6  # share of the diversity of `init`, below which the run stops
 
 
 class RewardRecipe(_Training):

@@ -18,10 +18,8 @@ from ursa_core.errors import RecipeError, regular_file, unreadable
 from ursa_core.recipe.fields import DISAGREE, GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
 
 KINDS: dict[str, type[Recipe]] = {
-    "tokenizer": TokenizerRecipe,
-    "generator": GeneratorRecipe,
-    "reward": RewardRecipe,
-}
+    "tokenizer": TokenizerRecipe, "generator": GeneratorRecipe, "reward": RewardRecipe,
+}  # fmt: skip
 _KIND_NAMES = "tokenizer, generator or reward"
 
 # What may change between two parts of one run.
@@ -37,39 +35,26 @@ BOOKKEEPING = {
     "data.workers",
 } | {f"train.{key}" for key in _OF_TRAIN.split()}
 _CHANGEABLE = (
-    "data.",
-    "loss.",
-    "objective.",
-    "optimizer.",
-    "sampling.",
-    "train.",
-    "text_tokenizer",
-)
+    "data.", "loss.", "objective.", "optimizer.", "sampling.", "train.", "text_tokenizer",
+)  # fmt: skip
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """The recipe in a YAML file, with single values replaced.
+    """The recipe in a YAML file, whose ``kind`` chooses its type; a RecipeError names its faults.
 
-    Args:
-        path: YAML file; its ``kind`` chooses the type.
-        overrides: ``dotted.key=value`` each, with the value in YAML; later ones win.
-
-    Raises:
-        RecipeError: The file can't be read, or the recipe has faults.
+    Each of ``overrides`` is ``dotted.key=value``, with the value in YAML; later ones win.
     """
     raw, faults = _read(path)
     for override in overrides:
         faults += _override_(raw, override)
     kind = raw.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        faults.append(_kind_fault(kind))
-        raise _refusal(path, faults)
-    recipe_type = KINDS[kind]
+        raise _refusal(path, [*faults, _kind_fault(kind)])
     try:
-        recipe = recipe_type.model_validate(raw)
+        recipe = KINDS[kind].model_validate(raw)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            faults += _describe(recipe_type, detail)
+            faults += _describe(KINDS[kind], detail)
         raise _refusal(path, faults) from None
     if faults:
         raise _refusal(path, faults)
@@ -85,8 +70,7 @@ def to_yaml(recipe: Recipe) -> str:
 def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
     """Keys not in ``BOOKKEEPING`` that keep a recipe from continuing a run, with both values.
 
-    ``earlier`` is the run's recipe as ``model_dump`` returned it; keys that it lacks count as
-    their defaults.
+    Keys that ``earlier``, the run's recipe as JSON, lacks count as their defaults.
     """
     data = earlier.get("data", {})
     if recipe.kind == "generator" and "frames" in data:  # the key's name in earlier versions
@@ -207,26 +191,23 @@ def _load_yaml(text: str) -> tuple[Any, list[str]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    def refused(fault: str, hint: str) -> RecipeError:
+        return RecipeError(f"recipe {path} {fault}", hint)
+
     try:
         text = regular_file(path).read_text(encoding="utf-8")
     except OSError as error:
         raise unreadable(path, error, "give the path of a YAML file", RecipeError) from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"recipe {path} is not UTF-8 text", "give a YAML file") from error
+        raise refused("is not UTF-8 text", "give a YAML file") from error
     if len(text) > _MAX_BYTES:
-        raise RecipeError(
-            f"recipe {path} has {len(text)} characters, the most is {_MAX_BYTES}", "shorten it"
-        )
+        raise refused(f"has {len(text)} characters, the most is {_MAX_BYTES}", "shorten it")
     try:
         raw, faults = _load_yaml(text)
     except ValueError as error:
-        raise RecipeError(
-            f"recipe {path} is not valid YAML: {error}", "correct its syntax there"
-        ) from error
+        raise refused(f"is not valid YAML: {error}", "correct its syntax there") from error
     if not isinstance(raw, dict):
-        raise RecipeError(
-            f"recipe {path} holds no keys", f"start it with `kind:` and one of {_KIND_NAMES}"
-        )
+        raise refused("holds no keys", f"start it with `kind:` and one of {_KIND_NAMES}")
     return raw, faults
 
 
@@ -295,7 +276,6 @@ def _suggestion(recipe_type: type[BaseModel], place: str) -> str:
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a recipe type."""
     for name, info in section.model_fields.items():
         yield prefix + name
         kind = info.annotation
