@@ -72,16 +72,9 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
 def clip_cut(options: TokenizeOptions, settings: BundleSettings) -> ClipCut:
     """The cut that options ask for, with a model's settings for what they leave open."""
     first, *others = options.size or [(settings.height, settings.width)]
-    return ClipCut(
-        options.fps or settings.fps,
-        PixelShape(options.frames or settings.frames, *first),
-        options.clips,
-        options.stride or 1,
-        options.clips_per_file or 1,
-        tuple(others),
-        options,
-        options.source_fps,
-    )
+    rate, shape = options.fps or settings.fps, PixelShape(options.frames or settings.frames, *first)
+    counts = (options.stride or 1, options.clips_per_file or 1)
+    return ClipCut(rate, shape, options.clips, *counts, tuple(others), options, options.source_fps)
 
 
 def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | CheckpointError | None:

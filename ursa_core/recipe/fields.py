@@ -285,11 +285,8 @@ class GeneratorData(Section):
         if self.motion_share < 1 and not self.motion_prefix:
             yield "data.motion_share: has no meaning without data.motion_prefix, leave it out"
         if (self.shards is None) == (self.sets is None):
-            yield (
-                "data.shards: is required"
-                if self.sets is None
-                else ("data.shards: data.sets names the shards, leave one of them out")
-            )
+            both = "data.sets names the shards, leave one of them out"
+            yield f"data.shards: {'is required' if self.sets is None else both}"
         named = [folder for each in self.sets or () for folder in each.shards]
         for folder in dict.fromkeys(name for name in named if named.count(name) > 1):
             yield f"data.sets: {folder} is given twice"
@@ -357,12 +354,10 @@ class ObjectiveSettings(Section):
     image_probability: Share = 0.0  # share of passes on the first frame of each clip, as an image
 
     def _faults(self) -> Iterator[str]:
-        shares = {
-            f"objective.{name}_probability": getattr(self, f"{name}_probability")
-            for name in ("async", "image_to_video", "extension", "interpolation")
-        }
-        if (total := sum(shares.values())) > 1:
-            yield f"{', '.join(shares)}: {total:g} together, should be 1 at most"
+        tasks = ("async", "image_to_video", "extension", "interpolation")
+        if (total := sum(getattr(self, f"{name}_probability") for name in tasks)) > 1:
+            keys = ", ".join(f"objective.{name}_probability" for name in tasks)
+            yield f"{keys}: {total:g} together, should be 1 at most"
 
 
 class SamplingSettings(Section):
@@ -465,9 +460,8 @@ class GeneratorRecipe(_Training):
         if self.lora.rank is not None and self.init is None:
             asks = f"{self.lora.rank} asks for an adapter"
             yield f"lora.rank: {asks}, so init has to name the model that it is for"
-        for key, is_given in (
-            ("vocabulary", self.vocabulary == "extend"), ("prior", self.prior is not None),
-        ):  # fmt: skip
+        needs_init = {"vocabulary": self.vocabulary == "extend", "prior": self.prior is not None}
+        for key, is_given in needs_init.items():
             if is_given and self.init is None:
                 yield f"{key}: is for what init knows already, so init has to name a model"
         if self.objective.coupling == "pairs":

@@ -29,22 +29,12 @@ class FiniteScalarQuantizer(nn.Module):
         # A little over half the range, so that the outermost levels are reached in finite z.
         half_range = (sizes - 1) * 1.001 / 2
         offset = torch.where(sizes % 2 == 0, 0.5, 0.0)
-        for name, value in (
-            ("sizes", sizes),
-            ("radix", radix),
-            ("centre", sizes // 2),
-            ("half_range", half_range),
-            ("offset", offset),
-            ("z_shift", torch.atanh(offset / half_range)),
-        ):
-            self.register_buffer(name, value, persistent=False)
-
-    sizes: Tensor
-    radix: Tensor
-    centre: Tensor
-    half_range: Tensor
-    offset: Tensor
-    z_shift: Tensor
+        self.sizes = nn.Buffer(sizes, persistent=False)
+        self.radix = nn.Buffer(radix, persistent=False)
+        self.centre = nn.Buffer(sizes // 2, persistent=False)
+        self.half_range = nn.Buffer(half_range, persistent=False)
+        self.offset = nn.Buffer(offset, persistent=False)
+        self.z_shift = nn.Buffer(torch.atanh(offset / half_range), persistent=False)
 
     def bound(self, z: Tensor) -> Tensor:
         """Squash ``z`` (..., C) into the range of the digits, centred on 0."""

@@ -179,9 +179,7 @@ class GeneratorLearner(ModelLearner):
         shape = self.video_tokenizer.strides.pixels(self.batches.grid)
         return BundleSettings(
             max_prompt_length=self.recipe.model.max_prompt_length,
-            frames=shape.frames,
-            height=shape.height,
-            width=shape.width,
+            **vars(shape),
             **vars(self.recipe.sampling),
             motion_prefix=self.recipe.data.motion_prefix,
             motion=round(self.batches.motion, 1),

@@ -27,8 +27,8 @@ from ursa_core.training.metrics import OPERATIONS, Metrics, weighed
 from ursa_core.training.prompts import prompts_of
 from ursa_core.training.reward.objective import ClipLikelihood, advantages, diversity, reward_loss
 
+# Scores of clips by their prompts; a text is why a clip has none.
 Scorer = Callable[[Sequence[Frames], Sequence[str]], Sequence[float | str]]
-"""Scores of clips by their prompts; a text is why a clip has none."""
 HELD_OUT = "held_out"  # name of the score that isn't among the rewards
 
 
