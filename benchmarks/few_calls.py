@@ -246,8 +246,8 @@ def draw(path: Path, points: Sequence[tuple[str, int, Any]], name: str) -> None:
 def parse_arguments() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="nano", choices=("nano", "emoji"))
-    parser.add_argument("--data", type=Path, help="prepared emoji, for --model emoji")
+    parser.add_argument("--model", default="nano", help="or emoji, or a folder")
+    parser.add_argument("--data", type=Path, help="prepared emoji, for models of it")
     parser.add_argument("--split", default="train", choices=("train", "heldout"))
     parser.add_argument("--way", dest="ways", action="append", help="options, as KEY=VALUE ...")
     parser.add_argument("--limit", type=int, help="so many prompts")
@@ -258,7 +258,7 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.model == "emoji" and args.data is None:
         parser.error("--model emoji needs --data")
-    args.ways = args.ways or WAYS[args.model]
+    args.ways = args.ways or WAYS["emoji" if args.data else "nano"]
     return args
 
 

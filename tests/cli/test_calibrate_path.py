@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import save_file
 
 from ursa_cli.main import main
-from ursa_core.calibration import load_codebook
+from ursa_core.calibration.codebooks import load_codebook
 from ursa_core.media import read_media, write_media
 
 SMALL = ["--alpha", "0.6:1.4:5", "--c", "2:6:5"]
@@ -135,7 +135,7 @@ def test_twins_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_published_codebooks_twins(tmp_path: Path) -> None:
-    from ursa_core.calibration import load_codebook
+    from ursa_core.calibration.codebooks import load_codebook
 
     found = load_codebook("cosmos")
     assert found.vectors.shape == (64_000, 6)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.bundle.settings import load_settings
-from ursa_core.calibration import load_codebook
+from ursa_core.calibration.codebooks import load_codebook
 from ursa_core.convert.cosmos import convert_cosmos, cosmos_name
 from ursa_core.convert.torchscript import read_torchscript
 from ursa_core.errors import CheckpointError, UsageError

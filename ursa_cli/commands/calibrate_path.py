@@ -77,13 +77,13 @@ def calibrate_path(
     check_products(out, names, force)
     import numpy as np
 
-    from ursa_core import calibration
     from ursa_core.bundle.folder import write_json
+    from ursa_core.calibration import codebooks
     from ursa_core.path.calibration import TIMES, beta_at, distance_curve, evaluate, refine, search
     from ursa_core.path.schedules import LinearSchedule
     from ursa_core.recipe.editing import write_path
 
-    codebook = calibration.load_codebook(tokenizer)
+    codebook = codebooks.load_codebook(tokenizer)
     if preview and not codebook.model:
         raise UsageError(
             f"--preview needs pixels, and {tokenizer} is only a codebook", "give a model instead"
@@ -92,7 +92,7 @@ def calibrate_path(
         output.note(
             f"{codebook.num_twins} of {len(codebook.vectors)} codes share a direction with another"
         )
-    counts = calibration.count_codes(tokens, len(codebook.vectors)) if tokens else None
+    counts = codebooks.count_codes(tokens, len(codebook.vectors)) if tokens else None
     curve = distance_curve(codebook.vectors, counts)
     if not curve.mean[0] > 0:
         raise DataError(f"the code vectors of {tokenizer} are all one", "give another codebook")
@@ -120,10 +120,10 @@ def calibrate_path(
     # Two more of the grid to compare with: at a quarter and half of the ranking.
     rivals = [grid[len(grid) // 4], grid[len(grid) // 2]]
     with producing(out):
-        calibration.draw_curves(out / "curves.png", curve, [best, paper, *rivals], shift or [])
-        calibration.draw_heatmap(out / "heatmap.png", grid, [best, paper])
+        codebooks.draw_curves(out / "curves.png", curve, [best, paper, *rivals], shift or [])
+        codebooks.draw_heatmap(out / "heatmap.png", grid, [best, paper])
         if preview and codebook.model:
-            calibration.draw_preview(out / "preview.png", preview, codebook.model, [best, *rivals])
+            codebooks.draw_preview(out / "preview.png", preview, codebook.model, [best, *rivals])
         if write_to:
             path: dict[str, str | float | None] = {"kind": "linear", "alpha": None, "c": None}
             if not linear:

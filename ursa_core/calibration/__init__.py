@@ -1,0 +1,1 @@
+"""Choosing the sharpness of a path for a codebook, and reporting on it."""
