@@ -26,6 +26,17 @@ def run_in_slurm(folder: Path, env: dict[str, str], *words: str) -> "subprocess.
     )
 
 
+def finish(slurm: "subprocess.Popen[bytes]", folder: Path) -> str:
+    """Wait for its command, which must succeed; what its jobs have printed."""
+    try:
+        ended = slurm.wait(400)
+    finally:
+        slurm.terminate()
+    logs = "".join(log.read_text() for log in folder.glob("ursa-*.log"))
+    assert ended == 0, logs
+    return logs
+
+
 def test_an_array_makes_a_batch_though_a_task_is_stopped(
     tmp_path: Path, ursa_on_path: dict[str, str]
 ) -> None:
@@ -41,10 +52,9 @@ def test_an_array_makes_a_batch_though_a_task_is_stopped(
         conf = (tmp_path / "conf").read_text().strip()
         stop = ["scancel", "--batch", "--signal=TERM", "1_1"]
         subprocess.run(stop, env={**ursa_on_path, "SLURM_CONF": conf}, check=True)
-        assert slurm.wait(400) == 0
+        logs = finish(slurm, tmp_path)
     finally:
         slurm.terminate()
-    logs = "".join(log.read_text() for log in tmp_path.glob("ursa-*.log"))
     assert "stopping after this item" in logs
     assert "interrupted" in logs
     subprocess.run(["ursa", *batch, "-o", "one"], cwd=tmp_path, env=ursa_on_path, check=True)
@@ -60,13 +70,7 @@ def test_a_training_job_trains_on_all_ranks_of_its_node(
     recipe.write_text(generator_recipe)
     words = [str(RECIPES / "train.sbatch"), str(recipe), "-o", "run", "train.steps=8"]
     env = {**ursa_on_path, "RANKS": "2"}
-    slurm = run_in_slurm(tmp_path, env, "sbatch", "--wait", *words)
-    try:
-        ended = slurm.wait(400)
-    finally:
-        slurm.terminate()
-    logs = "".join(log.read_text() for log in tmp_path.glob("ursa-*.log"))
-    assert ended == 0, logs
+    finish(run_in_slurm(tmp_path, env, "sbatch", "--wait", *words), tmp_path)
     last = tmp_path / "run" / "checkpoints" / "step-0000008"
     assert len(list(last.glob("*.safetensors"))) == 2, "each rank writes a part"
 
@@ -75,13 +79,6 @@ def test_ray_runs_on_the_nodes_of_a_job(tmp_path: Path, ursa_on_path: dict[str, 
     pytest.importorskip("ray", reason="Ray isn't installed: pip install 'ursa-video[ray]'")
     (tmp_path / "prompts.txt").write_text("a red circle\na blue square\n")
     batch = ["sample", "--from-file", "prompts.txt", *FAST, "-o", "out"]
-    slurm = run_in_slurm(
-        tmp_path, ursa_on_path, "sbatch", "--wait", str(RECIPES / "ray.sbatch"), *batch
-    )
-    try:
-        ended = slurm.wait(400)
-    finally:
-        slurm.terminate()
-    logs = "".join(log.read_text() for log in tmp_path.glob("ursa-*.log"))
-    assert ended == 0, logs
+    words = ["sbatch", "--wait", str(RECIPES / "ray.sbatch"), *batch]
+    finish(run_in_slurm(tmp_path, ursa_on_path, *words), tmp_path)
     assert len(list((tmp_path / "out").glob("[!.]*.mp4"))) == 2

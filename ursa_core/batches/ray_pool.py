@@ -77,9 +77,9 @@ class _Worker:
             for path in made:
                 path.unlink()
             ended.append((outcome, content))
-        told = self._warnings.copy()
+        warned = self._warnings.copy()
         self._warnings.clear()
-        return ended, told
+        return ended, warned
 
 
 def _unseen(*_: object, **__: object) -> None:
@@ -122,15 +122,15 @@ class RayPool:
         self, packs: Iterator[list[BatchItem]], should_stop: Callable[[], bool]
     ) -> Iterator[Outcome]:
         """Make packs as ``run_packs`` does, in the order in which actors end them."""
-        looked, is_told = 0.0, False
+        looked, is_explained = 0.0, False
         fault: UrsaError | None = None
         while True:
             stopped = should_stop()
             if not stopped and time.monotonic() - looked > _LOOK_SECONDS:
                 looked = time.monotonic()
                 self._grow()
-                if not (is_told or self._nodes) and looked - self._begun > _PATIENCE_SECONDS:
-                    is_told = True
+                if not (is_explained or self._nodes) and looked - self._begun > _PATIENCE_SECONDS:
+                    is_explained = True
                     self._tell(self._why_idle())
             every = self._workers.items()
             free = [actor for n in range(AHEAD) for actor, refs in every if len(refs) <= n]
@@ -216,7 +216,7 @@ class RayPool:
         """What an actor has made of a pack; the packs of a dead one go to others."""
         actor, pack = self._running[ref]
         try:
-            replies, told = self._ray.get(ref)
+            replies, warnings = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
             raise _of_worker(error) from error
         except self._ray.exceptions.RayError as error:
@@ -234,7 +234,7 @@ class RayPool:
             return
         del self._running[ref]
         self._workers[actor].remove(ref)
-        for text in told:
+        for text in warnings:
             if (what := text.partition(": ")[2]) not in self._warned:
                 self._warned.add(what)
                 self._tell(text)

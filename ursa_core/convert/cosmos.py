@@ -1,7 +1,7 @@
 """NVIDIA's discrete video tokenizer (Cosmos DV), and the model folder that it becomes.
 
 The networks are the same; names differ, the order of the decoder's stages, and attention, whose
-1×1×1 convolutions are matrices here. NVIDIA's masks attention over time, hence ``causal``. Facts
+1×1×1 convolutions are matrices here. NVIDIA's masks attention over time: ``causal``. Facts
 from github NVIDIA/Cosmos-Tokenizer (3584ae7) and nvidia-cosmos/cosmos-predict1 (4ed35fa).
 """
 

@@ -91,7 +91,7 @@ class OptimizerSettings(Section):
     # Share of the steps in which `warmup-stable-decay` falls.
     decay_share: Annotated[float, Field(gt=0, le=1)] = 0.2
     final_ratio: Share = 0.05  # end of the schedule, as a share of the peak
-    clip_norm: Above0 | None = 1.0  # largest norm of the gradient, scaled down to it; null: none
+    clip_norm: Above0 | None = 1.0  # largest norm of the gradient; null sets no limit
 
 
 class TrainSettings(Section):

@@ -115,12 +115,12 @@ def test_an_adapter_is_tuned_on_its_base_alone(tune, tmp_path, tiny_model):
 
 
 def test_the_card_calls_it_a_model_and_assumes_no_licence(tune, tmp_path):
-    for name, licence, told in (("none", (), "Not stated."), ("mit", ("licence=mit",), "mit")):
+    for name, licence, stated in (("none", (), "Not stated."), ("mit", ("licence=mit",), "mit")):
         tune(name, "train.steps=1", *licence, brightness=brightness)
         card = (tmp_path / name / "README.md").read_text()
         assert "\nA text-to-video model, trained by ursa" in card
         assert "pipeline_tag: text-to-video" in card
-        assert f"## Licence\n\n{told}" in card
+        assert f"## Licence\n\n{stated}" in card
         own = json.loads((tmp_path / name / "ursa.json").read_text())["licence"]
         assert own == (licence[0].partition("=")[2] if licence else "not stated")
 
