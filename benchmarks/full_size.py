@@ -268,7 +268,7 @@ def run_measured(words: list[str]) -> dict[str, Any]:
 
 def run_apart(words: list[str]) -> dict[str, Any]:
     """The same in a process of its own."""
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
     command = [sys.executable, str(HERE / "full_size.py"), "--child", *words]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -340,6 +340,7 @@ def phases(model: Path, name: str, work: Path, scale: Scale) -> Iterator[tuple[s
     video = ["sample", PROMPT, *size, *placed, "-o"]
     out, tokens, still = work / "out.mkv", work / "film.safetensors", str(frames / "0000.png")
     yield "sample", [*video, str(out), *steps]
+    yield "single", [*video, str(work / "single.mkv"), "--steps", "1", "--guidance", "1"]
     yield "offload", [*video, str(work / "b.mkv"), "--steps", "1", "--offload"]
     yield "blocks", [*video, str(work / "c.mkv"), "--steps", "1", "--offload-blocks", "2"]
     image = ["--image", still, "--fit", "--guidance", "1", "--steps", "1"]

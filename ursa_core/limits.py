@@ -2,6 +2,8 @@
 
 MAX_TABLE_ENTRIES = 1 << 27
 """Largest table of distances: (classes × codes) entries of two bytes each."""
+TABLE_BYTES = 3
+"""Bytes of that table per entry, with what its classes hold beside."""
 MLP_ROWS = 4096
 """Positions per pass through a network's MLP."""
 SLICE_PIXELS = 1 << 21

@@ -13,7 +13,7 @@ from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings, settings_of
 from ursa_core.configs import Levels, Whole, Wholes, read_config, whole
 from ursa_core.grids import LatentGrid, PixelShape, Strides
-from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS
+from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS, TABLE_BYTES
 from ursa_core.models.presets import Size
 
 PROCESS_BYTES = 350_000_000
@@ -21,7 +21,6 @@ PROCESS_BYTES = 350_000_000
 LOGITS_BYTES = {"cpu": 32_000_000, "other": 256_000_000}
 """Logits of one chunk of positions, with their draw and step, by kind of device."""
 _MAPS = 5  # of the decoder's widest, held at once
-_TABLE_BYTES = 3  # per entry of the path's table of distances
 _MAKING_BYTES = 3  # more per entry while it is made, which is done on the CPU
 _PIXELS = 20  # float32 numbers per pixel while bands join
 _PAST_MAPS = 8.5  # of the two latent frames before a slice, for its convolutions over time
@@ -182,7 +181,7 @@ class Summary:
         vectors = 3 * tokenizer.num_vq_embeddings * tokenizer.vq_embed_dim * 4
         return SamplingMemory(
             process=PROCESS_BYTES,
-            codebook=vectors + _TABLE_BYTES * self.table_entries,
+            codebook=vectors + TABLE_BYTES * self.table_entries,
             transformer=parameters * dtype_bytes,
             tokenizer=self.parts["vae"].parameters * 4,
             activations=max(layer * dtype_bytes, joined),

@@ -23,6 +23,11 @@ class ProbPath(ABC):
     solvers: tuple[str, ...] = ("integrated", "euler")  # step rules, the default first
     dtype: torch.dtype = torch.float32
 
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the table that draws are made by, 0 without one."""
+        return 0
+
     def initial(
         self, shape: Sequence[int], generator: Randomness, device: torch.device | str = "cpu"
     ) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
+from ursa_core.limits import TABLE_BYTES
 from ursa_core.path.base import ProbPath, Span, Times
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import Randomness, exp2_, uniforms
@@ -125,6 +126,11 @@ class MetricPath(ProbPath):
             betas = (beta[at], beta_next[at])
             moved[at] = self._draws.jump(flat_t[at], flat_1[at], betas, nodes_of, uniform_draws[at])
         return moved.view_as(x_t)
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the table of distances, 0 for a codebook that is too large for one."""
+        return TABLE_BYTES * DistanceTable.entries(self.codebook)
 
     @cached_property
     def _draws(self) -> TableDraws | StreamedDraws:

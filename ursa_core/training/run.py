@@ -104,6 +104,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         of_largest = (largest.grid, length, plans[data.grids.index(largest)], recipe.optimizer)
         hardware = (ranks, is_bfloat16, device.type)
         memory = estimates.training_memory(config, *of_largest, *hardware, lora)
+        memory = estimates.with_held(memory, learner.path, tokenizer=learner.video_tokenizer)
         items = sum(each.share * each.batch_size for each in data.grids)
         tokens = round(sum(each.share * each.tokens for each in data.grids) * plan.accumulate)
         of_passes = [

@@ -7,12 +7,22 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ursa_core.configs import PUBLISHED_LEVELS
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import Transformer, TransformerConfig
+from ursa_core.path.fast.distance_table import DistanceTable
+from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MixturePath
+from ursa_core.path.schedules import PowerSchedule
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
-from ursa_core.training.generator.estimates import num_parameters, pass_operations, training_memory
+from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
+from ursa_core.training.generator.estimates import (
+    num_parameters,
+    pass_operations,
+    training_memory,
+    with_held,
+)
 from ursa_core.training.generator.objective import DenoisingObjective
 
 GRID, PROMPT = LatentGrid(3, 4, 4), 15
@@ -83,6 +93,18 @@ def test_activations_are_about_those_that_autograd_keeps(network):
     assert estimate(settings())["activations"] == pytest.approx(kept_by(network), rel=0.25)
     saved = estimate(settings(recompute=True))["activations"]
     assert saved < estimate(settings())["activations"] / 2
+
+
+@pytest.mark.slow
+def test_what_is_held_beside_training_is_counted(network):
+    path = MetricPath(FiniteScalarQuantizer(PUBLISHED_LEVELS).codebook, PowerSchedule(1.0, 5.0))
+    parts = with_held(estimate(settings()), path, tokenizer=network)
+    assert parts["tokenizer"] == 4 * num_parameters(config())
+    table = DistanceTable.of(path.codebook)
+    held = sum(each.nbytes for each in vars(table).values() if isinstance(each, torch.Tensor))
+    assert parts["table"] == pytest.approx(held, rel=0.15)
+    assert parts["total"] == sum(number for name, number in parts.items() if name != "total")
+    assert with_held(estimate(settings()), PATH)["table"] == 0
 
 
 def test_operations_are_those_of_a_step(network):

@@ -111,15 +111,20 @@ class DistanceTable:
         ends = torch.nn.functional.pad(self._start[:, 1:], (0, 1), value=num_codes)
         self.count = (ends - self._start).double()
 
+    @staticmethod
+    def entries(codebook: Tensor) -> int:
+        """Classes times codes of a codebook (K, C); 0 if its table would be too large."""
+        grid = CodeGrid.of(codebook.cpu())
+        classes = len(codebook) if grid is None else len(grid.canonical.unique())
+        return classes * len(codebook) if classes * len(codebook) <= MAX_TABLE_ENTRIES else 0
+
     @classmethod
     def of(cls, codebook: Tensor) -> Self | None:
         """The table of a codebook (K, C), on its device; None if it would be too large."""
-        on_cpu = codebook.cpu()
-        grid = CodeGrid.of(on_cpu)
-        classes = len(codebook) if grid is None else len(grid.canonical.unique())
-        if classes * len(codebook) > MAX_TABLE_ENTRIES:
+        if not cls.entries(codebook):
             return None
-        return cls(CodebookDistances(on_cpu), grid)._to(codebook.device)
+        on_cpu = codebook.cpu()
+        return cls(CodebookDistances(on_cpu), CodeGrid.of(on_cpu))._to(codebook.device)
 
     def _to(self, device: torch.device) -> Self:
         for name in ("class_of", "_members", "_start", "distance", "count"):

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+from torch import nn
+
 from ursa_core.bundle.summary import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
+from ursa_core.path.base import ProbPath
 from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
 from ursa_core.tokens.order import Bucket
 from ursa_core.training.generator.batches import TokenBatches
@@ -78,6 +81,13 @@ def training_memory(
         "loss": _CHUNKS * CHUNK_BYTES["cpu" if device == "cpu" else "other"] + 4 * head,
     }
     return {**parts, "total": sum(parts.values())}
+
+
+def with_held(parts: dict[str, int], path: ProbPath, **networks: nn.Module) -> dict[str, int]:
+    """The same with what stays beside it: float32 networks by name, and the path's table."""
+    held = {name: 4 * sum(p.numel() for p in own.parameters()) for name, own in networks.items()}
+    held["table"] = path.table_bytes
+    return {**parts, **held, "total": parts["total"] + sum(held.values())}
 
 
 def pass_operations(

@@ -20,7 +20,7 @@ from ursa_core.sampling.generate import Request, Sampler, decode, full_prompt
 from ursa_core.sampling.time_grid import time_grid
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.training.distributed import gathered
-from ursa_core.training.generator.estimates import pass_operations, training_memory
+from ursa_core.training.generator.estimates import pass_operations, training_memory, with_held
 from ursa_core.training.generator.lora import LoraTraining
 from ursa_core.training.learner import ModelLearner
 from ursa_core.training.metrics import OPERATIONS, Metrics, weighed
@@ -273,10 +273,9 @@ class RewardLearner(ModelLearner):
         recipe, hardware = self.recipe, (ranks, is_bfloat16, self.device.type)
         sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
         parts = training_memory(*sizes, self._plan, recipe.optimizer, *hardware, recipe.lora)
-        networks = {"start": self.model, "tokenizer": self.bundle.video_tokenizer}
-        held = {k: 4 * sum(p.numel() for p in net.parameters()) for k, net in networks.items()}
-        held["start"] *= self.adapter is None
-        return {**parts, **held, "total": parts["total"] + sum(held.values())}
+        start = {} if self.adapter else {"start": self.model}
+        tokenizer = self.bundle.video_tokenizer
+        return with_held(parts, self.bundle.path, tokenizer=tokenizer, **start)
 
 
 def _known(values: Tensor) -> Tensor:
