@@ -46,6 +46,7 @@ def _settled(task: BatchTask, batch: Batch, seed: int) -> Iterator[BatchItem]:
     faults: list[lists.Fault] = []
     taken: dict[int, int] = {}  # by hashes, which take less memory than names
     extension = Path(names.made_name(batch.template, 0, "a", 0)).suffix
+    start = str(batch.folder / "_")[:-1]
     num_good = 0
     for line in batch.listed:
         try:
@@ -53,7 +54,7 @@ def _settled(task: BatchTask, batch: Batch, seed: int) -> Iterator[BatchItem]:
                 if not batch.is_long:
                     continue  # handled when the list was read
                 raise UsageError(line.reason, line.hint)
-            given = dict(line.given)
+            given = line.given
             name = given.pop("name", None)
             key = f"item {line.index}" if name is None else f"name {name}"
             given.setdefault("seed", stream_seed(seed, key))
@@ -64,8 +65,8 @@ def _settled(task: BatchTask, batch: Batch, seed: int) -> Iterator[BatchItem]:
                 name += extension
             names.check_name(name)
             is_own = batch.shard.owns(line.index)
-            path = batch.folder / name
-            options_, plan = task.settle(given, path) if is_own or not batch.is_long else ({}, None)
+            file = start + name
+            options_, plan = task.settle(given, file) if is_own or not batch.is_long else ({}, None)
             other = taken.setdefault(hash(names.same_file(name)), line.number)
             if other != line.number:
                 raise UsageError(
@@ -80,7 +81,7 @@ def _settled(task: BatchTask, batch: Batch, seed: int) -> Iterator[BatchItem]:
         num_good += 1
         if is_own:
             yield BatchItem(
-                key, line.index, line.number, path, given["seed"], options_, given, plan
+                key, line.index, line.number, file, given["seed"], options_, given, plan
             )
     if batch.is_long and len(faults) > MAX_FAULTS_SHOWN:
         output.warn(f"left out: {len(faults) - MAX_FAULTS_SHOWN} more lines")
@@ -111,7 +112,8 @@ def run_work(
         manifest.check_same(folder, found, header)
     items = ready(settled(header.seed))
     if dry_run:
-        left = ready(remaining(items, manifest.read_records(folder), work.force))
+        is_free = work.force or not work.outputs.exists()  # to look for each file takes long
+        left = ready(remaining(items, manifest.read_records(folder), is_free))
         _print_plan(task, header, left)
         return
     parents = [] if work.is_long else [item.path.parent for item in items]
@@ -145,7 +147,7 @@ def _print_plan(
 
     def payload() -> dict[str, Any]:
         items = [
-            {"path": str(each.path), "index": each.index, "seed": each.seed,
+            {"path": each.file, "index": each.index, "seed": each.seed,
              "options": each.options}
             for each in todo()
         ]  # fmt: skip
@@ -153,10 +155,10 @@ def _print_plan(
         return {**of_batch, "kept": num["kept"], "items": items}
 
     def lines() -> Iterator[str]:
-        yield from (str(item.path) for item in todo())
+        yield from (item.file for item in todo())
         yield f"{num['kept']} are done, {num['made']} are to be made"
 
-    output.data(payload, lines=lines(), paths=(item.path for item in todo()))
+    output.data(payload, lines=lines(), paths=(item.file for item in todo()))
 
 
 def _make(
@@ -204,7 +206,7 @@ def _make(
                 if pool is None
                 else pool.run(packs, is_stopped)
             ):
-                item, path, error = outcome.item, str(outcome.item.path), outcome.error
+                item, path, error = outcome.item, outcome.item.file, outcome.error
                 made, failed = made + (not error), failed + bool(error)
                 if by_items:
                     on_step()

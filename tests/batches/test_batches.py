@@ -15,7 +15,7 @@ from filelock import FileLock
 from notes_task import Notes, make_notes
 
 from ursa_cli.terminal import output
-from ursa_core.batches.manifest import read_records
+from ursa_core.batches.manifest import Records, read_records
 from ursa_core.errors import DataError, UsageError
 
 FIVE = "a\nb\nc\nd\ne\n"
@@ -100,6 +100,18 @@ def test_the_seed_of_a_batch_is_drawn_once_and_told(
     assert notes(tmp_path / "a") != notes(tmp_path / "b")
     make_notes(tmp_path / "c", FIVE, seed=seed)
     assert notes(tmp_path / "a") == notes(tmp_path / "c")
+
+
+def test_what_is_recorded_as_done_is_known_without_parsing_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = FIVE + "ein \u201eroter\u201c Kreis\n"
+    make_notes(tmp_path / "out", lines)
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "_parsed", None)
+        assert make_notes(tmp_path / "out", lines).packs == []
+    (tmp_path / "out" / "00002-c.png").write_text("")
+    assert make_notes(tmp_path / "out", lines).packs == [[2]]
 
 
 def test_a_failure_stops_no_other_and_is_tried_again(

@@ -106,8 +106,9 @@ def make_batch(
     if tokens is not None and not sampling.dry_run:
         make_folder(tokens)
     task = ClipTask(
-        name, model, plan_of, lambda line: inputs.overridden(line).title, wanted.batch_size,
-        output.warn, tokens, preview, output.note,
+        name, model, plan_of,
+        lambda line: line.get("prompt") or inputs.overridden(line).title,
+        wanted.batch_size, output.warn, tokens, preview, output.note,
     )  # fmt: skip
     batch_run.run_batch(task, wanted, sampling.seed, sampling.dry_run)
 

@@ -68,6 +68,8 @@ def data(
 
 def printable(text: str) -> str:
     """A text in one line, whose control characters are escapes, as in Python."""
+    if text.isprintable():  # most are
+        return text
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -27,7 +27,7 @@ Columns = Mapping[str, type]
 """What a line may give: its name, and str, int, float, bool or list (of texts)."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Line:
     """An item: its line in the file, from 1, its index among all items, from 0, what it gives."""
 
@@ -210,10 +210,13 @@ def _csv_rows(name: str, file: TextIO, columns: Columns) -> _Rows:
 
 def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """What a row gives, in the types of the columns; UsageError for others."""
-    for column in row:
+    given = {}
+    for column, value in row.items():
         if column not in columns:
             raise UsageError(f"unknown option {column!a}", nearest(column, columns))
-    return {k: _converted(k, v, columns[k]) for k, v in row.items() if v is not None}
+        if value is not None:
+            given[column] = _converted(column, value, columns[column])
+    return given
 
 
 def _converted(column: str, value: object, kind: type) -> object:

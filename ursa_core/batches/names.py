@@ -11,6 +11,7 @@ DEFAULT_TEMPLATE = "{index:05d}-{slug}.mp4"
 FIELDS = ("index", "slug", "seed")
 _MAX_NAME_BYTES = 200  # of 255, since temporary names are longer
 _MAX_SLUG_BYTES = 48
+_WORDS = re.compile(r"\w+")
 
 
 def slug(text: str) -> str:
@@ -20,8 +21,10 @@ def slug(text: str) -> str:
             f" {unicodedata.name(each, '')} " if unicodedata.category(each) == "So" else each
             for each in unicodedata.normalize("NFC", text)
         )
-    words = re.findall(r"\w+", text.lower())
-    cut = "-".join(words).encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
+    words = _WORDS.findall(text.lower())
+    cut = "-".join(words)[:_MAX_SLUG_BYTES]
+    if not cut.isascii():
+        cut = cut.encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
     return cut.strip("-_") or "untitled"
 
 
@@ -55,7 +58,7 @@ def made_name(template: str, index: int, prompt: str, seed: int) -> str:
 def check_name(name: str) -> None:
     """Refuse, with a UsageError, a name that isn't that of one visible file inside the folder."""
     hint = "give a plain file name, as a-red-circle.mp4"
-    if re.search(r"[/\\]", name) or name in ("", ".", ".."):
+    if "/" in name or "\\" in name or name in ("", ".", ".."):
         raise UsageError(f"{name!r} is no name of a file inside the folder", hint)
     if name.startswith((".", "-", "~")) or name != name.strip():
         raise UsageError(f"the name {name!r} can't begin or end so", hint)

@@ -15,6 +15,7 @@ from ursa_core.errors import DataError, UsageError, unwritable
 from ursa_core.files import make_folder, parse_object
 from ursa_core.parts import Part
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _PATIENCE_SECONDS = 1.0
 """Wait for a lock: processes that only look whether it is taken hold it for an instant."""
 
@@ -133,7 +134,7 @@ def row_of(path: Path, line: bytes, number: int) -> dict[str, Any]:
 
 def line_of(row: dict[str, Any]) -> bytes:
     """An object as a line."""
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    return _ENCODER.encode(row).encode() + b"\n"
 
 
 def damaged_line(path: Path, number: int) -> DataError:

@@ -68,9 +68,10 @@ class _Worker:
         """Make a pack: how each item ended, with its files by their paths at home; warnings."""
         root, own, ended = self._root, list[BatchItem](), []
         for item in pack:
-            path = root / str(item.path).lstrip("/")
+            path = root / item.file.lstrip("/")
             files.make_folder(path.parent)
-            own.append(replace(item, path=path, options={**item.options, "device": self._device}))
+            options = {**item.options, "device": self._device}
+            own.append(replace(item, file=str(path), options=options))
         for outcome in run_packs(self._task, [own], _unseen, _unseen, self._explain):
             made = [path for path in root.rglob("*") if path.is_file()]
             content = {f"/{path.relative_to(root)}": path.read_bytes() for path in made}
@@ -208,7 +209,7 @@ class RayPool:
             return
         self._writer.append(*(record(item, "started") for item in pack), sync=False)
         # The worker's folder is another one.
-        ref = actor.make.remote([replace(each, path=each.path.absolute()) for each in ready])
+        ref = actor.make.remote([replace(each, file=str(each.path.absolute())) for each in ready])
         self._workers[actor].append(ref)
         self._running[ref] = actor, pack
 

@@ -144,7 +144,8 @@ def number_of(name: str, value: Any, limits: Range, kind: type = float) -> Any:
 
     None stays. With ``kind`` int it must be whole.
     """
-    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    numbers = Integral if kind is int else Real
+    is_number = type(value) is kind or (isinstance(value, numbers) and not isinstance(value, bool))
     ok = value is None or (is_number and limits.low <= value <= limits.high)
     require(ok, name, value, limits.description)
     return None if value is None else kind(value)

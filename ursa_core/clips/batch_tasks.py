@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ursa_core.batches.run import BatchItem
 from ursa_core.bundle.bundle import Bundle, load_tokenizer
-from ursa_core.bundle.options import checked, option_types
+from ursa_core.bundle.options import SEED, number_of, option_types
 from ursa_core.clips.clip import decoded, kept_frames, previews
 from ursa_core.clips.extend import ExtendPlan, plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan
@@ -90,20 +90,21 @@ class ClipTask(_ModelTask):
         self._preview, self._batch_size = preview, batch_size
         self._alike: dict[Hashable, tuple[Plan, Hashable, dict[str, Any]]] = {}
 
-    def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
+    def settle(self, given: Mapping[str, Any], file: str) -> tuple[dict[str, Any], Any]:
         """All options of a clip, as its file will record them, and its plan and pack key.
 
         The plan is without frames, which might not fit into memory: files are read again when it
-        is their turn. Lines that differ in prompt and seed alone are planned once.
+        is their turn. Lines that differ in prompt and seed alone have one plan, with another's.
         """
         own: dict[str, Any] = {"prompt": given.get("prompt"), "seed": given.get("seed")}
-        others = repr((path.suffix, *sorted(each for each in given.items() if each[0] not in own)))
+        others = file.rpartition(".")[2]
+        if given.keys() != own.keys():
+            others += repr({name: given[name] for name in given if name not in own})
         if others in self._alike and None not in own.values():
             plan, key, options = self._alike[others]
-            checked({"seed": own["seed"]})
-            plan = replace(plan, **own)
+            number_of("seed", own["seed"], SEED, int)
             return {**options, **own}, (plan, key)
-        plan = self._plan_of(given, path)
+        plan = self._plan_of(given, Path(file))
         plan.check_memory(self._batch_size)
         key = pack_key(plan.options), plan.cond_frames and plan.cond_frames.pack_key
         options = plan.metadata()
@@ -163,7 +164,8 @@ class ClipTask(_ModelTask):
         return super().moved(device, root, warn)
 
     def _planned(self, item: BatchItem) -> Plan:
-        return replace(item.plan[0], model=self._placed)
+        own = {name: item.options[name] for name in ("prompt", "seed")}
+        return replace(item.plan[0], model=self._placed, **own)
 
     def _read_again(self, item: BatchItem) -> Plan:
         """The plan as it was settled; DataError if a file has changed."""
@@ -200,21 +202,21 @@ class ExtendTask(_ModelTask):
         prompts = given.get("prompts", [given.get("prompt", "")])
         return prompts[0] or Path(given.get("clip", "")).stem
 
-    def settle(self, given: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], Any]:
+    def settle(self, given: Mapping[str, Any], file: str) -> tuple[dict[str, Any], Any]:
         """All options of a video, refusing rounds made by others, and the steps of each round."""
-        planned = self._plan(given, path)
+        planned = self._plan(given, file)
         if not self._fresh:
-            RoundStore(str(path)).check(planned.of_rounds)
+            RoundStore(file).check(planned.of_rounds)
         return planned.provenance, planned.round_steps
 
     def num_steps(self, item: BatchItem) -> int:
         """Steps of the rounds that aren't done."""
-        store = RoundStore(str(item.path))
+        store = RoundStore(item.file)
         return sum(n for k, n in enumerate(item.plan) if self._fresh or not store.holds(k))
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Each video is made alone."""
-        return item.path
+        return item.file
 
     def make(
         self, items: Sequence[BatchItem], on_step: Callable[[int], None]
@@ -226,28 +228,28 @@ class ExtendTask(_ModelTask):
             planned: ExtendPlan = item.plan
             planned = replace(planned, plan=replace(planned.plan, model=self._placed))
             self._warn(item, [*planned.warnings, *planned.prompt_warnings(bundle)])
-            store = RoundStore(str(item.path))
+            store = RoundStore(item.file)
             store.open(planned.of_rounds, self._fresh)
-            yield item, planned.make_file(bundle, store, str(item.path), lambda *_: on_step(1))
+            yield item, planned.make_file(bundle, store, item.file, lambda *_: on_step(1))
 
     def ready(self, item: BatchItem) -> BatchItem:
         """The video with the clip that it goes on from in its plan."""
-        planned = self._plan(item.given, item.path)
+        planned = self._plan(item.given, item.file)
         if planned.provenance != item.options:
             raise DataError(f"{planned.media.file} has changed since the list was read", _AGAIN)
         return replace(item, plan=planned, is_ready=True)
 
     def tidy(self, item: BatchItem) -> None:
         """Delete the rounds of a video that is written."""
-        store = RoundStore(str(item.path))
+        store = RoundStore(item.file)
         if store.plan() is not None:
             store.remove()
 
-    def _plan(self, line: Mapping[str, Any], path: Path) -> ExtendPlan:
+    def _plan(self, line: Mapping[str, Any], file: str) -> ExtendPlan:
         wanted = self._wanted.overridden(line)
         wanted.check()
         options = {**self._options, **{k: v for k, v in line.items() if k in option_types()}}
-        return plan_extension(self._placed, options, wanted, str(path), self._decoded)
+        return plan_extension(self._placed, options, wanted, file, self._decoded)
 
     def _decoded(self, codes: Tensor) -> Frames:
         """Frames by the tokenizer, which is alone while files are settled; no network is loaded."""

@@ -67,7 +67,7 @@ class SuiteRun:
 
         def settled(seed: int) -> Iterator[BatchItem]:
             for index, file in enumerate(suite.files):
-                path, own = run.samples / file.name, file.seed(seed)
+                path, own = str(run.samples / file.name), file.seed(seed)
                 made_by, planned = task.settle_file(file, own, path)
                 if part.owns(index):
                     yield BatchItem(file.name, index, 0, path, own, made_by, {}, planned)

@@ -40,7 +40,7 @@ class EvalTask(ClipTask):
         title_of = itemgetter("prompt")
         super().__init__(f"eval {suite}", model, plan_for, title_of, batch_size, warn)
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> Settled:
+    def settle_file(self, file: PlannedFile, seed: int, path: str) -> Settled:
         """All options of a file, its shape, which is checked in the end, among them; its plan."""
         options, planned = self.settle({"prompt": file.prompt, "seed": seed}, path)
         shape = planned[0].options.shape
@@ -83,7 +83,7 @@ class GridTask(_OneByOne):
 
     num_samples = GRID
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> Settled:
+    def settle_file(self, file: PlannedFile, seed: int, path: str) -> Settled:
         """All options of a grid, whose sides are twice an image's."""
         options, planned = super().settle_file(file, seed, path)
         _, height, width = options["pixel_shape"]
@@ -107,7 +107,7 @@ class GridTask(_OneByOne):
 class ImageTask(_OneByOne):
     """A video from a first frame, which is scaled and cropped to its size."""
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> Settled:
+    def settle_file(self, file: PlannedFile, seed: int, path: str) -> Settled:
         """All options of a video, its image's digest among them."""
         options, planned = super().settle_file(file, seed, path)
         if options["pixel_shape"][0] == 1:
@@ -142,7 +142,7 @@ class LongTask(_OneByOne):
         self._num_frames, self._rounds = num_frames, rounds
         self._of_rounds = model.found.settings.extending(options)
 
-    def settle_file(self, file: PlannedFile, seed: int, path: Path) -> Settled:
+    def settle_file(self, file: PlannedFile, seed: int, path: str) -> Settled:
         """All options of a clip, how it is made longer among them."""
         options, planned = super().settle_file(file, seed, path)
         extension = self._extension(planned[0])
