@@ -2,6 +2,7 @@
 
     python benchmarks/cluster.py plan [--num 1000000]
     python benchmarks/cluster.py resume [--num 1000000 --done 900000]
+    python benchmarks/cluster.py tokenize [--num 100000]
 
 Each line states wall-clock seconds, seconds of the CPU, and the peak of memory of one process.
 """
@@ -120,18 +121,53 @@ def resume(folder: Path, num: int, done: int) -> None:
     )  # fmt: skip
 
 
+def tokenize(folder: Path, num: int) -> None:
+    """The row of tokens: links of one image in folders of a thousand, all of them in shards."""
+    from PIL import Image
+
+    from ursa_core.encoding.encode import encode_clips, token_identity
+    from ursa_core.encoding.items import find_items
+    from ursa_core.encoding.options import TokenizeOptions
+    from ursa_core.encoding.origins import origin_of
+    from ursa_core.encoding.run import load_encoder
+    from ursa_core.tokens.writer import ShardWriter, TokenRow
+
+    media, out = folder / "media", folder / "shards"
+    for begin in range(0, num, 1000):
+        first = media / f"{begin:07d}" / f"{begin:07d}.png"
+        first.parent.mkdir(parents=True)
+        Image.new("RGB", (64, 64), "navy").save(first)
+        for index in range(begin + 1, min(begin + 1000, num)):
+            first.with_name(f"{index:07d}.png").hardlink_to(first)
+    encoder = load_encoder("nano", TokenizeOptions(), "cpu")
+    cut, identity = encoder.cut, token_identity(encoder.tokenizer, encoder.digest)
+    items = find_items([str(media)], 1, 0, cut.fps)
+    clip = next(items[0].clips(cut, encoder.tokenizer.strides.temporal))
+    (codes,) = encode_clips(encoder.tokenizer, [clip.frames])
+    with ShardWriter(out, identity, cut.to_json()) as writer:
+        for item in items:
+            origin = origin_of(item, out)
+            writer.add(TokenRow(codes, clip.captions, cut.fps, clip.motion, item.name, origin))
+    asked = (media, "-o", out, "--model", "nano", "--device", "cpu")
+    measured(f"listing of {num} files, all of them done", "tokenize", *asked, "--quiet")
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("row", choices=("plan", "resume"))
-    parser.add_argument("--num", type=int, default=1_000_000)
+    parser.add_argument("row", choices=("plan", "resume", "tokenize"))
+    parser.add_argument("--num", type=int, help="a million items, 100,000 files")
     parser.add_argument("--done", type=int, default=900_000)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        if chosen.row == "plan":
-            plan(Path(name), chosen.num)
-        else:
-            resume(Path(name), chosen.num, min(chosen.done, chosen.num))
+        match chosen.row:
+            case "plan":
+                plan(Path(name), chosen.num or 1_000_000)
+            case "resume":
+                num = chosen.num or 1_000_000
+                resume(Path(name), num, min(chosen.done, num))
+            case "tokenize":
+                tokenize(Path(name), chosen.num or 100_000)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Quality:
     ssim: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ItemResult:
     """Result of one clip, or of an item that gave none."""
 

@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,7 @@ def find_sources(
     """
     metadata: dict[Path, Metadata] = {}
     sources: dict[Path, MediaFile] = {}
+    _resolved_folder.cache_clear()
     for given in inputs:
         for file in _files_of(given, metadata, on_left_out):
             at = _resolved(file.path)
@@ -148,7 +149,10 @@ def _listed(manifest: Path) -> Iterator[MediaFile]:
 
 def _resolved(path: Path) -> Path:
     """The absolute path, with links resolved among its folders, but not the file itself."""
-    return path.parent.resolve() / path.name
+    return _resolved_folder(path.parent) / path.name
+
+
+_resolved_folder = cache(Path.resolve)
 
 
 def _with_name(source: MediaFile, at: Path) -> MediaFile:

@@ -29,7 +29,7 @@ SECONDS_UNWRITTEN = 60.0  # after which clips that wait for a full shard are wri
 GROUP_CODES = 1 << 18  # about, per group of rows, which is read and decoded at once: a megabyte
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """A media file as it was when it was read; its path is relative to the shards' folder."""
 
@@ -39,7 +39,7 @@ class Origin:
     digest: str  # SHA-256, hexadecimal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Made:
     """File and captions that clips were made of; no captions (None) where there is no clip."""
 
