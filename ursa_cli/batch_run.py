@@ -171,8 +171,10 @@ def _make(
     steps = num if by_items else sum(task.num_steps(i) for i, s in left if s == "todo")
     kept = made = failed = 0
     with (
-        nullcontext() if ray is None else ray_pool(ray, task, writer, reason, output.warn) as pool,
-        _stops() as is_stopped,
+        nullcontext()
+        if ray is None
+        else ray_pool(ray, task, writer.append, reason, output.warn) as pool,
+        stops() as is_stopped,
         output.progress(steps, task.name) as advance,
     ):
 
@@ -235,7 +237,7 @@ def _make(
 
 
 @contextmanager
-def _stops() -> Iterator[Callable[[], bool]]:
+def stops() -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM came; at the second time it interrupts."""
     asked = False
 

@@ -13,17 +13,25 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from no_av import WithoutAv
 from notes_task import Notes, make_notes
+from PIL import Image
 
 from ursa_cli.main import main
 from ursa_cli.terminal import output
 from ursa_core.batches import ray_pool
 from ursa_core.batches.manifest import Writer, read_records
+from ursa_core.encoding import on_ray
 from ursa_core.errors import DataError, DeviceError
+from ursa_core.media import write_media
 from ursa_core.parts import Part
+from ursa_core.tokens.shards import shard_paths
 from ursa_core.tokens.token_files import load_tokens
 
 # Newer versions of Ray ask for a token, and read where it is when they are imported.
@@ -175,11 +183,151 @@ def test_why_nothing_runs_is_told(
     try:
         with Writer(tmp_path, Part()) as writer:
             pool = ray_pool.RayPool(
-                ray, ray_pool.RayOptions(gpus=1), Notes(), writer, str, output.warn
+                ray, ray_pool.RayOptions(gpus=1), Notes(), writer.append, str, output.warn
             )
         assert "a worker takes 1 GPU; of 0 in the cluster 0 are free" in pool._why_idle()
     finally:
         ray.shutdown()
+
+
+def png(path: Path, k: int) -> None:
+    picture = Image.new("RGB", (64, 64), (9 * k, 80, 200 - 7 * k))
+    picture.paste((200, 10 * k, 30), (k, k, 20 + k, 20 + k))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    path.with_suffix(".txt").write_text(f"square {k}\n")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for path in shard_paths(folder) for row in pq.read_table(path).to_pylist()]
+
+
+TOKENIZE = ["--model", "nano", "--device", "cpu", "--frames", "1", "--size", "64x64"]
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    for k in range(20):
+        png(tmp_path / "media" / f"{k:02d}.png", k)
+    (tmp_path / "media" / "07.png").write_bytes(b"no picture")
+    return tmp_path / "media"
+
+
+def test_shards_are_those_of_one_process_and_either_goes_on(
+    address: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)  # as a worker of one core
+
+    def made(folder: str, *more: str, code: int = 1) -> dict[str, Any]:
+        capsys.readouterr()
+        asked = ["tokenize", str(media), "shapes:train", "--num", "3", "--check", "99", "--json"]
+        assert main([*asked, "-o", str(tmp_path / folder), *TOKENIZE, *more]) == code
+        found = capsys.readouterr()
+        assert code == 0 or "skipped: " in found.err
+        kept = ("num_done", "num_kept", "num_skipped", "items", "psnr", "ssim")
+        payload: dict[str, Any] = json.loads(found.out)
+        payload["items"].sort(key=str)  # faults are found early in one process
+        return {name: payload[name] for name in kept}
+
+    one = made("one")
+    assert made("ray", "--ray", address) == one
+    assert one["num_done"] == 22
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "one")
+    reports = [(tmp_path / name / "report.jsonl").read_text() for name in ("ray", "one")]
+    assert sorted(reports[0].splitlines()) == sorted(reports[1].splitlines())
+    assert str(media / "07.png") in str(one["items"])
+    for first, second in (([], ["--ray", address]), (["--ray", address], [])):
+        folder = f"begun{len(first)}"
+        hidden = (media / "19.png").rename(tmp_path / "19.png")
+        made(folder, *first)
+        hidden.rename(media / "19.png")
+        assert made(folder, *second)["num_kept"] == 21
+        assert len(rows_of(tmp_path / folder)) == 22
+    png(media / "07.png", 7)
+    png(media / "03.png", 23)
+    assert made("ray", "--ray", address, code=0)["num_done"] == 2
+    assert len(rows_of(tmp_path / "ray")) == 23
+
+
+def test_files_of_an_actor_that_dies_go_to_others(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    asked = ["tokenize", "shapes:train", "--num", "200", "--model", "nano", "--device", "cpu"]
+    plain = ["--frames", "1", "--check", "0"]
+    assert main([*asked, *plain, "-o", str(tmp_path / "one")]) == 0
+    killed = threading.Event()
+
+    def kill() -> None:
+        while not killed.is_set():
+            for found in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    if found.read_bytes().startswith(b"ray::_Worker.make"):
+                        os.kill(int(found.parent.name), signal.SIGKILL)
+                        killed.set()
+                        return
+            time.sleep(0.01)
+
+    threading.Thread(target=kill, daemon=True).start()
+    asked += ["--ray", "auto"]
+    assert main([*asked, *plain, "-o", str(tmp_path / "ray")]) == 0
+    assert killed.is_set()
+    assert "given to others" in capsys.readouterr().err
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "one")
+
+
+def test_ctrl_c_leaves_shards_that_go_on(address: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked = ["tokenize", "shapes:train", "--num", "300", "-o", str(out), "--ray", address]
+    asked += ["--model", "nano", "--device", "cpu", "--frames", "1", "--check", "0"]
+    command = [sys.executable, "-m", "ursa_cli", *asked]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    pids = set()
+    while not pids:
+        pids = {p for p in Path("/proc").glob("[0-9]*/cmdline") if _holds(p, b"ray::_Worker.make")}
+        assert run.poll() is None
+    run.send_signal(signal.SIGTERM)
+    told = run.communicate(timeout=120)[1]
+    assert run.returncode == 130, told
+    assert "the same command goes on" in told
+    num = len(rows_of(out))
+    assert num < 300
+    assert main(asked) == 0
+    assert len({row["source"] for row in rows_of(out)}) == len(rows_of(out)) == 300
+
+
+def _holds(path: Path, start: bytes) -> bool:
+    with suppress(OSError):
+        return path.read_bytes().startswith(start)
+    return False
+
+
+def test_a_worker_that_cannot_read_what_this_machine_can_is_told(
+    address: str, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(on_ray, "_EncodeTask", WithoutAv)
+    film = media / "film.mkv"
+    write_media(film, np.zeros((5, 64, 64, 3), np.uint8), 8.0, {})
+    asked = ["tokenize", str(media), "-o", str(tmp_path / "out"), *TOKENIZE, "--ray", address]
+    assert main(asked) == 1
+    told = capsys.readouterr().err
+    assert re.search(rf"error: the node \S+ can't read a file that this one can: {film} ", told)
+    assert "hint: install the same versions of PyAV and Pillow on all nodes" in told
+    assert rows_of(tmp_path / "out")  # nothing that was made is lost
+    monkeypatch.undo()
+    assert main(asked) == 1
+    assert "error: 1 of 21 clips were skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--shard", "1/2"], ["-o", "one.safetensors"]])
+def test_what_does_not_go_with_ray_is_refused(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = [] if "-o" in more else ["-o", str(tmp_path / "out")]
+    assert main(["tokenize", "shapes:train", "--ray", "auto", *out, *more]) == 2
+    assert "--ray can't both be given" in capsys.readouterr().err
 
 
 def test_no_cluster_is_told(tmp_path: Path) -> None:

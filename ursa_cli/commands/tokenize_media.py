@@ -7,10 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
+from ursa_cli.batch_run import stops
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import own_shard
+from ursa_cli.options.batches import RAY, RayGiven, own_shard, ray_options
 from ursa_cli.options.sampling import MODELS
 from ursa_cli.terminal import output
+from ursa_core.batches.ray_pool import RayOptions
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.errors import CheckpointError, DataError, UsageError
 from ursa_core.files import check_folder_of
@@ -18,8 +20,9 @@ from ursa_core.parts import Part, launched_part
 
 if TYPE_CHECKING:
     from ursa_core.encoding.caption_fit import CaptionFit
+    from ursa_core.encoding.encode import Encoder
     from ursa_core.encoding.report import ItemResult
-    from ursa_core.encoding.run import Encoder, FolderRun
+    from ursa_core.encoding.run import FolderRun
 
 CLIP_SUFFIX = ".safetensors"
 MAX_NAMED = 3
@@ -66,6 +69,7 @@ _OPTIONS: options.Panels = {
         "crf": ("N", "Quality of a decoded mp4, 0 (lossless) to 51."),
         "shard": ("I/N", "Take part I, 1 to N, of the files; all parts go into the same folder.",
                   "by torchrun"),
+        **RAY,
         "fresh": (None, ("Delete the folder's shards and start over; otherwise a stopped run "
                   "continues.")),
         "drop_gone": (None, "Remove the clips of files that no longer exist from the shards."),
@@ -73,9 +77,10 @@ _OPTIONS: options.Panels = {
 }  # fmt: skip
 
 
-@options.described(_OPTIONS, wanted=TokenizeOptions)
+@options.described(_OPTIONS, wanted=TokenizeOptions, cluster=RayGiven)
 def tokenize_media(
     wanted: TokenizeOptions,
+    cluster: RayGiven,
     inputs: Annotated[
         list[str] | None,
         options.argument(
@@ -133,7 +138,10 @@ def tokenize_media(
     if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
         raise UsageError(f"{out} holds one clip", "give a folder as OUT")
     _check_output(out, inputs, force)
-    part = own_shard(shard)
+    part, ray = own_shard(shard), ray_options(cluster)
+    if ray is not None and (is_clip or part.count > 1):
+        what = "--shard" if part.count > 1 else str(out)
+        raise UsageError(f"{what} and --ray can't both be given", "leave one out")
     if wanted.fresh and part.count > 1 and not is_clip and not dry_run:
         raise UsageError(
             "--fresh would delete what the other processes make",
@@ -146,7 +154,7 @@ def tokenize_media(
     if is_clip and not dry_run:
         _encode_clip(inputs[0], out, encoder, wanted)
     elif not dry_run:
-        _encode_shards(inputs, out, encoder, wanted, part)
+        _encode_shards(inputs, out, encoder, wanted, part, ray)
     else:
         with TemporaryDirectory() as empty:  # where all is to be made
             folder = Path(empty) if is_clip or wanted.fresh else out
@@ -191,19 +199,26 @@ def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOpti
 
 
 def _encode_shards(
-    inputs: Sequence[str], out: Path, encoder: "Encoder", wanted: TokenizeOptions, part: Part
+    inputs: Sequence[str],
+    out: Path,
+    encoder: "Encoder",
+    wanted: TokenizeOptions,
+    part: Part,
+    ray: RayOptions | None,
 ) -> None:
+    from ursa_core.encoding.on_ray import OnRay
     from ursa_core.encoding.run import tokenizing
     from ursa_core.tokens.shards import shard_paths
 
-    with tokenizing(inputs, out, encoder, wanted, part) as run:
+    on_ray = None if ray is None else OnRay(ray, output.warn, stops)
+    with tokenizing(inputs, out, encoder, wanted, part, on_ray) as run:
         _describe(run, out, wanted.drop_gone)
         try:
             with output.progress(len(run.items), "tokenize") as advance:
                 for _, results in run:
                     if results[0].status == "skipped":
                         output.warn(f"skipped: {results[0].reason}")
-                    advance(1)
+                    advance(1, run.work.text)
         except KeyboardInterrupt:
             run.close()
             num = run.writer.num_clips

@@ -129,6 +129,15 @@ class BatchOptions:
         return batch
 
 
+@dataclass(frozen=True)
+class RayGiven:
+    """Options of Ray where there is no list."""
+
+    ray: str | None = None
+    ray_cpus: float | None = None
+    ray_gpus: float | None = None
+
+
 def ray_options(given: Any) -> RayOptions | None:
     """How Ray is used, from a record with ``ray``, ``ray_cpus`` and ``ray_gpus``."""
     cpus, gpus = given.ray_cpus, given.ray_gpus

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core import __version__, files
-from ursa_core.batches.manifest import Status, Writer
-from ursa_core.batches.run import BatchItem, BatchTask, Outcome, record, run_packs
+from ursa_core.batches.manifest import Status
+from ursa_core.batches.run import BatchItem, Outcome, PackTask, record, run_packs
 from ursa_core.errors import DataError, DeviceError, UrsaError, UsageError
 
 AHEAD = 2
@@ -53,7 +53,7 @@ class _Worker:
                 f"the node {where} has ursa {__version__}, this one {version}",
                 "install the same version on all nodes",
             )
-        own: BatchTask = pickle.loads(task)  # noqa: S301  (from our own driver)
+        own: PackTask = pickle.loads(task)  # noqa: S301  (from our own driver)
         if not own.model_folder.is_dir():
             raise DataError(
                 f"the node {where} has no model in {own.model_folder}",
@@ -90,14 +90,14 @@ def _unseen(*_: object, **__: object) -> None:
 class RayPool:
     """Actors of a cluster, one a device; those that die give their packs to others.
 
-    ``tell`` receives warnings, and why nothing runs.
+    ``append`` takes records, as of ``run_packs``; ``tell`` receives warnings, and why nothing runs.
     """
 
     def __init__(
-        self, ray: Any, chosen: RayOptions, task: BatchTask, writer: Writer, explain: _Explain,
-        tell: Callable[[str], None],
+        self, ray: Any, chosen: RayOptions, task: PackTask, append: Callable[..., None],
+        explain: _Explain, tell: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._ray, self._chosen, self._task, self._writer = ray, chosen, task, writer
+        self._ray, self._chosen, self._task, self._append = ray, chosen, task, append
         self._explain, self._tell = explain, tell
         has_gpus = bool(ray.cluster_resources().get("GPU"))
         self._gpus = float(has_gpus) if chosen.gpus is None else chosen.gpus
@@ -207,7 +207,7 @@ class RayPool:
             else:
                 yield self._failed(pack[0], self._explain(error))
             return
-        self._writer.append(*(record(item, "started") for item in pack), sync=False)
+        self._append(*(record(item, "started") for item in pack), sync=False)
         # The worker's folder is another one.
         ref = actor.make.remote([replace(each, file=str(each.path.absolute())) for each in ready])
         self._workers[actor].append(ref)
@@ -245,7 +245,7 @@ class RayPool:
             yield self._kept(at_home[outcome.item.key], outcome, content)
 
     def _failed(self, item: BatchItem, reason: str) -> Outcome:
-        self._writer.append(record(item, "failed", 0.0, reason))
+        self._append(record(item, "failed", 0.0, reason))
         return Outcome(item, 0.0, reason)
 
     def _kept(self, item: BatchItem, outcome: Outcome, content: dict[str, bytes]) -> Outcome:
@@ -263,7 +263,7 @@ class RayPool:
                         (part / Path(path).name).write_bytes(content[path])
             self._task.tidy(item)
         status: Status = "failed" if outcome.error else "done"
-        self._writer.append(record(item, status, outcome.seconds, outcome.error))
+        self._append(record(item, status, outcome.seconds, outcome.error))
         return replace(outcome, item=item)
 
     def stop(self) -> None:
@@ -286,7 +286,7 @@ def _of_worker(error: Any) -> UrsaError:
 
 @contextmanager
 def ray_pool(
-    chosen: RayOptions, task: BatchTask, writer: Writer, explain: _Explain,
+    chosen: RayOptions, task: PackTask, append: Callable[..., None], explain: _Explain,
     tell: Callable[[str], None],
 ) -> Iterator[RayPool]:  # fmt: skip
     """Actors on a cluster, as `RayPool` has them, ended at the end.
@@ -316,7 +316,7 @@ def ray_pool(
         ) from error
     # Ray prints what its nodes report to stdout, which is for paths and JSON.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    pool = RayPool(ray, chosen, task, writer, explain, tell)
+    pool = RayPool(ray, chosen, task, append, explain, tell)
     try:
         yield pool
     finally:

@@ -45,22 +45,10 @@ class BatchItem:
         return Path(self.file)
 
 
-class BatchTask(Protocol):
-    """What a command brings to a batch: its name, the model and digits of its files, and items."""
+class PackTask(Protocol):
+    """What makes items, in packs, here or in another process."""
 
-    name: str
-    model: str
-    model_identity: str
     model_folder: Path
-
-    def title(self, given: Mapping[str, Any]) -> str:
-        """What an item is called after, from what its line gives: the text of ``{slug}``."""
-
-    def settle(self, given: Mapping[str, Any], file: str) -> tuple[dict[str, Any], Any]:
-        """All options of an item, JSON values, and its plan; UrsaError if it can't be made."""
-
-    def num_steps(self, item: BatchItem) -> int:
-        """Steps that making an item takes."""
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Items of equal keys may be made together."""
@@ -78,6 +66,23 @@ class BatchTask(Protocol):
 
     def tidy(self, item: BatchItem) -> None:
         """Remove what is no longer needed next to an output that a killed run finished."""
+
+
+class BatchTask(PackTask, Protocol):
+    """What a command brings to a batch: its name, the model and digits of its files, and items."""
+
+    name: str
+    model: str
+    model_identity: str
+
+    def title(self, given: Mapping[str, Any]) -> str:
+        """What an item is called after, from what its line gives: the text of ``{slug}``."""
+
+    def settle(self, given: Mapping[str, Any], file: str) -> tuple[dict[str, Any], Any]:
+        """All options of an item, JSON values, and its plan; UrsaError if it can't be made."""
+
+    def num_steps(self, item: BatchItem) -> int:
+        """Steps that making an item takes."""
 
 
 State = Literal["todo", "kept", "unrecorded"]
@@ -148,7 +153,7 @@ def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str
 
 
 def packs_of(
-    task: BatchTask, items: Iterable[BatchItem], batch_size: int
+    task: PackTask, items: Iterable[BatchItem], batch_size: int
 ) -> Iterator[list[BatchItem]]:
     """Items in packs of one key."""
     waiting: dict[Hashable, list[BatchItem]] = {}
@@ -161,7 +166,7 @@ def packs_of(
 
 
 def run_packs(
-    task: BatchTask,
+    task: PackTask,
     packs: Iterable[list[BatchItem]],
     append: Callable[..., None],
     on_step: OnStep,

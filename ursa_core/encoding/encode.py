@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Container, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -31,6 +31,20 @@ BATCH_SIZE = 16
 BATCH_PIXELS = 16 * 17 * 128 * 128  # at most: large clips don't need sixteen times their memory
 
 Piece = LoadedClip | Dropped
+
+
+class Encoded(NamedTuple):
+    """An item, the rows of its clips, and their results, or why there is none."""
+
+    item: Item
+    rows: list[TokenRow]
+    results: list[ItemResult]
+
+
+def reason_of(error: Exception) -> str:
+    """Why an item is skipped."""
+    message, hint = (error.message, error.hint) if isinstance(error, UrsaError) else (error, "")
+    return f"{message} ({hint})" if hint else str(message)
 
 
 def token_identity(tokenizer: VisualTokenizer, digest: str) -> TokenIdentity:
@@ -57,15 +71,36 @@ def measure(tokenizer: VisualTokenizer, codes: Tensor, frames: Frames) -> Qualit
     return Quality(psnr(decoded, frames), ssim(decoded, frames))
 
 
-def _batch_size(pixels: int) -> int:
+def batch_size(pixels: int) -> int:
+    """Clips of so many pixels that are encoded together."""
     return max(1, min(BATCH_SIZE, BATCH_PIXELS // pixels))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded tokenizer of a model, its identity, and how clips are cut and refined for it."""
+
+    model: str
+    folder: Path
+    tokenizer: VisualTokenizer
+    digest: str
+    cut: ClipCut
+    refine: int = 0  # steps of gradient descent on the codes
+
+    def to_json(self) -> dict[str, Any]:
+        """Model, rate and grid (None where clips have several) as reports show them."""
+        grid = None
+        if not self.cut.sizes and self.cut.mode != "full":
+            grid = list(vars(self.tokenizer.strides.grid(self.cut.shape)).values())
+        about = {"model": self.model, "tokenizer": self.digest, "fps": self.cut.fps}
+        return {**about, "grid": grid, "refine": self.refine}
 
 
 class _ItemWork:
     """An item at work: its clips are read by threads, the first early, and some more at a time."""
 
     def __init__(
-        self, pool: Executor, item: Item, clips: Iterator[Piece], folder: Path, count: int
+        self, pool: Executor, item: Item, clips: Iterator[Piece], folder: Path | None, count: int
     ) -> None:
         self.item = item
         self.origin: Origin | None = None  # its file before the first clip was read
@@ -75,6 +110,10 @@ class _ItemWork:
         self._is_read = False
         self._pool, self._clips, self._count = pool, clips, count
         self._next = pool.submit(self._take, 1, folder)
+
+    @property
+    def encoded(self) -> "Encoded":
+        return Encoded(self.item, self.rows, self.results)
 
     @property
     def is_done(self) -> bool:
@@ -109,22 +148,29 @@ class Tokenizing:
     """Encodes the clips of items into shards, in batches of one shape.
 
     All clips of an item go into one shard, so an item is done where one of them is. The first
-    ``num_checked`` clips, or all, are decoded again and compared.
+    ``num_checked`` clips, or all, are decoded again and compared. Without a writer rows are only
+    what ``encoded`` yields, and no files are recorded.
     """
 
     def __init__(
         self,
         tokenizer: VisualTokenizer,
         cut: ClipCut,
-        writer: ShardWriter,
+        writer: ShardWriter | None,
         num_checked: int | None = None,
         refine: int = 0,
     ) -> None:
         cut.check(tokenizer.strides)
         self._tokenizer, self._cut, self._writer = tokenizer, cut, writer
+        self._folder = None if writer is None else writer.folder
         self._refine, self._num_left = refine, math.inf if num_checked is None else num_checked
         self._unreadable: set[str] = set()  # recorded paths
         self._waiting: dict[tuple[int, ...], list[tuple[_ItemWork, LoadedClip]]] = {}
+
+    @property
+    def text(self) -> str:
+        """How it is at work, besides items."""
+        return ""
 
     def run(
         self, items: Sequence[Item], found: Comparison | None = None
@@ -134,27 +180,44 @@ class Tokenizing:
         Clips that the folder already holds are kept, unless ``found`` says that their file or its
         captions have changed. However the iteration ends, the items done until then are written.
         """
-        writer = self._writer
+        writer = cast(ShardWriter, self._writer)
         if found is None:
             found = compare(items, map(self._cut.item_of, writer.done), writer.made, writer.folder)
-        with self._writer, closing(self._begun(items, found.done)) as begun:
+        with writer, closing(self.encoded(items, found.done)) as made:
+            for each in made:
+                yield each.item.name, each.results
+        stale = [each for each in found.stale if each.origin.path not in self._unreadable]
+        # Only now that the new clips are written: a kill leaves both, and the next run removes one.
+        writer.remove(stale)
+
+    def encoded(
+        self, items: Sequence[Item], done: Container[str]
+    ) -> Generator[Encoded, None, None]:
+        """Items with the rows and results of their clips, as they are done."""
+        with closing(self._begun(items, done)) as begun:
             for item, work in begun:
                 if work is None:
-                    yield item.name, [ItemResult(item.name, "kept")]
+                    yield Encoded(item, [], [ItemResult(item.name, "kept")])
                 else:
                     yield from self._item(work)
             for clips in list(self._waiting.values()):
                 yield from self._encode(clips)
-        stale = [each for each in found.stale if each.origin.path not in self._unreadable]
-        # Only now that the new clips are written: a kill leaves both, and the next run removes one.
-        self._writer.remove(stale)
+
+    def _add(self, rows: Sequence[TokenRow]) -> None:
+        if self._writer is not None:
+            self._writer.add(*rows)
+
+    def _skipped(self, item: Item, reason: str) -> Encoded:
+        if self._folder is not None:
+            self._unreadable.add(recorded_path(item, self._folder.resolve()))
+        return Encoded(item, [], [ItemResult(item.name, "skipped", reason)])
 
     def _begun(
         self, items: Sequence[Item], done: Container[str]
     ) -> Generator[tuple[Item, _ItemWork | None], None, None]:
         """Items in order, a batch of them begun ahead by threads; None for those that are done."""
         shape, stride = self._cut.shape, self._tokenizer.strides.temporal
-        ahead = _batch_size(shape.frames * shape.height * shape.width)
+        ahead = batch_size(shape.frames * shape.height * shape.width)
         waiting: deque[tuple[Item, _ItemWork | None]] = deque()
         pool = ThreadPoolExecutor(num_cores())
         try:
@@ -162,7 +225,7 @@ class Tokenizing:
                 work = None
                 if item.key not in done:
                     clips = item.clips(self._cut, stride)
-                    work = _ItemWork(pool, item, clips, self._writer.folder, ahead)
+                    work = _ItemWork(pool, item, clips, self._folder, ahead)
                 waiting.append((item, work))
                 if len(waiting) > ahead:
                     yield waiting.popleft()
@@ -170,7 +233,7 @@ class Tokenizing:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _item(self, work: _ItemWork) -> Iterator[tuple[str, list[ItemResult]]]:
+    def _item(self, work: _ItemWork) -> Iterator[Encoded]:
         try:
             for piece in work.clips():
                 if isinstance(piece, LoadedClip):
@@ -187,20 +250,18 @@ class Tokenizing:
         except UrsaError as error:
             for clips in self._waiting.values():
                 clips[:] = [entry for entry in clips if entry[0] is not work]
-            reason = f"{error.message} ({error.hint})" if error.hint else error.message
-            self._unreadable.add(recorded_path(work.item, self._writer.folder.resolve()))
-            yield work.item.name, [ItemResult(work.item.name, "skipped", reason)]
+            yield self._skipped(work.item, reason_of(error))
             return
         if work.is_done:
-            self._writer.add(*work.rows)
-            yield work.item.name, work.results
+            self._add(work.rows)
+            yield work.encoded
         for clips in self._waiting.values():
             yield from self._encode(clips, if_full=True)
 
     def _encode(
         self, clips: list[tuple[_ItemWork, LoadedClip]], *, if_full: bool = False
-    ) -> Iterator[tuple[str, list[ItemResult]]]:
-        if not clips or (if_full and len(clips) < _batch_size(clips[0][1].frames[..., 0].size)):
+    ) -> Iterator[Encoded]:
+        if not clips or (if_full and len(clips) < batch_size(clips[0][1].frames[..., 0].size)):
             return
         batch, clips[:] = list(clips), []
         codes = encode_clips(self._tokenizer, [clip.frames for _, clip in batch], self._refine)
@@ -210,7 +271,7 @@ class Tokenizing:
             work.num_waiting -= 1
         done = [work for work in {id(work): work for work, _ in batch}.values() if work.is_done]
         for work in done:
-            self._writer.add(*work.rows)
+            self._add(work.rows)
         # After the rows: decoding takes longer than encoding, and may be interrupted.
         for (work, clip), of_clip in zip(batch, codes, strict=True):
             result = ItemResult(clip.name, "done", is_uncaptioned=not clip.captions)
@@ -219,4 +280,4 @@ class Tokenizing:
                 result, self._num_left = replace(result, quality=quality), self._num_left - 1
             work.results.append(result)
         for work in done:
-            yield work.item.name, work.results
+            yield work.encoded

@@ -15,8 +15,9 @@ from ursa_core.bundle.subjects import save_subjects
 from ursa_core.devices import pick_device
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.encoding.cuts import ClipCut, Dropped
-from ursa_core.encoding.encode import Tokenizing, encode_clips, measure, token_identity
+from ursa_core.encoding.encode import Encoder, Tokenizing, encode_clips, measure, token_identity
 from ursa_core.encoding.items import Item, find_items
+from ursa_core.encoding.on_ray import OnRay, RayTokenizing
 from ursa_core.encoding.options import PROCEDURAL, TokenizeOptions
 from ursa_core.encoding.origins import Comparison, compare
 from ursa_core.encoding.report import ItemResult, TokenizeReport, remove_reports, summary
@@ -26,32 +27,11 @@ from ursa_core.grids import PixelShape
 from ursa_core.parts import Part
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer
-from ursa_core.tokenizers.visual import VisualTokenizer
 from ursa_core.tokens.token_files import save_tokens
 from ursa_core.tokens.writer import ShardWriter, remove_shards
 from ursa_core.worlds.sprites import load_sprites
 
 NUM_DRAWN_CHECKED = 16
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A loaded tokenizer of a model, its identity, and how clips are cut and refined for it."""
-
-    model: str
-    folder: Path
-    tokenizer: VisualTokenizer
-    digest: str
-    cut: ClipCut
-    refine: int = 0  # steps of gradient descent on the codes
-
-    def to_json(self) -> dict[str, Any]:
-        """Model, rate and grid (None where clips have several) as reports show them."""
-        grid = None
-        if not self.cut.sizes and self.cut.mode != "full":
-            grid = list(vars(self.tokenizer.strides.grid(self.cut.shape)).values())
-        about = {"model": self.model, "tokenizer": self.digest, "fps": self.cut.fps}
-        return {**about, "grid": grid, "refine": self.refine}
 
 
 def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "auto") -> Encoder:
@@ -126,6 +106,7 @@ class FolderRun:
     found: Comparison
     report: TokenizeReport
     writer: ShardWriter
+    work: Tokenizing
     _iteration: Generator[tuple[str, list[ItemResult]], None, None]
     results: list[ItemResult] = field(default_factory=list)
 
@@ -152,6 +133,7 @@ def tokenizing(
     encoder: Encoder,
     options: TokenizeOptions,
     part: Part = Part(),  # noqa: B008  (frozen)
+    ray: OnRay | None = None,
 ) -> Iterator[FolderRun]:
     """A run over a part of the inputs, compared with what the folder holds, ready to iterate."""
     repeats: list[Path] = []
@@ -175,13 +157,15 @@ def tokenizing(
     try:
         with TokenizeReport(out, writer.settings, part) as report:
             work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
+            if ray is not None:
+                work = RayTokenizing(ray, encoder, writer, check)
             names = {encoder.cut.item_of(clip) for clip in writer.done} | report.dropped_names
             made = writer.made | report.dropped
             found = compare(items, names, made, out, part.owns, options.drop_gone)
             own = [item for index, item in enumerate(items) if part.owns(index)]
             with closing(work.run(own, found)) as iteration:
                 about = (repeats, left_out, fit, found, report, writer)
-                yield FolderRun(encoder, own, *about, iteration)
+                yield FolderRun(encoder, own, *about, work, iteration)
     finally:
         writer.remove_made()
     if sprites is not None and part.number == 1 and writer.num_clips:

@@ -149,6 +149,8 @@ def _open(given: str | Path, background: Colour, source_fps: float | None) -> So
             from ursa_core.media.films import open_film  # PyAV: not every machine has it
 
             source = open_film(path, background)
+    except ImportError as error:
+        raise DataError(f"{path} can't be read without PyAV: {error}", "pip install av") from error
     except file_faults() as error:
         raise _unreadable(path, error) from error
     if source_fps is None or source.is_still:
