@@ -3,6 +3,8 @@
     python benchmarks/cluster.py plan [--num 1000000]
     python benchmarks/cluster.py resume [--num 1000000 --done 900000]
     python benchmarks/cluster.py tokenize [--num 100000]
+    python benchmarks/cluster.py ray [--num 200]
+    python benchmarks/cluster.py kills [--num 200 --every 20]
 
 Each line states wall-clock seconds, seconds of the CPU, and the peak of memory of one process.
 """
@@ -11,11 +13,17 @@ import argparse
 import json
 import os
 import random
+import secrets
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 WORDS = [
     "a",
@@ -152,11 +160,110 @@ def tokenize(folder: Path, num: int) -> None:
     measured(f"listing of {num} files, all of them done", "tokenize", *asked, "--quiet")
 
 
+@contextmanager
+def ray_nodes(num: int, cpus: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """Address of a Ray cluster of raylets on this machine, and their processes."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    common = ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--block",
+              "--object-store-memory=100000000"]  # fmt: skip
+    head = ["--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false"]
+    nodes: list[subprocess.Popen[bytes]] = []
+    try:
+        for node in range(num):
+            role = head if node == 0 else [f"--address={address}"]
+            command = [sys.executable, "-m", "ray.scripts.scripts", "start", *role, *common]
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            nodes.append(subprocess.Popen(command, **quiet))
+            time.sleep(20)  # also until it has registered
+        yield address, nodes
+    finally:
+        for process in nodes:
+            process.terminate()
+            process.wait()
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    """What the manifests of a folder say is done, by time."""
+    lines = [line for path in out.glob("manifest*.jsonl") for line in path.open()]
+    rows = [json.loads(line) for line in lines if '"status": "done"' in line]
+    return sorted(rows, key=lambda row: row["time"])
+
+
+def rate(out: Path) -> float:
+    """Items a second, from the tenth on, so that no start counts."""
+    times = [row["time"] for row in records(out)]
+    return (len(times) - 10) / (times[-1] - times[9])
+
+
+def begun(prompts: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+    """A run of 200 items on cores of one thread each."""
+    asked = ["--from-file", str(prompts), "-o", str(out), "--seed", "0", "--dtype", "float32"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*URSA, *SAMPLE, *asked, *more, "--quiet"], env=env)
+
+
+def ray(folder: Path, num: int) -> None:
+    """The row of two actors beside two shards, first the one, then the other."""
+    prompts = write_list(folder / "prompts.txt", num)
+    shards = [begun(prompts, folder / "shards", "--shard", f"{k}/2") for k in (1, 2)]
+    if any(process.wait() for process in shards):
+        sys.exit("the shards failed")
+    with ray_nodes(1, 2) as (address, _):
+        if begun(prompts, folder / "ray", "--ray", address, "--ray-cpus", "1").wait():
+            sys.exit("Ray failed")
+    rates = rate(folder / "ray"), rate(folder / "shards")
+    print(f"{num} items: two actors {rates[0]:.3f} items/s, two shards {rates[1]:.3f} items/s,"
+          f" ratio {rates[0] / rates[1]:.3f}", flush=True)  # fmt: skip
+
+
+def processes(start: bytes) -> dict[int, int]:
+    """Ids of processes whose command begins so, and of their parents."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if path.read_bytes().startswith(start):
+                stat = path.with_name("stat").read_text().rpartition(")")[2].split()
+                found[int(path.parent.name)] = int(stat[1])
+    return found
+
+
+def kills(folder: Path, num: int, seconds: float) -> None:
+    """The row of killed actors and a killed node, beside one process."""
+    prompts = write_list(folder / "prompts.txt", num)
+    if begun(prompts, folder / "one").wait():
+        sys.exit("one process failed")
+    out, num_killed, is_whole = folder / "ray", 0, True
+    with ray_nodes(2, 1) as (address, nodes):
+        run = begun(prompts, out, "--ray", address, "--ray-cpus", "1")
+        start = last = time.monotonic()
+        while run.poll() is None:
+            time.sleep(0.2)
+            if time.monotonic() - last > seconds and (workers := processes(b"ray::_Worker")):
+                os.kill(next(iter(workers)), signal.SIGKILL)
+                num_killed, last = num_killed + 1, time.monotonic()
+            if is_whole and len(records(out)) >= num // 2:
+                for pid, parent in processes(b"").items():
+                    if parent == nodes[1].pid:
+                        os.kill(pid, signal.SIGKILL)
+                nodes[1].kill()
+                is_whole = False
+    made = {path.name: path.read_bytes() for path in (folder / "one").glob("*.mp4")}
+    same = sum((out / name).exists() and (out / name).read_bytes() == made[name] for name in made)
+    print(f"{num} items, {num_killed} actors and {0 if is_whole else 1} node killed: exit code"
+          f" {run.returncode}, {same} of {len(made)} with the bytes of one process, after"
+          f" {time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("row", choices=("plan", "resume", "tokenize"))
-    parser.add_argument("--num", type=int, help="a million items, 100,000 files")
+    parser.add_argument("row", choices=("plan", "resume", "tokenize", "ray", "kills"))
+    parser.add_argument("--num", type=int, help="a million items, 100,000 files, 200 clips")
+    parser.add_argument("--every", type=float, default=20, help="seconds from kill to kill")
     parser.add_argument("--done", type=int, default=900_000)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -168,6 +275,10 @@ def main() -> None:
                 resume(Path(name), num, min(chosen.done, num))
             case "tokenize":
                 tokenize(Path(name), chosen.num or 100_000)
+            case "ray":
+                ray(Path(name), chosen.num or 200)
+            case "kills":
+                kills(Path(name), chosen.num or 200, chosen.every)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def make_notes(
     source = folder.parent / f"{folder.name}-list{suffix}"
     source.write_text(lines)
     task = task or Notes()
-    options = BatchOptions(str(source), template, batch_size, shard, skip_bad, ray)
+    options = BatchOptions(str(source), template, batch_size, shard, skip_bad, ray=ray)
     batch = options.read(str(folder), COLUMNS, force)
     run_batch(task, batch, seed, dry_run=False)
     return task

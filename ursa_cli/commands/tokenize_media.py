@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ursa_cli.batch_run import stops
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import RAY, RayGiven, own_shard, ray_options
+from ursa_cli.options.batches import RAY, RayGiven, own_shard
 from ursa_cli.options.sampling import MODELS
 from ursa_cli.terminal import output
 from ursa_core.batches.ray_pool import RayOptions
@@ -138,7 +138,7 @@ def tokenize_media(
     if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
         raise UsageError(f"{out} holds one clip", "give a folder as OUT")
     _check_output(out, inputs, force)
-    part, ray = own_shard(shard), ray_options(cluster)
+    part, ray = own_shard(shard), cluster.options()
     if ray is not None and (is_clip or part.count > 1):
         what = "--shard" if part.count > 1 else str(out)
         raise UsageError(f"{what} and --ray can't both be given", "leave one out")
@@ -218,7 +218,7 @@ def _encode_shards(
                 for _, results in run:
                     if results[0].status == "skipped":
                         output.warn(f"skipped: {results[0].reason}")
-                    advance(1, run.work.text)
+                    advance(1, on_ray.pool.text if on_ray and on_ray.pool else "")
         except KeyboardInterrupt:
             run.close()
             num = run.writer.num_clips

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 from ursa_cli.options import shared as options
 from ursa_cli.terminal import output
@@ -73,8 +73,28 @@ def columns(*records: type) -> dict[str, type]:
     return kinds
 
 
+@dataclass(frozen=True, kw_only=True)
+class RayGiven:
+    """Options of Ray as the command line has them."""
+
+    ray: str | None = None
+    ray_cpus: float | None = None
+    ray_gpus: float | None = None
+
+    def options(self) -> RayOptions | None:
+        """How Ray is used; None if it isn't. UsageError for what can't be."""
+        cpus, gpus = self.ray_cpus, self.ray_gpus
+        options.require(cpus is None or 0.01 <= cpus <= 1024, "--ray-cpus", cpus, "0.01 to 1024")
+        options.require(gpus is None or 0 <= gpus <= 64, "--ray-gpus", gpus, "0 to 64")
+        if self.ray is not None:
+            return RayOptions(self.ray, 1.0 if cpus is None else cpus, gpus)
+        if cpus is not None or gpus is not None:
+            raise UsageError("--ray-cpus and --ray-gpus are for --ray", "add --ray")
+        return None
+
+
 @dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(RayGiven):
     """Options of a batch as the command line has them; without ``from_file`` there is none."""
 
     from_file: str | None = None
@@ -82,9 +102,6 @@ class BatchOptions:
     batch_size: int | None = None
     shard: str | None = None
     skip_bad: bool = False
-    ray: str | None = None
-    ray_cpus: float | None = None
-    ray_gpus: float | None = None
 
     def refuse(self) -> None:
         """Refuse what is for batches alone, where there is none; UsageError."""
@@ -121,33 +138,12 @@ class BatchOptions:
             raise DataError(f"the folder {above} can't be written", "choose another one")
         listed = lists.read_list(source, {**columns, "name": str}, sys.stdin.buffer.read, text)
         batch = Batch(
-            folder, folder, part, size, force, listed.num, ray_options(self), listed, template,
+            folder, folder, part, size, force, listed.num, self.options(), listed, template,
             self.skip_bad,
         )  # fmt: skip
         if not batch.is_long:
             handle(batch, listed.faults)
         return batch
-
-
-@dataclass(frozen=True)
-class RayGiven:
-    """Options of Ray where there is no list."""
-
-    ray: str | None = None
-    ray_cpus: float | None = None
-    ray_gpus: float | None = None
-
-
-def ray_options(given: Any) -> RayOptions | None:
-    """How Ray is used, from a record with ``ray``, ``ray_cpus`` and ``ray_gpus``."""
-    cpus, gpus = given.ray_cpus, given.ray_gpus
-    options.require(cpus is None or 0.01 <= cpus <= 1024, "--ray-cpus", cpus, "0.01 to 1024")
-    options.require(gpus is None or 0 <= gpus <= 64, "--ray-gpus", gpus, "0 to 64")
-    if given.ray is None:
-        if cpus is not None or gpus is not None:
-            raise UsageError("--ray-cpus and --ray-gpus are for --ray", "add --ray")
-        return None
-    return RayOptions(given.ray, 1.0 if cpus is None else cpus, gpus)
 
 
 def own_shard(text: str | None) -> Part:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ursa_cli.options import shared as options
-from ursa_cli.options.batches import RAY, own_shard
+from ursa_cli.options.batches import RAY, RayGiven, own_shard
 from ursa_core.errors import UsageError
 from ursa_core.files import check_products
 from ursa_core.parts import Part
@@ -55,7 +55,7 @@ EVALUATION: options.Panels = {
 
 
 @dataclass(frozen=True)
-class EvalOptions:
+class EvalOptions(RayGiven):
     """How a suite is run; None is the suite's own choice."""
 
     out: Out
@@ -71,9 +71,6 @@ class EvalOptions:
     detector: Path | None = None
     scorer_repo: Path | None = None
     scorer_python: Path | None = None
-    ray: str | None = None
-    ray_cpus: float | None = None
-    ray_gpus: float | None = None
 
     def check(self) -> None:
         """Refuse options that can't be, or that don't go together; UsageError."""

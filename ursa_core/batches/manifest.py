@@ -167,7 +167,7 @@ class Records(Mapping[str, Record]):
 
 
 _OUR_LINE = re.compile(
-    rb'\{"item": "([^"\\]*)", "name": "[^"\\]*", "status": "[a-z]+", "seed": \d+, "options": \{'
+    rb'\{"item": "([ !#-[\]-~]*)", "name": "[^"\\]*", "status": "[a-z]+", "seed": \d'
 )
 _CHECKED = ("item", "name", "status", "options", "time")
 _KINDS: dict[str, Any] = {"options": dict, "time": (int, float), "seed": int}

@@ -72,7 +72,7 @@ class _Worker:
             files.make_folder(path.parent)
             options = {**item.options, "device": self._device}
             own.append(replace(item, file=str(path), options=options))
-        for outcome in run_packs(self._task, [own], _unseen, _unseen, self._explain):
+        for outcome in run_packs(self._task, [own], unseen, unseen, self._explain):
             made = [path for path in root.rglob("*") if path.is_file()]
             content = {f"/{path.relative_to(root)}": path.read_bytes() for path in made}
             for path in made:
@@ -83,8 +83,8 @@ class _Worker:
         return ended, warned
 
 
-def _unseen(*_: object, **__: object) -> None:
-    """Records are written at home, and steps aren't reported."""
+def unseen(*_: object, **__: object) -> None:
+    """For what isn't of use: records are written at home, and steps aren't reported."""
 
 
 class RayPool:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,14 +31,8 @@ BATCH_SIZE = 16
 BATCH_PIXELS = 16 * 17 * 128 * 128  # at most: large clips don't need sixteen times their memory
 
 Piece = LoadedClip | Dropped
-
-
-class Encoded(NamedTuple):
-    """An item, the rows of its clips, and their results, or why there is none."""
-
-    item: Item
-    rows: list[TokenRow]
-    results: list[ItemResult]
+Encoded = tuple[Item, list[TokenRow], list[ItemResult]]
+"""An item, the rows of its clips, and their results, or why there is none."""
 
 
 def reason_of(error: Exception) -> str:
@@ -112,10 +106,6 @@ class _ItemWork:
         self._next = pool.submit(self._take, 1, folder)
 
     @property
-    def encoded(self) -> "Encoded":
-        return Encoded(self.item, self.rows, self.results)
-
-    @property
     def is_done(self) -> bool:
         return self._is_read and not self.num_waiting
 
@@ -167,11 +157,6 @@ class Tokenizing:
         self._unreadable: set[str] = set()  # recorded paths
         self._waiting: dict[tuple[int, ...], list[tuple[_ItemWork, LoadedClip]]] = {}
 
-    @property
-    def text(self) -> str:
-        """How it is at work, besides items."""
-        return ""
-
     def run(
         self, items: Sequence[Item], found: Comparison | None = None
     ) -> Generator[tuple[str, list[ItemResult]], None, None]:
@@ -184,8 +169,8 @@ class Tokenizing:
         if found is None:
             found = compare(items, map(self._cut.item_of, writer.done), writer.made, writer.folder)
         with writer, closing(self.encoded(items, found.done)) as made:
-            for each in made:
-                yield each.item.name, each.results
+            for item, _, results in made:
+                yield item.name, results
         stale = [each for each in found.stale if each.origin.path not in self._unreadable]
         # Only now that the new clips are written: a kill leaves both, and the next run removes one.
         writer.remove(stale)
@@ -197,7 +182,7 @@ class Tokenizing:
         with closing(self._begun(items, done)) as begun:
             for item, work in begun:
                 if work is None:
-                    yield Encoded(item, [], [ItemResult(item.name, "kept")])
+                    yield item, [], [ItemResult(item.name, "kept")]
                 else:
                     yield from self._item(work)
             for clips in list(self._waiting.values()):
@@ -210,7 +195,7 @@ class Tokenizing:
     def _skipped(self, item: Item, reason: str) -> Encoded:
         if self._folder is not None:
             self._unreadable.add(recorded_path(item, self._folder.resolve()))
-        return Encoded(item, [], [ItemResult(item.name, "skipped", reason)])
+        return item, [], [ItemResult(item.name, "skipped", reason)]
 
     def _begun(
         self, items: Sequence[Item], done: Container[str]
@@ -254,7 +239,7 @@ class Tokenizing:
             return
         if work.is_done:
             self._add(work.rows)
-            yield work.encoded
+            yield work.item, work.rows, work.results
         for clips in self._waiting.values():
             yield from self._encode(clips, if_full=True)
 
@@ -280,4 +265,4 @@ class Tokenizing:
                 result, self._num_left = replace(result, quality=quality), self._num_left - 1
             work.results.append(result)
         for work in done:
-            yield work.encoded
+            yield work.item, work.rows, work.results

@@ -3,13 +3,13 @@
 import platform
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from ursa_core.batches.ray_pool import RayOptions, RayPool, ray_pool
+from ursa_core.batches.ray_pool import RayOptions, RayPool, ray_pool, unseen
 from ursa_core.batches.run import BatchItem, Outcome, packs_of
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.devices import pick_device
@@ -17,22 +17,21 @@ from ursa_core.encoding.encode import Encoded, Encoder, Tokenizing, batch_size, 
 from ursa_core.encoding.items import Draw, DrawnClip, Item
 from ursa_core.encoding.origins import origin_of
 from ursa_core.encoding.report import ItemResult
-from ursa_core.encoding.sources import MediaFile
-from ursa_core.errors import DataError, UrsaError, unreadable
-from ursa_core.media import Frames
-from ursa_core.tokens.writer import Origin, ShardWriter
+from ursa_core.errors import DataError, UrsaError
+from ursa_core.tokens.writer import ShardWriter
 
 _ALONE_BYTES = 16 << 20
 """Files above it go to an actor alone, so that no pack of them fills its memory."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class OnRay:
-    """A cluster, what receives warnings, and a context that knows whether to stop."""
+    """A cluster, what receives warnings, a context that knows whether to stop, and its actors."""
 
     chosen: RayOptions
     tell: Callable[[str], None]
     stops: Callable[[], AbstractContextManager[Callable[[], bool]]]
+    pool: RayPool | None = None
 
 
 class _EncodeTask:
@@ -54,14 +53,11 @@ class _EncodeTask:
         """The item with its file's state and bytes; a world's drawing stays in the task."""
         source: Item = item.plan
         if isinstance(source, DrawnClip):
-            return replace(item, plan=(replace(source, draw=_undrawn), None, {}), is_ready=True)
-        if source.fault:
-            raise source.fault
-        try:
-            origin, parent = origin_of(source, self._shards), source.path.parent
+            sent = replace(source, draw=cast(Draw, unseen))
+            return replace(item, plan=(sent, None, {}), is_ready=True)
+        origin, parent, content = origin_of(source, self._shards), source.path.parent, {}
+        with suppress(OSError):  # which comes again where it is looked for
             content = {f"{e.relative_to(parent)}": e.read_bytes() for e in _files_of(source)}
-        except OSError as error:
-            raise unreadable(source.path, error, "make it readable") from error
         return replace(item, plan=(source, origin, content), is_ready=True)
 
     def moved(self, device: str, root: Path, warn: Callable[[str], None]) -> Self:
@@ -85,14 +81,15 @@ class _EncodeTask:
         num = None if num is None else max(0, num - items[0].index)
         work = Tokenizing(self._tokenizer, self._cut, None, num, self._refine)
         with TemporaryDirectory() as root:
-            sources = {item.key: self._here(item, Path(root)) for item in items}
-            of_key = dict(zip([each.key for each in sources.values()], items, strict=True))
-            for source, rows, results in work.encoded(list(sources.values()), ()):
-                item = of_key[source.key]
-                given, origin, _ = item.plan
-                if isinstance(source, MediaFile):  # as if it had been read in its place
-                    rows = [replace(row, origin=origin) for row in rows]
-                    results = [_in_place(each, source.path, given.path, origin) for each in results]
+            sources = [self._here(item, Path(root)) for item in items]
+            of_source = {id(source): item for source, item in zip(sources, items, strict=True)}
+            for source, rows, results in work.encoded(sources, ()):
+                item = of_source[id(source)]
+                origin = item.plan[1]
+                rows = [replace(row, origin=origin) for row in rows]
+                results = [
+                    replace(r, origin=origin) if r.status == "dropped" else r for r in results
+                ]
                 about = {"node": platform.node(), "rows": rows, "results": results}
                 yield replace(item, plan=None), about
 
@@ -115,12 +112,6 @@ class RayTokenizing(Tokenizing):
     ) -> None:
         super().__init__(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
         self._ray, self._task = ray, _EncodeTask(encoder, check, writer.folder)
-        self._pool: RayPool | None = None
-
-    @property
-    def text(self) -> str:
-        """How the cluster is at work."""
-        return self._pool.text if self._pool else ""
 
     def encoded(
         self, items: Sequence[Item], done: Container[str]
@@ -136,10 +127,10 @@ class RayTokenizing(Tokenizing):
         packs = packs_of(task, planned, batch_size(shape.frames * shape.height * shape.width))
         ended: dict[str, Encoded] = {}
         with (
-            ray_pool(ray.chosen, task, _unrecorded, reason_of, ray.tell) as self._pool,
+            ray_pool(ray.chosen, task, unseen, reason_of, ray.tell) as ray.pool,
             ray.stops() as should_stop,  # later: Ray has a handler of its own
         ):
-            outcomes = self._pool.run(packs, should_stop)
+            outcomes = ray.pool.run(packs, should_stop)
             try:
                 for item in items:
                     while item.key not in ended and item.key not in done:
@@ -147,13 +138,13 @@ class RayTokenizing(Tokenizing):
                         if outcome is None:
                             raise KeyboardInterrupt
                         ended[outcome.item.key] = self._taken(outcome)
-                    kept = Encoded(item, [], [ItemResult(item.name, "kept")])
+                    kept: Encoded = (item, [], [ItemResult(item.name, "kept")])
                     made = ended.pop(item.key, kept)
-                    self._add(made.rows)
+                    self._add(made[1])
                     yield made
             finally:  # those after an item that isn't done
-                for made in ended.values():
-                    self._add(made.rows)
+                for _, rows, _ in ended.values():
+                    self._add(rows)
 
     def _taken(self, outcome: Outcome) -> Encoded:
         """What an actor made of an item; DataError if it alone can't read its file."""
@@ -162,24 +153,15 @@ class RayTokenizing(Tokenizing):
             return self._skipped(item, outcome.error)
         node, rows, results = outcome.metrics.values()
         if results[0].status != "skipped":
-            return Encoded(item, rows, results)
+            return item, rows, results
         try:
             deque(item.clips(self._cut, self._tokenizer.strides.temporal), maxlen=0)
-        except UrsaError:
-            return self._skipped(item, results[0].reason)
+        except UrsaError as error:
+            return self._skipped(item, reason_of(error))
         raise DataError(
-            f"the node {node} can't read a file that this one can: {results[0].reason}",
+            f"the node {node} can't read {item.path}, which this one can: {results[0].reason}",
             "install the same versions of PyAV and Pillow on all nodes",
         )
-
-
-def _undrawn(*_: object) -> tuple[Frames, str]:
-    """Stands for a drawing that the task has."""
-    raise NotImplementedError
-
-
-def _unrecorded(*_: object, **__: object) -> None:
-    """The shards are the record."""
 
 
 def _files_of(item: Item) -> list[Path]:
@@ -187,9 +169,3 @@ def _files_of(item: Item) -> list[Path]:
     if isinstance(item, DrawnClip):
         return []
     return sorted(item.path.iterdir()) if item.path.is_dir() else [item.path]
-
-
-def _in_place(result: ItemResult, here: Path, there: Path, origin: Origin | None) -> ItemResult:
-    """A result as of the file in its place."""
-    of_file = origin if result.status == "dropped" else None
-    return replace(result, reason=result.reason.replace(str(here), str(there)), origin=of_file)

@@ -106,7 +106,6 @@ class FolderRun:
     found: Comparison
     report: TokenizeReport
     writer: ShardWriter
-    work: Tokenizing
     _iteration: Generator[tuple[str, list[ItemResult]], None, None]
     results: list[ItemResult] = field(default_factory=list)
 
@@ -165,7 +164,7 @@ def tokenizing(
             own = [item for index, item in enumerate(items) if part.owns(index)]
             with closing(work.run(own, found)) as iteration:
                 about = (repeats, left_out, fit, found, report, writer)
-                yield FolderRun(encoder, own, *about, work, iteration)
+                yield FolderRun(encoder, own, *about, iteration)
     finally:
         writer.remove_made()
     if sprites is not None and part.number == 1 and writer.num_clips:

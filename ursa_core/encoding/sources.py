@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +152,7 @@ def _resolved(path: Path) -> Path:
     return _resolved_folder(path.parent) / path.name
 
 
-_resolved_folder = cache(Path.resolve)
+_resolved_folder = lru_cache(1000)(Path.resolve)
 
 
 def _with_name(source: MediaFile, at: Path) -> MediaFile:

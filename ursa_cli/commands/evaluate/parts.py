@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from ursa_cli import batch_run
 from ursa_cli.commands.evaluate.app import SuiteCommand
-from ursa_cli.options.batches import Work, ray_options
+from ursa_cli.options.batches import Work
 from ursa_cli.options.evaluation import EvalOptions
 from ursa_cli.options.sampling import SamplingCall
 from ursa_cli.terminal import output
@@ -79,7 +79,7 @@ class SuiteRun:
             own = [name for name in _DECIDING if name in ("limit", *self._command.own)]
             begun = {name: getattr(self._begun, name) for name in ("suite", *own)}
             runs.lay_out(run, suite, begun)
-        size, ray = self._chosen.batch_size, ray_options(self._chosen)
+        size, ray = self._chosen.batch_size, self._chosen.options()
         num = len(suite.files)
         work = Work(run.records, run.samples, part, size, sampling.force, num, ray)
         batch_run.run_work(task, work, settled, seed, sampling.dry_run)
