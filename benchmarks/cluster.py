@@ -194,16 +194,18 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 def rate(out: Path) -> float:
-    """Items a second, from the tenth on, so that no start counts."""
+    """Items a second after the first tenth, so that no start counts."""
     times = [row["time"] for row in records(out)]
-    return (len(times) - 10) / (times[-1] - times[9])
+    first = len(times) // 10
+    return (len(times) - 1 - first) / (times[-1] - times[first])
 
 
 def begun(prompts: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
     """A run of 200 items on cores of one thread each."""
     asked = ["--from-file", str(prompts), "-o", str(out), "--seed", "0", "--dtype", "float32"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*URSA, *SAMPLE, *asked, *more, "--quiet"], env=env)
+    command = [*URSA, *SAMPLE, *asked, *more, "--quiet"]
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
 
 
 def ray(folder: Path, num: int) -> None:
@@ -266,6 +268,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=20, help="seconds from kill to kill")
     parser.add_argument("--done", type=int, default=900_000)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what it has started
     with tempfile.TemporaryDirectory() as name:
         match chosen.row:
             case "plan":
