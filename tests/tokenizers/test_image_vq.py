@@ -69,20 +69,20 @@ def test_the_largest_product_wins_in_blocks_too(monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         wanted = (z @ quantizer.codebook.T).argmax(-1)
         for block in (64, 999, 1000, 4096):
-            monkeypatch.setattr(quantizers, "_BLOCK", block)
+            monkeypatch.setattr(quantizers, "_PRODUCTS", block * 1000)
             assert torch.equal(quantizer.quantize(z), wanted)
         for block in (1, 64):
-            monkeypatch.setattr(quantizers, "_BLOCK", block)
+            monkeypatch.setattr(quantizers, "_PRODUCTS", block * 1000)
             assert torch.equal(quantizer.quantize(z[0, 0, :2]), wanted[0, 0, :2])
             assert torch.equal(quantizer.quantize(z[0, 0, 0]), wanted[0, 0, 0])
-        monkeypatch.setattr(quantizers, "_BLOCK", 64)
+        monkeypatch.setattr(quantizers, "_PRODUCTS", 64_000)
         quantizer.embedding.weight.round_()  # now many products are exactly equal
         products = (z.round() @ quantizer.codebook.T).numpy()
         assert np.array_equal(quantizer.quantize(z.round()).numpy(), products.argmax(-1))
 
 
 def test_a_look_up_never_holds_a_row_for_each_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizers, "_BLOCK", 16)
+    monkeypatch.setattr(quantizers, "_PRODUCTS", 256)
     quantizer = VectorQuantizer(200, 4)
     largest = 0
 

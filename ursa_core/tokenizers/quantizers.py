@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ursa_core.errors import ShapeError
 from ursa_core.grids import PixelShape, Strides
 
-_BLOCK = 4096  # latents, and codes, per comparison: 64 MB of float32 products
+_PRODUCTS = 1 << 24  # of latents and codes, held at once: 64 MB of float32
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -82,20 +82,10 @@ class VectorQuantizer(nn.Module):
         self.embedding = nn.Embedding(num_codes, width)
 
     def quantize(self, z: Tensor) -> Tensor:
-        """Codes (...) int64 of latents ``z`` (..., C), the first of equals; in blocks of both."""
-        blocks = [self._nearest(block) for block in z.reshape(-1, z.shape[-1]).split(_BLOCK)]
-        return torch.cat(blocks).view(z.shape[:-1])
-
-    def _nearest(self, z: Tensor) -> Tensor:
-        best = z.new_full((len(z),), -torch.inf)
-        codes = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-        for start in range(0, self.num_codes, _BLOCK):
-            products = z @ self.embedding.weight[start : start + _BLOCK].T
-            value, index = products.max(1)
-            better = value > best
-            best = torch.where(better, value, best)
-            codes = torch.where(better, index + start, codes)
-        return codes
+        """Codes (...) int64 of latents ``z`` (..., C), the first of equals; in blocks."""
+        blocks = z.reshape(-1, z.shape[-1]).split(max(1, _PRODUCTS // self.num_codes))
+        nearest = [(block @ self.embedding.weight.T).argmax(1) for block in blocks]
+        return torch.cat(nearest).view(z.shape[:-1])
 
     def vectors(self, codes: Tensor) -> Tensor:
         """Code vectors (..., C) of codes (...) int64."""
