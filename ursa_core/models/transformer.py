@@ -109,13 +109,10 @@ class Embedding(nn.Embedding):
         """Draw nothing."""
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(nn.RMSNorm):
     """Root mean square norm over the last axis, computed in float32, with a gain."""
 
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+    eps: float
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps)
@@ -159,9 +156,8 @@ class MLP(nn.Module):
         if torch.is_grad_enabled() or x.shape[:-1].numel() <= MLP_ROWS:
             return self._gated(x)
         y = torch.empty_like(x)
-        for into, part in zip(
-            *(z.view(-1, z.shape[-1]).split(MLP_ROWS) for z in (y, x)), strict=True
-        ):
+        chunks = (z.view(-1, z.shape[-1]).split(MLP_ROWS) for z in (y, x))
+        for into, part in zip(*chunks, strict=True):
             into.copy_(self._gated(part))
         return y
 
