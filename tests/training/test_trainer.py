@@ -428,9 +428,7 @@ def test_the_loss_on_other_data_is_logged_by_time(generator_recipe, tmp_path):
     assert any("validation_loss_time" in name for name in told[0])
     again = with_it.learner.validation_loss(0, with_it.objective)
     assert torch.equal(again["loss"], with_it.learner.validation_loss(0, with_it.objective)["loss"])
-    _, ids, *_ = with_it.learner._on_device(
-        *with_it.learner._encoded(with_it.learner.validation.batch(0))
-    )
+    _, ids, *_ = with_it.learner._encoded(with_it.learner.validation.batch(0))
     assert (ids != with_it.learner.text_tokenizer.pad_id).any(1).all()  # no caption is dropped
 
 

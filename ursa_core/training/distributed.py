@@ -97,18 +97,16 @@ def pick_own_device(name: str, environment: Mapping[str, str] = os.environ) -> t
 
 
 @contextlib.contextmanager
-def joined_ranks(
-    device: torch.device, environment: Mapping[str, str] = os.environ
-) -> Iterator[Ranks]:
+def joined_ranks(device: torch.device) -> Iterator[Ranks]:
     """The ranks that ``torchrun`` started, connected until the block ends, or this process alone.
 
     If it fails on one rank, the others end with its error, not with a broken connection.
     """
-    launched = launched_part(environment)
+    launched = launched_part(os.environ)
     if launched is None or launched.count == 1:
         yield Ranks()
         return
-    store = _join(device, environment)
+    store = _join(device)
     ranks = Ranks(launched.number - 1, launched.count, dist.new_group(backend="gloo"))
     try:
         yield ranks
@@ -121,7 +119,7 @@ def joined_ranks(
             dist.destroy_process_group()
 
 
-def _join(device: torch.device, environment: Mapping[str, str]) -> Any:
+def _join(device: torch.device) -> Any:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, rank, count = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
@@ -130,11 +128,9 @@ def _join(device: torch.device, environment: Mapping[str, str]) -> Any:
         text = str(error)
         fault = f"the ranks can't find each other: {text.splitlines()[0]}", "start with torchrun"
         if "EADDRINUSE" in text or os.strerror(errno.EADDRINUSE).lower() in text.lower():
-            port = f"port {environment.get('MASTER_PORT', '')} of this machine"
-            fault = (
-                f"{port}, where the ranks were to meet, is in use",
-                "give another port, as torchrun --master-port 29501",
-            )
+            port = f"port {os.environ.get('MASTER_PORT', '')} of this machine, where the ranks"
+            hint = "give another port, as torchrun --master-port 29501"
+            fault = f"{port} were to meet, is in use", hint
         raise UsageError(*fault) from error
     return store
 

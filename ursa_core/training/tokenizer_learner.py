@@ -2,7 +2,8 @@
 
 import json
 import math
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class TokenizerLearner(Learner):
         # On the CPU the network needs every core.
         self.prefetches = device.type != "cpu"
         self._pool = ThreadPoolExecutor(num_cores() if self.prefetches else 1)
-        self._prefetched: dict[tuple[object, ...], list[Future[Drawn]]] = {}
+        self._prefetched: dict[tuple[object, ...], Iterator[Drawn]] = {}
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         self._frozen: dict[str, Tensor] = {}
@@ -112,19 +113,18 @@ class TokenizerLearner(Learner):
             turn = first // self._clips_a_step
             return self._video(self.files.drawn(seed, turn, first, count)), ["files"] * count
 
-        def begin(first: int) -> list[Future[Drawn]]:
-            clips = []
-            for index in range(first, first + count):
-                turn = index // self._clips_a_step % len(self.sizes)
-                of_clip = (seed, index, split, frames, *(size or self.sizes[turn]), full)
-                clips.append(self._pool.submit(self.mixture.clip, *of_clip))
-            return clips
+        def draw(index: int) -> Drawn:
+            own = size or self.sizes[index // self._clips_a_step % len(self.sizes)]
+            return self.mixture.clip(seed, index, split, frames, *own, full)
+
+        def begin(first: int) -> Iterator[Drawn]:
+            return self._pool.map(draw, range(first, first + count))
 
         rest = (count, split, frames, size)
         clips = self._prefetched.pop((first, *rest), None) or begin(first)
         if self.prefetches and split == self.recipe.data.split:
             self._prefetched = {(first + count, *rest): begin(first + count)}
-        pixels, kinds = zip(*(clip.result() for clip in clips), strict=True)
+        pixels, kinds = zip(*clips, strict=True)
         return self._video(np.stack(pixels)), list(kinds)
 
     def _video(self, pixels: NDArray[np.uint8]) -> Tensor:

@@ -120,21 +120,17 @@ class GeneratorLearner(ModelLearner):
 
     def batch(self, index: int) -> Batch:
         """Codes (B, L), prompt ids (B, S), times (B, L), grid and noise of a micro-batch."""
-        return self._on_device(*self._prefetcher.take(index))
+        return self._prefetcher.take(index)
 
-    def _encoded(self, made: TokenBatch) -> tuple[TokenBatch, Tensor]:
-        return made, self.text_tokenizer.encode(made.prompts)
+    def _encoded(self, made: TokenBatch) -> Batch:
+        ids = self.text_tokenizer.encode(made.prompts)
+        return made.codes, ids, made.times, made.grid, made.x_0
 
     def check_shapes(self) -> None:
         """Read a batch of each grid and run its shape through the empty network."""
         for bucket in self.batches.order.buckets:
-            made, prompt_ids = self._encoded(self.batches.example(bucket))
-            self.model(prompt_ids.to("meta"), made.codes.to("meta"), made.grid)
-
-    def _on_device(self, made: TokenBatch, prompt_ids: Tensor) -> Batch:
-        codes, ids, times = (x.to(self.device) for x in (made.codes, prompt_ids, made.times))
-        x_0 = None if made.x_0 is None else made.x_0.to(self.device)
-        return codes, ids, times, made.grid, x_0
+            codes, ids, _, grid, _ = self._encoded(self.batches.example(bucket))
+            self.model(ids.to("meta"), codes.to("meta"), grid)
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy of micro-batch ``index`` in nats, and metrics."""
@@ -147,7 +143,7 @@ class GeneratorLearner(ModelLearner):
         """As ``loss``, of the grid with the most tokens per pass."""
         buckets = self.batches.order.buckets
         largest = max(buckets, key=lambda each: each.batch_size * self.batches.tokens(each.grid))
-        batch = self._on_device(*self._encoded(self.batches.example(largest)))
+        batch = self._encoded(self.batches.example(largest))
         return self._loss(batch, stream(self.recipe.seed, "corruption", 0), objective)
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
@@ -155,14 +151,16 @@ class GeneratorLearner(ModelLearner):
         if self.validation is None:
             return None
         generator = stream(self.recipe.seed, "validation corruption", index)
-        batch = self._on_device(*self._encoded(self.validation.batch(index)))
+        batch = self._encoded(self.validation.batch(index))
         loss, metrics = self._loss(batch, generator, objective)
         return {"loss": weighed(loss), **metrics}
 
     def _loss(
         self, batch: Batch, generator: torch.Generator, objective: nn.Module
     ) -> tuple[Tensor, Metrics]:
-        x_1, prompt_ids, times, grid, x_0 = batch
+        *tensors, grid, noise = batch
+        x_1, prompt_ids, times = (each.to(self.device) for each in tensors)
+        x_0 = None if noise is None else noise.to(self.device)
         loss, by_time = objective(prompt_ids, x_1, times, grid, generator, x_0)
         clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
         length, lora = prompt_ids.shape[1], self.recipe.lora
