@@ -31,7 +31,8 @@ from ursa_core.errors import (
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
-Progress = Callable[[int, str], AbstractContextManager[Callable[[int], None]]]
+Advance = Callable[[int], None]
+Progress = Callable[[int, str], AbstractContextManager[Advance]]
 """Total bytes and a label, to a context whose value is called with each number of bytes done."""
 
 _NAME = r"\w(?:[\w.-]*\w)?"
@@ -293,12 +294,7 @@ def _check_room(wanted: HubId, target: Path, num_bytes: int) -> None:
 
 
 def _get(
-    wanted: HubId,
-    commit: str,
-    to: Path | None,
-    name: str,
-    size: int,
-    advance: Callable[[int], None],
+    wanted: HubId, commit: str, to: Path | None, name: str, size: int, advance: Advance
 ) -> Path:
     """A file of a model, downloaded unless it is here; bytes count once, even in several bars."""
     from huggingface_hub import hf_hub_download
@@ -318,7 +314,7 @@ def _get(
     return Path(file)
 
 
-def _bar_class(count: Callable[[int], None]) -> "type[tqdm[Any]]":
+def _bar_class(count: Advance) -> "type[tqdm[Any]]":
     """A bar for the library, which shows nothing and calls ``count`` with the bytes done."""
     from tqdm.auto import tqdm
 

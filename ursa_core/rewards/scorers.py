@@ -11,8 +11,7 @@ from ursa_core.evaluation.suites.shapes_judge import measure, motion_sizes, verd
 from ursa_core.media import Frames
 from ursa_core.recipe.fields import Recipe, RewardRecipe, RewardTerm
 from ursa_core.rewards.command import CommandScorer
-from ursa_core.training.reward.learner import HELD_OUT, Scorer
-from ursa_core.training.run import Scorers
+from ursa_core.training.reward.learner import HELD_OUT, Scorer, Scorers
 from ursa_core.worlds import shapes
 
 _NEAR_RGB = 120.0  # RGB distance at which a colour counts nothing

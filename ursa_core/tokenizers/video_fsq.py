@@ -281,12 +281,11 @@ class Downsample(nn.Module):
         self.conv1 = SpaceConv(width, width, 3, stride=2)
         self.conv2 = TimeConv(width, stride=2) if temporal else nn.Identity()
         self.conv3 = SpaceConv(width, width, 1)
-        self.temporal = temporal
 
     def forward(self, x: Tensor) -> Tensor:
         mean = F.avg_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
         x = self.conv1(F.pad(x, (0, 1, 0, 1))) + mean
-        if self.temporal:
+        if isinstance(self.conv2, TimeConv):
             x = torch.cat([x[:, :1], x], 1)
             x = self.conv2(x) + (x[:, ::2] + x[:, 1::2]) / 2
         return self.conv3(x)
@@ -300,13 +299,12 @@ class Upsample(Streamed):
         self.conv1 = TimeConv(width) if temporal else nn.Identity()
         self.conv2 = SpaceConv(width, width, 3)
         self.conv3 = SpaceConv(width, width, 1)
-        self.temporal = temporal
         nn.init.zeros_(self.conv2.weight)  # it is added to its input
         if isinstance(self.conv1, TimeConv):
             nn.init.zeros_(self.conv1.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.temporal:
+        if isinstance(self.conv1, TimeConv):
             x = x.repeat_interleave(2, 1)
             if not self.past:
                 x = x[:, 1:]

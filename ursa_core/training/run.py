@@ -1,7 +1,7 @@
 """From a recipe to a trained model: the run of ``ursa train``, and its plan."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,13 @@ from ursa_core.training.generator.start import find_start
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Progress, check_trackers
 from ursa_core.training.optimizer import trained
-from ursa_core.training.reward.learner import RewardLearner, Scorer
+from ursa_core.training.reward.learner import RewardLearner, Scorers
 from ursa_core.training.tokenizer_learner import TokenizerLearner
 from ursa_core.training.trainer import Trainer
 
 _MEMORY_SHARE = 0.8  # of the device's memory that three steps may take
 _MOST_SECONDS = 60.0
 
-Scorers = Mapping[str, tuple[float, Scorer]]
 NO_SCORERS: Scorers = {}
 
 

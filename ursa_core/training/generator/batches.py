@@ -26,6 +26,7 @@ from ursa_core.tokens.shards import TokenTable
 from ursa_core.training.generator.objective import draw_times
 
 Made = TypeVar("Made")
+Mixture = Sequence[tuple[Sequence[str], float]]  # folders and share of each data set
 CODE_BYTES = 4
 PRIOR = "prior "  # begins the sources of prior clips, before their numbers
 PRIOR_SEED = 0  # of all prior clips, so that runs of other seeds share them
@@ -51,11 +52,7 @@ class TokenBatches:
     """
 
     def __init__(
-        self,
-        recipe: GeneratorRecipe,
-        table: TokenTable,
-        lanes: int = 1,
-        mixture: Sequence[tuple[Sequence[str], float]] = (),
+        self, recipe: GeneratorRecipe, table: TokenTable, lanes: int = 1, mixture: Mixture = ()
     ) -> None:
         self._recipe, self._table, self.captions = recipe, table, table.all_captions
         self.sets: list[tuple[str, int, float]] = []  # name, clips and share of each data set

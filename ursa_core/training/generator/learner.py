@@ -19,7 +19,7 @@ from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.generator.batches import Prefetcher, TokenBatch, TokenBatches
+from ursa_core.training.generator.batches import Mixture, Prefetcher, TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
@@ -193,10 +193,7 @@ class GeneratorLearner(ModelLearner):
 
 
 def _batches(
-    recipe: GeneratorRecipe,
-    mixture: Sequence[tuple[Sequence[str], float]],
-    identity: str,
-    lanes: int = 1,
+    recipe: GeneratorRecipe, mixture: Mixture, identity: str, lanes: int = 1
 ) -> TokenBatches:
     """Batches of token shards, which the tokenizer of that identity has to have made."""
     shards = [folder for folders, _ in mixture for folder in folders]

@@ -29,6 +29,7 @@ from ursa_core.training.reward.objective import ClipLikelihood, advantages, dive
 
 # Scores of clips by their prompts; a text is why a clip has none.
 Scorer = Callable[[Sequence[Frames], Sequence[str]], Sequence[float | str]]
+Scorers = Mapping[str, tuple[float, Scorer]]  # weights and scorers by name
 HELD_OUT = "held_out"  # name of the score that isn't among the rewards
 
 
@@ -39,12 +40,7 @@ class RewardLearner(ModelLearner):
     objective: ClipLikelihood
 
     def __init__(
-        self,
-        recipe: RewardRecipe,
-        device: torch.device,
-        scorers: Mapping[str, tuple[float, Scorer]],
-        *,
-        empty: bool = False,
+        self, recipe: RewardRecipe, device: torch.device, scorers: Scorers, *, empty: bool = False
     ) -> None:
         self.recipe, self.device, self.scorers = recipe, device, scorers
         start = resolve_model(recipe.init or "")
