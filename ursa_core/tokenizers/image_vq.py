@@ -229,5 +229,4 @@ class ImageTokenizer(PixelTokenizer):
 
     def decode_slices(self, codes: Tensor, size: int) -> Iterator[Tensor]:
         """The same in slices of at most ``size`` frames, for less memory."""
-        for part in codes.split(size, 1):
-            yield self.decode(part)
+        yield from map(self.decode, codes.split(size, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from ursa_core.training.generator.chunked_loss import chunked_cross_entropy
+from ursa_core.training.generator.chunked_loss import CHUNK_BYTES, chunked_cross_entropy
 
 N, D, K = 37, 8, 50
 
@@ -18,13 +18,14 @@ def parts(dtype=torch.float64, seed=0):
 
 @pytest.mark.parametrize("rows", [1, 5, 36, 37, 1000])
 @pytest.mark.parametrize("is_weighted", [False, True])
-def test_equals_the_plain_one_whatever_the_chunks(rows, is_weighted):
+def test_equals_the_plain_one_whatever_the_chunks(rows, is_weighted, monkeypatch):
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", rows * 4 * K)
     hidden, head, x_1 = parts()
     weights = torch.arange(N, dtype=torch.float64) % 3 if is_weighted else None
     each = F.cross_entropy(hidden @ head.T, x_1, reduction="none")
     plain = each.mean() if weights is None else (each * weights).sum() / weights.sum()
     wanted = torch.autograd.grad(3 * plain, (hidden, head))
-    loss, ours = chunked_cross_entropy(hidden, head, x_1, weights, chunk_bytes=rows * 4 * K)
+    loss, ours = chunked_cross_entropy(hidden, head, x_1, weights)
     assert not ours.requires_grad
     torch.testing.assert_close(loss, plain, rtol=0, atol=1e-12)
     torch.testing.assert_close(ours, each.detach(), rtol=0, atol=1e-12)
@@ -32,7 +33,8 @@ def test_equals_the_plain_one_whatever_the_chunks(rows, is_weighted):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_a_matrix_that_is_embedding_and_head_gets_both_gradients():
+def test_a_matrix_that_is_embedding_and_head_gets_both_gradients(monkeypatch):
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 4 * K)
     _, table, x_1 = parts()
     ids = (x_1 + 1) % K
 
@@ -40,14 +42,15 @@ def test_a_matrix_that_is_embedding_and_head_gets_both_gradients():
         return torch.autograd.grad(loss_of(torch.tanh(table[ids])), table)[0]
 
     wanted = gradient(lambda hidden: F.cross_entropy(hidden @ table.T, x_1))
-    found = gradient(lambda hidden: chunked_cross_entropy(hidden, table, x_1, None, 4 * K)[0])
+    found = gradient(lambda hidden: chunked_cross_entropy(hidden, table, x_1)[0])
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
 
 
-def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
+def test_autocast_multiplies_in_bfloat16_and_sums_in_float32(monkeypatch):
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 10 * 4 * K)
     hidden, head, x_1 = parts(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        loss, each = chunked_cross_entropy(hidden, head, x_1, chunk_bytes=10 * 4 * K)
+        loss, each = chunked_cross_entropy(hidden, head, x_1)
         plain = F.cross_entropy((hidden @ head.T).float(), x_1)
     assert each.dtype == torch.float32
     torch.testing.assert_close(loss, plain, rtol=0, atol=1e-6)
@@ -74,9 +77,10 @@ def test_where_no_position_counts_nothing_moves():
     assert loss.item() == hidden.grad.abs().sum() == head.grad.abs().sum() == 0
 
 
-def test_logits_of_all_positions_are_never_held():
+def test_logits_of_all_positions_are_never_held(monkeypatch):
+    monkeypatch.setitem(CHUNK_BYTES, "cpu", 4 * K)
     hidden, head, x_1 = parts()
     with torch.profiler.profile(profile_memory=True) as profile:
-        chunked_cross_entropy(hidden, head, x_1, chunk_bytes=4 * K)[0].backward()
+        chunked_cross_entropy(hidden, head, x_1)[0].backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     assert largest < hidden.element_size() * N * K / 4

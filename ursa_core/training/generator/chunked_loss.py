@@ -15,23 +15,19 @@ CHUNK_BYTES = {"cpu": 8_000_000, "other": 256_000_000}
 
 
 def chunked_cross_entropy(
-    hidden: Tensor,
-    head: Tensor,
-    x_1: Tensor,
-    weights: Tensor | None = None,
-    chunk_bytes: int | None = None,
+    hidden: Tensor, head: Tensor, x_1: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of codes under ``hidden @ head.T`` in nats: the mean, and of each position.
 
     ``hidden`` is float (N, D), ``head`` (K, D), ``x_1`` int64 (N,), and ``weights`` float (N,) or
     None for equal ones; if all are 0, so are loss and gradients. Products have autocast's number
     format if it is on; everything else is at least float32. The mean has exact gradients for
-    ``hidden`` and ``head``, for one backward pass. A chunk's logits take ``chunk_bytes`` at most.
+    ``hidden`` and ``head``, for one backward pass.
     """
     device = hidden.device.type
     is_cast = torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if is_cast else head.dtype
-    budget = chunk_bytes or CHUNK_BYTES["cpu" if device == "cpu" else "other"]
+    budget = CHUNK_BYTES["cpu" if device == "cpu" else "other"]
     chunks = -(-len(hidden) // max(budget // (4 * len(head)), 1))
     rows = -(-len(hidden) // chunks)
     apply: Any = _ChunkedCrossEntropy.apply
