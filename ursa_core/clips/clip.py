@@ -23,20 +23,14 @@ from ursa_core.tokens.token_files import load_tokens_of, save_tokens
 class Clip:
     """A clip that was made.
 
-    Attributes:
-        frames: uint8 (F, height, width, 3).
-        codes: int64 (F, H, W) on the CPU; None of an extended clip, whose length needn't fit the
-            latent grid.
-        fps: Frames per second.
-        metadata: What it was made by, as its file records it.
-        crf: Quality of an mp4, 0 (lossless) to 51.
+    An extended clip has no codes, since its length needn't fit the latent grid.
     """
 
-    frames: Frames = field(repr=False)
-    codes: Tensor | None = field(repr=False)
-    fps: float
-    metadata: Mapping[str, Any]
-    crf: int = 18
+    frames: Frames = field(repr=False)  # uint8 (F, height, width, 3)
+    codes: Tensor | None = field(repr=False)  # int64 (F, H, W) on the CPU
+    fps: float  # frames per second
+    metadata: Mapping[str, Any]  # what it was made by, as its file records it
+    crf: int = 18  # quality of an mp4, 0 (lossless) to 51
 
     def save(self, path: str | Path) -> None:
         """Write the clip, with its options inside; a file that is there is replaced.

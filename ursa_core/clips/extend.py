@@ -7,7 +7,8 @@ Chained in pixels, the last frames are encoded again, as the beginning of a clip
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -39,38 +40,28 @@ from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.visual import decode_frames
 
 Chain = Literal["tokens", "pixels"]
+NextCodes = Callable[[Callable[[Request], Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Extension:
     """How a clip is made longer.
 
-    Attributes:
-        own_frames: Number of frames of the clip.
-        frames: Number of frames of the result.
-        window: Frames that a round makes, those that it is given among them.
-        overlap: Frames that a round is given, 1 + a multiple of the temporal stride.
-        prompts: One per segment; segments take even shares of the rounds.
-        before: Make what comes before the clip instead of what follows.
-        chain: Whether rounds chain in ``tokens`` or in ``pixels``.
-        schedule: The new frames of a round go ``together``, or on a rolling ``diagonal`` on which
-            earlier ones are ahead in time, and a round ends with the first of them.
-        stride: The model's temporal stride.
-        cond: ``soft`` or ``lock``.
-        cond_noise: Noise in [0, 1] that given frames enter with.
+    The new frames of a round go ``together``, or on a rolling ``diagonal`` on which earlier ones
+    are ahead in time, and a round ends with the first of them.
     """
 
-    own_frames: int
-    frames: int
-    window: int
-    overlap: int
-    prompts: tuple[str, ...]
-    before: bool
-    chain: Chain
+    own_frames: int  # frames of the clip
+    frames: int  # frames of the result
+    window: int  # frames that a round makes, those that it is given among them
+    overlap: int  # frames that a round is given, 1 + a multiple of the temporal stride
+    prompts: tuple[str, ...]  # one per segment; segments take even shares of the rounds
+    before: bool  # make what comes before the clip instead of what follows
+    chain: Chain  # what of a round the next one is given
     schedule: Literal["together", "diagonal"]
-    stride: int
+    stride: int  # the model's temporal stride
     cond: Cond
-    cond_noise: float
+    cond_noise: float  # noise in [0, 1] that given frames enter with
 
     def check(self) -> None:
         """Refuse what can't be made: UsageError, or DataError for a clip that is too short."""
@@ -175,16 +166,33 @@ def extend(
         between its frames. And all frames, cut to the length that was asked for.
     """
     options = replace(request.options_for(bundle), frames=extension.window)
-    request = replace(request, options=options)
-    rounds = _Rounds(bundle, extension, request, store, on_step, on_round)
-    in_tokens = extension.chain == "tokens"
-    new = rounds.in_tokens(clip, codes) if in_tokens else rounds.in_pixels(clip)
+    resumed: list[bool] = []
+
+    def next_codes(make: Callable[[Request], Tensor]) -> Tensor:
+        """Codes (F, H, W) of the next round's window, made or taken from the store."""
+        index = len(resumed)
+        window = None if store is None else store.load(index)
+        resumed.append(window is not None)
+        if window is None:
+            seed, prompt = stream_seed(request.seed, "round", index), extension.prompt_of(index)
+            window = make(replace(request, options=options, prompt=prompt, seed=seed))
+            if store is not None:
+                store.save(index, window)
+        if on_round:
+            on_round(resumed[-1])
+        return window
+
+    grid = bundle.grid(options.shape)
+    if extension.chain == "tokens":
+        new = _in_tokens(bundle, extension, grid, clip, codes, next_codes, on_step)
+    else:
+        new = _in_pixels(bundle, extension, grid, clip, next_codes, on_step)
     # Everything grows at its end here; what comes before the clip is turned round.
     turn = slice(None, None, -1 if extension.before else 1)
     frames = np.concatenate([clip[turn], new])[: extension.frames]
     each, own = extension.frames_per_round, extension.own_frames
     rows = []
-    for index, is_resumed in enumerate(rounds.resumed):
+    for index, is_resumed in enumerate(resumed):
         start, end = own + index * each, own + (index + 1) * each
         part, joined = frames[start:end], frames[start - 1 : end].astype(np.float32)
         changes = np.abs(np.diff(joined, axis=0)).mean((1, 2, 3))  # the first is across the join
@@ -200,90 +208,62 @@ def extend(
     return rows, frames[turn]
 
 
-@dataclass
-class _Rounds:
-    """Makes the codes of rounds, or takes them from the store; fields as the arguments above."""
+def _in_tokens(
+    bundle: Bundle, extension: Extension, grid: LatentGrid, clip: Frames, codes: Tensor | None,
+    next_codes: NextCodes, on_step: OnStep | None,
+) -> Frames:  # fmt: skip
+    """The new frames, chained as codes and decoded with the clip before them."""
+    num_cond, stride = extension.num_cond, extension.stride
+    if codes is None:  # the end of the clip, as much as a round may see
+        latents = min((len(clip) - 1) // stride, grid.frames - 1)
+        codes = encode(bundle, clip[-1 - stride * latents :])
+    chain = codes.cpu()
+    own = 1 + stride * (len(chain) - 1)
+    window = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
 
-    bundle: Bundle
-    extension: Extension
-    request: Request
-    store: RoundStore | None
-    on_step: OnStep | None
-    on_round: Callable[[bool], None] | None
-    resumed: list[bool] = field(default_factory=list)
+    def together(request: Request) -> Tensor:
+        codes = torch.cat([chain[-num_cond:], window[num_cond:]])
+        mask = torch.arange(grid.frames) < num_cond
+        conditioning = Conditioning(codes, mask, extension.cond, extension.cond_noise)
+        return generate(bundle, request, on_step, conditioning=conditioning)
 
-    def _next(self, make: Callable[[Request], Tensor]) -> Tensor:
-        """Codes (F, H, W) of the next round's window."""
-        index = len(self.resumed)
-        codes = None if self.store is None else self.store.load(index)
-        self.resumed.append(codes is not None)
-        if codes is None:
-            seed = stream_seed(self.request.seed, "round", index)
-            codes = make(replace(self.request, prompt=self.extension.prompt_of(index), seed=seed))
-            if self.store is not None:
-                self.store.save(index, codes)
-        if self.on_round:
-            self.on_round(self.resumed[-1])
-        return codes
+    def on_diagonal(is_first: bool, request: Request) -> Tensor:
+        rest = window[num_cond + 1 :]  # moves up, and noise takes the last one's place
+        moved_up = torch.cat([chain[-num_cond:], rest, window[:1]])
+        sampler, noise = Sampler(bundle, [request]), stream(request.seed, "given")
+        return roll_on(sampler, moved_up, num_cond, extension.cond_noise, is_first, noise, on_step)
 
-    def in_tokens(self, clip: Frames, codes: Tensor | None) -> Frames:
-        """The new frames, chained as codes and decoded with the clip before them."""
-        bundle, extension, grid = self.bundle, self.extension, self._grid
-        num_cond, stride = extension.num_cond, extension.stride
-        if codes is None:  # the end of the clip, as much as a round may see
-            latents = min((len(clip) - 1) // stride, grid.frames - 1)
-            codes = encode(bundle, clip[-1 - stride * latents :])
-        chain = codes.cpu()
-        own = 1 + stride * (len(chain) - 1)
-        window = torch.zeros(grid.frames, grid.rows, grid.columns, dtype=torch.int64)
+    for index in range(extension.num_rounds):
+        if extension.schedule == "diagonal":  # whose rounds end with one new frame
+            window = next_codes(partial(on_diagonal, index == 0)).cpu()
+            new = window[num_cond : num_cond + 1]
+        else:
+            new = next_codes(together).cpu()[num_cond:]
+        chain = torch.cat([chain, new])
+    return following(clip, decode(bundle, chain), own)
 
-        def together(request: Request) -> Tensor:
-            codes = torch.cat([chain[-num_cond:], window[num_cond:]])
-            mask = torch.arange(grid.frames) < num_cond
-            conditioning = Conditioning(codes, mask, extension.cond, extension.cond_noise)
-            return generate(bundle, request, self.on_step, conditioning=conditioning)
 
-        def on_diagonal(request: Request) -> Tensor:
-            rest = window[num_cond + 1 :]  # moves up, and noise takes the last one's place
-            moved_up = torch.cat([chain[-num_cond:], rest, window[:1]])
-            sampler, is_first = Sampler(bundle, [request]), len(self.resumed) == 1
-            noise = stream(request.seed, "given")
-            return roll_on(
-                sampler, moved_up, num_cond, extension.cond_noise, is_first, noise, self.on_step
-            )
+def _in_pixels(
+    bundle: Bundle, extension: Extension, grid: LatentGrid, clip: Frames, next_codes: NextCodes,
+    on_step: OnStep | None,
+) -> Frames:  # fmt: skip
+    """The new frames, each round encoded again; in the order in which they are made."""
+    overlap = extension.overlap
+    turn = slice(None, None, -1 if extension.before else 1)
+    # At the window's end all of the piece but its first frame is given.
+    num_cond = (overlap - 1) // bundle.video_tokenizer.strides.temporal
+    place = grid.frames - num_cond if extension.before else 0
+    frames = clip[turn]
 
-        for _ in range(extension.num_rounds):
-            if extension.schedule == "diagonal":  # whose rounds end with one new frame
-                window = self._next(on_diagonal).cpu()
-                new = window[num_cond : num_cond + 1]
-            else:
-                new = self._next(together).cpu()[num_cond:]
-            chain = torch.cat([chain, new])
-        return following(clip, decode(bundle, chain), own)
+    def make(request: Request) -> Tensor:
+        piece = {place: frames[-overlap:][turn]}
+        conditioning = condition(bundle, grid, piece, extension.cond, extension.cond_noise)
+        return generate(bundle, request, on_step, conditioning=conditioning)
 
-    def in_pixels(self, clip: Frames) -> Frames:
-        """The new frames, each round encoded again; in the order in which they are made."""
-        bundle, extension, grid = self.bundle, self.extension, self._grid
-        overlap = extension.overlap
-        turn = slice(None, None, -1 if extension.before else 1)
-        # At the window's end all of the piece but its first frame is given.
-        num_cond = (overlap - 1) // bundle.video_tokenizer.strides.temporal
-        place = grid.frames - num_cond if extension.before else 0
-        frames = clip[turn]
-
-        def make(request: Request) -> Tensor:
-            piece = {place: frames[-overlap:][turn]}
-            conditioning = condition(bundle, grid, piece, extension.cond, extension.cond_noise)
-            return generate(bundle, request, self.on_step, conditioning=conditioning)
-
-        for _ in range(extension.num_rounds):
-            window = decode(bundle, self._next(make))[turn]
-            frames = np.concatenate([frames, following(frames, window, overlap)])
-        return frames[len(clip) :]
-
-    @property
-    def _grid(self) -> LatentGrid:
-        return self.bundle.grid(self.request.options_for(self.bundle).shape)
+    for _ in range(extension.num_rounds):
+        window = decode(bundle, next_codes(make))[turn]
+        frames = np.concatenate([frames, following(frames, window, overlap)])
+    return frames[len(clip) :]
 
 
 def _sharpness(frames: Frames) -> float:

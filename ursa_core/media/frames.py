@@ -21,17 +21,13 @@ Rounding = Literal["nearest", "truncate"]
 class Clip:
     """Frames with their rate and the metadata of their file.
 
-    Attributes:
-        frames: RGB frames, uint8 (F, H, W, 3).
-        fps: Frames per second; None for a single image.
-        metadata: Metadata given to ``write_media``, otherwise the tags of the file as strings.
-        notes: What was assumed where the file states nothing, for the user to know.
+    Those are what ``write_media`` was given, otherwise the tags of the file as strings.
     """
 
-    frames: Frames
-    fps: float | None = None
+    frames: Frames  # RGB frames, uint8 (F, H, W, 3)
+    fps: float | None = None  # frames per second; None for a single image
     metadata: dict[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was assumed where the file states nothing
 
 
 def check_frames(frames: Frames) -> None:

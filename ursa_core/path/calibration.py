@@ -182,15 +182,8 @@ def refine(curve: DistanceCurve, start: Candidate) -> Candidate:
     best, spread = start, 0.5
     for _ in range(12):
         factors = np.exp(np.linspace(-spread, spread, 7))
-        best = max(
-            (
-                evaluate(curve, best.alpha * float(a), best.c * float(c))
-                for a in factors
-                for c in factors
-                if ALPHA_RANGE[0] <= best.alpha * a <= ALPHA_RANGE[1]
-                and C_RANGE[0] <= best.c * c <= C_RANGE[1]
-            ),
-            key=lambda candidate: candidate.score,
-        )
+        near = ((best.alpha * factors, ALPHA_RANGE), (best.c * factors, C_RANGE))
+        alphas, cs = (each[(each >= low) & (each <= high)] for each, (low, high) in near)
+        best = search(curve, alphas, cs)[0]
         spread /= 2
     return best

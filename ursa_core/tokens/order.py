@@ -54,12 +54,17 @@ class ClipOrder:
         grids = dict.fromkeys(bucket.grid for bucket in buckets)
         self._mixes = [[n for n, b in enumerate(buckets) if b.grid == grid] for grid in grids]
         self.batches = list(map(self._num_batches, self._mixes))  # of an epoch and lane, by grid
-        self._turns = np.repeat(np.arange(len(self._mixes)), self.batches)
+        self._sorts = {
+            "buckets": np.repeat(np.arange(len(self._mixes)), self.batches),
+            **{
+                f"sets of {grid}": self._by_share(n)
+                for grid, n in zip(grids, self._mixes, strict=True)
+            },
+        }
         pools = 1 if self._share is None else lanes
         self._order = lru_cache(2 * len(buckets))(self._make_order)
         self._pool = lru_cache(2 * len(buckets) * pools)(self._make_pool)
-        self._schedule = lru_cache(lanes + 1)(self._make_schedule)
-        self._picks = lru_cache(lanes + 1)(self._make_picks)
+        self._dealt = lru_cache((lanes + 1) * (len(self._mixes) + 1))(self._make_deal)
 
     def _num_batches(self, numbers: Sequence[int]) -> int:
         """Batches of a grid in an epoch, which has as many clips as rows, or ``MIXED``."""
@@ -72,11 +77,11 @@ class ClipOrder:
     def batch(self, index: int) -> tuple[Bucket, list[int]]:
         """First bucket of the grid of batch ``index``, and the batch's row numbers."""
         turn, lane = divmod(index, self._lanes)
-        mix, count = self._turn(turn, lane)
+        mix, count = self._deal("buckets", turn, lane)
         first = self.buckets[self._mixes[mix][0]]
         chosen = []
         for clip in range(count * first.batch_size, (count + 1) * first.batch_size):
-            number, place = self._pick(mix, lane, clip)
+            number, place = self._deal(f"sets of {first.grid}", clip, lane)
             rows = self._lane_rows[number]
             epoch, at = divmod(place, rows)
             # Lanes are equally long: the last one may take some rows of the first.
@@ -84,37 +89,27 @@ class ClipOrder:
             chosen.append(self._row(number, epoch, row))
         return first, chosen
 
-    def _pick(self, mix: int, lane: int, clip: int) -> tuple[int, int]:
-        """Bucket of a clip of a lane and grid, and how many of its clips the lane had before."""
-        numbers = self._mixes[mix]
+    def _by_share(self, numbers: Sequence[int]) -> NDArray[np.int64]:
+        """The buckets of a grid, each as often among ``MIXED`` as its share says; one alone."""
         if len(numbers) == 1:
-            return numbers[0], clip
-        block, at = divmod(clip, MIXED)
-        picks = self._picks(mix, block * self._lanes + lane)
-        chosen = picks == picks[at]
-        before = np.count_nonzero(chosen[:at]) + block * np.count_nonzero(chosen)
-        return numbers[int(picks[at])], int(before)
-
-    def _make_picks(self, mix: int, index: int) -> NDArray[np.int64]:
-        """Places among a grid's buckets of ``MIXED`` clips, by the shares."""
-        shares = np.cumsum([0.0, *(self.buckets[n].share or 0.0 for n in self._mixes[mix])])
+            return np.array(numbers)
+        shares = np.cumsum([0.0, *(self.buckets[n].share or 0.0 for n in numbers)])
         counts = np.diff(np.round(shares / shares[-1] * MIXED)).astype(np.int64)
-        grid = self.buckets[self._mixes[mix][0]].grid
-        places = np.repeat(np.arange(len(counts)), counts)
-        return places[self._shuffled(MIXED, f"sets of {grid}", index)]
+        return np.repeat(numbers, counts)
 
-    def _turn(self, turn: int, lane: int) -> tuple[int, int]:
-        """Grid of a lane's batch, and how many of its batches the lane had before."""
-        if len(self._mixes) == 1:
-            return 0, turn
-        epoch, at = divmod(turn, len(self._turns))
-        schedule = self._schedule(epoch, lane)
-        number = int(schedule[at])
-        before = int(np.count_nonzero(schedule[:at] == number))
-        return number, epoch * self.batches[number] + before
+    def _deal(self, name: str, place: int, lane: int) -> tuple[int, int]:
+        """The sort at a place of a lane, which is dealt all again and again; and those before."""
+        sorts = self._sorts[name]
+        if sorts[0] == sorts[-1]:
+            return int(sorts[0]), place
+        block, at = divmod(place, len(sorts))
+        dealt = self._dealt(name, block * self._lanes + lane)
+        chosen = dealt == dealt[at]
+        before = np.count_nonzero(chosen[:at]) + block * np.count_nonzero(chosen)
+        return int(dealt[at]), int(before)
 
-    def _make_schedule(self, epoch: int, lane: int) -> NDArray[np.int64]:
-        return self._turns[self._shuffled(len(self._turns), "buckets", epoch * self._lanes + lane)]
+    def _make_deal(self, name: str, index: int) -> NDArray[np.int64]:
+        return self._sorts[name][self._shuffled(len(self._sorts[name]), name, index)]
 
     def _row(self, number: int, epoch: int, place: int) -> int:
         _, begins, pools = self._order(number, epoch)
