@@ -23,8 +23,7 @@ GET_AGAIN = "get the model again"
 _LFS_POINTER = b"version https://git-lfs"
 LARGEST = 1 << 24
 """Bound of whole numbers: above any width, and products of two fit 64 bits."""
-MOST = 64
-"""Bound of the length of lists."""
+MOST = 64  # bound of the length of lists
 _MOST_SHOWN = 80
 
 

@@ -84,9 +84,6 @@ class Model:
     refines them with the rest. They enter with the noise ``cond_noise``, 0 to below 1; ``fit``
     scales and crops them to the clip's size, and ``source_fps`` is a clip's rate, whatever it
     states.
-
-    Args:
-        placed: Model in its place.
     """
 
     def __init__(self, placed: PlacedModel) -> None:

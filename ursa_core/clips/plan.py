@@ -28,10 +28,8 @@ from ursa_core.sampling.generate import Request, full_negative, full_prompt
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid, times_from
 
-MAX_SHOWN = 60
-"""Characters shown of what is cut off."""
-MAX_WORDS = 8
-"""Unknown words shown."""
+MAX_SHOWN = 60  # characters shown of what is cut off
+MAX_WORDS = 8  # unknown words shown
 
 
 @dataclass(frozen=True)

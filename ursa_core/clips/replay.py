@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ursa_core import __version__
 from ursa_core.bundle.options import SamplingOptions, option_types
 from ursa_core.clips.requests import SampleInputs
+from ursa_core.configs import parsed
 from ursa_core.errors import DataError, UsageError
 from ursa_core.files import digest_of
 from ursa_core.media import read_media
@@ -131,10 +132,8 @@ def _replay(path: str, recorded: Mapping[str, Any]) -> Replay:
     prompt, num, index = recorded["prompt"], int(recorded["num"]), int(recorded["index"])
     given = {**options, **placement, "prompt": prompt}
     for name, kind in {**types, **_PLACEMENT, "prompt": str}.items():
-        is_number = not isinstance(given.get(name), bool) or kind is bool
-        wanted = (int, float) if kind is float else kind
-        if name in given and not (isinstance(given[name], wanted) and is_number):
-            raise TypeError(name)
+        if name in given:
+            parsed(kind, given[name])
     if not 0 <= index < num:
         raise ValueError(index)
     adapters = recorded.get("lora", ())

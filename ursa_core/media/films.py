@@ -31,12 +31,9 @@ _REORDERED = 8
 _BACK_SECONDS = 0.5
 _JUMP_SECONDS = 10.0
 """Steps of time that B-frames don't make, and that a stream doesn't make if it is one recording."""
-_PQ, _HLG = 16, 18
-"""Transfers by their numbers in ITU-T H.273."""
-_PQ_WHITE = 203.0
-"""Light of the white of standard range in PQ, cd/m² (ITU-R BT.2408)."""
-_HLG_WHITE = 0.75
-"""Its signal in HLG (ITU-R BT.2408)."""
+_PQ, _HLG = 16, 18  # transfers by their numbers in ITU-T H.273
+# White of standard range (ITU-R BT.2408): its light in PQ, cd/m², and its signal in HLG.
+_PQ_WHITE, _HLG_WHITE = 203.0, 0.75
 _Signal = NDArray[np.float64]
 _KNEE = 0.75
 _POINTS = 65

@@ -21,8 +21,7 @@ from ursa_core.media.sources import Shown, Source, check_size
 # It logs what it then raises, and the error is reported anyway.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
-FOLDER_FPS = 25.0
-"""Frames per second of a folder that states no rate."""
+FOLDER_FPS = 25.0  # of a folder that states no rate
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 # Pillow recognises MPEG streams without decoding them, and runs Ghostscript for EPS.
 _NOT_BY_PILLOW = ("MPEG", "EPS")

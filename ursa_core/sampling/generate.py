@@ -131,10 +131,8 @@ class Sampler:
             start = joined([one.start(path, x, self.times, grid, [own]) for one, x, own in given])
 
         def finished(x_1: Tensor) -> Tensor:
-            if not conditionings:
-                return x_1
             pairs = zip(conditionings, x_1.split(1), strict=True)
-            return torch.cat([one.finish(x) for one, x in pairs])
+            return torch.cat([one.finish(x) for one, x in pairs]) if conditionings else x_1
 
         with_fixed = on_estimate and (lambda step, x_1: on_estimate(step, finished(x_1)))
         x_1 = self.run(start, generators, on_step, with_fixed)

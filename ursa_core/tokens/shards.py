@@ -98,17 +98,11 @@ class TokenTable:
 
     Grids and motions are read at first, the rest of a group of rows when one of them is asked for.
     Safe for several threads. The groups used last, of ``cache_bytes`` together, stay decoded.
-
-    Attributes:
-        grids: Latent grids that occur, most frequent first.
-        group_starts: First row of each group, and the number of rows: int64 (groups + 1,).
-        folders: First row of each folder, its end, and its number of rows without a caption.
-        motions: Motion score of each row, float32 (rows,).
-        digest: Digits that change with the clips, their captions and their order.
     """
 
     def __init__(self, paths: Sequence[Path], identity: TokenIdentity) -> None:
         self.identity, self.cache_bytes = identity, CACHE_BYTES
+        # First row of each folder, its end, and its number of rows without a caption.
         self.folders: dict[Path, tuple[int, int, int]] = {}
         self._places: list[tuple[Path, int]] = []
         sizes: list[int] = []
@@ -120,18 +114,18 @@ class TokenTable:
                 for group in range(file.metadata.num_row_groups):
                     self._places.append((path, group))
                     sizes.append(file.metadata.row_group(group).num_rows)
-                    without += _num_uncaptioned(file, group)
-                self.folders[path.parent] = begin, end + file.metadata.num_rows, without
                 rows = file.read(["grid", "motion", "captions", "source"], use_threads=False)
+            without += pc.sum(pc.equal(pc.list_value_length(rows["captions"]), 0)).as_py() or 0
+            self.folders[path.parent] = begin, end + rows.num_rows, without
             digest.update(str(rows.num_rows).encode())
             for batch in rows.to_batches():
                 digest.update(batch.serialize())
             tables.append(rows.select(["grid", "motion"]))
         self.num_uncaptioned = sum(without for *_, without in self.folders.values())
-        self.digest = digest.hexdigest()[:16]
+        self.digest = digest.hexdigest()[:16]  # of the clips, their captions and their order
         columns = pa.concat_tables([table.replace_schema_metadata() for table in tables])
-        self.group_starts = np.cumsum([0, *sizes])
-        self.motions = columns["motion"].to_numpy()
+        self.group_starts = np.cumsum([0, *sizes])  # first row of each group, and the end
+        self.motions = columns["motion"].to_numpy()  # of each row, float32
         flat = columns["grid"].combine_chunks().flatten().to_numpy()
         sides = flat.astype(np.int64).reshape(-1, 3)
         # One number per grid: sorting numbers is far faster than sorting rows.
@@ -141,6 +135,7 @@ class TokenTable:
         )
         self._grid_kinds = [LatentGrid(*map(int, sides[row])) for row in first]
         self._grid_of = kinds.astype(np.uint16 if len(found) < 1 << 16 else np.int64)
+        # Latent grids that occur, most frequent first.
         self.grids = [self._grid_kinds[kind] for kind in np.argsort(-counts, kind="stable")]
         self._decoded: OrderedDict[int, _Group] = OrderedDict()
         self._decoded_bytes, self._lock = 0, Lock()
@@ -264,17 +259,6 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is damaged: {error}", "delete it and run `ursa tokenize` again")
-
-
-def _num_uncaptioned(file: pq.ParquetFile, group: int) -> int:
-    """Rows of a group without a caption; an empty list counts as a null in its statistics."""
-    about = file.metadata.row_group(group)
-    columns = [about.column(k) for k in range(about.num_columns)]
-    (captions,) = (c for c in columns if c.path_in_schema.split(".")[0] == "captions")
-    if captions.statistics is not None and captions.statistics.has_null_count:
-        return int(captions.statistics.null_count)
-    lists = file.read_row_group(group, ["captions"], use_threads=False)["captions"]
-    return int(pc.sum(pc.equal(pc.list_value_length(lists), 0)).as_py() or 0)
 
 
 def _identity(path: Path) -> TokenIdentity:
