@@ -97,10 +97,8 @@ def _num_twins(vectors: Tensor) -> int:
     order = (unit @ direction).argsort()
     ordered = unit[order]
     same = (ordered.diff(dim=0).abs() < 1e-5).all(1)
-    is_twin = torch.zeros(len(unit), dtype=torch.bool)
-    is_twin[1:] |= same
-    is_twin[:-1] |= same
-    return int(is_twin.sum())
+    before, after = (torch.nn.functional.pad(same, sides) for sides in ((1, 0), (0, 1)))
+    return int((before | after).sum())
 
 
 def count_codes(shards: str | Path, num_codes: int) -> Tensor:

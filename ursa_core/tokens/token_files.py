@@ -37,7 +37,6 @@ class TokenFile:
 
 def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) -> None:
     """Write codes (F, H, W), as int32, and their metadata, with ``tokenizer`` and ``fps``."""
-    path = Path(path)
     if codes.ndim != 3:
         raise ValueError(f"codes have shape {tuple(codes.shape)}, not (F, H, W)")
     if absent := {"tokenizer", "fps"} - metadata.keys():

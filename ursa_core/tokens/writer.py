@@ -18,7 +18,7 @@ from torch import Tensor
 
 import ursa_core
 from ursa_core.errors import DataError, unwritable
-from ursa_core.files import sweep, whole
+from ursa_core.files import make_folder, sweep, whole
 from ursa_core.media.quality import changes
 from ursa_core.parts import Part
 from ursa_core.tokens import shards
@@ -102,11 +102,10 @@ class ShardWriter:
         self.num_clips = 0
         self._new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder)
-        except OSError as error:
+            sweep(make_folder(folder))
+        except DataError:
             self.remove_made()
-            raise unwritable(folder, error) from error
+            raise
         for path in shard_paths(folder):
             try:
                 found, clips = shards.open_shard(path), _clips_of(path)

@@ -23,10 +23,7 @@ class StreamedDraws:
 
     def __init__(self, distances: CodebookDistances, chunk_bytes: int) -> None:
         self._distances, self._chunk_bytes = distances, chunk_bytes
-        self._blocks = [
-            slice(start, min(start + _BLOCK, distances.num_codes))
-            for start in range(0, distances.num_codes, _BLOCK)
-        ]
+        self._blocks = list(chunks(distances.num_codes, 1, 4 * _BLOCK))  # four bytes a code
 
     def corrupt(self, x_1: Tensor, beta: Tensor, uniforms: Tensor) -> Tensor:
         """Codes (n,) drawn from exp(−beta·d(x, x_1)), for codes, betas and uniforms (n,)."""
