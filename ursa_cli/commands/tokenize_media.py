@@ -165,22 +165,19 @@ def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
     """Refuse an output that can't be, before any work."""
     from ursa_core.encoding.sources import MEDIA_SUFFIXES
 
-    is_clip = out.suffix == CLIP_SUFFIX
-    if not is_clip and (out.is_file() or out.suffix.lower() in {".parquet", *MEDIA_SUFFIXES}):
-        raise UsageError(
-            f"{out} is no folder, and shards need one",
-            f"give a folder, or a name that ends in {CLIP_SUFFIX} for one clip",
-        )
-    if is_clip and len(inputs) != 1:
-        raise UsageError(
-            f"{out} holds one clip, and {len(inputs)} inputs are given", "give a folder as OUT"
-        )
-    if is_clip and out.is_dir():
+    if out.suffix != CLIP_SUFFIX:
+        if out.is_file() or out.suffix.lower() in {".parquet", *MEDIA_SUFFIXES}:
+            hint = f"give a folder, or a name that ends in {CLIP_SUFFIX} for one clip"
+            raise UsageError(f"{out} is no folder, and shards need one", hint)
+        return
+    if len(inputs) != 1:
+        fault = f"{out} holds one clip, and {len(inputs)} inputs are given"
+        raise UsageError(fault, "give a folder as OUT")
+    if out.is_dir():
         raise UsageError(f"{out} is a folder", "choose another name")
-    if is_clip and out.exists() and not force:
+    if out.exists() and not force:
         raise UsageError(f"{out} exists already", "add --force to replace it")
-    if is_clip:
-        check_folder_of(out)
+    check_folder_of(out)
 
 
 def _encode_clip(given: str, out: Path, encoder: "Encoder", wanted: TokenizeOptions) -> None:

@@ -15,6 +15,7 @@ from typer.models import ParameterInfo
 
 from ursa_cli.terminal import output
 from ursa_core.bundle.options import parse_size as parse_size
+from ursa_core.bundle.options import require as require
 from ursa_core.bundle.options import require_text as require_text
 from ursa_core.errors import UsageError
 from ursa_core.grids import Strides
@@ -133,13 +134,6 @@ def new_path(text: str | Path) -> Path:
     """Path of a file or folder to write, as parser of an option; a default is a path already."""
     require_name("output", str(text))
     return Path(text)
-
-
-def require(ok: bool, option: str, value: object, range_text: str) -> None:
-    """Raise UsageError, naming option, value and range, unless ``ok``."""
-    if not ok:
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
-        raise UsageError(f"{option} can't be {shown}", f"give {range_text}")
 
 
 def parameters(record: type, panels: Panels) -> list[inspect.Parameter]:

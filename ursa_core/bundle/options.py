@@ -133,10 +133,11 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require(ok: bool, name: str, value: object, words: str) -> None:
-    """Raise UsageError, naming option, value and range, unless ``ok``."""
+    """Raise UsageError, naming option (as in Python, or ``--name``), value and range, unless ok."""
     if not ok:
+        option = name if name.startswith("--") else f"`{name}`"
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        raise UsageError(f"`{name}` can't be {shown}", f"give {words}")
+        raise UsageError(f"{option} can't be {shown}", f"give {words}")
 
 
 def number_of(name: str, value: Any, limits: Range, kind: type = float) -> Any:

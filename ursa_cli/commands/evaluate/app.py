@@ -142,7 +142,7 @@ class _Evaluate(Group):
                  "Measure how linearly the model's path leads from noise to real tokens."),
         "videos": ("evaluate.measures:videos", ("Measure any videos, without weights or "
                    "references: flicker, motion, drift, kept frames.")),
-        "compare": ("evaluate.compare:compare", ("Show what differs between two reports of one "
+        "compare": ("evaluate.measures:compare", ("Show what differs between two reports of one "
                     "suite: B minus A, with 95 % intervals.")),
     }  # fmt: skip
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ursa_core import __version__
 from ursa_core.encoding.encode import encode_clips
-from ursa_core.evaluation.measures.clips import Clips
+from ursa_core.encoding.items import Clips
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score, Table
 from ursa_core.path.base import ProbPath
 from ursa_core.path.calibration import Array

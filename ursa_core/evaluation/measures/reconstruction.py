@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ursa_core import __version__
-from ursa_core.evaluation.measures.clips import Clips
+from ursa_core.encoding.items import Clips
 from ursa_core.evaluation.measures.networks import Networks
 from ursa_core.evaluation.measures.videos import flicker
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score

@@ -124,13 +124,12 @@ class Scorer:
     def _steps(self) -> list[_Step]:
         name, samples = self.suite.name, str(self.samples)
         if name == "geneval":
-            script, target = "evaluation/evaluate_images.py", self.scores / name / geneval.RESULTS
+            script, results = "evaluation/evaluate_images.py", geneval.RESULTS
             detector = ["--model-path", str(self.detector.absolute())] if self.detector else []
-            command = [script, samples, "--outfile", str(target), *detector]
+            command = [script, samples, "--outfile", str(self.scores / name / results), *detector]
             modules = ["torch", "mmdet", "open_clip", "clip_benchmark", "pandas"]
-            return [_Step(name, [command], modules, [script], geneval.RESULTS)]
-        if name == "dpg":
-            script, target = "dpg_bench/compute_dpg_bench.py", self.scores / name / dpg.RESULTS
+        elif name == "dpg":
+            script, results = "dpg_bench/compute_dpg_bench.py", dpg.RESULTS
             with Image.open(self.samples / self.suite.files[0].name) as grid:
                 side = grid.height // 2
             # What dist_eval.sh starts, with the results next to the images instead of among them.
@@ -138,13 +137,15 @@ class Scorer:
                 "-m", "accelerate.commands.launch", "--num_machines", "1",
                 "--num_processes", "1", "--mixed_precision", "fp16", script,
                 "--image-root-path", samples, "--resolution", str(side),
-                "--res-path", str(target), "--pic-num", str(dpg.GRID), "--vqa-model", "mplug",
+                "--res-path", str(self.scores / name / results), "--pic-num", str(dpg.GRID),
+                "--vqa-model", "mplug",
             ]  # fmt: skip
             modules = ["torch", "accelerate", "modelscope", "pandas"]
-            return [_Step(name, [command], modules, [script], dpg.RESULTS)]
-        dimensions = vbench.I2V_DIMENSIONS if name == "vbench-i2v" else vbench.DIMENSIONS
-        more = self._sampled_prompts()
-        return [self._vbench_step(dimension, more) for dimension in dimensions]
+        else:
+            dimensions = vbench.I2V_DIMENSIONS if name == "vbench-i2v" else vbench.DIMENSIONS
+            more = self._sampled_prompts()
+            return [self._vbench_step(dimension, more) for dimension in dimensions]
+        return [_Step(name, [command], modules, [script], results)]
 
     def _vbench_step(self, dimension: str, more: Sequence[str]) -> _Step:
         name, videos, folder = self.suite.name, str(self.samples), self.scores / dimension

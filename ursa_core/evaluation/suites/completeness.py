@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -14,9 +14,8 @@ from ursa_core.grids import PixelShape
 from ursa_core.media.reading import file_faults
 
 _NUM_SHOWN = 3
-Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
 _AGAIN = "delete them and run --only sample"
-_WORDS: dict[Kind, tuple[str, str]] = {
+_WORDS = {
     "missing": ("missing", "run the same command with --only sample"),
     "foreign": ("not part of the suite", "move them out of the folder: scorers read all names"),
     "case": ("named like others but for upper case", "give them their exact names"),
@@ -29,7 +28,7 @@ _WORDS: dict[Kind, tuple[str, str]] = {
 class FileFault(NamedTuple):
     """What is wrong with a file of the folder."""
 
-    kind: Kind
+    kind: str  # a key of ``_WORDS``
     name: str
     detail: str = ""
 
