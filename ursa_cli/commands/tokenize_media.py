@@ -148,7 +148,7 @@ def tokenize_media(
             f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
         )
     from ursa_core.devices import local_device
-    from ursa_core.encoding.run import load_encoder
+    from ursa_core.encoding.run import load_encoder, tokenizing
 
     encoder = load_encoder(options.model_folder(model), wanted, str(local_device(device)))
     if is_clip and not dry_run:
@@ -158,7 +158,8 @@ def tokenize_media(
     else:
         with TemporaryDirectory() as empty:  # where all is to be made
             folder = Path(empty) if is_clip or wanted.fresh else out
-            _show_plan(inputs, out, folder, encoder, replace(wanted, fresh=False), part)
+            with tokenizing(inputs, folder, encoder, replace(wanted, fresh=False), part) as run:
+                _show_plan(run, out, folder, wanted.drop_gone)
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
@@ -231,27 +232,18 @@ def _encode_shards(
     _report(run.results, out, {**files, **encoder.to_json(), **found})
 
 
-def _show_plan(
-    inputs: Sequence[str],
-    out: Path,
-    folder: Path,
-    encoder: "Encoder",
-    wanted: TokenizeOptions,
-    part: Part,
-) -> None:
+def _show_plan(run: "FolderRun", out: Path, folder: Path, drop_gone: bool) -> None:
     """Print what would be encoded, next to the clips that ``folder`` holds."""
-    from ursa_core.encoding.run import tokenizing
-
-    with tokenizing(inputs, folder, encoder, wanted, part) as run:
-        _describe(run, folder, wanted.drop_gone)
-        num_kept = sum(item.key in run.found.done for item in run.items)
-        cut = {**encoder.cut.to_json(), "clips": encoder.cut.mode}
-        counts = {"num_items": len(run.items), "num_kept": num_kept}
-        lines = [
-            f"{len(run.items):,} files or drawn clips, {num_kept:,} of them done in {out}",
-            f"model {encoder.model}; {', '.join(f'{key} {value}' for key, value in cut.items())}",
-        ]
-        output.data({"output": out, **counts, **encoder.to_json(), **cut}, lines=lines)
+    _describe(run, folder, drop_gone)
+    encoder, num = run.encoder, len(run.items)
+    num_kept = sum(item.key in run.found.done for item in run.items)
+    cut = {**encoder.cut.to_json(), "clips": encoder.cut.mode}
+    lines = [
+        f"{num:,} files or drawn clips, {num_kept:,} of them done in {out}",
+        f"model {encoder.model}; {', '.join(f'{key} {value}' for key, value in cut.items())}",
+    ]
+    counts = {"output": out, "num_items": num, "num_kept": num_kept}
+    output.data({**counts, **encoder.to_json(), **cut}, lines=lines)
 
 
 def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:

@@ -1,6 +1,5 @@
 """Options of every command that samples: those of a clip, and what holds for a whole call."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -129,11 +128,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     ]
     of_call = [each for each in options.parameters(SamplingCall, {}) if each.name not in own]
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
+    def call(**given: Any) -> SamplingCall:
         clip = {each.name: given.pop(each.name) for each in of_clip}
-        call = {each.name: given.pop(each.name) for each in of_call}
-        own_clip = {name: value for name, value in clip.items() if value is not None}
-        command(**given, sampling=SamplingCall(own_clip, **call))
+        return SamplingCall({k: v for k, v in clip.items() if v is not None}, **given)
 
-    return options.with_parameters(run, own.values(), sampling=[*of_clip, *of_call])
+    return options.with_parameters(command, sampling=([*of_clip, *of_call], call))

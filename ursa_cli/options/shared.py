@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
@@ -179,31 +179,32 @@ def described(
 
     In place of a parameter that is named with a record, each field of the record is an option.
     """
-    of_records = {name: parameters(record, panels) for name, record in records.items()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(command, include_extras=True)
         types = {**hints, **described_types(hints, panels)}
         command.__annotations__ = {name: types[name] for name in command.__annotations__}
-
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            for name, own in of_records.items():
-                given[name] = records[name](**{each.name: given.pop(each.name) for each in own})
-            command(**given)
-
-        return with_parameters(run, inspect.signature(command).parameters.values(), **of_records)
+        of_records = {name: (parameters(kind, panels), kind) for name, kind in records.items()}
+        return with_parameters(command, **of_records)
 
     return decorate
 
 
 def with_parameters(
     command: Callable[..., None],
-    own: Iterable[inspect.Parameter],
-    **instead: Sequence[inspect.Parameter],
+    **instead: tuple[Sequence[inspect.Parameter], Callable[..., Any]],
 ) -> Callable[..., None]:
-    """The command with a signature that Typer reads its options from, some ``instead`` of one."""
-    every = [each.replace(kind=KEYWORD) for one in own for each in instead.get(one.name, [one])]
-    vars(command)["__signature__"] = inspect.Signature(every)
-    command.__annotations__ = {each.name: each.annotation for each in every}
-    return command
+    """The command with others in place of a parameter, and what makes its value of theirs."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, (own, made) in instead.items():
+            given[name] = made(**{each.name: given.pop(each.name) for each in own})
+        command(**given)
+
+    every: list[inspect.Parameter] = []
+    for one in inspect.signature(command).parameters.values():
+        every += instead[one.name][0] if one.name in instead else [one.replace(kind=KEYWORD)]
+    vars(run)["__signature__"] = inspect.Signature(every)  # which Typer reads options from
+    run.__annotations__ = {each.name: each.annotation for each in every}
+    return run

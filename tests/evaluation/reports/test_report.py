@@ -13,13 +13,13 @@ from PIL import Image
 
 from ursa_cli.main import main
 from ursa_core.errors import DataError, UsageError
-from ursa_core.evaluation.reports.comparison import compare
 from ursa_core.evaluation.reports.page import chosen, write_page
 from ursa_core.evaluation.reports.report import (
     Report,
     Sample,
     Score,
     Table,
+    compare,
     read_report,
     write_report,
 )

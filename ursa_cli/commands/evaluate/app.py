@@ -1,17 +1,16 @@
 """`ursa eval`: one command per suite or measure, and the comparison of two reports."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ursa_cli.options import sampling as of_sampling
 from ursa_cli.options import shared as options
-from ursa_cli.options.evaluation import EVALUATION, EvalOptions
+from ursa_cli.options.evaluation import EVALUATION, EvalOptions, Out
 from ursa_cli.terminal.help import Group, new_app, summary
 
 _SCORER = ("scorer_repo", "scorer_python")
-_SHARED = ("out", "seed", "only", "limit", "shard", "ray", "ray_cpus", "ray_gpus")
+_SHARED = ("seed", "only", "limit", "shard", "ray", "ray_cpus", "ray_gpus")
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ SUITES = (
 def _command_of(suite: SuiteCommand) -> Callable[..., None]:
     """The command of a suite, with the options that the suite has."""
 
-    def run(*, sampling: of_sampling.SamplingCall, **given: Any) -> None:
-        chosen = EvalOptions(**given)
+    def run(out: Out, sampling: of_sampling.SamplingCall, given: Mapping[str, Any]) -> None:
+        chosen = EvalOptions(out, **given)
         sampling = sampling.with_options({"seed": chosen.seed})
         sampling.begin()
         chosen.check()
@@ -122,9 +121,8 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
 
     run.__doc__ = suite.help
     every = options.parameters(EvalOptions, EVALUATION)
-    *own, out = [each for each in every if each.name in (*_SHARED, *suite.own)]
-    sampling = inspect.Parameter("sampling", options.KEYWORD)
-    return of_sampling.spread(options.with_parameters(run, [out, sampling, *own]))
+    own = [each for each in every if each.name in (*_SHARED, *suite.own)]
+    return of_sampling.spread(options.with_parameters(run, given=(own, dict)))
 
 
 shapes, vbench, vbench_i2v, vbench_long, geneval, dpg = map(_command_of, SUITES)

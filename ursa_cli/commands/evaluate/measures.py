@@ -16,7 +16,7 @@ from ursa_core.errors import UsageError
 if TYPE_CHECKING:
     from ursa_core.bundle.settings import BundleSettings
     from ursa_core.encoding.items import Clips
-    from ursa_core.evaluation.reports.comparison import Comparison, Difference
+    from ursa_core.evaluation.reports.report import Comparison, Difference
     from ursa_core.tokenizers.visual import VisualTokenizer
 
 ReportOption = Annotated[
@@ -175,7 +175,7 @@ def compare(
       ursa eval compare a b --plot differences.png --json
     """
     output.configure(as_json=as_json)
-    from ursa_core.evaluation.reports.comparison import compare as compared
+    from ursa_core.evaluation.reports.report import compare as compared
     from ursa_core.evaluation.reports.report import read_report
 
     if plot is not None:

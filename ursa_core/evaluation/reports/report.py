@@ -1,4 +1,4 @@
-"""The one form of all results: scores, tables, samples, and what they were made with.
+"""The one form of all results: scores, tables, samples, what they were made with; comparisons.
 
 What evaluations keep is JSON: objects with a format number, which pydantic checks.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ursa_core import files
-from ursa_core.errors import DataError, regular_file, unreadable
-from ursa_core.evaluation.reports.intervals import Interval, mean
+from ursa_core.errors import DataError, UsageError, regular_file, unreadable
+from ursa_core.evaluation.reports.intervals import Interval, mcnemar, mean, paired_share
 
 T = TypeVar("T")
 
@@ -23,6 +23,7 @@ Options = Mapping[str, Any]  # what results were made with
 REPORT, PAGE = "report.json", "report.html"
 
 Cell = str | float | int | None
+Values = Mapping[str, Mapping[str, float | bool]]
 
 
 @dataclass(frozen=True)
@@ -161,3 +162,58 @@ def read_record(path: Path, kind: type[T], what: str, hint: str) -> T:
         fault = error.errors(include_url=False)[0]
         place = ".".join(map(str, fault["loc"]))
         raise DataError(f"{path} is damaged: {place}: {fault['msg']}", hint) from error
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a score differs between two reports, B minus A."""
+
+    name: str
+    unit: str
+    a: float | None
+    b: float | None
+    interval: Interval | None  # over the ``num`` samples that both have; None without
+    p: float | None  # P-value of McNemar's exact test, for right and wrong
+    num: int
+    gained: tuple[str, ...]  # right in B alone, or larger there; most changed first
+    lost: tuple[str, ...]  # right in A alone, or larger there; most changed first
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences of two reports of one suite, and samples that only one of them has."""
+
+    suite: str
+    differences: tuple[Difference, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    other_settings: Mapping[str, tuple[object, object]]
+
+
+def compare(a: Report, b: Report) -> Comparison:
+    """Compare two reports, sample by sample; raises `UsageError` if of different suites."""
+    if a.suite != b.suite:
+        hint = "give two reports of one suite"
+        raise UsageError(f"a report of {a.suite} can't be compared with one of {b.suite}", hint)
+    of_a, of_b = ({sample.name: sample.values for sample in each.samples} for each in (a, b))
+    others = {score.name: score.value for score in b.scores}
+    differences = (_difference(score, others.get(score.name), of_a, of_b) for score in a.scores)
+    only_a, only_b = (name for name in of_a if name not in of_b), (n for n in of_b if n not in of_a)
+    both = ((key, a.settings.get(key), b.settings.get(key)) for key in {**a.settings, **b.settings})
+    other = {key: (of_one, of_other) for key, of_one, of_other in both if of_one != of_other}
+    return Comparison(a.suite, tuple(differences), tuple(only_a), tuple(only_b), other)
+
+
+def _difference(score: Score, other: float | None, of_a: Values, of_b: Values) -> Difference:
+    name, interval, p = score.name, None, None
+    both = [k for k in of_a if k in of_b and name in of_a[k] and name in of_b[k]]
+    before, after = ([values[k][name] for k in both] for values in (of_a, of_b))
+    a, b = np.array(before, float), np.array(after, float)
+    changes = dict(zip(both, (b - a).tolist(), strict=True))
+    gained = tuple(sorted((k for k, by in changes.items() if by > 0), key=lambda k: -changes[k]))
+    lost = tuple(sorted((k for k, by in changes.items() if by < 0), key=lambda k: changes[k]))
+    if both and all(isinstance(value, bool) for value in (*before, *after)):
+        interval, p = paired_share(a > 0.5, b > 0.5), mcnemar(len(lost), len(gained))
+    elif both:
+        interval = mean(b - a)
+    return Difference(name, score.unit, score.value, other, interval, p, len(both), gained, lost)
