@@ -141,13 +141,10 @@ def _print_plan(plan: "Plan", written: "Sequence[Target]") -> None:
         ("memory", f"about {plan.memory.total / 1e9:.1f} GB"),
         ("device", f"{plan.model.device}, {payload['dtype']}"),
         *(("output", path) for path in paths),
-        *(
-            ("given", f"{m.file}, from frame {at}, {g.cond}, noise {g.cond_noise:g}")
-            for g in [plan.cond_frames]
-            if g is not None
-            for at, m in g.media.items()
-        ),
     ]
+    if (given := plan.cond_frames) is not None:
+        how = f"{given.cond}, noise {given.cond_noise:g}"
+        rows += [("given", f"{m.file}, from frame {at}, {how}") for at, m in given.media.items()]
     output.data(payload, lines=[f"{name:<10}{value}" for name, value in rows], paths=paths)
 
 

@@ -102,7 +102,7 @@ def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
     name = next((row[c] for c in FILE_COLUMNS if row.get(c) is not None), None)
     if not isinstance(name, str) or not name.strip():
         raise ValueError("no file name")
-    if "\0" in name or not is_utf8(name):
+    if "\0" in name:
         raise ValueError("the file name holds what no text does")
     if must_be_inside and (Path(name).is_absolute() or ".." in Path(name).parts):
         raise ValueError(f"{name!r} lies outside the folder")
@@ -119,8 +119,6 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         if not all(isinstance(caption, str) for caption in values):
             raise ValueError(f"{column} is neither a text nor a list of texts")
-        if not is_utf8("".join(values)):
-            raise ValueError(_NOT_UTF8)
         captions += values
     return _clean(captions)
 

@@ -145,12 +145,7 @@ class _Evaluate(Group):
     }  # fmt: skip
 
 
-evaluate = new_app(cls=_Evaluate)
+_HELP = """Score a model: sample a suite, score the samples, report.
 
-
-@evaluate.callback()
-def _evaluate() -> None:
-    """Score a model: sample a suite, score the samples, report.
-
-    A stopped run goes on when the same command is given again.
-    """
+A stopped run goes on when the same command is given again."""
+evaluate = new_app(cls=_Evaluate, help=_HELP, callback=lambda: None)

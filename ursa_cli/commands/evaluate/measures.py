@@ -42,11 +42,11 @@ def reconstruction(chosen: ClipsOptions) -> None:
     from ursa_core.evaluation.measures.reconstruction import report
     from ursa_core.evaluation.runs import EvalRun
 
-    run = EvalRun(chosen.out)
-    with files.producing(run.folder):
+    settings["fps"] = defaults.fps
+    with files.producing(chosen.out):
         with _clips(chosen, tokenizer, defaults) as clips:
-            found = report(tokenizer, clips, run.samples, {**settings, "fps": defaults.fps})
-        finish(found, run)
+            found = report(tokenizer, clips, EvalRun(chosen.out).samples, settings)
+        finish(found, chosen.out)
 
 
 @options.described(CLIPS, chosen=ClipsOptions)
@@ -68,12 +68,10 @@ def path(chosen: ClipsOptions) -> None:
     from ursa_core.configs import read_config
     from ursa_core.devices import pick_device
     from ursa_core.evaluation.measures.path_linearity import report
-    from ursa_core.evaluation.runs import EvalRun
 
-    run, place = EvalRun(chosen.out), pick_device(chosen.device)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     codebook = stored_codebook(folder / "scheduler", tokenizer.codebook)
-    of_model = build_path(scheduler, codebook).to(place)
+    of_model = build_path(scheduler, codebook).to(pick_device(chosen.device))
     stated = read_config(PathConfig, scheduler, "scheduler_config.json")
     kind = stated.kind
     if stated.path is None and stated.alpha is not None:
@@ -81,9 +79,9 @@ def path(chosen: ClipsOptions) -> None:
     settings |= {"seed": _SEED, "path": kind}
     with _clips(chosen, tokenizer, defaults) as clips:
         found, plot = report(tokenizer, of_model, codebook, clips, settings)
-    with files.producing(run.folder):
-        files.write(run.folder / "linearity.png", plot)
-        finish(found, run, {"Linearity of the path": plot})
+    with files.producing(chosen.out):
+        files.write(chosen.out / "linearity.png", plot)
+        finish(found, chosen.out, {"Linearity of the path": plot})
 
 
 def videos(
@@ -107,13 +105,12 @@ def videos(
     from ursa_cli.commands.evaluate.parts import finish
     from ursa_core.encoding.sources import find_sources
     from ursa_core.evaluation.measures.videos import report
-    from ursa_core.evaluation.runs import EvalRun
 
     sources = find_sources(inputs)[:limit]
     settings = {"inputs": [str(each) for each in inputs], "limit": limit}
     with output.progress(len(sources), "measure") as advance:
         found = report(sources, settings, output.warn, advance)
-    finish(found, EvalRun(out))
+    finish(found, out)
 
 
 def _loaded(

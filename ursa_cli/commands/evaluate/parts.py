@@ -5,6 +5,7 @@ Imported once a command runs: what it needs is heavy.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from ursa_cli import batch_run
 from ursa_cli.commands.evaluate.app import SuiteCommand
@@ -61,8 +62,7 @@ class SuiteRun:
                 parts[name]()
 
     def _sample(self) -> None:
-        run, suite = self._evaluation, self._suite
-        sampling = self._sampling
+        run, suite, sampling = self._evaluation, self._suite, self._sampling
         task, part = self._task(), self._chosen.part
 
         def settled(seed: int) -> Iterator[BatchItem]:
@@ -79,8 +79,7 @@ class SuiteRun:
             own = [name for name in _DECIDING if name in ("limit", *self._command.own)]
             begun = {name: getattr(self._begun, name) for name in ("suite", *own)}
             runs.lay_out(run, suite, begun)
-        size, ray = self._chosen.batch_size, self._chosen.options()
-        num = len(suite.files)
+        size, num, ray = self._chosen.batch_size, len(suite.files), self._chosen.options()
         work = Work(run.records, run.samples, part, size, sampling.force, num, ray)
         batch_run.run_work(task, work, settled, seed, sampling.dry_run)
 
@@ -124,14 +123,14 @@ class SuiteRun:
         run, suite = self._evaluation, self._suite
         report = official_report if self._command.is_official else shapes.report
         settings = runs.settings_of(run, self._begun)
-        finish(report(suite, settings, run.scores, digest(suite, run.samples)), run)
+        finish(report(suite, settings, run.scores, digest(suite, run.samples)), run.folder)
 
 
-def finish(report: Report, run: EvalRun, plots: Mapping[str, bytes] | None = None) -> None:
-    """Write a report and its page, and print it."""
-    with files.producing(run.folder):
-        page = write_page(run.folder, report, run.samples, plots)
-        paths = [write_report(run.folder, report), page]  # last, as it means that all is there
+def finish(report: Report, folder: Path, plots: Mapping[str, bytes] | None = None) -> None:
+    """Write the report of an evaluation into its folder, and its page; print it."""
+    with files.producing(folder):
+        page = write_page(folder, report, EvalRun(folder).samples, plots)
+        paths = [write_report(folder, report), page]  # last, as it means that all is there
     output.data(report.to_json(), lines=[*lines_of(report), *map(str, paths)], paths=paths)
 
 
