@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
+from ursa_cli.commands.evaluate import measures
 from ursa_cli.options import sampling as of_sampling
 from ursa_cli.options import shared as options
 from ursa_cli.options.evaluation import EVALUATION, EvalOptions, Out
-from ursa_cli.terminal.help import Group, new_app, summary
+from ursa_cli.terminal.help import Command, Group, new_app
 
 _SCORER = ("scorer_repo", "scorer_python")
 _SHARED = ("seed", "only", "limit", "shard", "ray", "ray_cpus", "ray_gpus")
@@ -125,27 +126,14 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
     return of_sampling.spread(options.with_parameters(run, given=(own, dict)))
 
 
-shapes, vbench, vbench_i2v, vbench_long, geneval, dpg = map(_command_of, SUITES)
+evaluate = new_app(
+    cls=Group,
+    help="""Score a model: sample a suite, score the samples, report.
 
-
-class _Evaluate(Group):
-    table: ClassVar = {
-        **{
-            suite.name: (f"evaluate.app:{suite.name.replace('-', '_')}", summary(suite.help))
-            for suite in SUITES
-        },
-        "reconstruction": ("evaluate.measures:reconstruction", ("Measure what a tokenizer keeps: "
-                           "PSNR, SSIM, flicker, use of its codes, bits per pixel.")),
-        "path": ("evaluate.measures:path",
-                 "Measure how linearly the model's path leads from noise to real tokens."),
-        "videos": ("evaluate.measures:videos", ("Measure any videos, without weights or "
-                   "references: flicker, motion, drift, kept frames.")),
-        "compare": ("evaluate.measures:compare", ("Show what differs between two reports of one "
-                    "suite: B minus A, with 95 % intervals.")),
-    }  # fmt: skip
-
-
-_HELP = """Score a model: sample a suite, score the samples, report.
-
-A stopped run goes on when the same command is given again."""
-evaluate = new_app(cls=_Evaluate, help=_HELP, callback=lambda: None)
+    A stopped run goes on when the same command is given again.
+    """,
+)
+for _suite in SUITES:
+    evaluate.command(_suite.name, cls=Command)(_command_of(_suite))
+for _measure in (measures.reconstruction, measures.path, measures.videos, measures.compare):
+    evaluate.command(cls=Command)(_measure)
