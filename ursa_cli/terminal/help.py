@@ -44,7 +44,8 @@ class _Help:
             text = text.replace(f"default: ({words})", f"default: {words}")
             panels.setdefault(each.rich_help_panel or kind, []).append((name, text))
         if isinstance(self, Group):
-            panels["Commands"] = [(n, summary(each.help)) for n, each in self.commands.items()]
+            every = self.commands.items()
+            panels["Commands"] = [(name, each.get_short_help_str(1000)) for name, each in every]
         for title, rows in panels.items():
             if rows:
                 with formatter.section(typer.style(title, bold=output.is_terminal(sys.stdout))):
@@ -91,8 +92,3 @@ class Group(_Help, TyperGroup):
 def new_app(**settings: Any) -> typer.Typer:
     """An application, or a part of one, with this help."""
     return typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
-
-
-def summary(text: str | None) -> str:
-    """The first paragraph of a help, in one line."""
-    return " ".join(inspect.cleandoc(text or "").partition("\n\n")[0].split())
