@@ -55,4 +55,4 @@ def test_the_folder_is_deleted(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_all_phases_run_apart(tmp_path):
     done = rehearse(tmp_path, ["image", "video"], set(), TINY)
-    assert len(done) == 17
+    assert len(done) == 18
