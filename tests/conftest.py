@@ -118,6 +118,15 @@ def trained_tokenizer(tmp_path_factory) -> Path:
     return folder / "tokenizer"
 
 
+@pytest.fixture(params=["tokenizer", "generator"])
+def recipe_text(request):
+    """Text of a recipe of each kind that trains at once."""
+    from tiny_runs import TOKENIZER  # asks for pydantic
+
+    is_tokenizer = request.param == "tokenizer"
+    return TOKENIZER if is_tokenizer else request.getfixturevalue("generator_recipe")
+
+
 @pytest.fixture(scope="session")
 def generator_recipe(tmp_path_factory, trained_tokenizer):
     """Text of a generator recipe whose tokenizer and shards exist."""

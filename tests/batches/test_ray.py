@@ -288,9 +288,9 @@ def test_ctrl_c_leaves_shards_that_go_on(address: str, tmp_path: Path) -> None:
         pids = {p for p in Path("/proc").glob("[0-9]*/cmdline") if _holds(p, b"ray::_Worker.make")}
         assert run.poll() is None
     run.send_signal(signal.SIGTERM)
-    told = run.communicate(timeout=120)[1]
-    assert run.returncode == 130, told
-    assert "the same command goes on" in told
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 130, errors
+    assert "the same command goes on" in errors
     num = len(rows_of(out))
     assert num < 300
     assert main(asked) == 0
@@ -312,9 +312,9 @@ def test_a_worker_that_cannot_read_what_this_machine_can_is_told(
     write_media(film, np.zeros((5, 64, 64, 3), np.uint8), 8.0, {})
     asked = ["tokenize", str(media), "-o", str(tmp_path / "out"), *TOKENIZE, "--ray", address]
     assert main(asked) == 1
-    told = capsys.readouterr().err
-    assert re.search(rf"error: the node \S+ can't read {film}, which this one can: .*PyAV", told)
-    assert "hint: install the same versions of PyAV and Pillow on all nodes" in told
+    errors = capsys.readouterr().err
+    assert re.search(rf"error: the node \S+ can't read {film}, which this one can: .*PyAV", errors)
+    assert "hint: install the same versions of PyAV and Pillow on all nodes" in errors
     assert rows_of(tmp_path / "out")  # nothing that was made is lost
     monkeypatch.undo()
     assert main(asked) == 1

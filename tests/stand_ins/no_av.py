@@ -12,5 +12,5 @@ class WithoutAv(_EncodeTask):
     def moved(self, *given: Any) -> Self:
         for name in [each for each in sys.modules if each.startswith(("av.", "ursa_core.media."))]:
             del sys.modules[name]
-        sys.modules["av"] = None  # type: ignore[assignment]
+        sys.modules["av"] = None  # type: ignore[assignment]  # how Python marks what isn't there
         return super().moved(*given)

@@ -97,3 +97,8 @@ def make_notes(
     batch = options.read(str(folder), COLUMNS, force)
     run_batch(task, batch, seed, dry_run=False)
     return task
+
+
+def notes(folder: Path) -> dict[str, str]:
+    """What a batch of notes has made: texts by name."""
+    return {path.name: path.read_text() for path in sorted(folder.glob("[!.]*.png"))}

@@ -1,0 +1,81 @@
+"""What a dry run says of a training, and what it takes to say it."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from tiny_runs import recipe_of, train
+
+from ursa_core.devices import peak_memory_bytes
+from ursa_core.errors import DataError
+from ursa_core.tokens.shards import read_shards, shard_paths
+from ursa_core.tokens.writer import ShardWriter, TokenRow
+from ursa_core.training import run as run_module
+from ursa_core.training import trainer as trainer_module
+from ursa_core.training.run import plan_training
+
+
+def test_dry_run_reads_everything_and_writes_nothing(recipe_text, tmp_path):
+    plan = plan_training(recipe_of(recipe_text, tmp_path), tmp_path / "run")
+    assert plan.steps == 6
+    assert plan.parameters > 1000
+    assert plan.memory["total"] >= plan.parameters * 20
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_measures_what_training_takes(recipe_text, tmp_path, monkeypatch):
+    """A second passes each time that the clock is read: once before and once after a step."""
+    seconds, taken = itertools.count(), []
+    step_of = trainer_module.Trainer._train_step
+
+    def step(trainer, loss_of=None):
+        taken.append(trainer)
+        return step_of(trainer, loss_of)
+
+    monkeypatch.setattr(trainer_module.Trainer, "_train_step", step)
+    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: float(next(seconds)))
+    asked = recipe_of(recipe_text, tmp_path, "train.precision=float32")
+    plan = plan_training(asked, tmp_path / "run")
+    assert (plan.measured, len(taken), plan.seconds_per_step) == (True, 3, 1.0)
+    peak = peak_memory_bytes(torch.device("cpu"))
+    assert 0.5 * peak < plan.memory["total"] <= peak
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_keeps_to_the_formula_where_steps_would_take_long(
+    generator_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_module, "_MOST_SECONDS", 0.0)
+    plan = plan_training(recipe_of(generator_recipe, tmp_path), tmp_path / "run")
+    assert not plan.measured
+    assert plan.seconds_per_step > 0
+    assert plan.memory["total"] == sum(n for part, n in plan.memory.items() if part != "total")
+
+
+def test_a_dry_run_tries_every_shape_of_the_data(generator_recipe, tmp_path):
+    """Clips of three latent frames and some of one, which a pass of 40 tokens holds more of."""
+    recipe = recipe_of(generator_recipe, tmp_path)
+    table = read_shards(*recipe.data.shards)
+    stills = tmp_path / "stills"
+    with ShardWriter(stills, table.identity) as writer:
+        for k in range(6):
+            codes = table.codes([k])[0, :4].view(1, 2, 2)
+            writer.add(TokenRow(codes, (), 8.0, 0.0, f"still {k}"))
+    both = f"data.shards=[{recipe.data.shards[0]}, {stills}]"
+    asked = (both, "data.batch_tokens=55", "train.batch_size=3")
+    plan = plan_training(recipe_of(generator_recipe, tmp_path, *asked), tmp_path / "run")
+    found = [(str(g.grid), g.clips, g.batch_size, g.tokens) for g in plan.data.grids]
+    assert found == [("3×2×2", 24, 2, 50), ("1×2×2", 6, 3, 51)]
+    assert plan.data.num_uncaptioned == 6
+    assert plan.items_per_step == round(2 * (12 * 2 + 2 * 3) / 14)
+    run = train(generator_recipe, tmp_path, "run", *asked, "train.steps=8")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert all(0 <= line["data_wait"] < 1 for line in lines)
+    assert not any("a_pass" in name for line in lines for name in line)
+    assert {run.learner.batch(index)[0].shape for index in range(16)} == {(2, 12), (3, 4)}
+    path = shard_paths(stills)[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes(60) + content[260:])
+    with pytest.raises(DataError, match="damaged"):
+        plan_training(recipe_of(generator_recipe, tmp_path, *asked), tmp_path / "other")
