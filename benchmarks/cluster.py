@@ -6,7 +6,7 @@
     python benchmarks/cluster.py ray [--num 200]
     python benchmarks/cluster.py kills [--num 200 --every 20]
 
-Each line states wall-clock seconds, seconds of the CPU, and the peak of memory of one process.
+The first three state wall-clock seconds, seconds of the CPU, and the peak of memory of one process.
 """
 
 import argparse
@@ -201,7 +201,7 @@ def rate(out: Path) -> float:
 
 
 def begun(prompts: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    """A run of 200 items on cores of one thread each."""
+    """A run of a list by a process of one thread, which is started."""
     asked = ["--from-file", str(prompts), "-o", str(out), "--seed", "0", "--dtype", "float32"]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*URSA, *SAMPLE, *asked, *more, "--quiet"]

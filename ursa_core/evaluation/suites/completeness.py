@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
@@ -14,8 +14,9 @@ from ursa_core.grids import PixelShape
 from ursa_core.media.reading import file_faults
 
 _NUM_SHOWN = 3
+Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]
 _AGAIN = "delete them and run --only sample"
-_WORDS = {
+_WORDS: dict[Kind, tuple[str, str]] = {
     "missing": ("missing", "run the same command with --only sample"),
     "foreign": ("not part of the suite", "move them out of the folder: scorers read all names"),
     "case": ("named like others but for upper case", "give them their exact names"),
@@ -28,7 +29,7 @@ _WORDS = {
 class FileFault(NamedTuple):
     """What is wrong with a file of the folder."""
 
-    kind: str  # a key of ``_WORDS``
+    kind: Kind
     name: str
     detail: str = ""
 

@@ -114,17 +114,16 @@ class DistanceTable:
     @staticmethod
     def entries(codebook: Tensor) -> int:
         """Classes times codes of a codebook (K, C); 0 if its table would be too large."""
-        grid = CodeGrid.of(codebook.cpu())
-        classes = len(codebook) if grid is None else len(grid.canonical.unique())
-        return classes * len(codebook) if classes * len(codebook) <= MAX_TABLE_ENTRIES else 0
+        return _entries(codebook, CodeGrid.of(codebook.cpu()))
 
     @classmethod
     def of(cls, codebook: Tensor) -> Self | None:
         """The table of a codebook (K, C), on its device; None if it would be too large."""
-        if not cls.entries(codebook):
-            return None
         on_cpu = codebook.cpu()
-        return cls(CodebookDistances(on_cpu), CodeGrid.of(on_cpu))._to(codebook.device)
+        grid = CodeGrid.of(on_cpu)
+        if not _entries(on_cpu, grid):
+            return None
+        return cls(CodebookDistances(on_cpu), grid)._to(codebook.device)
 
     def _to(self, device: torch.device) -> Self:
         for name in ("class_of", "_members", "_start", "distance", "count"):
@@ -150,6 +149,11 @@ class DistanceTable:
     def _member_codes(self, classes: Tensor, place: Tensor) -> Tensor:
         stored = self._members[classes.long(), place.long()].long()
         return stored & 0xFFFF if self._members.dtype == torch.int16 else stored
+
+
+def _entries(codebook: Tensor, grid: CodeGrid | None) -> int:
+    classes = len(codebook) if grid is None else len(grid.canonical.unique())
+    return classes * len(codebook) if classes * len(codebook) <= MAX_TABLE_ENTRIES else 0
 
 
 def _sort(distances: Tensor) -> tuple[Tensor, Tensor]:
