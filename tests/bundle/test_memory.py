@@ -58,6 +58,14 @@ def test_the_parts_follow_the_stated_formula():
     assert small.total == stays + small.decoding
 
 
+def test_without_guidance_a_pass_has_half_the_tokens():
+    guided, alone = LARGE.memory(2, SHAPE), LARGE.memory(2, SHAPE, guided=False)
+    assert 2 * alone.activations == guided.activations
+    assert replace(alone, activations=guided.activations) == guided
+    turns = LARGE.memory(2, SHAPE, "cuda", guided=False, offload=True)
+    assert turns.activations == alone.activations  # no half waits for the other
+
+
 def test_networks_that_take_turns_need_the_larger_of_their_peaks():
     memory = LARGE.memory(2, SHAPE, "cuda", offload=True)
     assert memory.activations < LARGE.memory(2, SHAPE, "cuda").activations

@@ -135,14 +135,16 @@ class Summary:
         shape: PixelShape | None = None,
         device: str = "cpu",
         *,
+        guided: bool = True,
         offload: bool = False,
         offload_blocks: int | None = None,
     ) -> SamplingMemory:
         """Estimate of the peak memory of sampling one clip, by default of the model's shape.
 
         The tokenizer is in float32. Activations are the most of where queries are rotated, of a
-        chunk of the MLP and of where the halves of guidance are joined; attention never holds a
-        T × T matrix. Head, draw and step run over chunks, which a fixed budget of logits covers.
+        chunk of the MLP and of where the halves of guidance are joined, if ``guided``; attention
+        never holds a T × T matrix. Head, draw and step run over chunks, which a fixed budget of
+        logits covers.
 
         With ``offload`` transformer and tokenizer, and guidance's halves, take turns on the device.
         With ``offload_blocks`` so many layers, the head and the last norm are the transformer.
@@ -151,15 +153,16 @@ class Summary:
         network, tokenizer = self.transformer, self.tokenizer
         num_codes, hidden = self.strides.grid(shape).num_codes, network.hidden_size
         offload = offload or offload_blocks is not None
-        tokens = (1 if offload else 2) * (self.settings.max_prompt_length + 1 + num_codes)
+        halves = 2 if guided and not offload else 1
+        tokens = halves * (self.settings.max_prompt_length + 1 + num_codes)
         queries = network.num_attention_heads * network.head_dim
         keys = network.num_key_value_heads * network.head_dim
         inner = network.intermediate_size
         mlp = 4 * hidden * tokens + min(tokens, MLP_ROWS) * 3 * inner
         layer = max(tokens * (2 * hidden + 4 * queries + 2 * keys), mlp)
-        layer += tokens * hidden if offload else 0  # the half of guidance before
+        layer += tokens * hidden if guided and offload else 0  # the half of guidance before
         # Both halves, their sum in float32, and 16 bits widened to it.
-        joined = num_codes * hidden * (2 * dtype_bytes + (8 if dtype_bytes < 4 else 4))
+        joined = num_codes * hidden * (2 * dtype_bytes + (8 if dtype_bytes < 4 else 4)) * guided
         is_cpu = device == "cpu"
         making = _MAKING_BYTES * self.table_entries if is_cpu else 0
         parameters = self.parts["transformer"].parameters

@@ -226,9 +226,13 @@ class Plan:
     def memory(self) -> SamplingMemory:
         """Estimated peak memory."""
         model = self.model
-        size, kind, blocks = model.dtype.itemsize, model.device.type, model.offload_blocks
         return model.found.memory(
-            size, self.options.shape, kind, offload=model.offload, offload_blocks=blocks
+            model.dtype.itemsize,
+            self.options.shape,
+            model.device.type,
+            guided=self.options.guidance != 1,
+            offload=model.offload,
+            offload_blocks=model.offload_blocks,
         )
 
     def check_memory(self, at_once: int = 1) -> None:
