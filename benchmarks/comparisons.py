@@ -40,6 +40,7 @@ from ursa_core.media import Frames, to_frames, to_video
 from ursa_core.path.calibration import TIMES, beta_at, distance_curve, evaluate
 from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.recipe.loading import load_recipe
+from ursa_core.sampling.conditioning import SamplingStart
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
@@ -145,18 +146,17 @@ def sample(
         return bundle.transformer(prompt_ids, x_t, grid)
 
     prompt_ids, negative_ids = ids.chunk(2)
+    x_0 = path.initial((len(prompts), grid.num_codes), generator, bundle.device)
     codes = denoise(
         network,
         lambda hidden: bundle.transformer.head(hidden)[..., : path.num_codes],
         path,
-        path.initial((len(prompts), grid.num_codes), generator, bundle.device),
+        SamplingStart(x_0, time_grid(steps, settings.shift)),
+        replace(settings.defaults, correct=correct),
         prompt_ids=prompt_ids,
         negative_ids=negative_ids,
-        times=time_grid(steps, settings.shift),
         generators=generator,
         guidance=Guidance(settings.guidance, settings.guidance_interval),
-        temperature=settings.temperature,
-        correct=correct,
     )
     return codes, calls
 

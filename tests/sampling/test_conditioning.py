@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.errors import ShapeError, UsageError
 from ursa_core.grids import LatentGrid
 from ursa_core.path.metric import MetricPath
@@ -45,9 +46,8 @@ def sampled(
         return states + states.mean(1, keepdim=True)
 
     x_1 = denoise(
-        network, lambda hidden: hidden @ WEIGHT, path, start.x_start, negative_ids=None,
-        prompt_ids=torch.zeros(1, 1).long(), times=start.times, generators=[seeded(3)],
-        locked=start.locked, solver=solver,
+        network, lambda hidden: hidden @ WEIGHT, path, start, SamplingOptions(solver=solver),
+        negative_ids=None, prompt_ids=torch.zeros(1, 1).long(), generators=[seeded(3)],
         on_step=lambda _, x_t: seen.append(x_t),
     )  # fmt: skip
     return [x_t.view(CODES.shape) for x_t in seen], conditioning.finish(x_1).view(CODES.shape)

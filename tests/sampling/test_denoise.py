@@ -5,13 +5,15 @@ import itertools
 import pytest
 import torch
 
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.errors import UsageError
 from ursa_core.grids import LatentGrid
 from ursa_core.path.base import ProbPath
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import PowerSchedule
-from ursa_core.sampling.denoise import denoise
+from ursa_core.sampling.conditioning import SamplingStart
+from ursa_core.sampling.denoise import OnStep, denoise
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import frame_times, time_grid
 
@@ -56,14 +58,19 @@ def sample(
     items: list[int],
     times: torch.Tensor,
     network: ToyNetwork | None = None,
+    *,
+    guidance: Guidance | None = None,
+    locked: tuple[torch.Tensor, torch.Tensor] | None = None,
+    on_step: OnStep | None = None,
     **options,
 ) -> torch.Tensor:
     network = network or ToyNetwork()
     generators = [torch.Generator().manual_seed(100 + item) for item in items]
     x_0 = path.initial((len(items), GRID.num_codes), generators)
     return denoise(
-        network, network.head, path, x_0, prompt_ids=PROMPTS[items], negative_ids=EMPTY[items],
-        times=times, generators=generators, **options,
+        network, network.head, path, SamplingStart(x_0, times, locked), SamplingOptions(**options),
+        prompt_ids=PROMPTS[items], negative_ids=EMPTY[items], generators=generators,
+        guidance=guidance, on_step=on_step,
     )  # fmt: skip
 
 
@@ -141,8 +148,8 @@ def test_every_step_of_the_default_solver_moves_something() -> None:
         x_0 = path.initial((64, 12), generators)
         prompts = PROMPTS[:1].expand(64, 2)
         denoise(
-            network, network.head, path, x_0, prompt_ids=prompts, negative_ids=None,
-            times=time_grid(10), generators=generators,
+            network, network.head, path, SamplingStart(x_0, time_grid(10)), SamplingOptions(),
+            prompt_ids=prompts, negative_ids=None, generators=generators,
             on_step=lambda _, x_t, seen=seen: seen.append(x_t),
         )  # fmt: skip
         states = [x_0, *seen]

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.path.base import ProbPath
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.mixture import MaskedPath, MixturePath
 from ursa_core.path.schedules import PowerSchedule
+from ursa_core.sampling.conditioning import SamplingStart
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 
@@ -50,11 +52,12 @@ def total_variation(
 
     generator = torch.Generator().manual_seed(7)
     x_0 = path.initial((SAMPLES, 2), generator)
+    start = SamplingStart(torch.zeros_like(x_0) if wrong_from else x_0, times)
     x_1 = denoise(
-        network, lambda hidden: hidden, path, torch.zeros_like(x_0) if wrong_from else x_0,
-        prompt_ids=torch.zeros(SAMPLES, 1, dtype=torch.int64), negative_ids=None, times=times,
-        generators=generator, solver=solver, correct=correct,
-        on_step=lambda step, _: done.__setitem__(0, step),
+        network, lambda hidden: hidden, path, start,
+        SamplingOptions(solver=solver, correct=correct),
+        prompt_ids=torch.zeros(SAMPLES, 1, dtype=torch.int64), negative_ids=None,
+        generators=generator, on_step=lambda step, _: done.__setitem__(0, step),
     )  # fmt: skip
     assert done == [steps]
     shares = torch.bincount(x_1[:, 0] * K + x_1[:, 1], minlength=K * K) / SAMPLES

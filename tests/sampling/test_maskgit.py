@@ -4,7 +4,9 @@ import math
 import pytest
 import torch
 
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.path.mixture import MaskedPath
+from ursa_core.sampling.conditioning import SamplingStart
 from ursa_core.sampling.denoise import denoise
 from ursa_core.sampling.time_grid import time_grid
 
@@ -21,11 +23,11 @@ def network(_: torch.Tensor, x_t: torch.Tensor) -> torch.Tensor:
 
 
 def run(steps: int, x_t: torch.Tensor, **options: float) -> list[torch.Tensor]:
-    states = [x_t]
+    states, start = [x_t], SamplingStart(x_t, time_grid(steps))
     denoise(
-        network, lambda hidden: hidden, PATH, x_t, prompt_ids=PROMPT, negative_ids=None,
-        times=time_grid(steps), generators=[torch.Generator().manual_seed(1)],
-        on_step=lambda _, x: states.append(x), **options,
+        network, lambda hidden: hidden, PATH, start, SamplingOptions(**options),
+        prompt_ids=PROMPT, negative_ids=None, generators=[torch.Generator().manual_seed(1)],
+        on_step=lambda _, x: states.append(x),
     )  # fmt: skip
     return states
 

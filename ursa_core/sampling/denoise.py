@@ -8,10 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.errors import UsageError
 from ursa_core.path.base import ProbPath
 from ursa_core.path.draws import Randomness, uniforms
 from ursa_core.path.mixture import MaskedPath
+from ursa_core.sampling.conditioning import SamplingStart
 from ursa_core.sampling.guidance import Guidance, Network, guided_hidden
 from ursa_core.sampling.posterior import Head, draw_codes
 
@@ -25,18 +27,13 @@ def denoise(
     network: Network,
     head: Head,
     path: ProbPath,
-    x_start: Tensor,
+    start: SamplingStart,
+    options: SamplingOptions,
     *,
     prompt_ids: Tensor,
     negative_ids: Tensor | None,
-    times: Tensor,
     generators: Randomness,
     guidance: Guidance | None = None,
-    temperature: float = 1.0,
-    top_p: float | None = None,
-    solver: str | None = None,
-    correct: float = 0.0,
-    locked: tuple[Tensor, Tensor] | None = None,
     on_step: OnStep | None = None,
     on_estimate: OnStep | None = None,
 ) -> Tensor:
@@ -50,19 +47,13 @@ def denoise(
         network: Prompt ids and codes to hidden states.
         head: Hidden states to logits, linear.
         path: Path that the network was trained on.
-        x_start: Codes at the first time, int64 (B, L); ``path.initial`` if that time is 0.
+        start: Codes at the first time, ``path.initial`` if that is 0, and the rising times. If the
+            last is below 1, the codes returned are x_t of that time.
+        options: Their solver, ``correct`` (see ``ProbPath.step``), temperature and ``top_p`` count.
         prompt_ids: Prompt ids, int64 (B, S).
         negative_ids: Ids of the negative prompts, int64 (B, S); None without guidance.
-        times: Rising time grid (N + 1,), or (N + 1, L) for a time per position. If the last time
-            is below 1, the codes returned are x_t of that time.
         generators: One generator per item; or one for all, so that items depend on one another.
         guidance: Scale and interval; None is off.
-        temperature: Temperature of the draws of x_1.
-        top_p: Nucleus of the draws of x_1; None is off.
-        solver: One of ``path.solvers``; None is the first of them.
-        correct: Probability in [0, 1] that a step draws a position again from the path (see
-            ``ProbPath.step``); 0 is off and draws no random numbers.
-        locked: Mask, bool (B, L), and codes (B, L) that stay wherever the mask is true.
         on_step: Called after each step with x_t.
         on_estimate: Called after each step with the x_1 drawn for it.
 
@@ -70,7 +61,7 @@ def denoise(
     ``correct`` is given with ``maskgit``.
     """
     guidance = guidance or Guidance()
-    solver = solver or path.solvers[0]
+    solver, correct = options.solver or path.solvers[0], options.correct
     if solver not in path.solvers:
         raise UsageError(
             f"this model's path has no solver {solver!r}", f"use one of: {', '.join(path.solvers)}"
@@ -80,8 +71,8 @@ def denoise(
             "maskgit reveals each code once and can't correct it",
             "leave `correct` at 0, or use the solver integrated",
         )
-    times = _checked_times(times, x_start)
-    x_t = x_start if locked is None else torch.where(*locked, x_start)
+    times, locked = _checked_times(start.times, start.x_start), start.locked
+    x_t = start.x_start if locked is None else torch.where(*locked, start.x_start)
     masked = path if solver == "maskgit" and isinstance(path, MaskedPath) else None
     if masked and times.ndim != 1:
         raise UsageError(
@@ -98,8 +89,8 @@ def denoise(
                 break
             hidden = guided_hidden(network, prompt_ids, negative_ids, x_t, t, guidance)
             x_1 = draw_codes(
-                head, hidden, path.num_codes, generators, temperature=temperature, top_p=top_p,
-                log_probs=log_probs,
+                head, hidden, path.num_codes, generators, temperature=options.temperature,
+                top_p=options.top_p, log_probs=log_probs,
             )  # fmt: skip
             x_next = path.finish(x_t, x_1)
             if masked and log_probs is not None:

@@ -147,22 +147,16 @@ class Sampler:
         on_estimate: OnStep | None = None,
     ) -> Tensor:
         """Codes int64 (B, L) at the last of a start's times."""
-        options = self._options
         return denoise(
             self.network,
             self._head,
             self.bundle.path,
-            start.x_start,
+            start,
+            self._options,
             prompt_ids=self.prompt_ids,
             negative_ids=self.negative_ids,
-            times=start.times,
             generators=generators,
             guidance=self.guidance,
-            temperature=options.temperature,
-            top_p=None if options.top_p == 1 else options.top_p,
-            solver=options.solver,
-            correct=options.correct,
-            locked=start.locked,
             on_step=on_step,
             on_estimate=on_estimate,
         )

@@ -24,7 +24,7 @@ def draw_codes(
     generator: Randomness,
     *,
     temperature: float = 1.0,
-    top_p: float | None = None,
+    top_p: float = 1.0,
     log_probs: Tensor | None = None,
 ) -> Tensor:
     """Codes (B, L) int64 drawn from the posterior by the hidden states (B, L, D).
@@ -62,14 +62,14 @@ def draw_codes(
 
 
 def posterior_weights(
-    posterior_logits: Tensor, temperature: float = 1.0, top_p: float | None = None
+    posterior_logits: Tensor, temperature: float = 1.0, top_p: float = 1.0
 ) -> Tensor:
     """Unnormalised probabilities (n, K) float32, 1 at the likeliest; errors as ``draw_codes``."""
     if not (temperature == 0 or 1e-6 <= temperature <= 1e6):  # beyond, quotients aren't finite
         raise UsageError(
             f"a temperature of {temperature:g} can't be used", "use 0, or 1e-6 to 1e6; 1 is off"
         )
-    if top_p is not None and not 0 < top_p <= 1:
+    if not 0 < top_p <= 1:
         raise UsageError(f"top-p {top_p:g} isn't a share of probability", "use one in (0, 1]")
     logits = posterior_logits.float()
     peak = logits.amax(-1, keepdim=True)
@@ -81,7 +81,7 @@ def posterior_weights(
     if temperature == 0:
         return (logits == peak).float()
     weights = exp2_((logits - peak).mul_(math.log2(math.e) / temperature))
-    return weights if top_p is None or top_p == 1 else _nucleus(weights, top_p)
+    return weights if top_p == 1 else _nucleus(weights, top_p)
 
 
 def _nucleus(weights: Tensor, top_p: float) -> Tensor:
