@@ -53,7 +53,6 @@ from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.seeding import stream_seed
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 from ursa_core.worlds import emoji, shapes
-from ursa_core.worlds.mixture import FilmClips
 from ursa_core.worlds.sprites import Film, Sprites, load_film, load_sprites
 
 NUM_PAIRS = 200
@@ -184,13 +183,12 @@ def tokenizer_quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, A
     shape = settings.shape
     size = (shape.frames, args.side or shape.height, args.side or shape.width)
     film = load_film(args.data)
-    clips = emoji.EmojiClips(sprites)
     in_film, live = (
-        FilmClips(Film(film.frames, tuple(s for s in film.shots if (s.clip in LIVE) == is_live)))
+        Film(film.frames, tuple(s for s in film.shots if (s.clip in LIVE) == is_live))
         for is_live in (False, True)
     )
     sources: dict[str, Callable[[int], Frames]] = {
-        "emoji": lambda k: clips.training_clip(args.seed, k, "heldout", *size)[0],
+        "emoji": lambda k: sprites.training_clip(args.seed, k, "heldout", *size)[0],
         "shapes": lambda k: shapes.training_clip(args.seed, k, "heldout", *size)[0],
         "film": lambda k: in_film.training_clip(args.seed, k, "heldout", *size),
         "live": lambda k: live.training_clip(args.seed, k, "heldout", *size),

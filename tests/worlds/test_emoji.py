@@ -11,7 +11,6 @@ from ursa_core.errors import DataError, UsageError
 from ursa_core.worlds.emoji import (
     BACKGROUNDS,
     PHASE_STEP,
-    EmojiClips,
     backgrounds_of,
     caption,
     is_held_out,
@@ -19,8 +18,7 @@ from ursa_core.worlds.emoji import (
     render,
     sample_phase,
 )
-from ursa_core.worlds.mixture import ClipMixture, FilmClips
-from ursa_core.worlds.sprites import load_film, load_sprites
+from ursa_core.worlds.sprites import ClipMixture, load_film, load_sprites
 
 NAMES = [name for name, *_ in SUBJECTS]
 
@@ -40,7 +38,7 @@ def folder(packs):
 
 @pytest.fixture(scope="module")
 def clips(folder):
-    return EmojiClips(load_sprites(folder))
+    return load_sprites(folder)
 
 
 def ground(clip, name):
@@ -105,7 +103,7 @@ def test_captions_follow_the_template():
 
 def test_loops_begin_at_every_fourth_frame_and_wrap(clips):
     rng = np.random.default_rng(0)
-    loop = clips.sprites.loop(0)
+    loop = clips.loop(0)
     phases = {sample_phase(rng, loop) for _ in range(40)}
     assert phases == set(range(0, NUM_FRAMES, PHASE_STEP))
     clip = render(loop, "black", 32, 32, np.arange(NUM_FRAMES + 2))
@@ -127,10 +125,9 @@ def test_film_is_cut_within_its_shots_and_by_split(folder):
     assert [shot.clip for shot in film.shots] == ["bikes"] + ["long"] * 8
     assert [s.held_out for s in film.shots] == [True, *(k == 4 for k in range(8))]
     assert film.frames.shape == (20 + 32, 36, 64, 3)
-    clips = FilmClips(film)
     for split in ("train", "heldout"):
         for index in range(10):
-            window = clips.training_clip(0, index, split, 3, 24, 24)
+            window = film.training_clip(0, index, split, 3, 24, 24)
             assert window.shape == (3, 24, 24, 3)
             levels = window.mean((1, 2, 3))
             # Levels fall by 6 a sampled frame within a shot of four, 24 from shot to shot;
@@ -140,9 +137,9 @@ def test_film_is_cut_within_its_shots_and_by_split(folder):
             assert len(shots) == 1
             assert (is_flat or shots == {4}) == (split == "heldout")
     with pytest.raises(DataError, match="no train shot of the film has 9 frames"):
-        clips.training_clip(0, 0, "train", 9, 24, 24)
+        film.training_clip(0, 0, "train", 9, 24, 24)
     with pytest.raises(UsageError, match="no split 'all'"):
-        clips.training_clip(0, 0, "all", 3, 24, 24)
+        film.training_clip(0, 0, "all", 3, 24, 24)
 
 
 def test_a_mixture_draws_what_its_sources_draw(folder, clips):

@@ -10,7 +10,6 @@ from ursa_core.encoding.options import PROCEDURAL, SHAPES_PREFIX
 from ursa_core.encoding.sources import MEDIA_SUFFIXES, MediaFile, find_sources
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.media import Frames
-from ursa_core.worlds.emoji import EmojiClips
 from ursa_core.worlds.shapes import FPS, SPLITS, training_clip
 from ursa_core.worlds.sprites import Sprites
 
@@ -86,7 +85,7 @@ def _world(given: str, fps: float, sprites: Sprites | None) -> Draw:
     if sprites is None:
         hint = "add --data FOLDER, as recipes/emoji_data.py makes it"
         raise UsageError(f"{given} needs the emoji", hint)
-    return EmojiClips(sprites).training_clip
+    return sprites.training_clip
 
 
 def find_clip(given: str, seed: int, fps: float, sprites: Sprites | None = None) -> Item:

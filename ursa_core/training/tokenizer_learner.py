@@ -24,8 +24,8 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.training.file_clips import FileClips, Split
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Metrics, weighed
-from ursa_core.worlds.mixture import KINDS, ClipMixture
 from ursa_core.worlds.shapes import FPS
+from ursa_core.worlds.sprites import KINDS, ClipMixture
 
 Drawn = tuple[NDArray[np.uint8], str]  # frames of a clip, and the kind of its source
 Size = tuple[int, int]  # height and width in pixels

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from ursa_core.bundle.subjects import synonyms
-from ursa_core.worlds.shapes import SPLITS, Frames, check_split
-from ursa_core.worlds.sprites import Sprites
+from ursa_core.worlds.shapes import Frames
 
 BACKGROUNDS = {
     "black": (20, 20, 24), "white": (245, 245, 245), "gray": (140, 144, 150), "red": (205, 55, 55),
@@ -27,8 +25,6 @@ A subject always stands in the middle in one size: that leaves so much less to l
 model gets it right, and the codes' cells cover the subject in the same way in every clip.
 """
 PHASE_STEP = 4  # clips begin at every fourth frame of a loop: fewer pictures, the same motion
-NAME_ONLY, SYNONYM = 0.08, 0.06
-"""Shares of the captions that are the name alone, and that use another word for the subject."""
 
 
 def caption(name: str, background: str) -> str:
@@ -83,33 +79,3 @@ def render(
 def sample_phase(rng: np.random.Generator, loop: Frames) -> int:
     """Number of the frame that a clip of a loop begins with."""
     return PHASE_STEP * int(rng.integers(-(-len(loop) // PHASE_STEP)))
-
-
-class EmojiClips:
-    """An endless data set of captioned clips of ``sprites``."""
-
-    def __init__(self, sprites: Sprites) -> None:
-        self.sprites = sprites
-        self._synonyms = synonyms(sprites.subjects)
-
-    def training_clip(
-        self, seed: int, index: int, split: str, frames: int, height: int, width: int,
-        full_frames: int | None = None,
-    ) -> tuple[Frames, str]:  # fmt: skip
-        """Clip ``index`` and its caption, as ``shapes.training_clip`` gives them."""
-        check_split(split, SPLITS, "emoji")
-        rng = np.random.default_rng([seed, SPLITS.index(split), index])
-        number = int(rng.integers(len(self.sprites.subjects)))
-        name = self.sprites.subjects[number].name
-        choices = backgrounds_of(name, split)
-        background = choices[int(rng.integers(len(choices)))]
-        loop = self.sprites.loop(number)
-        phase, full = sample_phase(rng, loop), full_frames or frames
-        times = phase + int(rng.integers(full - frames + 1)) + np.arange(frames)
-        clip = render(loop, background, height, width, times)
-        draw, others = rng.random(), self._synonyms[name]
-        if draw < NAME_ONLY:
-            return clip, name
-        if others and draw > 1 - SYNONYM:
-            name = others[int(rng.integers(len(others)))]
-        return clip, caption(name, background)
