@@ -1,1 +1,1 @@
-"""The same draws as the plain step, without tensors over all codes."""
+"""Draws from the distributions of the metric path, without tensors over all codes."""
