@@ -24,14 +24,14 @@ def test_losses_are_told_by_quarters_of_time():
     assert means([by_time_bin(each, times, loss_mask)], Ranks())["loss_time_1_of_4"] == 1
 
 
-def test_revealed_codes_of_the_masked_path_do_not_count(generator_recipe, tmp_path):
+def test_revealed_codes_of_the_masked_path_do_not_count(generator_recipe, tmp_path, monkeypatch):
     x_t = torch.tensor([[0, 3, 2, 3]])
     assert MaskedPath(3).loss_mask(x_t).tolist() == [[False, True, False, True]]
     learner = build_learner(recipe_of(generator_recipe, tmp_path, "path.kind=masked"), CPU)
     x_1, prompt_ids, times, grid, _ = learner.batch(0)
     x_t = torch.where(torch.arange(x_1.shape[1]) % 2 == 0, x_1, learner.path.mask_id)
-    hidden = learner.model(prompt_ids, x_t, grid)
-    loss, _ = learner.objective.loss(hidden, x_1, times, learner.path.loss_mask(x_t))
-    logits = learner.model.lm_head(hidden)[:, 1::2]
+    monkeypatch.setattr(learner.path, "corrupt", lambda *_: x_t)
+    loss, _ = learner.objective(prompt_ids, x_1, times, grid, torch.Generator())
+    logits = learner.model.lm_head(learner.model(prompt_ids, x_t, grid))[:, 1::2]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x_1[:, 1::2].flatten())
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)

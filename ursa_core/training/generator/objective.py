@@ -90,15 +90,9 @@ class DenoisingObjective(nn.Module):
             x_t = self.path.corrupt(x_1, times, generator)
         else:
             x_t = self.path.bridge(x_0, x_1, times, generator)
-        hidden = self.network(prompt_ids, x_t, grid)
-        return self.loss(hidden, x_1, times, self.path.loss_mask(x_t))
-
-    def loss(
-        self, hidden: Tensor, x_1: Tensor, times: Tensor, loss_mask: Tensor | None
-    ) -> tuple[Tensor, Metrics]:
-        """Loss of hidden states (B, L, D) as ``forward``, over the codes in a mask, if any."""
+        hidden, head = self.network(prompt_ids, x_t, grid), self.network.lm_head.weight
+        loss_mask = self.path.loss_mask(x_t)
         weights = None if loss_mask is None else loss_mask.flatten().float()
-        head = self.network.lm_head.weight
         loss, each = chunked_cross_entropy(hidden.flatten(0, 1), head, x_1.flatten(), weights)
         return loss, by_time_bin(each.view_as(x_1), times, loss_mask)
 
