@@ -33,7 +33,6 @@ from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
-from ursa_core.recipe.fields import TrainSettings
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
@@ -180,9 +179,7 @@ def main() -> None:
     codebook = FiniteScalarQuantizer(list(PUBLISHED_LEVELS)).codebook
     cosmos = MetricPath(codebook, PowerSchedule(1.0, 5.0))
     config = TransformerConfig.from_size(PRESETS["0.6B"], 151_669, len(codebook), 0)
-    operations = pass_operations(
-        config, COSMOS_GRID, COSMOS_PROMPT, TrainSettings(steps=1, batch_size=1)
-    )
+    operations = pass_operations(config, COSMOS_GRID, COSMOS_PROMPT, recompute=False)
     rates = matmul_rates(torch.device("cpu"), seconds=2.0)
     for name, seconds in corruption(cosmos, COSMOS_GRID, 1, wanted.rounds).items():
         shares = {kind: seconds * UTILISATION * rate / operations for kind, rate in rates.items()}

@@ -98,25 +98,24 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         data = estimates.plan_data(learner.batches)
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
         lora, largest = learner.recipe.lora, data.largest
-        # Settings for the passes of each grid.
-        plans = [plan.model_copy(update={"batch_size": each.batch_size}) for each in data.grids]
-        of_largest = (largest.grid, length, plans[data.grids.index(largest)], recipe.optimizer)
+        of_grid = plan.model_copy(update={"batch_size": largest.batch_size})
+        of_largest = (largest.grid, length, of_grid, recipe.optimizer)
         hardware = (ranks, is_bfloat16, device.type)
         memory = estimates.training_memory(config, *of_largest, *hardware, lora)
         memory = estimates.with_held(memory, learner.path, tokenizer=learner.video_tokenizer)
         items = sum(each.share * each.batch_size for each in data.grids)
         tokens = round(sum(each.share * each.tokens for each in data.grids) * plan.accumulate)
-        of_passes = [
-            pass_operations(config, each.grid, length, of_grid, lora)
-            for each, of_grid in zip(data.grids, plans, strict=True)
-        ]
-        operations = sum(g.share * n for g, n in zip(data.grids, of_passes, strict=True))
-        share = operations / of_passes[data.grids.index(largest)]
+        of_passes = {
+            each.grid: each.batch_size
+            * pass_operations(config, each.grid, length, plan.recompute, lora)
+            for each in data.grids
+        }
+        operations = sum(each.share * of_passes[each.grid] for each in data.grids)
+        share = operations / of_passes[largest.grid]
         seconds = plan.accumulate * operations / rate
         asked, start = learner.recipe.prior, learner.start
         if asked and start and (missing := prior.missing_of_prior(asked)):
-            one = plan.model_copy(update={"batch_size": 1})
-            forward = pass_operations(config, largest.grid, length, one) / 3
+            forward = pass_operations(config, largest.grid, length, plan.recompute) / 3
             own = prior.prior_options(asked, start)
             guidance = Guidance(own.guidance, own.guidance_interval)
             passes = guidance.num_passes(time_grid(own.steps, own.shift)[:-1])

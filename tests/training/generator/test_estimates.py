@@ -25,7 +25,7 @@ from ursa_core.training.generator.estimates import (
 )
 from ursa_core.training.generator.objective import DenoisingObjective
 
-GRID, PROMPT = LatentGrid(3, 4, 4), 15
+GRID, PROMPT, BATCH = LatentGrid(3, 4, 4), 15, 2
 LORA = LoraSettings(rank=4)
 ADAMW = OptimizerSettings(learning_rate=1e-3, warmup_steps=0)
 
@@ -36,7 +36,7 @@ def config(name="nano", layers=3):
 
 
 def settings(**values):
-    return TrainSettings(steps=1, batch_size=2, **values)
+    return TrainSettings(steps=1, batch_size=BATCH, **values)
 
 
 def estimate(train, optimizer=ADAMW, **values):
@@ -110,18 +110,18 @@ def test_what_is_held_beside_training_is_counted(network):
 def test_operations_are_those_of_a_step(network):
     with FlopCounterMode(display=False) as counter:
         DenoisingObjective(network, PATH)(*inputs())[0].backward()
-    ours = pass_operations(config(), GRID, PROMPT, settings())
+    ours = BATCH * pass_operations(config(), GRID, PROMPT, recompute=False)
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
 def test_an_adapter_is_counted(adapted):
-    ours = pass_operations(config(), GRID, PROMPT, settings(), LORA)
+    ours = BATCH * pass_operations(config(), GRID, PROMPT, recompute=False, lora=LORA)
     with FlopCounterMode(display=False) as counter:
         loss, _ = DenoisingObjective(adapted, PATH)(*inputs())
         loss.backward()
     # The first of the three layers needs no gradient of its inputs.
     assert ours == pytest.approx(counter.get_total_flops(), rel=0.15)
-    assert ours < pass_operations(config(), GRID, PROMPT, settings())
+    assert ours < BATCH * pass_operations(config(), GRID, PROMPT, recompute=False)
     found = estimate(settings(), lora=LORA)
     real = 4 * sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert (found["gradients"], found["average"], found["optimizer"]) == (real, real, 2 * real)

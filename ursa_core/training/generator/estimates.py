@@ -94,10 +94,10 @@ def pass_operations(
     config: TransformerConfig,
     grid: LatentGrid,
     prompt_length: int,
-    train: TrainSettings,
+    recompute: bool,
     lora: LoraSettings = NO_LORA,
-) -> float:
-    """Floating-point operations of one forward and backward pass.
+) -> int:
+    """Floating-point operations of one forward and backward pass, per clip.
 
     Per token, forward: 2 for each number of a matrix, and 4·T for each of an attention's N·E
     channels. Backward takes twice as many, or as many for frozen matrices.
@@ -106,13 +106,13 @@ def pass_operations(
     channels = config.num_attention_heads * config.head_dim
     matrices, attention = 2 * tokens * _layer_matrices(config), 4 * tokens**2 * channels
     head = 2 * grid.num_codes * config.lm_head_size * config.hidden_size
-    passes = 4 if train.recompute else 3
+    passes = 4 if recompute else 3
     layer = passes * (matrices + attention)
     if lora.rank is not None:
         adapter = 2 * tokens * _layer_adapter(config, lora)
         layer += passes * adapter - matrices
         head = head * 2 // 3
-    return float((config.num_hidden_layers * layer + 3 * head) * train.batch_size)
+    return config.num_hidden_layers * layer + 3 * head
 
 
 def _matrices(config: TransformerConfig) -> dict[str, tuple[int, int]]:

@@ -162,12 +162,11 @@ class GeneratorLearner(ModelLearner):
         x_1, prompt_ids, times = (each.to(self.device) for each in tensors)
         x_0 = None if noise is None else noise.to(self.device)
         loss, by_time = objective(prompt_ids, x_1, times, grid, generator, x_0)
-        clips = self.recipe.train.model_copy(update={"batch_size": len(x_1)})
-        length, lora = prompt_ids.shape[1], self.recipe.lora
+        size, more = (grid, prompt_ids.shape[1]), (self.recipe.train.recompute, self.recipe.lora)
         sizes = {
             TOKENS: prompt_ids.numel() + x_1.numel(),
             CLIPS: len(x_1),
-            OPERATIONS: pass_operations(self.model.config, grid, length, clips, lora),
+            OPERATIONS: len(x_1) * pass_operations(self.model.config, *size, *more),
         }
         metrics = {name: weighed(loss.new_tensor(value)) for name, value in sizes.items()}
         return loss, {**metrics, **by_time}

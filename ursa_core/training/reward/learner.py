@@ -257,11 +257,11 @@ class RewardLearner(ModelLearner):
         """Tokens and mean floating-point operations of a pass, without the scorers' own."""
         recipe, states = self.recipe, self.recipe.objective.states
         sizes = (self.model.config, self.grid, self.bundle.settings.max_prompt_length)
-        plain = self._plan.model_copy(update={"recompute": False})
-        forward = pass_operations(*sizes, plain) / 3
+        clips = self._plan.batch_size
+        forward = clips * pass_operations(*sizes, recompute=False) / 3
         calls = self.options.steps * (1 if self.options.guidance == 1 else 2) / states + 1
-        operations = pass_operations(*sizes, self._plan, recipe.lora)
-        tokens = self._plan.batch_size * (sizes[2] + 1 + self.grid.num_codes)
+        operations = clips * pass_operations(*sizes, recipe.train.recompute, recipe.lora)
+        tokens = clips * (sizes[2] + 1 + self.grid.num_codes)
         return tokens, operations + calls * forward / recipe.rollout.updates
 
     def memory(self, ranks: int, is_bfloat16: bool) -> dict[str, int]:
