@@ -108,8 +108,8 @@ def way_out(file: Path) -> str:
         return "it only points to the file: run `git lfs pull` in the clone, or download the file"
     if file.suffix != ".safetensors" or file.exists():
         return f"{GET_AGAIN}; the file is cut short or altered"
-    if any(file.parent.glob("diffusion_pytorch_model[.-]*")):
+    if "-of-" not in file.name and any(file.parent.glob("diffusion_pytorch_model[.-]*")):
         model = file.parent.parent
         base = "" if (model / "model_index.json").exists() else " --base MODEL"
-        return f"it is there in another form, so try ursa models convert {model}{base} -o NEW"
+        return f"other weights are there, so try ursa models convert {model}{base} -o NEW"
     return GET_AGAIN

@@ -1,6 +1,7 @@
 """Networks of the official trainer and of others become models; what doesn't fit is refused."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,8 @@ from ursa_core.bundle.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from ursa_core.bundle.bundle import load_bundle, tokenizer_identity
 from ursa_core.bundle.folder import WEIGHTS, folder_bytes
 from ursa_core.bundle.settings import NEGATIVE, load_settings
+from ursa_core.convert.checkpoint import convert_checkpoint
+from ursa_core.errors import UrsaWarning
 from ursa_core.sampling.generate import Request, generate
 
 STEM = Path(WEIGHTS).stem
@@ -148,6 +151,34 @@ def test_the_way_to_load_another_form_is_told(checkpoint, tiny_model, tmp_path, 
     assert main([*words, "--force"]) == 0
 
 
+def test_the_folder_that_is_meant_is_named(checkpoint, adapted, tiny_model, tmp_path, capsys):
+    def hint(*words):
+        assert main(["sample", "red", "-o", str(tmp_path / "a.mp4"), *map(str, words)]) == 1
+        error, found = capsys.readouterr().err.splitlines()
+        return error, found
+
+    source = checkpoint.parent
+    convert = f"ursa models convert {source} --base MODEL"
+    assert convert in hint("--model", source)[1]
+    cut = shutil.copytree(tiny_model, tmp_path / "cut") / "transformer"
+    index = {"metadata": {}, "weight_map": {"a": f"{STEM}-00001-of-00002.safetensors"}}
+    (cut / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    error, found = hint("--model", cut.parent)
+    assert f"{STEM}-00001-of-00002.safetensors" in error
+    assert "convert" not in found
+    shutil.rmtree(checkpoint)
+    shutil.copytree(adapted[1], checkpoint)
+    assert hint("--model", source)[1].endswith(f"--lora {checkpoint}")
+    assert hint("--model", adapted[0], "--lora", source)[1] == f"hint: give {checkpoint}"
+
+
+def test_a_pickle_beside_tensors_is_said_to_be_left_out(checkpoint, tuned, tiny_model, tmp_path):
+    save_file(tuned, checkpoint / WEIGHTS)
+    with pytest.warns(UrsaWarning, match=f"{re.escape(STEM)}.bin is left out"):
+        convert_checkpoint(checkpoint, tmp_path / "made", tiny_model)
+    assert_equal(weights(tmp_path / "made"), tuned)
+
+
 class Call:
     """Pickles into a call, as hostile checkpoints do."""
 
@@ -165,10 +196,15 @@ class Call:
         ({"a": [1]}, "a is no plain tensor"),
         ({"a": torch.zeros(2).to_sparse()}, "a is no plain tensor"),
         ({"a": torch.zeros(2)}, "has the foreign tensor a"),
-        ({}, "num_hidden_layers can't be 1"),
+        ({}, "holds no weights"),
+        ({"a": torch.tensor([1.0, math.nan])}, "a holds numbers that aren't finite"),
+        ({"a": torch.ones(1), "module.a": torch.zeros(1)}, "holds a twice"),
     ],
-    ids=["objects", "cut", "pointer", "list", "other values", "sparse", "foreign", "empty"],
-)
+    ids=[
+        "objects", "cut", "pointer", "list", "other values", "sparse", "foreign", "empty",
+        "diverged", "twice",
+    ],
+)  # fmt: skip
 def test_hostile_and_damaged_pickles_are_refused(content, match, checkpoint, convert, capsys):
     file = checkpoint / f"{STEM}.bin"
     file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
@@ -282,3 +318,8 @@ def test_a_pickled_adapter_of_another_kind_or_size_is_refused(adapted, tmp_path,
     refused("holds more than tensors")
     file.write_bytes(LFS)
     refused("can't be read")
+    torch.save({}, file)
+    refused("changes nothing")
+    config = json.loads((run / "adapter_config.json").read_text())
+    (pickled / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    refused("use_dora can't be True")

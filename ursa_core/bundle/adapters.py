@@ -93,13 +93,16 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
     """The adapter in a folder; CheckpointError if none, or of a kind that can't be added."""
     for file in (folder / CONFIG, _weights(folder)):
         if not file.is_file():
-            raise CheckpointError(f"{folder} is no adapter, it lacks {file.name}", _ADVICE)
+            inside = folder / "transformer"
+            hint = f"give {inside}" if (inside / CONFIG).is_file() else _ADVICE
+            raise CheckpointError(f"{folder} is no adapter, it lacks {file.name}", hint)
     config = read_json(folder / CONFIG)
     kind, name = config.get("peft_type"), str(folder / CONFIG)
     if kind != "LORA":
         raise CheckpointError(f"{folder} is an adapter of the kind {kind!r}, not LORA", _ADVICE)
-    if config.get("alpha_pattern"):
-        raise unusable(name, "alpha_pattern", config["alpha_pattern"], "one lora_alpha for all")
+    for key in ("alpha_pattern", "use_dora", "fan_in_fan_out"):
+        if config.get(key):
+            raise unusable(name, key, config[key], "none: plain LoRA of one lora_alpha for all")
     found = read_config(AdapterConfig, {k: v for k, v in config.items() if v is not None}, name)
     words = _origin(folder).get(WORDS, [])
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -122,9 +125,11 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
             f" not to {name} ({ours})",
             f"give its own model: --model {origin.get('base')}",
         )
-    files = weight_files(model / "transformer")
+    files, pairs = weight_files(model / "transformer"), _pairs(adapter)
+    if not pairs and not adapter.words:
+        raise CheckpointError(f"the adapter {folder} changes nothing", "save it again, or leave it")
     hint = "give the model that the adapter was trained on"
-    for weight, (a, b) in _pairs(adapter).items():
+    for weight, (a, b) in pairs.items():
         if weight not in files:
             raise CheckpointError(
                 f"the adapter {folder} changes {weight}, which the model {name} doesn't have", hint

@@ -102,10 +102,14 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         return parse_object(regular_file(file).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{file.parent} is not a complete model: {file.name} is missing",
-            "give a model folder with model_index.json, transformer/, vae/, scheduler/, tokenizer/",
-        ) from error
+        parts = "model_index.json, transformer/, vae/, scheduler/, tokenizer/"
+        hint = f"give a model folder with {parts}"
+        if any(file.parent.glob("transformer/adapter_model.*")):
+            hint = f"it holds an adapter: --model MODEL --lora {file.parent / 'transformer'}"
+        elif any(file.parent.glob("transformer/diffusion_pytorch_model*")):
+            hint = f"make it one: ursa models convert {file.parent} --base MODEL -o NEW"
+        what = f"{file.parent} is not a complete model: {file.name} is missing"
+        raise CheckpointError(what, hint) from error
     except (OSError, ValueError) as error:
         raise unreadable(file, error, way_out(file), CheckpointError) from error
 

@@ -6,6 +6,7 @@ variants (``.fp16.safetensors``), shards without an index, or names with the pre
 
 import os
 import re
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from ursa_core.bundle.folder import (
     check_model,
     copy_files,
     file_names,
+    listed,
     opened,
     read_json,
 )
 from ursa_core.bundle.summary import keep_settings
 from ursa_core.configs import index_of
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError, UrsaWarning, UsageError
 from ursa_core.files import whole
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.tokenizers.visual import build_visual_tokenizer
@@ -113,7 +115,9 @@ def _read(place: Path) -> dict[str, Tensor]:
             found.setdefault(key, {})[file] = int(match["count"] or 1)
     if not found:
         raise CheckpointError(f"{place} holds no weights", f"give a folder with {WEIGHTS} or .bin")
-    files = found[min(found)]
+    files, *others = (found[key] for key in sorted(found))
+    if unread := [file.name for each in others for file in each if file.suffix == ".bin"]:
+        warnings.warn(f"{place}: {listed(unread)} is left out", UrsaWarning, stacklevel=2)
     if len(files) != max(files.values()):
         raise CheckpointError(
             f"{place} has {len(files)} of {max(files.values())} shards", "get the others, too"
@@ -125,7 +129,16 @@ def _read(place: Path) -> dict[str, Tensor]:
                 plain = name
                 for wrapper in weights.WRAPPERS:
                     plain = plain.replace(f".{wrapper}", ".").removeprefix(wrapper)
+                if plain in state:
+                    raise CheckpointError(f"{place} holds {plain} twice", "save it under one name")
                 value = tensors.get_tensor(name)
+                if value.is_floating_point() and not bool(value.float().isfinite().all()):
+                    raise CheckpointError(
+                        f"{file}: {name} holds numbers that aren't finite",
+                        "take an earlier checkpoint of the training, or get the file again",
+                    )
                 is_whole = value.untyped_storage().nbytes() == value.nbytes
                 state[plain] = value if is_whole else value.clone()  # views can't be saved
+    if not state:
+        raise CheckpointError(f"{place} holds no weights", "save them again, from one process")
     return state
