@@ -1,1 +1,1 @@
-"""Draws from the distributions of the metric path, without tensors over all codes."""
+"""The same draws as the plain step, without tensors over all codes."""
