@@ -240,6 +240,10 @@ def test_a_foreign_adapter_that_does_not_fit_is_refused(base, tmp_path):
         check_adapter(read_adapter(tmp_path / "a"), base)
     with_dora = LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
     get_peft_model(load_bundle(base).transformer, with_dora).save_pretrained(str(tmp_path / "b"))
+    with pytest.raises(CheckpointError, match="use_dora can't be True"):
+        read_adapter(tmp_path / "b")
+    config = json.loads((tmp_path / "b/adapter_config.json").read_text())
+    (tmp_path / "b/adapter_config.json").write_text(json.dumps({**config, "use_dora": False}))
     with pytest.raises(CheckpointError, match="which is no plain LoRA"):
         check_adapter(read_adapter(tmp_path / "b"), base)
 
