@@ -102,7 +102,7 @@ def read_adapter(folder: Path, scale: float = 1.0) -> Adapter:
         raise CheckpointError(f"{folder} is an adapter of the kind {kind!r}, not LORA", _ADVICE)
     for key in ("alpha_pattern", "use_dora", "fan_in_fan_out"):
         if config.get(key):
-            raise unusable(name, key, config[key], "none: plain LoRA of one lora_alpha for all")
+            raise unusable(name, key, config[key], "plain LoRA, with one lora_alpha")
     found = read_config(AdapterConfig, {k: v for k, v in config.items() if v is not None}, name)
     words = _origin(folder).get(WORDS, [])
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
@@ -127,7 +127,7 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
         )
     files, pairs = weight_files(model / "transformer"), _pairs(adapter)
     if not pairs and not adapter.words:
-        raise CheckpointError(f"the adapter {folder} changes nothing", "save it again, or leave it")
+        raise CheckpointError(f"the adapter {folder} changes nothing", "save it again, or omit it")
     hint = "give the model that the adapter was trained on"
     for weight, (a, b) in pairs.items():
         if weight not in files:

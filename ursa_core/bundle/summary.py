@@ -162,7 +162,7 @@ class Summary:
         layer = max(tokens * (2 * hidden + 4 * queries + 2 * keys), mlp)
         layer += tokens * hidden if guided and offload else 0  # the half of guidance before
         # Both halves, their sum in float32, and 16 bits widened to it.
-        joined = num_codes * hidden * (2 * dtype_bytes + (8 if dtype_bytes < 4 else 4)) * guided
+        joined = 2 * dtype_bytes + (8 if dtype_bytes < 4 else 4) if guided else 0
         is_cpu = device == "cpu"
         making = _MAKING_BYTES * self.table_entries if is_cpu else 0
         parameters = self.parts["transformer"].parameters
@@ -187,7 +187,7 @@ class Summary:
             codebook=vectors + TABLE_BYTES * self.table_entries,
             transformer=parameters * dtype_bytes,
             tokenizer=self.parts["vae"].parameters * 4,
-            activations=max(layer * dtype_bytes, joined),
+            activations=max(layer * dtype_bytes, num_codes * hidden * joined),
             logits=4 * num_codes * hidden + LOGITS_BYTES["cpu" if is_cpu else "other"] + making,
             decoding=round(4 * decoding) + 6 * pixels,
             offload=offload and not is_cpu,  # there both stay in the same memory

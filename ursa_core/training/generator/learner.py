@@ -162,11 +162,12 @@ class GeneratorLearner(ModelLearner):
         x_1, prompt_ids, times = (each.to(self.device) for each in tensors)
         x_0 = None if noise is None else noise.to(self.device)
         loss, by_time = objective(prompt_ids, x_1, times, grid, generator, x_0)
-        size, more = (grid, prompt_ids.shape[1]), (self.recipe.train.recompute, self.recipe.lora)
+        recompute, lora = self.recipe.train.recompute, self.recipe.lora
+        per_clip = pass_operations(self.model.config, grid, prompt_ids.shape[1], recompute, lora)
         sizes = {
             TOKENS: prompt_ids.numel() + x_1.numel(),
             CLIPS: len(x_1),
-            OPERATIONS: len(x_1) * pass_operations(self.model.config, *size, *more),
+            OPERATIONS: len(x_1) * per_clip,
         }
         metrics = {name: weighed(loss.new_tensor(value)) for name, value in sizes.items()}
         return loss, {**metrics, **by_time}
