@@ -1,6 +1,8 @@
 """The ``ursa`` application, and the only place that turns errors into exit codes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -9,8 +11,8 @@ import typer
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained
 from ursa_cli.terminal.help import Group
-from ursa_core import __version__
-from ursa_core.errors import RecipeError, UrsaError
+from ursa_core import __version__, places
+from ursa_core.errors import RecipeError, UrsaError, UsageError
 
 INTERRUPTED = 130
 # Typer carries its own copy of click; the class of all its usage errors is reached through the
@@ -60,7 +62,11 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Make video from text by uniform discrete diffusion with a metric path."""
+    """Make video from text by uniform discrete diffusion with a metric path.
+
+    Files may be addresses (s3://bucket/film.mp4) for every command: copies of
+    them take up to 20 gigabytes of disk, or what --cache-gb X gives.
+    """
 
 
 def main(arguments: list[str]) -> int:
@@ -76,7 +82,8 @@ def main(arguments: list[str]) -> int:
         for each, following in pairs
     ]
     try:
-        result = app(arguments, prog_name="ursa", standalone_mode=False)
+        with _here(arguments) as own:
+            result = app(own, prog_name="ursa", standalone_mode=False)
     except UrsaError as error:
         return _failed(error, *explained(error), error.exit_code)
     except _USAGE_ERROR as error:
@@ -93,6 +100,40 @@ def main(arguments: list[str]) -> int:
         output.error("interrupted")
         output.hint("what was finished is kept; give the same command to go on or start again")
     return code
+
+
+_PUBLISHING = ("sample", "extend", "interpolate", "tokenize")
+
+
+@contextmanager
+def _here(arguments: list[str]) -> Iterator[list[str]]:
+    """Arguments with paths in place of addresses; what is written to one is uploaded."""
+    own: list[str] = []
+    before = ""
+    with ExitStack() as stack:
+        for each in arguments:
+            name, equals, text = each.partition("=") if each.startswith("-") else ("", "", each)
+            option = name or before
+            if option == "--cache-gb":
+                if text:  # else it comes next
+                    os.environ[places.CACHE_BYTES] = str(1e9 * _number(text))
+            elif not places.is_address(text) or option in ("--model", "--init"):
+                own.append(each)
+            elif option not in ("-o", "--output"):
+                own.append(f"{name}{equals}{places.located(text)}")
+            elif own[0] in _PUBLISHING:
+                own.append(f"{name}{equals}{stack.enter_context(places.published(text))}")
+            else:
+                raise UsageError(f"ursa {own[0]} writes on this machine alone", "give a folder")
+            before = each
+        yield own
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--cache-gb can't be {text!r}", "give gigabytes") from error
 
 
 def _failed(error: BaseException, message: str, hint: str, code: int) -> int:

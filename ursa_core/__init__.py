@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ursa_core.errors import UrsaError as UrsaError
     from ursa_core.errors import UrsaWarning as UrsaWarning
     from ursa_core.media import read_media as read_media
+    from ursa_core.places import located as located
+    from ursa_core.places import published as published
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -23,6 +25,8 @@ _HOMES = {
     "UrsaError": "errors",
     "UrsaWarning": "errors",
     "load": "clips.model",
+    "located": "places",
+    "published": "places",
     "read_media": "media",
 }
 __all__ = list(_HOMES)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ursa_core.errors import CheckpointError, regular_file
+from ursa_core.errors import CheckpointError
+from ursa_core.places import regular_file
 
 T = TypeVar("T")
 

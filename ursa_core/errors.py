@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 from pathlib import Path
 
 
@@ -121,28 +120,6 @@ def unusable(error: OSError) -> tuple[str, str] | None:
     name = error.filename if error.filename2 is None else error.filename2
     path = "the system refuses" if name is None else f"{_shown(os.fsdecode(name))} can't be used"
     return f"{path}: {_cause(error)}", _HINTS.get(_number(error), "check the path and the disk")
-
-
-def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
-    """The path of a regular file, or with ``or_pipe`` a pipe; OSError for what may never end."""
-    try:
-        mode = path.stat().st_mode
-    except ValueError as error:
-        raise OSError(errno.EINVAL, "no name of a file holds a NUL", str(path)) from error
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not (stat.S_ISREG(mode) or (or_pipe and stat.S_ISFIFO(mode))):
-        what = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-        raise OSError(errno.ESPIPE, f"it is a {what}, not a regular file", str(path))
-    return path
-
-
-def is_pipe(path: Path) -> bool:
-    """Whether a path is that of a pipe, such as ``<(…)`` in a shell."""
-    try:
-        return path.is_fifo()
-    except OSError:
-        return False
 
 
 def _number(error: BaseException) -> int:

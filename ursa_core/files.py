@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ursa_core.errors import DataError, UsageError, regular_file, unwritable
+from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.places import regular_file
 
 _LEFT = re.compile(r"\.(?P<name>.+)\.(?P<place>[0-9a-f]{8})-(?P<pid>\d+)\.(?P<kind>part|old)")
 _BEGUN = ".ursa-begun"

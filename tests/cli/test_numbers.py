@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ursa_cli.main import main
-from ursa_core.limits import ALPHA_RANGE, C_RANGE
+from ursa_core.grids import ALPHA_RANGE, C_RANGE
 from ursa_core.media import read_media
 
 Captured = pytest.CaptureFixture[str]

@@ -13,16 +13,9 @@ from ursa_cli import main as application
 from ursa_cli.main import main
 from ursa_core.batches.lists import read_list
 from ursa_core.encoding.sources import find_sources
-from ursa_core.errors import (
-    CheckpointError,
-    DataError,
-    UrsaError,
-    regular_file,
-    unreadable,
-    unusable,
-    unwritable,
-)
+from ursa_core.errors import CheckpointError, DataError, UrsaError, unreadable, unusable, unwritable
 from ursa_core.media import write_media
+from ursa_core.places import regular_file
 from ursa_core.tokens.shards import read_shards
 from ursa_core.worlds.shapes import training_clip
 

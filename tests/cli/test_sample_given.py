@@ -236,5 +236,5 @@ def test_a_folder_to_edit_is_taken_at_the_rate_given_and_replayed(tmp_path, clip
 
 
 def test_an_address_is_shown_as_given(tmp_path, capsys):
-    assert sample(tmp_path, "--image", "https://example.org/a.png") == 1
-    assert "https://example.org/a.png is an address" in capsys.readouterr().err
+    assert sample(tmp_path, "--image", "http://127.0.0.1:9/a.png") == 1
+    assert "error: http://127.0.0.1:9/a.png can't be read: cannot" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ursa_core import limits
+from ursa_core import grids as limits
 from ursa_core.tokenizers import visual
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig

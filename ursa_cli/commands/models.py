@@ -217,8 +217,7 @@ def convert_model(
         Path,
         argument(
             "FILE|FOLDER",
-            "A checkpoint of a network, or its .bin or .safetensors; or NVIDIA's autoencoder.jit, "
-            "encoder.jit with decoder.jit, or model.pt.",
+            "A checkpoint of a network, or its .bin or .safetensors; or NVIDIA's model.pt.",
         ),
     ],
     out: _NewFolder = None,

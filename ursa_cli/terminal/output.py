@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from ursa_core.places import addressed
+
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is reported without a terminal."""
 _UNBOUNDED = 1 << 16
@@ -67,7 +69,8 @@ def data(
 
 
 def printable(text: str) -> str:
-    """A text in one line, whose control characters are escapes, as in Python."""
+    """A text in one line, control characters as Python's escapes, mirrors as their addresses."""
+    text = addressed(text)
     if text.isprintable():  # most are
         return text
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from ursa_core.errors import DataError, UsageError, is_pipe, regular_file, unreadable
+from ursa_core.errors import DataError, UsageError, unreadable
 from ursa_core.files import parse_json
+from ursa_core.places import is_pipe, regular_file
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
 STDIN = "-"

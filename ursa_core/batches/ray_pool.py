@@ -20,6 +20,7 @@ from ursa_core import __version__, files
 from ursa_core.batches.manifest import Status
 from ursa_core.batches.run import BatchItem, Outcome, PackTask, record, run_packs
 from ursa_core.errors import DataError, DeviceError, UrsaError, UsageError
+from ursa_core.places import addressed, fetch, is_address, located
 
 AHEAD = 2
 """Packs that an actor has at a time: one that it makes, and the next."""
@@ -43,7 +44,7 @@ class RayOptions:
 class _Worker:
     """An actor, which holds the model."""
 
-    def start(self, version: str, task: bytes, device: str, explain: _Explain) -> str:
+    def start(self, version: str, task: bytes, model: str, device: str, explain: _Explain) -> str:
         """Take the task; the node's address. UrsaError if it can't be done here."""
         import ray
 
@@ -53,6 +54,8 @@ class _Worker:
                 f"the node {where} has ursa {__version__}, this one {version}",
                 "install the same version on all nodes",
             )
+        if is_address(model):
+            fetch(located(model), ["**/*"])
         own: PackTask = pickle.loads(task)  # noqa: S301  (from our own driver)
         if not own.model_folder.is_dir():
             raise DataError(
@@ -173,7 +176,8 @@ class RayPool:
         device = "cuda" if self._gpus else "cpu"
         for _ in range(slots - len(self._workers) - len(self._starting)):
             actor, task = own.remote(), pickle.dumps(self._task)
-            ref = actor.start.remote(__version__, task, device, self._explain)
+            model = addressed(str(self._task.model_folder))
+            ref = actor.start.remote(__version__, task, model, device, self._explain)
             self._starting[ref] = actor
 
     def _take(self, ref: Any) -> None:

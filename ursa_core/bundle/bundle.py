@@ -41,6 +41,7 @@ from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.models.streaming import StreamedBackbone
 from ursa_core.models.transformer import Transformer, TransformerConfig
 from ursa_core.path.base import ProbPath
+from ursa_core.places import fetch, is_address, located
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import VisualTokenizer, build_visual_tokenizer
@@ -94,7 +95,7 @@ def resolve_model(
     may_download: bool = True,
     layouts: Sequence[Layout] = (URSA_MODEL,),
 ) -> Path:
-    """Folder of a model: a shipped name, an existing folder, a checkpoint, or a Hugging Face id.
+    """Folder of a model: a shipped name, a folder, here or at an address, a checkpoint, or an id.
 
     From the hub only models of these layouts are accepted; a folder isn't checked. What isn't there
     and can't be downloaded is a CheckpointError.
@@ -102,6 +103,8 @@ def resolve_model(
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
+    if is_address(model) and "://huggingface.co/" not in str(model):
+        fetch(model := located(model), [name for layout in layouts for name in layout.patterns])
     if (made := checkpoint_model(Path(model))) is not None:
         return made
     if os.path.isdir(model):  # noqa: PTH112 - a Path raises where a name is too long

@@ -13,8 +13,9 @@ from typing import Any
 
 from ursa_core import configs, files
 from ursa_core.configs import GET_AGAIN, index_of, way_out
-from ursa_core.errors import CheckpointError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, unreadable
 from ursa_core.files import parse_object
+from ursa_core.places import regular_file
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PARTS = ("transformer", "vae", "scheduler", "tokenizer")

@@ -27,6 +27,7 @@ from ursa_core.errors import (
     UsageError,
     unwritable,
 )
+from ursa_core.places import ursa_home
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
@@ -132,8 +133,7 @@ def require_id(text: str, revision: str | None = None) -> HubId:
 
 def models_folder() -> Path:
     """Folder of models put on this machine by hand: ``models`` in ``URSA_HOME``."""
-    home = os.environ.get("URSA_HOME") or "~/.cache/ursa"
-    return Path(home).expanduser().absolute() / "models"
+    return ursa_home() / "models"
 
 
 def found_here(wanted: HubId, layouts: Sequence[Layout] = (URSA_MODEL,)) -> Path | None:

@@ -12,8 +12,15 @@ from ursa_core.bundle.folder import PartSize, check_classes, folder_bytes, part_
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings, settings_of
 from ursa_core.configs import Levels, Whole, Wholes, read_config, whole
-from ursa_core.grids import LatentGrid, PixelShape, Strides
-from ursa_core.limits import MAX_TABLE_ENTRIES, MLP_ROWS, SLICE_PIXELS, TABLE_BYTES
+from ursa_core.grids import (
+    MAX_TABLE_ENTRIES,
+    MLP_ROWS,
+    SLICE_PIXELS,
+    TABLE_BYTES,
+    LatentGrid,
+    PixelShape,
+    Strides,
+)
 from ursa_core.models.presets import Size
 
 PROCESS_BYTES = 350_000_000

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ursa_core.bundle.folder import WEIGHTS, opened, read_index, write_json
 from ursa_core.configs import index_of, is_pointer, unusable, way_out
-from ursa_core.errors import CheckpointError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, unreadable
 from ursa_core.files import whole
+from ursa_core.places import regular_file
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 WRAPPERS = ("module.", "_orig_mod.")

@@ -14,12 +14,13 @@ from torch import Tensor
 from ursa_core.bundle.bundle import load_tokenizer, resolve_model
 from ursa_core.bundle.folder import read_json
 from ursa_core.configs import PUBLISHED_LEVELS, VIDEO_CLASS
-from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, DataError, unreadable
 from ursa_core.files import whole
 from ursa_core.media import contact_sheet, read_media, resize_and_crop, to_video, write_media
 from ursa_core.path.calibration import Candidate, DistanceCurve, beta_at
 from ursa_core.path.metric import MetricPath
 from ursa_core.path.schedules import PowerSchedule
+from ursa_core.places import regular_file
 from ursa_core.sampling.time_grid import shift_time
 from ursa_core.seeding import stream
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer

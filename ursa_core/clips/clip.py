@@ -14,6 +14,7 @@ from ursa_core.clips.plan import Plan
 from ursa_core.errors import UsageError
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Frames, check_output, read_media, write_media
+from ursa_core.places import delete
 from ursa_core.sampling.denoise import OnStep
 from ursa_core.sampling.generate import decode, generate
 from ursa_core.tokens.token_files import load_tokens_of, save_tokens
@@ -70,7 +71,7 @@ def previews(
     yield take
     for path in filter(is_preview, paths):
         with suppress(OSError):
-            path.unlink()
+            delete(path)
 
 
 def decoded(bundle: Bundle, plan: Plan, codes: Tensor, index: int = 0) -> Clip:

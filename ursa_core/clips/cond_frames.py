@@ -23,6 +23,7 @@ from ursa_core.media.images import pixels_of
 from ursa_core.media.quality import psnr
 from ursa_core.media.reading import WHITE
 from ursa_core.media.sources import at_rate
+from ursa_core.places import addressed, mirror_of
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
 from ursa_core.tokens.token_files import load_tokens_of
@@ -60,7 +61,8 @@ class CondMedia:
 
 def label(source: "Source") -> str:
     """Name of what a user gives: the file's as it was given, otherwise the kind of object."""
-    return str(source) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
+    is_file = isinstance(source, str | Path)
+    return addressed(str(source)) if is_file else f"<{type(source).__name__}>"
 
 
 def read_image(source: "Source", shape: PixelShape, fit: bool) -> CondMedia:
@@ -157,8 +159,10 @@ def _given(source: "Source", clip: MediaClip, shape: PixelShape, fit: bool) -> C
             "add `fit=True` to scale and crop it, or make a clip of another size with `size`",
         )
     fitted = frames if (height, width) == wanted else resize_and_crop(frames, *wanted)
-    is_file = isinstance(source, str | Path)
-    digest = digest_of(Path(name)) if is_file else hashlib.sha256(frames.tobytes()).hexdigest()
+    if isinstance(source, str | Path):
+        digest = digest_of(mirror_of(source))
+    else:
+        digest = hashlib.sha256(frames.tobytes()).hexdigest()
     return CondMedia(name, digest, fitted, clip.fps, metadata, notes=clip.notes)
 
 

@@ -20,14 +20,18 @@ from ursa_core.bundle.folder import listed
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.bundle.weights import PlainTensors, read_pickle, save_weights
 from ursa_core.configs import PUBLISHED_LEVELS
-from ursa_core.convert.torchscript import is_torchscript, read_torchscript
-from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, UsageError, unreadable
 from ursa_core.files import whole
 from ursa_core.grids import Strides
+from ursa_core.places import regular_file
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 LICENCE = "NVIDIA Open Model License"
-_WHOLE, _HALVES, _CHECKPOINT = "autoencoder.jit", ("encoder.jit", "decoder.jit"), "model.pt"
+_CHECKPOINT = "model.pt"
+_OF_JIT = (
+    "the code in a .jit isn't run here: save its tensors where you trust it, by "
+    "torch.save(torch.jit.load('autoencoder.jit').state_dict(), 'model.pt')"
+)
 _BUFFERS = re.compile(r"(encoder\.patcher3d|decoder\.unpatcher3d|(inv_quant\.)?quantizer)\.\w+")
 _RESIZES = re.compile(
     r"(encoder\.down\.\d+\.downsample|decoder\.up\.\d+\.upsample)\.conv[123]\.conv3d\.(weight|bias)"
@@ -41,22 +45,18 @@ def convert_cosmos(
 ) -> VideoTokenizerConfig:
     """Write a model folder whose tokenizer is NVIDIA's, whole or not at all.
 
-    The weights keep their precision; memory holds them twice. The source is ``autoencoder.jit``, a
-    checkpoint ``model.pt``, or a folder with one of them or with ``encoder.jit`` and
-    ``decoder.jit``. Strides are given where the weights don't have them; where they are needed or
-    wrong, or the folder exists, it is a UsageError, and a CheckpointError where the files are
-    damaged or hold something else.
+    The weights keep their precision; memory holds them twice. The source is a checkpoint
+    ``model.pt``, or a folder with one. Strides are given where the weights don't have them; where
+    they are needed or wrong, or the folder exists, it is a UsageError, and a CheckpointError where
+    the file is damaged or holds something else.
     """
     if os.path.lexists(folder):
         raise UsageError(f"{folder} exists already", "give a new folder")
-    tensors: dict[str, Tensor] = {}
-    for file in _files(source):
-        tensors |= read_torchscript(file) if is_torchscript(file) else _read_checkpoint(file)
+    tensors = _read_checkpoint(_file(source))
     for half in ("encoder", "decoder"):
         if not any(name.startswith(f"{half}.") for name in tensors):
             raise CheckpointError(
-                f"{source} holds no Cosmos {half}",
-                f"give {_WHOLE}, or the folder that {' and '.join(_HALVES)} lie in",
+                f"{source} holds no Cosmos {half}", f"give the whole {_CHECKPOINT}"
             )
     config, weights = convert_weights(tensors, strides)
     dtype = reduce(torch.promote_types, (value.dtype for value in weights.values()))
@@ -66,19 +66,16 @@ def convert_cosmos(
     return config
 
 
-def _files(source: Path) -> list[Path]:
+def _file(source: Path) -> Path:
     if os.path.isdir(source):  # noqa: PTH112 - a Path raises where a name is too long
-        for names in ((_WHOLE,), _HALVES, (_CHECKPOINT,)):
-            files = [source / name for name in names]
-            if all(file.is_file() for file in files):
-                return files
-        raise CheckpointError(
-            f"{source} holds no Cosmos tokenizer",
-            f"give a folder with {_WHOLE}, {' and '.join(_HALVES)}, or {_CHECKPOINT}",
-        )
+        if (source / _CHECKPOINT).is_file():
+            return source / _CHECKPOINT
+        has_jit = any(source.glob("*.jit"))
+        hint = _OF_JIT if has_jit else f"give a folder with {_CHECKPOINT}"
+        raise CheckpointError(f"{source} holds no Cosmos tokenizer", hint)
     hint = "give the downloaded folder"
     try:
-        return [regular_file(source)]
+        return regular_file(source)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file or folder {source}", hint) from error
     except OSError as error:
@@ -87,7 +84,8 @@ def _files(source: Path) -> list[Path]:
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint of NVIDIA's training, mapped; the averaged ones where it has them."""
-    content = read_pickle(file, f"get it again, or use {_WHOLE}", mmap=True)
+    hint = _OF_JIT if file.suffix == ".jit" else "get it again"
+    content = read_pickle(file, hint, mmap=True)
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     content = {str(k): v for k, v in content.items()} if isinstance(content, dict) else {}

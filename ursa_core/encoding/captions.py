@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ursa_core.batches.lists import csv_reader
-from ursa_core.errors import DataError, is_pipe, regular_file, unreadable
+from ursa_core.errors import DataError, unreadable
 from ursa_core.files import parse_json
+from ursa_core.places import is_address, is_pipe, mirror_of, place_named, regular_file
 
 FILE_COLUMNS = ("file", "file_name", "path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "captions", "short_caption", "long_caption")
@@ -79,13 +80,15 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
         try:
             if isinstance(row, ValueError):
                 raise row
-            media = folder / _row_file(row, must_be_inside)
+            name = _row_file(row, must_be_inside)
+            media = mirror_of(name) if is_address(name) else folder / name
             captions[media] = captions.get(media, ()) + _row_captions(row)
         except ValueError as error:
             reason = str(error)
             hint = next((h for start, h in _HINTS.items() if reason.startswith(start)), None)
             faults[media or place] = DataError(f"{place}: {reason}", hint or _COLUMNS_HINT)
             stray = stray if media else stray or place
+    place_named(captions)
     if len(faults) > MAX_WRONG_ROWS and not captions:
         first = next(iter(faults.values()))
         raise DataError(f"no row of {table} is right; {first.message}", first.hint)

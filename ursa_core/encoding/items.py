@@ -10,6 +10,7 @@ from ursa_core.encoding.options import PROCEDURAL, SHAPES_PREFIX
 from ursa_core.encoding.sources import MEDIA_SUFFIXES, MediaFile, find_sources
 from ursa_core.errors import DataError, UrsaError, UsageError
 from ursa_core.media import Frames
+from ursa_core.places import located
 from ursa_core.worlds.shapes import FPS, SPLITS, training_clip
 from ursa_core.worlds.sprites import Sprites
 
@@ -63,7 +64,7 @@ def find_items(
     paths: list[Path] = []
     for k, given in enumerate(inputs):
         if not given.startswith(PROCEDURAL):
-            paths.append(STDIN if given == "-" else Path(given))
+            paths.append(STDIN if given == "-" else located(given))
         elif given in inputs[:k]:
             on_repeat(Path(given))
         else:
@@ -90,7 +91,7 @@ def _world(given: str, fps: float, sprites: Sprites | None) -> Draw:
 
 def find_clip(given: str, seed: int, fps: float, sprites: Sprites | None = None) -> Item:
     """The one item of an input: a file, a folder of PNG frames, or a procedural input's first."""
-    path = Path(given)
+    path = located(given)
     if path.suffix.lower() in MANIFEST_SUFFIXES:
         raise UsageError(f"{given} lists files", "give a folder as OUT")
     if path.is_dir():

@@ -18,6 +18,7 @@ from ursa_core.encoding.items import Draw, DrawnClip, Item
 from ursa_core.encoding.origins import origin_of
 from ursa_core.encoding.report import ItemResult
 from ursa_core.errors import DataError, UrsaError
+from ursa_core.places import regular_file
 from ursa_core.tokens.writer import ShardWriter
 
 _ALONE_BYTES = 16 << 20
@@ -57,7 +58,8 @@ class _EncodeTask:
             return replace(item, plan=(sent, None, {}), is_ready=True)
         origin, parent, content = origin_of(source, self._shards), source.path.parent, {}
         with suppress(OSError):  # which comes again where it is looked for
-            content = {f"{e.relative_to(parent)}": e.read_bytes() for e in _files_of(source)}
+            files = map(regular_file, _files_of(source))
+            content = {f"{each.relative_to(parent)}": each.read_bytes() for each in files}
         return replace(item, plan=(source, origin, content), is_ready=True)
 
     def moved(self, device: str, root: Path, warn: Callable[[str], None]) -> Self:

@@ -13,6 +13,7 @@ from typing import Any
 from ursa_core.encoding.items import Item
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.files import digest_of
+from ursa_core.places import addressed, exists, is_address, mirror_of
 from ursa_core.tokens.writer import Made, Origin
 
 
@@ -68,7 +69,7 @@ def compare(
     known: defaultdict[str, list[Made]] = defaultdict(list)
     for each in made:
         known[each.origin.path].append(each)
-    gone = {path for path in known if not _located(folder, path).exists()}
+    gone = {path for path in known if not exists(_located(folder, path))}
     moved: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(gone):
         moved[Path(path).name].append(path)
@@ -109,7 +110,7 @@ def compare(
 
 def _located(folder: Path, path: str) -> Path:
     """Absolute path of a file that shards in ``folder`` (links resolved) record."""
-    return Path(os.path.normpath(folder / path))
+    return mirror_of(path) if is_address(path) else Path(os.path.normpath(folder / path))
 
 
 def _is_same(versions: Sequence[Made], file: Path) -> bool:
@@ -133,4 +134,5 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 def recorded_path(item: Item, folder: Path) -> str:
     """Path of an item's file as shards in ``folder`` (links resolved) record it."""
-    return os.path.relpath(item.key, folder)
+    shown = addressed(item.key)
+    return shown if shown != item.key else os.path.relpath(item.key, folder)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
 from ursa_core.parts import Part
+from ursa_core.places import delete
 from ursa_core.tokens.shards import shard_paths
 from ursa_core.tokens.writer import Made, Origin, check_settings
 
@@ -91,7 +92,7 @@ class TokenizeReport(PartFile):
         """Close the file, and delete it if there is nothing in it and no shard next to it."""
         exists = self.path.exists()  # somebody may have deleted the folder
         if exists and self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder):
-            self.path.unlink(missing_ok=True)
+            delete(self.path)
         super().__exit__(*error)
 
     def add(self, item: str, results: Sequence[ItemResult]) -> None:
@@ -109,4 +110,4 @@ def remove_reports(folder: Path, but_of: Mapping[str, Any] | None = None) -> Non
     """Delete the reports of a folder, but for those of given settings."""
     for path in part_files(folder, STEM):
         if but_of is None or next(rows_of(path), but_of) != but_of:
-            path.unlink()
+            delete(path)

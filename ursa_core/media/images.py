@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ursa_core.errors import DataError, regular_file
+from ursa_core.errors import DataError
 from ursa_core.files import parse_object
 from ursa_core.media import sources
 from ursa_core.media.frames import Frames
 from ursa_core.media.sources import Shown, Source, check_size
+from ursa_core.places import regular_file
 
 # It logs what it then raises, and the error is reported anyway.
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ursa_core.errors import DataError, UrsaError, UsageError, regular_file, unreadable
+from ursa_core.errors import DataError, UrsaError, UsageError, unreadable
 from ursa_core.media import sources
 from ursa_core.media.frames import Clip, Frames
 from ursa_core.media.images import Colour, open_folder, open_image
 from ursa_core.media.sources import Load, Shown, Source
+from ursa_core.places import located, regular_file
 
 WHITE = (255, 255, 255)
 _EXPECTED = "give a film, an animation, an image or a folder of PNG frames"
@@ -135,9 +136,7 @@ def _check(fps: float | None, max_frames: int | None, source_fps: float | None) 
 
 
 def _open(given: str | Path, background: Colour, source_fps: float | None) -> Source:
-    path = Path(given)
-    if "://" in str(given):
-        raise DataError(f"{given} is an address, and only files are read", "download it first")
+    path = located(given)
     try:
         if path.is_dir():
             source = open_folder(path, background)

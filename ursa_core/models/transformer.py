@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from ursa_core.configs import TRANSFORMER_CLASS, Whole, number, read_config, unusable, whole
 from ursa_core.errors import CheckpointError, ShapeError
-from ursa_core.grids import LatentGrid
-from ursa_core.limits import MLP_ROWS
+from ursa_core.grids import MLP_ROWS, LatentGrid
 from ursa_core.models.presets import Size
 
 RopeTheta = Annotated[float, number(1, 1e12)]

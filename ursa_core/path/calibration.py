@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.limits import ALPHA_RANGE, C_RANGE
+from ursa_core.grids import ALPHA_RANGE, C_RANGE
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import chunks
 from ursa_core.path.fast.distance_table import DistanceTable

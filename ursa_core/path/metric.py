@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.limits import TABLE_BYTES
+from ursa_core.grids import TABLE_BYTES
 from ursa_core.path.base import ProbPath, Span, Times
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import Randomness, exp2_, uniforms

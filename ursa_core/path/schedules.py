@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ursa_core.errors import UsageError
-from ursa_core.limits import ALPHA_RANGE, C_RANGE
+from ursa_core.grids import ALPHA_RANGE, C_RANGE
 from ursa_core.path.calibration import DistanceCurve
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import yaml
 
 from ursa_core import files
-from ursa_core.errors import RecipeError, regular_file, unreadable
+from ursa_core.errors import RecipeError, unreadable
+from ursa_core.places import regular_file
 
 _HINT = "give a recipe's YAML file"
 

@@ -12,8 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from ursa_core.bundle.settings import NumSteps, Positive, Scale
 from ursa_core.errors import ShapeError
-from ursa_core.grids import PixelShape, Strides
-from ursa_core.limits import ALPHA_RANGE, C_RANGE
+from ursa_core.grids import ALPHA_RANGE, C_RANGE, PixelShape, Strides
 
 MAX_CODES = 1 << 20
 

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ursa_core.errors import RecipeError, regular_file, unreadable
+from ursa_core.errors import RecipeError, unreadable
+from ursa_core.places import regular_file
 from ursa_core.recipe.fields import DISAGREE, GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
 
 KINDS: dict[str, type[Recipe]] = {

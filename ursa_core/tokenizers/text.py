@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ursa_core import files
 from ursa_core.configs import LARGEST, unusable, way_out
-from ursa_core.errors import CheckpointError, UsageError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, UsageError, unreadable
 from ursa_core.files import parse_object
+from ursa_core.places import regular_file
 
 PAD_WORD = "[PAD]"
 UNKNOWN_WORD = "[UNK]"

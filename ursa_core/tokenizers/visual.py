@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ursa_core.configs import IMAGE_CLASS, VIDEO_CLASS
 from ursa_core.errors import CheckpointError
-from ursa_core.limits import SLICE_PIXELS
+from ursa_core.grids import SLICE_PIXELS
 from ursa_core.media import Frames, to_frames
 from ursa_core.tokenizers.image_vq import ImageTokenizer, ImageTokenizerConfig
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig

@@ -27,6 +27,7 @@ from torch import Tensor
 from ursa_core.errors import DataError
 from ursa_core.files import parse_object
 from ursa_core.grids import LatentGrid
+from ursa_core.places import located, regular_file
 
 RECORD_KEY = b"ursa"
 CACHE_BYTES = 256 << 20
@@ -64,7 +65,7 @@ def read_shards(*folders: Path | str) -> "TokenTable":
     """The clips of folders of shards; a DataError if one has none, or they don't fit each other."""
     paths: list[Path] = []
     for folder in folders:
-        paths += (found := shard_paths(Path(folder)))
+        paths += (found := shard_paths(located(folder)))
         if not found:
             hint = "make some with `ursa tokenize`"
             raise DataError(f"there is no token shard in {folder}", hint)
@@ -251,6 +252,7 @@ def _read_group(path: Path, number: int, columns: list[str]) -> pa.Table:
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     """A Parquet file, never a data set of the folder's files; damage becomes a DataError."""
     try:
+        path = regular_file(path)
         with pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
             yield file
     except (OSError, ValueError, pa.ArrowException) as error:

@@ -14,8 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.errors import DataError, regular_file, unreadable
+from ursa_core.errors import DataError, unreadable
 from ursa_core.files import parse_object
+from ursa_core.places import located, regular_file
 
 _KIND = "ursa-clip-tokens"
 _DAMAGED = "tokenize the clip again; the file is damaged"
@@ -49,7 +50,7 @@ def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) ->
 
 def load_tokens(path: Path | str) -> TokenFile:
     """Codes and metadata of a clip; DataError if the file is missing, damaged or something else."""
-    path = Path(path)
+    path = located(path)
     try:
         with safe_open(regular_file(path), "pt") as file:
             header = file.metadata() or {}

@@ -21,6 +21,7 @@ from ursa_core.errors import DataError, unwritable
 from ursa_core.files import make_folder, sweep, whole
 from ursa_core.media.quality import changes
 from ursa_core.parts import Part
+from ursa_core.places import delete
 from ursa_core.tokens import shards
 from ursa_core.tokens.shards import TokenIdentity, read_columns, shard_paths
 
@@ -155,7 +156,7 @@ class ShardWriter:
                     _write(path, read_columns(path).take(kept))
                     continue
                 try:
-                    path.unlink()
+                    delete(path)
                 except OSError as error:
                     raise unwritable(path, error) from error
         self.shards = [path for path in self.shards if path.exists()]
@@ -246,7 +247,7 @@ def remove_shards(folder: Path) -> None:
     """Delete the shards of a folder and nothing else."""
     try:
         for path in shard_paths(folder):
-            path.unlink()
+            delete(path)
     except OSError as error:
         fault = f"{folder} can't be emptied: {error.strerror}"
         raise DataError(fault, "choose another folder") from error

@@ -21,8 +21,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from ursa_core import files
-from ursa_core.errors import CheckpointError, regular_file
+from ursa_core.errors import CheckpointError
 from ursa_core.files import parse_object
+from ursa_core.places import regular_file
 from ursa_core.training.distributed import Ranks
 
 FOLDER = "checkpoints"

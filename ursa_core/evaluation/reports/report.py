@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ursa_core import files
-from ursa_core.errors import DataError, UsageError, regular_file, unreadable
+from ursa_core.errors import DataError, UsageError, unreadable
 from ursa_core.evaluation.reports.intervals import Interval, mcnemar, mean, paired_share
+from ursa_core.places import regular_file
 
 T = TypeVar("T")
 

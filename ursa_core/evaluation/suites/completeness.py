@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
-from ursa_core.errors import DataError, regular_file
+from ursa_core.errors import DataError
 from ursa_core.evaluation.suites.suite import Suite
 from ursa_core.grids import PixelShape
 from ursa_core.media.reading import file_faults
+from ursa_core.places import regular_file
 
 _NUM_SHOWN = 3
 Kind = Literal["missing", "foreign", "case", "unreadable", "short", "size"]

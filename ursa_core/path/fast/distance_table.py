@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ursa_core.limits import MAX_TABLE_ENTRIES
+from ursa_core.grids import MAX_TABLE_ENTRIES
 from ursa_core.path.distances import CodebookDistances
 from ursa_core.path.draws import precise_dtype
 
