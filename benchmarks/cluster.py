@@ -5,6 +5,7 @@
     python benchmarks/cluster.py tokenize [--num 100000]
     python benchmarks/cluster.py ray [--num 200]
     python benchmarks/cluster.py kills [--num 200 --every 20]
+    python benchmarks/cluster.py s3 [--num 60]
 
 The first three state wall-clock seconds, seconds of the CPU, and the peak of memory of one process.
 """
@@ -260,10 +261,50 @@ def kills(folder: Path, num: int, seconds: float) -> None:
           f" {time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
 
 
+def s3(folder: Path, num: int) -> None:
+    """The row of training from a bucket beside the same shards on disk, ``num`` steps, in turns."""
+    shards, env = folder / "shards", dict(os.environ)
+    drawn = ["tokenize", "shapes:train", "--num", "2000", "--check", "0", "--model", "nano"]
+    subprocess.run([*URSA, *drawn, "-o", str(shards), "--quiet"], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}  # fmt: skip
+    os.environ |= env
+    import s3fs
+
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    rates: dict[str, list[float]] = {"disk": [], "bucket": []}
+    with subprocess.Popen(command, **quiet) as server:
+        time.sleep(10)
+        bucket = s3fs.S3FileSystem()
+        bucket.mkdir("films")
+        bucket.put(str(shards), "films/shards", recursive=True)
+        for turn in range(3):
+            for where, data in (("disk", str(shards)), ("bucket", "s3://films/shards")):
+                run = folder / f"{where}{turn}"
+                recipe = ["recipes/nano.yaml", "tokenizer=nano", f"data.shards={data}"]
+                own = [f"train.steps={num}", "train.log_every=1", "optimizer.warmup_steps=1",
+                       "samples.prompts=[]", "data.validation_shards=null"]  # fmt: skip
+                asked = [*URSA, "train", *recipe, *own, "-o", str(run), "--quiet"]
+                home = {"URSA_HOME": str(run) + "-home"}  # so that nothing is fetched before
+                subprocess.run(asked, env=env | home, check=True)
+                rows = map(json.loads, (run / "metrics.jsonl").open())
+                at = {row["step"]: row["seconds"] for row in rows if "loss" in row}
+                rates[where].append((num - 10) / (at[num] - at[10]))
+        server.kill()
+    means = {where: sum(found) / len(found) for where, found in rates.items()}
+    both, ratio = list(means.values()), means["bucket"] / means["disk"]
+    print(f"{num} steps: {both[1]:.3f} steps/s from a bucket, {both[0]:.3f} from disk,"
+          f" ratio {ratio:.3f}; {rates}", flush=True)  # fmt: skip
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("row", choices=("plan", "resume", "tokenize", "ray", "kills"))
+    parser.add_argument("row", choices=("plan", "resume", "tokenize", "ray", "kills", "s3"))
     parser.add_argument("--num", type=int, help="a million items, 100,000 files, 200 clips")
     parser.add_argument("--every", type=float, default=20, help="seconds from kill to kill")
     parser.add_argument("--done", type=int, default=900_000)
@@ -282,6 +323,8 @@ def main() -> None:
                 ray(Path(name), chosen.num or 200)
             case "kills":
                 kills(Path(name), chosen.num or 200, chosen.every)
+            case "s3":
+                s3(Path(name), chosen.num or 60)
 
 
 if __name__ == "__main__":
