@@ -4,6 +4,7 @@ Architecture and weight names are those of the published checkpoints (``Autoenco
 codebook trained as IBQ). Frames don't interact: inside, they are a batch of images.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -99,26 +100,16 @@ class ResidualBlock(nn.Module):
         return self.conv_shortcut(x) + self.conv2(F.silu(self.norm2(y)))
 
 
-class Downsample(nn.Module):
+def _downsample(width: int) -> nn.Sequential:
     """Halve height and width; zeros are put right and below."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+    conv = nn.Conv2d(width, width, 3, stride=2)
+    return nn.Sequential(OrderedDict(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=conv))
 
 
-class Upsample(nn.Module):
+def _upsample(width: int) -> nn.Sequential:
     """Double height and width by repeating, then a 3×3 convolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0))
+    conv = nn.Conv2d(width, width, 3, padding=1)
+    return nn.Sequential(OrderedDict(repeat=nn.Upsample(scale_factor=2.0), conv=conv))
 
 
 class Stage(nn.Module):
@@ -131,8 +122,8 @@ class Stage(nn.Module):
         ins, num_attending = [width, *[out_width] * (depth - 1)], depth if attends else 0
         self.resnets = nn.ModuleList(ResidualBlock(each, out_width) for each in ins)
         self.attentions = nn.ModuleList(Attention(out_width) for _ in range(num_attending))
-        self.downsamplers = nn.Sequential(*[Downsample(out_width)] if down else [])
-        self.upsamplers = nn.Sequential(*[Upsample(out_width)] if up else [])
+        self.downsamplers = nn.Sequential(*[_downsample(out_width)] if down else [])
+        self.upsamplers = nn.Sequential(*[_upsample(out_width)] if up else [])
 
     def forward(self, x: Tensor) -> Tensor:
         for i, block in enumerate(self.resnets):
@@ -184,7 +175,7 @@ class Encoder(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Sequential):
     """Latents (B, latent_channels, h, w) to images (B, 3, H, W)."""
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
@@ -195,11 +186,8 @@ class Decoder(nn.Module):
         depth, attends = config.layers_per_block + 1, config.attn_up_block
         self.up_blocks = _stages(widths, depth, attends, up=True)
         self.conv_norm_out = _norm(widths[-1])
+        self.activation = nn.SiLU()
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.up_blocks(self.mid_block(self.conv_in(x)))
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
 class ImageTokenizer(PixelTokenizer):
