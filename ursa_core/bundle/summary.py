@@ -7,20 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from ursa_core import configs
+from ursa_core import configs, grids
 from ursa_core.bundle.folder import PartSize, check_classes, folder_bytes, part_sizes, read_json
 from ursa_core.bundle.hub import name_of
 from ursa_core.bundle.settings import BundleSettings, PathConfig, save_settings, settings_of
 from ursa_core.configs import Levels, Whole, Wholes, read_config, whole
-from ursa_core.grids import (
-    MAX_TABLE_ENTRIES,
-    MLP_ROWS,
-    SLICE_PIXELS,
-    TABLE_BYTES,
-    LatentGrid,
-    PixelShape,
-    Strides,
-)
+from ursa_core.grids import LatentGrid, PixelShape, Strides
 from ursa_core.models.presets import Size
 
 PROCESS_BYTES = 350_000_000
@@ -134,7 +126,7 @@ class Summary:
             values = (level + 1) // 2 if level % 2 else level
             classes *= math.comb(values + times - 1, times)
         entries = classes * num_codes
-        return entries if entries <= MAX_TABLE_ENTRIES else 0
+        return entries if entries <= grids.MAX_TABLE_ENTRIES else 0
 
     def memory(
         self,
@@ -165,7 +157,7 @@ class Summary:
         queries = network.num_attention_heads * network.head_dim
         keys = network.num_key_value_heads * network.head_dim
         inner = network.intermediate_size
-        mlp = 4 * hidden * tokens + min(tokens, MLP_ROWS) * 3 * inner
+        mlp = 4 * hidden * tokens + min(tokens, grids.MLP_ROWS) * 3 * inner
         layer = max(tokens * (2 * hidden + 4 * queries + 2 * keys), mlp)
         layer += tokens * hidden if guided and offload else 0  # the half of guidance before
         # Both halves, their sum in float32, and 16 bits widened to it.
@@ -180,7 +172,7 @@ class Summary:
         pixels = shape.frames * shape.height * shape.width
         frame_pixels = self.strides.temporal * shape.height * shape.width
         front = (self.strides.temporal - 1) * shape.height * shape.width  # before the first frame
-        slice_pixels = min(pixels + front, max(SLICE_PIXELS, frame_pixels))
+        slice_pixels = min(pixels + front, max(grids.SLICE_PIXELS, frame_pixels))
         widths = tokenizer.block_out_channels
         side, depth = tokenizer.patch_size, tokenizer.temporal_patch_size or tokenizer.patch_size
         volume = 1 if self.is_image else side**2 * depth
@@ -191,7 +183,7 @@ class Summary:
         vectors = 3 * tokenizer.num_vq_embeddings * tokenizer.vq_embed_dim * 4
         return SamplingMemory(
             process=PROCESS_BYTES,
-            codebook=vectors + TABLE_BYTES * self.table_entries,
+            codebook=vectors + grids.TABLE_BYTES * self.table_entries,
             transformer=parameters * dtype_bytes,
             tokenizer=self.parts["vae"].parameters * 4,
             activations=max(layer * dtype_bytes, num_codes * hidden * joined),
