@@ -19,6 +19,7 @@ from ursa_core.files import whole
 from ursa_core.places import regular_file
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
+_ADVICE = "get the file as .safetensors, or from a source that you trust"
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of tensor names that DataParallel and compiled models add."""
 
@@ -128,8 +129,7 @@ def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
 class PlainTensors(dict[str, Tensor]):
     """Tensors by name out of a file's pickle; CheckpointError if it holds something else."""
 
-    def __init__(self, content: object, file: Path) -> None:
-        advice = "get the file as .safetensors, or from a source that you trust"
+    def __init__(self, content: object, file: Path, advice: str = _ADVICE) -> None:
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise CheckpointError(f"{file} holds no tensors by name", advice)
         for name, value in content.items():

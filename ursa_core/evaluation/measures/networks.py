@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ursa_core.bundle.weights import read_pickle
+from ursa_core.bundle.weights import PlainTensors, read_pickle
 from ursa_core.errors import CheckpointError
 from ursa_core.evaluation.reports.intervals import Array
 from ursa_core.files import digest_of
@@ -40,8 +40,8 @@ class Published(nn.Module):
     @classmethod
     def load(cls, device: torch.device) -> Self:
         """The network with its weights; `CheckpointError` where they are damaged, or others."""
-        made, path = cls(), cls.path()
-        tensors = _read_tensors(path, f"get it again from {cls.url}")
+        made, path, hint = cls(), cls.path(), f"get it again from {cls.url}"
+        tensors = PlainTensors(read_pickle(path, hint), path, hint)
         try:
             missing, _ = made.load_state_dict(tensors, strict=False)
             missing = [name for name in missing if not name.endswith("num_batches_tracked")]
@@ -51,14 +51,6 @@ class Published(nn.Module):
         if reason:
             raise CheckpointError(f"{path} is another file: {reason}", f"get {cls.url}")
         return made.eval().to(device)
-
-
-def _read_tensors(path: Path, hint: str) -> dict[str, Tensor]:
-    """The tensors of a file that torch saved; raises `CheckpointError` where it holds others."""
-    found = read_pickle(path, hint)
-    if not isinstance(found, dict) or not all(isinstance(each, Tensor) for each in found.values()):
-        raise CheckpointError(f"{path} holds no tensors by name", hint)
-    return found
 
 
 T = TypeVar("T", bound=Published)
@@ -95,7 +87,8 @@ class Lpips(Published):
 
         made = super().load(device)
         file = Path(str(lpips.__file__)).parent / "lpips_models" / "alex.pth"
-        tensors = _read_tensors(file, "install torchmetrics again")
+        hint = "install torchmetrics again"
+        tensors = PlainTensors(read_pickle(file, hint), file, hint)
         made.heads = [tensors[f"lin{k}.model.1.weight"].to(device) for k in range(5)]
         made.shift, made.scale = made.shift.to(device), made.scale.to(device)
         return made
