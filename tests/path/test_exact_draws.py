@@ -72,7 +72,7 @@ def test_corruption_is_exact(
     draws = draws_of(name, kind, monkeypatch)
     for x_1 in (0, 7, len(CODEBOOKS[name]) - 2):
         codes = torch.full((DRAWS,), x_1)
-        beta = path.beta_t(torch.full((DRAWS,), t))
+        beta = path.schedule.beta(torch.full((DRAWS,), t))
         noise = uniforms((DRAWS,), torch.Generator().manual_seed(x_1), torch.device("cpu"))
         probs = path.conditional_probs(codes[:1], t)[0].double()
         check_shares(draws.corrupt(codes, beta, noise), probs)
@@ -91,12 +91,12 @@ def test_jumps_are_exact(
         times = torch.linspace(start, end, 1 if solver == "euler" else 2001)
         rates = path.jump_rates(*(torch.full((len(times),), code) for code in (x_t, x_1)), times)
         rule = one_node
-        ends = [torch.tensor(start), (end - start) * path.dbeta_t(torch.tensor(start))]
+        ends = [torch.tensor(start), (end - start) * path.schedule.dbeta(torch.tensor(start))]
         total = rates[0] * (end - start)
         if solver == "integrated":
             total = torch.trapezoid(rates, dx=(end - start) / 2000, dim=0)
-            ends[1] = path.beta_t(torch.tensor(end))
-        ends[0] = path.beta_t(ends[0])
+            ends[1] = path.schedule.beta(torch.tensor(end))
+        ends[0] = path.schedule.beta(ends[0])
         pair = (ends[0].double().repeat(DRAWS), ends[1].double().repeat(DRAWS))
         if solver == "integrated":
             rule = partial(quadrature, nodes=int(num_nodes(*(e[:1] for e in pair))))

@@ -166,11 +166,11 @@ def test_integrated_rates_equal_a_fine_integral(name: str, start: float, end: fl
     s, power = (edges[1:] + edges[:-1]) / 2, 1 / alpha
     exact = float((total(s**power) * power * s ** (power - 1) * edges.diff()).sum())
     ends = torch.tensor([[start], [end]], dtype=torch.float64)
-    betas = path.beta_t(ends)
+    betas = path.schedule.beta(ends)
     nodes, measures = quadrature(*betas, int(num_nodes(*betas)))
     odds = (nodes / c) ** power
     times = (odds / (1 + odds)).flatten()
-    summed = float((total(times) / path.dbeta_t(times) * measures[:, 0]).sum())
+    summed = float((total(times) / path.schedule.dbeta(times) * measures[:, 0]).sum())
     assert summed == pytest.approx(exact, rel=1e-4)
 
 
@@ -327,8 +327,6 @@ def test_what_cannot_be_is_refused(path: ProbPath) -> None:
         path.step(x, x, 0.5, 0.4, generator())
     with pytest.raises(UsageError, match="'heun'"):
         path.step(x, x, 0.5, 0.6, generator(), "heun")
-    with pytest.raises(UsageError, match="0 steps"):
-        path.bridge(x, x, 0.5, generator(), substeps=0)
     for correct in (-0.1, 1.5, float("nan")):
         with pytest.raises(UsageError, match="corrected"):
             path.step(x, x, 0.5, 0.6, generator(), correct=correct)

@@ -72,9 +72,7 @@ def path_to_json(path: ProbPath, shift: float) -> dict[str, Any]:
     return {**config, "path": "masked"} if isinstance(path, MaskedPath) else config
 
 
-def make_path(
-    kind: str, codebook: Tensor, alpha: float | None = None, c: float | None = None
-) -> ProbPath:
+def make_path(kind: str, codebook: Tensor, alpha: float | None, c: float | None) -> ProbPath:
     """A new ``metric``, ``linear``, ``mixture`` or ``masked`` path over a codebook float (K, C).
 
     A linear one takes the schedule that its codebook asks for; alpha and c shape a metric one,

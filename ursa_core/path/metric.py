@@ -50,14 +50,6 @@ class MetricPath(ProbPath):
         """The same path with its tensors on a device."""
         return MetricPath(self.codebook.to(device), self.schedule)
 
-    def beta_t(self, t: Tensor) -> Tensor:
-        """Sharpness at t: 0 at 0, infinite at 1."""
-        return self.schedule.beta(t)
-
-    def dbeta_t(self, t: Tensor) -> Tensor:
-        """Derivative of the sharpness in t; infinite at 1."""
-        return self.schedule.dbeta(t)
-
     def corrupt(self, x_1: Tensor, t: Times, generator: Randomness) -> Tensor:
         """x_t drawn from p_t(x | x_1): int64, the shape of ``x_1``."""
         beta = self._sharpness(t, x_1).reshape(-1)
@@ -73,7 +65,7 @@ class MetricPath(ProbPath):
 
     def jump_rates(self, x_t: Tensor, x_1: Tensor, t: Times) -> Tensor:
         """Rates per unit of t from x_t towards x_1: (..., K), 0 at x_t and farther codes; t < 1."""
-        dbeta = self.dbeta_t(self._times(t, x_1))
+        dbeta = self.schedule.dbeta(self._times(t, x_1))
         if not bool(torch.isfinite(dbeta).all()):
             raise UsageError(
                 "the jump rates are infinite at one of the times",
@@ -114,7 +106,7 @@ class MetricPath(ProbPath):
         flat_t, flat_1 = x_t.reshape(-1), x_1.reshape(-1)
         beta = self._sharpness(start, x_t).reshape(-1)
         if solver == "euler":
-            rate = torch.where((start > 0) & (start < end), self.dbeta_t(start), 0.0)
+            rate = torch.where((start > 0) & (start < end), self.schedule.dbeta(start), 0.0)
             measure = (rate * (end - start)).reshape(-1)
             moved = self._draws.jump(flat_t, flat_1, (beta, measure), one_node, uniform_draws)
             return moved.view_as(x_t)
@@ -143,7 +135,7 @@ class MetricPath(ProbPath):
 
     def _sharpness(self, t: Times, x: Tensor) -> Tensor:
         """beta_t at each position, kept finite so that its product with a distance 0 is 0."""
-        return self.beta_t(self._times(t, x)).clamp(max=_BETA_LIMIT)
+        return self.schedule.beta(self._times(t, x)).clamp(max=_BETA_LIMIT)
 
 
 def num_nodes(start: Tensor, end: Tensor) -> Tensor:
