@@ -411,12 +411,12 @@ def test_shrinking_does_not_alias() -> None:
 
 def test_contact_sheet_shows_every_clip() -> None:
     clips = [np.full((9, 8, 8, 3), 10 * k, np.uint8) for k in range(5)]
-    sheet = contact_sheet(clips, columns=2, num_shown=3, gap_px=1)
-    assert sheet.shape == (3 * 9 + 1, 2 * 25 + 1, 3)
-    assert sheet[1, 1, 0] == 0
-    assert sheet[1, 26, 0] == 10
-    assert sheet[10, 1, 0] == 20
-    assert (sheet[20:-1, 26:] == 255).all()
+    sheet = contact_sheet(clips, columns=2, num_shown=3)
+    assert sheet.shape == (3 * 12 + 4, 2 * 28 + 4, 3)
+    assert sheet[4, 4, 0] == 0
+    assert sheet[4, 32, 0] == 10
+    assert sheet[16, 4, 0] == 20
+    assert (sheet[28:, 32:] == 255).all()
     assert contact_sheet([clips[0][0]], 1).shape == (16, 16, 3)
     with pytest.raises(ValueError, match="one height"):
         contact_sheet([clips[0], clips[0][:, :4]], 2)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Frames = NDArray[np.uint8]
 Rounding = Literal["nearest", "truncate"]
+_GAP_PX = 4  # white ones around each strip of a contact sheet
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,7 @@ def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:
     """
     import torch
 
-    if video.ndim == 5:
-        if video.shape[0] != 1:
-            raise ValueError(f"{video.shape[0]} videos where one was expected")
-        video = video[0]
+    video = video[0] if video.ndim == 5 else video
     if bool(torch.isnan(video).any()):
         raise ValueError("pixels are NaN")
     # Multiplying before adding is what makes the truncated values match the reference's.
@@ -89,19 +87,14 @@ def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:
     return np.ascontiguousarray(pixels.permute(1, 2, 3, 0).cpu().numpy())
 
 
-def contact_sheet(
-    clips: Sequence[Frames], columns: int, num_shown: int = 5, gap_px: int = 4
-) -> Frames:
+def contact_sheet(clips: Sequence[Frames], columns: int, num_shown: int = 5) -> Frames:
     """One picture (H, W, 3) of many clips: each a strip of frames, in rows from the left.
 
     Args:
         clips: Frames (H, W, 3) or clips (F, H, W, 3), all of one height and width.
         columns: Strips per row.
         num_shown: Frames shown per clip at most, evenly spaced, first and last among them.
-        gap_px: White pixels around each strip.
     """
-    if not clips or columns < 1 or num_shown < 1:
-        raise ValueError("a contact sheet needs clips, columns and frames to show")
     strips = []
     for clip in clips:
         frames = clip[None] if clip.ndim == 3 else clip
@@ -113,10 +106,10 @@ def contact_sheet(
     height, width = strips[0].shape[0], max(strip.shape[1] for strip in strips)
     rows = -(-len(strips) // columns)
     columns = min(columns, len(strips))
-    shape = (rows * (height + gap_px) + gap_px, columns * (width + gap_px) + gap_px, 3)
+    shape = (rows * (height + _GAP_PX) + _GAP_PX, columns * (width + _GAP_PX) + _GAP_PX, 3)
     sheet: Frames = np.full(shape, 255, np.uint8)
     for k, strip in enumerate(strips):
-        top = k // columns * (height + gap_px) + gap_px
-        left = k % columns * (width + gap_px) + gap_px
+        top = k // columns * (height + _GAP_PX) + _GAP_PX
+        left = k % columns * (width + _GAP_PX) + _GAP_PX
         sheet[top : top + height, left : left + strip.shape[1]] = strip
     return sheet

@@ -63,5 +63,3 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def _check(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:
     if a.shape != b.shape:
         raise ShapeError(f"clips of {a.shape} and {b.shape} can't be compared", "make them equal")
-    if a.ndim != 4 or a.dtype != np.uint8 or b.dtype != np.uint8:
-        raise ValueError(f"not uint8 frames (F, H, W, 3): {a.dtype} {a.shape}")

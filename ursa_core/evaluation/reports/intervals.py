@@ -34,8 +34,6 @@ def wilson(successes: int, num: int) -> Interval:
 
 def mean(values: Array, seed: int = 0) -> Interval:
     """A mean of values (n,) with the bootstrap's percentile interval, 10,000 resamples."""
-    if len(values) == 0:
-        raise ValueError("no values")
     middle = float(values.mean())
     if len(values) == 1:
         return Interval(middle, middle, middle)
