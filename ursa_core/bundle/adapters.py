@@ -118,7 +118,7 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
     """Refuse, with a CheckpointError, an adapter of another model than that of a folder."""
     folder, name = adapter.folder, name_of(model)
     origin = _origin(folder)
-    theirs, ours = origin.get("base_identity"), transformer_identity(model)
+    theirs, ours = origin.get("base_identity"), model_identity(model, ("transformer",))
     if theirs not in (None, ours):
         raise CheckpointError(
             f"the adapter {folder} belongs to the model {origin.get('base')} ({theirs}),"
@@ -166,11 +166,6 @@ def add_words(
             texts = texts.extended(adapter.words)
             changes.append(adapter.scale * rows)
     return texts, unknown or 0, changes
-
-
-def transformer_identity(model: Path) -> str:
-    """Sixteen hex digits that change with a model's transformer."""
-    return model_identity(model, ("transformer",))
 
 
 def adding(adapters: Sequence[Adapter]) -> Callable[[str, Tensor], Tensor]:
@@ -222,7 +217,7 @@ def merge_adapters(
     ids, table = config["lm_vocab_size"], f"{_EMBEDDINGS}.weight"
     merged = {
         "base": name_of(model, exact=True),
-        "base_identity": transformer_identity(model),
+        "base_identity": model_identity(model, ("transformer",)),
         "lora": [adapter.provenance for adapter in adapters],
         **({} if decoder is None else {"decoder": {"path": str(decoder)}}),
         "ursa": __version__,

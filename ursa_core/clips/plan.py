@@ -289,7 +289,7 @@ def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
         texts["negative prompt"] = full_negative(bundle, request)
     warnings = []
     for name, text in texts.items():
-        unknown = bundle.text_tokenizer.unknown_words(text)
+        ((unknown, lost),) = bundle.text_tokenizer.losses([text])
         if unknown:
             warnings.append(_unknown_warning(name, text, unknown, bundle))
         if name == "prompt" and bundle.subjects and text.strip():
@@ -300,7 +300,7 @@ def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
             elif not (named or unknown):
                 listed = _where_listed(bundle)
                 warnings.append(f"the prompt names nothing that the model draws ({listed})")
-        if lost := bundle.text_tokenizer.cut(text):
+        if lost:
             start = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
             warnings.append(f"the {name} is too long for the model, this is cut off: {start}")
     trained = bundle.settings

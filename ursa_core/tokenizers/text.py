@@ -171,10 +171,6 @@ class TextTokenizer:
         (encoding,) = self._encode([text])
         return any(token != self.unknown_id for token in encoding.ids)
 
-    def cut(self, text: str) -> str:
-        """The end of a prompt that doesn't fit into ``max_prompt_length`` ids, or ``""``."""
-        return self.losses([text])[0][1]
-
     def save(self, folder: Path | str) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``, which transformers loads too."""
         folder = Path(folder)

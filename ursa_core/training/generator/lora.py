@@ -9,9 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ursa_core import __version__
-from ursa_core.bundle.adapters import NEW_WORDS, PREFIX, WORDS, save_adapter, transformer_identity
-from ursa_core.bundle.bundle import tokenizer_identity
-from ursa_core.bundle.folder import read_json
+from ursa_core.bundle.adapters import NEW_WORDS, PREFIX, WORDS, save_adapter
+from ursa_core.bundle.folder import model_identity, read_json, tokenizer_identity
 from ursa_core.bundle.path_files import path_to_json
 from ursa_core.bundle.settings import load_settings
 from ursa_core.errors import RecipeError, unimportable
@@ -44,7 +43,7 @@ class LoraTraining:
             target_modules=list(recipe.lora.targets),
             base_model_name_or_path=str(recipe.init),
         )
-        self.base, self._words = transformer_identity(start), list(words)
+        self.base, self._words = model_identity(start, ("transformer",)), list(words)
         inject_adapter_in_model(self._config, network)
         if words:
             train_last_words_(network, len(words))
