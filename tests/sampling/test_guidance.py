@@ -63,9 +63,6 @@ def test_guided_hidden_states_give_guided_logits() -> None:
 
 
 def test_impossible_guidance_is_refused() -> None:
-    for scale in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="scale"):
-            Guidance(scale)
     for interval in ((0.5, 0.4), (-0.1, 1.0), (0.0, 1.1), (float("nan"), 1.0)):
         with pytest.raises(UsageError, match="interval"):
             Guidance(2.0, interval)

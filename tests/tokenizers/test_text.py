@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError
 from ursa_core.tokenizers.text import BOV_WORD, TextTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "published_text"
@@ -114,9 +114,3 @@ def test_damaged_published_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer" / "vocab.json").write_text('{"a": ')
     with pytest.raises(CheckpointError, match="can't be read"):
         TextTokenizer.load(tmp_path / "tokenizer", 24)
-
-
-def test_lengths_below_one_are_refused(words: TextTokenizer, tmp_path: Path) -> None:
-    words.save(tmp_path)
-    with pytest.raises(UsageError, match="max_prompt_length is 0"):
-        TextTokenizer.load(tmp_path, 0)

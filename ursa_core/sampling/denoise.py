@@ -57,8 +57,7 @@ def denoise(
         on_step: Called after each step with x_t.
         on_estimate: Called after each step with the x_1 drawn for it.
 
-    `UsageError` where times, solver, guidance, temperature, top_p or ``correct`` can't be used, or
-    ``correct`` is given with ``maskgit``.
+    `UsageError` where times or solver can't be used, or ``correct`` is given with ``maskgit``.
     """
     guidance = guidance or Guidance()
     solver, correct = options.solver or path.solvers[0], options.correct

@@ -70,7 +70,7 @@ def generate(
 class Sampler:
     """Clips whose codes go through the network together; only negative and motion may differ.
 
-    `ShapeError` if the size doesn't fit the strides, `UsageError` for an option out of range.
+    `ShapeError` if the size doesn't fit the strides, `UsageError` for an interval out of order.
     """
 
     def __init__(self, bundle: Bundle, requests: Sequence[Request]) -> None:

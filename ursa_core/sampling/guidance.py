@@ -1,6 +1,5 @@
 """Classifier-free guidance, computed only where and when it acts."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,10 +20,6 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)  # in [0, 1]; acts while low <= t < high
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise UsageError(
-                f"a guidance scale of {self.scale:g} can't be used", "use a number from 0; 1 is off"
-            )
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError
 from ursa_core.path.draws import Randomness, chunks, exp2_, pick, precise_dtype, uniforms
 
 Head = Callable[[Tensor], Tensor]
@@ -36,7 +36,7 @@ def draw_codes(
     that the likeliest codes, which alone are drawn, reach together. ``log_probs`` (B, L) float32 is
     filled with those of the codes in the posterior itself, before temperature and top_p.
 
-    `UsageError` for a temperature or top_p out of range, `CheckpointError` for infinite logits.
+    Infinite logits are a `CheckpointError`.
     """
     shape = hidden.shape[:2]
     codes = hidden.new_empty(shape, dtype=torch.int64)
@@ -65,12 +65,6 @@ def posterior_weights(
     posterior_logits: Tensor, temperature: float = 1.0, top_p: float = 1.0
 ) -> Tensor:
     """Unnormalised probabilities (n, K) float32, 1 at the likeliest; errors as ``draw_codes``."""
-    if not (temperature == 0 or 1e-6 <= temperature <= 1e6):  # beyond, quotients aren't finite
-        raise UsageError(
-            f"a temperature of {temperature:g} can't be used", "use 0, or 1e-6 to 1e6; 1 is off"
-        )
-    if not 0 < top_p <= 1:
-        raise UsageError(f"top-p {top_p:g} isn't a share of probability", "use one in (0, 1]")
     logits = posterior_logits.float()
     peak = logits.amax(-1, keepdim=True)
     if not bool(torch.isfinite(peak).all()):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ursa_core import files
 from ursa_core.configs import LARGEST, unusable, way_out
-from ursa_core.errors import CheckpointError, UsageError, unreadable
+from ursa_core.errors import CheckpointError, unreadable
 from ursa_core.files import parse_object
 from ursa_core.places import regular_file
 
@@ -61,9 +61,6 @@ class TextTokenizer:
                 "name a token of its vocabulary as pad_token in tokenizer_config.json",
             )
         self.pad_id = pad_id
-        if max_prompt_length < 1:
-            fault = f"max_prompt_length is {max_prompt_length}"
-            raise UsageError(fault, "use a length of 1 or more")
 
     @classmethod
     def load(cls, folder: Path | str, max_prompt_length: int) -> Self:
