@@ -113,10 +113,8 @@ def _show_subjects(found: "Summary") -> None:
 
     subjects = load_subjects(found.folder)
     if not subjects:
-        raise UsageError(
-            f"the model {found.name} has no list of subjects",
-            "its model card says what it knows; leave out --prompts",
-        )
+        hint = "its model card says what it knows; leave out --prompts"
+        raise UsageError(f"the model {found.name} has no list of subjects", hint)
     groups: dict[str, list[dict[str, str]]] = {subject.group: [] for subject in subjects}
     for subject in sorted(subjects, key=lambda subject: subject.name.casefold()):
         groups[subject.group].append({"name": subject.name, "emoji": subject.emoji})

@@ -61,10 +61,8 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
         if (place / ADAPTER).is_file():
             raise UsageError(f"{place} is an adapter, not a network", f"use it: --lora {place}")
     if base is None and not (source / "model_index.json").is_file():
-        raise UsageError(
-            f"{source} is a network without the other parts of a model",
-            "add --base with the model that it was trained from",
-        )
+        hint = "add --base with the model that it was trained from"
+        raise UsageError(f"{source} is a network without the other parts of a model", hint)
     base = base or source
     own = {part: source / part for part in NETWORKS if (source / part).is_dir()}
     networks = {"transformer": source, "vae": base / "vae", **own}
@@ -93,10 +91,8 @@ def _convert(place: Path, base: Path, out: Path) -> None:
             for key in ("lm_vocab_size", "lm_head_size", "bov_token_id"):
                 value, other = getattr(sizes, key), getattr(theirs, key)
                 if value != other:
-                    raise CheckpointError(
-                        f"{stated}: {key} is {value}, {other} in {base}",
-                        "give the model that it was trained from with --base",
-                    )
+                    hint = "give the model that it was trained from with --base"
+                    raise CheckpointError(f"{stated}: {key} is {value}, {other} in {base}", hint)
             weights.check_depth(out, str(stated), "num_hidden_layers", sizes.num_hidden_layers)
             network: torch.nn.Module = Transformer(sizes)
         else:

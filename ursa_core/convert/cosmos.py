@@ -210,10 +210,8 @@ def _strides(
             )
         return found
     if given is None:  # NVIDIA's first code made convolutions for all changes, used or not
-        raise UsageError(
-            "the weights don't show the tokenizer's stride",
-            "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8",
-        )
+        hint = "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8"
+        raise UsageError("the weights don't show the tokenizer's stride", hint)
     possible = [patch_size * 2**k for k in range(changes + 1)]
     if not {given.temporal, given.spatial} <= {*possible} or given.temporal > given.spatial:
         raise UsageError(
@@ -235,8 +233,6 @@ def _converted(name: str, value: Tensor, like: Tensor) -> Tensor:
             _NOT_OURS,
         )
     if value.dtype not in _FLOATS or not bool(value.isfinite().all()):
-        raise CheckpointError(
-            f"{name} ({value.dtype}) isn't of finite floats",
-            "get the file again; this one is altered or of another kind",
-        )
+        hint = "get the file again; this one is altered or of another kind"
+        raise CheckpointError(f"{name} ({value.dtype}) isn't of finite floats", hint)
     return value.reshape(like.shape).clone(memory_format=torch.contiguous_format)

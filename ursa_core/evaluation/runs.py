@@ -106,10 +106,8 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
     files.make_folder(run.samples)
     twins = case_twins(suite)
     if twins and not distinguishes_case(run.samples):
-        raise DataError(
-            f"{run.samples} takes {twins[0]} and {twins[1]} for one file",
-            "sample to a disk that distinguishes upper from lower case",
-        )
+        hint = "sample to a disk that distinguishes upper from lower case"
+        raise DataError(f"{run.samples} takes {twins[0]} and {twins[1]} for one file", hint)
     write_record(run.records / "suite.json", begun)
     for name, content in suite.fixed.items():
         path = run.samples / name

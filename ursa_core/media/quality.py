@@ -39,10 +39,8 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     """
     _check(a, b)
     if min(a.shape[1:3]) < _WINDOW:
-        raise ShapeError(
-            f"frames of {a.shape[1]}x{a.shape[2]} are too small for SSIM",
-            f"compare frames of at least {_WINDOW}x{_WINDOW} pixels",
-        )
+        hint = f"compare frames of at least {_WINDOW}x{_WINDOW} pixels"
+        raise ShapeError(f"frames of {a.shape[1]}x{a.shape[2]} are too small for SSIM", hint)
     import torch
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -58,15 +58,11 @@ def check_format(
     """
     kind = _kind(path)
     if shape is not None and kind == ".png" and shape.frames != 1:
-        raise ShapeError(
-            f"{path} can hold one frame, not {shape.frames}",
-            "use .mp4, .webp or .gif, or a name without extension for a folder of PNG frames",
-        )
+        hint = "use .mp4, .webp or .gif, or a name without extension for a folder of PNG frames"
+        raise ShapeError(f"{path} can hold one frame, not {shape.frames}", hint)
     if shape is not None and kind == ".mp4" and (shape.height % 2 or shape.width % 2):
-        raise ShapeError(
-            f"an mp4 can't have an odd size, {shape.height}x{shape.width}",
-            "use an even size, or .mkv, .webp or .gif",
-        )
+        hint = "use an even size, or .mkv, .webp or .gif"
+        raise ShapeError(f"an mp4 can't have an odd size, {shape.height}x{shape.width}", hint)
     # Viewers show a gif's frames of less than 20 ms much slower.
     fastest = 50 if kind == ".gif" else 1000
     if fps is not None and not MIN_FPS <= fps <= fastest:
@@ -128,10 +124,8 @@ def _kind(path: str | Path) -> str:
         return _FOLDER
     extension = Path(path).suffix.lower()
     if extension not in FORMATS:
-        raise UsageError(
-            f"{path} has the unknown extension {extension}",
-            f"use {', '.join(FORMATS)}, or none for a folder of PNG frames",
-        )
+        hint = f"use {', '.join(FORMATS)}, or none for a folder of PNG frames"
+        raise UsageError(f"{path} has the unknown extension {extension}", hint)
     return extension
 
 

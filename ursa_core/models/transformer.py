@@ -212,10 +212,8 @@ class Transformer(nn.Module):
         else ShapeError.
         """
         if codes.shape[-1] != grid.num_codes:
-            raise ShapeError(
-                f"{codes.shape[-1]} codes don't fill a grid of {grid}",
-                f"give {grid.num_codes} codes per clip",
-            )
+            hint = f"give {grid.num_codes} codes per clip"
+            raise ShapeError(f"{codes.shape[-1]} codes don't fill a grid of {grid}", hint)
         bov = prompt_ids.new_full((len(prompt_ids), 1), self.config.bov_token_id)
         ids = torch.cat([prompt_ids, bov, codes + self.config.lm_vocab_size], 1)
         cos, sin = self.rotary(prompt_ids.shape[1], grid)

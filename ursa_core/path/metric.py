@@ -67,10 +67,8 @@ class MetricPath(ProbPath):
         """Rates per unit of t from x_t towards x_1: (..., K), 0 at x_t and farther codes; t < 1."""
         dbeta = self.schedule.dbeta(self._times(t, x_1))
         if not bool(torch.isfinite(dbeta).all()):
-            raise UsageError(
-                "the jump rates are infinite at one of the times",
-                "keep t below 1, and above 0 where a power schedule has alpha < 1",
-            )
+            hint = "keep t below 1, and above 0 where a power schedule has alpha < 1"
+            raise UsageError("the jump rates are infinite at one of the times", hint)
         distances = self.distances.rows(x_1.reshape(-1)).view(*x_1.shape, -1)
         gap = (distances.gather(-1, x_t[..., None]) - distances).clamp_(min=0).to(self.dtype)
         return self.conditional_probs(x_1, t) * dbeta[..., None] * gap

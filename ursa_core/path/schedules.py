@@ -53,10 +53,8 @@ class LinearSchedule:
         rises = bool((table[:2].diff(dim=1) > 0).all()) and bool((table[2] > 0).all())
         starts = table.shape[1] > 1 and table[:2, 0].tolist() == [0.0, 0.0]
         if not (bool(table.isfinite().all()) and rises and starts and self.times[-1] < 1):
-            raise UsageError(
-                "the path's table of sharpness doesn't rise from 0",
-                "make it again with: ursa calibrate-path",
-            )
+            hint = "make it again with: ursa calibrate-path"
+            raise UsageError("the path's table of sharpness doesn't rise from 0", hint)
 
     @staticmethod
     def of(curve: DistanceCurve) -> "LinearSchedule":

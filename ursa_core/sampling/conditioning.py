@@ -95,7 +95,5 @@ class Conditioning:
         if not bool(self.cond_frames.any()):
             raise UsageError("no frame is given", "give one, or sample without")
         if bool(self.cond_frames.all()) and (self.cond == "lock" or self.cond_noise == 0):
-            raise UsageError(
-                "every frame is given, so there is nothing to make",
-                "ask for more frames, or give the frames noise and take them as soft",
-            )
+            hint = "ask for more frames, or give the frames noise and take them as soft"
+            raise UsageError("every frame is given, so there is nothing to make", hint)

@@ -66,18 +66,14 @@ def denoise(
             f"this model's path has no solver {solver!r}", f"use one of: {', '.join(path.solvers)}"
         )
     if correct and solver == "maskgit":
-        raise UsageError(
-            "maskgit reveals each code once and can't correct it",
-            "leave `correct` at 0, or use the solver integrated",
-        )
+        hint = "leave `correct` at 0, or use the solver integrated"
+        raise UsageError("maskgit reveals each code once and can't correct it", hint)
     times, locked = _checked_times(start.times, start.x_start), start.locked
     x_t = start.x_start if locked is None else torch.where(*locked, start.x_start)
     masked = path if solver == "maskgit" and isinstance(path, MaskedPath) else None
     if masked and times.ndim != 1:
-        raise UsageError(
-            "MaskGIT can't give each frame a time of its own",
-            "use one time for the clip, or the integrated solver",
-        )
+        hint = "use one time for the clip, or the integrated solver"
+        raise UsageError("MaskGIT can't give each frame a time of its own", hint)
     num_masks = (x_t == path.num_codes).sum(-1)
     log_probs = torch.empty_like(x_t, dtype=torch.float32) if masked else None
     move = partial(path.step, solver=solver, correct=correct)

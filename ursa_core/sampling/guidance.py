@@ -22,10 +22,8 @@ class Guidance:
     def __post_init__(self) -> None:
         low, high = self.interval
         if not 0 <= low <= high <= 1:
-            raise UsageError(
-                f"{low:g}:{high:g} isn't a guidance interval",
-                "use LOW:HIGH with 0 <= LOW <= HIGH <= 1",
-            )
+            hint = "use LOW:HIGH with 0 <= LOW <= HIGH <= 1"
+            raise UsageError(f"{low:g}:{high:g} isn't a guidance interval", hint)
 
     def active(self, t: Tensor) -> Tensor:
         """Mask of the times at which guidance acts, in the shape of t."""

@@ -68,10 +68,8 @@ def posterior_weights(
     logits = posterior_logits.float()
     peak = logits.amax(-1, keepdim=True)
     if not bool(torch.isfinite(peak).all()):
-        raise CheckpointError(
-            "the network's logits aren't finite",
-            "check the model's weights, or use float32 if they overflow in a shorter type",
-        )
+        hint = "check the model's weights, or use float32 if they overflow in a shorter type"
+        raise CheckpointError("the network's logits aren't finite", hint)
     if temperature == 0:
         return (logits == peak).float()
     weights = exp2_((logits - peak).mul_(math.log2(math.e) / temperature))

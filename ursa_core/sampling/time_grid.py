@@ -26,8 +26,6 @@ def times_from(times: Tensor, t_0: float) -> Tensor:
 def frame_times(times: Tensor, grid: LatentGrid) -> Tensor:
     """Times of all positions (..., L) from those of the grid's frames (..., F), else ShapeError."""
     if times.shape[-1] != grid.frames:
-        raise ShapeError(
-            f"times of {times.shape[-1]} frames don't fit a grid of {grid}",
-            f"give {grid.frames} times per step",
-        )
+        hint = f"give {grid.frames} times per step"
+        raise ShapeError(f"times of {times.shape[-1]} frames don't fit a grid of {grid}", hint)
     return times.repeat_interleave(grid.codes_per_frame, dim=-1)

@@ -43,10 +43,8 @@ class TextTokenizer:
         self._vocab: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         self.max_id = max(self._vocab.values(), default=0)
         if self.max_id > LARGEST:
-            raise CheckpointError(
-                f"the text tokenizer has the id {self.max_id}",
-                f"its ids should be {LARGEST} at most",
-            )
+            hint = f"its ids should be {LARGEST} at most"
+            raise CheckpointError(f"the text tokenizer has the id {self.max_id}", hint)
         self._unknown: str | None = getattr(backend.model, "unk_token", None)
         self.unknown_id = None if self._unknown is None else self.token_id(self._unknown)
         if self._unknown is not None and self.unknown_id is None:
@@ -279,9 +277,7 @@ def _read_with_transformers(folder: Path) -> Tokenizer:
         )
     backend = getattr(loaded, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
-        raise CheckpointError(
-            f"{type(loaded).__name__} in {folder} has no fast version",
-            "use a tokenizer that comes with a tokenizer.json",
-        )
+        hint = "use a tokenizer that comes with a tokenizer.json"
+        raise CheckpointError(f"{type(loaded).__name__} in {folder} has no fast version", hint)
     _check_pieces(parse_object(backend.to_str()), folder)
     return backend

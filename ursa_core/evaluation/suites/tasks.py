@@ -89,10 +89,8 @@ class GridTask(_OneByOne):
         _, height, width = options["pixel_shape"]
         if height != width:
             side = min(height, width)
-            raise ShapeError(
-                f"DPG-Bench cuts squares, and images are {height}x{width}",
-                f"give a square size, as `size={side}x{side}`",
-            )
+            hint = f"give a square size, as `size={side}x{side}`"
+            raise ShapeError(f"DPG-Bench cuts squares, and images are {height}x{width}", hint)
         return {**options, "pixel_shape": [1, 2 * height, 2 * width]}, planned
 
     def num_steps(self, item: BatchItem) -> int:
