@@ -10,8 +10,9 @@ from PIL import Image
 
 from ursa_core.bundle.folder import read_json, write_json
 from ursa_core.bundle.subjects import Subject, save_subjects
-from ursa_core.errors import CheckpointError, DataError, regular_file, unreadable
+from ursa_core.errors import CheckpointError, DataError, unreadable
 from ursa_core.files import parse_object, whole
+from ursa_core.places import regular_file
 from ursa_core.worlds.sprites import (
     FILM,
     FILM_TABLE,

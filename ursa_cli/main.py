@@ -117,7 +117,7 @@ def _here(arguments: list[str]) -> Iterator[list[str]]:
             if option == "--cache-gb":
                 if text:  # else it comes next
                     os.environ[places.CACHE_BYTES] = str(1e9 * _number(text))
-            elif not places.is_address(text) or option in ("--model", "--init"):
+            elif not places.is_address(text) or "models" in own or option in ("--model", "--init"):
                 own.append(each)
             elif option not in ("-o", "--output"):
                 own.append(f"{name}{equals}{places.located(text)}")

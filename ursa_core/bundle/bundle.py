@@ -103,7 +103,7 @@ def resolve_model(
     shipped = shipped_models()
     if str(model) in shipped:
         return shipped[str(model)]
-    if is_address(model) and "://huggingface.co/" not in str(model):
+    if is_address(model) and not str(model).startswith(("hf://", "https://huggingface.co/")):
         fetch(model := located(model), [name for layout in layouts for name in layout.patterns])
     if (made := checkpoint_model(Path(model))) is not None:
         return made

@@ -106,7 +106,8 @@ def test_words_stay_unknown_unless_the_recipe_says_so(own_recipe, tmp_path, caps
 
 @pytest.fixture(scope="module")
 def adapted(own_recipe, tmp_path_factory):
-    return train(own_recipe, tmp_path_factory.mktemp("lora"), "run", EXTEND, *LORA)
+    folder, float32 = tmp_path_factory.mktemp("lora"), "train.precision=float32"
+    return train(own_recipe, folder, "run", EXTEND, float32, *LORA)
 
 
 def test_an_adapter_has_its_words_and_merging_writes_them(base, adapted, tmp_path, capsys):
