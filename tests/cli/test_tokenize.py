@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -639,23 +638,6 @@ def test_a_folder_is_known_by_any_path_to_it_and_when_it_has_moved(
     Path("far/clips/1.txt").write_text("corrected")
     code, out, _ = tokenize(capsys, "far/clips", "-o", shards, *fixed)
     assert (code, as_json(out)["num_done"], len(read_shards(shards))) == (0, 1, 2)
-
-
-def test_shards_of_earlier_versions_are_kept_with_a_note(
-    media: Path, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = (media, "-o", tmp_path / "shards", "--model", model, "--json", "--check", 0)
-    assert tokenize(capsys, *arguments)[0] == 0
-    (path,) = (tmp_path / "shards").glob("*.parquet")
-    pq.write_table(pq.read_table(path).drop_columns(["origin"]), path)
-    before, content = rows_of(tmp_path / "shards"), path.read_bytes()
-    shutil.copy(media / "1.mkv", media / "2.mkv")
-    code, out, err = tokenize(capsys, *arguments, "--drop-gone")
-    found = as_json(out)
-    assert (code, found["num_kept"], found["num_done"], found["num_unchecked"]) == (0, 2, 1, 2)
-    assert "the clips of 2 files, made by an earlier version" in err
-    assert rows_of(tmp_path / "shards")[:2] == before
-    assert path.read_bytes() == content
 
 
 def test_a_film_that_was_left_out_is_read_again_when_replaced(

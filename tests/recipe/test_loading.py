@@ -260,10 +260,6 @@ def test_a_run_of_an_earlier_version_had_the_defaults(write: Write) -> None:
     assert differing_keys(load_recipe(path, ["train.compile=true"]), earlier) == [
         "train.compile is True, was False"
     ]
-    del earlier["data"]["latent_frames"]
-    earlier["data"]["frames"] = 5
-    assert not differing_keys(load_recipe(path, ["data.latent_frames=5"]), earlier)
-    assert differing_keys(load_recipe(path, []), earlier) == ["data.latent_frames is None, was 5"]
 
 
 def test_every_key_has_a_comment() -> None:

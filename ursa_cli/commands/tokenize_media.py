@@ -260,11 +260,6 @@ def _describe(run: "FolderRun", out: Path, drop_gone: bool) -> None:
             more = f" and {len(paths) - MAX_NAMED} more" if len(paths) > MAX_NAMED else ""
             output.note(f"{what}: {', '.join(shown[:MAX_NAMED])}{more}")
     _warn_of_captions(run.fit, run.encoder.model)
-    if run.found.num_unchecked:
-        output.note(
-            f"kept without knowing whether their files have changed: the clips of"
-            f" {run.found.num_unchecked} files, made by an earlier version; --fresh makes all again"
-        )
 
 
 def _warn_of_captions(fit: "CaptionFit | CheckpointError | None", model: str) -> None:

@@ -84,8 +84,7 @@ class Replay:
 
 def read_replay(path: str) -> Replay:
     """What a file of `sample` was made by; DataError if it isn't recorded, or can't be read."""
-    # Files from before there was a corrector don't record that it was off.
-    recorded = {"correct": 0.0, **read_media(path, max_frames=1).metadata}
+    recorded = read_media(path, max_frames=1).metadata
     again, given = "give the command that made it again", recorded.get("given")
     is_between = isinstance(given, dict) and len(given.get("files", ())) > 1
     if "own_frames" in recorded or is_between:  # what those commands alone record

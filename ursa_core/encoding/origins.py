@@ -25,15 +25,13 @@ class Comparison:
     changed: set[Made] = field(default_factory=set)  # since they were recorded, of the run's part
     gone: set[Made] = field(default_factory=set)
     stale: set[Made] = field(default_factory=set)  # changed ones, and gone ones if asked
-    num_unchecked: int = 0  # files done by their names, all that earlier versions recorded
 
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Absolute paths of changed and gone files, as reports show them."""
-        files = {
+        return {
             name: sorted({str(_located(folder.resolve(), each.origin.path)) for each in made})
             for name, made in (("changed", self.changed), ("gone", self.gone))
         }
-        return {**files, "num_unchecked": self.num_unchecked}
 
 
 def origin_of(item: Item, folder: Path) -> Origin | None:
@@ -73,7 +71,6 @@ def compare(
     moved: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(gone):
         moved[Path(path).name].append(path)
-    unclaimed = set(names)
     for index, item in enumerate(items):
         if not isinstance(item, MediaFile):
             if item.name in names:
@@ -99,10 +96,6 @@ def compare(
                 found.done.add(item.key)
             if owns(index):
                 found.changed |= {e for e in set(versions) - same if e.captions is not None}
-        elif item.name in unclaimed:
-            unclaimed.remove(item.name)
-            found.done.add(item.key)
-            found.num_unchecked += owns(index)
     found.gone = {e for path in gone for e in known[path] if e.captions is not None}
     found.stale = found.changed | found.gone if drop_gone else found.changed
     return found

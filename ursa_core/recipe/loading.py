@@ -73,10 +73,6 @@ def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
 
     Keys that ``earlier``, the run's recipe as JSON, lacks count as their defaults.
     """
-    data = earlier.get("data", {})
-    if recipe.kind == "generator" and "frames" in data:  # the key's name in earlier versions
-        data = {"latent_frames": data["frames"], **data}
-        earlier = {**earlier, "data": {k: v for k, v in data.items() if k != "frames"}}
     with contextlib.suppress(ValidationError):
         earlier = type(recipe).model_validate(earlier).model_dump(mode="json")
     now, then = dict(_leaves(recipe.model_dump(mode="json"))), dict(_leaves(earlier))

@@ -2,8 +2,8 @@
 
 One row per clip: ``codes`` (list of int32, flat, frame by frame, row by row), ``grid`` (latent
 frames, rows, columns), ``captions``, ``fps``, ``motion``, ``source`` and ``origin``, the file
-of the clip (null where it has none; shards of earlier versions lack the column). Rows lie in groups
-of about a megabyte, which are read separately.
+of the clip (null where it has none). Rows lie in groups of about a megabyte, which are read
+separately.
 """
 
 import hashlib
@@ -45,7 +45,6 @@ SCHEMA = pa.schema(
         pa.field("origin", ORIGIN),
     ]
 )
-_OLD_SCHEMA = SCHEMA.remove(len(SCHEMA) - 1)
 _NAME = re.compile(r"shard-(\d+-of-\d+-)?\d{5,}\.parquet")
 _SIDE_BITS = 20
 
@@ -206,7 +205,7 @@ class TokenTable:
 
     def _decode(self, number: int) -> _Group:
         path, group = self._places[number]
-        table = _read_group(path, group, _OLD_SCHEMA.names)
+        table = _read_group(path, group, [name for name in SCHEMA.names if name != "origin"])
         column = table["codes"].combine_chunks()
         lengths = column.value_lengths().to_numpy()
         values = column.flatten().to_numpy()
@@ -227,9 +226,7 @@ def open_shard(path: Path) -> dict[str, Any]:
     """The record of a shard: ``identity``, ``options`` and ``version``."""
     with _opened(path) as file:
         schema = file.schema_arrow
-    if not (schema.equals(SCHEMA) or schema.equals(_OLD_SCHEMA)) or RECORD_KEY not in (
-        schema.metadata or {}
-    ):
+    if not schema.equals(SCHEMA) or RECORD_KEY not in (schema.metadata or {}):
         raise DataError(f"{path} isn't a token shard", "give a folder that `ursa tokenize` wrote")
     try:
         return parse_object(schema.metadata[RECORD_KEY])
@@ -238,9 +235,9 @@ def open_shard(path: Path) -> dict[str, Any]:
 
 
 def read_columns(path: Path, *columns: str) -> pa.Table:
-    """Those of the named columns that a shard has; all columns where none is named."""
+    """The named columns of a shard; all columns where none is named."""
     with _opened(path) as file:
-        return file.read([name for name in columns if name in file.schema_arrow.names] or None)
+        return file.read(columns or None)
 
 
 def _read_group(path: Path, number: int, columns: list[str]) -> pa.Table:

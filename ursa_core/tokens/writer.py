@@ -227,9 +227,7 @@ def _write(path: Path, table: pa.Table) -> None:
 def _clips_of(path: Path) -> list[Made | str]:
     """File and captions of each clip of a shard, or its name where no file is recorded."""
     return [
-        Made(Origin(**row["origin"]), tuple(row["captions"]))
-        if row.get("origin")
-        else row["source"]
+        Made(Origin(**row["origin"]), tuple(row["captions"])) if row["origin"] else row["source"]
         for row in read_columns(path, "captions", "source", "origin").to_pylist()
     ]
 

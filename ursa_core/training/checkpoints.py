@@ -39,14 +39,9 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled", categ
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first; refuses a run of an earlier version of ursa."""
+    """Complete checkpoints of a run, oldest first."""
     files.sweep(run / FOLDER)
     found = [p for p in (run / FOLDER).glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
-    if not found and (old := sorted((run / FOLDER).glob("step-*.pt"))):
-        raise CheckpointError(
-            f"the checkpoint {old[-1]} is of an earlier version of ursa",
-            f"start from its weights with init={run} and another -o, or start over with --fresh",
-        )
     return sorted(found, key=steps_of)
 
 
