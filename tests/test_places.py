@@ -17,7 +17,7 @@ import pytest
 import ursa_core as ursa
 from ursa_cli.main import main
 from ursa_core import places
-from ursa_core.batches.manifest import read_records
+from ursa_core.batches.manifest import Records
 from ursa_core.errors import DataError, UsageError
 from ursa_core.media import read_media, write_media
 from ursa_core.tokens.shards import read_shards
@@ -316,4 +316,4 @@ def test_paths_and_prompts_are_no_addresses(tmp_path, monkeypatch):
     mirrored = places.mirror_of("s3://bucket/a@2x.png")
     assert places.addressed(f"{mirrored} is damaged") == "s3://bucket/a@2x.png is damaged"
     assert os.path.commonpath([mirrored, tmp_path]) == str(tmp_path)
-    assert read_records(tmp_path) == {}
+    assert Records(tmp_path) == {}

@@ -1,9 +1,9 @@
 """A batch on the command line: its items are settled, what is left is made and reported."""
 
 import secrets
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from ursa_core.batches.run import (
     record,
     remaining,
     run_packs,
+    stops,
 )
 from ursa_core.errors import DataError, UrsaError, UsageError
+
+note_stop = partial(output.note, "stopping after this item; once more stops at once")
 
 
 def run_batch(task: BatchTask, batch: Batch, seed: int | None, dry_run: bool) -> None:
@@ -113,7 +116,7 @@ def run_work(
     items = ready(settled(header.seed))
     if dry_run:
         is_free = work.force or not work.outputs.exists()  # to look for each file takes long
-        left = ready(remaining(items, manifest.read_records(folder), is_free))
+        left = ready(remaining(items, manifest.Records(folder), is_free))
         _print_plan(task, header, left)
         return
     parents = [] if work.is_long else [item.path.parent for item in items]
@@ -128,7 +131,7 @@ def run_work(
     if seed is None:
         output.note(f"seed {header.seed}")
     with manifest.Writer(folder, work.shard) as writer:
-        left = ready(remaining(items, manifest.read_records(folder), work.force))
+        left = ready(remaining(items, manifest.Records(folder), work.force))
         for each in {folder, work.outputs, *parents}:
             files.sweep(each)
         _make(task, work, left, writer)
@@ -174,7 +177,7 @@ def _make(
         nullcontext()
         if ray is None
         else ray_pool(ray, task, writer.append, reason, output.warn) as pool,
-        stops() as is_stopped,
+        stops(note_stop) as is_stopped,
         output.progress(steps, task.name) as advance,
     ):
 
@@ -234,24 +237,3 @@ def _make(
             f"{failed} of {num} items failed",
             f"the warnings and {writer.path} say why; the same command tries them again",
         )
-
-
-@contextmanager
-def stops() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came; at the second time it interrupts."""
-    asked = False
-
-    def press(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        with suppress(RuntimeError):  # the signal came while something was printed
-            output.note("stopping after this item; once more stops at once")
-
-    before = {each: signal.signal(each, press) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

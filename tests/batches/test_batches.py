@@ -15,7 +15,7 @@ from filelock import FileLock
 from notes_task import Notes, make_notes, notes
 
 from ursa_cli.terminal import output
-from ursa_core.batches.manifest import Records, read_records
+from ursa_core.batches.manifest import Records
 from ursa_core.errors import DataError, UsageError
 
 FIVE = "a\nb\nc\nd\ne\n"
@@ -118,7 +118,7 @@ def test_a_failure_stops_no_other_and_is_tried_again(
         make_notes(out, "a\nfail once\nfail twice\nd\n")
     assert list(notes(out)) == ["00000-a.png", "00003-d.png"]
     assert "failed: " + str(out / "00001-fail-once.png") in capsys.readouterr().err
-    records = read_records(out)
+    records = Records(out)
     assert records["item 1"].status == "failed"
     assert records["item 1"].error == "fail once fails"
     task = Notes()
@@ -280,7 +280,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
         make_notes(out, "a\nb\nfull\nd\n", task)
     assert task.packs == [[0], [1], [2]]
     assert "2 made, 0 kept, 0 failed, 2 left" in capsys.readouterr().err
-    assert read_records(out)["item 1"].status == "done"
+    assert Records(out)["item 1"].status == "done"
 
 
 def test_a_torn_last_line_counts_for_nothing(tmp_path: Path) -> None:
@@ -386,13 +386,13 @@ def stopped(
 def test_ctrl_c_ends_after_the_item_and_the_second_at_once(tmp_path: Path) -> None:
     code, made = stopped(tmp_path / "once", 1)
     assert (code, made) == (130, ["00000-a.png", "00001-b.png"])
-    records = read_records(tmp_path / "once")
+    records = Records(tmp_path / "once")
     assert {key: record.status for key, record in records.items()} == {
         "item 0": "done", "item 1": "done",
     }  # fmt: skip
     code, made = stopped(tmp_path / "twice", 2)
     assert (code, made) == (130, ["00000-a.png"])
-    assert read_records(tmp_path / "twice")["item 1"].status == "started"
+    assert Records(tmp_path / "twice")["item 1"].status == "started"
     make_notes(tmp_path / "twice", FIVE)
     assert len(list((tmp_path / "twice").iterdir())) == 5 + 1  # no temporary is left
     code, made = stopped(tmp_path / "term", 1, signal.SIGTERM)
@@ -426,7 +426,7 @@ def test_kills_lose_nothing_and_make_nothing_twice(tmp_path: Path) -> None:
     assert notes(out) == notes(tmp_path / "whole")
     assert len(set(notes(out).values())) == 200
     assert {path.name for path in out.iterdir()} == {*notes(out), "manifest.jsonl"}
-    assert all(record.status == "done" for record in read_records(out).values())
+    assert all(record.status == "done" for record in Records(out).values())
 
 
 def test_a_damaged_record_is_named_by_its_line(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from PIL import Image
 from ursa_cli.main import main
 from ursa_cli.terminal import output
 from ursa_core.batches import ray_pool
-from ursa_core.batches.manifest import Writer, read_records
+from ursa_core.batches.manifest import Records, Writer
 from ursa_core.encoding import on_ray
 from ursa_core.errors import DataError, DeviceError
 from ursa_core.media import write_media
@@ -129,7 +129,7 @@ def test_an_item_that_kills_its_actors_fails_and_the_rest_goes_on(
     task.deaths.mkdir()
     with pytest.raises(DataError, match="1 of 11 items failed"):
         make_notes(tmp_path / "out", f"die\n{TEN}", task, ray=address)
-    record = read_records(tmp_path / "out")["item 0"]
+    record = Records(tmp_path / "out")["item 0"]
     assert (record.status, record.error) == ("failed", "the worker died, 2 times")
     assert len(notes(tmp_path / "out")) == 10
 
@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_a_batch_that_goes_on(address: str, tmp_path: Path) -> Non
         make_notes(tmp_path / "out", TEN, Notes(seconds=0.5), ray=address)
     made = notes(tmp_path / "out")
     assert 0 < len(made) < 10
-    assert sum(r.status == "done" for r in read_records(tmp_path / "out").values()) == len(made)
+    assert sum(r.status == "done" for r in Records(tmp_path / "out").values()) == len(made)
     make_notes(tmp_path / "out", TEN, ray=address)
     make_notes(tmp_path / "one", TEN)
     assert notes(tmp_path / "out") == notes(tmp_path / "one")
@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_a_batch_that_goes_on(address: str, tmp_path: Path) -> Non
 def test_a_failed_item_is_told_and_the_rest_is_made(address: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 of 11 items failed"):
         make_notes(tmp_path / "out", f"fail\n{TEN}", batch_size=3, ray=address)
-    assert read_records(tmp_path / "out")["item 0"].error == "fail fails"
+    assert Records(tmp_path / "out")["item 0"].error == "fail fails"
     assert len(notes(tmp_path / "out")) == 10
 
 

@@ -131,14 +131,14 @@ def _media(folder: Path, name: str) -> None:
 
 
 def _reports(folder: Path, name: str) -> None:
-    from ursa_core.batches.manifest import read_header, read_records
+    from ursa_core.batches.manifest import Records, read_header
     from ursa_core.evaluation.reports.report import read_report
 
     if name == "report.json":
         read_report(folder)
     else:
         read_header(folder)
-        read_records(folder)
+        Records(folder)
 
 
 def readers(folder: Path) -> dict[str, Reader]:

@@ -387,14 +387,13 @@ def test_the_linear_path_trains_and_keeps_its_table(generator_recipe, tmp_path):
     assert 0 <= codes.min() <= codes.max() < bundle.path.num_codes
 
 
-def test_progress_tells_rates_and_the_time_left(generator_recipe, tmp_path):
+def test_progress_tells_rates(generator_recipe, tmp_path):
     told = []
     train(generator_recipe, tmp_path, "run", on_step=told.append)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     for now, line in zip(told, lines, strict=True):
         tokens = 4 * 2 * (12 + 3 * 2 * 2)  # clips, passes, prompt and codes
-        seconds = tokens / now.tokens_per_second
-        assert now.seconds_left == pytest.approx((6 - now.step) * seconds)
+        assert now.items_per_second == pytest.approx(now.tokens_per_second * 8 / tokens)
         assert 0 < now.matrix_rate_share < 1
         assert line["matrix_rate_share"] == pytest.approx(now.matrix_rate_share, abs=1e-4)
         assert line["tokens_per_second"] == pytest.approx(now.tokens_per_second, rel=1e-3)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ursa_cli.batch_run import stops
+from ursa_cli.batch_run import note_stop
 from ursa_cli.options import shared as options
 from ursa_cli.options.batches import RAY, RayGiven, own_shard
 from ursa_cli.options.sampling import MODELS
@@ -208,7 +208,7 @@ def _encode_shards(
     from ursa_core.encoding.run import tokenizing
     from ursa_core.tokens.shards import shard_paths
 
-    on_ray = None if ray is None else OnRay(ray, output.warn, stops)
+    on_ray = None if ray is None else OnRay(ray, output.warn, note_stop)
     with tokenizing(inputs, out, encoder, wanted, part, on_ray) as run:
         _describe(run, out, wanted.drop_gone)
         try:

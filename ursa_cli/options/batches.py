@@ -63,13 +63,12 @@ class Batch(Work):
     skip_bad: bool
 
 
-def columns(*records: type) -> dict[str, type]:
-    """What a line may give, and the types: options of a clip and the fields of records."""
+def columns(record: type) -> dict[str, type]:
+    """What a line may give, and the types: options of a clip and the fields of a record."""
     kinds = dict(option_types())
-    for record in records:
-        for name, hint in get_type_hints(record, localns={"Source": str}).items():
-            kind = (get_args(hint) or (hint,))[0] if isinstance(hint, UnionType) else hint
-            kinds[name] = get_origin(kind) or kind
+    for name, hint in get_type_hints(record, localns={"Source": str}).items():
+        kind = (get_args(hint) or (hint,))[0] if isinstance(hint, UnionType) else hint
+        kinds[name] = get_origin(kind) or kind
     return kinds
 
 

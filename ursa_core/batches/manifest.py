@@ -6,7 +6,7 @@ file; a run reads them all. A line that a kill tore off counts for nothing.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -68,7 +68,7 @@ def read_header(folder: Path) -> Header | None:
     """What the batch of a folder is, None where there is none; DataError if it is damaged."""
     path = folder / MANIFEST
     row = next(rows_of(path), None)
-    return None if row is None else _read(Header, row, path, 1, Header.__dataclass_fields__)
+    return None if row is None else _read(Header, row, path, 1)
 
 
 def begin(folder: Path, header: Header) -> Header:
@@ -100,13 +100,11 @@ def check_same(folder: Path, found: Header, wanted: Header) -> None:
         )
 
 
-def read_records(folder: Path) -> "Records":
-    """The latest record of each item, of all shards; DataError where a manifest is damaged."""
-    return Records(folder)
-
-
 class Records(Mapping[str, Record]):
-    """Records, read when asked for: kept is where lines begin, since there may be millions."""
+    """The latest record of each item, of all shards; DataError where a manifest is damaged.
+
+    They are read when asked for: kept is where lines begin, since there may be millions.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._paths = part_files(folder, STEM)
@@ -163,29 +161,22 @@ class Records(Mapping[str, Record]):
 
     @staticmethod
     def _parsed(path: Path, line: bytes, number: int) -> Record:
-        return _read(Record, row_of(path, line, number), path, number, _CHECKED)
+        return _read(Record, row_of(path, line, number), path, number)
 
 
 _OUR_LINE = re.compile(
     rb'\{"item": "([ !#-[\]-~]*)", "name": "[^"\\]*", "status": "[a-z]+", "seed": \d'
 )
-_CHECKED = ("item", "name", "status", "options", "time")
-_KINDS: dict[str, Any] = {"options": dict, "time": (int, float), "seed": int}
 
 
-def _read(
-    kind: type[_Entry], row: dict[str, Any], path: Path, number: int, checked: Iterable[str]
-) -> _Entry:
-    """A line's record, some of whose fields are checked for their type; the others are texts."""
+def _read(kind: type[_Entry], row: dict[str, Any], path: Path, number: int) -> _Entry:
+    """A line's record."""
+    from ursa_core.configs import parsed
+
     try:
-        entry = kind(**{name: row[name] for name in kind.__dataclass_fields__ if name in row})
-    except TypeError as error:
+        return parsed(kind, row)
+    except ValueError as error:
         raise damaged_line(path, number) from error
-    for name in checked:
-        value = getattr(entry, name)
-        if not isinstance(value, _KINDS.get(name, str)) or isinstance(value, bool):
-            raise damaged_line(path, number)
-    return entry
 
 
 class Writer(PartFile):

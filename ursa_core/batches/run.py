@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import signal
 import stat
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -211,6 +213,29 @@ def record(
     name, replaces = item.path.name, status == "started" and item.path.exists()
     options, now = item.options, time.time()
     return Record(item.key, name, status, item.seed, options, now, seconds, error, replaces)
+
+
+@contextmanager
+def stops(
+    note: Callable[[], object], *, may_interrupt: bool = True
+) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came, after which ``note`` is called; a second one interrupts."""
+    asked = False
+
+    def press(*_: object) -> None:
+        nonlocal asked
+        if asked and may_interrupt:
+            raise KeyboardInterrupt
+        asked = True
+        with suppress(RuntimeError):  # the signal came while something was printed
+            note()
+
+    before = {each: signal.signal(each, press) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _holds_something(path: str | Path) -> bool:

@@ -26,11 +26,9 @@ class RoundStore:
     def plan(self) -> dict[str, Any] | None:
         """The plan of the rounds there, if there are any; DataError if it can't be read."""
         file = self.folder / _PLAN
-        if not file.exists():
-            return None
         try:
             content = parse_json(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # another process has just finished the video
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise DataError(

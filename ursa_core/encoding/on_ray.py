@@ -3,14 +3,14 @@
 import platform
 from collections import deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self, cast
 
 from ursa_core.batches.ray_pool import RayOptions, RayPool, ray_pool, unseen
-from ursa_core.batches.run import BatchItem, Outcome, packs_of
+from ursa_core.batches.run import BatchItem, Outcome, packs_of, stops
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.devices import pick_device
 from ursa_core.encoding.encode import Encoded, Encoder, Tokenizing, batch_size, reason_of
@@ -27,11 +27,11 @@ _ALONE_BYTES = 16 << 20
 
 @dataclass
 class OnRay:
-    """A cluster, what receives warnings, a context that knows whether to stop, and its actors."""
+    """A cluster, what receives warnings, what is called once a stop is asked for; its actors."""
 
     chosen: RayOptions
     tell: Callable[[str], None]
-    stops: Callable[[], AbstractContextManager[Callable[[], bool]]]
+    note_stop: Callable[[], None]
     pool: RayPool | None = None
 
 
@@ -130,7 +130,7 @@ class RayTokenizing(Tokenizing):
         ended: dict[str, Encoded] = {}
         with (
             ray_pool(ray.chosen, task, unseen, reason_of, ray.tell) as ray.pool,
-            ray.stops() as should_stop,  # later: Ray has a handler of its own
+            stops(ray.note_stop) as should_stop,  # later: Ray has a handler of its own
         ):
             outcomes = ray.pool.run(packs, should_stop)
             try:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ursa_core import __version__, files
-from ursa_core.batches.manifest import read_header, read_records
+from ursa_core.batches.manifest import Records, read_header
 from ursa_core.errors import DataError, UsageError
 from ursa_core.evaluation.reports.report import PAGE, REPORT, read_record, write_record
 from ursa_core.evaluation.suites import dpg, geneval, shapes, vbench
@@ -117,7 +117,7 @@ def lay_out(run: EvalRun, suite: Suite, begun: Mapping[str, Any]) -> None:
 
 def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) -> int:
     """Number of files whose shape no record states; `DataError` where some aren't as asked for."""
-    made = {name: record.options for name, record in read_records(run.records).items()}
+    made = {name: record.options for name, record in Records(run.records).items()}
     shapes_of = ((name, options.get("pixel_shape")) for name, options in made.items())
     expected = {name: PixelShape(*shape) for name, shape in shapes_of if shape}
     faults = check(suite, run.samples, expected, on_file)
@@ -129,7 +129,7 @@ def check_complete(run: EvalRun, suite: Suite, on_file: Callable[[], object]) ->
 def settings_of(run: EvalRun, begun: Begun) -> dict[str, Any]:
     """What the samples were made with, as reports state it: what all their records agree on."""
     header = read_header(run.records)
-    made = [record.options for record in read_records(run.records).values()]
+    made = [record.options for record in Records(run.records).values()]
     own = ("index", "pixel_shape")
     shared = {
         key: value

@@ -12,7 +12,7 @@ _HINT = "give a recipe's YAML file"
 
 
 def write_path(file: Path, values: dict[str, str | float | None]) -> None:
-    """Set keys of the recipe's ``path``, numbers with four digits, and drop those of value None."""
+    """Set all keys of the recipe's ``path``, numbers with four digits; those of value None go."""
     try:
         text = regular_file(file).read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -26,24 +26,19 @@ def write_path(file: Path, values: dict[str, str | float | None]) -> None:
         key: value if value is None or isinstance(value, str) else f"{value:.4g}"
         for key, value in values.items()
     }
+    pairs = (f"{key}: {value}" for key, value in shown.items() if value is not None)
+    flow = f"{{{', '.join(pairs)}}}"
     path = next((node for key, node in root.value if key.value == "path"), None)
     if path is None:
         text += "" if text.endswith("\n") else "\n"
-        edits = [(len(text), len(text), f"path: {_flow({}, shown)}\n")]
+        edits = [(len(text), len(text), f"path: {flow}\n")]
     elif isinstance(path, yaml.MappingNode) and not path.flow_style:
         edits = _block_edits(text, path, shown)
     else:
-        old = {key.value: node.value for key, node in path.value} if path.value else {}
-        edits = [(path.start_mark.index, path.end_mark.index, _flow(old, shown))]
+        edits = [(path.start_mark.index, path.end_mark.index, flow)]
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     files.write(file, text)
-
-
-def _flow(old: dict[str, str], new: dict[str, str | None]) -> str:
-    """``{key: value, …}`` with the old values, replaced by the new ones."""
-    merged = {key: value for key, value in {**old, **new}.items() if value is not None}
-    return "{" + ", ".join(f"{key}: {value}" for key, value in merged.items()) + "}"
 
 
 def _block_edits(

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
 import re
 import shutil
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -79,7 +81,7 @@ class CheckpointWriter:
                 partial.mkdir(parents=True)
                 (partial / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
             self.ranks.wait()
-            numbers = _FileNumbers(tensors)
+            numbers = _file_numbers(tensors)
             arguments: dict[str, Any] = {
                 "storage_writer": StorageWriter(str(partial), numbers, save_distributed=True),
                 "process_group": self.ranks.files,
@@ -168,14 +170,10 @@ def _at_least_1d(tensor: Tensor) -> Tensor:
     return tensor.view(1) if tensor.ndim == 0 else tensor
 
 
-class _FileNumbers(dict[str, int]):
+def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:
     """Numbers of the tensors' files, from 1; what another rank alone holds is in the first."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        size = 0
-        for name, tensor in tensors.items():
-            self[name] = 1 + size // _FILE_BYTES
-            size += tensor.numel() * tensor.element_size()
-
-    def __missing__(self, name: str) -> int:
-        return 1
+    before = itertools.accumulate(
+        (t.numel() * t.element_size() for t in tensors.values()), initial=0
+    )
+    numbers = (1 + size // _FILE_BYTES for size in before)
+    return defaultdict(lambda: 1, zip(tensors, numbers, strict=False))

@@ -223,11 +223,6 @@ def gathered(wrapped: nn.Module) -> Iterator[None]:
         wrapped.reshard()
 
 
-def is_sharded(wrapped: nn.Module) -> bool:
-    """Whether the weights are sharded, so that no rank holds all of them."""
-    return isinstance(wrapped, FSDPModule)
-
-
 def whole(tensor: Tensor) -> Tensor:
     """The whole of a tensor; all ranks have to call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -60,6 +60,7 @@ class FileClips:
                 )
             self._pixels = np.memmap(file, np.uint8, "r")
         self.num_clips = sum(len(b) for each in self._begins.values() for b in each.values())
+        self.has_held_out = bool(self._begins["heldout"])
         self.identity = digest.hexdigest()[:16]
 
     def _read(
@@ -81,10 +82,6 @@ class FileClips:
                         warnings.warn(f"skipped: {made.message}", UrsaWarning, stacklevel=2)
                         continue
                     yield from ((source, c) for c in made if not left_out("motion", c.motion))
-
-    def has(self, split: Split) -> bool:
-        """Whether there are clips of a split."""
-        return bool(self._begins[split])
 
     def drawn(self, seed: int, turn: int, first: int, count: int) -> Frames:
         """Clips of one shape, drawn by its share of clips for a turn: uint8 (count, F, H, W, 3)."""

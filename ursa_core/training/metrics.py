@@ -53,7 +53,6 @@ class Progress:
 
     step: int  # number of steps done
     loss: float  # loss of the step
-    seconds_left: float  # estimate from the time of this step
     items_per_second: float  # clips per second of this step
     tokens_per_second: float | None = None  # tokens per second of this step, prompts included
     data_wait: float | None = None  # share of the step spent waiting for data

@@ -140,7 +140,7 @@ class TokenizerLearner(Learner):
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of batch ``index`` of the held-out files; None without them."""
-        if self.files is None or not self.files.has("heldout"):
+        if self.files is None or not self.files.has_held_out:
             return None
         video = self._video(self.files.batch("heldout", index, self.recipe.train.batch_size))
         loss, metrics = self._loss(video, ["files"] * len(video), None, objective)
@@ -199,7 +199,7 @@ class TokenizerLearner(Learner):
     def sample_grid(self) -> Frames:
         """Held-out clips next to their reconstructions."""
         if self.files is not None:
-            split: Split = "heldout" if self.files.has("heldout") else "train"
+            split: Split = "heldout" if self.files.has_held_out else "train"
             video = self._video(self.files.batch(split, 0, 6))
         else:
             video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])

@@ -7,15 +7,16 @@ exactly. It doesn't matter which rank computes which of a step's numbered micro-
 import contextlib
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ursa_core.batches.run import stops
 from ursa_core.devices import matmul_rates, pick_dtype
 from ursa_core.errors import CheckpointError, UrsaError
 from ursa_core.media import write_media
@@ -24,7 +25,7 @@ from ursa_core.recipe.loading import differing_keys, may_change
 from ursa_core.training import checkpoints, distributed, metrics
 from ursa_core.training import optimizer as optimizers
 from ursa_core.training.card import write_card
-from ursa_core.training.distributed import Interrupted, Ranks, gathered, is_sharded, whole
+from ursa_core.training.distributed import Interrupted, Ranks, gathered, whole
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Metrics, Progress, weighed
 from ursa_core.training.optimizer import trained
@@ -89,7 +90,8 @@ class Trainer:
         self.precision = "bfloat16" if self.is_bfloat16 else "float32"
         if plan.recompute:
             distributed.recompute_(learner.blocks)
-        if self.is_bfloat16 and (plan.distributed == "ddp" or ranks.count == 1):
+        self.is_sharded = plan.distributed == "fsdp" and ranks.count > 1
+        if self.is_bfloat16 and not self.is_sharded:
             distributed.cast_frozen_to_bfloat16_(learner.blocks)
         hardware = (plan.distributed, ranks, self.device, self.is_bfloat16)
         self.objective = distributed.spread(learner.objective, learner.blocks, *hardware)
@@ -106,7 +108,6 @@ class Trainer:
         self._matrix_rate = 0.0
         self._fault: str | None = None
         self._figures: dict[str, float] = {}
-        self._stop = False
         self._stop_reason: str | None = None
 
     def tensors(self) -> dict[str, Tensor]:
@@ -210,9 +211,11 @@ class Trainer:
             # It was killed after its last checkpoint, before the bundle and grid of that step.
             self._write_bundle()
             self._write_grid()
-        if self.step == 0 and not is_sharded(self.objective):  # FSDP's first pass must be whole
+        if self.step == 0 and not self.is_sharded:  # FSDP's first pass must be whole
             self._write_grid()
-        with self._catching_signals():
+        note = partial(log.info, "stopping after this step; press again to stop at once")
+        # A launcher passes on signals that the terminal has already sent to all ranks.
+        with stops(note, may_interrupt=self.ranks.count == 1) as is_stopped:
             while self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
                 figures = self._train_step()
@@ -225,7 +228,7 @@ class Trainer:
                 if now.fault or done or self.step % plan.log_every == 0:
                     self._log(figures, now)
                 self.checkpoints.poll()
-                stop = self.ranks.any(self._stop)
+                stop = self.ranks.any(is_stopped())
                 is_best = (done or self.step % plan.validate_every == 0) and self._validate()
                 if stop or done or self.step % plan.checkpoint_every == 0:
                     self.save()
@@ -281,7 +284,7 @@ class Trainer:
         return {**averaged, "gradient_norm": norm, "learning_rate": rate}
 
     def _autocast(self) -> torch.autocast:
-        is_on = self.is_bfloat16 and not is_sharded(self.objective)  # FSDP2 casts by itself
+        is_on = self.is_bfloat16 and not self.is_sharded  # FSDP2 casts by itself
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_on)
 
     def _progress(self, figures: dict[str, float], elapsed: float) -> Progress:
@@ -294,7 +297,6 @@ class Trainer:
         return Progress(
             self.step,
             figures["loss"],
-            seconds_left=(plan.steps - self.step) * elapsed,
             items_per_second=rates.get(metrics.CLIPS, plan.batch_size * passes),
             tokens_per_second=rates.get(metrics.TOKENS),
             data_wait=None if waited is None else waited / self.ranks.count,
@@ -331,7 +333,7 @@ class Trainer:
 
     def _write_grid(self) -> None:
         # If the averaged weights are sharded, all ranks have to sample.
-        if not (self.ranks.is_first or is_sharded(self.objective)):
+        if not (self.ranks.is_first or self.is_sharded):
             return
         with self._averaged_weights(), gathered(self.objective), self._autocast(), torch.no_grad():
             grid = self.learner.sample_grid()
@@ -355,19 +357,3 @@ class Trainer:
         finally:
             for name, parameter in parameters.items():
                 parameter.copy_(kept[name])
-
-    @contextlib.contextmanager
-    def _catching_signals(self) -> Iterator[None]:
-        def stop(number: int, frame: object) -> None:
-            # A launcher passes on signals that the terminal has already sent to all ranks.
-            if self._stop and self.ranks.count == 1:
-                raise KeyboardInterrupt
-            self._stop = True
-            log.info("stopping after this step; press again to stop at once")
-
-        previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
