@@ -15,7 +15,8 @@ from filelock import FileLock
 from notes_task import Notes, make_notes, notes
 
 from ursa_cli.terminal import output
-from ursa_core.batches.manifest import Records
+from ursa_core.batches import manifest
+from ursa_core.batches.manifest import Header, Records
 from ursa_core.errors import DataError, UsageError
 
 FIVE = "a\nb\nc\nd\ne\n"
@@ -103,8 +104,9 @@ def test_what_is_recorded_as_done_is_known_without_parsing_its_line(
 ) -> None:
     lines = FIVE + "ein \u201eroter\u201c Kreis\n"
     make_notes(tmp_path / "out", lines)
+    read = manifest._read
     with monkeypatch.context() as patched:
-        patched.setattr(Records, "_parsed", None)
+        patched.setattr(manifest, "_read", lambda kind, *line: {Header: read}[kind](kind, *line))
         assert make_notes(tmp_path / "out", lines).packs == []
     (tmp_path / "out" / "00002-c.png").write_text("")
     assert make_notes(tmp_path / "out", lines).packs == [[2]]

@@ -54,10 +54,6 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
         assert (table._field("fps", k), table.motions[k]) == (8.0, 0.25 * k)
         assert table.source(k) == f"clips/{k}.mp4"
         assert table.grid(k) == (LARGE if k in (2, 5) else SMALL)
-    with pytest.raises(ValueError, match="2 grids"):
-        table.codes([0, 2])
-    with pytest.raises(IndexError):
-        table.codes([8])
 
 
 def test_only_some_groups_of_rows_stay_in_memory(
@@ -164,12 +160,6 @@ def test_changed_bytes_and_impossible_codes_are_noticed(tmp_path: Path) -> None:
         pq.write_table(table.set_column(0, table.schema.field("codes"), column), path)
         with pytest.raises(DataError, match=complaint):
             read_shards(tmp_path).codes([0])
-
-
-def test_codes_of_another_tokenizer_are_not_written(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, IDENTITY) as writer, pytest.raises(ValueError, match="4375"):
-        writer.add(replace(row(0), codes=torch.full((1, 2, 2), 4375)))
-    assert shard_paths(tmp_path) == []
 
 
 def test_unwritable_folders_and_a_failed_write_are_reported(

@@ -62,9 +62,5 @@ def test_failed_writes_leave_the_old_file(saved: tuple[Path, torch.Tensor]) -> N
         save_tokens(path.parent / "absent" / "x.safetensors", codes, METADATA)
     with pytest.raises(TypeError):
         save_tokens(path, codes, METADATA | {"seed": object()})
-    with pytest.raises(ValueError, match="lacks fps"):
-        save_tokens(path, codes, {"tokenizer": "abc"})
-    with pytest.raises(ValueError, match="not \\(F, H, W\\)"):
-        save_tokens(path, codes.flatten(), METADATA)
     assert torch.equal(load_tokens(path).codes, codes)
     assert [file.name for file in path.parent.iterdir()] == [path.name]

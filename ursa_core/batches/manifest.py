@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ursa_core import files
-from ursa_core.batches.part_files import (
-    PartFile,
-    damaged_line,
-    line_of,
-    part_files,
-    row_of,
-    rows_of,
-    whole_lines,
-)
+from ursa_core.batches.part_files import PartFile, damaged_line, line_of, part_files, whole_lines
 from ursa_core.errors import DataError, UsageError
 from ursa_core.parts import Part
 
@@ -67,8 +59,8 @@ _Entry = TypeVar("_Entry", Header, Record)
 def read_header(folder: Path) -> Header | None:
     """What the batch of a folder is, None where there is none; DataError if it is damaged."""
     path = folder / MANIFEST
-    row = next(rows_of(path), None)
-    return None if row is None else _read(Header, row, path, 1)
+    first = next(whole_lines(path), None)
+    return None if first is None else _read(Header, first[1], path, 1)
 
 
 def begin(folder: Path, header: Header) -> Header:
@@ -116,7 +108,7 @@ class Records(Mapping[str, Record]):
                 if path.name == MANIFEST and number == 1:
                     continue
                 found = line.endswith(b"}\n") and _OUR_LINE.match(line)
-                item = found[1].decode() if found else self._parsed(path, line, number).item
+                item = found[1].decode() if found else _read(Record, line, path, number).item
                 of_part[item] = place  # by place: a clock may have been set back
             for item, place in of_part.items():
                 now = place * len(self._paths) + part
@@ -150,7 +142,7 @@ class Records(Mapping[str, Record]):
         place, part = divmod(where, len(self._paths))
         path = self._paths[part]
         try:
-            return self._parsed(path, self._line(where), 0)
+            return _read(Record, self._line(where), path, 0)
         except DataError as error:
             number = sum(begin <= place for begin, _ in whole_lines(path))
             raise damaged_line(path, number) from error
@@ -159,22 +151,18 @@ class Records(Mapping[str, Record]):
         for file in self._files:
             file.close()
 
-    @staticmethod
-    def _parsed(path: Path, line: bytes, number: int) -> Record:
-        return _read(Record, row_of(path, line, number), path, number)
-
 
 _OUR_LINE = re.compile(
     rb'\{"item": "([ !#-[\]-~]*)", "name": "[^"\\]*", "status": "[a-z]+", "seed": \d'
 )
 
 
-def _read(kind: type[_Entry], row: dict[str, Any], path: Path, number: int) -> _Entry:
-    """A line's record."""
+def _read(kind: type[_Entry], line: bytes, path: Path, number: int) -> _Entry:
+    """A line's record; DataError if it is damaged."""
     from ursa_core.configs import parsed
 
     try:
-        return parsed(kind, row)
+        return parsed(kind, files.parse_object(line))
     except ValueError as error:
         raise damaged_line(path, number) from error
 

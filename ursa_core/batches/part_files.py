@@ -106,7 +106,10 @@ def part_files(folder: Path, stem: str) -> list[Path]:
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file's whole lines; DataError if it is damaged."""
     for number, (_, line) in enumerate(whole_lines(path), start=1):
-        yield row_of(path, line, number)
+        try:
+            yield parse_object(line)
+        except ValueError as error:
+            raise damaged_line(path, number) from error
 
 
 def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -122,14 +125,6 @@ def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         return
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}", "make it readable") from error
-
-
-def row_of(path: Path, line: bytes, number: int) -> dict[str, Any]:
-    """The object of a line; DataError if it is damaged."""
-    try:
-        return parse_object(line)
-    except ValueError as error:
-        raise damaged_line(path, number) from error
 
 
 def line_of(row: dict[str, Any]) -> bytes:

@@ -18,11 +18,8 @@ MANIFEST_SUFFIXES = (".jsonl", ".csv")
 STDIN = Path("/dev/stdin")
 MAX_WRONG_ROWS = 5  # more, without a right one, are reported once, as a wrong table
 
-_NOT_UTF8 = "not UTF-8 text"
-_HINTS = {
-    "not JSON": """write one object a line, as {"file": "a.mp4", "caption": "a boat"}""",
-    _NOT_UTF8: "save it as UTF-8 text",
-}
+_NOT_UTF8 = ("not UTF-8 text", "save it as UTF-8 text")
+_JSON_HINT = """write one object a line, as {"file": "a.mp4", "caption": "a boat"}"""
 _COLUMNS_HINT = (
     f"give each row one of the columns {', '.join(FILE_COLUMNS)} and one of "
     f"{', '.join(CAPTION_COLUMNS)}"
@@ -45,7 +42,8 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
     lines = _read_text(path).split("\n") if path else []
     for number, line in enumerate(lines, start=1):
         if not is_utf8(line):
-            raise DataError(f"{path}:{number}: {_NOT_UTF8}", _HINTS[_NOT_UTF8])
+            fault, hint = _NOT_UTF8
+            raise DataError(f"{path}:{number}: {fault}", hint)
     return _clean(lines)
 
 
@@ -78,15 +76,13 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
         place = Path(f"{table}:{line}")
         media: Path | None = None
         try:
-            if isinstance(row, ValueError):
+            if isinstance(row, DataError):
                 raise row
             name = _row_file(row, must_be_inside)
             media = mirror_of(name) if is_address(name) else folder / name
             captions[media] = captions.get(media, ()) + _row_captions(row)
-        except ValueError as error:
-            reason = str(error)
-            hint = next((h for start, h in _HINTS.items() if reason.startswith(start)), None)
-            faults[media or place] = DataError(f"{place}: {reason}", hint or _COLUMNS_HINT)
+        except DataError as error:
+            faults[media or place] = DataError(f"{place}: {error.message}", error.hint)
             stray = stray if media else stray or place
     place_named(captions)
     if len(faults) > MAX_WRONG_ROWS and not captions:
@@ -101,62 +97,62 @@ def is_stream(table: Path) -> bool:
 
 
 def _row_file(row: Mapping[str, Any], must_be_inside: bool) -> str:
-    """File name of a row; a ValueError says what is wrong with it."""
+    """File name of a row; a DataError says what is wrong with it."""
     name = next((row[c] for c in FILE_COLUMNS if row.get(c) is not None), None)
     if not isinstance(name, str) or not name.strip():
-        raise ValueError("no file name")
+        raise DataError("no file name", _COLUMNS_HINT)
     if "\0" in name:
-        raise ValueError("the file name holds what no text does")
+        raise DataError("the file name holds what no text does", _COLUMNS_HINT)
     if must_be_inside and (Path(name).is_absolute() or ".." in Path(name).parts):
-        raise ValueError(f"{name!r} lies outside the folder")
+        raise DataError(f"{name!r} lies outside the folder", _COLUMNS_HINT)
     return name
 
 
 def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Captions of a row; a ValueError says what is wrong with them."""
+    """Captions of a row; a DataError says what is wrong with them."""
     given = {column: row[column] for column in CAPTION_COLUMNS if column in row}
     if not given:
-        raise ValueError(f"no caption (columns: {', '.join(map(str, row))})")
+        raise DataError(f"no caption (columns: {', '.join(map(str, row))})", _COLUMNS_HINT)
     captions: list[str] = []
     for column, value in given.items():
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
         if not all(isinstance(caption, str) for caption in values):
-            raise ValueError(f"{column} is neither a text nor a list of texts")
+            raise DataError(f"{column} is neither a text nor a list of texts", _COLUMNS_HINT)
         captions += values
     return _clean(captions)
 
 
 # Line numbers, each with its row or the fault of the line.
-_Rows = Iterator[tuple[int, Mapping[str, Any] | ValueError]]
+_Rows = Iterator[tuple[int, Mapping[str, Any] | DataError]]
 
 
 def _jsonl_rows(text: str) -> _Rows:
     for number, line in enumerate(text.split("\n"), start=1):
         if not is_utf8(line):
-            yield number, ValueError(_NOT_UTF8)
+            yield number, DataError(*_NOT_UTF8)
         elif line.strip():
             try:
                 row = parse_json(line)
             except ValueError as error:
-                row = ValueError(f"not JSON ({error})")
-            is_row = isinstance(row, dict | ValueError)
-            yield number, row if is_row else ValueError("not JSON of an object")
+                row = DataError(f"not JSON ({error})", _JSON_HINT)
+            is_row = isinstance(row, dict | DataError)
+            yield number, row if is_row else DataError("not JSON of an object", _JSON_HINT)
 
 
 def _csv_rows(text: str) -> _Rows:
     reader = csv_reader(io.StringIO(text))
     try:
         for row in reader:
-            fault = ""
+            fault: tuple[str, str] | None = None
             if None in row:
-                fault = "more fields than columns (quote texts that hold commas)"
+                fault = "more fields than columns (quote texts that hold commas)", _COLUMNS_HINT
             elif None in row.values():
-                fault = "fewer fields than columns"
+                fault = "fewer fields than columns", _COLUMNS_HINT
             elif not is_utf8("".join(row.values())):
                 fault = _NOT_UTF8
-            yield reader.line_num, ValueError(fault) if fault else row
+            yield reader.line_num, DataError(*fault) if fault else row
     except csv.Error as error:
-        yield reader.line_num, ValueError(f"not CSV ({error}); the rest isn't read")
+        yield reader.line_num, DataError(f"not CSV ({error}); the rest isn't read", _COLUMNS_HINT)
 
 
 def _read_text(path: Path) -> str:

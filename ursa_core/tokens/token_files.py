@@ -38,10 +38,6 @@ class TokenFile:
 
 def save_tokens(path: Path | str, codes: Tensor, metadata: Mapping[str, Any]) -> None:
     """Write codes (F, H, W), as int32, and their metadata, with ``tokenizer`` and ``fps``."""
-    if codes.ndim != 3:
-        raise ValueError(f"codes have shape {tuple(codes.shape)}, not (F, H, W)")
-    if absent := {"tokenizer", "fps"} - metadata.keys():
-        raise ValueError(f"metadata lacks {', '.join(sorted(absent))}")
     stored = codes.detach().to("cpu", torch.int32).contiguous()
     header = {"kind": _KIND, "ursa": json.dumps(dict(metadata)), "sha256": _digest(stored)}
     # Not save_file, which lets nobody but the owner read.

@@ -90,7 +90,7 @@ class ShardWriter:
         self._rows: list[TokenRow] = []  # of the last shard, which may be there in part
         self._last: tuple[Path, int] | None = None  # that shard, and the rows in it
         self._written = time.monotonic()
-        self._rows_per_shard, self._num_codes = rows_per_shard, identity.num_codes
+        self._rows_per_shard = rows_per_shard
         settings = {"identity": asdict(identity), "options": dict(options or {})}
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as shards record them
         record = json.dumps({**settings, "version": ursa_core.__version__})
@@ -164,12 +164,6 @@ class ShardWriter:
 
     def add(self, *rows: TokenRow) -> None:
         """Add clips that go into the same shard; one is written every ``rows_per_shard`` clips."""
-        for row in rows:
-            low, high = int(row.codes.min()), int(row.codes.max())
-            if row.codes.ndim != 3 or low < 0 or high >= self._num_codes:
-                raise ValueError(
-                    f"codes {tuple(row.codes.shape)} in [{low}, {high}] aren't of this tokenizer"
-                )
         self._rows += rows
         for row in rows:
             self._count(Made(row.origin, row.captions) if row.origin else row.source)

@@ -53,8 +53,7 @@ class Ranks:
 
     def mean(self, value: float) -> float:
         """Mean of the ranks' values."""
-        values = torch.tensor(value, dtype=torch.float64)
-        return self.sum_(values).item() / self.count if self.count > 1 else value
+        return self.sum_(torch.tensor(value, dtype=torch.float64)).item() / self.count
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on some rank."""

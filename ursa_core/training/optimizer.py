@@ -136,6 +136,5 @@ class Ema:
     def update_(self, named: Mapping[str, Tensor], step: int) -> None:
         """Update the average with the weights after step ``step`` (from 0)."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        names, values = named.keys(), named.values()
-        averages = [self.average[name] for name in names]
-        torch._foreach_lerp_(averages, [v.detach().float() for v in values], weight)
+        averages = [self.average[name] for name in named]
+        torch._foreach_lerp_(averages, [v.detach().float() for v in named.values()], weight)
