@@ -5,7 +5,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,8 +35,8 @@ class FileClips:
 
     def __init__(self, data: TokenizerData, temporal_stride: int, fps: float) -> None:
         sizes = [(data.height, data.width), *data.more_sizes]
-        options = TokenizeOptions(frames=data.frames, size=sizes, **vars(data.cut))
-        replace(options, frames=None).refuse()
+        options = TokenizeOptions(size=sizes, **vars(data.cut))
+        options.refuse()
         self.cut = clip_cut(options, BundleSettings(fps=fps, frames=data.frames))
         sources = find_sources(list(map(Path, data.files or ())))
         order = sorted(sources, key=lambda each: stream_seed(0, each.name))

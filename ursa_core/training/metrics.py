@@ -121,8 +121,7 @@ def check_trackers(recipe: Recipe) -> None:
 def _tensorboard(_: Recipe, run: Path, step: int) -> Tracker:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    make: Any = SummaryWriter
-    writer = make(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+    writer: Any = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
 
     def log(step: int, metrics: dict[str, float]) -> None:
         for name, value in metrics.items():

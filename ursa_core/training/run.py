@@ -126,13 +126,14 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         seconds = plan.accumulate * operations / rate
     done, there = checkpoints(run), devices.total_memory_bytes(device)
     fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
-    captions, measured = learner.caption_fit(), None
+    captions, peak = learner.caption_fit(), None
     if launched is None and fits and not missing and not isinstance(learner, RewardLearner):
-        measured = _measured(recipe, learner, run)
-    if measured is not None:
-        per_pass, peak = measured
-        memory = {**memory, "total": peak}
-        seconds = per_pass * plan.accumulate * share
+        if isinstance(learner, GeneratorLearner):
+            learner = build_learner(recipe, device)  # with weights
+        per_pass = Trainer(recipe, learner, run, Ranks()).measure()
+        if (peak := devices.peak_memory_bytes(device)) is not None:
+            memory = {**memory, "total": peak}
+            seconds = per_pass * plan.accumulate * share
     return TrainingPlan(
         parameters=parameters,
         frozen_parameters=frozen,
@@ -146,20 +147,12 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         memory=memory,
         device_bytes=there,
         seconds_per_step=seconds,
-        measured=measured is not None,
+        measured=peak is not None,
         data=data,
         captions=captions,
         prior_clips=missing,
         prior_seconds=of_prior,
     )
-
-
-def _measured(recipe: Recipe, learner: Learner, run: Path) -> tuple[float, int] | None:
-    if isinstance(learner, GeneratorLearner):
-        learner = build_learner(recipe, learner.device)
-    seconds = Trainer(recipe, learner, run, Ranks()).measure()
-    peak = devices.peak_memory_bytes(learner.device)
-    return None if peak is None else (seconds, peak)
 
 
 def check_run_folder(run: Path) -> None:

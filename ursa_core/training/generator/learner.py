@@ -1,6 +1,5 @@
 """The generator's learner: its data, network and path; the step itself is in ``objective``."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +56,8 @@ class GeneratorLearner(ModelLearner):
             changes = {"objective": always, "seed": stream_seed(recipe.seed, "validation")}
             again = recipe.model_copy(update=changes)
             self.validation = _batches(again, [(data.validation_shards, 1.0)], identity)
-        listed = [load_subjects(Path(folder)) for shards, _ in mixture for folder in shards]
-        self.subjects = tuple(dict.fromkeys(itertools.chain(*listed)))
+        folders = [Path(folder) for shards, _ in mixture for folder in shards]
+        self.subjects = tuple(dict.fromkeys(s for each in folders for s in load_subjects(each)))
         self._own_tokenizer = self.text_tokenizer = self._text_tokenizer()
         if recipe.vocabulary == "extend":
             if self.text_tokenizer.unknown_id is None:

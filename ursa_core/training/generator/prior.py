@@ -41,9 +41,8 @@ def missing_of_prior(prior: PriorSettings) -> int:
 
 def prior_options(prior: PriorSettings, start: Path) -> SamplingOptions:
     """How a prior's clips are sampled: as ``start`` does, but for what the recipe says."""
-    given = {key: getattr(prior, key) for key in ("steps", "guidance", "correct")}
-    own = load_settings(start).defaults
-    return replace(own, **{key: value for key, value in given.items() if value is not None})
+    given = prior.model_dump(include={"steps", "guidance", "correct"}, exclude_none=True)
+    return replace(load_settings(start).defaults, **given)
 
 
 def make_prior(
