@@ -70,10 +70,8 @@ def data(
 
 def printable(text: str) -> str:
     """A text in one line, control characters as Python's escapes, mirrors as their addresses."""
-    text = addressed(text)
-    if text.isprintable():  # most are
-        return text
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    shown = addressed(text)
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
 
 
 def _json(payload: Mapping[str, Any]) -> str:

@@ -22,9 +22,7 @@ def slug(text: str) -> str:
             for each in unicodedata.normalize("NFC", text)
         )
     words = _WORDS.findall(text.lower())
-    cut = "-".join(words)[:_MAX_SLUG_BYTES]
-    if not cut.isascii():
-        cut = cut.encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
+    cut = "-".join(words).encode()[:_MAX_SLUG_BYTES].decode(errors="ignore")
     return cut.strip("-_") or "untitled"
 
 

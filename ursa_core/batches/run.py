@@ -140,12 +140,8 @@ def remaining(
 
 def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
     """What of an output's options differs from what is recorded, as ``steps 2, not 4``."""
-    every = {**recorded, **options}.keys()
-    unlike = [key for key in every if options.get(key) != recorded.get(key)]  # some as a tuple
-    now, before = (
-        _leaves(json.loads(json.dumps({key: of[key] for key in unlike if key in of})))
-        for of in (options, recorded)
-    )
+    # Through JSON, since some are tuples here and lists there.
+    now, before = (_leaves(json.loads(json.dumps(dict(of)))) for of in (options, recorded))
     keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in _NOT_COMPARED]
     return [
         f"{key} {before.get(key)!r}, not {now.get(key)!r}"
@@ -216,9 +212,7 @@ def record(
 
 
 @contextmanager
-def stops(
-    note: Callable[[], object], *, may_interrupt: bool = True
-) -> Iterator[Callable[[], bool]]:
+def stops(note: Callable[[], None], *, may_interrupt: bool = True) -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C or SIGTERM came, after which ``note`` is called; a second one interrupts."""
     asked = False
 

@@ -35,11 +35,9 @@ _AGAIN = "give the same command again"
 class _ModelTask:
     """What tasks share: the model, loaded once, and warnings, each given once."""
 
-    def __init__(
-        self, name: str, model: PlacedModel, warn: Warn, note: Warn = lambda _: None
-    ) -> None:
+    def __init__(self, name: str, model: PlacedModel, warn: Warn) -> None:
         self.name, self.model, self.model_identity = name, model.name, model.identity
-        self._placed, self._warn_of, self._note = model, warn, note
+        self._placed, self._warn_of = model, warn
         self.model_folder = model.found.folder
         self._warned: set[str] = set()
 
@@ -55,7 +53,6 @@ class _ModelTask:
     def moved(self, device: str, root: Path, warn: Warn) -> Self:
         """The task in another process, on its device; files of its own go below ``root``."""
         self._placed, self._warn_of = replace(self._placed, device=pick_device(device)), warn
-        self._note = lambda _: None
         return self
 
     @cached_property
@@ -84,10 +81,10 @@ class ClipTask(_ModelTask):
         preview: int = 0,
         note: Warn = lambda _: None,
     ) -> None:
-        super().__init__(name, model, warn, note)
+        super().__init__(name, model, warn)
         self._plan_of, self.title, self._noted = plan_of, title_of, False
         self._tokens = tokens and tokens.absolute()
-        self._preview, self._batch_size = preview, batch_size
+        self._preview, self._batch_size, self._note = preview, batch_size, note
         self._alike: dict[Hashable, tuple[Plan, Hashable, dict[str, Any]]] = {}
 
     def settle(self, given: Mapping[str, Any], file: str) -> tuple[dict[str, Any], Any]:
@@ -158,6 +155,7 @@ class ClipTask(_ModelTask):
 
     def moved(self, device: str, root: Path, warn: Warn) -> Self:
         """As of any task; the codes go below ``root``, too."""
+        self._note = lambda _: None
         if self._tokens is not None:
             self._tokens = root / str(self._tokens).lstrip("/")
             self._tokens.mkdir(parents=True)

@@ -74,15 +74,12 @@ class MediaFile:
             is_empty = False
             yield LoadedClip(frames, self.captions, cut.name(self.name, start), media.notes)
         if is_empty:
-            raise self._too_short(cut, temporal_stride, num_read)
-
-    def _too_short(self, cut: ClipCut, stride: int, found: int) -> DataError:
-        fits = (found - 1) // stride * stride + 1
-        have, take = (f"{n} frame{'s' * (n != 1)}" for n in (found, fits))
-        return DataError(
-            f"{self.path} has {have} at {cut.fps:g} per second, {cut.shape.frames} are needed",
-            f"take {take}, the most that fit, or sample more per second",
-        )
+            fits = (num_read - 1) // temporal_stride * temporal_stride + 1
+            have, take = (f"{n} frame{'s' * (n != 1)}" for n in (num_read, fits))
+            raise DataError(
+                f"{self.path} has {have} at {cut.fps:g} per second, {cut.shape.frames} are needed",
+                f"take {take}, the most that fit, or sample more per second",
+            )
 
 
 def find_sources(

@@ -87,7 +87,7 @@ class CheckpointWriter:
                 "process_group": self.ranks.files,
                 "no_dist": self.ranks.count == 1,
             }
-            state = {name: _at_least_1d(value) for name, value in tensors.items()}
+            state = _at_least_1d(tensors)
             if self.is_async:
                 self._pending = target, cast(Future[Any], async_save(state, **arguments))
                 return
@@ -132,7 +132,7 @@ def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> 
     """Fill whole or sharded tensors from a checkpoint; all ranks have to call this."""
     with _explained("read", folder, _DAMAGE_HINT):
         reader, is_alone = HuggingFaceStorageReader(str(folder)), ranks.count == 1
-        state = {name: _at_least_1d(value) for name, value in tensors.items()}
+        state = _at_least_1d(tensors)
         load(state, storage_reader=reader, process_group=ranks.files, no_dist=is_alone)
 
 
@@ -165,9 +165,9 @@ def _explained(what: str, folder: Path, hint: str, partial: Path | None = None) 
         raise CheckpointError(f"the checkpoint {folder} can't be {what}: {reason}", hint) from error
 
 
-def _at_least_1d(tensor: Tensor) -> Tensor:
+def _at_least_1d(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same memory with a dimension, as the file format finds parts by their offsets."""
-    return tensor.view(1) if tensor.ndim == 0 else tensor
+    return {name: each.view(1) if each.ndim == 0 else each for name, each in tensors.items()}
 
 
 def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:

@@ -33,8 +33,7 @@ METRICS = "metrics.jsonl"
 def weighed(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """A metric: the sum of values times weights, and the sum of the weights (1 each if None)."""
     values = values.detach()
-    if weights is None:
-        weights = torch.ones_like(values)
+    weights = torch.ones_like(values) if weights is None else weights
     return torch.stack([(values * weights).sum(), weights.sum()]).float()
 
 

@@ -37,9 +37,7 @@ class GeneratorLearner(ModelLearner):
     objective: DenoisingObjective
     words: Sequence[str] = ()  # words that the data add to the vocabulary of the start
 
-    def __init__(
-        self, recipe: GeneratorRecipe, device: torch.device, *, empty: bool = False
-    ) -> None:
+    def __init__(self, recipe: GeneratorRecipe, device: torch.device, *, empty: bool) -> None:
         self.recipe, self.device = recipe, device
         self.start = find_start(recipe.init) if recipe.init else None
         self.tokenizer_folder = _tokenizer_folder(recipe.tokenizer)
