@@ -177,7 +177,8 @@ def test_a_model_and_shards_in_a_bucket_train_as_those_here(bucket, tmp_path, ca
     made = []
     for k, (init, data) in enumerate([("nano", shards), (f"{address}/mine", f"{address}/shards")]):
         recipe = ["recipes/nano_lora.yaml", f"init={init}", f"tokenizer={init}", "train.steps=2"]
-        own = [f"data.shards={data}", "train.batch_size=2", "optimizer.warmup_steps=0"]
+        sets = f"data.sets=[{{shards: ['{data}'], share: 1.0}}]"
+        own = ["data.shards=null", sets, "train.batch_size=2", "optimizer.warmup_steps=0"]
         out = ["samples.prompts=[]", "-o", str(tmp_path / f"run{k}")]
         assert main(["train", *recipe, *own, *out]) == 0, capsys.readouterr()
         made.append((tmp_path / f"run{k}" / "adapter_model.safetensors").read_bytes())

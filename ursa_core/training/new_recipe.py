@@ -20,6 +20,7 @@ from ursa_core.errors import UsageError
 from ursa_core.files import check_folder_of
 from ursa_core.models.presets import PRESETS
 from ursa_core.models.transformer import TransformerConfig
+from ursa_core.places import mirror_of
 from ursa_core.recipe.fields import SamplingSettings
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.tokenizers.text import TextTokenizer
@@ -52,7 +53,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     config = TransformerConfig.from_json(read_json(start / "transformer" / "config.json"))
     path = read_config(PathConfig, read_json(start / "scheduler" / "scheduler_config.json"), "path")
     texts = TextTokenizer.load(start / "tokenizer", settings.max_prompt_length)
-    clips = range(*table.folders[Path(data[0])][:2])
+    clips = range(*table.folders[mirror_of(data[0])][:2])
     captions = Counter(text for clip in clips for text in table.captions(clip))
     words = texts.new_words(sorted(captions))
     preset = min(PRESETS, key=lambda name: abs(PRESETS[name].hidden_size - config.hidden_size))

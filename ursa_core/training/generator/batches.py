@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from ursa_core.bundle.settings import motion_prompt
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.grids import LatentGrid
 from ursa_core.path.draws import uniform_codes
+from ursa_core.places import mirror_of
 from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.sampling.time_grid import frame_times
 from ursa_core.seeding import stream
@@ -75,7 +75,7 @@ class TokenBatches:
         """Buckets of the clips of a data set; without a share, of all clips."""
         recipe, table = self._recipe, self._table
         named, wanted = ", ".join(folders), recipe.data.latent_frames
-        each_once = dict.fromkeys(map(Path, folders if share is not None else ()))
+        each_once = dict.fromkeys(map(mirror_of, folders if share is not None else ()))
         ranges = [table.folders[folder] for folder in each_once]
         rows = np.concatenate([np.arange(*each[:2]) for each in ranges or [(0, len(table), 0)]])
         without = sum(each[2] for each in ranges) if ranges else table.num_uncaptioned

@@ -14,6 +14,7 @@ from ursa_core.bundle.subjects import load_subjects
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import CheckpointError, DataError, RecipeError
 from ursa_core.grids import LatentGrid
+from ursa_core.places import mirror_of
 from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
@@ -54,7 +55,7 @@ class GeneratorLearner(ModelLearner):
             changes = {"objective": always, "seed": stream_seed(recipe.seed, "validation")}
             again = recipe.model_copy(update=changes)
             self.validation = _batches(again, [(data.validation_shards, 1.0)], identity)
-        folders = [Path(folder) for shards, _ in mixture for folder in shards]
+        folders = [mirror_of(folder) for shards, _ in mixture for folder in shards]
         self.subjects = tuple(dict.fromkeys(s for each in folders for s in load_subjects(each)))
         self._own_tokenizer = self.text_tokenizer = self._text_tokenizer()
         if recipe.vocabulary == "extend":
