@@ -325,6 +325,11 @@ def test_what_cannot_be_is_refused(path: ProbPath) -> None:
         path.jump_rates(x, x + 1, 1.0)
     with pytest.raises(UsageError, match="back in time"):
         path.step(x, x, 0.5, 0.4, generator())
+    with pytest.raises(UsageError, match="'heun'"):
+        path.step(x, x, 0.5, 0.6, generator(), "heun")
+    for correct in (-0.1, 1.5, float("nan")):
+        with pytest.raises(UsageError, match="corrected"):
+            path.step(x, x, 0.5, 0.6, generator(), correct=correct)
 
 
 def test_impossible_paths_are_refused() -> None:

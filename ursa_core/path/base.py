@@ -68,11 +68,17 @@ class ProbPath(ABC):
 
         Source of the redraw: Ψ-samplers (arXiv 2602.21185), here for any path.
 
-        Times outside [0, 1], or in the wrong order, are a UsageError.
+        Raises:
+            UsageError: The solver is unknown, ``correct`` isn't in [0, 1], or times are outside
+                [0, 1] or in the wrong order.
         """
+        if solver not in ("integrated", "euler"):
+            raise UsageError(f"{solver!r} isn't a step of a path", "use one of: integrated, euler")
         start, end = self._times(t, x_t), self._times(t_next, x_t)
         if not bool((start <= end).all()):
             raise UsageError("a step goes back in time", "let t_next be at least t")
+        if not 0 <= correct <= 1:
+            raise UsageError(f"codes can't be corrected at {correct:g}", "give 0 (off) to 1")
         moved = self._jump(x_t, x_1, (start, end), generator, solver)
         if correct == 0:
             return moved
