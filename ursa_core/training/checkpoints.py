@@ -2,13 +2,11 @@
 
 import contextlib
 import errno
-import itertools
 import json
 import logging
 import re
 import shutil
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -81,7 +79,7 @@ class CheckpointWriter:
                 partial.mkdir(parents=True)
                 (partial / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
             self.ranks.wait()
-            numbers = _file_numbers(tensors)
+            numbers = _FileNumbers(tensors)
             arguments: dict[str, Any] = {
                 "storage_writer": StorageWriter(str(partial), numbers, save_distributed=True),
                 "process_group": self.ranks.files,
@@ -170,10 +168,14 @@ def _at_least_1d(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: each.view(1) if each.ndim == 0 else each for name, each in tensors.items()}
 
 
-def _file_numbers(tensors: dict[str, Tensor]) -> dict[str, int]:
+class _FileNumbers(dict[str, int]):  # a class, since ranks send it to one another
     """Numbers of the tensors' files, from 1; what another rank alone holds is in the first."""
-    before = itertools.accumulate(
-        (t.numel() * t.element_size() for t in tensors.values()), initial=0
-    )
-    numbers = (1 + size // _FILE_BYTES for size in before)
-    return defaultdict(lambda: 1, zip(tensors, numbers, strict=False))
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        size = 0
+        for name, tensor in tensors.items():
+            self[name] = 1 + size // _FILE_BYTES
+            size += tensor.numel() * tensor.element_size()
+
+    def __missing__(self, name: str) -> int:
+        return 1
