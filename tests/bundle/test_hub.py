@@ -94,7 +94,7 @@ def test_ids_are_read(text):
             "a/b@",
             "@a/b",
         ),
-        *("a/b.git", "a--b/c", "a/b..c", "a/-b", "a/b-", "a\\b/c", "hf://a/b", "ä/b", "a/b\n"),
+        *("a/b.git", "a--b/c", "a/b..c", "a/-b", "a/b-", "a\\b/c", "hf:/a/b", "ä/b", "a/b\n"),
         *("a/b@../c", "a/b@x y", "a/" + "b" * 96, "x" * 300, "https://huggingface.co/a/b"),
     ],
 )
@@ -105,6 +105,11 @@ def test_other_texts_are_no_ids_and_are_not_looked_up(text, home):
     if text != "nano":
         with pytest.raises(CheckpointError, match="no shipped name, folder or Hugging Face id"):
             resolve_model(text)
+
+
+def test_an_address_of_the_hub_is_an_id(home):
+    with pytest.raises(HubUnreachableError, match="the model a/b isn't on this machine"):
+        resolve_model("hf://a/b")
 
 
 def test_a_revision_is_given_once():

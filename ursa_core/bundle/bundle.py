@@ -109,7 +109,7 @@ def resolve_model(
         return made
     if os.path.isdir(model):  # noqa: PTH112 - a Path raises where a name is too long
         return Path(model)
-    wanted = hub.parse_id(str(model))
+    wanted = hub.parse_id(str(model).removeprefix("hf://"))
     if wanted is None:
         names, meant = ", ".join(shipped) or "none", hub.meant_id(str(model)) or "owner/name"
         raise CheckpointError(
