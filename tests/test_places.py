@@ -187,6 +187,64 @@ def test_a_model_and_shards_in_a_bucket_train_as_those_here(bucket, tmp_path, ca
     assert str(places.ursa_home()) not in record
 
 
+def test_names_that_lead_out_or_clash_touch_nothing_else(bucket, tmp_path, monkeypatch, capsys):
+    import s3fs
+
+    fs, address = bucket
+    outside = tmp_path / "outside.jsonl"
+    outside.write_text("mine")
+    up = "/".join([".."] * 4)
+    fs.call_s3("put_object", Bucket=address[5:], Key=f"in/{up}/outside.jsonl", Body=b"x" * 500)
+    for name in ("in/a", "in/a/b.txt", "in/my #1?.txt"):
+        fs.call_s3("put_object", Bucket=address[5:], Key=name, Body=name.encode())
+    s3fs.S3FileSystem.clear_instance_cache()
+    folder = ursa.located(f"{address}/in")
+    assert outside.read_text() == "mine"
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"a/b.txt", "my #1?.txt"}
+    assert (
+        places.regular_file(ursa.located(f"{address}/in/my #1?.txt")).read_bytes()[:5] == b"in/my"
+    )
+    assert (
+        main(["sample", "a red circle", *FAST, "-o", f"{address}/my clips/a.mp4", "--seed", "1"])
+        == 0
+    )
+    assert fs.exists(f"{address}/my clips/a.mp4")
+    dry = ["sample", "a red circle", *FAST, "-o", f"{address}/dry/a.mp4", "--dry-run"]
+    monkeypatch.setattr(places, "published", None)
+    assert main(dry) == 0
+    assert not fs.exists(f"{address}/dry")
+
+
+def test_a_machine_that_comes_back_writes_nothing_old(bucket, tmp_path, monkeypatch):
+    fs, address = bucket
+    with ursa.published(f"{address}/out") as folder:
+        folder.mkdir()
+        (folder / "a.mp4").write_bytes(b"first")
+        (folder / "manifest.jsonl").write_text("first\n" * 9)
+    # A kill leaves what was not uploaded; then another machine went on.
+    (folder / "late.mp4").write_bytes(b"late")
+    (folder / "manifest.jsonl").chmod(0o644)
+    os.utime(folder / "manifest.jsonl", (1, 1))
+    fs.pipe_file(f"{address}/out/a.mp4", b"second")
+    fs.pipe_file(f"{address}/out/manifest.jsonl", b"second\n")
+    assert places.regular_file(ursa.located(f"{address}/out") / "a.mp4").read_bytes() == b"second"
+    with ursa.published(f"{address}/out"):
+        pass
+    found = {Path(name).name: fs.cat_file(name) for name in fs.find(f"{address}/out")}
+    assert found == {"a.mp4": b"second", "manifest.jsonl": b"second\n", "late.mp4": b"late"}
+    fs.rm(address, recursive=True)
+    with pytest.raises(UsageError, match="is no address"), ursa.published(str(tmp_path)):
+        pass
+
+
+def test_codes_go_up_with_their_clip(bucket, tmp_path):
+    fs, address = bucket
+    codes = ["--save-tokens", f"{address}/codes/a.safetensors", "-o", str(tmp_path / "a.mp4")]
+    assert main(["sample", "a red circle", *FAST, *codes]) == 0
+    assert fs.info(f"{address}/codes/a.safetensors")["size"] > 0
+
+
 def test_copies_stay_within_their_room(bucket, monkeypatch):
     fs, address = bucket
     for k in range(6):
@@ -257,6 +315,10 @@ def test_credentials_are_never_told(web, tmp_path, capsys):
     out = tmp_path / "clip.mp4"
     edit = ["sample", "a red circle", "--video", address, "--fit", "-o", str(out), "--json"]
     assert main([*edit, *FAST]) == 0
+    listed, clips = tmp_path / "list.jsonl", tmp_path / "clips"
+    listed.write_text(f'{{"prompt": "a red circle", "video": "{address}", "fit": true}}\n')
+    assert main(["sample", "--from-file", str(listed), "-o", str(clips), *FAST]) == 0
+    assert all(SECRET.encode() not in path.read_bytes() for path in clips.iterdir())
     gone = f"{web.replace('//', f'//ursa:{SECRET}@')}/gone.mkv?signature={SECRET}"
     assert main(["tokenize", gone, "-o", str(tmp_path / "shards")]) == 1
     told = "".join(capsys.readouterr())
@@ -304,8 +366,10 @@ def test_the_room_of_copies_is_given_to_any_command(monkeypatch, capsys):
     monkeypatch.setenv(places.CACHE_BYTES, "1")
     assert main(["info", "--cache-gb", "0.5"]) == 0
     assert os.environ[places.CACHE_BYTES] == "500000000.0"
-    assert main(["--cache-gb=much", "info"]) == 2
-    assert "--cache-gb can't be 'much'" in capsys.readouterr().err
+    for wrong in ("much", "nan", "-1", "0"):
+        assert main([f"--cache-gb={wrong}", "info"]) == 2
+        assert f"--cache-gb can't be '{wrong}'" in capsys.readouterr().err
+    assert main(["info", "--cache-gb"]) == 2
 
 
 def test_paths_and_prompts_are_no_addresses(tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """The ``ursa`` application, and the only place that turns errors into exit codes."""
 
+import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -103,6 +104,8 @@ def main(arguments: list[str]) -> int:
 
 
 _PUBLISHING = ("sample", "extend", "interpolate", "tokenize")
+_OUTPUTS = ("-o", "--output", "--save-tokens")
+_TEXTS = ("--model", "--init", "--lora", "--negative")
 
 
 @contextmanager
@@ -113,27 +116,35 @@ def _here(arguments: list[str]) -> Iterator[list[str]]:
     with ExitStack() as stack:
         for each in arguments:
             name, equals, text = each.partition("=") if each.startswith("-") else ("", "", each)
+            if places.is_address(each[2:]) and each.startswith("-o"):
+                name, equals, text = "-o", "", each[2:]
             option = name or before
+            is_prompt = not option.startswith("-") and own[:1] in (["sample"], ["interpolate"])
+            is_text = is_prompt or option in _TEXTS or own[:1] == ["models"]
             if option == "--cache-gb":
                 if text:  # else it comes next
-                    os.environ[places.CACHE_BYTES] = str(1e9 * _number(text))
-            elif not places.is_address(text) or "models" in own or option in ("--model", "--init"):
+                    os.environ[places.CACHE_BYTES] = str(1e9 * _above_0(text))
+            elif is_text or not places.is_address(text):
                 own.append(each)
-            elif option not in ("-o", "--output"):
+            elif option not in _OUTPUTS:
                 own.append(f"{name}{equals}{places.located(text)}")
-            elif own[0] in _PUBLISHING:
-                own.append(f"{name}{equals}{stack.enter_context(places.published(text))}")
-            else:
+            elif own[0] not in _PUBLISHING:
                 raise UsageError(f"ursa {own[0]} writes on this machine alone", "give a folder")
+            elif "--dry-run" in arguments:
+                own.append(f"{name}{equals}{places.located(text, is_input=False)}")
+            else:
+                own.append(f"{name}{equals}{stack.enter_context(places.published(text))}")
             before = each
+        if before == "--cache-gb":
+            _above_0("")
         yield own
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(f"--cache-gb can't be {text!r}", "give gigabytes") from error
+def _above_0(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise UsageError(f"--cache-gb can't be {text!r}", "give gigabytes, above 0")
 
 
 def _failed(error: BaseException, message: str, hint: str, code: int) -> int:

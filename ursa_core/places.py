@@ -24,12 +24,13 @@ from ursa_core.errors import DataError, UrsaError, UsageError
 
 CACHE_BYTES = "URSA_CACHE_BYTES"
 """Variable of the environment with the bytes of copies that are kept, as of ``--cache-gb``."""
-_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s?#]+)(?P<query>\?\S*)?")
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.+)")
 _ABSENT, _COPY = 0o200, 0o444  # modes of a file that isn't fetched yet, and of one that was
 _TRIES, _NEWLY_SECONDS, _UPLOAD_SECONDS = 3, 60.0, 10.0
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 _DIGITS = ("ETag", "etag", "blob_id", "md5Hash", "md5", "size")
 _known: dict[Path, tuple[Any, str]] = {}  # file system and its path of folders and files mirrored
+_given: dict[Path, str] = {}  # addresses in full, which paths of mirrors stand for
 _deleted: set[Path] = set()  # files of mirrors that are to be deleted there, too
 _held: list[float] = []  # bytes of all copies, once they were counted
 
@@ -65,12 +66,14 @@ def mirror_of(given: str | Path) -> Path:
     if found is None:
         return Path(given)
     host, slash, key = found["rest"].partition("/")
-    rest = host.rpartition("@")[2] + slash + key
+    scheme, rest = found["scheme"].lower(), host.rpartition("@")[2] + slash + key
+    if scheme in ("http", "https"):  # what follows may be a signature, so its digits take its place
+        rest, mark, query = rest.partition("?")
+        rest = f"query-{zlib.crc32(query.encode()):08x}/{rest}" if mark else rest
     if ".." in rest.split("/"):
-        raise UsageError(f"{found['scheme']}://{rest} leads upwards", "give the address itself")
-    if found["query"]:  # may hold a signature, so its digits take its place
-        rest = f"query-{zlib.crc32(found['query'].encode()):08x}/{rest}"
-    return _root() / found["scheme"] / rest
+        raise UsageError(f"{scheme}://{rest} leads upwards", "give the address itself")
+    _given[path := _root() / scheme / rest] = str(given)
+    return path
 
 
 def located(given: str | Path, *, is_input: bool = True) -> Path:
@@ -83,73 +86,68 @@ def located(given: str | Path, *, is_input: bool = True) -> Path:
     path = mirror_of(given)
     if not is_address(given):
         return path
+    files: dict[str, dict[str, Any]] = {}
     with _explaining(path):
         import fsspec
 
         fs, base = fsspec.core.url_to_fs(given)
         fs.invalidate_cache()
         is_page = base.startswith("http") and not base.endswith("/")
-        files: dict[str, dict[str, Any]] = {}
         with suppress(*[] if is_input else [FileNotFoundError]):
             files = {base: fs.info(base)} if is_page else fs.find(base, detail=True)
     base = base.rstrip("/")
+    files = {name.removeprefix(base).strip("/"): about for name, about in files.items()
+             if (f"{name}/").startswith(f"{base}/") and about.get("type") != "directory"
+             and not (name.endswith("/") or ".." in name.split("/"))}  # fmt: skip
     if is_input and not files:
         raise DataError(f"{addressed(str(path))} doesn't exist, or is empty", "check the address")
     _known[path] = fs, base
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if list(files) == [base]:
-        _place(path, files[base])
-        if not is_page:
-            _place_beside(path, fs, base)
+    _make_way(path)
+    if list(files) == [""]:
+        _place(path, files[""])
+        if not is_page:  # what its captions may be in
+            _place_some(path.parent, lambda name: name.startswith((f"{path.stem}.", "metadata.")))
         return path
-    wanted = {path / name[len(base) :].strip("/"): info
-              for name, info in files.items() if not name.endswith("/")}  # fmt: skip
-    for each in {each for each in path.rglob("*") if _is_mirrored(each)} - set(wanted):
+    wanted = {path / name: about for name, about in files.items() if name}
+    for each in {each for each in (path, *path.rglob("*")) if _is_mirrored(each)} - set(wanted):
         each.unlink()
-    for each, info in wanted.items():
-        each.parent.mkdir(parents=True, exist_ok=True)
-        _place(each, info)
+    folders = {above for each in wanted for above in each.parents}
+    for each, about in wanted.items():
+        if each not in folders:  # where a key is both, the folder counts
+            _place(each, about)
     return path
 
 
-def _place_beside(path: Path, fs: Any, base: str) -> None:
-    """Mirror what a file's captions may be in."""
-    with _explaining(path):
-        for info in fs.ls(base.rpartition("/")[0], detail=True):
-            name = info["name"].rpartition("/")[2]
-            beside = path.with_name(name)
-            if beside != path and name.startswith((f"{path.stem}.", "metadata.")):
-                _known[beside] = fs, info["name"]
-                _place(beside, info)
+def _place_some(folder: Path, wants: Callable[[str], bool]) -> None:
+    """Mirror the files of a folder, but not those of folders in it, whose names are wanted."""
+    fs, base = _remote(folder)
+    with _explaining(folder):
+        for about in fs.ls(base, detail=True):
+            path = folder / about["name"].rpartition("/")[2]
+            if wants(path.name) and about.get("type") != "directory":
+                _known[path] = fs, about["name"]
+                _place(path, about)
 
 
 def fetch(folder: Path, patterns: Iterable[str]) -> None:
     """Fetch the files of a mirrored folder that fit patterns, for libraries that open them."""
-    for pattern in patterns:
-        for each in folder.glob(pattern):
-            if each.is_file():
-                regular_file(each)
+    for each in {each for pattern in patterns for each in folder.glob(pattern) if each.is_file()}:
+        regular_file(each)
 
 
 def place_named(paths: Iterable[Path]) -> None:
     """Mirror the files of these paths that aren't yet, such as a list in a bucket names them."""
-    folders: dict[Path, Path] = {}
+    names: dict[Path, set[str]] = {}
     for path in paths:
         if path.is_relative_to(_root()) and not path.exists():
-            is_page = path.relative_to(_root()).parts[0].startswith("http")
-            folders[path if is_page else path.parent] = path
-    for folder in folders:
+            names.setdefault(path.parent, set()).add(path.name)
+    for folder, own in names.items():
+        is_web = folder.relative_to(_root()).parts[0].startswith("http")
         with suppress(DataError):  # of a file that isn't there its reader tells
-            located(addressed(str(folder)))
-
-
-def exists(path: Path) -> bool:
-    """Whether a file is there, also behind an address that this run hasn't looked at."""
-    if path.exists() or not path.is_relative_to(_root()):
-        return path.exists()
-    with _explaining(path):
-        fs, where = _remote(path)
-        return bool(fs.exists(where))
+            for path in [folder / name for name in own] if is_web else []:
+                located(_given.get(path) or addressed(str(path)))
+            if not is_web:
+                _place_some(folder, own.__contains__)
 
 
 def regular_file(path: Path, *, or_pipe: bool = False) -> Path:
@@ -195,17 +193,17 @@ def published(address: str) -> Iterator[Path]:
     fails is tried again; at the end it is a DataError, and the files stay for the same command to
     go on. An address that can't be written is one at once.
     """
+    if not is_address(address):
+        raise UsageError(f"{address} is no address", "give one such as s3://bucket/clips")
     path = located(address, is_input=False)
     folder = path.parent if path.suffix else path
-    if path.suffix:
-        _known[folder] = _known[path][0], _known[path][1].rpartition("/")[0]
     with _explaining(path, "written"):
         fs, probe = _remote(folder / ".ursa-begun")
         fs.pipe_file(probe, b"")
         fs.rm_file(probe)
     for log in folder.rglob("*.jsonl"):
         regular_file(log).chmod(0o644)
-    upload, ended = _Upload(folder), Event()
+    upload, ended = _Upload(folder, path.stem if path.suffix else ""), Event()
 
     def work() -> None:
         pause = _UPLOAD_SECONDS
@@ -227,47 +225,53 @@ def published(address: str) -> Iterator[Path]:
 
 
 class _Upload:
-    """What of a folder is behind its address already, by the sizes and times of files here."""
+    """The files that a command wrote into a folder, of names that begin so.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._done = folder, dict[Path, tuple[int, int]]()
+    What is uploaded is a copy from then on, but for records, which a process may be writing.
+    """
+
+    def __init__(self, folder: Path, begin: str) -> None:
+        self._folder, self._begin = folder, begin
+        self._records: dict[Path, tuple[int, int]] = {}  # as they were uploaded
 
     def run(self) -> None:
-        """Upload what is new, records first, and delete what is gone; all before it raises."""
-        fault: UrsaError | None = None
-        for path in (*self._new(), *_deleted):
-            try:
-                with _explaining(path, "written"), suppress(FileNotFoundError):
-                    fs, where = _remote(path)
-                    if path.exists():
-                        about = path.stat()
-                        fs.put_file(str(path), where)
-                        self._done[path] = about.st_size, about.st_mtime_ns
-                    else:
-                        fs.rm_file(where)
-                _deleted.discard(path)
-            except UrsaError as error:
-                fault = fault or error
-        if fault is not None:
-            raise fault
+        """Upload what is new, records first, and delete what is gone; DataError at a fault."""
+        for path in self._new():
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                state, (fs, where) = _state(path), _remote(path)
+                with _explaining(path, "written"):
+                    fs.put_file(str(path), where)
+                if path.suffix == ".jsonl":
+                    self._records[path] = state
+                else:
+                    os.fchmod(file.fileno(), _COPY)
+        for path in [each for each in _deleted if not each.exists()]:
+            with _explaining(path, "deleted"), suppress(FileNotFoundError):
+                fs, where = _remote(path)
+                fs.rm_file(where)
+            _deleted.discard(path)
 
     def _new(self) -> list[Path]:
         found = []
         for at, folders, names in os.walk(self._folder):  # hidden ones are no results
             folders[:] = [name for name in folders if not name.startswith(".")]
-            for path in (Path(at) / name for name in names if not name.startswith(".")):
+            own = [name for name in names if name.startswith(self._begin) and name[0] != "."]
+            for path in (Path(at) / name for name in own):
                 with suppress(FileNotFoundError):
-                    about = path.stat()
-                    is_done = self._done.get(path) == (about.st_size, about.st_mtime_ns)
-                    if not (is_done or _is_mirrored(path)):
+                    if not _is_mirrored(path) and self._records.get(path) != _state(path):
                         found.append(path)
         return sorted(found, key=lambda path: (path.suffix != ".jsonl", path))
 
     def end(self) -> None:
-        """What is uploaded is a copy now, but for records that another process writes."""
-        for path in self._done:
+        """Take records for copies, too, but for those that another process writes."""
+        for path in self._records:
             if path.exists() and not path.with_name(f".{path.name}.lock").exists():
                 path.chmod(_COPY)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
 
 
 def _remote(path: Path) -> tuple[Any, str]:
@@ -278,7 +282,7 @@ def _remote(path: Path) -> tuple[Any, str]:
             return fs, "/".join([base, *path.relative_to(each).parts])
     import fsspec
 
-    fs, base = fsspec.core.url_to_fs(addressed(str(path)))
+    fs, base = fsspec.core.url_to_fs(_given.get(path) or addressed(str(path)))
     return fs, base
 
 
@@ -289,40 +293,38 @@ def _is_mirrored(path: Path) -> bool:
     return False
 
 
-def _place(path: Path, info: dict[str, Any]) -> None:
-    """Put a placeholder, unless the file is here as it is there, or as a killed command left it."""
-    size, time_ns = int(info.get("size") or 0), _time_ns(info)
+def _place(path: Path, about: dict[str, Any]) -> None:
+    """Put a placeholder, unless the file is here as it is there, or later, by a killed command."""
+    state = int(about.get("size") or 0), _time_ns(about)
+    _make_way(path)
     with suppress(FileNotFoundError):
-        here = path.stat()
-        is_own = not _is_mirrored(path)
-        if is_own and not (path.suffix == ".jsonl" and size > here.st_size):
+        here = _state(path)
+        if here == state if _is_mirrored(path) else here[1] > state[1]:
             return
-        if (here.st_size, here.st_mtime_ns) == (size, time_ns) and not is_own:
-            return
-    _put_placeholder(path, size, time_ns)
+    _put_placeholder(path, *state)
+
+
+def _make_way(path: Path) -> None:
+    for each in path.parents:
+        if each.is_file() and _is_mirrored(each):  # it was a file there once
+            each.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _put_placeholder(path: Path, size: int, time_ns: int) -> None:
-    part = _part(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     os.close(os.open(part, os.O_CREAT | os.O_WRONLY, _ABSENT))
     os.truncate(part, size)
     os.utime(part, ns=(time_ns, time_ns))
     part.replace(path)
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
-def _time_ns(info: dict[str, Any]) -> int:
-    """Latest change of a file there; digits in its place where only others are stated."""
-    for each in filter(None, map(info.get, _TIMES)):
-        if hasattr(each, "timestamp"):
-            return int(each.timestamp()) * 10**9
-        if isinstance(each, int | float):
-            return int(each * 1e9)
-    stated = "".join(str(info[name]) for name in _DIGITS if name in info)
-    return zlib.crc32(stated.encode()) * 10**9
+def _time_ns(about: dict[str, Any]) -> int:
+    """Latest change of a file there, in whole seconds, and digits of it below them."""
+    stated = "".join(str(about[name]) for name in (*_TIMES, *_DIGITS) if name in about)
+    times = (about[name] for name in _TIMES if hasattr(about.get(name), "timestamp"))
+    seconds = next((int(each.timestamp()) for each in times), 0)
+    return seconds * 10**9 + zlib.crc32(stated.encode()) % 10**9
 
 
 def _fetch(path: Path) -> None:
@@ -336,11 +338,11 @@ def _fetch(path: Path) -> None:
         now = time.time_ns(), wanted.st_mtime_ns
         if stat.S_IMODE(wanted.st_mode) == _ABSENT:
             _make_room(wanted.st_size)
-            part = _part(path)
+            part = path.with_name(f".{path.name}.{os.getpid()}")
             try:
                 with _explaining(path):
                     fs, where = _remote(path)
-                    _tried(lambda: _get(fs, where, part, wanted.st_size))
+                    _get(fs, where, part, wanted.st_size)
                 os.utime(part, ns=now)
                 part.chmod(_COPY)
                 part.replace(path)
@@ -351,21 +353,17 @@ def _fetch(path: Path) -> None:
 
 
 def _get(fs: Any, where: str, part: Path, size: int) -> None:
-    fs.get_file(where, str(part))
-    if (got := part.stat().st_size) != size and size:
-        raise EOFError(f"it ended after {got} of {size} bytes")
-
-
-def _tried(attempt: Callable[[], None]) -> None:
-    """Do it, again after a fault that may pass."""
+    """Copy a file from there, again after a fault that may pass."""
     for left in reversed(range(_TRIES)):
         try:
-            return attempt()
+            fs.get_file(where, str(part))
+            if size and (got := part.stat().st_size) != size:
+                raise EOFError(f"it ended after {got} of {size} bytes")  # noqa: TRY301
+            break
         except Exception as error:
             if not left or isinstance(error, FileNotFoundError | PermissionError | ImportError):
                 raise
             time.sleep(0.5)
-    return None
 
 
 def _make_room(num_bytes: int) -> None:
@@ -387,36 +385,29 @@ def _make_room(num_bytes: int) -> None:
 @contextmanager
 def _explaining(path: Path, done: str = "read") -> Iterator[None]:
     """Raise what libraries of addresses raise as ours, without what may hold credentials."""
-    address = addressed(str(path))
-    scheme = address.partition(":")[0]
     try:
         yield
     except UrsaError:
         raise
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"{scheme}:// can't be {done} here: {error}", "pip install 'ursa-video[remote]'"
-        ) from None
     except Exception as error:
-        inner = error.__cause__ if isinstance(error, FileNotFoundError) else None
-        status = getattr(inner or error, "status", None)
-        # fsspec takes whatever is wrong with a web server for a missing file.
-        is_other = isinstance(inner, OSError) or status not in (None, 404)
-        cause = inner if inner is not None and is_other else error
-        raise _explained(cause, status, address, done) from None
+        raise _explained(error, addressed(str(path)), done) from None
 
 
-def _explained(error: BaseException, status: int | None, address: str, done: str) -> DataError:
-    is_safe = isinstance(error, OSError | EOFError) and not {"?", "@"} & {*str(error)}
-    cause = (str(error).lower() if is_safe else "") or type(error).__name__
+def _explained(error: BaseException, address: str, done: str) -> UrsaError:
+    inner = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    status = getattr(inner or error, "status", None)
+    # fsspec takes whatever is wrong with a web server for a missing file.
+    if inner is not None and (isinstance(inner, OSError) or status not in (None, 404)):
+        error = inner
+    is_safe = isinstance(error, OSError | EOFError | ValueError | ImportError)
+    cause = str(error) if is_safe and not {"?", "@"} & {*str(error)} else type(error).__name__
+    cannot = f"{address} can't be {done}: {f'the server answers {status}' if status else cause}"
+    if isinstance(error, ImportError) or cause.startswith("Protocol not known"):
+        return UsageError(cannot, "pip install 'ursa-video[remote]', and the library for gs://")
     if isinstance(error, FileNotFoundError):
-        return DataError(f"{address} doesn't exist", "check the address")
+        what = "doesn't exist" if done == "read" else "has no place there"
+        return DataError(f"{address} {what}", "check the address")
     if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in cause:
-        return DataError(
-            f"{address} may not be {done} with these credentials",
-            "give such that may, in the way of the library for its kind of address",
-        )
-    cause = f"the server answers {status}" if status else cause
-    return DataError(
-        f"{address} can't be {done}: {cause}", "check network and address, and try again"
-    )
+        hint = "give such that may, in the way of the library for its kind of address"
+        return DataError(f"{address} may not be {done} with these credentials", hint)
+    return DataError(cannot, "check network and address, and try again")

@@ -61,8 +61,9 @@ class CondMedia:
 
 def label(source: "Source") -> str:
     """Name of what a user gives: the file's as it was given, otherwise the kind of object."""
-    is_file = isinstance(source, str | Path)
-    return addressed(str(source)) if is_file else f"<{type(source).__name__}>"
+    if isinstance(source, str | Path):
+        return addressed(str(mirror_of(source)))
+    return f"<{type(source).__name__}>"
 
 
 def read_image(source: "Source", shape: PixelShape, fit: bool) -> CondMedia:

@@ -23,6 +23,7 @@ from ursa_core.devices import check_compiler, pick_device, pick_dtype, total_mem
 from ursa_core.encoding.caption_fit import visible
 from ursa_core.errors import CheckpointError, DeviceError, UsageError
 from ursa_core.media import Frames, check_format
+from ursa_core.places import located
 from ursa_core.sampling.conditioning import Conditioning
 from ursa_core.sampling.generate import Request, full_negative, full_prompt
 from ursa_core.sampling.guidance import Guidance
@@ -115,7 +116,7 @@ def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
     for text in lora:
         require_text("folder of `lora`", text)
         folder, colon, number = text.rpartition(":")
-        if not colon or Path(text).is_dir():
+        if not colon or number.startswith("//") or Path(text).is_dir():
             folder, number = text, "1"
         try:
             scale = float(number)
@@ -125,7 +126,7 @@ def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
             raise UsageError(
                 f"`lora` can't be {text}", "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
             )
-        found.append(read_adapter(Path(folder), scale))
+        found.append(read_adapter(located(folder), scale))
     for adapter in found:
         check_adapter(adapter, model)
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import Any
 from ursa_core.encoding.items import Item
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.files import digest_of
-from ursa_core.places import addressed, exists, is_address, mirror_of
+from ursa_core.places import addressed, is_address, mirror_of, place_named
 from ursa_core.tokens.writer import Made, Origin
 
 
@@ -67,7 +67,9 @@ def compare(
     known: defaultdict[str, list[Made]] = defaultdict(list)
     for each in made:
         known[each.origin.path].append(each)
-    gone = {path for path in known if not exists(_located(folder, path))}
+    files = {path: _located(folder, path) for path in known}
+    place_named(files.values())
+    gone = {path for path, file in files.items() if not file.exists()}
     moved: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted(gone):
         moved[Path(path).name].append(path)

@@ -56,7 +56,7 @@ def read_media(
         UsageError: fps, max_frames or source_fps isn't positive.
     """
     _check(fps, max_frames, source_fps)
-    source = _open(path, background, source_fps)
+    source = _open(path := located(path), background, source_fps)
     timed, notes = _held(path, _frames(path, source, fps), max_frames), source.notes
     if source.is_still:
         return Clip(timed[0][1][None], None, source.metadata, notes)
@@ -99,7 +99,7 @@ def open_media(
     As ``read_media`` gives them, but without a rate each frame once, however long it is shown.
     """
     _check(fps, None, source_fps)
-    source = _open(path, WHITE, source_fps)
+    source = _open(path := located(path), WHITE, source_fps)
     frames = (frame for _, frame in _frames(path, source, fps))
     return OpenMedia(frames, source.is_still, source.seconds, source.notes)
 
@@ -108,7 +108,7 @@ def measure_length(
     path: str | Path, fps: float, source_fps: float | None = None
 ) -> tuple[int, float]:
     """Number of frames that ``read_media`` gives at a rate, and seconds, without making any."""
-    source = _open(path, WHITE, source_fps)
+    source = _open(path := located(path), WHITE, source_fps)
     if source.is_still:
         return 1, 0.0
     lengths: list[float] = []
@@ -135,8 +135,7 @@ def _check(fps: float | None, max_frames: int | None, source_fps: float | None) 
         raise UsageError(f"{max_frames} frames can't be read", "give one or more")
 
 
-def _open(given: str | Path, background: Colour, source_fps: float | None) -> Source:
-    path = located(given)
+def _open(path: Path, background: Colour, source_fps: float | None) -> Source:
     try:
         if path.is_dir():
             source = open_folder(path, background)
