@@ -400,9 +400,11 @@ def _explained(error: BaseException, address: str, done: str) -> UrsaError:
     if inner is not None and (isinstance(inner, OSError) or status not in (None, 404)):
         error = inner
     is_safe = isinstance(error, OSError | EOFError | ValueError | ImportError)
-    cause = str(error) if is_safe and not {"?", "@"} & {*str(error)} else type(error).__name__
+    cause = (
+        str(error).lower() if is_safe and not {"?", "@"} & {*str(error)} else type(error).__name__
+    )
     cannot = f"{address} can't be {done}: {f'the server answers {status}' if status else cause}"
-    if isinstance(error, ImportError) or cause.startswith("Protocol not known"):
+    if isinstance(error, ImportError) or cause.startswith("protocol not known"):
         return UsageError(cannot, "pip install 'ursa-video[remote]', and the library for gs://")
     if isinstance(error, FileNotFoundError):
         what = "doesn't exist" if done == "read" else "has no place there"

@@ -82,8 +82,8 @@ def test_other_options_or_models_are_refused(
     assert sample(source, tmp_path / "out") == 0
     seed = json.loads((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()[0])["seed"]
     assert f"seed {seed}\n" in capsys.readouterr().err
-    assert sample(source, tmp_path / "out", "--guidance", 3) == 2
-    assert "guidance 2.0, not 3.0" in capsys.readouterr().err
+    assert sample(source, tmp_path / "out", "--guidance", 2) == 2
+    assert "guidance 3.0, not 2.0" in capsys.readouterr().err
     manifest = tmp_path / "out" / "manifest.jsonl"
     header, *rest = manifest.read_text().splitlines()
     other = json.dumps({**json.loads(header), "model_identity": "0" * 16})

@@ -23,7 +23,7 @@ from ursa_core.media.images import pixels_of
 from ursa_core.media.quality import psnr
 from ursa_core.media.reading import WHITE
 from ursa_core.media.sources import at_rate
-from ursa_core.places import addressed, mirror_of
+from ursa_core.places import addressed, is_address, mirror_of
 from ursa_core.sampling.conditioning import Cond, Conditioning
 from ursa_core.sampling.generate import encode
 from ursa_core.tokens.token_files import load_tokens_of
@@ -61,9 +61,9 @@ class CondMedia:
 
 def label(source: "Source") -> str:
     """Name of what a user gives: the file's as it was given, otherwise the kind of object."""
-    if isinstance(source, str | Path):
-        return addressed(str(mirror_of(source)))
-    return f"<{type(source).__name__}>"
+    if is_address(source):
+        return addressed(str(mirror_of(str(source))))
+    return str(source) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
 
 
 def read_image(source: "Source", shape: PixelShape, fit: bool) -> CondMedia:

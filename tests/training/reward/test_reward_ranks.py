@@ -28,7 +28,8 @@ CASES = {
 @pytest.fixture(scope="module")
 def runs(tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reward_ranks")
-    fixed = (f"init={tiny_model}", *SHARED, WATCH, "train.validate_every=2")
+    always = (f"init={tiny_model}", WATCH, "train.validate_every=2", "train.precision=float32")
+    fixed = (*always, *SHARED)
 
     def jobs(suffix="", **at):
         return [
