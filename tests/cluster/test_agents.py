@@ -124,7 +124,8 @@ def test_the_other_agent_goes_on_alone(recipe: Path, undisturbed: dict[str, torc
     agents.wait_for(10)
     kill(second)
     assert first.wait(150) == 0, agents.logs
-    assert LOST in agents.logs
+    assert LOST in agents.logs or "closing signal" in agents.logs
+    assert "continuing after step" in agents.logs
     now = weights(agents.run)
     for name, before in undisturbed.items():
         torch.testing.assert_close(now[name], before, rtol=0, atol=1e-5)
