@@ -97,9 +97,9 @@ def test_tokens_from_a_bucket_to_a_bucket(bucket, films, tmp_path, monkeypatch, 
     use_new_machine(tmp_path / "other", monkeypatch)
     fs.put_file(str(films / "2.mkv"), f"{address}/films/1.mkv")
     assert main(["tokenize", f"{address}/films", "-o", f"{address}/shards", "--json"]) == 0
-    told = capsys.readouterr()
-    assert f"changed, made again: {address}/films/1.mkv" in told.err
-    assert '"num_kept": 2' in told.out
+    shown = capsys.readouterr()
+    assert f"changed, made again: {address}/films/1.mkv" in shown.err
+    assert '"num_kept": 2' in shown.out
     assert len(read_shards(f"{address}/shards")) == 3
     one = ["tokenize", f"{address}/films/0.mkv", "-o", f"{address}/shards", "--fresh"]
     assert main(one) == 0
@@ -303,9 +303,9 @@ def test_a_web_server_and_its_cut_connections(web, films, tmp_path, capsys):
     listed = tmp_path / "list.csv"
     listed.write_text(f"file,caption\n{web}/1.mkv,a\n{web}/gone.mkv,b\n")
     assert main(["tokenize", str(listed), "-o", str(tmp_path / "shards")]) == 1
-    told = capsys.readouterr().err
-    assert f"skipped: {web}/gone.mkv" in told
-    assert "Traceback" not in told
+    shown = capsys.readouterr().err
+    assert f"skipped: {web}/gone.mkv" in shown
+    assert "Traceback" not in shown
     assert main(["tokenize", f"{web}/", "-o", str(tmp_path / "all")]) == 0
     assert len(read_shards(tmp_path / "all")) == 3
 
@@ -321,9 +321,9 @@ def test_credentials_are_never_told(web, tmp_path, capsys):
     assert all(SECRET.encode() not in path.read_bytes() for path in clips.iterdir())
     gone = f"{web.replace('//', f'//ursa:{SECRET}@')}/gone.mkv?signature={SECRET}"
     assert main(["tokenize", gone, "-o", str(tmp_path / "shards")]) == 1
-    told = "".join(capsys.readouterr())
-    assert SECRET not in told + str(read_media(out).metadata)
-    assert "gone.mkv doesn't exist" in told
+    shown = "".join(capsys.readouterr())
+    assert SECRET not in shown + str(read_media(out).metadata)
+    assert "gone.mkv doesn't exist" in shown
     everything = [str(p) for p in (tmp_path, *places.ursa_home().rglob("*"))]
     assert not [path for path in everything if SECRET in path]
 
@@ -352,10 +352,10 @@ def test_a_refusal_takes_two_lines(bucket, tmp_path, monkeypatch, capsys):
             ["sample", "a red circle", "-o", f"{address}/a.mp4", *FAST],
         ):
             assert main(given) == 1
-            told = capsys.readouterr().err.splitlines()
-            assert len(told) == 2
-            assert address in told[0]
-            assert SECRET not in "".join(told)
+            shown = capsys.readouterr().err.splitlines()
+            assert len(shown) == 2
+            assert address in shown[0]
+            assert SECRET not in "".join(shown)
         server.shutdown()
     assert main(["train", "recipe.yaml", "-o", f"{address}/run"]) == 2
     assert main(["tokenize", "nowhere://films", "-o", str(tmp_path / "shards")]) == 2

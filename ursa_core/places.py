@@ -201,8 +201,8 @@ def published(address: str) -> Iterator[Path]:
         fs, probe = _remote(folder / ".ursa-begun")
         fs.pipe_file(probe, b"")
         fs.rm_file(probe)
-    for log in folder.rglob("*.jsonl"):
-        regular_file(log).chmod(0o644)
+    for record in [] if path.suffix else folder.rglob("*.jsonl"):
+        regular_file(record).chmod(0o644)  # which the command goes on with
     upload, ended = _Upload(folder, path.stem if path.suffix else ""), Event()
 
     def work() -> None:
@@ -338,7 +338,7 @@ def _fetch(path: Path) -> None:
         now = time.time_ns(), wanted.st_mtime_ns
         if stat.S_IMODE(wanted.st_mode) == _ABSENT:
             _make_room(wanted.st_size)
-            part = path.with_name(f".{path.name}.{os.getpid()}")
+            part = path.with_name(f".{path.name}.fetched")  # that of a killed process is replaced
             try:
                 with _explaining(path):
                     fs, where = _remote(path)
@@ -358,7 +358,7 @@ def _get(fs: Any, where: str, part: Path, size: int) -> None:
         try:
             fs.get_file(where, str(part))
             if size and (got := part.stat().st_size) != size:
-                raise EOFError(f"it ended after {got} of {size} bytes")  # noqa: TRY301
+                raise EOFError(f"it ended after {got} of {size} bytes")  # noqa: TRY301  (to be tried again)
             break
         except Exception as error:
             if not left or isinstance(error, FileNotFoundError | PermissionError | ImportError):
@@ -400,9 +400,8 @@ def _explained(error: BaseException, address: str, done: str) -> UrsaError:
     if inner is not None and (isinstance(inner, OSError) or status not in (None, 404)):
         error = inner
     is_safe = isinstance(error, OSError | EOFError | ValueError | ImportError)
-    cause = (
-        str(error).lower() if is_safe and not {"?", "@"} & {*str(error)} else type(error).__name__
-    )
+    is_safe = is_safe and not {"?", "@"} & {*str(error)}
+    cause = str(error).lower() if is_safe else type(error).__name__
     cannot = f"{address} can't be {done}: {f'the server answers {status}' if status else cause}"
     if isinstance(error, ImportError) or cause.startswith("protocol not known"):
         return UsageError(cannot, "pip install 'ursa-video[remote]', and the library for gs://")

@@ -110,7 +110,7 @@ def test_a_new_agent_takes_the_place_of_a_killed_one(
     kill(second)
     third = agents.start()
     assert (first.wait(150), third.wait(150)) == (0, 0), agents.logs
-    # The run that is left tells of it, or its agent ends it, whichever notices first.
+    # The other rank finds out and says so, or its agent stops it before that.
     assert LOST in agents.logs or "closing signal" in agents.logs
     assert "continuing after step" in agents.logs
     now = weights(agents.run)
