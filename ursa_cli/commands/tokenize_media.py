@@ -222,6 +222,7 @@ def _encode_shards(
             num = run.writer.num_clips
             output.note(f"stopped; {num} clips are in {out}, the same command goes on")
             raise
+    output.note(*[on_ray.pool.text] if on_ray and on_ray.pool else [])
     found = run.summary()
     if found["num_uncaptioned"]:
         output.note(f"clips without a caption: {found['num_uncaptioned']}")
