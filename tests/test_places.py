@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import is_open, wait_until
 
 import ursa_core as ursa
 from ursa_cli.main import main
@@ -35,13 +35,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("s3") / "log"
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as server:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.1)
+        wait_until(lambda: is_open(port), server, told=log.read_text)
         yield f"http://127.0.0.1:{port}"
         server.kill()
 
@@ -151,8 +145,7 @@ def test_outputs_go_up_after_their_records_and_wait_for_a_server(bucket, monkeyp
         (folder / "manifest.jsonl").write_text("{}\n")
         (folder / "a.mp4").write_bytes(b"clip")
         (folder / ".b.part").write_bytes(b"half")
-        while not fs.exists(f"{address}/out/a.mp4"):
-            time.sleep(0.05)
+        wait_until(lambda: "a.mp4" in order)
     assert order.index("manifest.jsonl") < order.index("a.mp4")
     assert not [name for name in fs.find(f"{address}/out") if "part" in name or "begun" in name]
     with (

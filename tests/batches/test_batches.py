@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from notes_task import Notes, make_notes, notes
+from waiting import wait_until
 
 from ursa_cli.terminal import output
 from ursa_core.batches import manifest
@@ -376,8 +377,7 @@ def stopped(
             code = 130
         finally:
             os._exit(code)
-    while not list(folder.glob(".00001-b.*")):
-        time.sleep(0.01)
+    wait_until(lambda: list(folder.glob(".00001-b.*")))
     for _ in range(presses):
         os.kill(child, number)
         time.sleep(0.1)
@@ -414,8 +414,7 @@ def test_kills_lose_nothing_and_make_nothing_twice(tmp_path: Path) -> None:
             finally:
                 os._exit(0)
         enough = min(len(seen) + draws.randrange(1, 11), 200)
-        while len(versions(out)) < enough:
-            time.sleep(0.001)
+        wait_until(lambda enough=enough: len(versions(out)) >= enough)
         time.sleep(draws.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -22,6 +22,7 @@ import torch
 from no_av import WithoutAv
 from notes_task import Notes, make_notes
 from PIL import Image
+from waiting import is_open, wait_until
 
 from ursa_cli.main import main
 from ursa_cli.terminal import output
@@ -57,12 +58,7 @@ def address() -> Iterator[str]:
     log = subprocess.DEVNULL
     head = subprocess.Popen([*ray, *start], env=env, stdout=log, stderr=log, process_group=0)
     try:
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
-            with suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            time.sleep(0.2)
+        wait_until(lambda: is_open(port), head)
         yield f"127.0.0.1:{port}"
     finally:
         head.terminate()
@@ -136,8 +132,7 @@ def test_an_item_that_kills_its_actors_fails_and_the_rest_goes_on(
 
 def test_ctrl_c_leaves_a_batch_that_goes_on(address: str, tmp_path: Path) -> None:
     def press() -> None:
-        while not notes(tmp_path / "out"):
-            threading.Event().wait(0.05)
+        wait_until(lambda: notes(tmp_path / "out"))
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press).start()
@@ -283,10 +278,8 @@ def test_ctrl_c_leaves_shards_that_go_on(address: str, tmp_path: Path) -> None:
     asked += ["--model", "nano", "--device", "cpu", "--frames", "1", "--check", "0"]
     command = [sys.executable, "-m", "ursa_cli", *asked]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    pids = set()
-    while not pids:
-        pids = {p for p in Path("/proc").glob("[0-9]*/cmdline") if _holds(p, b"ray::_Worker.make")}
-        assert run.poll() is None
+    workers = Path("/proc").glob
+    wait_until(lambda: any(_holds(p, b"ray::_Worker.make") for p in workers("[0-9]*/cmdline")), run)
     run.send_signal(signal.SIGTERM)
     errors = run.communicate(timeout=120)[1]
     assert run.returncode == 130, errors

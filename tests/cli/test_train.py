@@ -6,12 +6,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from hub_stand_in import Hub, serve
 from tiny_runs import TOKENIZER
+from waiting import wait_until
 
 from ursa_cli.main import main
 
@@ -100,11 +100,8 @@ def test_ctrl_c_saves_and_exits_130(recipe, tmp_path):
     process = subprocess.Popen(
         [*command, "-o", str(run)], stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
+    metrics = run / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text(), process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from waiting import is_open, wait_until
 
 from ursa_core.training.checkpoints import steps_of
 
@@ -49,26 +49,31 @@ class Agents:
         log = (self.run.parent / f"{self.run.name}-{len(self.started)}.log").open("wb")
         agent = subprocess.Popen(self.command, env=env, stdout=log, stderr=subprocess.STDOUT)
         self.started.append(agent)
-        while len(self.started) == 1:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                break
-            except OSError:
-                assert agent.poll() is None
-                time.sleep(0.1)
+        if len(self.started) == 1:
+            wait_until(lambda: is_open(self.port), agent, told=lambda: self.logs)
         return agent
 
     def wait_for(self, step: int) -> None:
         """Wait for a checkpoint of that step or a later one."""
         folder = self.run / "checkpoints"
-        while max(map(steps_of, folder.glob("step-*")), default=0) < step:
-            assert self.started[0].poll() is None, self.logs
-            time.sleep(0.05)
+        wait_until(
+            lambda: max(map(steps_of, folder.glob("step-*")), default=0) >= step,
+            self.started[0],
+            told=lambda: self.logs,
+        )
 
     @property
     def logs(self) -> str:
         """What all of them have printed."""
         return "\n".join(log.read_text() for log in self.run.parent.glob(f"{self.run.name}-*.log"))
+
+    def __enter__(self) -> "Agents":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for agent in self.started:
+            if agent.poll() is None:
+                kill(agent)
 
 
 def kill(agent: subprocess.Popen[bytes]) -> None:
@@ -92,24 +97,24 @@ def recipe(generator_recipe: str, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="module")
 def undisturbed(recipe: Path) -> dict[str, torch.Tensor]:
-    agents = Agents(recipe, recipe.parent / "undisturbed", "2")
-    agents.start()
-    agents.start()
-    ends = [agent.wait(150) for agent in agents.started]
-    assert ends == [0, 0], agents.logs
+    with Agents(recipe, recipe.parent / "undisturbed", "2") as agents:
+        agents.start()
+        agents.start()
+        ends = [agent.wait(150) for agent in agents.started]
+        assert ends == [0, 0], agents.logs
     return weights(agents.run)
 
 
 def test_a_new_agent_takes_the_place_of_a_killed_one(
     recipe: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
-    agents = Agents(recipe, recipe.parent / "replaced", "2")
-    first = agents.start()
-    second = agents.start()
-    agents.wait_for(10)
-    kill(second)
-    third = agents.start()
-    assert (first.wait(150), third.wait(150)) == (0, 0), agents.logs
+    with Agents(recipe, recipe.parent / "replaced", "2") as agents:
+        first = agents.start()
+        second = agents.start()
+        agents.wait_for(10)
+        kill(second)
+        third = agents.start()
+        assert (first.wait(150), third.wait(150)) == (0, 0), agents.logs
     # The other rank finds out and says so, or its agent stops it before that.
     assert LOST in agents.logs or "closing signal" in agents.logs
     assert "continuing after step" in agents.logs
@@ -118,12 +123,12 @@ def test_a_new_agent_takes_the_place_of_a_killed_one(
 
 
 def test_the_other_agent_goes_on_alone(recipe: Path, undisturbed: dict[str, torch.Tensor]) -> None:
-    agents = Agents(recipe, recipe.parent / "alone", "1:2")
-    first = agents.start()
-    second = agents.start()
-    agents.wait_for(10)
-    kill(second)
-    assert first.wait(150) == 0, agents.logs
+    with Agents(recipe, recipe.parent / "alone", "1:2") as agents:
+        first = agents.start()
+        second = agents.start()
+        agents.wait_for(10)
+        kill(second)
+        assert first.wait(150) == 0, agents.logs
     assert LOST in agents.logs or "closing signal" in agents.logs
     assert "continuing after step" in agents.logs
     now = weights(agents.run)

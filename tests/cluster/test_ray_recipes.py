@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from waiting import wait_until
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "cluster"
 JOB = yaml.safe_load((RECIPES / "rayjob.yaml").read_text())
@@ -38,10 +39,10 @@ def test_the_entrypoint_makes_the_batch(tmp_path: Path, ursa_on_path: dict[str, 
              "--node-ip-address=127.0.0.1", "--include-dashboard=false", "--block"]  # fmt: skip
     head = subprocess.Popen([*ray, *start], env=env, stdout=subprocess.DEVNULL)
     try:
-        while subprocess.run(
-            [*ray, "status"], env=env, capture_output=True, check=False
-        ).returncode:
-            assert head.poll() is None
+        status = [*ray, "status"]
+        wait_until(
+            lambda: not subprocess.run(status, env=env, capture_output=True).returncode, head
+        )
         entrypoint = f"{JOB['spec']['entrypoint']} {OPTIONS}"
         subprocess.run(entrypoint, shell=True, env=env, cwd=tmp_path, check=True)
     finally:

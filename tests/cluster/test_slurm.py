@@ -3,10 +3,10 @@
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "cluster"
 MISSING = [name for name in ("slurmctld", "slurmd", "munged") if not shutil.which(name)]
@@ -46,9 +46,7 @@ def test_an_array_makes_a_batch_though_a_task_is_stopped(
     slurm = run_in_slurm(tmp_path, ursa_on_path, *asked)
     out = tmp_path / "out"
     try:
-        while not list(out.glob("00000*.mp4")):
-            assert slurm.poll() is None
-            time.sleep(0.1)
+        wait_until(lambda: list(out.glob("00000*.mp4")), slurm)
         conf = (tmp_path / "conf").read_text().strip()
         stop = ["scancel", "--batch", "--signal=TERM", "1_1"]
         subprocess.run(stop, env={**ursa_on_path, "SLURM_CONF": conf}, check=True)
