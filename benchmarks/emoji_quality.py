@@ -69,12 +69,12 @@ MAX_SHIFT = 3
 Pair = tuple[str, str]
 
 
-def held_out_pairs(sprites: Sprites, limit: int) -> list[Pair]:
-    """A fixed random part of the held-out (subject, background) pairs."""
+def pairs_of(sprites: Sprites, limit: int, split: str = "heldout") -> list[Pair]:
+    """A fixed random part of the (subject, background) pairs that are held out, or in training."""
     pairs = [
         (subject.name, background)
         for subject in sprites.subjects
-        for background in emoji.backgrounds_of(subject.name, "heldout")
+        for background in emoji.backgrounds_of(subject.name, split)
     ]
     order = np.random.default_rng(0).permutation(len(pairs))[:limit]
     return [pairs[place] for place in sorted(order)]
@@ -118,7 +118,7 @@ def fidelity_figures(found: list[Fidelity], name: str = "fidelity") -> dict[str,
 def fidelity_check(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     """Fidelity of reference clips, of their reconstructions, and with planted faults."""
     tokenizer, settings, identity = load_tokenizer(args.model)
-    pairs = held_out_pairs(sprites, args.limit or NUM_FIDELITY_CLIPS)
+    pairs = pairs_of(sprites, args.limit or NUM_FIDELITY_CLIPS)
     found: dict[str, list[Fidelity]] = {}
     for pair in pairs:
         clip = reference(sprites, settings.shape, pair, args.seed)
@@ -215,7 +215,7 @@ def ceiling(
 ) -> dict[str, float]:
     """Fidelity of held-out pairs' reference clips after encoding and decoding."""
     found = []
-    for pair in held_out_pairs(sprites, args.limit or NUM_TOKENIZER_CLIPS):
+    for pair in pairs_of(sprites, args.limit or NUM_TOKENIZER_CLIPS):
         clip = reference(sprites, shape, pair, args.seed)
         back = reconstructed(tokenizer, clip, args.refine)
         found.append(fidelity(back, whole_loop(sprites, shape, pair)))
@@ -234,7 +234,7 @@ def matcher_of(sprites: Sprites) -> EmojiMatcher:
 def quality(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     """Scores of sampled clips, written as mp4 and read back; every match stays beside them."""
     settings = load_settings(resolve_model(args.model))
-    pairs = held_out_pairs(sprites, args.limit or NUM_PAIRS)
+    pairs = pairs_of(sprites, args.limit or NUM_PAIRS)
     device = pick_device("auto")
     bundle = load_bundle(args.model, device, pick_dtype("auto", device))
     if args.shuffle_weights:
@@ -281,7 +281,7 @@ def loops(args: argparse.Namespace, sprites: Sprites) -> dict[str, Any]:
     bundle = load_bundle(args.model, device, pick_dtype("auto", device))
     settings, matcher = bundle.settings, matcher_of(sprites)
     shown = settings.frames - bundle.video_tokenizer.strides.temporal
-    pairs = held_out_pairs(sprites, args.limit or NUM_LOOPS)
+    pairs = pairs_of(sprites, args.limit or NUM_LOOPS)
     args.out.mkdir(parents=True, exist_ok=True)
     right, moves, seams = [], [], []
     for pair in pairs:

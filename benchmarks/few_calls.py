@@ -74,10 +74,10 @@ def nano_prompts(split: str, limit: int | None) -> dict[str, Judge]:
     }
 
 
-def emoji_prompts(data: Path, limit: int | None, bundle: Bundle) -> dict[str, Judge]:
-    """Captions of held-out pairs, each with the matcher and the fidelity of a written clip."""
+def emoji_prompts(data: Path, split: str, limit: int | None, bundle: Bundle) -> dict[str, Judge]:
+    """Captions of pairs, each with the matcher and the fidelity of a written clip."""
     from emoji_fidelity import fidelity
-    from emoji_quality import held_out_pairs, matcher_of, moves_alike, whole_loop
+    from emoji_quality import matcher_of, moves_alike, pairs_of, whole_loop
 
     from ursa_core.worlds import emoji
     from ursa_core.worlds.sprites import load_sprites
@@ -99,7 +99,7 @@ def emoji_prompts(data: Path, limit: int | None, bundle: Bundle) -> dict[str, Ju
 
     return {
         emoji.caption(*pair): lambda path, pair=pair: judge(pair, path)
-        for pair in held_out_pairs(sprites, limit or 149)
+        for pair in pairs_of(sprites, limit or 149, split)
     }
 
 
@@ -271,7 +271,7 @@ def main() -> int:
         dtype = pick_dtype("auto", device)
         bundle = load_bundle(args.model, device, dtype)
         prompts = (
-            emoji_prompts(args.data, args.limit, bundle)
+            emoji_prompts(args.data, args.split, args.limit, bundle)
             if args.data
             else nano_prompts(args.split, args.limit)
         )

@@ -51,17 +51,29 @@ def test_the_second_reading_is_a_scorer():
     assert found == [1.0, 0.0, "the prompt names no shape"]
 
 
-def test_the_quality_of_a_model_equals_its_own(tiny_model, monkeypatch, capsys):
+def test_the_quality_of_a_model_equals_its_own(tiny_model, tmp_path, monkeypatch, capsys):
     """On shapes, whose words the small model mostly doesn't know: what is compared is the table."""
     words = [str(tiny_model), str(tiny_model), "--limit", "2", "--steps", "2", "--seeds", "1"]
-    monkeypatch.setattr(sys, "argv", ["reward_quality", *words])
+    sheet = tmp_path / "sheet.png"
+    monkeypatch.setattr(sys, "argv", ["reward_quality", *words, "--sheet", str(sheet)])
     reward_quality.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["mean", "over", "2", "clips", "start", "tuned"]
-    assert len(lines) == 9
-    for line in lines[1:8]:
+    assert len(lines) == 15
+    for line in lines[1:-1]:
         start, tuned = line.split()[-2:]
         assert start == tuned
     assert lines[-1].endswith("only the start 0, only the tuned 0, p 1")
+    drawn = np.asarray(Image.open(sheet))
+    side = (len(drawn) // 4 - 6) // 2  # of a clip, in the first of four rows of pairs
+    assert (drawn[:side] == drawn[side : 2 * side]).all()
     assert reward_quality.mcnemar(4, 31) == pytest.approx(3.5e-6, rel=0.1)
     assert reward_quality.mcnemar(3, 3) == 1
+
+
+def test_a_rendered_clip_is_like_its_shape_turned():
+    clip = rendered(Wanted("", "red", "star", "spins", "gray"), PixelShape(5, 64, 64), seed=1)
+    of = {shape: reward_quality.turned("red", shape, "gray") for shape in ("star", "square")}
+    faces = {shape: reward_quality.fidelity(clip, loop) for shape, loop in of.items()}
+    assert faces["star"].mean > 0.9 > faces["square"].mean
+    assert faces["star"].worst > faces["square"].worst

@@ -36,7 +36,7 @@ class Agents:
             *(sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}"),
             *("--nproc-per-node=1", "--max-restarts=10", "--rdzv-backend=c10d"),
             *(f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=two", "--monitor-interval=0.2"),
-            "--rdzv-conf=last_call_timeout=20,keep_alive_interval=1,keep_alive_max_attempt=2",
+            "--rdzv-conf=last_call_timeout=20,keep_alive_interval=1,keep_alive_max_attempt=5",
             *("-m", "ursa_cli", "train", str(recipe), "-o", str(run), *KEYS),
         ]
         self.port, self.run = port, run
