@@ -52,7 +52,8 @@ WAYS = {
     "emoji": [
         "steps=25 correct=0 guidance=2",
         "steps=8 correct=0 guidance=2",
-        "steps=8 correct=1 guidance=2",
+        "steps=8 correct=0.5 guidance=1.5",
+        "steps=8 correct=0.5 guidance=1",
     ],
 }
 PACK = 8
