@@ -43,11 +43,12 @@ WAYS = {
     "nano": [
         "steps=25 correct=0 guidance=2",
         "steps=8 correct=0 guidance=2",
+        "steps=8 correct=0 guidance=1",
         "steps=4 correct=0 guidance=1",
         "steps=4 correct=1 guidance=1",
-        "steps=4 correct=1 guidance=3",
-        "steps=8 correct=1 guidance=3",
-        "steps=16 correct=0.5 guidance=3",
+        "steps=8 correct=1 guidance=1",
+        "steps=8 correct=1 guidance=2",
+        "steps=16 correct=0.5 guidance=2",
     ],
     "emoji": [
         "steps=25 correct=0 guidance=2",

@@ -58,8 +58,8 @@ FIGURES = {"flicker": flicker, "motion": _motion, "colour drift": colour_drift}
 def shapes_score(frames: Frames, prompt: str) -> float | str:
     """How well a clip shows a caption of the procedural world, 0 to 1; a text if it is none.
 
-    The mean over colour, shape, motion and background of whether the judge of ``ursa eval shapes``
-    names the wanted one, and of how near the clip's own measurements are to it.
+    The product over colour, shape, motion and background of the mean of two: whether the judge of
+    ``ursa eval shapes`` names the wanted one, and how near the clip's measurements are to it.
     """
     if (wanted := _WANTED.get(prompt)) is None:
         return "the prompt is no caption of the procedural world"
@@ -78,4 +78,4 @@ def shapes_score(frames: Frames, prompt: str) -> float | str:
         if wanted.motion == "stays still":
             near["motion"] = 1 - max(sizes.values())
     is_right = right(wanted, verdict(seen))
-    return float(np.mean([(is_right[n] + np.clip(near[n], 0, 1)) / 2 for n in ATTRIBUTES]))
+    return float(np.prod([(is_right[n] + np.clip(near[n], 0, 1)) / 2 for n in ATTRIBUTES]))

@@ -1,0 +1,85 @@
+"""Draw the clips that teach `nano` to spin: its world's, but for what spins easy ones alone.
+
+Purpose: shapes that turn clockwise, by little more than a quarter, from upright. The world turns
+         them either way, by up to a half, from any angle, which `nano` was too small to learn.
+Hardware: one CPU core, 150 MB of disk.
+Time: four minutes for 11,000 clips.
+Command: python recipes/nano_spins.py data/spins --prompts data/spin_prompts.txt
+Result: data/spins, lossless films with captions beside them, of combinations of the training split,
+        four in ten of which spin, for recipes/nano_spins.yaml; and a list of all captions of that
+        split, four times what spins and twice other stars, for recipes/nano_reward.yaml.
+"""
+
+import argparse
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ursa_core.media import write_media
+from ursa_core.worlds.shapes import (
+    BACKGROUNDS,
+    FPS,
+    REACH,
+    ClipSpec,
+    caption,
+    combinations,
+    render,
+    sample_spec,
+)
+
+COMBINATIONS = {
+    spins: [each for each in combinations("train") if (each[2] == "spins") == spins]
+    for spins in (True, False)
+}
+
+
+def easy_spin(rng: np.random.Generator, spec: ClipSpec) -> ClipSpec:
+    """A clip that spins as said above; stars are large, since the tokenizer breaks small ones."""
+    radius = rng.uniform(0.155 if spec.shape == "star" else 0.13, 0.18)
+    margin = REACH[spec.shape] * radius + 0.02
+    x, y = rng.uniform(margin, 1 - margin, 2).tolist()
+    tilt = rng.uniform(-0.2, 0.2)
+    angles = (tilt, tilt + rng.uniform(math.pi / 2, 1.9))
+    return replace(spec, centre=((x, y), (x, y)), radius=(radius, radius), angle=angles)
+
+
+def draw(rng: np.random.Generator) -> ClipSpec:
+    """A clip of the mixture."""
+    spins = bool(rng.random() < 0.4)
+    chosen = COMBINATIONS[spins][rng.integers(len(COMBINATIONS[spins]))]
+    spec = sample_spec(rng, *chosen, list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))])
+    return easy_spin(rng, spec) if spins else spec
+
+
+def prompts() -> list[tuple[str, str, str, str]]:
+    """What captions say, the hard ones more often."""
+    return [
+        (*each, background)
+        for each in combinations("train")
+        for background in BACKGROUNDS
+        for _ in range(4 if each[2] == "spins" else 2 if each[1] == "star" else 1)
+    ]
+
+
+def main() -> None:
+    """Write the clips."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--num", type=int, default=11_000)
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--prompts", type=Path, help="list of captions to write, too")
+    args = parser.parse_args()
+    if args.prompts:
+        args.prompts.write_text("".join(f"{caption(*each)}\n" for each in prompts()))
+    args.folder.mkdir(parents=True, exist_ok=True)
+    for k in range(args.num):
+        spec = draw(np.random.default_rng([args.seed, k]))
+        write_media(args.folder / f"{k:05}.mkv", render(spec, 64, 64, np.linspace(0, 1, 17)), FPS)
+        words = caption(spec.colour, spec.shape, spec.motion, spec.background)
+        (args.folder / f"{k:05}.txt").write_text(f"{words}\n")
+
+
+if __name__ == "__main__":
+    main()
