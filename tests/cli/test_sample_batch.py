@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ursa_cli.main import main
+from ursa_core.bundle.bundle import resolve_model
+from ursa_core.bundle.settings import load_settings
 from ursa_core.media import read_media, writing
 from ursa_core.tokens.token_files import load_tokens
 
@@ -82,8 +84,9 @@ def test_other_options_or_models_are_refused(
     assert sample(source, tmp_path / "out") == 0
     seed = json.loads((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()[0])["seed"]
     assert f"seed {seed}\n" in capsys.readouterr().err
-    assert sample(source, tmp_path / "out", "--guidance", 2) == 2
-    assert "guidance 3.0, not 2.0" in capsys.readouterr().err
+    own = load_settings(resolve_model("nano")).guidance
+    assert sample(source, tmp_path / "out", "--guidance", own + 1) == 2
+    assert f"guidance {own}, not {own + 1}" in capsys.readouterr().err
     manifest = tmp_path / "out" / "manifest.jsonl"
     header, *rest = manifest.read_text().splitlines()
     other = json.dumps({**json.loads(header), "model_identity": "0" * 16})
