@@ -230,7 +230,9 @@ def draw(path: Path, points: Sequence[tuple[str, int, Any]], name: str) -> None:
     axes = figure.subplots()
     for label, marker, is_own in (("corrected", "o", True), ("plain chain", "s", False)):
         own = sorted(
-            (passes, share) for way, passes, share in points if ("correct=0" not in way) == is_own
+            (passes, share)
+            for way, passes, share in points
+            if ("correct=0" not in way.split()) == is_own
         )
         at = [passes for passes, _ in own]
         middle = np.array([100 * share.value for _, share in own])
@@ -241,7 +243,7 @@ def draw(path: Path, points: Sequence[tuple[str, int, Any]], name: str) -> None:
     axes.set_xlabel("network passes")
     axes.set_ylabel(f"{name} right, %")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     figure.savefig(path, dpi=150)
 
 
