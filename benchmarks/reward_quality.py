@@ -6,7 +6,7 @@ attributes, and benchmarks/second_reading.py the shape, with no code in common:
     .venv/bin/python benchmarks/reward_quality.py nano runs/nano_reward --limit 124
 
 Prints shares, the pairs that one of the two alone has right, and McNemar's exact p. Frame fidelity
-is that of emoji_fidelity.py, beside the shape as it is rendered at all angles. ``--sheet`` draws
+is that of emoji_fidelity.py, next to the shape rendered at all angles. ``--sheet`` draws
 some clips of both as pictures, the start's above.
 """
 
@@ -17,16 +17,17 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.emoji_fidelity import fidelity
 from benchmarks.few_calls import diversity
 from benchmarks.second_reading import read_shape
 from ursa_core.bundle.bundle import Bundle, load_bundle
 from ursa_core.bundle.options import SamplingOptions
+from ursa_core.evaluation.reports.intervals import mcnemar
 from ursa_core.evaluation.suites.shapes import ALL, ATTRIBUTES, Wanted, right, wanted
 from ursa_core.evaluation.suites.shapes_judge import judge
-from ursa_core.media import Frames
+from ursa_core.media import Frames, write_media
+from ursa_core.media.frames import contact_sheet
 from ursa_core.rewards.scorers import shapes_score
 from ursa_core.sampling.generate import Request, Sampler, decode
 from ursa_core.worlds.shapes import ClipSpec, render
@@ -77,12 +78,6 @@ def rows(
     return found
 
 
-def mcnemar(first: int, second: int) -> float:
-    """Exact two-sided p of pairs that only the first, or only the second, has right."""
-    total, least = first + second, min(first, second)
-    return min(1.0, 2 * sum(math.comb(total, k) for k in range(least + 1)) / 2**total)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,19 +119,10 @@ def main() -> None:
     pairs = [(start[ALL], tuned[ALL]) for start, tuned in zip(*found, strict=True)]
     alone = pairs.count((True, False)), pairs.count((False, True))
     print(f"{ALL}: only the start {alone[0]}, only the tuned {alone[1]}, p {mcnemar(*alone):.2g}")
-
     if args.sheet:
-        draw(args.sheet, sheets)
-
-
-def draw(file: Path, sheets: tuple[list[Frames], list[Frames]]) -> None:
-    """Every fourth frame of clips of both models, the start's above, 12 clips that vary."""
-    chosen = np.linspace(0, len(sheets[0]) - 1, 12).astype(int)
-    pairs = [np.concatenate([np.concatenate(list(sheet[k][::4]), 1) for sheet in sheets])
-             for k in chosen]  # fmt: skip
-    columns = [np.concatenate([np.pad(pair, ((0, 6), (0, 6), (0, 0))) for pair in pairs[k::3]])
-               for k in range(3)]  # fmt: skip
-    Image.fromarray(np.concatenate(columns, 1)).save(file)
+        chosen = np.linspace(0, len(clips) - 1, 12).astype(int)
+        pairs = [np.concatenate([sheet[k] for sheet in sheets], axis=1) for k in chosen]
+        write_media(args.sheet, contact_sheet(pairs, columns=3)[None], 1.0)
 
 
 if __name__ == "__main__":

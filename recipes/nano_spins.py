@@ -3,9 +3,9 @@
 Purpose: shapes that turn clockwise, by little more than a quarter, from upright. The world turns
          them either way, by up to a half, from any angle, which `nano` was too small to learn.
 Hardware: one CPU core, 150 MB of disk.
-Time: four minutes for 11,000 clips.
+Time: nine minutes for 11,000 clips, next to other work on both cores.
 Command: python recipes/nano_spins.py data/spins --prompts data/spin_prompts.txt
-Result: data/spins, lossless films with captions beside them, of combinations of the training split,
+Result: data/spins, films and captions next to them, of combinations of the training split,
         four in ten of which spin, for recipes/nano_spins.yaml; and a list of all captions of that
         split, four times what spins and twice other stars, for recipes/nano_reward.yaml.
 """

@@ -35,7 +35,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("s3") / "log"
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with log.open("wb") as file, subprocess.Popen(command, stdout=file, stderr=file) as server:
-        wait_until(lambda: is_open(port), server, told=log.read_text)
+        wait_until(lambda: is_open(port), server, report=log.read_text)
         yield f"http://127.0.0.1:{port}"
         server.kill()
 

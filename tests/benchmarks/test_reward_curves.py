@@ -65,8 +65,10 @@ def test_the_quality_of_a_model_equals_its_own(tiny_model, tmp_path, monkeypatch
         assert start == tuned
     assert lines[-1].endswith("only the start 0, only the tuned 0, p 1")
     drawn = np.asarray(Image.open(sheet))
-    side = (len(drawn) // 4 - 6) // 2  # of a clip, in the first of four rows of pairs
-    assert (drawn[:side] == drawn[side : 2 * side]).all()
+    gap = 4
+    side = (len(drawn) - 5 * gap) // 4 // 2  # of a clip, in the first of four rows of pairs
+    above, below = drawn[gap : gap + side], drawn[gap + side : gap + 2 * side]
+    assert (above == below).all()
     assert reward_quality.mcnemar(4, 31) == pytest.approx(3.5e-6, rel=0.1)
     assert reward_quality.mcnemar(3, 3) == 1
 

@@ -50,7 +50,7 @@ class Agents:
         agent = subprocess.Popen(self.command, env=env, stdout=log, stderr=subprocess.STDOUT)
         self.started.append(agent)
         if len(self.started) == 1:
-            wait_until(lambda: is_open(self.port), agent, told=lambda: self.logs)
+            wait_until(lambda: is_open(self.port), agent, report=lambda: self.logs)
         return agent
 
     def wait_for(self, step: int) -> None:
@@ -59,7 +59,7 @@ class Agents:
         wait_until(
             lambda: max(map(steps_of, folder.glob("step-*")), default=0) >= step,
             self.started[0],
-            told=lambda: self.logs,
+            report=lambda: self.logs,
         )
 
     @property

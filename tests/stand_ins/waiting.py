@@ -13,13 +13,13 @@ def wait_until(
     process: "subprocess.Popen[Any] | None" = None,
     *,
     seconds: float = 150,
-    told: Callable[[], str] = str,
+    report: Callable[[], str] = str,
 ) -> None:
-    """Wait until something holds, while a process is alive; what is told says why it doesn't."""
+    """Wait until something holds, while a process is alive; a failure prints ``report()``."""
     until = time.monotonic() + seconds
     while not holds():
-        assert process is None or process.poll() is None, f"it ended before\n{told()}"
-        assert time.monotonic() < until, f"not within {seconds} s\n{told()}"
+        assert process is None or process.poll() is None, f"it ended before\n{report()}"
+        assert time.monotonic() < until, f"not within {seconds} s\n{report()}"
         time.sleep(0.01)
 
 
