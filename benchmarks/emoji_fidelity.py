@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ursa_core.media import Frames
-from ursa_core.training.tokenizer_learner import ssim_map
+from ursa_core.media.ssim import ssim_map
 
 SIDE = 96
 """Pixels to which the figure's bounding box is scaled, in height and width."""

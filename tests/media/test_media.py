@@ -27,7 +27,8 @@ from ursa_core.media import (
     to_video,
     write_media,
 )
-from ursa_core.media.quality import psnr, ssim
+from ursa_core.media.quality import psnr
+from ursa_core.media.ssim import ssim
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = REPOSITORY / "tests" / "golden" / "published_tokenizer" / "expected.safetensors"

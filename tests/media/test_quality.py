@@ -1,10 +1,10 @@
-"""SSIM by torchmetrics against the formula, written out in float64."""
+"""SSIM against the formula, written out in float64."""
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ursa_core.media.quality import ssim
+from ursa_core.media.ssim import ssim
 
 
 def written_out(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,9 +12,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.errors import DataError, RecipeError
+from ursa_core.media.ssim import ssim_map
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.run import build_learner
-from ursa_core.training.tokenizer_learner import moving_weights, ssim_map
+from ursa_core.training.tokenizer_learner import moving_weights
 
 CPU = torch.device("cpu")
 MIXTURE = TOKENIZER.replace(

@@ -19,7 +19,8 @@ from ursa_core.encoding.origins import Comparison, compare, origin_of, recorded_
 from ursa_core.encoding.report import ItemResult, Quality
 from ursa_core.errors import UrsaError
 from ursa_core.media import Frames, to_video
-from ursa_core.media.quality import psnr, ssim
+from ursa_core.media.quality import psnr
+from ursa_core.media.ssim import ssim
 from ursa_core.parts import num_cores
 from ursa_core.tokenizers.refine import refined_codes
 from ursa_core.tokenizers.video_fsq import VideoTokenizer

@@ -18,6 +18,7 @@ from ursa_core.bundle.bundle import load_tokenizer, resolve_model, save_tokenize
 from ursa_core.bundle.settings import BundleSettings, load_settings, save_settings
 from ursa_core.errors import RecipeError
 from ursa_core.media.frames import Frames, contact_sheet
+from ursa_core.media.ssim import ssim_map
 from ursa_core.parts import num_cores
 from ursa_core.recipe.fields import TokenizerRecipe
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
@@ -161,7 +162,7 @@ class TokenizerLearner(Learner):
         if weights.log_mse:
             loss = loss + weights.log_mse * torch.log10(weighed_by_frame + 1e-5).mean()
         if weights.ssim:
-            gray, wanted = (clip.mean(1, keepdim=True) for clip in (back, video))
+            gray, wanted = (clip.mean(1, keepdim=True).float() for clip in (back, video))
             loss = loss + weights.ssim * (share * (1 - ssim_map(gray, wanted))).mean()
         if weights.saturation:
             loss = loss + weights.saturation * F.relu(latents.abs() - 1.5).square().mean()
@@ -235,36 +236,4 @@ def moving_weights(video: Tensor, extra: float) -> Tensor:
     return (weight / weight.mean((1, 2, 3), keepdim=True)).unsqueeze(1)
 
 
-def ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM around each pixel (Wang et al., 2004) of images (…, H, W) in [-1, 1].
-
-    From Gaussian windows of sigma 1; torchmetrics' convolutions are ten times slower on a CPU.
-    """
-    rows, columns = (_blurring(size, a) for size in a.shape[-2:])
-
-    def blur(x: Tensor) -> Tensor:
-        return rows @ x @ columns.T
-
-    with torch.autocast(a.device.type, enabled=False):
-        a, b = a.float(), b.float()
-        mean_a, mean_b = blur(a), blur(b)
-        variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-        covariance = blur(a * b) - mean_a * mean_b
-    c_1, c_2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-    likeness = (2 * mean_a * mean_b + c_1) * (2 * covariance + c_2)
-    return likeness / ((mean_a**2 + mean_b**2 + c_1) * (variance_a + variance_b + c_2))
-
-
-def _blurring(size: int, like: Tensor) -> Tensor:
-    """Matrix (size, size) that blurs a row of pixels, mirrored at its ends."""
-    inside = torch.arange(size, device=like.device)
-    place = torch.arange(-SSIM_REACH, size + SSIM_REACH, device=like.device)
-    mirrored = (size - 1 - (size - 1 - place.abs()).abs()).abs()
-    distance = place - inside[:, None]
-    weight = torch.exp(-(distance.float() ** 2) / 2) * (distance.abs() <= SSIM_REACH)
-    weight = weight / weight.sum(1, keepdim=True)
-    return torch.zeros(size, size, device=like.device).index_add_(1, mirrored, weight)
-
-
-SSIM_REACH = 4  # pixels from the centre of a window to its end: 3.5 sigma, as in torchmetrics
 FULL_FRAMES = 17
