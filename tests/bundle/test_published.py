@@ -149,6 +149,11 @@ def test_a_merged_model_keeps_what_its_id_told(pulled, tmp_path):
     assert main([*words, "-o", str(tmp_path / "merged")]) == 0
     assert load_settings(tmp_path / "merged").defaults == load_settings(folder).defaults
     assert load_settings(tmp_path / "merged").height == 512
+    assert load_settings(tmp_path / "merged").licence == "not stated"
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert card.startswith("# merged\n")
+    assert name in card
+    assert str(tmp_path / "lora") in card
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,10 @@ def test_what_is_no_model_or_no_id_is_refused(hub, tmp_path, capsys):
     capsys.readouterr()
     assert main(["models", "push", str(tmp_path / "tokenizer"), ID]) == 1
     assert "isn't a complete URSA model" in two_lines(capsys)[0]
+    assert main(["models", "push", str(tmp_path / "none"), ID]) == 1
+    assert "there is no folder" in two_lines(capsys)[0]
+    assert main(["models", "push", str(NANO), f"{ID}@v1"]) == 2
+    assert two_lines(capsys)[1] == f"hint: give {ID}"
     assert main(["models", "push", str(NANO), "mine"]) == 2
     assert "is no Hugging Face id" in two_lines(capsys)[0]
     assert hub.repos == {}
@@ -112,6 +116,10 @@ def test_the_card_says_what_a_model_is_and_never_assumes_a_licence(generator_rec
     tuned = (f"init={tmp_path / 'run'}", "train.steps=1")
     train(generator_recipe, tmp_path, "tuned", *tuned)
     assert "whose licence is: mit" in (tmp_path / "tuned" / "README.md").read_text()
+    train(generator_recipe, tmp_path, "run", *more[:2], "licence=bsd", allow_change=True)
+    assert card.read_text().startswith("---\nlicense: bsd\n")  # of a run that was finished
+    assert re.search(r"- loss: \d", card.read_text())
+    assert json.loads((tmp_path / "run" / "ursa.json").read_text())["licence"] == "bsd"
     card.write_text("my own words")
     train(generator_recipe, tmp_path, "run", *more, "train.steps=4", allow_change=True)
     assert card.read_text() == "my own words"

@@ -32,7 +32,7 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     given = ["train", "--new", str(file), "--data", "mine", "--init", "nano"]
     assert main([*given, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert (plan["recipe"], plan["prior_clips"]) == (str(file), 480)
+    assert (plan["recipe"], plan["prior_clips"], plan["measured"]) == (str(file), 480, True)
     text = file.read_text()
     assert 28 <= len(text.splitlines()) <= 33
     assert sum("#" in line for line in text.splitlines()) >= 22
@@ -53,6 +53,14 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     assert main(["sample", "a red ring on a wall", "--model", "run", "--steps", "1", "--frames",
                  "1", "-o", "a.png"]) == 0  # fmt: skip
     assert "doesn't know" not in capsys.readouterr().err
+
+
+def test_a_new_recipe_is_no_run(shards, tmp_path, capsys):
+    given = ["train", "--new", str(tmp_path / "a.yaml"), "--data", str(shards / "mine")]
+    for more in (["-o", "run"], ["--dry-run"]):
+        assert main([*given, "--init", "nano", *more]) == 2
+        assert "trains nothing" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_old_data_take_the_place_of_prior_clips(shards, tmp_path, monkeypatch):

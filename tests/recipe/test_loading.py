@@ -89,6 +89,11 @@ def test_overrides_win_and_are_yaml(write: Write) -> None:
     assert recipe.train.max_hours == 1.5
     assert recipe.train.compile is True
     assert recipe.loss.l1 == 2.0
+    sets = "data=[{shards: a, share: 0.5}, {shards: b, share: 0.5}]"
+    mixed = load_recipe(write(GENERATOR), [sets, "data.workers=2"])
+    assert isinstance(mixed, GeneratorRecipe)
+    assert mixed.data.workers == 2
+    assert [each.shards for each in mixed.data.sets or ()] == [["a"], ["b"]]
 
 
 def test_all_faults_of_single_keys_at_once(write: Write) -> None:
@@ -168,7 +173,7 @@ def test_the_old_name_of_latent_frames_is_refused_by_the_new_one(write: Write) -
             "objective.async_probability=0.6 objective.extension_probability=0.5",
             "objective.async_probability, objective.image_to_video_probability, objective.exten",
         ),
-        ("data.shards=[]", "data.shards: List should have at least 1 item"),
+        ("data.shards=[]", "data.shards: is empty"),
         ("train.keep=1", "train.keep: unknown key"),
         (
             "model.num_attention_heads=6 model.num_key_value_heads=4",

@@ -135,7 +135,9 @@ def test_nonsense_and_silence_cost_one_clip(scorer, lines, reason):
 
 def test_what_only_fails_ends_the_run(scorer):
     score, started = scorer('\n    sys.exit("no model")\n')
-    with pytest.raises(UrsaError, match="3 times in a row: it ended: no model"):
+    with pytest.raises(
+        UrsaError, match="3 times in a row, last at clip 1, 'b': it ended: no model"
+    ):
         score(clips(8), list("abcdefgh"))
     assert starts(started) == 3
 

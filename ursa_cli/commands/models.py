@@ -199,11 +199,17 @@ def push_model(
 
     patterns: tuple[str, ...] = ("adapter_*", "ursa_adapter.json", "README.md", "LICENSE*")
     wanted = require_id(model)
+    if wanted.revision:
+        raise UsageError(f"{model}: an upload is the newest commit", f"give {wanted.name}")
+    if not run.is_dir():
+        raise CheckpointError(f"there is no folder {run}", "give that of a model or a run")
     if not is_adapter(run):
         check_model(run)
         patterns = URSA_MODEL.patterns
     if licence_of(run) == "not stated":
-        output.warn("the model states no licence; a recipe's key licence does")
+        output.warn(
+            "the model states no licence; `ursa train` RECIPE licence=… does, also afterwards"
+        )
     address = upload(run, wanted, patterns, public=public, force=force)
     output.data({"name": str(wanted), "address": address}, lines=[address], paths=[address])
 

@@ -72,6 +72,9 @@ def train(
     from ursa_core.training.run import plan_training, train_recipe
 
     if new is not None:
+        if out or dry_run:
+            fault, hint = "--new writes a recipe and trains nothing", "leave -o and --dry-run out"
+            raise UsageError(fault, hint)
         _write_recipe(new, data, init, recipe)
         return
     if recipe is None or data or init:
@@ -83,7 +86,7 @@ def train(
     run = out or Path("runs") / settings.name
     if dry_run:
         with open_scorers(settings):
-            plan = plan_training(settings, run)
+            plan = plan_training(settings, run, fresh=fresh, allow_change=allow_change)
         if is_first:
             _show(plan, f"{recipe}, a {settings.kind}", run)
         return
@@ -119,6 +122,8 @@ def train(
     line = f"{run}: {trainer.step} steps in {output.duration(trainer.seconds)}"
     if done == trainer.step:
         line = f"{run}: nothing to do, its {done} steps are done; train.steps=N goes on to step N"
+        if trainer.step < settings.train.steps:
+            line = f"{run}: its train.max_hours are over after {done} steps; give more"
     about = {"run": str(run), "steps": trainer.step, "steps_before": done}
     output.data({**about, "seconds": round(trainer.seconds, 1)}, lines=[line], paths=[run])
 
@@ -178,7 +183,7 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
         rows.append(("time", f"about {each} per step, {whole}{by}"))
     if plan.prior_clips:
         first = f"{plan.prior_clips:,} clips are made first, in about"
-        rows.append(("prior", f"{first} {plan.prior_seconds / 60:.3g} minutes"))
+        rows.append(("prior", f"{first} {output.duration(plan.prior_seconds)}"))
     lines = [f"{name:<12}{value}" for name, value in rows]
     payload = {"run": str(run), **asdict(plan)} | ({"recipe": str(made)} if made else {})
     output.data(payload, lines=lines, paths=[made or run])

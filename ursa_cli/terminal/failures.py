@@ -43,10 +43,8 @@ def explained(error: Exception) -> tuple[str, str]:
     if refused is not None:
         return refused
     if _is_out_of_memory(error):
-        return (
-            "out of memory",
-            "ask for fewer --frames or a smaller --size, add --offload or --offload-blocks 2",
-        )
+        hint = "ask for fewer --frames or a smaller --size, or add --offload"
+        return "out of memory", f"{hint}; in training, set a smaller train.batch_size"
     first_line = (str(error).splitlines() or [""])[0]
     return (
         f"a bug in ursa: {type(error).__name__}: {first_line}",

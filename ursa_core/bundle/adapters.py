@@ -8,7 +8,8 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ursa_core import __version__
 from ursa_core.bundle.folder import (
+    URSA_MODEL,
     copy_files,
     file_names,
     model_identity,
@@ -26,8 +28,8 @@ from ursa_core.bundle.folder import (
     write_json,
 )
 from ursa_core.bundle.hub import name_of
-from ursa_core.bundle.settings import load_settings
-from ursa_core.bundle.summary import keep_settings
+from ursa_core.bundle.settings import load_settings, save_settings
+from ursa_core.bundle.summary import licence_of
 from ursa_core.bundle.weights import save_tensors, weight_files
 from ursa_core.configs import Switch, number, read_config, unusable
 from ursa_core.errors import CheckpointError, UsageError
@@ -223,7 +225,13 @@ def merge_adapters(
         "ursa": __version__,
     }
     with whole(out) as part:
-        names = [n for n in file_names(model) if decoder is None or not n.startswith("vae/")]
+        names = [
+            name
+            for name in file_names(model)
+            if any(fnmatch(name, each) for each in URSA_MODEL.patterns)
+            and name != "README.md"
+            and (decoder is None or not name.startswith("vae/"))
+        ]
         copy_files({n: model / n for n in names if model / n not in files}, part)
         for file in files:
             with opened(file) as tensors:
@@ -240,7 +248,11 @@ def merge_adapters(
         if decoder is not None:
             shutil.copytree(decoder / "vae", part / "vae")
         write_json(part / "merged.json", merged)
-        keep_settings(model, part)
+        save_settings(part, replace(load_settings(model), licence="not stated"))
+        added = [str(adapter.folder) for adapter in adapters] + [str(decoder)] * bool(decoder)
+        text = f"# {out.name}\n\n{merged['base']}, whose licence is: {licence_of(model)}, with"
+        text += f" {', '.join(added)}, by `ursa models merge`.\n\n## Licence\n\nNot stated.\n"
+        (part / "README.md").write_text(text, encoding="utf-8")
 
 
 def save_adapter(

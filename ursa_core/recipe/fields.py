@@ -297,7 +297,7 @@ class PriorSettings(Section):
     shards: Name  # folder of token shards for these clips; what it lacks of them is made first
     share: Mixed  # share of the clips of a run; the rest is that of `data`
     # Prompts of the clips, in turn; or one name of a list of them, a .txt with a prompt per line, a
-    # .jsonl or .csv; or `shapes:train`, captions that `nano` was trained on.
+    # .jsonl or .csv; or `shapes:train` and `emoji:train`, captions of the shipped models' training.
     prompts: OneOrMore
     num: Count = 600  # number of clips
     steps: NumSteps | None = None  # sampling steps; null takes those of `init`, as for the next two

@@ -36,7 +36,8 @@ BOOKKEEPING = {
     "data.workers",
 } | {f"train.{key}" for key in _OF_TRAIN.split()}
 _CHANGEABLE = (
-    "data.", "loss.", "objective.", "optimizer.", "sampling.", "train.", "text_tokenizer",
+    "data.", "loss.", "objective.", "optimizer.", "prior.num ", "prior.share ", "sampling.",
+    "text_tokenizer", "train.",
 )  # fmt: skip
 
 
@@ -222,6 +223,8 @@ def _override_(raw: dict[str, Any], override: str) -> list[str]:
     for depth, key in enumerate(keys[:-1], 1):
         if section.get(key) is None:
             section[key] = {}
+        if key == "data" and isinstance(section[key], list):
+            section[key] = {"sets": section[key]}
         if not isinstance(section[key], dict):
             return [f"{place}: {'.'.join(keys[:depth])} is a value, so it has no keys"]
         section = section[key]
@@ -257,6 +260,8 @@ def _describe(recipe_type: type[BaseModel], detail: Any) -> list[str]:
         return [f"{place}: is required"]
     if detail["type"] == "model_type":
         return [f"{place}: should be a group of keys, not {detail['input']!r}"]
+    if detail["type"] == "too_short" and not detail["input"]:
+        return [f"{place}: is empty"]
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return [f"{place}: {message}, not {detail['input']!r}"]
 

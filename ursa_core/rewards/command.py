@@ -72,13 +72,14 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
                 except _Failure as failure:
                     self._end()
                     self._failures += 1
+                    first = next(k for k in todo if k not in found)
                     if self._failures >= MOST_IN_A_ROW:
                         name = " ".join(self.command)
                         raise UrsaError(
-                            f"{name} failed {MOST_IN_A_ROW} times in a row: {failure}",
+                            f"{name} failed {MOST_IN_A_ROW} times in a row, last at clip {first},"
+                            f" {prompts[first]!r}: {failure}",
                             "run it by hand with a line as docs/rewards.md shows it",
                         ) from failure
-                    first = next(k for k in todo if k not in found)
                     if failure.again and first not in retried:
                         retried.add(first)
                     else:

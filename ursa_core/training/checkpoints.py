@@ -24,7 +24,10 @@ from ursa_core import files
 from ursa_core.errors import CheckpointError
 from ursa_core.files import parse_object
 from ursa_core.places import regular_file
+from ursa_core.recipe.fields import Recipe
+from ursa_core.recipe.loading import differing_keys, may_change
 from ursa_core.training.distributed import Ranks
+from ursa_core.training.learner import Learner
 
 FOLDER = "checkpoints"
 _ABOUT = "state.json"
@@ -124,6 +127,41 @@ def read_about(folder: Path) -> dict[str, Any]:
         if wrong := [k for k, kind in _NEEDED.items() if not isinstance(about.get(k), kind)]:
             raise ValueError(f"{_ABOUT} has no right {', '.join(wrong)}")
         return about
+
+
+def check_changes(
+    run: Path, about: dict[str, Any], recipe: Recipe, learner: Learner, allow_change: bool
+) -> list[str]:
+    """Changes of recipe and data since a run's checkpoint; a CheckpointError if it can't go on.
+
+    Data and words of a learner without the recipe's prior, whose clips aren't made yet, may differ.
+    """
+    different = differing_keys(recipe, about["recipe"])
+    has_all = learner.recipe == recipe
+    then = {"vocabulary": learner.vocabulary, "data": learner.data_identity, **about}
+    if has_all and learner.vocabulary != then["vocabulary"]:
+        kept = f"text_tokenizer={run / 'tokenizer'} keeps those of the run"
+        if recipe.kind == "generator" and recipe.init:
+            kept = f"another run, with init={run}, learns more of them"
+        different.append(f"the words of text_tokenizer aren't those of before; {kept}")
+    if has_all and learner.data_identity != then["data"]:
+        where = "shards" if recipe.kind == "generator" else "files"
+        counts = f"{learner.num_clips} clips, {about.get('num_clips')} before"
+        different.append(f"data.{where} hold other clips or captions: {counts}")
+    fixed = [each for each in different if not may_change(each)]
+    if fixed or (different and not allow_change):
+        going_on = "" if fixed else "go on with this by --allow-change, "
+        raise CheckpointError(
+            f"the run in {run} has another recipe: {'; '.join(fixed or different)}",
+            f"{going_on}use another -o, or --fresh to start over",
+        )
+    if about.get("base") != learner.base:
+        raise CheckpointError(
+            f"the run in {run} adapts a model whose files were {about.get('base')};"
+            f" the recipe's is {learner.base}",
+            "restore those files, use another -o, or --fresh to start over",
+        )
+    return different
 
 
 def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:

@@ -12,7 +12,7 @@ from ursa_core.bundle.subjects import Subject
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.models.transformer import Transformer
-from ursa_core.recipe.fields import GeneratorRecipe, RewardRecipe
+from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe
 from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.training.generator.lora import LoraTraining
 from ursa_core.training.metrics import Metrics
@@ -21,6 +21,7 @@ from ursa_core.training.metrics import Metrics
 class Learner(ABC):
     """A model, its data and loss, and the model folder that it makes."""
 
+    recipe: Recipe
     device: torch.device
     model: nn.Module  # the network whose weights are trained
     objective: nn.Module  # the module around the model, or the model, that `loss` calls

@@ -63,7 +63,8 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     # A list of words that has those of the procedural world is of a model that was trained on it.
     is_known = world == "emoji:train" or not texts.unknown_words(" ".join(shapes.SHAPES))
     has_prior = is_known and texts.unknown_id is not None and len(data) == 1
-    prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE, "prompts": world}
+    known = world if is_known else ["a prompt that the model knows", "another one"]
+    prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE, "prompts": known}
     shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
     sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
     source: dict[str, object] = {"sets": sets} if len(data) > 1 else {"shards": data[0]}
@@ -80,6 +81,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "grids": " and ".join(map(str, table.grids[:3])),
         "file": shlex.quote(str(file)),
         "name": _yaml(file.stem),
+        "run": shlex.quote(f"runs/{file.stem}"),
         "init": _yaml(init),
         "vocabulary": "keep" if texts.unknown_id is None else "extend",
         "words": f"new words get embeddings of their own: {_yaml(words[:8])}",
@@ -99,14 +101,18 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     try:
         _write(file, values, "")
         plan = plan_training(load_recipe(file, []), Path("runs") / file.stem)
-        minutes = (plan.seconds_per_step or 0) * steps / 60
-        first = f", and {plan.prior_seconds / 60:.0f} before it" * bool(plan.prior_clips)
+        whole = _time((plan.seconds_per_step or 0) * steps)
+        first = f", and {_time(plan.prior_seconds)} before it" * bool(plan.prior_clips)
         needs = f"{plan.memory['total'] / 1e9:.1f} GB"
-        _write(file, values, f"About {minutes:.0f} minutes on {plan.device}{first}, {needs}.")
+        _write(file, values, f"About {whole} on {plan.device}{first}, {needs}.")
     except BaseException:
         file.unlink(missing_ok=True)
         raise
     return plan
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _yaml(value: object) -> str:

@@ -1,11 +1,13 @@
 """The prompts that a key of a recipe names."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from ursa_core.batches.lists import SUFFIXES, Line, read_list, refuse
 from ursa_core.bundle.subjects import Subject
+from ursa_core.errors import DataError
 from ursa_core.worlds import emoji, shapes
 
 
@@ -26,6 +28,8 @@ def prompts_of(given: Sequence[str], subjects: Sequence[Subject]) -> list[str]:
         return [each.given["prompt"] for each in listed if isinstance(each, Line) and each.given]
     world, _, split = first.partition(":")
     if split not in ("train", "heldout") or world not in ("shapes", "emoji"):
+        if re.fullmatch(r"\w+:\w+", first):
+            raise DataError(f"there are no prompts {first}", "give shapes:train or emoji:train")
         return [first]
     if world == "shapes":
         of_world = [

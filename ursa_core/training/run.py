@@ -17,7 +17,13 @@ from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe, Token
 from ursa_core.recipe.loading import to_yaml
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
-from ursa_core.training.checkpoints import checkpoints, discard_run, steps_of
+from ursa_core.training.checkpoints import (
+    check_changes,
+    checkpoints,
+    discard_run,
+    read_about,
+    steps_of,
+)
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
 from ursa_core.training.generator import estimates, prior
 from ursa_core.training.generator.estimates import DataPlan, pass_operations
@@ -73,15 +79,28 @@ def build_learner(
     return GeneratorLearner(recipe, device, empty=empty)
 
 
-def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
-    """Plan of a run; reads its data, and tries each shape of a batch and three steps if it can."""
+def plan_training(
+    recipe: Recipe, run: Path, *, fresh: bool = False, allow_change: bool = False
+) -> TrainingPlan:
+    """Plan of a run; reads its data, and tries each shape of a batch and three steps if it can.
+
+    Refuses what ``train_recipe`` would refuse, and takes the data alone where prior clips aren't
+    made yet.
+    """
     check_run_folder(run)
     plan = recipe.train
     launched = launched_part(os.environ)
     ranks = launched.count if launched else 1
     Ranks(0, ranks).share(plan.accumulate)
     device = pick_own_device(plan.device)
+    asked = recipe.prior if isinstance(recipe, GeneratorRecipe) else None
+    missing, of_prior, whole = 0, 0.0, recipe
+    if isinstance(recipe, GeneratorRecipe) and asked and recipe.init:
+        prior.open_prior(recipe, asked, find_start(recipe.init))[0].remove_made()
+        if missing := prior.missing_of_prior(asked):
+            recipe = recipe.model_copy(update={"prior": None})
     learner = build_learner(recipe, device, empty=True)
+    _check_run(whole, learner, run, fresh, allow_change)
     parameters = sum(p.numel() for p in trained(learner.model).values())
     frozen = sum(p.numel() for p in learner.model.parameters()) - parameters
     is_bfloat16 = devices.pick_dtype(plan.precision, device) == torch.bfloat16
@@ -89,7 +108,6 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     tokens = seconds = data = None
     share = 1.0  # mean operations of a pass, as a share of those of the largest
     items: float = plan.batch_size
-    missing, of_prior = 0, 0.0
     memory = {"total": parameters * 4 * 5}
     if not isinstance(learner, TokenizerLearner):
         rate = estimates.UTILISATION * ranks * devices.matmul_rates(device)[precision]
@@ -113,10 +131,9 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         operations = sum(each.share * of_passes[each.grid] for each in data.grids)
         share = operations / of_passes[largest.grid]
         seconds = plan.accumulate * operations / rate
-        asked, start = learner.recipe.prior, learner.start
-        if asked and start and (missing := prior.missing_of_prior(asked)):
+        if asked and missing and learner.start:
             forward = pass_operations(config, largest.grid, length, plan.recompute) / 3
-            own = prior.prior_options(asked, start)
+            own = prior.prior_options(asked, learner.start)
             guidance = Guidance(own.guidance, own.guidance_interval)
             passes = guidance.num_passes(time_grid(own.steps, own.shift)[:-1])
             of_prior = missing * passes * forward / rate
@@ -127,7 +144,7 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
     done, there = checkpoints(run), devices.total_memory_bytes(device)
     fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
     captions, peak = learner.caption_fit(), None
-    if launched is None and fits and not missing and not isinstance(learner, RewardLearner):
+    if launched is None and fits and not isinstance(learner, RewardLearner):
         if isinstance(learner, GeneratorLearner):
             learner = build_learner(recipe, device)  # with weights
         per_pass = Trainer(recipe, learner, run, Ranks()).measure()
@@ -153,6 +170,14 @@ def plan_training(recipe: Recipe, run: Path) -> TrainingPlan:
         prior_clips=missing,
         prior_seconds=of_prior,
     )
+
+
+def _check_run(
+    recipe: Recipe, learner: Learner, run: Path, fresh: bool, allow_change: bool
+) -> None:
+    """Refuse what can't continue a run."""
+    if not fresh and (done := checkpoints(run)):
+        check_changes(run, read_about(done[-1]), recipe, learner, allow_change)
 
 
 def check_run_folder(run: Path) -> None:
@@ -194,8 +219,16 @@ def train_recipe(
     with joined_ranks(device) as ranks, sole(run) if ranks.is_first else nullcontext():
         if isinstance(recipe, GeneratorRecipe) and recipe.prior and recipe.init:
             part, start = Part(ranks.rank + 1, ranks.count), find_start(recipe.init)
-            prior.make_prior(recipe, recipe.prior, start, device, part, on_note)
-            ranks.wait()
+            is_missing = prior.missing_of_prior(recipe.prior) > 0
+            if is_missing:  # first whether all the rest can be used
+                prior.open_prior(recipe, recipe.prior, start)[0].remove_made()
+                rest = recipe.model_copy(update={"prior": None})
+                rest_learner = build_learner(rest, device, scorers, empty=True)
+                _check_run(recipe, rest_learner, run, fresh, allow_change)
+            is_alone = is_missing and ranks.is_first
+            with sole(Path(recipe.prior.shards)) if is_alone else nullcontext():
+                prior.make_prior(recipe, recipe.prior, start, device, part, on_note)
+                ranks.wait()
         learner = build_learner(recipe, device, scorers)
         if ranks.is_first and (fit := learner.caption_fit()):
             on_captions(fit)

@@ -41,6 +41,8 @@ class TokenizerLearner(Learner):
 
     model: VideoTokenizer
 
+    recipe: TokenizerRecipe
+
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         patch = min(VideoTokenizerConfig().patch_size, recipe.model.temporal_stride)

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from ursa_core.batches.run import stops
 from ursa_core.devices import matmul_rates, pick_dtype
-from ursa_core.errors import CheckpointError, UrsaError
+from ursa_core.errors import UrsaError
 from ursa_core.media import write_media
 from ursa_core.recipe.fields import Recipe
-from ursa_core.recipe.loading import differing_keys, may_change
 from ursa_core.training import checkpoints, distributed, metrics
 from ursa_core.training import optimizer as optimizers
 from ursa_core.training.card import write_card
@@ -132,31 +131,14 @@ class Trainer:
         if not self._checkpoints:
             return 0
         about = self._about
-        different = differing_keys(self.recipe, about["recipe"])
-        if self.learner.vocabulary != about.get("vocabulary", self.learner.vocabulary):
-            kept = f"text_tokenizer={self.run_folder / 'tokenizer'} keeps those of the run"
-            different.append(f"the words of text_tokenizer aren't those of before; {kept}")
-        if self.learner.data_identity != about.get("data", self.learner.data_identity):
-            where = "shards" if self.recipe.kind == "generator" else "files"
-            counts = f"{self.learner.num_clips} clips, {about.get('num_clips')} before"
-            different.append(f"data.{where} hold other clips or captions: {counts}")
-        fixed = [each for each in different if not may_change(each)]
-        if fixed or (different and not allow_change):
-            going_on = "" if fixed else "go on with this by --allow-change, "
-            raise CheckpointError(
-                f"the run in {self.run_folder} has another recipe: {'; '.join(fixed or different)}",
-                f"{going_on}use another -o, or --fresh to start over",
-            )
-        if about.get("base") != self.learner.base:
-            raise CheckpointError(
-                f"the run in {self.run_folder} adapts a model whose files were {about.get('base')};"
-                f" {self.recipe.init} is {self.learner.base}",
-                "restore those files, use another -o, or --fresh to start over",
-            )
+        different = checkpoints.check_changes(
+            self.run_folder, about, self.recipe, self.learner, allow_change
+        )
         checkpoints.load_checkpoint_(self._checkpoints[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
         self.best, self.changes = about.get("best"), about.get("changes", [])
+        self._figures = about.get("figures", {})
         if different:
             on_note(f"changed from step {self.step} on: {'; '.join(different)}")
             self.changes = [*self.changes, {"step": self.step, "changes": different}]
@@ -176,6 +158,7 @@ class Trainer:
             "data": self.learner.data_identity,
             "vocabulary": self.learner.vocabulary,
             "best": self.best,
+            "figures": self._figures,
             "changes": self.changes,
             "recipe": self.recipe.model_dump(mode="json"),
         }
@@ -206,9 +189,11 @@ class Trainer:
     def _train(self, on_step: Callable[[Progress], None]) -> None:
         plan = self.recipe.train
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
-        is_cut = self.ranks.is_first and not self._grid_file.exists()
+        is_same = self._about.get("recipe") == self.recipe.model_dump(mode="json")
+        is_cut = self.ranks.is_first and not (is_same and self._grid_file.exists())
         if self.step >= plan.steps and self.ranks.any(is_cut):
-            # It was killed after its last checkpoint, before the bundle and grid of that step.
+            # It was killed after its last checkpoint, before the bundle and grid of that step, or
+            # the recipe has another licence now.
             self._write_bundle()
             self._write_grid()
         if self.step == 0 and not self.is_sharded:  # FSDP's first pass must be whole

@@ -47,6 +47,19 @@ def test_each_prior_clip_meets_its_own_noise(generator_recipe, base, tmp_path):
     assert all(met)
 
 
+def test_clips_of_the_data_meet_any_noise_whatever_their_names(generator_recipe, base, tmp_path):
+    """Also those that another run keeps as its prior, whose names are those of prior clips."""
+    text = paired(generator_recipe, base, tmp_path)
+    learner = train(text, tmp_path, "run", "train.steps=1").learner
+    shards = learner.recipe.data.shards[0]
+    (tmp_path / "kept").rename(tmp_path / "others")
+    other = text.replace(shards, str(tmp_path / "others"))
+    batches = train(other, tmp_path, "other", PAIRS, "train.steps=1", "seed=5").learner.batches
+    rows = {name: batches._table.folders[tmp_path / name][:2] for name in ("others", "kept")}
+    assert all(batches._noise_of(row) is None for row in range(*rows["others"]))
+    assert all(batches._noise_of(row) is not None for row in range(*rows["kept"]))
+
+
 def test_x_t_of_a_pair_is_on_its_chain(generator_recipe, base, tmp_path, monkeypatch):
     text = paired(generator_recipe, base, tmp_path)
     learner = train(text, tmp_path, "run", PAIRS, "train.steps=1").learner
@@ -67,5 +80,8 @@ def test_what_makes_no_pair_is_refused(generator_recipe, base, tmp_path):
     text = paired(generator_recipe, base, tmp_path)
     with pytest.raises(RecipeError, match="only noise"):
         recipe_of(text, tmp_path, PAIRS, "path={kind: masked}")
+    with pytest.raises(RecipeError, match=r"a corrector of 0\.5 draws codes again"):
+        train(text, tmp_path, "other", PAIRS, "prior.correct=0.5", "train.steps=1")
+    assert not (tmp_path / "kept").exists()
     with pytest.raises(RecipeError, match=r"path\.c"):
         train(text, tmp_path, "other", PAIRS, "path.c=2", "train.steps=1")

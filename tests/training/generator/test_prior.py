@@ -8,12 +8,13 @@ import torch
 from tiny_runs import recipe_of, silent, train
 
 from ursa_cli.main import main
+from ursa_core.batches.part_files import sole
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.errors import DataError, RecipeError
+from ursa_core.errors import CheckpointError, DataError, RecipeError, UsageError
 from ursa_core.sampling.generate import Request, generate
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.prompts import prompts_of
-from ursa_core.training.run import train_recipe
+from ursa_core.training.run import plan_training, train_recipe
 from ursa_core.worlds import shapes
 
 PROMPTS = ["a red circle grows on a navy background", "a blue star spins on a gray background"]
@@ -39,6 +40,10 @@ def stop_at(start):
             raise KeyboardInterrupt
 
     return note
+
+
+def planned(text, folder, name, *overrides):
+    return plan_training(recipe_of(text, folder, *overrides), folder / name)
 
 
 def test_the_model_makes_clips_once_and_they_are_mixed_in(generator_recipe, base, tmp_path):
@@ -86,15 +91,48 @@ def test_a_dry_run_makes_no_clips(generator_recipe, base, tmp_path, capsys):
 
 def test_clips_of_other_prompts_or_another_model_are_refused(generator_recipe, base, tmp_path):
     train(with_prior(generator_recipe, base, tmp_path), tmp_path, "run", "train.steps=1")
+    train(generator_recipe, tmp_path, "other", "train.steps=1", "seed=3")
+    other = tmp_path / "other"
     for name, changed in (
         ("prompts", with_prior(generator_recipe, base, tmp_path, PROMPTS[:1])),
         ("steps", with_prior(generator_recipe, base, tmp_path, steps=3)),
+        ("prior", with_prior(generator_recipe, other, tmp_path)),
     ):
-        with pytest.raises(DataError, match=f"was made with another {name}:") as caught:
-            train(changed, tmp_path, name, "train.steps=1")
-        assert caught.value.hint == (
-            f"delete {tmp_path / 'kept'}, or give prior.shards another folder"
-        )
+        for use in (train, planned):
+            with pytest.raises(DataError, match=f"was made with another {name}:") as caught:
+                use(changed, tmp_path, name, "train.steps=1")
+            assert caught.value.hint == (
+                f"delete {tmp_path / 'kept'}, or give prior.shards another folder"
+            )
+
+
+def test_no_clip_is_made_for_a_run_that_cannot_go_on(generator_recipe, base, tmp_path):
+    text = with_prior(generator_recipe, base, tmp_path)
+    shards = recipe_of(text, tmp_path).data.shards[0]
+    train(text, tmp_path, "run", "train.steps=1")
+    shutil.rmtree(tmp_path / "kept")
+    for error, match, changed in (
+        (DataError, "no token shard in none", text.replace(shards, "none")),
+        (CheckpointError, "seed is 7, was 0", f"{text}seed: 7\n".replace("seed: 0\n", "", 1)),
+        (CheckpointError, "prior.num is 20, was 10", text.replace('"num": 10', '"num": 20')),
+    ):
+        for use in (train, planned):
+            with pytest.raises(error, match=match):
+                use(changed, tmp_path, "run", "train.steps=2")
+    assert not (tmp_path / "kept").exists()
+    more = text.replace('"num": 10', '"num": 20').replace('"share": 0.5', '"share": 0.25')
+    trained = train(more, tmp_path, "run", "train.steps=2", allow_change=True)
+    assert [each[1:] for each in trained.learner.batches.sets] == [(24, 0.75), (20, 0.25)]
+
+
+def test_one_run_at_a_time_makes_a_prior(generator_recipe, base, tmp_path):
+    text = with_prior(generator_recipe, base, tmp_path)
+    with sole(tmp_path / "kept"), pytest.raises(UsageError, match="another run is at work on"):
+        train(text, tmp_path, "run", "train.steps=1")
+    train(text, tmp_path, "run", "train.steps=1")
+    assert len(read_shards(tmp_path / "kept")) == 10
+    with sole(tmp_path / "kept"):  # which is whole, so that runs share it
+        train(text, tmp_path, "other", "train.steps=1")
 
 
 def test_another_tokenizer_is_refused(generator_recipe, base, tmp_path):
@@ -125,6 +163,9 @@ def test_prompts_come_from_the_recipe_a_list_or_a_world(tmp_path):
         for background in shapes.BACKGROUNDS
     }
     assert not held & set(world)
+    for wrong in ("shapes:trian", "form:train"):
+        with pytest.raises(DataError, match=f"no prompts {wrong}"):
+            found(wrong)
     with pytest.raises(DataError, match="none"):
         found(str(tmp_path / "none.txt"))
     (tmp_path / "empty.txt").write_text("\n")

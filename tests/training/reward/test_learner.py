@@ -164,6 +164,11 @@ def test_a_clip_without_a_score_stops_the_run_or_is_left_out(tune, tmp_path, sco
     assert not (tmp_path / "stopped" / "metrics.jsonl").exists()
     with pytest.warns(UserWarning, match=f"left out, no score some of clip 1 .*{told}"):
         tune("skipped", *words, "on_failure=skip", some=some)
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(UrsaError, match="no clip of rollout 0 has a score"),
+    ):
+        tune("none", *words, "on_failure=skip", some=lambda clips, prompts: [score] * 4)
     (line,) = lines(tmp_path / "skipped")
     assert (line["failed"], line["reward"]) == (0.25, 2.0)
     assert line["groups_without_variation"] == 0.5
@@ -225,7 +230,7 @@ def test_what_does_not_fit_is_refused(tiny_model, tmp_path, override, fault):
         ("train.batch_size=3", "train.batch_size: 3 should be a multiple of rollout.group_size"),
         ("rewards=[{kind: frames}]", "figure: is for `kind: frames`, and that needs it"),
         ("rewards=[{kind: shapes, command: x}]", "command: is for `kind: command`"),
-        ("rewards=[]", "rewards: List should have at least 1 item"),
+        ("rewards=[]", "rewards: is empty"),
         (
             "watch={prompts: [a], score: {kind: frames, figure: flicker, weight: 0.02}}",
             "watch.score: is among the rewards",

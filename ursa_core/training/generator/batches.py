@@ -67,6 +67,8 @@ class TokenBatches:
         self.num_uncaptioned, self.num_clips = table.num_uncaptioned, len(table)
         self.data_identity = table.digest
         self.num_left_out = len(table) - sum(len(bucket.rows) for bucket in buckets)
+        of_prior = table.folders.get(mirror_of(recipe.prior.shards)) if recipe.prior else None
+        self._prior_rows = range(*(of_prior or (0, 0))[:2])
         # Whether windows also start behind the first frame of clips.
         wanted = recipe.data.latent_frames
         self.has_middles = any(grid.frames > (wanted or grid.frames) for grid in table.grids)
@@ -176,10 +178,9 @@ class TokenBatches:
 
     def _noise_of(self, row: int) -> Tensor | None:
         """Noise (L,) that a prior clip was sampled from, as `Sampler` draws it; None for others."""
-        _, is_prior, number = self._table.source(row).rpartition(PRIOR)
-        if not is_prior:
+        if row not in self._prior_rows:
             return None
-        own = stream(PRIOR_SEED, "sample", int(number))
+        own = stream(PRIOR_SEED, "sample", int(self._table.source(row).removeprefix(PRIOR)))
         shape, num_codes = (1, self._table.grid(row).num_codes), self._table.identity.num_codes
         return uniform_codes(shape, num_codes, [own], "cpu")[0]
 

@@ -85,9 +85,11 @@ def training_memory(
 
 def with_held(parts: dict[str, int], path: ProbPath, **networks: nn.Module) -> dict[str, int]:
     """The same with what stays beside it: float32 networks by name, and the path's table."""
+    parts = dict(parts)
     held = {name: 4 * sum(p.numel() for p in own.parameters()) for name, own in networks.items()}
     held["table"] = path.table_bytes
-    return {**parts, **held, "total": parts["total"] + sum(held.values())}
+    total = parts.pop("total") + sum(held.values())
+    return {**parts, **held, "total": total}
 
 
 def pass_operations(

@@ -23,7 +23,6 @@ from ursa_core.training.generator.batches import Mixture, Prefetcher, TokenBatch
 from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
-from ursa_core.training.generator.prior import missing_of_prior
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
 from ursa_core.training.learner import ModelLearner
 from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
@@ -45,8 +44,6 @@ class GeneratorLearner(ModelLearner):
         self.video_tokenizer, _, identity = load_tokenizer(self.tokenizer_folder, device)
         data = recipe.data
         lanes, mixture = recipe.train.accumulate, recipe.mixture
-        if empty and recipe.prior is not None and missing_of_prior(recipe.prior):
-            mixture = mixture[:-1]  # a plan makes no clips
         self.batches = _batches(recipe, mixture, identity, lanes)
         self.num_clips, self.data_identity = self.batches.num_clips, self.batches.data_identity
         self.validation: TokenBatches | None = None

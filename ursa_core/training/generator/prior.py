@@ -45,15 +45,13 @@ def prior_options(prior: PriorSettings, start: Path) -> SamplingOptions:
     return replace(load_settings(start).defaults, **given)
 
 
-def make_prior(
+def open_prior(
     recipe: GeneratorRecipe,
     prior: PriorSettings,
     start: Path,
-    device: torch.device,
-    part: Part,
-    on_note: Callable[[str], None],
-) -> None:
-    """Make the clips that a prior's folder lacks; each process makes those of its part.
+    part: Part = Part(),  # noqa: B008  (frozen)
+) -> tuple[ShardWriter, list[str], SamplingOptions]:
+    """Writer, prompts and options of a prior's clips.
 
     A start that can't make them is a RecipeError, a folder of other ones a DataError.
     """
@@ -70,6 +68,12 @@ def make_prior(
     if not prompts:
         raise RecipeError(f"prior.prompts: {prior.prompts[0]} has no prompt", "give some")
     options = prior_options(prior, start)
+    if recipe.objective.coupling == "pairs" and options.correct:
+        raise RecipeError(
+            f"objective.coupling: a corrector of {options.correct:g} draws codes again, so that"
+            " clips are no pairs with their noise",
+            "give prior.correct=0",
+        )
     record: dict[str, Any] = {
         "prior": model_identity(start),
         "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
@@ -81,6 +85,22 @@ def make_prior(
     except DataError as error:
         error.hint = f"delete {prior.shards}, or give prior.shards another folder"
         raise
+    return writer, prompts, options
+
+
+def make_prior(
+    recipe: GeneratorRecipe,
+    prior: PriorSettings,
+    start: Path,
+    device: torch.device,
+    part: Part,
+    on_note: Callable[[str], None],
+) -> None:
+    """Make the clips that a prior's folder lacks; each process makes those of its part.
+
+    Raises as ``open_prior``.
+    """
+    writer, prompts, options = open_prior(recipe, prior, start, part)
     todo = [k for k in range(prior.num) if part.owns(k) and f"{PRIOR}{k}" not in writer.done]
     with writer:
         if not todo:

@@ -187,6 +187,9 @@ class RewardLearner(ModelLearner):
             found = torch.tensor(scores, dtype=torch.float64)
             metrics[f"score_{name}"] = _known(found)
             rewards += 0.0 if name == HELD_OUT else weight * found
+        if rewards.isnan().all():
+            hint = "correct the scorer; without any score there is nothing to learn"
+            raise UrsaError(f"no clip of rollout {number} has a score", hint)
         differing = diversity(codes, self.recipe.rollout.group_size)
         failed = weighed(rewards.isnan().float())
         metrics |= {"reward": _known(rewards), "diversity": weighed(differing), "failed": failed}
