@@ -372,6 +372,10 @@ def test_a_spreadsheets_semicolons_are_read(
     given = (tmp_path / "list.csv", "-o", tmp_path / "shards", "--model", model)
     assert tokenize(capsys, *given)[0] == 0
     assert read_shards(tmp_path / "shards").captions(1) == ["a boat, and 1 more"]
+    (tmp_path / "list.csv").write_text("file;caption\r\nmedia/0.mkv;a boat\r\nnone.mkv;a\r\n")
+    code, out, err = tokenize(capsys, *given, "--dry-run", "--json")
+    assert (code, as_json(out)["num_faulty"]) == (0, 1)
+    assert "warning: will be skipped: " in err
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(

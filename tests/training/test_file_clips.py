@@ -39,12 +39,16 @@ def own(folder, *more: str) -> list[str]:
 
 def test_clips_are_those_of_tokenize(folder, trained_tokenizer, tmp_path):
     cut = ("data.cut.clips=slide", "data.cut.stride=2", "data.cut.min_motion=0.001")
-    learner = build_learner(recipe_of(TOKENIZER, tmp_path, *own(folder, *cut)), CPU)
+    with pytest.warns(UrsaWarning, match="clips left out by the bounds in data.cut: [1-9]"):
+        learner = build_learner(recipe_of(TOKENIZER, tmp_path, *own(folder, *cut)), CPU)
     options = TokenizeOptions(
         frames=5, size=[(32, 32)], clips="slide", stride=2, min_motion=0.001, fps=8.0
     )
     done = tokenize([folder], tmp_path / "shards", options, model=trained_tokenizer)
     assert learner.num_clips == done.summary()["num_done"] > 6
+    (folder.parent / "note.doc").touch()
+    with pytest.warns(UrsaWarning, match=r"left out, as no media of a known suffix: .*note\.doc"):
+        build_learner(recipe_of(TOKENIZER, tmp_path, *own(folder.parent)), CPU)
     plain = build_learner(recipe_of(TOKENIZER, tmp_path, *own(folder)), CPU)
     shapes = {tuple(plain.clips(2 * k, 2, "train", 5)[0].shape[2:]) for k in range(30)}
     assert shapes == {(5, 32, 32), (1, 32, 32)}

@@ -235,6 +235,8 @@ def _encode_shards(
 
 def _show_plan(run: "FolderRun", out: Path, folder: Path, drop_gone: bool) -> None:
     """Print what would be encoded, next to the clips that ``folder`` holds."""
+    from ursa_core.encoding.sources import MediaFile
+
     _describe(run, folder, drop_gone)
     encoder, num = run.encoder, len(run.items)
     num_kept = sum(item.key in run.found.done for item in run.items)
@@ -243,7 +245,15 @@ def _show_plan(run: "FolderRun", out: Path, folder: Path, drop_gone: bool) -> No
         f"{num:,} files or drawn clips, {num_kept:,} of them done in {out}",
         f"model {encoder.model}; {', '.join(f'{key} {value}' for key, value in cut.items())}",
     ]
-    counts = {"output": out, "num_items": num, "num_kept": num_kept}
+    files = [item for item in run.items if isinstance(item, MediaFile)]
+    faults = [
+        file.fault.message if file.fault else f"{file.path} doesn't exist"
+        for file in files
+        if file.fault or not file.path.exists()
+    ]
+    output.warn(*(f"will be skipped: {fault}" for fault in faults[:MAX_NAMED]))
+    output.note(*[f"{len(faults):,} files will be skipped"] * (len(faults) > MAX_NAMED))
+    counts = {"output": out, "num_items": num, "num_kept": num_kept, "num_faulty": len(faults)}
     output.data({**counts, **encoder.to_json(), **cut}, lines=lines)
 
 

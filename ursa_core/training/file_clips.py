@@ -12,6 +12,7 @@ import numpy as np
 
 from ursa_core.bundle.settings import BundleSettings
 from ursa_core.encoding.cuts import LoadedClip
+from ursa_core.encoding.encode import Piece
 from ursa_core.encoding.options import TokenizeOptions
 from ursa_core.encoding.run import clip_cut
 from ursa_core.encoding.sources import MediaFile, find_sources
@@ -38,7 +39,10 @@ class FileClips:
         options = TokenizeOptions(size=sizes, **vars(data.cut))
         options.refuse()
         self.cut = clip_cut(options, BundleSettings(fps=fps, frames=data.frames))
-        sources = find_sources(list(map(Path, data.files or ())))
+        left_out: list[Path] = []
+        sources = find_sources(list(map(Path, data.files or ())), on_left_out=left_out.append)
+        if left_out:
+            _warn(f"left out, as no media of a known suffix: {left_out[0]} and the like")
         order = sorted(sources, key=lambda each: stream_seed(0, each.name))
         count = round(data.held_out * len(sources)) or int(data.held_out > 0)
         held_out = {each.key for each in order[:count]}
@@ -65,22 +69,29 @@ class FileClips:
     def _read(
         self, sources: list[MediaFile], temporal_stride: int
     ) -> Iterator[tuple[MediaFile, LoadedClip]]:
-        def clips(source: MediaFile) -> list[LoadedClip] | UrsaError:
+        def clips(source: MediaFile) -> list[Piece] | UrsaError:
             try:
-                found = source.clips(self.cut, temporal_stride)
-                return [each for each in found if isinstance(each, LoadedClip)]
+                return list(source.clips(self.cut, temporal_stride))
             except UrsaError as error:
                 return error
 
-        left_out = self.cut.filters.reason
+        left_out, num_dropped = self.cut.filters.reason, 0
         with ThreadPoolExecutor(num_cores()) as pool:
             for first in range(0, len(sources), _AT_ONCE):
                 some = sources[first : first + _AT_ONCE]
                 for source, made in zip(some, pool.map(clips, some), strict=True):
                     if isinstance(made, UrsaError):
-                        warnings.warn(f"skipped: {made.message}", UrsaWarning, stacklevel=2)
+                        _warn(f"skipped: {made.message}")
                         continue
-                    yield from ((source, c) for c in made if not left_out("motion", c.motion))
+                    kept = [
+                        clip
+                        for clip in made
+                        if isinstance(clip, LoadedClip) and not left_out("motion", clip.motion)
+                    ]
+                    num_dropped += len(made) - len(kept)
+                    yield from ((source, clip) for clip in kept)
+        if num_dropped:
+            _warn(f"clips left out by the bounds in data.cut: {num_dropped}")
 
     def drawn(self, seed: int, turn: int, first: int, count: int) -> Frames:
         """Clips of one shape, drawn by its share of clips for a turn: uint8 (count, F, H, W, 3)."""
@@ -103,3 +114,7 @@ class FileClips:
     def _stacked(self, shape: Shape, begins: list[int]) -> Frames:
         size = int(np.prod(shape))
         return np.stack([self._pixels[at : at + size].reshape(shape) for at in begins])
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UrsaWarning, stacklevel=2)
