@@ -105,7 +105,12 @@ def test_a_damaged_one_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(CheckpointError, match=f"{folder} can't be read") as caught:
         load_checkpoint_(folder, tensors(), Ranks())
-    assert "--fresh" in caught.value.hint
+    assert "header" in caught.value.message
+    assert caught.value.hint == "start over with --fresh"
+    writer(tmp_path).save(2, tensors(), {"step": 2})
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint_(folder, tensors(), Ranks())
+    assert caught.value.hint.startswith("delete it to continue from the one before")
     for content in ("{", "{}", '{"step": 1, "seconds": 1, "guard": {}, "recipe": 3}'):
         (folder / "state.json").write_text(content)
         with pytest.raises(CheckpointError, match="can't be read"):

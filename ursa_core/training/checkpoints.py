@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -166,7 +166,11 @@ def check_changes(
 
 def load_checkpoint_(folder: Path, tensors: dict[str, Tensor], ranks: Ranks) -> None:
     """Fill whole or sharded tensors from a checkpoint; all ranks have to call this."""
-    with _explained("read", folder, _DAMAGE_HINT):
+    is_only = len(checkpoints(folder.parent.parent)) == 1
+    with _explained("read", folder, "start over with --fresh" if is_only else _DAMAGE_HINT):
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, "pt"):  # torch has no clear words for a damaged one
+                pass
         reader, is_alone = HuggingFaceStorageReader(str(folder)), ranks.count == 1
         state = _at_least_1d(tensors)
         load(state, storage_reader=reader, process_group=ranks.files, no_dist=is_alone)
