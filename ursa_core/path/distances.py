@@ -30,8 +30,8 @@ class CodebookDistances:
             )
         if not bool(torch.isfinite(codebook).all()):
             raise UsageError("the codebook has infinite or NaN entries", "check its file")
+        self.num_codes = len(codebook)
         self.dtype = torch.float64 if codebook.dtype == torch.float64 else torch.float32
-        self.device = codebook.device
         is_wide = codebook.shape[1] > _WIDE and self.dtype == torch.float32
         vectors = codebook.float() if is_wide else codebook.to(precise_dtype(codebook.device))
         vectors = torch.nn.functional.normalize(vectors, dim=-1, eps=_NORM_EPS)
@@ -40,11 +40,6 @@ class CodebookDistances:
         # One product gives |a|² − 2ab + |b|².
         self._left = torch.cat([-2 * vectors, norms, ones], dim=1)
         self._right = torch.cat([vectors, ones, norms], dim=1).T.contiguous()
-
-    @property
-    def num_codes(self) -> int:
-        """Codes in the codebook."""
-        return self._left.shape[0]
 
     def rows(self, x_1: Tensor) -> Tensor:
         """Squared distances (n, K) in [0, 4] of codes (n,) to all codes; 0 between twins."""

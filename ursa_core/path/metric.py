@@ -5,8 +5,8 @@
     u_t(x) = p_t(x | x_1)·dbeta_t·relu(d(x_t, x_1) − d(x, x_1))              (kinetic-optimal rates,
                                                                    Shaul et al., ICLR 2025)
 
-Read `conditional_probs`, `jump_rates` and `plain_step`. `step` and `corrupt` draw from the same
-distributions without tensors over all codes (`fast/`).
+Read `conditional_probs` and `jump_rates`. `corrupt` and `step` draw from the same distributions
+without tensors over all codes (`fast/`).
 """
 
 import math
@@ -72,23 +72,6 @@ class MetricPath(ProbPath):
         distances = self.distances.rows(x_1.reshape(-1)).view(*x_1.shape, -1)
         gap = (distances.gather(-1, x_t[..., None]) - distances).clamp_(min=0).to(self.dtype)
         return self.conditional_probs(x_1, t) * dbeta[..., None] * gap
-
-    def plain_step(
-        self, x_t: Tensor, x_1: Tensor, t: float, t_next: float, generator: torch.Generator
-    ) -> Tensor:
-        """Codes int64 (n,) after an Euler step, as the formulas say it, with tensors over all K.
-
-        Slow and large; what ``step(…, solver="euler")`` draws from codes (n,), with t above 0, is
-        tested against it. The generator is on the device of the codes.
-        """
-        rates = self.jump_rates(x_t, x_1, t)  # (n, K)
-        total = rates.sum(-1)
-        jump_probability = 1 - torch.exp(-(t_next - t) * total)
-        uniform = torch.rand(total.shape, generator=generator, device=total.device)
-        jumps = uniform < jump_probability
-        rates[~jumps] = 1.0  # the draw below is then not used, and total may be 0
-        destination = torch.multinomial(rates, 1, generator=generator).squeeze(-1)
-        return torch.where(jumps, destination, x_t)
 
     def _jump(
         self, x_t: Tensor, x_1: Tensor, span: Span, generator: Randomness, solver: str

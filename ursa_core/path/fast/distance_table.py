@@ -94,14 +94,14 @@ class DistanceTable:
         shape = (len(standing), num_codes)
         self._members = torch.empty(shape, dtype=small)
         begins = torch.ones(shape, dtype=torch.bool)
-        num_levels = 0
+        self.num_levels = 0  # J, the most of a class
         for rows in torch.arange(shape[0]).split(max(1, _BLOCK_ENTRIES // num_codes)):
             ordered, members = _sort(distances.rows(standing[rows]))
             self._members[rows] = members.to(small)  # wraps beyond 2^15
             begins[rows, 1:] = ordered.diff(dim=1) > _EQUAL
-            num_levels = max(num_levels, int(begins[rows].sum(1).max()))
-        self._start = torch.full((shape[0], num_levels), num_codes, dtype=torch.int32)
-        self.distance = torch.full((shape[0], num_levels), 4.0, dtype=torch.float64)
+            self.num_levels = max(self.num_levels, int(begins[rows].sum(1).max()))
+        self._start = torch.full((shape[0], self.num_levels), num_codes, dtype=torch.int32)
+        self.distance = torch.full((shape[0], self.num_levels), 4.0, dtype=torch.float64)
         for index, row in enumerate(begins):
             start = row.nonzero().squeeze(1)
             self._start[index, : len(start)] = start
@@ -132,11 +132,6 @@ class DistanceTable:
             setattr(self, name, value.to(device, dtype))
         self._grid = None if self._grid is None else self._grid.to(device)
         return self
-
-    @property
-    def num_levels(self) -> int:
-        """J, the most levels of a class."""
-        return self.distance.shape[1]
 
     def member(self, x_1: Tensor, level: Tensor, uniform: Tensor) -> Tensor:
         """Codes (n,) at a level of distance from codes ``x_1``, picked by uniform numbers."""
