@@ -11,18 +11,9 @@ from ursa_cli.options.batches import MAX_FAULTS_SHOWN, Batch, Work, handle
 from ursa_cli.terminal import output
 from ursa_cli.terminal.failures import explained, reason
 from ursa_core import __version__, files
-from ursa_core.batches import lists, manifest, names
+from ursa_core.batches import lists, manifest, names, run
 from ursa_core.batches.ray_pool import ray_pool
-from ursa_core.batches.run import (
-    BatchItem,
-    BatchTask,
-    State,
-    packs_of,
-    record,
-    remaining,
-    run_packs,
-    stops,
-)
+from ursa_core.batches.run import BatchItem, BatchTask, Left
 from ursa_core.errors import DataError, UrsaError, UsageError
 
 note_stop = partial(output.note, "stopping after this item; once more stops at once")
@@ -103,7 +94,7 @@ def run_work(
 ) -> None:
     """Make what is left of some items, as ``run_batch`` does; ``settled`` gives them for a seed."""
 
-    def ready(items: Iterator[Any]) -> Iterable[Any]:
+    def ready(items: Iterable[Any]) -> Iterable[Any]:
         """A few items are checked before anything is made, more of them while they are."""
         return items if work.is_long else list(items)
 
@@ -116,7 +107,7 @@ def run_work(
     items = ready(settled(header.seed))
     if dry_run:
         is_free = work.force or not work.outputs.exists()  # to look for each file takes long
-        left = ready(remaining(items, manifest.Records(folder), is_free))
+        left = ready(run.remaining(items, manifest.Records(folder), is_free))
         _print_plan(task, header, left)
         return
     parents = [] if work.is_long else [item.path.parent for item in items]
@@ -131,15 +122,13 @@ def run_work(
     if seed is None:
         output.note(f"seed {header.seed}")
     with manifest.Writer(folder, work.shard) as writer:
-        left = ready(remaining(items, manifest.Records(folder), work.force))
+        left = ready(run.remaining(items, manifest.Records(folder), work.force))
         for each in {folder, work.outputs, *parents}:
             files.sweep(each)
         _make(task, work, left, writer)
 
 
-def _print_plan(
-    task: BatchTask, header: manifest.Header, left: Iterable[tuple[BatchItem, State]]
-) -> None:
+def _print_plan(task: BatchTask, header: manifest.Header, left: Left) -> None:
     num = {"kept": 0, "made": 0}
 
     def todo() -> Iterator[BatchItem]:
@@ -164,9 +153,7 @@ def _print_plan(
     output.data(payload, lines=lines(), paths=(item.file for item in todo()))
 
 
-def _make(
-    task: BatchTask, work: Work, left: Iterable[tuple[BatchItem, State]], writer: manifest.Writer
-) -> None:
+def _make(task: BatchTask, work: Work, left: Left, writer: manifest.Writer) -> None:
     shard, ray = work.shard, work.ray
     num = len(range(shard.number - 1, work.num, shard.count))
     # Steps of items that aren't planned yet, or are made elsewhere, can't be counted.
@@ -177,7 +164,7 @@ def _make(
         nullcontext()
         if ray is None
         else ray_pool(ray, task, writer.append, reason, output.warn) as pool,
-        stops(note_stop) as is_stopped,
+        run.stops(note_stop) as is_stopped,
         output.progress(steps, task.name) as advance,
     ):
 
@@ -197,17 +184,17 @@ def _make(
                     continue
                 if state == "unrecorded":
                     task.tidy(item)
-                    writer.append(record(item, "done"))
+                    writer.append(run.record(item, "done"))
                 kept += 1
                 if by_items:
                     on_step(earlier=True)
             num = seen  # without lines at fault
 
         try:
-            packs = packs_of(task, todo(), work.batch_size)
+            packs = run.packs_of(task, todo(), work.batch_size)
             steps_taken = (lambda _: None) if by_items else on_step
             for outcome in (
-                run_packs(task, packs, writer.append, steps_taken, reason, is_stopped)
+                run.run_packs(task, packs, writer.append, steps_taken, reason, is_stopped)
                 if pool is None
                 else pool.run(packs, is_stopped)
             ):

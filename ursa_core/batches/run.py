@@ -47,6 +47,10 @@ class BatchItem:
         return Path(self.file)
 
 
+MadeItems = Iterator[tuple[BatchItem, dict[str, Any]]]
+"""Items, each once it is written, with its metrics."""
+
+
 class PackTask(Protocol):
     """What makes items, in packs, here or in another process."""
 
@@ -58,9 +62,7 @@ class PackTask(Protocol):
     def ready(self, item: BatchItem) -> BatchItem:
         """An item with what it is given, read again; UrsaError if that has changed."""
 
-    def make(
-        self, items: Sequence[BatchItem], on_step: OnStep
-    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+    def make(self, items: Sequence[BatchItem], on_step: OnStep) -> MadeItems:
         """Make ready items of one key; each is yielded with its metrics once it is written."""
 
     def moved(self, device: str, root: Path, warn: Callable[[str], None]) -> Self:
@@ -89,6 +91,8 @@ class BatchTask(PackTask, Protocol):
 
 State = Literal["todo", "kept", "unrecorded"]
 """To be made, done, or done by a run that was killed before it recorded it."""
+Left = Iterable[tuple[BatchItem, State]]
+"""Items, and what is left to do of each."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,7 @@ class Outcome:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def remaining(
-    items: Iterable[BatchItem], records: Records, force: bool
-) -> Iterator[tuple[BatchItem, State]]:
+def remaining(items: Iterable[BatchItem], records: Records, force: bool) -> Left:
     """Items, and what is left to do of each.
 
     Without ``force`` it is a UsageError that one was made with other options, or without a record.

@@ -1,6 +1,6 @@
 """What `sample`, `interpolate` and `extend` bring to a batch (see `batches.run.BatchTask`)."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from ursa_core.batches.run import BatchItem
+from ursa_core.batches.run import BatchItem, MadeItems, OnStep
 from ursa_core.bundle.bundle import Bundle, load_tokenizer
 from ursa_core.bundle.options import SEED, number_of, option_types
 from ursa_core.clips.clip import decoded, kept_frames, previews
@@ -118,9 +118,7 @@ class ClipTask(_ModelTask):
         key: Hashable = item.plan[1]
         return key
 
-    def make(
-        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
-    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+    def make(self, items: Sequence[BatchItem], on_step: OnStep) -> MadeItems:
         """Generate, decode and write clips of one key."""
         bundle, planned = self._bundle, [(item, self._planned(item)) for item in items]
         for item, plan in planned:
@@ -216,9 +214,7 @@ class ExtendTask(_ModelTask):
         """Each video is made alone."""
         return item.file
 
-    def make(
-        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
-    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+    def make(self, items: Sequence[BatchItem], on_step: OnStep) -> MadeItems:
         """Make videos, each in the rounds that are missing."""
         vars(self).pop("_own_tokenizer", None)
         bundle = self._bundle

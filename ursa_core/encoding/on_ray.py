@@ -2,15 +2,15 @@
 
 import platform
 from collections import deque
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self, cast
+from typing import Self, cast
 
 from ursa_core.batches.ray_pool import RayOptions, RayPool, ray_pool, unseen
-from ursa_core.batches.run import BatchItem, Outcome, packs_of, stops
+from ursa_core.batches.run import BatchItem, MadeItems, OnStep, Outcome, packs_of, stops
 from ursa_core.bundle.bundle import load_tokenizer
 from ursa_core.devices import pick_device
 from ursa_core.encoding.encode import Encoded, Encoder, Tokenizing, batch_size, reason_of
@@ -75,9 +75,7 @@ class _EncodeTask:
     def tidy(self, item: BatchItem) -> None:
         """Nothing is left next to an item."""
 
-    def make(
-        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
-    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+    def make(self, items: Sequence[BatchItem], on_step: OnStep) -> MadeItems:
         """Encode items; each with its rows and results."""
         num = self._num_checked
         num = None if num is None else max(0, num - items[0].index)

@@ -1,13 +1,13 @@
 """How the samples of suites are made: as `sample`, its ``image`` and `extend` make clips."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
-from ursa_core.batches.run import BatchItem
+from ursa_core.batches.run import BatchItem, MadeItems, OnStep
 from ursa_core.clips.batch_tasks import ClipTask, Warn
 from ursa_core.clips.cond_frames import CondFrames, read_image
 from ursa_core.clips.extend import Chain, Extension, default_overlap, extend
@@ -63,9 +63,7 @@ class _OneByOne(EvalTask):
     def pack_key(self, item: BatchItem) -> Hashable:
         return item.key
 
-    def make(
-        self, items: Sequence[BatchItem], on_step: Callable[[int], None]
-    ) -> Iterator[tuple[BatchItem, dict[str, Any]]]:
+    def make(self, items: Sequence[BatchItem], on_step: OnStep) -> MadeItems:
         for item in items:
             plan = self._planned(item)
             self._warn(item, plan.warnings(self._bundle))
