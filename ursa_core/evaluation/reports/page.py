@@ -16,21 +16,7 @@ from ursa_core.media import contact_sheet, read_media
 
 NUM_SHOWN = 6  # samples of each kind on the sample grid: best, median and worst
 _FRAMES_SHOWN, _MAX_HEIGHT_PX = 5, 128
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.2rem; }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums;
-  display: block; overflow-x: auto; }
-th { font-size: .8rem; }
-th, td { padding: .2rem .7rem .2rem 0; text-align: left; border-bottom: 1px solid #8884; }
-td.number { text-align: right; }
-img { max-width: 100%; background: #fff; }
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption { font-size: .82rem; overflow-wrap: anywhere; }
-.wrong { color: #b3372f; } .incomplete { border-left: 4px solid #b3372f; padding-left: .8rem; }
-.quiet { opacity: .75; }
-"""
+_STYLE = Path(__file__).with_name("page.css")
 
 
 def write_page(
@@ -39,10 +25,11 @@ def write_page(
     """Write ``report.html``, with sampled files of ``samples_in`` and ``plots``, PNG by title."""
     title, settings = escape(f"ursa eval {report.suite}"), report.settings
     origin = [f"{name} {settings[name]}" for name in ("model", "seed", "ursa") if name in settings]
+    style = _STYLE.read_text(encoding="utf-8")
     parts = [
         "<!doctype html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
+        f'<meta name="viewport" content="width=device-width"><style>\n{style}</style></head><body>',
         f"<h1>{title}</h1>",
         f'<p class="quiet">{escape(", ".join([*origin, f"{len(report.samples)} samples"]))}</p>',
     ]
