@@ -20,6 +20,11 @@ _IMAGES = "png jpg jpeg jfif webp gif bmp tif tiff apng avif"
 MEDIA_SUFFIXES = frozenset(f".{name}" for kinds in (_VIDEOS, _IMAGES) for name in kinds.split())
 
 
+Tables = dict[Path, Metadata]
+"""What tables say of captions, by their folders."""
+OnPath = Callable[[Path], None]
+
+
 @dataclass(frozen=True)
 class MediaFile:
     """A media file, which gives clips."""
@@ -83,9 +88,7 @@ class MediaFile:
 
 
 def find_sources(
-    inputs: Sequence[Path],
-    on_repeat: Callable[[Path], None] = lambda _: None,
-    on_left_out: Callable[[Path], None] = lambda _: None,
+    inputs: Sequence[Path], on_repeat: OnPath = lambda _: None, on_left_out: OnPath = lambda _: None
 ) -> list[MediaFile]:
     """The media files among the inputs, folders searched recursively; sorted within each input.
 
@@ -95,7 +98,7 @@ def find_sources(
     ``.csv`` file is a manifest, whose files come in the order of its rows. Callbacks get each file
     that is found again, and what is left out. A missing input or an empty folder is a DataError.
     """
-    metadata: dict[Path, Metadata] = {}
+    metadata: Tables = {}
     sources: dict[Path, MediaFile] = {}
     _resolved_folder.cache_clear()
     for given in inputs:
@@ -108,9 +111,7 @@ def find_sources(
     return list(sources.values())
 
 
-def _files_of(
-    given: Path, metadata: dict[Path, Metadata], on_left_out: Callable[[Path], None]
-) -> Iterator[MediaFile]:
+def _files_of(given: Path, metadata: Tables, on_left_out: OnPath) -> Iterator[MediaFile]:
     """The files of one input, a manifest's in its order, with their captions."""
     suffix = given.suffix.lower()
     is_manifest = suffix in MANIFEST_SUFFIXES and given.is_file()
@@ -162,9 +163,7 @@ def _with_name(source: MediaFile, at: Path) -> MediaFile:
     return replace(source, name=name, captions=(), fault=fault)
 
 
-def _files_in(
-    root: Path, metadata: dict[Path, Metadata], on_left_out: Callable[[Path], None]
-) -> list[Path]:
+def _files_in(root: Path, metadata: Tables, on_left_out: OnPath) -> list[Path]:
     """Media files below a folder, sorted; files that metadata lists count even where missing."""
     paths: set[Path] = set()
     seen: set[str] = set()
@@ -193,9 +192,7 @@ def _files_in(
     return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _captions(
-    path: Path, metadata: dict[Path, Metadata]
-) -> tuple[tuple[str, ...], DataError | None]:
+def _captions(path: Path, metadata: Tables) -> tuple[tuple[str, ...], DataError | None]:
     """Captions from the folder's table, one read above it, or the text file; and their fault."""
     if path.parent not in metadata:
         metadata[path.parent] = texts.read_metadata(path.parent)
