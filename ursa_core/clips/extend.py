@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 
 from ursa_core.bundle.bundle import Bundle, load_tokenizer
+from ursa_core.clips import cond_frames
 from ursa_core.clips.clip import Clip
-from ursa_core.clips.cond_frames import (
-    CondMedia,
-    condition,
-    following,
-    label,
-    read_clip,
-    read_tokens,
-)
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan, prompt_warnings
 from ursa_core.clips.requests import ExtensionOptions, cond_or_default
 from ursa_core.clips.round_store import RoundStore
@@ -240,7 +233,7 @@ def _in_tokens(
         else:
             new = next_codes(together).cpu()[num_cond:]
         chain = torch.cat([chain, new])
-    return following(clip, decode(bundle, chain), own)
+    return cond_frames.following(clip, decode(bundle, chain), own)
 
 
 def _in_pixels(
@@ -257,12 +250,14 @@ def _in_pixels(
 
     def make(request: Request) -> Tensor:
         piece = {place: frames[-overlap:][turn]}
-        conditioning = condition(bundle, grid, piece, extension.cond, extension.cond_noise)
+        conditioning = cond_frames.condition(
+            bundle, grid, piece, extension.cond, extension.cond_noise
+        )
         return generate(bundle, request, on_step, conditioning=conditioning)
 
     for _ in range(extension.num_rounds):
         window = decode(bundle, next_codes(make))[turn]
-        frames = np.concatenate([frames, following(frames, window, overlap)])
+        frames = np.concatenate([frames, cond_frames.following(frames, window, overlap)])
     return frames[len(clip) :]
 
 
@@ -278,7 +273,7 @@ class ExtendPlan:
 
     plan: Plan
     extension: Extension
-    media: CondMedia
+    media: cond_frames.CondMedia
     warnings: list[str]
 
     @property
@@ -369,10 +364,11 @@ def plan_extension(
     def alone(codes: Tensor) -> Frames:
         return decode_frames(load_tokenizer(model.found.folder, model.device)[0], codes)
 
-    if label(source).lower().endswith(".safetensors"):
-        media = read_tokens(label(source), size, model.tokenizer, decoded or alone)
+    file = cond_frames.label(source)
+    if file.lower().endswith(".safetensors"):
+        media = cond_frames.read_tokens(file, size, model.tokenizer, decoded or alone)
     else:
-        media = read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
+        media = cond_frames.read_clip(source, size, wanted.fit, own_fps, True, wanted.source_fps)
     fps = own_fps or media.fps or plan.options.fps
     warnings = [*model.found.notes, *media.notes]
     if fps != plan.options.fps:
