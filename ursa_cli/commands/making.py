@@ -114,7 +114,6 @@ def make_batch(
 
 
 def _print_plan(plan: "Plan", written: "Sequence[Target]") -> None:
-    """The plan as an object with stable keys, or as lines for people."""
     found, options, paths = plan.model.found, plan.options, [each.media for each in written]
     grid = found.strides.grid(options.shape)
     payload = {

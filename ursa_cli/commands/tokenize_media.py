@@ -163,7 +163,6 @@ def tokenize_media(
 
 
 def _check_output(out: Path, inputs: Sequence[str], force: bool) -> None:
-    """Refuse an output that can't be, before any work."""
     from ursa_core.encoding.sources import MEDIA_SUFFIXES
 
     if out.suffix != CLIP_SUFFIX:

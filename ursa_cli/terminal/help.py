@@ -26,14 +26,12 @@ class _Help:
         return params
 
     def format_help_text(self: Any, _: Any, formatter: Any) -> None:
-        """Write the text of the help."""
         text = inspect.cleandoc(self.help).replace("Examples:\n", "\b\nExamples:\n")
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text(text)  # but for paragraphs with \b, in new lines
 
     def format_options(self: Any, context: Any, formatter: Any) -> None:
-        """Write arguments and options, and the commands of a group."""
         panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for each in self.get_params(context):
             name, text = each.get_help_record(context)

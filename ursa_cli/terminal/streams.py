@@ -18,7 +18,6 @@ class _Stream(io.TextIOWrapper):
     """A stream that discards its text once its reader has left."""
 
     def write(self, text: str, /) -> int:
-        """Write text."""
         try:
             return super().write(text)
         except OSError as error:
@@ -26,7 +25,6 @@ class _Stream(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits."""
         try:
             super().flush()
         except OSError as error:
@@ -44,7 +42,6 @@ class _Stream(io.TextIOWrapper):
 
 class _Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message."""
         say = output.warn if record.levelno >= logging.WARNING else output.note
         say(record.getMessage())
 

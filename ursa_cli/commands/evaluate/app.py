@@ -104,8 +104,6 @@ SUITES = (
 
 
 def _command_of(suite: SuiteCommand) -> Callable[..., None]:
-    """The command of a suite, with the options that the suite has."""
-
     def run(out: Out, sampling: of_sampling.SamplingCall, given: Mapping[str, Any]) -> None:
         chosen = EvalOptions(out, **given)
         sampling = sampling.with_options({"seed": chosen.seed})

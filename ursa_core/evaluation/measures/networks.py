@@ -66,6 +66,8 @@ class Lpips(Published):
     url = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 
     def __init__(self) -> None:
+        from torchmetrics.functional.image import lpips
+
         super().__init__()
         # AlexNet's convolutions, numbered as in its file: ReLUs and pools lie between them.
         convolutions = {
@@ -76,22 +78,14 @@ class Lpips(Published):
             "10": nn.Conv2d(256, 256, 3, padding=1),
         }
         self.features = nn.ModuleDict(convolutions)
-        self.shift = torch.tensor((-0.030, -0.088, -0.188))[:, None, None]
-        self.scale = torch.tensor((0.458, 0.448, 0.450))[:, None, None]
-        self.heads: list[Tensor] = []
-
-    @classmethod
-    def load(cls, device: torch.device) -> Self:
-        """The network with its weights and heads."""
-        from torchmetrics.functional.image import lpips
-
-        made = super().load(device)
+        shift, scale = torch.tensor([(-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)])
+        self.shift = nn.Buffer(shift[:, None, None], persistent=False)
+        self.scale = nn.Buffer(scale[:, None, None], persistent=False)
         file = Path(str(lpips.__file__)).parent / "lpips_models" / "alex.pth"
         hint = "install torchmetrics again"
         tensors = PlainTensors(read_pickle(file, hint), file, hint)
-        made.heads = [tensors[f"lin{k}.model.1.weight"].to(device) for k in range(5)]
-        made.shift, made.scale = made.shift.to(device), made.scale.to(device)
-        return made
+        for k in range(len(convolutions)):
+            self.register_buffer(f"head{k}", tensors[f"lin{k}.model.1.weight"], persistent=False)
 
     @torch.inference_mode()
     def distance(self, a: Frames, b: Frames) -> float:
@@ -102,7 +96,8 @@ class Lpips(Published):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances (B,) of images (B, 3, H, W) in [-1, 1]."""
-        pairs = zip(self._layers(a), self._layers(b), self.heads, strict=True)
+        heads = [self.get_buffer(f"head{k}") for k in range(len(self.features))]
+        pairs = zip(self._layers(a), self._layers(b), heads, strict=True)
         distances = [((x - y).square() * head).sum(1).mean((1, 2)) for x, y, head in pairs]
         return torch.stack(distances).sum(0)
 

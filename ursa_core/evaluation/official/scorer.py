@@ -244,7 +244,6 @@ def _is_scored(folder: Path, samples_digest: str) -> bool:
 
 
 def _last_line(folder: Path) -> str:
-    """The last line of a step's log that isn't empty."""
     text = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     return lines[-1][:200] if lines else "it said nothing"
