@@ -74,8 +74,7 @@ def read_config(kind: type[T], config: Mapping[str, Any], file: str) -> T:
 
 def parsed(kind: type[T], value: object) -> T:
     """JSON as a type; lists become tuples and whole numbers floats, all else is a ValueError."""
-    found: T = _adapter(kind).validate_json(json.dumps(value), strict=True)
-    return found
+    return _adapter(kind).validate_json(json.dumps(value), strict=True)
 
 
 _adapter: Any = cache(TypeAdapter)

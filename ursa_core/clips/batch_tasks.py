@@ -115,8 +115,7 @@ class ClipTask(_ModelTask):
 
     def pack_key(self, item: BatchItem) -> Hashable:
         """Equal for clips that may share a pass."""
-        key: Hashable = item.plan[1]
-        return key
+        return item.plan[1]
 
     def make(self, items: Sequence[BatchItem], on_step: OnStep) -> MadeItems:
         """Generate, decode and write clips of one key."""

@@ -230,8 +230,7 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., K) of hidden states (..., D) of any float dtype."""
-        logits: Tensor = self.lm_head(hidden.to(self.lm_head.weight.dtype))
-        return logits
+        return self.lm_head(hidden.to(self.lm_head.weight.dtype))
 
     def rotary(self, prompt_length: int, grid: LatentGrid) -> tuple[Tensor, Tensor]:
         """Cosines and sines (S + 1 + L, head_dim) in the network's dtype, cached per shape."""

@@ -21,7 +21,6 @@ class FiniteScalarQuantizer(nn.Module):
 
     def __init__(self, levels: list[int]) -> None:
         super().__init__()
-        self.levels = tuple(levels)
         self.num_codes = math.prod(levels)
         # On the CPU even where a checkpoint's model is built on the meta device, without values.
         sizes = torch.tensor(levels, dtype=torch.int64, device="cpu")

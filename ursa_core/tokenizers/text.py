@@ -184,8 +184,7 @@ class TextTokenizer:
     def _encode(self, texts: list[str]) -> list[Any]:
         # Published checkpoints add no special token to a prompt; bov follows as part of the model.
         with _explained("the text tokenizer can't read the prompt", "use another model"):
-            encodings: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
-        return encodings
+            return self._backend.encode_batch(texts, add_special_tokens=False)
 
 
 @contextmanager

@@ -195,8 +195,7 @@ class I3D(Published):
                 x = _pool(x, *_POOL_BEFORE[name])
             x = self.get_submodule(f"Mixed_{name}")(x)
         x = functional.avg_pool3d(x, (2, 7, 7), stride=1)
-        logits: Tensor = self.logits["conv3d"](x).mean((2, 3, 4))
-        return logits
+        return self.logits["conv3d"](x).mean((2, 3, 4))
 
     @torch.inference_mode()
     def features(self, frames: Frames) -> Array:

@@ -47,8 +47,7 @@ class EvalTask(ClipTask):
         return {**options, "pixel_shape": [shape.frames, shape.height, shape.width]}, planned
 
     def _read_again(self, item: BatchItem) -> Plan:
-        plan: Plan = item.plan[0]
-        return plan
+        return item.plan[0]
 
     def _warn(self, item: BatchItem, warnings: Sequence[str]) -> None:
         """Warn of the first prompt that the model can't take; suites have hundreds."""
