@@ -20,7 +20,6 @@ from ursa_core import __version__
 from ursa_core.bundle.folder import (
     URSA_MODEL,
     copy_files,
-    file_names,
     model_identity,
     opened,
     read_json,
@@ -224,15 +223,14 @@ def merge_adapters(
         **({} if decoder is None else {"decoder": {"path": str(decoder)}}),
         "ursa": __version__,
     }
+
+    def is_kept(name: str) -> bool:
+        is_replaced = model / name in files or (decoder is not None and name.startswith("vae/"))
+        is_known = any(fnmatch(name, each) for each in URSA_MODEL.patterns)
+        return is_known and name != "README.md" and not is_replaced
+
     with whole(out) as part:
-        names = [
-            name
-            for name in file_names(model)
-            if any(fnmatch(name, each) for each in URSA_MODEL.patterns)
-            and name != "README.md"
-            and (decoder is None or not name.startswith("vae/"))
-        ]
-        copy_files({n: model / n for n in names if model / n not in files}, part)
+        copy_files(model, part, is_kept)
         for file in files:
             with opened(file) as tensors:
                 read = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118

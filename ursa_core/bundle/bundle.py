@@ -25,7 +25,6 @@ from ursa_core.bundle.folder import (
     WEIGHTS,
     Layout,
     copy_files,
-    file_names,
     opened,
     read_json,
     shipped_models,
@@ -148,8 +147,7 @@ def checkpoint_model(path: Path) -> Path | None:
         state |= _read_checkpoint(folder, _KINDS[kind], state)
         with whole(target) as made:
             own = (*PARTS, "ursa.json", "model_index.json", "subjects.json")
-            names = [name for name in file_names(run) if name.partition("/")[0] in own]
-            copy_files({name: run / name for name in names}, made)
+            copy_files(run, made, lambda name: name.partition("/")[0] in own)
             save_tensors(made / part / WEIGHTS, state)
     return target
 
@@ -230,7 +228,7 @@ def save_bundle(
     save_tensors(scheduler / path_files.CODEBOOK, stored, torch.float32)
     text_tokenizer.save(folder / "tokenizer")
     if tokenizer_folder.resolve() != folder.resolve():
-        copy_files({f"vae/{f.name}": f for f in (tokenizer_folder / "vae").iterdir()}, folder)
+        copy_files(tokenizer_folder, folder, lambda name: name.startswith("vae/"))
     save_settings(folder, settings)
     if subjects:
         save_subjects(folder, subjects)

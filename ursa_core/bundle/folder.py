@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,11 +217,11 @@ def read_index(file: Path) -> dict[str, str]:
     return mapped
 
 
-def copy_files(files: Mapping[str, Path], folder: Path) -> None:
-    """Copy files to the paths in a folder that they are given by."""
-    for name, file in files.items():
+def copy_files(model: Path, folder: Path, wants: Callable[[str], bool]) -> None:
+    """Copy the files of a model, whose paths in it are wanted, to the same ones in a folder."""
+    for name in filter(wants, file_names(model)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, folder / name)
+        shutil.copyfile(model / name, folder / name)
 
 
 @contextmanager

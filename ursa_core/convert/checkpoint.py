@@ -20,7 +20,6 @@ from ursa_core.bundle.folder import (
     WEIGHTS,
     check_model,
     copy_files,
-    file_names,
     listed,
     opened,
     read_json,
@@ -66,13 +65,11 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
     base = base or source
     own = {part: source / part for part in NETWORKS if (source / part).is_dir()}
     networks = {"transformer": source, "vae": base / "vae", **own}
-    names = [name for name in file_names(base) if name.split("/")[0] not in NETWORKS]
-    copies = {name: base / name for name in names}
-    if any((networks["vae"] / name).is_file() for name in (WEIGHTS, index_of(WEIGHTS))):
-        vae = networks.pop("vae")  # by whose bytes codes are known
-        copies |= {f"vae/{file.name}": file for file in vae.iterdir() if file.is_file()}
+    is_vae_whole = any((networks["vae"] / name).is_file() for name in (WEIGHTS, index_of(WEIGHTS)))
     with whole(folder) as made:
-        copy_files(copies, made)
+        copy_files(base, made, lambda name: name.split("/")[0] not in NETWORKS)
+        if is_vae_whole:  # by whose bytes codes are known
+            copy_files(networks.pop("vae").parent, made, lambda name: name.startswith("vae/"))
         for part, place in networks.items():
             _convert(place, base / part, made / part)
         keep_settings(base, made)
