@@ -24,9 +24,6 @@ class Part:
         """Suffix of the names of this part's own files; empty if it is the whole."""
         return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
 
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
 
 def parse_part(text: str) -> Part:
     """A part from ``i/n``, 1 <= i <= n; of another form it is a UsageError."""
