@@ -72,7 +72,9 @@ class _OneByOne(EvalTask):
             yield item, {}
 
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
-        raise NotImplementedError
+        conditioning = plan.conditioning(self._bundle)
+        codes = generate(self._bundle, plan.request(), on_step, conditioning=conditioning)
+        return plan.shown(decode(self._bundle, codes))
 
 
 class GridTask(_OneByOne):
@@ -116,11 +118,6 @@ class ImageTask(_OneByOne):
         file = item.options["given"]["files"][0]["file"]
         image = read_image(file, plan.options.shape, fit=True)
         return replace(plan, cond_frames=CondFrames({0: image}, "lock", 0.0))
-
-    def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:
-        conditioning = plan.conditioning(self._bundle)
-        codes = generate(self._bundle, plan.request(), on_step, conditioning=conditioning)
-        return plan.shown(decode(self._bundle, codes))
 
 
 _digest = cache(digest_of)
