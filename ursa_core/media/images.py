@@ -4,7 +4,7 @@ import logging
 import math
 import re
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,10 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def _rate(text: str) -> float | None:
-    try:
-        rate = float(text)
-    except ValueError:
-        return None
-    return rate if math.isfinite(rate) and rate > 0 else None
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    return None
 
 
 def _opened(path: Path) -> Image.Image | None:
