@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -50,12 +51,7 @@ def ssim_map(a: Tensor, b: Tensor, sigma: float = 1.0, peak: float = 2.0) -> Ten
 def _blurring(size: int, sigma: float, like: Tensor) -> Tensor:
     """Matrix (size, size) that blurs a row of pixels, mirrored at its ends."""
     reach = int(3.5 * sigma + 0.5)
-    inside = torch.arange(size, device=like.device)
-    place = torch.arange(-reach, size + reach, device=like.device)
-    mirrored = (size - 1 - (size - 1 - place.abs()).abs()).abs()
-    distance = place - inside[:, None]
-    weight = torch.exp(-(distance.to(like.dtype) ** 2) / (2 * sigma**2)) * (distance.abs() <= reach)
-    weight = weight / weight.sum(1, keepdim=True)
-    return torch.zeros(size, size, dtype=like.dtype, device=like.device).index_add_(
-        1, mirrored, weight
-    )
+    places = torch.arange(-reach, reach + 1).to(like)
+    window = torch.exp(-(places**2) / (2 * sigma**2))
+    pixels = F.pad(torch.eye(size).to(like)[:, None], (reach, reach), mode="reflect")
+    return F.conv1d(pixels, (window / window.sum())[None, None])[:, 0].T

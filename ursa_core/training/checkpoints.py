@@ -129,13 +129,14 @@ def read_about(folder: Path) -> dict[str, Any]:
         return about
 
 
-def check_changes(
-    run: Path, about: dict[str, Any], recipe: Recipe, learner: Learner, allow_change: bool
-) -> list[str]:
-    """Changes of recipe and data since a run's checkpoint; a CheckpointError if it can't go on.
+def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: bool) -> list[str]:
+    """Changes of recipe and data since a run's last part; a CheckpointError if it can't go on.
 
     Data and words of a learner without the recipe's prior, whose clips aren't made yet, may differ.
     """
+    if not (done := checkpoints(run)):
+        return []
+    about = read_about(done[-1])
     different = differing_keys(recipe, about["recipe"])
     has_all = learner.recipe == recipe
     then = {"vocabulary": learner.vocabulary, "data": learner.data_identity, **about}

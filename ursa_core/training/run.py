@@ -21,7 +21,6 @@ from ursa_core.training.checkpoints import (
     check_changes,
     checkpoints,
     discard_run,
-    read_about,
     steps_of,
 )
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
@@ -100,7 +99,8 @@ def plan_training(
         if missing := prior.missing_of_prior(asked):
             recipe = recipe.model_copy(update={"prior": None})
     learner = build_learner(recipe, device, empty=True)
-    _check_run(whole, learner, run, fresh, allow_change)
+    if not fresh:
+        check_changes(run, whole, learner, allow_change)
     parameters = sum(p.numel() for p in trained(learner.model).values())
     frozen = sum(p.numel() for p in learner.model.parameters()) - parameters
     is_bfloat16 = devices.pick_dtype(plan.precision, device) == torch.bfloat16
@@ -172,14 +172,6 @@ def plan_training(
     )
 
 
-def _check_run(
-    recipe: Recipe, learner: Learner, run: Path, fresh: bool, allow_change: bool
-) -> None:
-    """Refuse what can't continue a run."""
-    if not fresh and (done := checkpoints(run)):
-        check_changes(run, read_about(done[-1]), recipe, learner, allow_change)
-
-
 def check_run_folder(run: Path) -> None:
     """Refuse with a UsageError a folder that can't become or continue a run."""
     if run.exists() and not run.is_dir():
@@ -224,7 +216,8 @@ def train_recipe(
                 prior.open_prior(recipe, recipe.prior, start)[0].remove_made()
                 rest = recipe.model_copy(update={"prior": None})
                 rest_learner = build_learner(rest, device, scorers, empty=True)
-                _check_run(recipe, rest_learner, run, fresh, allow_change)
+                if not fresh:
+                    check_changes(run, recipe, rest_learner, allow_change)
             is_alone = is_missing and ranks.is_first
             with sole(Path(recipe.prior.shards)) if is_alone else nullcontext():
                 prior.make_prior(recipe, recipe.prior, start, device, part, on_note)
