@@ -1,7 +1,9 @@
 """`ursa eval`: one command per suite or measure, and the comparison of two reports."""
 
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ursa_cli.commands.evaluate import measures
@@ -16,91 +18,18 @@ _SHARED = ("seed", "only", "limit", "shard", "ray", "ray_cpus", "ray_gpus")
 
 @dataclass(frozen=True)
 class SuiteCommand:
-    """A suite as a command; ``own`` are options in addition to those of every suite."""
+    """A suite as a command, by ``suites.toml``, which says what the fields are."""
 
     name: str
     help: str
-    own: tuple[str, ...]
+    own: list[str]
+    is_official: bool = False
     of_images: bool = False
 
-    @property
-    def is_official(self) -> bool:
-        """Whether official code scores it, not this package."""
-        return "scorer_repo" in self.own
 
-
-SUITES = (
-    SuiteCommand(
-        "shapes",
-        """Score colour, shape, motion and background of clips of the procedural world.
-
-        A judge reads the four from the pixels. Combinations held out of training
-        stand apart from as many that training saw (--limit counts each), and the
-        judge's own error on rendered clips is stated.
-
-        Examples:
-          ursa eval shapes --model nano -o shapes
-          ursa eval shapes --model nano --limit 24 --steps 8 -o trial
-        """,
-        ("batch_size",),
-    ),
-    SuiteCommand(
-        "vbench",
-        """Score a model by VBench: text to video, 6,220 files, 16 dimensions.
-
-        Examples:
-          ursa eval vbench --only sample --prompts rewritten --shard 1/4 -o vbench
-          ursa eval vbench -o vbench --scorer-repo VBench --scorer-python bin/python
-        """,
-        ("batch_size", "prompts", *_SCORER),
-    ),
-    SuiteCommand(
-        "vbench-i2v",
-        """Score a model by VBench-I2V: image to video, 5,590 files, 9 dimensions.
-
-        The images are in no package: download_data.sh in the checkout of VBench fetches them.
-
-        Examples:
-          ursa eval vbench-i2v --only sample --scorer-repo VBench -o i2v
-          ursa eval vbench-i2v -o i2v --scorer-repo VBench --scorer-python bin/python
-        """,
-        ("images", "ratio", *_SCORER),
-    ),
-    SuiteCommand(
-        "vbench-long",
-        """Score a model by VBench-Long: clips that are extended, as `ursa extend` does.
-
-        Examples:
-          ursa eval vbench-long --only sample --seconds 10 -o long
-          ursa eval vbench-long -o o --scorer-repo VBench --scorer-python bin/python
-        """,
-        ("prompts", "seconds", *_SCORER),
-    ),
-    SuiteCommand(
-        "geneval",
-        """Score a model by GenEval: text to image, 553 prompts, four images each, six tags.
-
-        Examples:
-          ursa eval geneval --only sample --prompts rewritten -o geneval
-          ursa eval geneval -o geneval --scorer-repo code --scorer-python bin/python
-        """,
-        ("batch_size", "prompts", "detector", *_SCORER),
-        of_images=True,
-    ),
-    SuiteCommand(
-        "dpg",
-        """Score a model by DPG-Bench: text to image, 1,065 grids of four square images.
-
-        Its prompts are read from the checkout of ELLA, so sampling needs --scorer-repo, too.
-
-        Examples:
-          ursa eval dpg --only sample --scorer-repo ELLA --size 1024x1024 -o dpg
-          ursa eval dpg -o dpg --scorer-repo ELLA --scorer-python bin/python
-        """,
-        _SCORER,
-        of_images=True,
-    ),
-)
+def _suites() -> list[SuiteCommand]:
+    text = Path(__file__).with_name("suites.toml").read_text(encoding="utf-8")
+    return [SuiteCommand(**each) for each in tomllib.loads(text)["suites"]]
 
 
 def _command_of(suite: SuiteCommand) -> Callable[..., None]:
@@ -120,7 +49,8 @@ def _command_of(suite: SuiteCommand) -> Callable[..., None]:
 
     run.__doc__ = suite.help
     every = options.parameters(EvalOptions, EVALUATION)
-    own = [each for each in every if each.name in (*_SHARED, *suite.own)]
+    names = {*_SHARED, *suite.own, *(_SCORER if suite.is_official else ())}
+    own = [each for each in every if each.name in names]
     return of_sampling.spread(options.with_parameters(run, given=(own, dict)))
 
 
@@ -131,7 +61,7 @@ evaluate = new_app(
     A stopped run goes on when the same command is given again.
     """,
 )
-for _suite in SUITES:
+for _suite in _suites():
     evaluate.command(_suite.name, cls=Command)(_command_of(_suite))
 for _measure in (measures.reconstruction, measures.path, measures.videos, measures.compare):
     evaluate.command(cls=Command)(_measure)
