@@ -43,7 +43,9 @@ def test_captions_that_the_model_cannot_take_are_warned_of(tmp_path, capsys):
         assert "1 of 2 captions (50 %) are longer than the 6 tokens that the model reads" in err
         assert 'is cut off: "navy background, quokka"' in err
         assert "1 of 2 captions (50 %) hold words that the model doesn't know: quokka (1)" in err
-    assert main([*run, "--dry-run", "--json"]) == 0  # a tokenizer of the captions' own words
+    assert (
+        main([*run, "--fresh", "--dry-run", "--json"]) == 0
+    )  # a tokenizer of the captions' own words
     shown = capsys.readouterr()
     found = json.loads(shown.out)["captions"]
     assert (found["num"], found["num_cut"], found["num_unknown"]) == (2, 0, 0)
