@@ -17,12 +17,7 @@ from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe, Token
 from ursa_core.recipe.loading import to_yaml
 from ursa_core.sampling.guidance import Guidance
 from ursa_core.sampling.time_grid import time_grid
-from ursa_core.training.checkpoints import (
-    check_changes,
-    checkpoints,
-    discard_run,
-    steps_of,
-)
+from ursa_core.training.checkpoints import check_changes, checkpoints, discard_run, steps_of
 from ursa_core.training.distributed import Ranks, joined_ranks, pick_own_device
 from ursa_core.training.generator import estimates, prior
 from ursa_core.training.generator.estimates import DataPlan, pass_operations

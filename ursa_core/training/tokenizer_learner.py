@@ -40,7 +40,6 @@ class TokenizerLearner(Learner):
     """
 
     model: VideoTokenizer
-
     recipe: TokenizerRecipe
 
     def __init__(self, recipe: TokenizerRecipe, device: torch.device) -> None:

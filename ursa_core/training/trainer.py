@@ -131,8 +131,9 @@ class Trainer:
         if not self._checkpoints:
             return 0
         about = self._about
-        run = (self.run_folder, self.recipe, self.learner)
-        different = checkpoints.check_changes(*run, allow_change)
+        different = checkpoints.check_changes(
+            self.run_folder, self.recipe, self.learner, allow_change
+        )
         checkpoints.load_checkpoint_(self._checkpoints[-1], self.tensors(), self.ranks)
         self.step, self.seconds = about["step"], about["seconds"]
         self.guard.state = about["guard"]
