@@ -152,7 +152,7 @@ def sample(
         lambda hidden: bundle.transformer.head(hidden)[..., : path.num_codes],
         path,
         SamplingStart(x_0, time_grid(steps, settings.shift)),
-        replace(settings.defaults, correct=correct),
+        replace(settings.defaults, correct=correct, solver="integrated" if correct else None),
         prompt_ids=prompt_ids,
         negative_ids=negative_ids,
         generators=generator,

@@ -93,10 +93,11 @@ def test_wrong_images_are_judged_wrong():
     }
 
 
+@pytest.mark.parametrize("correct", CORRECTS)
 @pytest.mark.parametrize("kind", ["metric", "mixture", "masked"])
-def test_untrained_networks_score_at_chance(kind):
+def test_untrained_networks_score_at_chance(kind, correct):
     bundle = untrained(kind)
-    found = comparisons.score(bundle, steps=3, per_prompt=2)
+    found = comparisons.score(bundle, 3, correct, per_prompt=2)
     assert found["images"] == 64
     assert found["calls"] == 3
     assert found["right"]["all three"] <= 6  # one in 160 by chance

@@ -24,6 +24,7 @@ Captured = pytest.CaptureFixture[str]
         ("--shift", ("0.001", "1000"), ("1e-300", "0", "1e308", "nan")),
         ("--top-p", ("0.000001", "1"), ("1e-320", "0", "1.1", "nan")),
         ("--guidance", ("0", "100"), ("-1", "1e30", "nan")),
+        ("--correct", ("0", "1"), ("-0.1", "1.5", "nan")),
         ("--fps", ("0.1", "1000"), ("1e-9", "1e9", "nan")),
         ("--motion", (), ("-1", "1e308", "nan")),
     ],
@@ -42,7 +43,7 @@ def test_ends_of_ranges_sample_and_what_is_beyond_is_refused(
         assert main([*base, "-o", str(tmp_path / "a.mkv"), option, value]) == 2
         error, hint = capsys.readouterr().err.splitlines()
         assert f"{option} can't be" in error
-        assert " to " in hint
+        assert "to " in hint
     assert not (tmp_path / "a.mkv").exists()
 
 

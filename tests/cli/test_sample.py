@@ -159,6 +159,21 @@ def test_compiling_needs_a_compiler(
     assert "C++ compiler" in refused(capsys, tmp_path)[0]
 
 
+def test_maskgit_with_a_corrector_is_refused_before_the_model_is_loaded(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "model", str(tmp_path / "clip.mkv")
+    words = ("sample", "a circle", "--model", str(model), "-o", out)
+    shutil.copytree(tiny_model, model)
+    config = model / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "path": "masked"}))
+    assert main([*words, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["solver"] == "maskgit"
+    assert main([*words, "--dry-run", "--correct", "0.5"]) == 2
+    assert "maskgit reveals each code once" in capsys.readouterr().err
+    assert main([*words, "--dry-run", "--correct", "0.5", "--solver", "integrated"]) == 0
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.mkv", "frames"])
 def test_extension_chooses_the_format(tmp_path: Path, name: str) -> None:
     assert sample("-o", tmp_path / name, "--seed", 1) == 0

@@ -250,9 +250,9 @@ def test_one_generator_an_item_ties_nothing_to_the_batch(path: ProbPath) -> None
 def drawn_shares(
     path: ProbPath, start: float, end: float, correct: float, from_path: bool
 ) -> torch.Tensor:
-    """Shares of the states after one step towards code 3, from p_start or from code 0."""
+    """Shares of the states after one step towards code 3, from p_start or the last state."""
     draws, x_1 = generator(6), torch.full((60_000,), 3)
-    x_t = path.corrupt(x_1, start, draws) if from_path else torch.zeros_like(x_1)
+    x_t = path.corrupt(x_1, start, draws) if from_path else x_1 * 0 + path.num_states - 1
     moved = path.step(x_t, x_1, start, end, draws, correct=correct)
     return torch.bincount(moved, minlength=path.num_states).double() / len(x_1)
 

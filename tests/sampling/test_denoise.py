@@ -184,7 +184,7 @@ def test_what_cannot_be_sampled_is_refused(path: ProbPath) -> None:
     ):
         with pytest.raises(UsageError, match="times"):
             sample(path, [0], times)
-    with pytest.raises(UsageError, match="no solver 'heun'"):
+    with pytest.raises(UsageError, match="`solver` can't be heun"):
         sample(path, [0], time_grid(2), solver="heun")
 
 

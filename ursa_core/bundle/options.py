@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -88,6 +88,15 @@ class SamplingOptions:
     def shape(self) -> PixelShape:
         """Pixel shape of the clip."""
         return PixelShape(self.frames, self.height, self.width)
+
+    def solver_of(self, solvers: Sequence[str]) -> str:
+        """Own solver, or a path's first; UsageError where the path lacks it or it can't correct."""
+        solver = self.solver or solvers[0]
+        require(solver in solvers, "solver", solver, " or ".join(solvers))
+        if self.correct and solver == "maskgit":
+            hint = "leave `correct` at 0, or use the solver integrated"
+            raise UsageError("maskgit reveals each code once and can't correct it", hint)
+        return solver
 
 
 @cache

@@ -270,11 +270,10 @@ def make_plan(
     require(isinstance(prompt, str), "prompt", prompt, "a text")
     require_text("prompt", prompt, may_be_empty=True)
     found, changes, seed = model.found, checked(options), options.get("seed")
-    solver = changes.get("solver")
-    require(solver in (None, *found.solvers), "solver", solver, " or ".join(found.solvers))
     if "motion" in changes and not found.settings.motion_prefix:
         raise UsageError(f"the model {found.name} takes no `motion`", "describe it in the prompt")
     settled = replace(model.defaults, **changes)
+    settled.solver_of(found.solvers)
     found.strides.grid(settled.shape)  # refuses a shape that doesn't fit
     if out is not None:
         check_format(out, settled.shape, settled.fps)

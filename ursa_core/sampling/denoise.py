@@ -60,14 +60,7 @@ def denoise(
     `UsageError` where times or solver can't be used, or ``correct`` is given with ``maskgit``.
     """
     guidance = guidance or Guidance()
-    solver, correct = options.solver or path.solvers[0], options.correct
-    if solver not in path.solvers:
-        raise UsageError(
-            f"this model's path has no solver {solver!r}", f"use one of: {', '.join(path.solvers)}"
-        )
-    if correct and solver == "maskgit":
-        hint = "leave `correct` at 0, or use the solver integrated"
-        raise UsageError("maskgit reveals each code once and can't correct it", hint)
+    solver = options.solver_of(path.solvers)
     times, locked = _checked_times(start.times, start.x_start), start.locked
     x_t = start.x_start if locked is None else torch.where(*locked, start.x_start)
     masked = path if solver == "maskgit" and isinstance(path, MaskedPath) else None
@@ -76,7 +69,7 @@ def denoise(
         raise UsageError("MaskGIT can't give each frame a time of its own", hint)
     num_masks = (x_t == path.num_codes).sum(-1)
     log_probs = torch.empty_like(x_t, dtype=torch.float32) if masked else None
-    move = partial(path.step, solver=solver, correct=correct)
+    move = partial(path.step, solver=solver, correct=options.correct)
 
     with torch.no_grad():
         for step, (t, t_next) in enumerate(itertools.pairwise(times), start=1):
@@ -87,15 +80,14 @@ def denoise(
                 head, hidden, path.num_codes, generators, temperature=options.temperature,
                 top_p=options.top_p, log_probs=log_probs,
             )  # fmt: skip
-            x_next = path.finish(x_t, x_1)
+            x_1 = path.finish(x_t, x_1)
             if masked and log_probs is not None:
-                x_1 = x_next
                 x_t = _revealed(masked, x_t, x_1, log_probs, num_masks, float(t_next), generators)
             else:
-                is_last = (t_next == 1) & (t < 1)
+                is_last, x_next = (t_next == 1) & (t < 1), x_1
                 if not bool(is_last.all()):
                     moved = _moved(move, x_t, x_1, t, t_next, generators)
-                    x_next = torch.where(is_last, x_next, moved)
+                    x_next = torch.where(is_last, x_1, moved)
                 x_t = x_next if locked is None else torch.where(*locked, x_next)
             if on_estimate:
                 on_estimate(step, x_1)
