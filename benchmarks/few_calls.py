@@ -29,10 +29,11 @@ from nano_quality import hardware
 from numpy.typing import NDArray
 
 import ursa_core
-from ursa_core.bundle.bundle import Bundle, load_bundle
+from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
+from ursa_core.bundle.folder import model_identity
 from ursa_core.bundle.options import SamplingOptions, checked, option_types
 from ursa_core.devices import pick_device, pick_dtype
-from ursa_core.errors import UrsaError
+from ursa_core.errors import UrsaError, UsageError
 from ursa_core.evaluation.reports.intervals import mcnemar, mean, paired_share, wilson
 from ursa_core.evaluation.suites.shapes import judge_file, right, wanted
 from ursa_core.media import Frames, read_media, write_media
@@ -122,8 +123,11 @@ def clips_of(
 def options_of(way: str, bundle: Bundle) -> SamplingOptions:
     """The model's own options with those of a way, ``KEY=VALUE KEY=VALUE``."""
     types = option_types()
-    pairs = (part.split("=", 1) for part in way.split())
-    given = {key: types.get(key, str)(value) for key, value in pairs}
+    pairs = (part.partition("=") for part in way.split())
+    try:
+        given = {key: types.get(key, str)(value) for key, _, value in pairs}
+    except ValueError as error:
+        raise UsageError(f"{way!r} is no way: {error}", "give KEY=VALUE KEY=VALUE") from None
     return replace(bundle.settings.defaults, **checked(given))
 
 
@@ -141,9 +145,11 @@ def run(args: argparse.Namespace, bundle: Bundle, prompts: dict[str, Judge], way
             write_media(path, frames, options.fps)
             record = {
                 "model": args.model,
+                "made_by": args.made_by,
                 "split": args.split,
                 "way": way,
                 "passes": passes,
+                "correct": options.correct,
                 "prompt": prompt,
                 "seed": seed,
                 "seconds": seconds,
@@ -174,8 +180,8 @@ def records(file: Path) -> list[Record]:
 
 
 def belongs(record: Record, args: argparse.Namespace, way: str) -> bool:
-    """Whether a record is of the model, split and way."""
-    return (record["model"], record["split"], record["way"]) == (args.model, args.split, way)
+    """Whether a record is of the model as it is now, split and way."""
+    return (record["made_by"], record["split"], record["way"]) == (args.made_by, args.split, way)
 
 
 def report(args: argparse.Namespace, prompts: dict[str, Judge], diverse: dict[str, float]) -> str:
@@ -193,7 +199,7 @@ def report(args: argparse.Namespace, prompts: dict[str, Judge], diverse: dict[st
     main = "all four" if "all four" in names else "subject"
     head = ["way", "passes", "s", *names, f"{main}, against the first", "diversity"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
-    points: list[tuple[str, int, Any]] = []
+    points: list[tuple[int, Any, float]] = []
     for way, clips in found.items():
         values = {name: np.array([clips[key]["seen"][name] for key in keys]) for name in names}
         first = np.array([found[args.ways[0]][key]["seen"][main] for key in keys])
@@ -207,7 +213,7 @@ def report(args: argparse.Namespace, prompts: dict[str, Judge], diverse: dict[st
         passes = next(iter(clips.values()))["passes"]
         spread = f"{diverse[way]:.3f}" if way in diverse else ""
         lines.append(" | ".join([way, str(passes), f"{seconds:.2f}", *cells, difference, spread]))
-        points.append((way, passes, wilson(int(own.sum()), len(own))))
+        points.append((passes, wilson(int(own.sum()), len(own)), clips[keys[0]]["correct"]))
     if args.plot:
         draw(args.plot, points, main)
     return "\n".join(f"| {line} |" for line in lines)
@@ -222,17 +228,16 @@ def interval_text(values: NDArray[Any]) -> str:
     return f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})"
 
 
-def draw(path: Path, points: Sequence[tuple[str, int, Any]], name: str) -> None:
-    """Shares over passes as a picture, a point per way."""
+def draw(path: Path, points: Sequence[tuple[int, Any, float]], name: str) -> None:
+    """Shares over passes as a picture: passes, share and corrector of each way."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for label, marker, is_own in (("corrected", "o", True), ("plain chain", "s", False)):
         own = sorted(
-            (passes, share)
-            for way, passes, share in points
-            if ("correct=0" not in way.split()) == is_own
+            ((passes, share) for passes, share, correct in points if bool(correct) == is_own),
+            key=lambda point: point[0],
         )
         at = [passes for passes, _ in own]
         middle = np.array([100 * share.value for _, share in own])
@@ -274,6 +279,7 @@ def main() -> int:
         device = pick_device("auto")
         dtype = pick_dtype("auto", device)
         bundle = load_bundle(args.model, device, dtype)
+        args.made_by = f"{model_identity(resolve_model(args.model))} {dtype}"
         prompts = (
             emoji_prompts(args.data, args.split, args.limit, bundle)
             if args.data

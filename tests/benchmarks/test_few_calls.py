@@ -31,7 +31,12 @@ def test_ways_are_paired_and_a_second_run_samples_nothing(
 def test_an_option_that_is_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for way, words in (("correct=2", "`correct` can't be 2"), ("speed=1", "no option `speed`")):
+    for way, words in (
+        ("correct=2", "`correct` can't be 2"),
+        ("speed=1", "no option `speed`"),
+        ("steps=a", "'steps=a' is no way"),
+        ("correct", "is no way"),
+    ):
         monkeypatch.setattr(sys, "argv", ["few_calls.py", "--way", way, "--out", str(tmp_path)])
         assert few_calls.main() == 2
         assert words in capsys.readouterr().err
