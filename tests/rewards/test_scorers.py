@@ -50,6 +50,17 @@ def test_the_score_is_graded():
     assert shapes_score(blank, prompt(*RIGHT)) == 0
 
 
+def test_a_single_broken_frame_costs_more_than_its_share():
+    whole, other = clip(*RIGHT), clip("green", "star", "moves right", "navy")
+    broken, halved = whole.copy(), whole.copy()
+    broken[4], halved[4:] = other[4], other[4:]
+    lost = [
+        shapes_score(whole, prompt(*RIGHT)) - shapes_score(each, prompt(*RIGHT))
+        for each in (broken, halved)
+    ]
+    assert lost[1] > lost[0] > lost[1] / 5 > 0.02
+
+
 def test_other_prompts_have_no_score():
     assert "no caption" in shapes_score(clip(*RIGHT), "a dog")
 

@@ -469,10 +469,10 @@ def test_a_run_that_was_killed_before_its_recipe_was_written_begins(tmp_path, pa
     run = tmp_path / "run"
     run.mkdir()
     part_of_dead(run / "recipe.yaml").write_text("kind: tok")
-    check_run_folder(run)
+    check_run_folder(run, recipe_of(TOKENIZER, tmp_path))
     (run / "mine.txt").write_text("x")
     with pytest.raises(UsageError, match="something other than a run"):
-        check_run_folder(run)
+        check_run_folder(run, recipe_of(TOKENIZER, tmp_path))
 
 
 def test_a_kill_after_the_last_checkpoint_leaves_a_whole_model(tmp_path):

@@ -463,6 +463,8 @@ class GeneratorRecipe(_Training):
         for key, is_given in needs_init.items():
             if is_given and self.init is None:
                 yield f"{key}: is for what init knows already, so init has to name a model"
+        if self.path.kind == "masked" and self.sampling.correct:
+            yield "sampling.correct: maskgit, the solver of path.kind masked, can't, give 0"
         if self.objective.coupling == "pairs":
             if self.prior is None:
                 yield "objective.coupling: pairs are prior clips and their noise, give prior"
@@ -553,8 +555,13 @@ class RewardRecipe(_Training):
             yield "init: is required, the model that is tuned"
         if (size := self.train.batch_size) % self.rollout.group_size:
             yield f"train.batch_size: {size} should be a multiple of rollout.group_size"
-        if self.watch and self.watch.score in self.rewards:
+        kept = {"kind", "figure", "command"}
+        rewards = [each.model_dump(include=kept) for each in self.rewards]
+        watched = self.watch and self.watch.score
+        if watched and watched.model_dump(include=kept) in rewards:
             yield "watch.score: is among the rewards, give another"
+        if self.train.keep_best and not self.watch:
+            yield "train.keep_best: asks for a validation, so give watch"
 
 
 Recipe = TokenizerRecipe | GeneratorRecipe | RewardRecipe

@@ -37,7 +37,7 @@ BOOKKEEPING = {
 } | {f"train.{key}" for key in _OF_TRAIN.split()}
 _CHANGEABLE = (
     "data.", "loss.", "objective.", "optimizer.", "prior.num ", "prior.share ", "sampling.",
-    "text_tokenizer", "train.",
+    "text_tokenizer", "train.", "watch.min_diversity ",
 )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
 
     def __init__(self, command: Sequence[str], timeout: float) -> None:
         if shutil.which(command[0]) is None:
-            raise RecipeError(f"command: there is no program {command[0]}", "give its path")
+            hint = "give its path, and what follows it as a list: [python, score.py]"
+            raise RecipeError(f"command: there is no program {command[0]}", hint)
         self.command, self.timeout = list(command), timeout
         self._process: subprocess.Popen[str] | None = None
         self._texts, self._answers = Lines(), Lines()

@@ -5,16 +5,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ursa_core.errors import RecipeError
 from ursa_core.evaluation.measures.videos import colour_drift, flicker, speeds_of
 from ursa_core.evaluation.suites.shapes import ATTRIBUTES, Wanted, right
 from ursa_core.evaluation.suites.shapes_judge import measure, motion_sizes, verdict
 from ursa_core.media import Frames
 from ursa_core.recipe.fields import Recipe, RewardRecipe, RewardTerm
 from ursa_core.rewards.command import CommandScorer
+from ursa_core.training.prompts import prompts_of
 from ursa_core.training.reward.learner import HELD_OUT, Scorer, Scorers
 from ursa_core.worlds import shapes
 
 _NEAR_RGB = 120.0  # RGB distance at which a colour counts nothing
+_NO_SHAPE = 0.3  # share of the object that disagrees with the shape, from which that counts nothing
 _WANTED = {
     shapes.caption(*each, background): Wanted("", *each, background)
     for each in shapes.combinations()
@@ -24,23 +27,31 @@ _WANTED = {
 
 @contextlib.contextmanager
 def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
-    """Scorers of a recipe by name, with weights; `RecipeError` if a program isn't there."""
+    """Scorers of a recipe by name, with weights.
+
+    A program that isn't there, or prompts that ``shapes`` can't score, is a RecipeError.
+    """
     with contextlib.ExitStack() as opened:
         found: dict[str, tuple[float, Scorer]] = {}
         if isinstance(recipe, RewardRecipe):
+            given = [recipe.prompts, *([recipe.watch.prompts] if recipe.watch else [])]
+            prompts = [text for each in given for text in prompts_of(each, ())]
             for term in recipe.rewards:
                 name = (term.figure or term.kind).replace(" ", "_")
                 name += f"_{len(found) + 1}" if name in found else ""
-                found[name] = term.weight, _scorer(term, opened)
+                found[name] = term.weight, _scorer(term, prompts, opened)
             if recipe.watch and (watched := recipe.watch.score):
-                found[HELD_OUT] = watched.weight, _scorer(watched, opened)
+                found[HELD_OUT] = watched.weight, _scorer(watched, prompts, opened)
         yield found
 
 
-def _scorer(term: RewardTerm, opened: contextlib.ExitStack) -> Scorer:
+def _scorer(term: RewardTerm, prompts: list[str], opened: contextlib.ExitStack) -> Scorer:
     if term.command is not None:
         return opened.enter_context(CommandScorer(term.command, term.timeout))
     if term.kind == "shapes":
+        if others := [text for text in prompts if text not in _WANTED]:
+            hint = "give captions of the procedural world, as shapes:train"
+            raise RecipeError(f"kind: shapes can't score {others[0]!r}", hint)
         return lambda clips, prompts: list(map(shapes_score, clips, prompts))
     figure = FIGURES[term.figure or ""]
     return lambda clips, _: [figure(clip) for clip in clips]
@@ -68,9 +79,8 @@ def shapes_score(frames: Frames, prompt: str) -> float | str:
     near = dict.fromkeys(ATTRIBUTES, 0.0) | {"background": 1 - ground / _NEAR_RGB}
     if seen.colour is not None:
         near["colour"] = 1 - np.linalg.norm(seen.colour - shapes.COLOURS[wanted.colour]) / _NEAR_RGB
-        own = seen.errors[wanted.shape]
-        other = min(error for name, error in seen.errors.items() if name != wanted.shape)
-        near["shape"] = other / (own + other)
+        error = (seen.errors[wanted.shape] + seen.worst[wanted.shape]) / 2
+        near["shape"] = 1 - error / _NO_SHAPE
         turn = seen.turns.get(wanted.shape, 0.0)
         sizes = motion_sizes(seen.shift, seen.growth, turn)
         size = sizes.pop(wanted.motion, 0.0)

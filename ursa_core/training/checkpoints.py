@@ -146,9 +146,9 @@ def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: boo
             kept = f"another run, with init={run}, learns more of them"
         different.append(f"the words of text_tokenizer aren't those of before; {kept}")
     if has_all and learner.data_identity != then["data"]:
-        where = "shards" if recipe.kind == "generator" else "files"
-        counts = f"{learner.num_clips} clips, {about.get('num_clips')} before"
-        different.append(f"data.{where} hold other clips or captions: {counts}")
+        where = {"generator": "data.shards", "tokenizer": "data.files"}.get(recipe.kind)
+        counts = f"clips or captions: {learner.num_clips} clips, {about.get('num_clips')} before"
+        different.append(f"{where} hold other {counts}" if where else "prompts hold other texts")
     fixed = [each for each in different if not may_change(each)]
     if fixed or (different and not allow_change):
         going_on = "" if fixed else "go on with this by --allow-change, "
@@ -158,7 +158,7 @@ def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: boo
         )
     if about.get("base") != learner.base:
         raise CheckpointError(
-            f"the run in {run} adapts a model whose files were {about.get('base')};"
+            f"the run in {run} tunes a model whose files were {about.get('base')};"
             f" the recipe's is {learner.base}",
             "restore those files, use another -o, or --fresh to start over",
         )

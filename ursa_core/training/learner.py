@@ -25,6 +25,7 @@ class Learner(ABC):
     device: torch.device
     model: nn.Module  # the network whose weights are trained
     objective: nn.Module  # the module around the model, or the model, that `loss` calls
+    reference: Transformer | None = None  # a frozen network next to the model
     blocks: Sequence[nn.Module] = ()  # parts of the model that run one after another
     base: str | None = None  # identity of frozen weights that checkpoints don't hold
     num_clips: int | None = None  # clips of the data

@@ -135,14 +135,11 @@ def _weights_and_biases(recipe: Recipe, run: Path, step: int) -> Tracker:
 
     id_file = run / "wandb_id"
     try:
+        own = id_file.read_text(encoding="utf-8") if step and id_file.exists() else None
         begun = wandb.init(
-            project="ursa",
-            name=recipe.name,
-            id=id_file.read_text(encoding="utf-8") if step and id_file.exists() else None,
-            resume="allow",
-            dir=run,
+            project="ursa", name=recipe.name, id=own, resume="allow", dir=run,
             config=recipe.model_dump(mode="json"),
-        )
+        )  # fmt: skip
     except wandb.Error as error:
         raise UrsaError(
             f"Weights & Biases can't start: {str(error).splitlines()[0]}",

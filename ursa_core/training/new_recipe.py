@@ -31,7 +31,6 @@ from ursa_core.worlds import shapes
 TEMPLATE = Path(__file__).with_name("new_recipe.yaml")
 SCHEMA = Path(__file__).parents[1] / "recipe" / "recipe.schema.json"
 SHARE = 0.5  # of the new clips among all
-PRIOR = {"num": 480, "steps": 8, "guidance": 3.0, "correct": 1.0}
 PASSES, LEAST, MOST = 17, 300, 5000  # times that a new clip is shown; bounds of the steps
 STEP_CLIPS, PASS_TOKENS = 16, 6000
 
@@ -64,7 +63,8 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     is_known = world == "emoji:train" or not texts.unknown_words(" ".join(shapes.SHAPES))
     has_prior = is_known and texts.unknown_id is not None and len(data) == 1
     known = world if is_known else ["a prompt that the model knows", "another one"]
-    prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE, "prompts": known}
+    prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE}
+    prior |= {"prompts": known, "num": 480}
     shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
     sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
     source: dict[str, object] = {"sets": sets} if len(data) > 1 else {"shards": data[0]}
@@ -87,7 +87,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "words": f"new words get embeddings of their own: {_yaml(words[:8])}",
         "model": _yaml({"preset": preset, **sizes, "max_prompt_length": texts.max_prompt_length}),
         "data": _yaml(source | ({"motion_prefix": True} if settings.motion_prefix else {})),
-        "prior": ("" if has_prior else "# ") + f"prior: {_yaml({**prior, **PRIOR})}",
+        "prior": ("" if has_prior else "# ") + f"prior: {_yaml(prior)}",
         "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
         "lora": ("# " if is_small else "") + "lora: {rank: 32}",
         "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 15}),

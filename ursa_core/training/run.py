@@ -81,7 +81,7 @@ def plan_training(
     Refuses what ``train_recipe`` would refuse, and takes the data alone where prior clips aren't
     made yet.
     """
-    check_run_folder(run)
+    check_run_folder(run, recipe)
     plan = recipe.train
     launched = launched_part(os.environ)
     ranks = launched.count if launched else 1
@@ -147,32 +147,23 @@ def plan_training(
             memory = {**memory, "total": peak}
             seconds = per_pass * plan.accumulate * share
     return TrainingPlan(
-        parameters=parameters,
-        frozen_parameters=frozen,
-        items_per_step=round(items * plan.accumulate),
-        tokens_per_step=tokens,
-        steps=plan.steps,
-        steps_done=steps_of(done[-1]) if done else 0,
-        ranks=ranks,
-        device=str(device),
-        precision=precision,
-        memory=memory,
-        device_bytes=there,
-        seconds_per_step=seconds,
-        measured=peak is not None,
-        data=data,
-        captions=captions,
-        prior_clips=missing,
+        parameters=parameters, frozen_parameters=frozen, tokens_per_step=tokens,
+        items_per_step=round(items * plan.accumulate), steps=plan.steps,
+        steps_done=steps_of(done[-1]) if done else 0, ranks=ranks, device=str(device),
+        precision=precision, memory=memory, device_bytes=there, seconds_per_step=seconds,
+        measured=peak is not None, data=data, captions=captions, prior_clips=missing,
         prior_seconds=of_prior,
-    )
+    )  # fmt: skip
 
 
-def check_run_folder(run: Path) -> None:
-    """Refuse with a UsageError a folder that can't become or continue a run."""
+def check_run_folder(run: Path, recipe: Recipe) -> None:
+    """Refuse with a UsageError a folder that can't become or continue a run of a recipe."""
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "give a folder with -o")
     files.sweep(run)  # of a half-written recipe
     mine = run.is_dir() and any(not each.name.startswith(".") for each in run.iterdir())
+    if recipe.init and Path(recipe.init).exists() and run.exists() and run.samefile(recipe.init):
+        raise UsageError(f"init is {run}, the run's own folder", "give another folder with -o")
     if mine and not (run / "recipe.yaml").exists():
         raise UsageError(f"{run} holds something other than a run", "give another folder with -o")
     above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
@@ -201,7 +192,7 @@ def train_recipe(
         UsageError: The folder exists and isn't a run, or another process trains in it.
         UrsaError: Data or checkpoints can't be used, or the run was interrupted.
     """
-    check_run_folder(run)
+    check_run_folder(run, recipe)
     device = pick_own_device(recipe.train.device)
     with joined_ranks(device) as ranks, sole(run) if ranks.is_first else nullcontext():
         if isinstance(recipe, GeneratorRecipe) and recipe.prior and recipe.init:

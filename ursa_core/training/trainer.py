@@ -35,9 +35,12 @@ MOST_IN_A_ROW = 10  # faults, after which a run stops
 _MEMORY = 0.98  # of the mean loss
 _LEARNING_STEPS = 20  # sound ones, before which nothing is a spike
 LossOf = Callable[[int, nn.Module], tuple[Tensor, Metrics]]
-_ON_CARD = {"loss", "psnr", "validation_loss", "validation_psnr"}
+_ON_CARD = {
+    "loss", "psnr", "reward", "kl", "validation_loss", "validation_psnr", "validation_reward",
+    "validation_score_held_out", "validation_diversity", "validation_start_diversity",
+}  # fmt: skip
 
-STOP_HINT = "the run is saved; start another with a larger objective.kl or fewer steps"
+STOP_HINT = "it is saved; start another with a larger objective.kl, or lower watch.min_diversity"
 
 
 class Guard:
@@ -90,8 +93,12 @@ class Trainer:
         if plan.recompute:
             distributed.recompute_(learner.blocks)
         self.is_sharded = plan.distributed == "fsdp" and ranks.count > 1
+        reference = learner.reference
+        held = [*learner.blocks, *(reference.model.layers if reference else ())]
         if self.is_bfloat16 and not self.is_sharded:
-            distributed.cast_frozen_to_bfloat16_(learner.blocks)
+            distributed.cast_frozen_to_bfloat16_(held)
+        elif self.is_bfloat16 and reference:
+            reference.bfloat16()  # as FSDP2 casts the model
         hardware = (plan.distributed, ranks, self.device, self.is_bfloat16)
         self.objective = distributed.spread(learner.objective, learner.blocks, *hardware)
         self.optimizer = optimizers.build_optimizer(learner.model, recipe.optimizer)
@@ -139,6 +146,7 @@ class Trainer:
         self.guard.state = about["guard"]
         self.best, self.changes = about.get("best"), about.get("changes", [])
         self._figures = about.get("figures", {})
+        self._stop_reason = None if different else about.get("stop_reason")
         if different:
             on_note(f"changed from step {self.step} on: {'; '.join(different)}")
             self.changes = [*self.changes, {"step": self.step, "changes": different}]
@@ -159,6 +167,7 @@ class Trainer:
             "vocabulary": self.learner.vocabulary,
             "best": self.best,
             "figures": self._figures,
+            "stop_reason": self._stop_reason,
             "changes": self.changes,
             "recipe": self.recipe.model_dump(mode="json"),
         }
@@ -201,7 +210,7 @@ class Trainer:
         note = partial(log.info, "stopping after this step; press again to stop at once")
         # A launcher passes on signals that the terminal has already sent to all ranks.
         with stops(note, may_interrupt=self.ranks.count == 1) as is_stopped:
-            while self.step < plan.steps and self.seconds < limit:
+            while self._stop_reason is None and self.step < plan.steps and self.seconds < limit:
                 started = time.perf_counter()
                 figures = self._train_step()
                 self.step += 1
@@ -221,17 +230,17 @@ class Trainer:
                     self._write_bundle()
                 if done or self.step % plan.sample_every == 0:
                     self._write_grid()
-                if reason := self._stop_reason:
+                if self._stop_reason:
                     self.save()
-                    self.checkpoints.finish()
-                    raise UrsaError(f"stopped after step {self.step}: {reason}", STOP_HINT)
-                if stop:
+                elif stop:
                     self.checkpoints.finish()
                     raise Interrupted(
                         f"stopped after step {self.step} of {plan.steps}; the run is saved",
                         "run the same command again to continue",
                     )
             self.checkpoints.finish()
+            if reason := self._stop_reason:
+                raise UrsaError(f"stopped after step {self.step}: {reason}", STOP_HINT)
 
     def measure(self) -> float:
         """Seconds per micro-batch of the largest shape, of the later ones of up to three steps."""

@@ -96,7 +96,7 @@ def test_clips_of_other_prompts_or_another_model_are_refused(generator_recipe, b
     for name, changed in (
         ("prompts", with_prior(generator_recipe, base, tmp_path, PROMPTS[:1])),
         ("steps", with_prior(generator_recipe, base, tmp_path, steps=3)),
-        ("prior", with_prior(generator_recipe, other, tmp_path)),
+        ("starting model", with_prior(generator_recipe, other, tmp_path)),
     ):
         for use in (train, planned):
             with pytest.raises(DataError, match=f"was made with another {name}:") as caught:

@@ -13,7 +13,7 @@ from tiny_runs import silent, stored
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.errors import CheckpointError, RecipeError, UrsaError
+from ursa_core.errors import CheckpointError, RecipeError, UrsaError, UsageError
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.rewards.scorers import open_scorers
 from ursa_core.sampling.generate import Request, generate
@@ -65,10 +65,11 @@ def test_the_reward_rises_and_the_model_is_written(tune, tmp_path, tiny_model):
     assert generate(bundle, Request("a circle")).shape == (3, 2, 2)
 
 
-def test_ten_steps_are_five_a_new_process_and_five(tiny_model, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_ten_steps_are_five_a_new_process_and_five(tiny_model, tmp_path, precision):
     """Stopped between two updates on the same clips, which the checkpoint holds."""
     words = ["train", str(REWARD), f"init={tiny_model}", "rollout.updates=2", "objective.clip=0.1"]
-    words += ["rollout.steps=2", "train.accumulate=1", "train.precision=float32"]
+    words += ["rollout.steps=2", "train.accumulate=1", f"train.precision={precision}"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main([*words, "-o", str(whole), "--quiet"]) == 0
     assert main([*words, "-o", str(parts), "train.checkpoint_every=5", "--quiet"]) == 0
@@ -110,8 +111,25 @@ def test_an_adapter_is_tuned_on_its_base_alone(tune, tmp_path, tiny_model):
     about = json.loads(state.read_text())
     about["recipe"]["init"] = str(other)  # a folder whose files have changed has the same name
     state.write_text(json.dumps(about))
-    with pytest.raises(CheckpointError, match="adapts a model whose files were"):
+    with pytest.raises(CheckpointError, match="tunes a model whose files were"):
         tune("run", f"init={other}", *lora, "train.steps=3", brightness=brightness)
+
+
+def test_a_run_keeps_its_start_and_its_prompts(tune, tmp_path, tiny_model):
+    start, texts = tmp_path / "start", tmp_path / "texts.txt"
+    shutil.copytree(tiny_model, start)
+    texts.write_text("a red circle\n")
+    words = (f"init={start}", f"prompts={texts}", "rollout.steps=2", "train.accumulate=1")
+    tune("run", *words, "train.steps=1", brightness=brightness)
+    with pytest.raises(UsageError, match="the run's own folder"):
+        tune("run", *words, f"init={tmp_path / 'run'}", brightness=brightness)
+    texts.write_text("a circle\n")
+    with pytest.raises(CheckpointError, match="prompts hold other texts"):
+        tune("run", *words, "train.steps=2", brightness=brightness)
+    texts.write_text("a red circle\n")
+    shutil.copytree(tmp_path / "run" / "transformer", start / "transformer", dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match="tunes a model whose files were"):
+        tune("run", *words, "train.steps=2", brightness=brightness)
 
 
 def test_the_card_calls_it_a_model_and_assumes_no_licence(tune, tmp_path):
@@ -164,11 +182,12 @@ def test_a_clip_without_a_score_stops_the_run_or_is_left_out(tune, tmp_path, sco
     assert not (tmp_path / "stopped" / "metrics.jsonl").exists()
     with pytest.warns(UserWarning, match=f"left out, no score some of clip 1 .*{told}"):
         tune("skipped", *words, "on_failure=skip", some=some)
+    none = ("train.steps=5", "train.accumulate=1", "rollout.steps=2", "on_failure=skip")
     with (
         pytest.warns(UserWarning, match="left out"),
-        pytest.raises(UrsaError, match="no clip of rollout 0 has a score"),
+        pytest.raises(UrsaError, match="no clip has a score, up to rollout 2"),
     ):
-        tune("none", *words, "on_failure=skip", some=lambda clips, prompts: [score] * 4)
+        tune("none", *none, some=lambda clips, prompts: [score] * 4)
     (line,) = lines(tmp_path / "skipped")
     assert (line["failed"], line["reward"]) == (0.25, 2.0)
     assert line["groups_without_variation"] == 0.5
@@ -196,6 +215,10 @@ def test_a_run_whose_clips_become_similar_stops(tune, tmp_path):
             found[0]["validation_start_score_brightness"]
         )
     assert "score_held_out" not in lines(tmp_path / "run")[0]
+    again = (*EIGHT, *high, *watch, "train.validation_passes=1", "objective.kl=0")
+    with pytest.raises(UrsaError, match=f"stopped after step {step}: diversity"):
+        tune("run", *again, brightness=brightness, held_out=brightness)
+    assert checkpoints(tmp_path / "run")[-1].name == f"step-{step:07}"
 
 
 def test_a_held_out_score_may_be_better_when_it_is_lower(tune, tmp_path):
@@ -214,6 +237,10 @@ def test_a_held_out_score_may_be_better_when_it_is_lower(tune, tmp_path):
         ("watch.prompts=[a red circle]", "watch.prompts: 'a red circle' is among the prompts"),
         ("objective.latest=0.2", "objective.states: 1 of the times of rollout.steps"),
         ("prompts=nowhere.txt", "nowhere.txt"),
+        ("prompts=emoji:train", "prompts: emoji:train has none for this model"),
+        ("watch.prompts=emoji:heldout", "watch.prompts: emoji:heldout has none"),
+        ("watch.prompts=[a  red circle]", "watch.prompts: 'a  red circle' is among the prompts"),
+        ("samples.prompts=[a purple dog]", "samples.prompts: the model doesn't know purple"),
     ],
 )
 def test_what_does_not_fit_is_refused(tiny_model, tmp_path, override, fault):
@@ -232,10 +259,11 @@ def test_what_does_not_fit_is_refused(tiny_model, tmp_path, override, fault):
         ("rewards=[{kind: shapes, command: x}]", "command: is for `kind: command`"),
         ("rewards=[]", "rewards: is empty"),
         (
-            "watch={prompts: [a], score: {kind: frames, figure: flicker, weight: 0.02}}",
+            "watch={prompts: [a], score: {kind: frames, figure: flicker, weight: 0.3}}",
             "watch.score: is among the rewards",
         ),
         ("init=null", "init: is required"),
+        ("train.keep_best=true", "train.keep_best: asks for a validation"),
     ],
 )
 def test_faults_of_a_recipe(override, fault):
@@ -246,6 +274,7 @@ def test_faults_of_a_recipe(override, fault):
 
 def test_a_dry_run_plans_without_a_clip(tiny_model, tmp_path, capsys):
     words = ["train", str(REWARD), f"init={tiny_model}", "--dry-run", "--json"]
+    words += ["train.precision=float32"]
     assert main([*words, "-o", str(tmp_path / "run")]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["items_per_step"] == 8
@@ -256,5 +285,10 @@ def test_a_dry_run_plans_without_a_clip(tiny_model, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     assert main([*words, "lora.rank=2"]) == 0
     assert json.loads(capsys.readouterr().out)["memory"].get("start") is None
+    assert main([*words, "train.precision=bfloat16"]) == 0
+    half = json.loads(capsys.readouterr().out)["memory"]["start"]
+    assert 2 < half / plan["parameters"] < 4  # matrices alone are held in bfloat16
     assert main([*words, "rewards=[{kind: command, command: nowhere}]"]) == 2
     assert "no program nowhere" in capsys.readouterr().err
+    assert main([*words, "rewards=[{kind: shapes}]"]) == 2
+    assert "kind: shapes can't score 'a circle moves left'" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Reward tuning by two ranks: the same training as in one process, stopped in a round, resumed."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def runs(tiny_model, tmp_path_factory):
         with open_scorers(recipe) as scorers:
             train_recipe(recipe, folder / f"{name}_one", False, silent, silent, scorers=scorers)
     return folder, ends
+
+
+def test_in_bfloat16_nothing_diverges_from_the_start_before_the_first_step(tiny_model, tmp_path):
+    half = (f"init={tiny_model}", "train.precision=bfloat16", "train.steps=1", "rollout.steps=2")
+    jobs = [
+        {"recipe": str(REWARD), "overrides": [*half, *words], "run": str(tmp_path / name)}
+        for name, words in CASES.items()
+    ]
+    assert finished(launch(tmp_path / "jobs.json", *jobs)) == [["1 steps"] * 3] * 2
+    for name in CASES:
+        (line,) = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        assert abs(json.loads(line)["kl"]) < 1e-6, name
 
 
 def difference(run: Path, other: Path) -> float:

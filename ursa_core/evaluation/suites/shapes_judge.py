@@ -70,6 +70,7 @@ class Measurements:
     ground: Array
     colour: Array | None = None  # none where nothing stands out
     errors: Mapping[str, float] = field(default_factory=dict)
+    worst: Mapping[str, float] = field(default_factory=dict)  # errors of a shape's worst frame
     shift: tuple[float, float] = (0.0, 0.0)
     growth: float = 0.0  # logarithm of the last area over the first
     turns: Mapping[str, float] = field(default_factory=dict)  # radians from first to last frame
@@ -132,8 +133,8 @@ def measure(frames: NDArray[np.uint8]) -> Measurements:
         shape: float(track.travel(np.unwrap(-np.angle(spectrum[:, order])) / order, num_frames))
         for shape, order in SYMMETRY.items()
     }
-    errors = _shape_errors(profiles, track, height, width)
-    return Measurements(ground, colour, errors, (across, down), growth, turns)
+    errors, worst = _shape_errors(profiles, track, height, width)
+    return Measurements(ground, colour, errors, worst, (across, down), growth, turns)
 
 
 def motion_sizes(shift: tuple[float, float], growth: float, turn: float) -> dict[str, float]:
@@ -253,8 +254,10 @@ def _template(shape: str, size_px: float) -> Array:
     return np.asarray(np.clip(0.5 - distance / EDGE_PX, 0, 1))
 
 
-def _shape_errors(profiles: Array, track: _Track, height: int, width: int) -> dict[str, float]:
-    """Mean error of each shape over all frames, each in its own best rotation."""
+def _shape_errors(
+    profiles: Array, track: _Track, height: int, width: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Errors of each shape, each frame in its best rotation: their mean and largest."""
     units = np.sqrt(track.areas / np.pi)
     room = np.minimum(track.centres, np.array([width, height]) - track.centres).min(1)
     whole = room > 1.2 * units
@@ -263,12 +266,14 @@ def _shape_errors(profiles: Array, track: _Track, height: int, width: int) -> di
     ring_area = RADII / RADII.sum()
     spectra = np.fft.rfft(profiles, axis=1)
     nearest = np.abs(np.log(units)[:, None] - np.log(TEMPLATE_SIZES)).argmin(1)
-    errors = {}
+    errors, worst = {}, {}
     for shape in OUTLINES:
         templates = np.stack([_template(shape, size_px) for size_px in TEMPLATE_SIZES])[nearest]
         cross = spectra * np.conj(np.fft.rfft(templates, axis=1))
         match = np.fft.irfft(cross @ ring_area, n=len(ANGLES), axis=1).max(1)
         energy = ((profiles**2 + templates**2).sum(1)) @ ring_area
         norm = (templates**2).sum(1) @ ring_area
-        errors[shape] = float(np.average((energy - 2 * match) / norm, weights=weights))
-    return errors
+        each = (energy - 2 * match) / norm
+        errors[shape] = float(np.average(each, weights=weights))
+        worst[shape] = float(each[whole].max()) if whole.any() else errors[shape]
+    return errors, worst

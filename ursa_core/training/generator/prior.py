@@ -75,7 +75,7 @@ def open_prior(
             "give prior.correct=0",
         )
     record: dict[str, Any] = {
-        "prior": model_identity(start),
+        "starting model": model_identity(start),
         "prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:16],
         **asdict(options),
     }

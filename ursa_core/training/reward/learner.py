@@ -1,5 +1,7 @@
 """The learner of reward tuning: clips are sampled, scored, and made likelier or less likely."""
 
+import hashlib
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.bundle.bundle import Bundle, load_bundle, resolve_model
+from ursa_core.bundle.folder import model_identity
 from ursa_core.encoding.caption_fit import CaptionFit, measure_captions
 from ursa_core.errors import RecipeError, UrsaError, UrsaWarning
 from ursa_core.media.frames import Frames
@@ -30,6 +33,7 @@ from ursa_core.training.reward.objective import ClipLikelihood, advantages, dive
 # Scores of clips by their prompts; a text is why a clip has none.
 Scorer = Callable[[Sequence[Frames], Sequence[str]], Sequence[float | str]]
 Scorers = Mapping[str, tuple[float, Scorer]]  # weights and scorers by name
+MOST_IN_A_ROW = 3  # micro-batches without any score
 HELD_OUT = "held_out"  # name of the score that isn't among the rewards
 
 
@@ -49,9 +53,14 @@ class RewardLearner(ModelLearner):
         self.subjects = self.bundle.subjects
         self.prompts = self._read("prompts", recipe.prompts)
         self.watched = self._read("watch.prompts", recipe.watch.prompts) if recipe.watch else []
-        if both := sorted({*self.prompts} & {*self.watched}):
+        self._read("samples.prompts", recipe.samples.prompts)
+        trained = {" ".join(text.split()) for text in self.prompts}
+        if both := [text for text in self.watched if " ".join(text.split()) in trained]:
             known = f"{both[0]!r} is among the prompts, too"
             raise RecipeError(f"watch.prompts: {known}", "hold it out")
+        texts = json.dumps([self.prompts, self.watched])
+        self.data_identity = hashlib.sha256(texts.encode()).hexdigest()[:16]
+        self.base = model_identity(start, ("transformer",))
         rollout, settings = recipe.rollout, self.bundle.settings
         changed = rollout.model_dump(exclude={"group_size", "updates"}, exclude_none=True)
         self.options = replace(settings.defaults, **changed)
@@ -65,24 +74,25 @@ class RewardLearner(ModelLearner):
             raise RecipeError(f"objective.states: {known}", "give fewer states or more steps")
         clips = recipe.objective.states * recipe.train.batch_size  # each clip at all its states
         self._plan = recipe.train.model_copy(update={"batch_size": clips})
-        self._start: Transformer | None = None
         if recipe.lora.rank is not None:
             self.adapter = LoraTraining(recipe, start, self.model)
-            self.base = self.adapter.base
             self.model.to("meta" if empty else device)
         elif not empty:
-            self._start = load_bundle(start, device).transformer.requires_grad_(False)
+            self.reference = load_bundle(start, device).transformer.requires_grad_(False)
         self.blocks = list(self.model.model.layers)
         if recipe.train.compile and not empty:
             self.model.model.compile()
         self.objective = ClipLikelihood(self.model)
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._of_start: dict[int, Metrics] = {}
+        self._without_score = 0
         self._is_begun = recipe.train.distributed == "ddp"
 
     def _read(self, key: str, given: Sequence[str]) -> list[str]:
         """The texts that a key of the recipe names, all of which the model can read."""
-        texts = prompts_of(given, self.bundle.subjects)
+        texts = prompts_of(given, self.bundle.subjects) if given else []
+        if given and not texts:
+            raise RecipeError(f"{key}: {given[0]} has none for this model", "give other prompts")
         for text in texts:
             prompt = full_prompt(self.bundle, Request(text))
             if unknown := self.bundle.text_tokenizer.unknown_words(prompt):
@@ -161,15 +171,13 @@ class RewardLearner(ModelLearner):
     def rollout(self, number: int, sampler: Sampler) -> tuple[dict[str, Tensor], Metrics]:
         """Sampled clips with their advantages, and metrics."""
         kept, group = self._empty_rollout(), self.recipe.rollout.group_size
-        metrics, rewards, codes = self._scored(sampler, number)
+        metrics, rewards, codes = self._scored(sampler, f"rollout {number}")
         kept["codes"].copy_(codes)
         kept["advantages"].copy_(advantages(rewards, group, self.recipe.objective.normalise))
         still = kept["advantages"].view(-1, group).eq(0).all(1).float()
         return kept, {**metrics, "groups_without_variation": weighed(still)}
 
-    def _scored(
-        self, sampler: Sampler, number: int, *others: str
-    ) -> tuple[Metrics, Tensor, Tensor]:
+    def _scored(self, sampler: Sampler, where: str, *others: str) -> tuple[Metrics, Tensor, Tensor]:
         """Metrics, ``others`` among them, rewards (B,) float64 on the CPU, and codes (B, L)."""
         made = sampler.sample()
         codes = torch.stack(made).flatten(1)
@@ -182,14 +190,15 @@ class RewardLearner(ModelLearner):
             scores = []
             for k, score in enumerate(scorer(clips, prompts)):
                 if is_failure := isinstance(score, str) or not math.isfinite(score):
-                    self._failed(f"{name} of clip {k} of rollout {number}, {prompts[k]!r}: {score}")
+                    self._failed(f"{name} of clip {k} of {where}, {prompts[k]!r}: {score}")
                 scores.append(math.nan if is_failure else score)
             found = torch.tensor(scores, dtype=torch.float64)
             metrics[f"score_{name}"] = _known(found)
             rewards += 0.0 if name == HELD_OUT else weight * found
-        if rewards.isnan().all():
+        self._without_score = self._without_score + 1 if rewards.isnan().all() else 0
+        if self._without_score == MOST_IN_A_ROW:
             hint = "correct the scorer; without any score there is nothing to learn"
-            raise UrsaError(f"no clip of rollout {number} has a score", hint)
+            raise UrsaError(f"no clip has a score, up to {where}", hint)
         differing = diversity(codes, self.recipe.rollout.group_size)
         failed = weighed(rewards.isnan().float())
         metrics |= {"reward": _known(rewards), "diversity": weighed(differing), "failed": failed}
@@ -217,7 +226,7 @@ class RewardLearner(ModelLearner):
         for layer in layers:
             layer.set_scale("default", 0.0)
         try:
-            yield self._start
+            yield self.reference
         finally:
             for layer in layers:
                 layer.set_scale("default", 1.0)
@@ -227,15 +236,15 @@ class RewardLearner(ModelLearner):
         if not self.watched:
             return None
         size = self.recipe.rollout.group_size
-        groups = range(self.recipe.train.batch_size // size)
+        groups, where = range(self.recipe.train.batch_size // size), f"validation pass {index}"
         chosen = [self.watched[(index * len(groups) + g) % len(self.watched)] for g in groups]
         texts = [text for text in chosen for _ in range(size)]
         if index not in self._of_start:
             with self._as_start() as start:
                 bundle = replace(self.bundle, transformer=start or self.model)
                 sampler = self._sampler(texts, "watch", index, bundle)
-                self._of_start[index] = self._scored(sampler, index, HELD_OUT)[0]
-        now = self._scored(self._sampler(texts, "watch", index, self.bundle), index, HELD_OUT)[0]
+                self._of_start[index] = self._scored(sampler, where, HELD_OUT)[0]
+        now = self._scored(self._sampler(texts, "watch", index, self.bundle), where, HELD_OUT)[0]
         weight, _ = self.scorers.get(HELD_OUT, (1.0, None))
         worth = now[f"score_{HELD_OUT}" if HELD_OUT in self.scorers else "reward"]
         loss = worth * worth.new_tensor([-weight, 1.0])  # so that lower is better, as elsewhere
@@ -274,7 +283,12 @@ class RewardLearner(ModelLearner):
         parts = training_memory(*sizes, self._plan, recipe.optimizer, *hardware, recipe.lora)
         start = {} if self.adapter else {"start": self.model}
         tokenizer = self.bundle.video_tokenizer
-        return with_held(parts, self.bundle.path, tokenizer=tokenizer, **start)
+        parts = with_held(parts, self.bundle.path, tokenizer=tokenizer, **start)
+        if start and is_bfloat16:  # the start's matrices are held in it, too
+            layers = self.model.model.layers.parameters()
+            spared = 2 * sum(each.numel() for each in layers if each.ndim == 2)
+            parts |= {"start": parts["start"] - spared, "total": parts["total"] - spared}
+        return parts
 
 
 def _known(values: Tensor) -> Tensor:
