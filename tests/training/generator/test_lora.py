@@ -269,7 +269,7 @@ def test_a_run_goes_on_with_the_same_model_alone(generator_recipe, base, tmp_pat
     train(generator_recipe, tmp_path, "other", "train.steps=1", "seed=8")
     file = Path("transformer") / "diffusion_pytorch_model.safetensors"
     shutil.copyfile(tmp_path / "other" / file, model / file)
-    with pytest.raises(CheckpointError, match="adapts a model whose files were") as caught:
+    with pytest.raises(CheckpointError, match="tunes a model whose files were") as caught:
         train(generator_recipe, tmp_path, "run", *words[:-1])
     assert "--fresh" in caught.value.hint
 

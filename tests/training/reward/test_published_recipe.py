@@ -51,7 +51,7 @@ def test_it_has_the_papers_settings_and_is_planned(model, tmp_path, monkeypatch,
     Path("prompts.txt").write_text("a photo of two dogs\n")
     Path("heldout.txt").write_text("a photo of a cat\n")
     command = "{kind: command, command: python3}"
-    words = [f"init={model}", f"rewards=[{command}]", "watch.score={kind: shapes}"]
+    words = [f"init={model}", f"rewards=[{command}]", "watch.score={kind: frames, figure: flicker}"]
     assert main(["train", str(RECIPE), *words, "--dry-run", "--json"]) == 0, capsys.readouterr().err
     told = capsys.readouterr()
     plan = json.loads(told.out)
