@@ -60,7 +60,6 @@ class RewardLearner(ModelLearner):
             raise RecipeError(f"watch.prompts: {known}", "hold it out")
         texts = json.dumps([self.prompts, self.watched])
         self.data_identity = hashlib.sha256(texts.encode()).hexdigest()[:16]
-        self.base = model_identity(start, ("transformer",))
         rollout, settings = recipe.rollout, self.bundle.settings
         changed = rollout.model_dump(exclude={"group_size", "updates"}, exclude_none=True)
         self.options = replace(settings.defaults, **changed)
@@ -79,6 +78,7 @@ class RewardLearner(ModelLearner):
             self.model.to("meta" if empty else device)
         elif not empty:
             self.reference = load_bundle(start, device).transformer.requires_grad_(False)
+        self.base = self.adapter.base if self.adapter else model_identity(start, ("transformer",))
         self.blocks = list(self.model.model.layers)
         if recipe.train.compile and not empty:
             self.model.model.compile()
