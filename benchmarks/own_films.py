@@ -41,8 +41,6 @@ from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.worlds import shapes
 
 SHAPE, FPS = PixelShape(17, 64, 64), 8.0
-WAY = {"steps": 8, "correct": 1.0, "guidance": 3.0}
-"""Sampling of judged clips: a third of the default's passes, and no worse (docs/sampling.md)."""
 PACK = 8
 HEART = 0.6  # half the side of the square in a heart
 MIDDLE = 0.3133 * HEART  # of a heart, by its area, from the middle of its square to the lobes
@@ -140,7 +138,7 @@ def judge(model: Path | str, clips: Sequence[Wanted], file: Path) -> None:
     is_lora = is_adapter(Path(model))
     adapters = [read_adapter(Path(model))] if is_lora else []
     bundle = load_bundle("nano" if is_lora else model, adapters=adapters)
-    options = ursa_core.SamplingOptions(**{**vars(bundle.settings.defaults), **WAY})
+    options = bundle.settings.defaults
     with file.open("a") as lines, tempfile.TemporaryDirectory() as folder:
         for start in range(done, len(clips), PACK):
             pack = clips[start : start + PACK]

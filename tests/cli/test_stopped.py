@@ -31,6 +31,7 @@ data: {source: shapes, frames: 5, height: 32, width: 32}
 optimizer: {learning_rate: 1.0e-3, warmup_steps: 0}
 train: {steps: 2, batch_size: 1, log_every: 1, checkpoint_every: 1, sample_every: 100, device: cpu}
 """
+REWARD = Path(__file__).parents[1] / "stand_ins" / "tiny_reward.yaml"
 COMMANDS = {
     "sample": ["sample", PROMPT, "-o", "out.mp4", "--preview", "1", *TINY],
     "folder": ["sample", PROMPT, "-o", "old", "--force", *TINY],
@@ -48,6 +49,8 @@ COMMANDS = {
     "decode": ["tokenize", "--decode", "film.safetensors", "-o", "out.mp4", "--model", "tiny"],
     "shards": ["tokenize", "films", "-o", "out", "--model", "tiny"],
     "train": ["train", "small.yaml", "-o", "out"],
+    "reward": ["train", str(REWARD), "init=tiny", "rollout.updates=2", "train.steps=3",
+               "train.checkpoint_every=1", "train.device=cpu", "-o", "out"],
     "calibrate": ["calibrate-path", "--tokenizer", "tiny", "-o", "out", "--alpha", "0.8:1.2:2",
                   "--c", "3:5:2", "--preview", "film.mkv", "--write-to", "path.yaml"],
     "shapes": ["eval", "shapes", "-o", "out", "--limit", "1", "--frames", "9", "--size", "32x32",
@@ -141,6 +144,9 @@ def test_a_stopped_command_goes_on(
         is_done = again["code"] == 2 and "already" in said  # what had come to its end before
         assert again["code"] == 0 or is_done, f"{folder.name}: {said}"
         assert names(folder) == whole, folder.name
+        if command == "reward":
+            file = Path("out", "transformer", "diffusion_pytorch_model.safetensors")
+            assert (folder / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     if command == "folder":
         assert len(read_media(folder / "old").frames) == 9
 
