@@ -82,6 +82,14 @@ def test_answers_may_come_in_another_order(scorer):
     assert score(clips(3), ["a", "b", "c"]) == [10.2, 20.2, 30.2]
 
 
+def test_a_second_answer_is_never_taken_for_another_clip(scorer):
+    """It comes after the batch that asked for it, and costs the clip that waits for its own."""
+    score, _ = scorer(answer=ANSWER + ANSWER)
+    assert score(clips(1), ["a"]) == [10.2]
+    (wrong,) = score(clips(1, frames=3), ["b"])
+    assert wrong == """it answered '{"id": 0, "score": 10.2}'"""
+
+
 def test_a_clip_may_have_no_score(scorer):
     lines = """
     if clip["prompt"] == "b":

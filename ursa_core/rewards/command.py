@@ -47,7 +47,7 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
         self._process: subprocess.Popen[str] | None = None
         self._texts, self._answers = Lines(), Lines()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self._failures = 0
+        self._failures = self._asked = 0
 
     def __exit__(self, *_: object) -> None:
         self._end(_GOODBYE_SECONDS)
@@ -57,19 +57,20 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
         """Score of each clip, or why it has none; `UrsaError` after several failures in a row."""
         found: dict[int, float | str] = {}
         retried = set[int]()
+        base, self._asked = self._asked, self._asked + len(clips)  # no id twice, as answers may be
         with tempfile.TemporaryDirectory(prefix="ursa-reward-") as folder:
             asked = []
             for k, (clip, prompt) in enumerate(zip(clips, prompts, strict=True)):
-                write_media(Path(folder) / str(k), clip, 1.0)
-                asked.append(json.dumps({"id": k, "prompt": prompt, "frames": f"{folder}/{k}"}))
+                write_media(frames := Path(folder) / str(k), clip, 1.0)
+                asked.append(json.dumps({"id": base + k, "prompt": prompt, "frames": str(frames)}))
             while todo := [k for k in range(len(clips)) if k not in found]:
                 try:
                     if self._process is None:
                         self._start()
                     self._texts.put("".join(f"{asked[k]}\n" for k in todo))
                     for _ in todo:
-                        number, score = self._next([k for k in todo if k not in found])
-                        found[number], self._failures = score, 0
+                        number, score = self._next([base + k for k in todo if k not in found])
+                        found[number - base], self._failures = score, 0
                 except _Failure as failure:
                     self._end()
                     self._failures += 1
