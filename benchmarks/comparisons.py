@@ -109,6 +109,7 @@ def make_data_(out: Path, num: int) -> None:
         table.write_text("".join(rows), encoding="utf-8")
     height, width = SIZE
     arguments = ["--frames", "1", "--size", f"{height}x{width}", "--check", "0", "--quiet"]
+    arguments += ["--model", str(recipe_of(BASE).tokenizer)]
     ursa("tokenize", str(images), *arguments, "-o", str(out / "tokens"), log=out / "tokenize.log")
 
 

@@ -64,9 +64,10 @@ class DeviceError(UrsaError):
     """The compute device isn't there or is too small."""
 
 
-def unimportable(error: ImportError, package: str, key: str) -> UrsaError:
+def unimportable(error: Exception, package: str, key: str) -> UrsaError:
     """The error for a recipe's key that needs a package which is missing, or doesn't work."""
-    reason = "which isn't installed" if error.name == package else f"whose import fails: {error}"
+    is_missing = isinstance(error, ImportError) and error.name == package
+    reason = "which isn't installed" if is_missing else f"whose import fails: {error}"
     hint = f"pip install --upgrade {package}, or leave that key out"
     return UrsaError(f"{key} asks for {package}, {reason}", hint)
 

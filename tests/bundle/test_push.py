@@ -86,7 +86,9 @@ def test_what_is_no_model_or_no_id_is_refused(hub, tmp_path, capsys):
     train(TOKENIZER, tmp_path, "tokenizer", "train.steps=1")
     capsys.readouterr()
     assert main(["models", "push", str(tmp_path / "tokenizer"), ID]) == 1
-    assert "isn't a complete URSA model" in two_lines(capsys)[0]
+    error, hint = two_lines(capsys)
+    assert "is a tokenizer, which goes to the hub as a part of a model" in error
+    assert "push a generator" in hint
     assert main(["models", "push", str(tmp_path / "none"), ID]) == 1
     assert "there is no folder" in two_lines(capsys)[0]
     assert main(["models", "push", str(NANO), f"{ID}@v1"]) == 2
@@ -120,6 +122,10 @@ def test_the_card_says_what_a_model_is_and_never_assumes_a_licence(generator_rec
     assert card.read_text().startswith("---\nlicense: bsd\n")  # of a run that was finished
     assert re.search(r"- loss: \d", card.read_text())
     assert json.loads((tmp_path / "run" / "ursa.json").read_text())["licence"] == "bsd"
+    timed = ("train.max_hours=1e-9", "train.steps=9")  # at its end, too, though not of its steps
+    train(generator_recipe, tmp_path, "timed", *timed)
+    train(generator_recipe, tmp_path, "timed", *timed, "licence=mit")
+    assert (tmp_path / "timed" / "README.md").read_text().startswith("---\nlicense: mit\n")
     card.write_text("my own words")
     train(generator_recipe, tmp_path, "run", *more, "train.steps=4", allow_change=True)
     assert card.read_text() == "my own words"

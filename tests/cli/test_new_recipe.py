@@ -1,6 +1,7 @@
 """`ursa train --new`: a recipe that fits shards and a model, and that trains as it is."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     recipe = load_recipe(file, [])
     assert (recipe.init, recipe.tokenizer, recipe.vocabulary) == ("nano", "nano", "extend")
     assert (recipe.path.alpha, recipe.path.c, recipe.model.preset) == (1.0, 4.0, "nano")
-    assert recipe.mixture == [(("mine",), 0.5), (("mine_prior",), 0.5)]
+    assert recipe.mixture == [(("mine",), 0.5), (("mine_prior_nano",), 0.5)]
     assert recipe.samples.prompts[0].endswith("wall")
     short = ["prior.num=2", "prior.steps=1", "train.steps=1", "train.batch_size=2"]
     monkeypatch.chdir(tmp_path)
@@ -53,6 +54,28 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     assert main(["sample", "a red ring on a wall", "--model", "run", "--steps", "1", "--frames",
                  "1", "-o", "a.png"]) == 0  # fmt: skip
     assert "doesn't know" not in capsys.readouterr().err
+    # Another one that starts from this run, though one of its name has been trained already.
+    monkeypatch.chdir(shards)
+    shutil.copytree(tmp_path / "run", shards / "runs" / "again")
+    given = ["--data", "mine", "--init", str(tmp_path / "run"), "--quiet"]
+    assert main(["train", "--new", str(tmp_path / "again.yaml"), *given]) == 0
+    again = load_recipe(tmp_path / "again.yaml", [])
+    assert again.prior is not None
+    assert again.prior.shards == "mine_prior_run"
+
+
+def test_prior_clips_that_are_larger_than_the_data_count(shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = read_shards(shards / "mine")
+    with ShardWriter(Path("stills"), table.identity) as writer:
+        codes = table.codes([0]).view(*vars(table.grid(0)).values())[:1]
+        writer.add(TokenRow(codes, ("a red ring",), 8.0, 0.0, "0"))
+    assert main(["train", "--new", "a.yaml", "--data", "stills", "--init", "nano", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["measured"] is False
+    grids = {tuple(each["grid"].values()): each["share"] for each in plan["data"]["grids"]}
+    assert grids == {(1, 8, 8): 0.5, (5, 8, 8): 0.5}
+    assert plan["tokens_per_step"] == 16 * (17 + (64 + 320) / 2)
 
 
 def test_a_new_recipe_is_no_run(shards, tmp_path, capsys):

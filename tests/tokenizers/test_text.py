@@ -58,6 +58,14 @@ def test_unknown_words_are_named_as_typed_once(words: TextTokenizer) -> None:
     assert words.encode(["a pink circle"]).tolist() == [[0, 0, 0, 3, 1, 5]]
 
 
+def test_an_accent_of_its_own_belongs_to_its_word(words: TextTokenizer) -> None:
+    composed, apart = "a N\u00e9 caf\u00e9", "a Ne\u0301 cafe\u0301"
+    assert words.unknown_words(apart) == words.unknown_words(composed) == ["N\u00e9", "caf\u00e9"]
+    own = words.extended(words.new_words([apart]))
+    assert own.unknown_words(apart) == []
+    assert own.encode([apart]).tolist() == own.encode([composed]).tolist()
+
+
 def test_special_ids_cannot_be_spelled(words: TextTokenizer) -> None:
     for text in ("<bov>", "[PAD]", "[UNK]"):
         assert words.encode([text])[0, -1] == 1, text

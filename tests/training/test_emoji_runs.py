@@ -268,6 +268,9 @@ def test_tokens_of_emoji_make_a_bundle_with_subjects(folder, mixture, tmp_path, 
     capsys.readouterr()
     assert main(["models", "show", str(tmp_path / "generator"), "--prompts"]) == 0
     assert "travel: airplane" in capsys.readouterr().out
+    (shards / "subjects.json").unlink()
+    train(f"{text}init: {tmp_path / 'generator'}\n", tmp_path, "tuned", "train.steps=1")
+    assert load_bundle(tmp_path / "tuned").subjects == bundle.subjects
 
 
 def test_data_that_cannot_be_is_told(folder, mixture, tmp_path, capsys):

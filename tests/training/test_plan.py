@@ -8,7 +8,7 @@ import torch
 from tiny_runs import recipe_of, train
 
 from ursa_core.devices import peak_memory_bytes
-from ursa_core.errors import DataError
+from ursa_core.errors import CheckpointError, DataError
 from ursa_core.tokens.shards import read_shards, shard_paths
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training import run as run_module
@@ -79,3 +79,16 @@ def test_a_dry_run_tries_every_shape_of_the_data(generator_recipe, tmp_path):
     path.write_bytes(content[:200] + bytes(60) + content[260:])
     with pytest.raises(DataError, match="damaged"):
         plan_training(recipe_of(generator_recipe, tmp_path, *asked), tmp_path / "other")
+
+
+def test_the_plan_of_a_run_that_starts_over_has_nothing_of_the_old_one(generator_recipe, tmp_path):
+    train(generator_recipe, tmp_path, "run", "train.steps=1")
+    recipe, run = recipe_of(generator_recipe, tmp_path, "train.steps=1"), tmp_path / "run"
+    assert plan_training(recipe, run).steps_done == 1
+    (state,) = run.glob("checkpoints/*/state.json")
+    state.write_text("{")
+    with pytest.raises(CheckpointError):
+        plan_training(recipe, run)
+    plan = plan_training(recipe, run, fresh=True)
+    assert (plan.steps_done, plan.measured) == (0, True)
+    assert state.exists()

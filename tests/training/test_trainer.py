@@ -201,7 +201,7 @@ def test_shards_that_grew_between_two_parts_of_a_run_are_told(generator_recipe, 
     assert "--allow-change" in caught.value.hint
     part(3, allow_change=True)
     (note,) = notes
-    assert note.startswith("changed from step 2 on: data.shards hold other clips or captions")
+    assert note.startswith("changed from step 2 on: data.shards, prior or validation hold other")
     (change,) = read_about(checkpoints(tmp_path / "run")[-1])["changes"]
     assert change["step"] == 2
     assert "data.shards" in change["changes"][0]
@@ -217,18 +217,27 @@ def test_edited_captions_are_noticed_and_new_words_never_trained_as_old_ones(
     text = generator_recipe.replace(str(shards), str(tmp_path / "shards"))
     train(text, tmp_path, "run", "train.steps=1")
     file = tmp_path / "shards" / "shard-00000.parquet"
-    table = pq.read_table(file)
+    table, before = pq.read_table(file), file.read_bytes()
     captions = table["captions"].to_pylist()
+    as_written = {"compression": "zstd", "write_page_checksum": True}
 
     def edit(old: str, new: str) -> None:
         edited = [[each.replace(old, new) for each in of_row] for of_row in captions]
         column = table.schema.get_field_index("captions")
         changed = table.set_column(column, table.schema.field("captions"), pa.array(edited))
-        pq.write_table(changed.cast(table.schema), file)
+        pq.write_table(changed.cast(table.schema), file, **as_written)
 
     edit(captions[0][0], captions[1][0])
     with pytest.raises(CheckpointError, match="hold other clips or captions: 24 clips, 24 before"):
         train(text, tmp_path, "run", "train.steps=2")
+    changed = file.read_bytes()
+    file.write_bytes(before)
+    train(text, tmp_path, "run", "train.steps=2")
+    codes = pa.array([[0] * len(row) for row in table["codes"].to_pylist()], pa.list_(pa.int32()))
+    pq.write_table(table.set_column(0, table.schema.field("codes"), codes), file, **as_written)
+    with pytest.raises(CheckpointError, match="hold other clips or captions: 24 clips, 24 before"):
+        train(text, tmp_path, "run", "train.steps=3")
+    file.write_bytes(changed)
     edit("background", "ground")
     with pytest.raises(CheckpointError, match="the words of text_tokenizer") as caught:
         train(text, tmp_path, "run", "train.steps=2", allow_change=True)

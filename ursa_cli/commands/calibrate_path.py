@@ -105,18 +105,13 @@ def calibrate_path(
         )
     schedule = LinearSchedule.of(curve)
     report = {
-        "tokenizer": tokenizer,
-        "num_codes": len(codebook.vectors),
-        "num_twins": codebook.num_twins,
-        "exact": curve.num_sampled is None,
-        "standard_error": curve.error,
-        "best": asdict(best),
-        "paper": asdict(paper),
-        "grid": [asdict(each) for each in grid],
+        "tokenizer": tokenizer, "num_codes": len(codebook.vectors), "num_twins": codebook.num_twins,
+        "exact": curve.num_sampled is None, "standard_error": curve.error, "best": asdict(best),
+        "paper": asdict(paper), "grid": [asdict(each) for each in grid],
         "mean_distance": curve.at(beta_at(TIMES, best.alpha, best.c)).tolist(),
         "linear": {"times": schedule.times, "log_beta": schedule.log_beta},
         "files": [str(out / name) for name in names],
-    }
+    }  # fmt: skip
     # Two more of the grid to compare with: at a quarter and half of the ranking.
     rivals = [grid[len(grid) // 4], grid[len(grid) // 2]]
     with producing(out):

@@ -29,19 +29,13 @@ def info(as_json: options.Json = False) -> None:
 
     libraries = {name: ".".join(map(str, v)) for name, v in av.library_versions.items()}
     payload: dict[str, Any] = {
-        "ursa": __version__,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-        "av": version("av"),
+        "ursa": __version__, "python": platform.python_version(), "torch": version("torch"),
+        "transformers": version("transformers"), "av": version("av"),
         "ffmpeg": getattr(av, "ffmpeg_version_info", None) or libraries["libavcodec"],
-        "libraries": libraries,
-        "platform": platform.platform(),
-        "cores": num_cores(),
-        "memory_bytes": devices.total_memory_bytes(torch.device("cpu")),
-        "devices": [],
+        "libraries": libraries, "platform": platform.platform(), "cores": num_cores(),
+        "memory_bytes": devices.total_memory_bytes(torch.device("cpu")), "devices": [],
         "models": [],
-    }
+    }  # fmt: skip
     shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
     names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
     rows = [(name, shown[name]) for name in names]

@@ -204,12 +204,14 @@ def push_model(
     if not run.is_dir():
         raise CheckpointError(f"there is no folder {run}", "give that of a model or a run")
     if not is_adapter(run):
+        if (run / "vae").exists() and not (run / "transformer").exists():
+            what = f"{run} is a tokenizer, which goes to the hub as a part of a model"
+            raise CheckpointError(what, "push a generator that is trained on it")
         check_model(run)
         patterns = URSA_MODEL.patterns
     if licence_of(run) == "not stated":
-        output.warn(
-            "the model states no licence; `ursa train` RECIPE licence=… does, also afterwards"
-        )
+        hint = "give `licence` in its ursa.json, or train with licence=…, also afterwards"
+        output.warn(f"the model states no licence: {hint}")
     address = upload(run, wanted, patterns, public=public, force=force)
     output.data({"name": str(wanted), "address": address}, lines=[address], paths=[address])
 

@@ -104,15 +104,10 @@ class SamplingCall:
         from ursa_core.devices import local_device
 
         return place_model(
-            self.model,
-            str(local_device(self.device)) if is_shared else self.device,
-            self.dtype,
-            offload=self.offload,
-            offload_blocks=self.offload_blocks,
-            compiled=self.compiled,
-            lora=self.lora or (),
-            progress=options.download_progress,
-        )
+            self.model, str(local_device(self.device)) if is_shared else self.device, self.dtype,
+            offload=self.offload, offload_blocks=self.offload_blocks, compiled=self.compiled,
+            lora=self.lora or (), progress=options.download_progress,
+        )  # fmt: skip
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:

@@ -203,17 +203,13 @@ def summary(folder: Path) -> Summary:
     sizes = {key: value for key, value in read_json(transformer).items() if value is not None}
     settings, source = settings_of(folder)
     return Summary(
-        folder=folder,
-        settings=settings,
-        source=source,
+        folder=folder, settings=settings, source=source,
         transformer=read_config(TransformerSizes, sizes, str(transformer)),
         tokenizer=read_config(TokenizerSizes, tokenizer, str(vae)),
         is_image=tokenizer["_class_name"] == configs.IMAGE_CLASS,
         path=read_config(PathConfig, read_json(scheduler), str(scheduler)),
-        licence=licence_of(folder),
-        parts=part_sizes(folder),
-        file_bytes=folder_bytes(folder),
-    )
+        licence=licence_of(folder), parts=part_sizes(folder), file_bytes=folder_bytes(folder),
+    )  # fmt: skip
 
 
 def keep_settings(model: Path, copy: Path) -> None:

@@ -381,18 +381,13 @@ def plan_extension(
     best = "pixels" if wanted.before else model.found.settings.chain
     cond, cond_noise = cond_or_default(wanted.cond, wanted.cond_noise)
     extension = Extension(
-        own_frames=len(media.frames),
-        frames=wanted.frames or round((wanted.seconds or 0) * fps),
-        window=shape.frames,
-        overlap=overlap,
+        own_frames=len(media.frames), frames=wanted.frames or round((wanted.seconds or 0) * fps),
+        window=shape.frames, overlap=overlap,
         prompts=tuple(wanted.prompts or [recorded if isinstance(recorded, str) else ""]),
-        before=wanted.before,
-        chain="tokens" if (wanted.chain or best) == "tokens" else "pixels",
-        schedule="diagonal" if wanted.schedule == "diagonal" else "together",
-        stride=stride,
-        cond=cond,
-        cond_noise=cond_noise,
-    )
+        before=wanted.before, chain="tokens" if (wanted.chain or best) == "tokens" else "pixels",
+        schedule="diagonal" if wanted.schedule == "diagonal" else "together", stride=stride,
+        cond=cond, cond_noise=cond_noise,
+    )  # fmt: skip
     extension.check()
     if out is not None:
         check_format(out, PixelShape(extension.frames, shape.height, shape.width), fps)

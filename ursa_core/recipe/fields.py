@@ -4,6 +4,7 @@ They are in one file, since docs/recipes.md and the JSON schema are made from it
 """
 
 import math
+import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -286,7 +287,7 @@ class GeneratorData(Section):
         if (self.shards is None) == (self.sets is None):
             both = "data.sets names the shards, leave one of them out"
             yield f"data.shards: {'is required' if self.sets is None else both}"
-        named = [folder for each in self.sets or () for folder in each.shards]
+        named = [os.path.normpath(folder) for each in self.sets or () for folder in each.shards]
         for folder in dict.fromkeys(name for name in named if named.count(name) > 1):
             yield f"data.sets: {folder} is given twice"
 

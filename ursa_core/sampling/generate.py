@@ -148,18 +148,10 @@ class Sampler:
     ) -> Tensor:
         """Codes int64 (B, L) at the last of a start's times."""
         return denoise(
-            self.network,
-            self._head,
-            self.bundle.path,
-            start,
-            self._options,
-            prompt_ids=self.prompt_ids,
-            negative_ids=self.negative_ids,
-            generators=generators,
-            guidance=self.guidance,
-            on_step=on_step,
-            on_estimate=on_estimate,
-        )
+            self.network, self._head, self.bundle.path, start, self._options,
+            prompt_ids=self.prompt_ids, negative_ids=self.negative_ids, generators=generators,
+            guidance=self.guidance, on_step=on_step, on_estimate=on_estimate,
+        )  # fmt: skip
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,9 @@ class TextTokenizer:
         """The words of each prompt that the vocabulary lacks, and the end of it that is cut."""
         found = []
         unknown, length = self.unknown_id, self.max_prompt_length
-        for text, encoding in zip(texts, self._encode(list(texts)), strict=True):
+        # Offsets leave out an accent that is written as a character of its own.
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+        for text, encoding in zip(texts, self._encode(texts), strict=True):
             pairs = list(zip(encoding.ids, encoding.offsets, strict=True))
             words = dict.fromkeys(text[a:b] for token, (a, b) in pairs if token == unknown)
             cut = text[pairs[length][1][0] :].strip() if len(pairs) > length else ""

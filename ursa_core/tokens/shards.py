@@ -113,8 +113,11 @@ class TokenTable:
             with _opened(path) as file:
                 for group in range(file.metadata.num_row_groups):
                     self._places.append((path, group))
-                    sizes.append(file.metadata.row_group(group).num_rows)
-                rows = file.read(["grid", "motion", "captions", "source"], use_threads=False)
+                    about = file.metadata.row_group(group)
+                    sizes.append(about.num_rows)
+                    digest.update(str(about.column(0).total_compressed_size).encode())  # codes
+                columns = ["grid", "motion", "captions", "source", "origin.digest"]
+                rows = file.read(columns, use_threads=False)
             without += pc.sum(pc.equal(pc.list_value_length(rows["captions"]), 0)).as_py() or 0
             self.folders[path.parent] = begin, end + rows.num_rows, without
             digest.update(str(rows.num_rows).encode())

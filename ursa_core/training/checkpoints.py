@@ -146,9 +146,10 @@ def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: boo
             kept = f"another run, with init={run}, learns more of them"
         different.append(f"the words of text_tokenizer aren't those of before; {kept}")
     if has_all and learner.data_identity != then["data"]:
-        where = {"generator": "data.shards", "tokenizer": "data.files"}.get(recipe.kind)
+        where = {"generator": "data.shards, prior or validation", "tokenizer": "data.files"}
         counts = f"clips or captions: {learner.num_clips} clips, {about.get('num_clips')} before"
-        different.append(f"{where} hold other {counts}" if where else "prompts hold other texts")
+        held = where.get(recipe.kind)
+        different.append(f"{held} hold other {counts}" if held else "prompts hold other texts")
     fixed = [each for each in different if not may_change(each)]
     if fixed or (different and not allow_change):
         going_on = "" if fixed else "go on with this by --allow-change, "

@@ -113,7 +113,7 @@ def check_trackers(recipe: Recipe) -> None:
     for name in recipe.train.track:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # of any kind, as it runs the tracker's own code
             raise unimportable(error, name, "train.track") from error
 
 

@@ -63,7 +63,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     is_known = world == "emoji:train" or not texts.unknown_words(" ".join(shapes.SHAPES))
     has_prior = is_known and texts.unknown_id is not None and len(data) == 1
     known = world if is_known else ["a prompt that the model knows", "another one"]
-    prior = {"shards": f"{data[0].rstrip('/')}_prior", "share": 1 - SHARE}
+    prior = {"shards": f"{data[0].rstrip('/')}_prior_{Path(init).name}", "share": 1 - SHARE}
     prior |= {"prompts": known, "num": 480}
     shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
     sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
@@ -100,7 +100,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     }  # fmt: skip
     try:
         _write(file, values, "")
-        plan = plan_training(load_recipe(file, []), Path("runs") / file.stem)
+        plan = plan_training(load_recipe(file, []), Path("runs") / file.stem, fresh=True)
         whole = _time((plan.seconds_per_step or 0) * steps)
         first = f", and {_time(plan.prior_seconds)} before it" * bool(plan.prior_clips)
         needs = f"{plan.memory['total'] / 1e9:.1f} GB"

@@ -94,13 +94,16 @@ def plan_training(
         if missing := prior.missing_of_prior(asked):
             recipe = recipe.model_copy(update={"prior": None})
     learner = build_learner(recipe, device, empty=True)
-    if not fresh:
+    if fresh:
+        run = run / "fresh"  # which has no checkpoint
+    else:
         check_changes(run, whole, learner, allow_change)
     parameters = sum(p.numel() for p in trained(learner.model).values())
     frozen = sum(p.numel() for p in learner.model.parameters()) - parameters
     is_bfloat16 = devices.pick_dtype(plan.precision, device) == torch.bfloat16
     precision = "bfloat16" if is_bfloat16 else "float32"
     tokens = seconds = data = None
+    can_try = True  # whether there is a clip of the largest pass
     share = 1.0  # mean operations of a pass, as a share of those of the largest
     items: float = plan.batch_size
     memory = {"total": parameters * 4 * 5}
@@ -109,6 +112,12 @@ def plan_training(
     if isinstance(learner, GeneratorLearner):
         learner.check_shapes()
         data = estimates.plan_data(learner.batches)
+        there = {each.grid for each in data.grids}
+        if asked and missing and learner.start:
+            own = prior.prior_options(asked, learner.start)
+            made = learner.video_tokenizer.strides.grid(own.shape)
+            data = estimates.with_prior(data, learner.batches, made, missing, asked.share)
+        can_try = data.largest.grid in there
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
         lora, largest = learner.recipe.lora, data.largest
         of_grid = plan.model_copy(update={"batch_size": largest.batch_size})
@@ -127,8 +136,7 @@ def plan_training(
         share = operations / of_passes[largest.grid]
         seconds = plan.accumulate * operations / rate
         if asked and missing and learner.start:
-            forward = pass_operations(config, largest.grid, length, plan.recompute) / 3
-            own = prior.prior_options(asked, learner.start)
+            forward = pass_operations(config, made, length, plan.recompute) / 3
             guidance = Guidance(own.guidance, own.guidance_interval)
             passes = guidance.num_passes(time_grid(own.steps, own.shift)[:-1])
             of_prior = missing * passes * forward / rate
@@ -136,10 +144,10 @@ def plan_training(
         of_pass, operations = learner.cost()
         tokens, memory = plan.accumulate * of_pass, learner.memory(ranks, is_bfloat16)
         seconds = plan.accumulate * operations / rate
-    done, there = checkpoints(run), devices.total_memory_bytes(device)
-    fits = memory["total"] < _MEMORY_SHARE * (there or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
+    done, owned = checkpoints(run), devices.total_memory_bytes(device)
+    fits = memory["total"] < _MEMORY_SHARE * (owned or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
     captions, peak = learner.caption_fit(), None
-    if launched is None and fits and not isinstance(learner, RewardLearner):
+    if launched is None and fits and can_try and not isinstance(learner, RewardLearner):
         if isinstance(learner, GeneratorLearner):
             learner = build_learner(recipe, device)  # with weights
         per_pass = Trainer(recipe, learner, run, Ranks()).measure()
@@ -150,7 +158,7 @@ def plan_training(
         parameters=parameters, frozen_parameters=frozen, tokens_per_step=tokens,
         items_per_step=round(items * plan.accumulate), steps=plan.steps,
         steps_done=steps_of(done[-1]) if done else 0, ranks=ranks, device=str(device),
-        precision=precision, memory=memory, device_bytes=there, seconds_per_step=seconds,
+        precision=precision, memory=memory, device_bytes=owned, seconds_per_step=seconds,
         measured=peak is not None, data=data, captions=captions, prior_clips=missing,
         prior_seconds=of_prior,
     )  # fmt: skip

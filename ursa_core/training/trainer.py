@@ -157,20 +157,13 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, and the model with the averaged weights."""
         about = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "precision": self.precision,
-            "guard": self.guard.state,
-            "base": self.learner.base,
-            "num_clips": self.learner.num_clips,
-            "data": self.learner.data_identity,
-            "vocabulary": self.learner.vocabulary,
-            "best": self.best,
-            "figures": self._figures,
-            "stop_reason": self._stop_reason,
-            "changes": self.changes,
+            "step": self.step, "seconds": self.seconds, "precision": self.precision,
+            "guard": self.guard.state, "base": self.learner.base,
+            "num_clips": self.learner.num_clips, "data": self.learner.data_identity,
+            "vocabulary": self.learner.vocabulary, "best": self.best, "figures": self._figures,
+            "stop_reason": self._stop_reason, "changes": self.changes,
             "recipe": self.recipe.model_dump(mode="json"),
-        }
+        }  # fmt: skip
         self.checkpoints.save(self.step, self.tensors(), about)
         self._write_bundle()
 
@@ -200,7 +193,7 @@ class Trainer:
         limit = plan.max_hours * 3600 if plan.max_hours else float("inf")
         is_same = self._about.get("recipe") == self.recipe.model_dump(mode="json")
         is_cut = self.ranks.is_first and not (is_same and self._grid_file.exists())
-        if self.step >= plan.steps and self.ranks.any(is_cut):
+        if (self.step >= plan.steps or self.seconds >= limit) and self.ranks.any(is_cut):
             # It was killed after its last checkpoint, before the bundle and grid of that step, or
             # the recipe has another licence now.
             self._write_bundle()

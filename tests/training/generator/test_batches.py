@@ -255,7 +255,7 @@ def test_shares_that_do_not_fit_are_refused(tmp_path):
         "prior.prompts: is required"
     ]
     assert faults("[{shards: a, share: 0}]")[0].startswith("data.sets[0].share: should be greater")
-    assert faults("[{shards: a, share: 0.5}, {shards: [b, a], share: 0.5}]") == [
+    assert faults("[{shards: a, share: 0.5}, {shards: [b, ./a/], share: 0.5}]") == [
         "data.sets: a is given twice"
     ]
     assert faults("{shards: a, sets: [{shards: b, share: 1}]}")[0].startswith("data.shards: data.s")

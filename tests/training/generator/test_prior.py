@@ -101,9 +101,7 @@ def test_clips_of_other_prompts_or_another_model_are_refused(generator_recipe, b
         for use in (train, planned):
             with pytest.raises(DataError, match=f"was made with another {name}:") as caught:
                 use(changed, tmp_path, name, "train.steps=1")
-            assert caught.value.hint == (
-                f"delete {tmp_path / 'kept'}, or give prior.shards another folder"
-            )
+            assert caught.value.hint.startswith("give prior.shards another folder, or delete")
 
 
 def test_no_clip_is_made_for_a_run_that_cannot_go_on(generator_recipe, base, tmp_path):

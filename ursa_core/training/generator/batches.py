@@ -107,10 +107,11 @@ class TokenBatches:
         for window, parts in windows.items():
             own = np.sort(np.concatenate(parts))
             part = None if share is None else share * len(own) / count
-            size, starts = self._batch_size(window), table.group_starts
+            size, starts = self.batch_size(window), table.group_starts
             yield Bucket(window, size, own, num_codes[window], starts, part)
 
-    def _batch_size(self, window: LatentGrid) -> int:
+    def batch_size(self, window: LatentGrid) -> int:
+        """Clips of a micro-batch of that grid."""
         size, limit = self._recipe.train.batch_size, self._recipe.data.batch_tokens
         if limit is not None:
             tokens = self.tokens(window)

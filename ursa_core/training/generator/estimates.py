@@ -187,3 +187,14 @@ def plan_data(batches: TokenBatches) -> DataPlan:
     total = sum(each.share for each in grids)
     grids = [replace(each, share=each.share / total) for each in grids]
     return DataPlan(grids, batches.sets, batches.num_uncaptioned, batches.num_left_out)
+
+
+def with_prior(
+    data: DataPlan, batches: TokenBatches, grid: LatentGrid, clips: int, share: float
+) -> DataPlan:
+    """The same with a share of clips that aren't made yet."""
+    grids = {each.grid: replace(each, share=each.share * (1 - share)) for each in data.grids}
+    size = batches.batch_size(grid)
+    own = grids.get(grid, GridPlan(grid, 0, size, size * batches.tokens(grid), 0.0))
+    grids[grid] = replace(own, clips=own.clips + clips, share=own.share + share)
+    return replace(data, grids=[*grids.values()])

@@ -52,7 +52,9 @@ class GeneratorLearner(ModelLearner):
             changes = {"objective": always, "seed": stream_seed(recipe.seed, "validation")}
             again = recipe.model_copy(update=changes)
             self.validation = _batches(again, [(data.validation_shards, 1.0)], identity)
+            self.data_identity += self.validation.data_identity
         folders = [mirror_of(folder) for shards, _ in mixture for folder in shards]
+        folders += [self.start] if self.start else []
         self.subjects = tuple(dict.fromkeys(s for each in folders for s in load_subjects(each)))
         self._own_tokenizer = self.text_tokenizer = self._text_tokenizer()
         if recipe.vocabulary == "extend":

@@ -83,7 +83,7 @@ def open_prior(
         identity = token_identity(tokenizer, digest)
         writer = ShardWriter(Path(prior.shards), identity, record, ROWS_PER_SHARD, part)
     except DataError as error:
-        error.hint = f"delete {prior.shards}, or give prior.shards another folder"
+        error.hint = "give prior.shards another folder, or delete this one if only priors need it"
         raise
     return writer, prompts, options
 
