@@ -31,7 +31,7 @@ from ursa_core.worlds import shapes
 TEMPLATE = Path(__file__).with_name("new_recipe.yaml")
 SCHEMA = Path(__file__).parents[1] / "recipe" / "recipe.schema.json"
 SHARE = 0.5  # of the new clips among all
-PASSES, LEAST, MOST = 17, 300, 5000  # times that a new clip is shown; bounds of the steps
+PASSES, LEAST, MOST = 33, 300, 5000  # times that a new clip is shown; bounds of the steps
 STEP_CLIPS, PASS_TOKENS = 16, 6000
 
 
@@ -72,7 +72,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     batch = max(1, min(STEP_CLIPS, PASS_TOKENS // tokens))
     new_per_step = STEP_CLIPS * (SHARE if has_prior or len(data) > 1 else 1)
     steps = min(max(round(PASSES * len(clips) / new_per_step), LEAST), MOST)
-    rate = {"kind": "muon", "learning_rate": 1.5e-3} if is_small else {"learning_rate": 1e-4}
+    rate = {"kind": "muon", "learning_rate": 2e-3} if is_small else {"learning_rate": 1e-4}
     folders = [word for each in data for word in ("--data", each)]
     values = {
         "schema": SCHEMA,
@@ -89,8 +89,9 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "data": _yaml(source | ({"motion_prefix": True} if settings.motion_prefix else {})),
         "prior": ("" if has_prior else "# ") + f"prior: {_yaml(prior)}",
         "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
+        "shift": max(2.0, settings.shift),
         "lora": ("# " if is_small else "") + "lora: {rank: 32}",
-        "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 15}),
+        "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 20}),
         "steps": steps,
         "passes": round(steps * new_per_step / len(clips)),
         "batch": batch,
