@@ -63,8 +63,8 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     is_known = world == "emoji:train" or not texts.unknown_words(" ".join(shapes.SHAPES))
     has_prior = is_known and texts.unknown_id is not None and len(data) == 1
     known = world if is_known else ["a prompt that the model knows", "another one"]
-    prior = {"shards": f"{data[0].rstrip('/')}_prior_{Path(init).name}", "share": 1 - SHARE}
-    prior |= {"prompts": known, "num": 480}
+    made = f"{data[0].rstrip('/')}_prior_{Path(init).resolve().name}"
+    prior = {"shards": made, "share": 1 - SHARE, "prompts": known, "num": 480}
     shares = [SHARE, *[(1 - SHARE) / max(1, len(data) - 1)] * (len(data) - 1)]
     sets = [{"shards": d, "share": share} for d, share in zip(data, shares, strict=True)]
     source: dict[str, object] = {"sets": sets} if len(data) > 1 else {"shards": data[0]}

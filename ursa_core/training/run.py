@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -116,7 +116,8 @@ def plan_training(
         if asked and missing and learner.start:
             own = prior.prior_options(asked, learner.start)
             made = learner.video_tokenizer.strides.grid(own.shape)
-            data = estimates.with_prior(data, learner.batches, made, missing, asked.share)
+            shown = replace(made, frames=learner.recipe.data.latent_frames or made.frames)
+            data = estimates.with_prior(data, learner.batches, shown, missing, asked.share)
         can_try = data.largest.grid in there
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
         lora, largest = learner.recipe.lora, data.largest
