@@ -8,23 +8,23 @@ that of the worst frame (emoji_fidelity.py), less where the change from frame to
 subject or background.
 """
 
-import json
 import re
 import sys
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from emoji_fidelity import fidelity
 from emoji_matcher import EmojiMatcher
 from emoji_quality import whole_loop
-from PIL import Image
 
 from ursa_core.bundle.subjects import named_subjects
 from ursa_core.grids import PixelShape
 from ursa_core.media import Frames
 from ursa_core.worlds.sprites import load_sprites
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+from score_emoji import answer_lines
 
 STEADY = (0.8, 1.25)
 """Ratios to the reference's change within which a clip has its whole score."""
@@ -49,16 +49,7 @@ def main() -> None:
         steady = min(1.0, face.steadiness / STEADY[0], STEADY[1] / max(face.steadiness, 1e-6))
         return steady * (face.mean + face.worst) / 2
 
-    for line in sys.stdin:
-        clip = json.loads(line)
-        files = sorted(Path(clip["frames"]).glob("*.png"))
-        frames = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-        answer = {"id": clip["id"]}
-        try:
-            answer["score"] = score(clip["prompt"], frames)
-        except ValueError as error:
-            answer["error"] = str(error)
-        print(json.dumps(answer), flush=True)
+    answer_lines(score)
 
 
 if __name__ == "__main__":

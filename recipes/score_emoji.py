@@ -5,12 +5,14 @@
 Reads a JSON object per line, {"id": 0, "prompt": "…", "frames": "FOLDER"}, and answers {"id": 0,
 "score": …}: half for the subject, half for the background, or {"id": 0, "error": "…"}. The matcher
 of benchmarks/emoji_matcher.py reads both from the pixels, with reference loops of the folder
-(recipes/pixel_packs.py). For a scorer of yours, replace `score` and keep `main`.
+(recipes/pixel_packs.py). For a scorer of yours, replace `score` and `main`, keep `answer_lines`.
 """
 
 import json
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +34,26 @@ def score(matcher: EmojiMatcher, subjects: tuple, prompt: str, frames: np.ndarra
     return ((seen.subject == names[0]) + (seen.background == background[1])) / 2
 
 
-def main() -> None:
-    """Answer each line of standard input until it ends."""
-    sprites = load_sprites(Path(sys.argv[1]))
-    loops = [sprites.loop(number) for number in range(len(sprites.subjects))]
-    matcher = EmojiMatcher([subject.name for subject in sprites.subjects], loops)
+def answer_lines(score: Callable[[str, np.ndarray], float]) -> None:
+    """Answer each line of standard input, by a score of its prompt and frames, until it ends."""
     for line in sys.stdin:
         clip = json.loads(line)
         files = sorted(Path(clip["frames"]).glob("*.png"))
         frames = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
         answer = {"id": clip["id"]}
         try:
-            answer["score"] = score(matcher, sprites.subjects, clip["prompt"], frames)
+            answer["score"] = score(clip["prompt"], frames)
         except ValueError as error:
             answer["error"] = str(error)
         print(json.dumps(answer), flush=True)
+
+
+def main() -> None:
+    """Score clips by the reference loops of a folder."""
+    sprites = load_sprites(Path(sys.argv[1]))
+    loops = [sprites.loop(number) for number in range(len(sprites.subjects))]
+    matcher = EmojiMatcher([subject.name for subject in sprites.subjects], loops)
+    answer_lines(partial(score, matcher, sprites.subjects))
 
 
 if __name__ == "__main__":

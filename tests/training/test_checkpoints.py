@@ -1,11 +1,12 @@
 """Checkpoints: whole or not there, the right ones kept, faults told."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TOKENIZER, stored, train
+from tiny_runs import TOKENIZER, recipe_of, stored, train
 from torch.distributed.checkpoint import filesystem
 
 from ursa_cli.main import main
@@ -152,3 +153,14 @@ def test_other_tensors_are_refused(tmp_path):
     writer(tmp_path).save(1, tensors(), {"step": 1})
     with pytest.raises(CheckpointError, match="can't be read"):
         load_checkpoint_(checkpoints(tmp_path)[0], {"model.b": torch.zeros(2)}, Ranks())
+
+
+def test_validation_data_that_changed_are_noticed(generator_recipe, tmp_path):
+    shards = Path(recipe_of(generator_recipe, tmp_path).data.shards[0])
+    shutil.copytree(shards, tmp_path / "kept")
+    words = [f"data.validation_shards={tmp_path / 'kept'}", "train.validate_every=1"]
+    train(generator_recipe, tmp_path, "run", *words, "train.steps=1")
+    train(generator_recipe, tmp_path, "run", *words, "train.steps=2")
+    shutil.copy(shards / "shard-00000.parquet", tmp_path / "kept" / "shard-00001.parquet")
+    with pytest.raises(CheckpointError, match="prior or validation hold other clips"):
+        train(generator_recipe, tmp_path, "run", *words, "train.steps=3")

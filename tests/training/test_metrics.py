@@ -33,16 +33,18 @@ def test_a_tracker_that_is_not_installed_is_named(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "reason"),
     [
         ("import a_package_that_is_not_there", "No module named 'a_package_that"),
         ("raise TypeError('old protobuf')", "old protobuf"),
     ],
 )
-def test_a_tracker_whose_own_import_fails_is_not_called_missing(code, told, tmp_path, monkeypatch):
+def test_a_tracker_whose_own_import_fails_is_not_called_missing(
+    code, reason, tmp_path, monkeypatch
+):
     (tmp_path / "wandb.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    with pytest.raises(UrsaError, match=f"import fails: {told}") as caught:
+    with pytest.raises(UrsaError, match=f"import fails: {reason}") as caught:
         train(TOKENIZER, tmp_path, "run", "train.track=[wandb]")
     assert "isn't installed" not in caught.value.message

@@ -59,10 +59,10 @@ def published(
 def planned(capsys, recipe: Path, *words: str) -> dict[str, object]:
     """The plan of a dry run that has no warning of too little memory."""
     code = main(["train", str(recipe), *words, "--dry-run", "--json"])
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    assert "more than" not in told.err
-    plan = json.loads(told.out)
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert "more than" not in printed.err
+    plan = json.loads(printed.out)
     assert plan["ranks"] == 8
     assert plan["memory"]["total"] < GIGABYTES_80
     return plan
@@ -72,8 +72,8 @@ def test_tuning_to_rewards_has_the_papers_settings(tmp_path, capsys):
     """On the layout of URSA-1.7B-IBQ512."""
     folder = tmp_path / "URSA-1.7B-IBQ512"
     image = ImageTokenizerConfig((32,) * 5, 1, num_vq_embeddings=131_072, vq_embed_dim=4)
-    told = {"_class_name": IMAGE_CLASS, **vars(image), "block_out_channels": [32] * 5}
-    save_weights(folder / "vae", told, ImageTokenizer(image).state_dict(), torch.float16)
+    config_json = {"_class_name": IMAGE_CLASS, **vars(image), "block_out_channels": [32] * 5}
+    save_weights(folder / "vae", config_json, ImageTokenizer(image).state_dict(), torch.float16)
     model = published(folder, "1.7B", 131_072, (151_669, 151_652), alpha=0.5, c=6.0, shift=3.0)
     command = "{kind: command, command: python3}"
     words = [f"init={model}", f"rewards=[{command}]", "watch.score={kind: frames, figure: flicker}"]
