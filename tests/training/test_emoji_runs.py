@@ -116,10 +116,9 @@ def test_a_shorter_stride_starts_from_the_shared_bands(trained_tokenizer, tmp_pa
     train(TOKENIZER, tmp_path, "run", init, shorter, "train.steps=2")
     again, _, _ = load_tokenizer(tmp_path / "run")
     assert again.strides.temporal == again.config.temporal_patch_size == 2
-    for kept in ("freeze_encoder=true", "init_codes=0.5"):
-        with pytest.raises(RecipeError, match="of another kind") as refusal:
-            build_learner(recipe_of(TOKENIZER, tmp_path, init, shorter, kept), CPU)
-        assert "temporal_stride: 4" in refusal.value.hint
+    with pytest.raises(RecipeError, match="of another kind") as refusal:
+        build_learner(recipe_of(TOKENIZER, tmp_path, init, shorter, "freeze_encoder=true"), CPU)
+    assert "temporal_stride: 4" in refusal.value.hint
 
 
 def test_pixels_weigh_more_where_the_clip_moves():
@@ -198,54 +197,6 @@ def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(trained_to
     with pytest.raises(RecipeError, match="of another kind") as refusal:
         build_learner(recipe_of(TOKENIZER, tmp_path, f"init={tmp_path / 'deep'}"), CPU)
     assert refusal.value.hint == "give the recipe's model its layers_per_block: 2"
-
-
-def test_a_share_of_the_clips_decodes_the_codes_of_the_start(trained_tokenizer, tmp_path):
-    init = f"init={trained_tokenizer}"
-    start, _, _ = load_tokenizer(trained_tokenizer)
-
-    def given(share, index):
-        learner = build_learner(recipe_of(TOKENIZER, tmp_path, init, f"init_codes={share}"), CPU)
-        shown = []
-        learner.loss(index, lambda *inputs: shown.append(inputs) or learner.model(*inputs))
-        return learner, *shown[0]
-
-    counts = [given(0.25, index)[2] for index in range(4)]
-    assert [0 if each is None else len(each) for each in counts] == [0, 1, 0, 1]
-    assert given(0, 0)[2] is None
-    learner, video, vectors = given(0.5, 0)
-    assert torch.equal(vectors, start.quantizer.vectors(start.encode(video[:1])))
-    # Another encoder, as training will make it, leaves such a clip as it is and no other.
-    with torch.no_grad():
-        before = learner.model(video, vectors)[0]
-        learner.model.quant_conv.weight.mul_(-1)
-        after = learner.model(video, vectors)[0]
-    assert torch.equal(after[0], before[0])
-    assert not torch.allclose(after[1], before[1], atol=1e-3)
-    train(TOKENIZER, tmp_path, "run", init, "init_codes=0.5", "train.steps=2")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["init_codes=0.5"], "init_codes: 0.5 asks for codes of a tokenizer, so init has to"),
-        (["init_codes=2", "init=nano"], "init_codes"),
-        (
-            ["init_codes=0.5", "init=nano", "freeze_encoder=true"],
-            "init_codes: with freeze_encoder all codes are those of init, leave it out",
-        ),
-    ],
-)
-def test_codes_of_a_start_that_cannot_be_asked_for(tmp_path, overrides, message):
-    with pytest.raises(RecipeError, match=message):
-        recipe_of(TOKENIZER, tmp_path, *overrides)
-
-
-def test_other_codes_cannot_stand_beside_those_of_the_start(trained_tokenizer, tmp_path):
-    keep = [f"init={trained_tokenizer}", "init_codes=0.5", "model.levels=[3, 3, 3]"]
-    with pytest.raises(RecipeError, match="of another kind") as refusal:
-        build_learner(recipe_of(TOKENIZER, tmp_path, *keep), CPU)
-    assert refusal.value.hint == "give the recipe's model its levels: [3, 3]"
 
 
 def test_tokens_of_emoji_make_a_bundle_with_subjects(folder, mixture, tmp_path, capsys):

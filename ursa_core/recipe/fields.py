@@ -399,8 +399,6 @@ class TokenizerRecipe(_Training):
     kind: Literal["tokenizer"]
     # Train the decoder of `init` alone, so that its codes and their generators stay valid.
     freeze_encoder: bool = False
-    # Share of clips whose codes come from `init`, so that existing generators keep working.
-    init_codes: Share = 0.0
     model: TokenizerModel
     data: TokenizerData
     loss: ReconstructionLoss = ReconstructionLoss()
@@ -424,11 +422,6 @@ class TokenizerRecipe(_Training):
             yield "train.keep_best: asks for a validation loss, so give data.held_out"
         if self.freeze_encoder and self.init is None:
             yield "freeze_encoder: keeps the codes of a tokenizer, so init has to name it"
-        if self.init_codes and self.freeze_encoder:
-            yield "init_codes: with freeze_encoder all codes are those of init, leave it out"
-        elif self.init_codes and self.init is None:
-            asks = f"{self.init_codes} asks for codes of a tokenizer"
-            yield f"init_codes: {asks}, so init has to name it"
 
 
 class GeneratorRecipe(_Training):

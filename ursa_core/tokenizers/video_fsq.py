@@ -454,13 +454,7 @@ class VideoTokenizer(PixelTokenizer):
         for part in self.decoder.slices(x, size):
             yield part.transpose(1, 2)
 
-    def forward(self, video: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Reconstruction and latents (B, f, h, w, C), gradients straight through the rounding.
-
-        The first clips are reconstructed from ``given`` code vectors (N, f, h, w, C), N at most B.
-        """
+    def forward(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction and latents (B, f, h, w, C), gradients straight through the rounding."""
         latents = self.latents(video)
-        vectors = self.quantizer.straight_through(latents)
-        if given is not None:
-            vectors = torch.cat([given, vectors[len(given) :]])
-        return self.reconstruct(vectors), latents
+        return self.reconstruct(self.quantizer.straight_through(latents)), latents

@@ -1,7 +1,6 @@
 """The learner of a video tokenizer: reconstruction of clips."""
 
 import json
-import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -35,8 +34,8 @@ Size = tuple[int, int]  # height and width in pixels
 class TokenizerLearner(Learner):
     """Reconstruction of clips.
 
-    The tokenizer to start from may differ in levels, temporal stride and residual blocks; with
-    ``init_codes`` only in blocks, and with ``freeze_encoder`` in nothing.
+    The tokenizer to start from may differ in levels, temporal stride and residual blocks, with
+    ``freeze_encoder`` in nothing.
     """
 
     model: VideoTokenizer
@@ -66,7 +65,6 @@ class TokenizerLearner(Learner):
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         self._frozen: dict[str, Tensor] = {}
-        self._start: VideoTokenizer | None = None
         if recipe.init:
             self._begin_from(recipe.init)
         if recipe.train.compile:
@@ -83,9 +81,8 @@ class TokenizerLearner(Learner):
             )
         theirs, ours = asdict(start.config), asdict(self.config)
         if not recipe.freeze_encoder:
-            if not recipe.init_codes:
-                free = ("levels", "temporal_stride", "temporal_patch_size")
-                theirs |= {key: ours[key] for key in free}
+            free = ("levels", "temporal_stride", "temporal_patch_size")
+            theirs |= {key: ours[key] for key in free}
             theirs["layers_per_block"] = max(t["layers_per_block"] for t in (theirs, ours))
         different = [f"{k}: {json.dumps(theirs[k])}" for k in ours if ours[k] != theirs[k]]
         if different:
@@ -100,8 +97,6 @@ class TokenizerLearner(Learner):
             self._frozen = {n: w for n, w in weights.items() if n.startswith(kept)}
             self.model.encoder.requires_grad_(False)
             self.model.quant_conv.requires_grad_(False)
-        if recipe.init_codes:
-            self._start = start.requires_grad_(False)
 
     def clips(
         self, first: int, count: int, split: str, frames: int, size: Size | None = None
@@ -138,21 +133,21 @@ class TokenizerLearner(Learner):
         """Weighted pixel losses of micro-batch ``index``, and metrics such as the PSNR in dB."""
         size, data = self.recipe.train.batch_size, self.recipe.data
         video, kinds = self.clips(index * size, size, data.split, data.frames)
-        return self._loss(video, kinds, self._init_codes(index, video), objective)
+        return self._loss(video, kinds, objective)
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of batch ``index`` of the held-out files; None without them."""
         if self.files is None or not self.files.has_held_out:
             return None
         video = self._video(self.files.batch("heldout", index, self.recipe.train.batch_size))
-        loss, metrics = self._loss(video, ["files"] * len(video), None, objective)
+        loss, metrics = self._loss(video, ["files"] * len(video), objective)
         return {"loss": weighed(loss), **metrics}
 
     def _loss(
-        self, video: Tensor, kinds: list[str], codes: Tensor | None, objective: nn.Module
+        self, video: Tensor, kinds: list[str], objective: nn.Module
     ) -> tuple[Tensor, Metrics]:
         data, weights = self.recipe.data, self.recipe.loss
-        back, latents = objective(video, codes)
+        back, latents = objective(video)
         back = back.float()
         error = back - video
         share = moving_weights(video, weights.moving)
@@ -177,15 +172,6 @@ class TokenizerLearner(Learner):
                 of_kind = psnr.new_tensor([float(each == kind) for each in kinds])
                 metrics[f"psnr_{kind}"] = weighed(psnr, of_kind)
         return loss, metrics
-
-    def _init_codes(self, index: int, video: Tensor) -> Tensor | None:
-        """Code vectors from the start's encoder for this micro-batch's share of clips, if any."""
-        share = self.recipe.init_codes * len(video)
-        count = math.floor((index + 1) * share) - math.floor(index * share)
-        if self._start is None or count == 0:
-            return None
-        with torch.no_grad(), torch.autocast(video.device.type, enabled=False):
-            return self._start.quantizer.vectors(self._start.encode(video[:count]))
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer to ``folder/vae``, and the size of its clips."""
