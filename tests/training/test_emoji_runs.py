@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from pixel_packs import prepare_film, prepare_sprites
@@ -14,6 +15,7 @@ from ursa_core.bundle.bundle import load_bundle, load_tokenizer
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.media.ssim import ssim_map
 from ursa_core.tokens.shards import read_shards
+from ursa_core.training.prefetch import Prefetcher
 from ursa_core.training.run import build_learner
 from ursa_core.training.tokenizer_learner import moving_weights
 
@@ -50,11 +52,9 @@ def test_a_mixture_trains_and_tells_the_quality_of_each_source(mixture, tmp_path
 def test_steps_take_turns_between_sizes(mixture, tmp_path):
     sizes = ["data.more_sizes=[[48, 32], [32, 48]]", "train.accumulate=2"]
     learner = build_learner(recipe_of(mixture, tmp_path, *sizes), CPU)
-    for ahead in (False, True):
-        learner.prefetches = ahead
-        for index, size in enumerate([(32, 32), (32, 32), (48, 32), (48, 32), (32, 48)]):
-            video, _ = learner.clips(index * 2, 2, "train", 1)
-            assert video.shape[3:] == size
+    for index, size in enumerate([(32, 32), (32, 32), (48, 32), (48, 32), (32, 48)]):
+        pixels, _ = learner.clips(index * 2, 2, "train", 1)
+        assert pixels.shape[2:4] == size
     train(mixture, tmp_path, "run", *sizes, "train.steps=2", "train.sample_every=2")
     assert json.loads((tmp_path / "run/ursa.json").read_text())["height"] == 32
     with pytest.raises(RecipeError, match="a height of 33 pixels"):
@@ -65,7 +65,7 @@ def test_the_logarithm_is_of_each_frame_as_the_psnr_is(tmp_path):
     weights = ["loss.mse=0", "loss.log_mse=2", "loss.saturation=0"]
     learner = build_learner(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
     loss, figures = learner.loss(3, learner.model)
-    video, _ = learner.clips(6, 2, "train", 5)
+    video = learner.video(learner.clips(6, 2, "train", 5)[0])
     error = (learner.model(video)[0] - video).square()
     by_frame = torch.stack([error[clip, :, f].mean() for clip in range(2) for f in range(5)])
     assert loss.item() == pytest.approx(2 * by_frame.log10().mean().item(), abs=1e-3)
@@ -75,13 +75,13 @@ def test_the_logarithm_is_of_each_frame_as_the_psnr_is(tmp_path):
 
 
 def test_a_batch_is_the_same_whether_begun_ahead_or_not(mixture, tmp_path):
-    recipe = recipe_of(mixture, tmp_path)
-    learner, ahead = (build_learner(recipe, CPU) for _ in range(2))
-    ahead.prefetches = True
-    for index in (0, 1, 4):
-        first, kinds = learner.clips(index * 2, 2, "train", 1)
-        second, same = ahead.clips(index * 2, 2, "train", 1)
-        assert torch.equal(first, second)
+    learner = build_learner(recipe_of(mixture, tmp_path), CPU)
+    frames = learner.recipe.data.frames
+    ahead = Prefetcher(lambda index: learner.clips(index * 2, 2, "train", frames), workers=1)
+    for index in (0, 2, 4, 6):  # of a rank of two
+        first, kinds = learner.prefetcher.take(index)
+        second, same = ahead.take(index)
+        assert np.array_equal(first, second)
         assert kinds == same
 
 
@@ -150,7 +150,7 @@ def test_the_loss_has_its_weighed_parts(tmp_path):
         recipe_of(TOKENIZER, tmp_path, "loss.mse=0", "loss.moving=0.5")
     learner = build_learner(recipe_of(TOKENIZER, tmp_path, *weights), CPU)
     loss, figures = learner.loss(0, learner.model)
-    video, _ = learner.clips(0, 2, "train", 5)
+    video = learner.video(learner.clips(0, 2, "train", 5)[0])
     back = learner.model(video)[0]
     share = moving_weights(video, 0.5)
     unlike = 1 - ssim_map(back.mean(1, keepdim=True), video.mean(1, keepdim=True))
@@ -189,7 +189,7 @@ def test_more_residual_blocks_start_by_passing_on_what_the_start_knew(trained_to
     theirs, ours = start.state_dict(), learner.model.state_dict()
     assert len(ours) > len(theirs)
     assert all(torch.equal(ours[name], weight) for name, weight in theirs.items())
-    video, _ = learner.clips(0, 2, "train", 5)
+    video = learner.video(learner.clips(0, 2, "train", 5)[0])
     with torch.no_grad():
         for mine, wanted in zip(learner.model(video), start(video), strict=True):
             torch.testing.assert_close(mine, wanted)

@@ -1,7 +1,6 @@
 """The learner of a video tokenizer: reconstruction of clips."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.training.file_clips import FileClips, Split
 from ursa_core.training.learner import Learner
 from ursa_core.training.metrics import Metrics, weighed
+from ursa_core.training.prefetch import Prefetcher
 from ursa_core.worlds.shapes import FPS
 from ursa_core.worlds.sprites import KINDS, ClipMixture
 
@@ -59,9 +59,10 @@ class TokenizerLearner(Learner):
         self.sizes: list[Size] = [(data.height, data.width), *data.more_sizes]
         self._clips_a_step = recipe.train.batch_size * recipe.train.accumulate
         # On the CPU the network needs every core.
-        self.prefetches = device.type != "cpu"
-        self._pool = ThreadPoolExecutor(num_cores() if self.prefetches else 1)
-        self._prefetched: dict[tuple[object, ...], Iterator[Drawn]] = {}
+        workers, size = int(device.type != "cpu"), recipe.train.batch_size
+        self._pool = ThreadPoolExecutor(num_cores() if workers else 1)
+        drawn = (data.split, data.frames)
+        self.prefetcher = Prefetcher(lambda k: self.clips(k * size, size, *drawn), workers)
         torch.manual_seed(recipe.seed)
         self.model = VideoTokenizer(self.config).to(device)
         self._frozen: dict[str, Tensor] = {}
@@ -100,46 +101,38 @@ class TokenizerLearner(Learner):
 
     def clips(
         self, first: int, count: int, split: str, frames: int, size: Size | None = None
-    ) -> tuple[Tensor, list[str]]:
-        """Clips from ``first`` on, (count, 3, frames, H, W) in [-1, 1], and their kinds of source.
+    ) -> tuple[Frames, list[str]]:
+        """Clips from ``first`` on, uint8 (count, frames, H, W, 3), and their kinds of source.
 
         Without a size, steps take turns between the recipe's sizes.
         """
         seed, full = self.recipe.seed, max(frames, FULL_FRAMES)
         if self.files is not None:
             turn = first // self._clips_a_step
-            return self._video(self.files.drawn(seed, turn, first, count)), ["files"] * count
+            return self.files.drawn(seed, turn, first, count), ["files"] * count
 
         def draw(index: int) -> Drawn:
             own = size or self.sizes[index // self._clips_a_step % len(self.sizes)]
             return self.mixture.clip(seed, index, split, frames, *own, full)
 
-        def begin(first: int) -> Iterator[Drawn]:
-            return self._pool.map(draw, range(first, first + count))
+        pixels, kinds = zip(*self._pool.map(draw, range(first, first + count)), strict=True)
+        return np.stack(pixels), list(kinds)
 
-        rest = (count, split, frames, size)
-        clips = self._prefetched.pop((first, *rest), None) or begin(first)
-        if self.prefetches and split == self.recipe.data.split:
-            self._prefetched = {(first + count, *rest): begin(first + count)}
-        pixels, kinds = zip(*clips, strict=True)
-        return self._video(np.stack(pixels)), list(kinds)
-
-    def _video(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def video(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Clips (B, F, H, W, 3) on the device, (B, 3, F, H, W) in [-1, 1]."""
         stacked = torch.from_numpy(pixels).to(self.device)
         return stacked.permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
         """Weighted pixel losses of micro-batch ``index``, and metrics such as the PSNR in dB."""
-        size, data = self.recipe.train.batch_size, self.recipe.data
-        video, kinds = self.clips(index * size, size, data.split, data.frames)
-        return self._loss(video, kinds, objective)
+        pixels, kinds = self.prefetcher.take(index)
+        return self._loss(self.video(pixels), kinds, objective)
 
     def validation_loss(self, index: int, objective: nn.Module) -> Metrics | None:
         """Metrics of batch ``index`` of the held-out files; None without them."""
         if self.files is None or not self.files.has_held_out:
             return None
-        video = self._video(self.files.batch("heldout", index, self.recipe.train.batch_size))
+        video = self.video(self.files.batch("heldout", index, self.recipe.train.batch_size))
         loss, metrics = self._loss(video, ["files"] * len(video), objective)
         return {"loss": weighed(loss), **metrics}
 
@@ -188,9 +181,9 @@ class TokenizerLearner(Learner):
         """Held-out clips next to their reconstructions."""
         if self.files is not None:
             split: Split = "heldout" if self.files.has_held_out else "train"
-            video = self._video(self.files.batch(split, 0, 6))
+            video = self.video(self.files.batch(split, 0, 6))
         else:
-            video, _ = self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])
+            video = self.video(self.clips(0, 6, "heldout", FULL_FRAMES, self.sizes[0])[0])
         back = self.model.decode(self.model.encode(video))
         pairs = torch.stack([video, back.clamp(-1, 1)], 1).flatten(0, 1)
         pixels = ((pairs + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).cpu().numpy()

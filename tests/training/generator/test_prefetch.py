@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from ursa_core.errors import DataError
-from ursa_core.training.generator.batches import Prefetcher
+from ursa_core.training.prefetch import Prefetcher
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

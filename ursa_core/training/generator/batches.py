@@ -1,12 +1,9 @@
 """Batches of token clips for a generator: windows, prompts and frame times."""
 
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +22,6 @@ from ursa_core.tokens.order import Bucket, ClipOrder
 from ursa_core.tokens.shards import TokenTable
 from ursa_core.training.generator.objective import draw_times
 
-Made = TypeVar("Made")
 Mixture = Sequence[tuple[Sequence[str], float]]  # folders and share of each data set
 CODE_BYTES = 4
 PRIOR = "prior "  # begins the sources of prior clips, before their numbers
@@ -203,33 +199,3 @@ def first_sentence(text: str) -> str:
     """A text up to the first full stop, exclamation or question mark with space behind it."""
     found = re.match(r".*?[.!?](?=\s)", text, re.DOTALL)
     return found[0] if found else text
-
-
-class Prefetcher(Generic[Made]):
-    """Items by index; taking one makes ``workers`` threads start the next ones.
-
-    Indices have a constant distance, the number of ranks, which follows from the first two.
-    """
-
-    def __init__(self, make: Callable[[int], Made], workers: int) -> None:
-        self._make, self._count = make, 2 * workers
-        self._pool = ThreadPoolExecutor(workers, "batches") if workers else None
-        self._begun: dict[int, Future[Made]] = {}
-        self._last: int | None = None
-        self.seconds_waited = 0.0
-
-    def take(self, index: int) -> Made:
-        """Item ``index``; raises whatever its maker raised."""
-        started = time.perf_counter()
-        found = self._begun.pop(index, None)
-        item = self._make(index) if found is None else found.result()
-        self.seconds_waited = time.perf_counter() - started
-        distance = 0 if self._last is None else index - self._last
-        self._last = index
-        if self._pool is not None and distance > 0:
-            wanted = range(index + distance, index + distance * self._count + 1, distance)
-            for number in set(self._begun) - set(wanted):
-                self._begun.pop(number).cancel()
-            for number in sorted(set(wanted) - set(self._begun)):
-                self._begun[number] = self._pool.submit(self._make, number)
-        return item

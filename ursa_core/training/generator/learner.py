@@ -19,13 +19,14 @@ from ursa_core.recipe.fields import GeneratorRecipe
 from ursa_core.seeding import stream, stream_seed
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokens.shards import read_shards
-from ursa_core.training.generator.batches import Mixture, Prefetcher, TokenBatch, TokenBatches
+from ursa_core.training.generator.batches import Mixture, TokenBatch, TokenBatches
 from ursa_core.training.generator.estimates import pass_operations
 from ursa_core.training.generator.lora import LoraTraining, check_start
 from ursa_core.training.generator.objective import DenoisingObjective
 from ursa_core.training.generator.start import build_network, find_start, start_tokenizer
 from ursa_core.training.learner import ModelLearner
 from ursa_core.training.metrics import CLIPS, OPERATIONS, TOKENS, WAITED, Metrics, weighed
+from ursa_core.training.prefetch import Prefetcher
 
 Batch = tuple[Tensor, Tensor, Tensor, LatentGrid, Tensor | None]
 
