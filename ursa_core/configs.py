@@ -18,6 +18,7 @@ TRANSFORMER_CLASS = "URSATransformer3DModel"
 SCHEDULER_CLASS = "KineticOptimalScheduler"
 VIDEO_CLASS = "AutoencoderVQCosmos3D"
 IMAGE_CLASS = "AutoencoderVQ"
+MAX_CODES = 1 << 20  # of a codebook, whose vectors are all held at once
 PUBLISHED_LEVELS = (8, 8, 8, 5, 5, 5)
 """FSQ levels of the published video models, whose configs have no field for them."""
 GET_AGAIN = "get the model again"

@@ -86,7 +86,7 @@ def located(given: str | Path, *, is_input: bool = True) -> Path:
     path = mirror_of(given)
     if not is_address(given):
         return path
-    files: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     with _explaining(path):
         import fsspec
 
@@ -94,11 +94,12 @@ def located(given: str | Path, *, is_input: bool = True) -> Path:
         fs.invalidate_cache()
         is_page = base.startswith("http") and not base.endswith("/")
         with suppress(*[] if is_input else [FileNotFoundError]):
-            files = {base: fs.info(base)} if is_page else fs.find(base, detail=True)
-    base = base.rstrip("/")
-    files = {name.removeprefix(base).strip("/"): about for name, about in files.items()
-             if (f"{name}/").startswith(f"{base}/") and about.get("type") != "directory"
-             and not (name.endswith("/") or ".." in name.split("/"))}  # fmt: skip
+            found = {base: fs.info(base)} if is_page else fs.find(base, detail=True)
+    base, files = base.rstrip("/"), dict[str, dict[str, Any]]()
+    for name, about in found.items():
+        is_inside = f"{name}/".startswith(f"{base}/") and ".." not in name.split("/")
+        if is_inside and about.get("type") != "directory" and not name.endswith("/"):
+            files[name.removeprefix(base).strip("/")] = about
     if is_input and not files:
         raise DataError(f"{addressed(str(path))} doesn't exist, or is empty", "check the address")
     _known[path] = fs, base

@@ -39,7 +39,7 @@ def info(as_json: options.Json = False) -> None:
     shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
     names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
     rows = [(name, shown[name]) for name in names]
-    rows.append(("memory", _gigabytes(payload["memory_bytes"])))
+    rows.append(("memory", output.size(payload["memory_bytes"])))
     for kind in devices.available_devices():
         place = torch.device(kind)
         about: dict[str, Any] = {
@@ -52,14 +52,14 @@ def info(as_json: options.Json = False) -> None:
         payload["devices"].append(about)
         dtype = "bfloat16" if about["bfloat16_faster"] else "float32"
         rates = ", ".join(f"{n} {_gigaflops(r)}" for n, r in about["flops"].items())
-        memory = _gigabytes(about["memory_bytes"])
+        memory = output.size(about["memory_bytes"])
         rows.append(("device", f"{about['name']}: {memory}, {rates}; {dtype} is used"))
     here = devices.total_memory_bytes(devices.pick_device("auto")) or 0
     for name, folder in shipped_models().items():
         needed = summary(folder).memory(torch.float32.itemsize).total
         payload["models"].append({"name": name, "memory_bytes": needed, "fits": needed < here})
         fits = "runs here" if needed < here else "needs more memory than there is"
-        rows.append(("model", f"{name}: about {_gigabytes(needed)} by default, {fits}"))
+        rows.append(("model", f"{name}: about {output.size(needed)} by default, {fits}"))
     if not payload["models"]:
         rows.append(("model", "none shipped"))
     output.data(payload, lines=[f"{name:<12}  {value}" for name, value in rows])
@@ -67,7 +67,3 @@ def info(as_json: options.Json = False) -> None:
 
 def _gigaflops(flops: float) -> str:
     return f"{flops / 1e9:.{0 if flops >= 1e10 else 1}f} GFLOP/s"
-
-
-def _gigabytes(num_bytes: int | None) -> str:
-    return "unknown" if num_bytes is None else f"{num_bytes / 1e9:.1f} GB"

@@ -172,7 +172,7 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
         ("clips", f"{plan.items_per_step} per step{tokens}"),
         *_batches(plan.data),
         ("device", f"{plan.device}, {plan.precision}, shared by {plan.ranks} ranks"),
-        ("memory", f"{output.size(need)}, of {output.size(there) if there else 'unknown'}"),
+        ("memory", f"{output.size(need)}, of {output.size(there)}"),
     ]
     if plan.seconds_per_step is None:
         rows[-1] = ("memory", f"{output.size(need)} of weights and state, plus activations")

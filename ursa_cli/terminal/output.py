@@ -130,8 +130,10 @@ def wrapped(text: str) -> list[str]:
     return [first.plain.rstrip(), *(f"  {line.plain.rstrip()}" for line in rest)]
 
 
-def size(num_bytes: float) -> str:
-    """Bytes for people, as ``15.9 MB``."""
+def size(num_bytes: float | None) -> str:
+    """Bytes for people, as ``15.9 MB``; None is unknown."""
+    if num_bytes is None:
+        return "unknown"
     for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if num_bytes >= factor:
             return f"{num_bytes / factor:.1f} {unit}"

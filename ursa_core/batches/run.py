@@ -143,7 +143,7 @@ def remaining(items: Iterable[BatchItem], records: Records, force: bool) -> Left
 def changes(options: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
     """What of an output's options differs from what is recorded, as ``steps 2, not 4``."""
     # Through JSON, since some are tuples here and lists there.
-    now, before = (_leaves(json.loads(json.dumps(dict(of)))) for of in (options, recorded))
+    now, before = (leaves(json.loads(json.dumps(dict(of)))) for of in (options, recorded))
     keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in _NOT_COMPARED]
     return [
         f"{key} {before.get(key)!r}, not {now.get(key)!r}"
@@ -246,17 +246,17 @@ def _holds_something(path: str | Path) -> bool:
     return bool(sizes) and all(sizes)
 
 
-def _leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Options within options, and lists of them, by names as ``given.files.0.sha256``."""
-    leaves: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, dict):
-            leaves |= _leaves(value, f"{prefix}{name}.")
+            found |= leaves(value, f"{prefix}{name}.")
         elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
-            leaves |= _leaves({str(k): each for k, each in enumerate(value)}, f"{prefix}{name}.")
+            found |= leaves({str(k): each for k, each in enumerate(value)}, f"{prefix}{name}.")
         else:
-            leaves[prefix + name] = value
-    return leaves
+            found[prefix + name] = value
+    return found
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

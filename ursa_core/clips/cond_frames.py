@@ -19,6 +19,7 @@ from ursa_core.files import digest_of
 from ursa_core.grids import LatentGrid, PixelShape
 from ursa_core.media import Clip as MediaClip
 from ursa_core.media import Frames, read_media, resize_and_crop
+from ursa_core.media.frames import check_frames
 from ursa_core.media.images import pixels_of
 from ursa_core.media.quality import psnr
 from ursa_core.media.reading import WHITE
@@ -123,11 +124,7 @@ def _in_memory(source: "Source") -> MediaClip:
             raise DataError(f"the image can't be read: {error}", "give a whole one") from error
     frames = np.asarray(getattr(source, "frames", source))
     frames = frames[None] if frames.ndim == 3 else frames
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-        raise UsageError(
-            f"{label(source)} of {frames.dtype} {frames.shape} holds no frames",
-            "give uint8 (H, W, 3), or (F, H, W, 3)",
-        )
+    check_frames(frames)
     return MediaClip(frames, getattr(source, "fps", None), getattr(source, "metadata", {}))
 
 

@@ -246,10 +246,7 @@ class Model:
     def encode(self, frames: Frames) -> Tensor:
         """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3), or a ShapeError."""
         frames = np.asarray(frames)
-        try:
-            check_frames(frames)
-        except ValueError as error:
-            raise ShapeError(str(error), "give an array uint8 (F, height, width, 3)") from error
+        check_frames(frames)
         self.bundle.grid(PixelShape(*frames.shape[:3]))
         return encode(self.bundle, frames).cpu()
 

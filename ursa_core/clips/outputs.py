@@ -8,7 +8,8 @@ from typing import Any
 
 from ursa_core.batches.run import changes
 from ursa_core.errors import DataError, UsageError
-from ursa_core.media import FORMATS, check_folder_of, check_output, read_media
+from ursa_core.files import check_folder_of
+from ursa_core.media import FORMATS, check_output, read_media
 
 
 @dataclass(frozen=True)

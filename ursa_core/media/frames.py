@@ -32,9 +32,10 @@ class Clip:
 
 
 def check_frames(frames: Frames) -> None:
-    """Raise ValueError unless the array is uint8 (F, H, W, 3) with at least one pixel."""
+    """Raise ShapeError unless the array is uint8 (F, H, W, 3) with at least one pixel."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-        raise ValueError(f"not uint8 frames (F, H, W, 3): {frames.dtype} {frames.shape}")
+        hint = "give uint8 (F, height, width, 3)"
+        raise ShapeError(f"an array of {frames.dtype} {frames.shape} holds no frames", hint)
 
 
 def resize_and_crop(frames: Frames, height: int, width: int) -> Frames:

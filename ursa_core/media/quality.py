@@ -22,10 +22,11 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.mean(values))
 
 
-def changes(frames: NDArray[np.uint8]) -> list[float]:
-    """Mean absolute change from each frame (F, H, W, 3) to the next, in levels of 255."""
+def flicker(frames: NDArray[np.uint8]) -> float:
+    """Mean absolute change of a pixel from frame to frame (F, H, W, 3), in levels of 255."""
     pairs = itertools.pairwise(frames.astype(np.int16))
-    return [float(np.abs(later - earlier).mean()) for earlier, later in pairs]
+    steps = [float(np.abs(later - earlier).mean()) for earlier, later in pairs]
+    return float(np.mean(steps)) if steps else 0.0
 
 
 def check_shapes(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> None:

@@ -19,9 +19,8 @@ class PowerSchedule:
     c: float
 
     def __post_init__(self) -> None:
-        for name, value, (low, high) in (
-            ("alpha", self.alpha, ALPHA_RANGE), ("c", self.c, C_RANGE),
-        ):  # fmt: skip
+        for name, (low, high) in {"alpha": ALPHA_RANGE, "c": C_RANGE}.items():
+            value = getattr(self, name)
             if not low <= value <= high:
                 raise UsageError(
                     f"{name} = {value:g} can't shape a path", f"use {low:g} to {high:g}"

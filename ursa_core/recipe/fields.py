@@ -12,10 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from ursa_core.bundle.settings import NumSteps, Positive, Scale
+from ursa_core.configs import MAX_CODES
 from ursa_core.errors import ShapeError
 from ursa_core.grids import ALPHA_RANGE, C_RANGE, PixelShape, Strides
-
-MAX_CODES = 1 << 20
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Width = Annotated[int, Field(ge=1, le=1 << 16)]

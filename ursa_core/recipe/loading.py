@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ursa_core.batches.run import leaves
 from ursa_core.errors import RecipeError, unreadable
 from ursa_core.places import regular_file
 from ursa_core.recipe.fields import DISAGREE, GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
@@ -76,7 +77,7 @@ def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
     """
     with contextlib.suppress(ValidationError):
         earlier = type(recipe).model_validate(earlier).model_dump(mode="json")
-    now, then = dict(_leaves(recipe.model_dump(mode="json"))), dict(_leaves(earlier))
+    now, then = leaves(recipe.model_dump(mode="json")), leaves(earlier)
     return [
         f"{key} is {now.get(key)}, was {then.get(key)}"
         for key in [*now, *(then.keys() - now.keys())]
@@ -87,14 +88,6 @@ def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
 def may_change(difference: str) -> bool:
     """Whether a run may go on with a difference of ``differing_keys``, if its user says so."""
     return difference.startswith(_CHANGEABLE) and not difference.startswith("optimizer.kind ")
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 _MAX_BYTES = 1 << 16

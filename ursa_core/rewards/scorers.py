@@ -1,15 +1,16 @@
 """The scorers that a reward recipe names."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ursa_core.errors import RecipeError
-from ursa_core.evaluation.measures.videos import colour_drift, flicker, speeds_of
+from ursa_core.evaluation.measures.videos import colour_drift, motion, speeds_of
 from ursa_core.evaluation.suites.shapes import ATTRIBUTES, Wanted, right
 from ursa_core.evaluation.suites.shapes_judge import measure, motion_sizes, verdict
 from ursa_core.media import Frames
+from ursa_core.media.quality import flicker
 from ursa_core.recipe.fields import Recipe, RewardRecipe, RewardTerm
 from ursa_core.rewards.command import CommandScorer
 from ursa_core.training.prompts import prompts_of
@@ -57,12 +58,11 @@ def _scorer(term: RewardTerm, prompts: list[str], opened: contextlib.ExitStack) 
     return lambda clips, _: [figure(clip) for clip in clips]
 
 
-def _motion(frames: Frames) -> float:
-    speeds = speeds_of(frames, shapes.FPS)
-    return 100 * float(speeds.mean()) if len(speeds) else 0.0
-
-
-FIGURES = {"flicker": flicker, "motion": _motion, "colour drift": colour_drift}
+FIGURES: dict[str, Callable[[Frames], float]] = {
+    "flicker": flicker,
+    "motion": lambda frames: motion(speeds_of(frames, shapes.FPS)),
+    "colour drift": colour_drift,
+}
 """The figures of ``ursa eval videos``, in their units."""
 
 

@@ -31,9 +31,8 @@ class ImageTokenizerConfig:
     attn_down_block: Switch = False  # attention after each block of the encoder's last stage
     attn_up_block: Switch = False  # attention after each block of the decoder's first stage
 
-    # Further keys of a video tokenizer's config: one frame per latent frame, no patches, no FSQ.
+    # Further keys of a video tokenizer's config: one frame per latent frame, no FSQ.
     temporal_stride: ClassVar[int] = 1
-    patch_size: ClassVar[int] = 1
     levels: ClassVar[tuple[int, ...]] = ()
 
     @property

@@ -18,11 +18,9 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from ursa_core import configs
-from ursa_core.configs import PUBLISHED_LEVELS, Levels, Switch, Whole, Wholes, unusable
+from ursa_core.configs import MAX_CODES, PUBLISHED_LEVELS, Levels, Switch, Whole, Wholes, unusable
 from ursa_core.errors import CheckpointError
 from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer, PixelTokenizer
-
-MAX_CODES = 1 << 20  # whose vectors are all held at once
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 import ursa_core
 from ursa_core.errors import DataError, unwritable
 from ursa_core.files import make_folder, sweep, whole
-from ursa_core.media.quality import changes
+from ursa_core.media.quality import flicker
 from ursa_core.parts import Part
 from ursa_core.places import delete
 from ursa_core.tokens import shards
@@ -65,8 +65,7 @@ def motion_of(frames: NDArray[np.uint8]) -> float:
 
     The mean absolute difference of successive frames over pixels and channels, divided by 255.
     """
-    steps = changes(frames)
-    return float(np.mean(steps) / 255) if steps else 0.0
+    return flicker(frames) / 255
 
 
 class ShardWriter:

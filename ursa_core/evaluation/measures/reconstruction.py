@@ -8,11 +8,10 @@ import torch
 from ursa_core import __version__
 from ursa_core.encoding.items import Clips
 from ursa_core.evaluation.measures.networks import Networks
-from ursa_core.evaluation.measures.videos import flicker
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score
 from ursa_core.files import make_folder
 from ursa_core.media import contact_sheet, to_video, write_media
-from ursa_core.media.quality import psnr
+from ursa_core.media.quality import flicker, psnr
 from ursa_core.media.ssim import ssim
 from ursa_core.tokenizers.visual import VisualTokenizer, decode_frames
 

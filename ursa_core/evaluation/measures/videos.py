@@ -14,7 +14,7 @@ from ursa_core.evaluation.reports.intervals import Array, wilson
 from ursa_core.evaluation.reports.report import Options, Report, Sample, Score
 from ursa_core.files import digest_of
 from ursa_core.media import Frames, read_media, resize_and_crop
-from ursa_core.media.quality import changes, psnr
+from ursa_core.media.quality import flicker, psnr
 
 BLOCK_PX = 8
 _REACH = 7  # largest displacement of a block, in pixels of a frame scaled to _SIDE_PX
@@ -80,19 +80,12 @@ def measure(source: MediaFile) -> Sample:
     if len(frames) < 2:
         raise DataError(f"{source.path} is a still image", "give videos")
     speeds = speeds_of(frames, clip.fps or _FLOW_FPS)
-    motion = 100 * float(speeds.mean()) if len(speeds) else 0.0
     drift, kept, change = colour_drift(frames), kept_psnr(frames, clip.metadata), flicker(frames)
-    values = {"flicker": change, "motion": motion, "dynamic": is_dynamic(speeds)}
+    values = {"flicker": change, "motion": motion(speeds), "dynamic": is_dynamic(speeds)}
     values |= {"colour drift": drift} | ({} if kept is None else {"kept frames": kept})
     num, height, width = frames.shape[:3]
-    shown = f"{num} frames of {height}x{width}; motion {motion:.2f} %, drift {drift:.1f}"
+    shown = f"{num} frames of {height}x{width}; motion {values['motion']:.2f} %, drift {drift:.1f}"
     return Sample(str(source.path.absolute()), f"{source.name}: {shown}", values, -change)
-
-
-def flicker(frames: Frames) -> float:
-    """Mean absolute change of a pixel from frame to frame, in levels."""
-    steps = changes(frames)
-    return float(np.mean(steps)) if steps else 0.0
 
 
 def colour_drift(frames: Frames) -> float:
@@ -116,6 +109,11 @@ def speeds_of(frames: Frames, fps: float) -> Array:
     lengths = [np.sort(np.hypot(*displacements(*pair)).ravel()) for pair in pairs]
     top = [each[-max(1, round(_TOP_SHARE * each.size)) :].mean() for each in lengths]
     return np.array(top) / min(size)
+
+
+def motion(speeds: Array) -> float:
+    """Mean of speeds, in per cent of the shorter side; 0 of none."""
+    return 100 * float(speeds.mean()) if len(speeds) else 0.0
 
 
 def is_dynamic(speeds: Array) -> bool:

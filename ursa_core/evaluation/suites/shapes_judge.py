@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ursa_core.errors import ShapeError
+from ursa_core.media.frames import check_frames
 from ursa_core.worlds.shapes import BACKGROUNDS, COLOURS
 
 Array = NDArray[np.float64]
@@ -100,11 +101,7 @@ def verdict(seen: Measurements) -> Verdict:
 
 def measure(frames: NDArray[np.uint8]) -> Measurements:
     """Measurements of a clip, which raise as ``judge``."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        raise ShapeError(
-            f"an array of {frames.dtype} and shape {frames.shape} is no clip",
-            "give uint8 frames of shape (frames, height, width, 3)",
-        )
+    check_frames(frames)
     num_frames, height, width = frames.shape[:3]
     if num_frames < 1 or min(height, width) < 16:
         raise ShapeError(
