@@ -123,7 +123,9 @@ def clips_of(
 def options_of(way: str, bundle: Bundle) -> SamplingOptions:
     """The model's own options with those of a way, ``KEY=VALUE KEY=VALUE``."""
     types = option_types()
-    pairs = (part.partition("=") for part in way.split())
+    pairs = [part.partition("=") for part in way.split()]
+    if any(key == "seed" for key, *_ in pairs):
+        raise UsageError(f"{way!r} has a seed", "give --seeds")
     try:
         given = {key: types.get(key, str)(value) for key, _, value in pairs}
     except ValueError as error:
@@ -175,8 +177,12 @@ def diversity(bundle: Bundle, prompts: Sequence[str], way: str) -> float:
 
 
 def records(file: Path) -> list[Record]:
-    """Lines of a file of records, none if it isn't there."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """Lines of a file of records, none if it isn't there; one that a kill cut is taken away."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text().rpartition("\n")
+    file.write_text(f"{whole}\n" if whole else "")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def belongs(record: Record, args: argparse.Namespace, way: str) -> bool:
@@ -267,6 +273,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.model == "emoji" and args.data is None:
         parser.error("--model emoji needs --data")
+    if args.limit is not None and args.limit < 1:
+        parser.error(f"--limit {args.limit} leaves no prompts; give 1 or more")
     args.ways = args.ways or WAYS["emoji" if args.data else "nano"]
     return args
 

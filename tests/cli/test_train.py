@@ -36,6 +36,8 @@ def test_trains_and_continues(recipe, tmp_path, capsys):
     assert steps == [1, 2, 3, 4, 5]
     assert main(["train", recipe, "train.steps=5", "-o", run]) == 0
     assert "nothing to do, its 5 steps are done" in capsys.readouterr().out
+    assert main(["train", recipe, "train.steps=4", "-o", run, "--dry-run"]) == 0
+    assert "4, 5 done" in capsys.readouterr().out
     change = ["train.steps=6", "optimizer.learning_rate=1e-5", "-o", run]
     assert main(["train", recipe, *change]) == 1
     assert "go on with this by --allow-change" in capsys.readouterr().err

@@ -141,6 +141,24 @@ def test_nonsense_and_silence_cost_one_clip(scorer, lines, reason):
     assert not is_alive(int(started.read_text().split()[0]))
 
 
+def test_a_line_without_an_end_is_no_more_than_a_wrong_answer():
+    """And doesn't fill the memory."""
+    endless = f"import sys\nwhile True: sys.stdout.write('x' * {command._LONGEST_ANSWER})"
+    with CommandScorer([sys.executable, "-c", endless], 30.0) as score:
+        found = score(clips(2), ["a", "b"])
+        assert found == [f"it answered {'x' * 80!r}"] * 2
+
+
+def test_last_words_are_of_the_process_that_ended(scorer):
+    lines = """
+    is_first = started.read_text().count("\\n") == 1
+    if clip["id"] == 0: sys.exit("CUDA out of memory" if is_first else 0)
+"""
+    score, started = scorer(lines)
+    assert score(clips(2), ["a", "b"]) == ["it ended without a word", 20.2]
+    assert starts(started) == 3
+
+
 def test_what_only_fails_ends_the_run(scorer):
     score, started = scorer('\n    sys.exit("no model")\n')
     with pytest.raises(

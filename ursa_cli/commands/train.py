@@ -161,7 +161,7 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
     """Print the plan of a run, and warn if it doesn't fit into memory."""
     need, there = plan.memory["total"], plan.device_bytes
     parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
-    left = plan.steps - plan.steps_done
+    left = max(plan.steps - plan.steps_done, 0)
     tokens = "" if plan.tokens_per_step is None else f", {plan.tokens_per_step:,} tokens"
     frozen = f", and {plan.frozen_parameters:,} frozen" if plan.frozen_parameters else ""
     rows = [

@@ -74,19 +74,20 @@ class PartFile:
         _give_back(self._lock)
 
 
+_WAIT = "wait for it, or give another folder with -o"
+
+
 @contextmanager
-def sole(folder: Path) -> Iterator[None]:
+def sole(folder: Path, hint: str = _WAIT) -> Iterator[None]:
     """Context in which no other process is at work on a folder; what is empty then is removed.
 
-    UsageError if another one is; DataError if the folder can't be made.
+    UsageError with ``hint`` if another one is; DataError if the folder can't be made.
     """
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     lock = _lock_of(make_folder(folder) / "run")
     try:
         if not _taken(lock):
-            raise UsageError(
-                f"another run is at work on {folder}", "wait for it, or give another folder with -o"
-            )
+            raise UsageError(f"another run is at work on {folder}", hint)
         yield
     finally:
         _give_back(lock)

@@ -20,9 +20,10 @@ from ursa_core.bundle.folder import listed
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.bundle.weights import PlainTensors, read_pickle, save_weights
 from ursa_core.configs import PUBLISHED_LEVELS
-from ursa_core.errors import CheckpointError, UsageError
+from ursa_core.errors import CheckpointError, UsageError, unreadable
 from ursa_core.files import whole
 from ursa_core.grids import Strides
+from ursa_core.places import regular_file
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 
 LICENCE = "NVIDIA Open Model License"
@@ -72,7 +73,13 @@ def _file(source: Path) -> Path:
         has_jit = any(source.glob("*.jit"))
         hint = _OF_JIT if has_jit else f"give a folder with {_CHECKPOINT}"
         raise CheckpointError(f"{source} holds no Cosmos tokenizer", hint)
-    return source
+    hint = "give the downloaded folder"
+    try:
+        return regular_file(source)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no file or folder {source}", hint) from error
+    except OSError as error:
+        raise unreadable(source, error, hint, CheckpointError) from error
 
 
 def _read_checkpoint(file: Path) -> dict[str, Tensor]:

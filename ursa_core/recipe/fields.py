@@ -111,7 +111,7 @@ class TrainSettings(Section):
     keep_checkpoints: Count = 2  # number of the latest checkpoints that are kept
     keep_every: Count | None = None  # checkpoints after a multiple of this many steps are kept too
     sample_every: Count = 500  # steps between two sample grids
-    validate_every: Count = 500  # steps between two losses on data.validation_shards
+    validate_every: Count = 500  # steps between two losses on data that are held out
     validation_passes: Count = 8  # passes per validation loss, always the same ones
     keep_best: bool = False  # the model that is kept is that of the lowest validation loss
     track: list[Literal["tensorboard", "wandb"]] = []  # viewers of the metrics
@@ -299,7 +299,7 @@ class PriorSettings(Section):
     # Prompts of the clips, in turn; or one name of a list of them, a .txt with a prompt per line, a
     # .jsonl or .csv; or `shapes:train` and `emoji:train`, captions of the shipped models' training.
     prompts: OneOrMore
-    num: Count = 600  # number of clips
+    num: Count = 600  # number of clips; a folder that holds more already is used whole
     steps: NumSteps | None = None  # sampling steps; null takes those of `init`, as for the next two
     guidance: Scale | None = None  # strength of classifier-free guidance
     correct: Share | None = None  # probability that a step draws a code again from the path
@@ -387,7 +387,7 @@ class _Training(Section):
     kind: str
     name: Name  # name of the model
     seed: Steps = 0  # seed of every random stream of the run
-    # Model, or Qwen3 language model, whose weights to start from: a folder or Hugging Face id.
+    # Model, or for a generator Qwen3 language model, to start from: a folder or Hugging Face id.
     init: Name | None = None
     licence: Name | None = None  # licence of the model, as apache-2.0; null is stated as none
 
@@ -484,7 +484,8 @@ class RewardTerm(Section):
     # `shapes`: how well clips show captions of the procedural world, 0 to 1; `frames`: one of the
     # figures of `ursa eval videos`; `command`: a process of yours.
     kind: Literal["shapes", "frames", "command"]
-    weight: float = 1.0  # factor of the score in the sum; below 0, lower scores are better
+    # Factor of the score in the sum; below 0, lower scores are better.
+    weight: Annotated[float, Field(ge=-1e9, le=1e9)] = 1.0
     figure: Literal["flicker", "motion", "colour drift"] | None = None  # which one of `frames`
     command: OneOrMore | None = None  # program of `command` and its arguments
     timeout: Above0 = 300.0  # seconds that `command` may take for its next answer
@@ -553,6 +554,10 @@ class RewardRecipe(_Training):
         watched = self.watch and self.watch.score
         if watched and watched.model_dump(include=kept) in rewards:
             yield "watch.score: is among the rewards, give another"
+        if all(each.weight == 0 for each in self.rewards):
+            yield "rewards: all weigh 0, so there is nothing to learn"
+        if self.sampling is not None and self.lora.rank is not None:
+            yield "sampling: an adapter samples as the model that it is on, leave it out"
         if self.train.keep_best and not self.watch:
             yield "train.keep_best: asks for a validation, so give watch"
 

@@ -31,15 +31,16 @@ _OF_TRAIN = (
 )
 BOOKKEEPING = {
     "licence",
+    "on_failure",
     "samples.prompts",
-    "watch.min_diversity",
     "data.validation_shards",
     "data.workers",
 } | {f"train.{key}" for key in _OF_TRAIN.split()}
 _CHANGEABLE = (
-    "data.", "loss.", "objective.", "optimizer.", "prior.num ", "prior.share ", "sampling.",
-    "text_tokenizer", "train.", "watch.min_diversity ",
+    "data.", "loss.", "objective.", "optimizer.", "prior.num ", "prior.share ", "rewards[",
+    "sampling.", "text_tokenizer", "train.", "watch.",
 )  # fmt: skip
+_OF_ROLLOUTS = ("objective.states ", "train.accumulate ", "train.batch_size ")
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:
@@ -79,15 +80,17 @@ def differing_keys(recipe: Recipe, earlier: dict[str, Any]) -> list[str]:
         earlier = type(recipe).model_validate(earlier).model_dump(mode="json")
     now, then = leaves(recipe.model_dump(mode="json")), leaves(earlier)
     return [
-        f"{key} is {now.get(key)}, was {then.get(key)}"
+        re.sub(r"\.(\d+)", r"[\1]", key) + f" is {now.get(key)}, was {then.get(key)}"
         for key in [*now, *(then.keys() - now.keys())]
         if now.get(key) != then.get(key) and key not in BOOKKEEPING
     ]
 
 
-def may_change(difference: str) -> bool:
+def may_change(difference: str, recipe: Recipe) -> bool:
     """Whether a run may go on with a difference of ``differing_keys``, if its user says so."""
-    return difference.startswith(_CHANGEABLE) and not difference.startswith("optimizer.kind ")
+    has_clips = isinstance(recipe, RewardRecipe) and recipe.rollout.updates > 1  # in checkpoints
+    fixed = ("optimizer.kind ", *(_OF_ROLLOUTS if has_clips else ()))
+    return difference.startswith(_CHANGEABLE) and not difference.startswith(fixed)
 
 
 _MAX_BYTES = 1 << 16

@@ -26,6 +26,7 @@ Lines = queue.Queue[str | None]
 """What goes to the process, or comes from it; None is the end."""
 MOST_IN_A_ROW = 3  # failures without an answer between them
 _GOODBYE_SECONDS = 5.0
+_LONGEST_ANSWER = 1 << 16  # characters; a longer line is several answers, all of them wrong
 
 
 class _Failure(Exception):  # noqa: N818
@@ -89,6 +90,7 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
         return [found[number] for number in range(len(clips))]
 
     def _start(self) -> None:
+        self._log_start = self._log.seek(0, os.SEEK_END)
         try:
             process = subprocess.Popen(
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
@@ -120,8 +122,8 @@ class CommandScorer(AbstractContextManager["CommandScorer", None]):
         raise _Failure(f"it answered {line[:80].rstrip()!r}")
 
     def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read()[-2000:].decode(errors="replace").split("\n")
+        self._log.seek(max(self._log_start, self._log.seek(0, os.SEEK_END) - 2000))
+        lines = self._log.read().decode(errors="replace").split("\n")
         told = [line for line in lines if line.strip()]
         return f": {told[-1].strip()}" if told else " without a word"
 
@@ -146,6 +148,6 @@ def _write(stream: IO[str], texts: Lines) -> None:
 
 def _read(stream: IO[str], answers: Lines) -> None:
     with stream, suppress(ValueError):
-        for line in stream:
+        for line in iter(lambda: stream.readline(_LONGEST_ANSWER), ""):
             answers.put(line)
     answers.put(None)

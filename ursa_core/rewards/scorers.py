@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ursa_core.bundle.bundle import resolve_model
+from ursa_core.bundle.subjects import load_subjects
 from ursa_core.errors import RecipeError
 from ursa_core.evaluation.measures.videos import colour_drift, motion, speeds_of
 from ursa_core.evaluation.suites.shapes import ATTRIBUTES, Wanted, right
@@ -36,7 +38,8 @@ def open_scorers(recipe: Recipe) -> Iterator[Scorers]:
         found: dict[str, tuple[float, Scorer]] = {}
         if isinstance(recipe, RewardRecipe):
             given = [recipe.prompts, *([recipe.watch.prompts] if recipe.watch else [])]
-            prompts = [text for each in given for text in prompts_of(each, ())]
+            subjects = load_subjects(resolve_model(recipe.init or ""))
+            prompts = [text for each in given for text in prompts_of(each, subjects)]
             for term in recipe.rewards:
                 name = (term.figure or term.kind).replace(" ", "_")
                 name += f"_{len(found) + 1}" if name in found else ""

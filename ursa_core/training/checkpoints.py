@@ -150,7 +150,7 @@ def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: boo
         counts = f"clips or captions: {learner.num_clips} clips, {about.get('num_clips')} before"
         held = where.get(recipe.kind)
         different.append(f"{held} hold other {counts}" if held else "prompts hold other texts")
-    fixed = [each for each in different if not may_change(each)]
+    fixed = [each for each in different if not may_change(each, recipe)]
     if fixed or (different and not allow_change):
         going_on = "" if fixed else "go on with this by --allow-change, "
         raise CheckpointError(

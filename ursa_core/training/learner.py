@@ -8,14 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from ursa_core.bundle.bundle import Bundle, save_bundle
+from ursa_core.bundle.options import SamplingOptions
 from ursa_core.bundle.subjects import Subject
 from ursa_core.encoding.caption_fit import CaptionFit
+from ursa_core.errors import RecipeError, UsageError
 from ursa_core.media.frames import Frames, contact_sheet
 from ursa_core.models.transformer import Transformer
 from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe
 from ursa_core.sampling.generate import Request, decode, generate
 from ursa_core.training.generator.lora import LoraTraining
 from ursa_core.training.metrics import Metrics
+
+
+def check_corrector(key: str, options: SamplingOptions, solvers: Sequence[str]) -> None:
+    """Refuse, as a RecipeError of ``key``, a corrector that a model's solver can't have."""
+    try:
+        options.solver_of(solvers)
+    except UsageError as error:
+        raise RecipeError(f"{key}.correct: {error.message}", f"give {key}.correct=0") from error
 
 
 class Learner(ABC):

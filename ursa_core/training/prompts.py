@@ -24,7 +24,7 @@ def prompts_of(given: Sequence[str], subjects: Sequence[Subject]) -> list[str]:
     if first.endswith(SUFFIXES):
         listed = read_list(first, {"prompt": str}, lambda: b"")
         if faults := listed.faults:
-            raise refuse(first, faults)
+            raise DataError(refuse(first, faults).message, "correct it, or leave it out")
         return [each.given["prompt"] for each in listed if isinstance(each, Line) and each.given]
     world, _, split = first.partition(":")
     if split not in ("train", "heldout") or world not in ("shapes", "emoji"):

@@ -173,6 +173,9 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
     mine = run.is_dir() and any(not each.name.startswith(".") for each in run.iterdir())
     if recipe.init and Path(recipe.init).exists() and run.exists() and run.samefile(recipe.init):
         raise UsageError(f"init is {run}, the run's own folder", "give another folder with -o")
+    asked = recipe.prior if isinstance(recipe, GeneratorRecipe) else None
+    if asked and run.absolute() in Path(asked.shards).absolute().parents:
+        raise UsageError(f"prior.shards are inside {run}", "give them a folder of their own")
     if mine and not (run / "recipe.yaml").exists():
         raise UsageError(f"{run} holds something other than a run", "give another folder with -o")
     above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
@@ -214,7 +217,8 @@ def train_recipe(
                 if not fresh:
                     check_changes(run, recipe, rest_learner, allow_change)
             is_alone = is_missing and ranks.is_first
-            with sole(Path(recipe.prior.shards)) if is_alone else nullcontext():
+            shards, hint = Path(recipe.prior.shards), "wait for it, or give prior.shards another"
+            with sole(shards, hint) if is_alone else nullcontext():
                 prior.make_prior(recipe, recipe.prior, start, device, part, on_note)
                 ranks.wait()
         learner = build_learner(recipe, device, scorers)

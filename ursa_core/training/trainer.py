@@ -40,7 +40,7 @@ _ON_CARD = {
     "validation_score_held_out", "validation_diversity", "validation_start_diversity",
 }  # fmt: skip
 
-STOP_HINT = "it is saved; start another with a larger objective.kl, or lower watch.min_diversity"
+STOP_HINT = "with --allow-change, it goes on with another objective.kl or watch.min_diversity"
 
 
 class Guard:

@@ -125,12 +125,28 @@ def test_no_clip_is_made_for_a_run_that_cannot_go_on(generator_recipe, base, tmp
 
 def test_one_run_at_a_time_makes_a_prior(generator_recipe, base, tmp_path):
     text = with_prior(generator_recipe, base, tmp_path)
-    with sole(tmp_path / "kept"), pytest.raises(UsageError, match="another run is at work on"):
+    with (
+        sole(tmp_path / "kept"),
+        pytest.raises(UsageError, match="another run is at work on") as caught,
+    ):
         train(text, tmp_path, "run", "train.steps=1")
+    assert "prior.shards" in caught.value.hint
+    with pytest.raises(UsageError, match=r"prior\.shards are inside"):
+        train(with_prior(generator_recipe, base, tmp_path / "run"), tmp_path, "run")
     train(text, tmp_path, "run", "train.steps=1")
     assert len(read_shards(tmp_path / "kept")) == 10
     with sole(tmp_path / "kept"):  # which is whole, so that runs share it
         train(text, tmp_path, "other", "train.steps=1")
+
+
+def test_a_corrector_is_refused_before_a_clip_is_made(generator_recipe, tmp_path):
+    made = ("train.steps=1", "train.sample_every=9", "path={kind: masked}")
+    train(generator_recipe, tmp_path, "masked", *made)
+    text = with_prior(generator_recipe, tmp_path / "masked", tmp_path, correct=0.5)
+    for use in (train, planned):
+        with pytest.raises(RecipeError, match=r"prior\.correct: maskgit reveals each") as caught:
+            use(text, tmp_path, "run", "path={kind: masked}")
+        assert caught.value.hint == "give prior.correct=0"
 
 
 def test_another_tokenizer_is_refused(generator_recipe, base, tmp_path):
@@ -166,6 +182,10 @@ def test_prompts_come_from_the_recipe_a_list_or_a_world(tmp_path):
             found(wrong)
     with pytest.raises(DataError, match="none"):
         found(str(tmp_path / "none.txt"))
+    (tmp_path / "bad.jsonl").write_text('{"prompt": 3}\n')
+    with pytest.raises(DataError, match="line 1") as caught:
+        found(str(tmp_path / "bad.jsonl"))
+    assert "--" not in caught.value.hint  # no option of another command
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(DataError, match="holds no items"):
         found(str(tmp_path / "empty.txt"))

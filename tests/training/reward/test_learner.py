@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import silent, stored
+from tiny_runs import silent, stored, train
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle
@@ -34,13 +34,14 @@ def brightness(clips, prompts):
 def tune(tiny_model, tmp_path):
     """Call a run of the tiny recipe by its name; scorers by name replace those of the recipe."""
 
-    def call(name: str, *overrides: str, on_step=silent, **scorers):
+    def call(name: str, *overrides: str, on_step=silent, allow_change=False, **scorers):
         recipe = load_recipe(REWARD, [f"init={tiny_model}", *overrides])
         own = {name: (1.0, scorer) for name, scorer in scorers.items()}
         with open_scorers(recipe) as opened:
             return train_recipe(
-                recipe, tmp_path / name, False, silent, on_step, scorers=own or opened
-            )
+                recipe, tmp_path / name, False, silent, on_step, scorers=own or opened,
+                allow_change=allow_change,
+            )  # fmt: skip
 
     return call
 
@@ -202,6 +203,7 @@ def test_a_run_whose_clips_become_similar_stops(tune, tmp_path):
             brightness=brightness, held_out=lambda clips, _: [float(c.std()) for c in clips],
         )  # fmt: skip
     assert "objective.kl" in caught.value.hint
+    assert "--allow-change" in caught.value.hint
     step = int(checkpoints(tmp_path / "run")[-1].name.removeprefix("step-"))
     assert step < 60
     assert f"step {step}:" in caught.value.message
@@ -219,6 +221,49 @@ def test_a_run_whose_clips_become_similar_stops(tune, tmp_path):
     with pytest.raises(UrsaError, match=f"stopped after step {step}: diversity"):
         tune("run", *again, brightness=brightness, held_out=brightness)
     assert checkpoints(tmp_path / "run")[-1].name == f"step-{step:07}"
+    lower = [each.replace("0.8", "0.1") for each in again]
+    with pytest.raises(CheckpointError, match=r"watch\.min_diversity is 0\.1, was 0\.8"):
+        tune("run", *lower, brightness=brightness, held_out=brightness)
+    trained = tune(
+        "run", *lower, f"train.steps={step + 1}", allow_change=True,
+        brightness=brightness, held_out=brightness,
+    )  # fmt: skip
+    assert trained.step == step + 1
+
+
+def test_a_scorer_may_be_mended_in_a_run(tune, tmp_path):
+    words = ("rollout.steps=2", "train.accumulate=1", "train.steps=1")
+    tune("run", *words)
+    more = (*words, "train.steps=2", "on_failure=skip")
+    weight = "rewards=[{kind: frames, figure: flicker, weight: 0.5}]"
+    with pytest.raises(CheckpointError, match=r"rewards\[0\]\.weight is 0\.5, was 0\.02") as caught:
+        tune("run", *more, weight)
+    assert "--allow-change" in caught.value.hint
+    assert tune("run", *more, weight, allow_change=True).changes
+    assert tune("run", *more, "train.steps=3", weight, "on_failure=stop").step == 3
+
+
+def test_clips_of_a_checkpoint_keep_their_number(tune, tmp_path):
+    words = ("rollout.updates=2", "rollout.steps=2", "objective.clip=0.1", "train.accumulate=1")
+    tune("run", *words, "train.steps=1")
+    for change in ("train.accumulate=2", "train.batch_size=2", "objective.states=1"):
+        with pytest.raises(CheckpointError, match=change.partition("=")[0]) as caught:
+            tune("run", *words, "train.steps=3", change, allow_change=True)
+        assert "delete" not in caught.value.hint
+    tune("run", *words, "train.steps=2", "objective.clip=0.2", allow_change=True)
+
+
+def test_a_masked_model_is_refused_a_corrector(tune, generator_recipe, tmp_path):
+    made = ("train.steps=1", "train.sample_every=9", "path={kind: masked}")
+    train(generator_recipe, tmp_path, "masked", *made)
+    words = (f"init={tmp_path / 'masked'}", "prompts=[a red circle]", "rollout.steps=2")
+    for key in ("rollout", "sampling"):
+        with pytest.raises(
+            RecipeError, match=f"{key}.correct: maskgit reveals each code"
+        ) as caught:
+            tune("run", *words, "sampling={steps: 2, correct: 0.0}", f"{key}.correct=1")
+        assert caught.value.hint == f"give {key}.correct=0"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_held_out_score_may_be_better_when_it_is_lower(tune, tmp_path):
@@ -240,6 +285,7 @@ def test_a_held_out_score_may_be_better_when_it_is_lower(tune, tmp_path):
         ("prompts=emoji:train", "prompts: emoji:train has none for this model"),
         ("watch.prompts=emoji:heldout", "watch.prompts: emoji:heldout has none"),
         ("watch.prompts=[a  red circle]", "watch.prompts: 'a  red circle' is among the prompts"),
+        ("watch.prompts=[A Red circle]", "watch.prompts: 'A Red circle' is among the prompts"),
         ("samples.prompts=[a purple dog]", "samples.prompts: the model doesn't know purple"),
     ],
 )
@@ -263,6 +309,8 @@ def test_what_does_not_fit_is_refused(tiny_model, tmp_path, override, fault):
             "watch.score: is among the rewards",
         ),
         ("init=null", "init: is required"),
+        ("rewards=[{kind: frames, figure: motion, weight: 0}]", "rewards: all weigh 0"),
+        ("rewards=[{kind: frames, figure: motion, weight: 1e300}]", "rewards[0].weight"),
         ("train.keep_best=true", "train.keep_best: asks for a validation"),
     ],
 )
@@ -270,6 +318,11 @@ def test_faults_of_a_recipe(override, fault):
     with pytest.raises(RecipeError, match="1 fault") as caught:
         load_recipe(REWARD, [override])
     assert fault in caught.value.message
+
+
+def test_an_adapter_has_no_sampling_of_its_own():
+    with pytest.raises(RecipeError, match="sampling: an adapter samples as the model"):
+        load_recipe(REWARD, ["lora.rank=2", "sampling={steps: 4}"])
 
 
 def test_a_dry_run_plans_without_a_clip(tiny_model, tmp_path, capsys):

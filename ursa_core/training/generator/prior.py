@@ -18,6 +18,7 @@ from ursa_core.bundle.folder import URSA_MODEL, model_identity
 from ursa_core.bundle.options import SamplingOptions
 from ursa_core.bundle.settings import load_settings
 from ursa_core.bundle.subjects import load_subjects
+from ursa_core.bundle.summary import summary
 from ursa_core.encoding.encode import token_identity
 from ursa_core.errors import DataError, RecipeError
 from ursa_core.parts import Part
@@ -26,6 +27,7 @@ from ursa_core.sampling.generate import Request, Sampler
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
 from ursa_core.training.generator.batches import PRIOR, PRIOR_SEED
+from ursa_core.training.learner import check_corrector
 from ursa_core.training.prompts import prompts_of
 
 PACK = 8  # clips in one pass of the network
@@ -68,6 +70,7 @@ def open_prior(
     if not prompts:
         raise RecipeError(f"prior.prompts: {prior.prompts[0]} has no prompt", "give some")
     options = prior_options(prior, start)
+    check_corrector("prior", options, summary(start).solvers)
     if recipe.objective.coupling == "pairs" and options.correct:
         raise RecipeError(
             f"objective.coupling: a corrector of {options.correct:g} draws codes again, so that"

@@ -25,7 +25,7 @@ from ursa_core.seeding import stream, stream_seed
 from ursa_core.training.distributed import gathered
 from ursa_core.training.generator.estimates import pass_operations, training_memory, with_held
 from ursa_core.training.generator.lora import LoraTraining
-from ursa_core.training.learner import ModelLearner
+from ursa_core.training.learner import ModelLearner, check_corrector
 from ursa_core.training.metrics import OPERATIONS, Metrics, weighed
 from ursa_core.training.prompts import prompts_of
 from ursa_core.training.reward.objective import ClipLikelihood, advantages, diversity, reward_loss
@@ -54,9 +54,10 @@ class RewardLearner(ModelLearner):
         self.prompts = self._read("prompts", recipe.prompts)
         self.watched = self._read("watch.prompts", recipe.watch.prompts) if recipe.watch else []
         self._read("samples.prompts", recipe.samples.prompts)
-        trained = {" ".join(text.split()) for text in self.prompts}
-        if both := [text for text in self.watched if " ".join(text.split()) in trained]:
-            known = f"{both[0]!r} is among the prompts, too"
+        trained = {tuple(ids) for ids in self._ids(self.prompts)}
+        pairs = zip(self.watched, self._ids(self.watched), strict=True)
+        if both := [text for text, ids in pairs if tuple(ids) in trained]:
+            known = f"{both[0]!r} is among the prompts, too, as the model reads it"
             raise RecipeError(f"watch.prompts: {known}", "hold it out")
         texts = json.dumps([self.prompts, self.watched])
         self.data_identity = hashlib.sha256(texts.encode()).hexdigest()[:16]
@@ -66,6 +67,8 @@ class RewardLearner(ModelLearner):
         self.grid = self.bundle.grid(self.options.shape)
         own = vars(recipe.sampling) if recipe.sampling else changed
         self.settings = replace(settings, **own, licence=recipe.licence or "not stated")
+        check_corrector("rollout", self.options, self.path.solvers)
+        check_corrector("sampling", self.settings.defaults, self.path.solvers)
         early = time_grid(self.options.steps, self.options.shift)[:-1]
         self.early = early[early <= recipe.objective.latest]
         if len(self.early) < recipe.objective.states:
@@ -102,9 +105,15 @@ class RewardLearner(ModelLearner):
                 )
         return texts
 
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts as the model reads them."""
+        prompts = [full_prompt(self.bundle, Request(text)) for text in texts]
+        return self.bundle.text_tokenizer.encode(prompts).tolist() if texts else []
+
     def caption_fit(self) -> CaptionFit:
         """Prompts that the text tokenizer cuts."""
-        prompts = [full_prompt(self.bundle, Request(text)) for text in self.prompts]
+        texts = [*self.prompts, *self.watched]
+        prompts = [full_prompt(self.bundle, Request(text)) for text in texts]
         return measure_captions(self.bundle.text_tokenizer, prompts)
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
@@ -184,6 +193,7 @@ class RewardLearner(ModelLearner):
         prompts = [request.prompt for request in sampler.requests]
         clips = [decode(self.bundle, each) for each in made]
         rewards, metrics = torch.zeros(len(clips), dtype=torch.float64), {}
+        failed = torch.zeros(len(clips), dtype=torch.bool)
         for name, (weight, scorer) in self.scorers.items():
             if name == HELD_OUT and name not in others:
                 continue
@@ -194,14 +204,15 @@ class RewardLearner(ModelLearner):
                 scores.append(math.nan if is_failure else score)
             found = torch.tensor(scores, dtype=torch.float64)
             metrics[f"score_{name}"] = _known(found)
+            failed |= found.isnan()
             rewards += 0.0 if name == HELD_OUT else weight * found
-        self._without_score = self._without_score + 1 if rewards.isnan().all() else 0
+        self._without_score = self._without_score + 1 if failed.all() else 0
         if self._without_score == MOST_IN_A_ROW:
             hint = "correct the scorer; without any score there is nothing to learn"
             raise UrsaError(f"no clip has a score, up to {where}", hint)
         differing = diversity(codes, self.recipe.rollout.group_size)
-        failed = weighed(rewards.isnan().float())
-        metrics |= {"reward": _known(rewards), "diversity": weighed(differing), "failed": failed}
+        metrics |= {"reward": _known(rewards), "diversity": weighed(differing)}
+        metrics["failed"] = weighed(failed.float())
         return {k: v.to(self.device) for k, v in metrics.items()}, rewards, codes
 
     def _failed(self, what: str) -> None:
