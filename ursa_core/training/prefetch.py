@@ -23,10 +23,10 @@ class Prefetcher(Generic[Made]):
 
     def take(self, index: int) -> Made:
         """Item ``index``; raises whatever its maker raised."""
-        started = time.perf_counter()
+        started = time.monotonic()
         found = self._begun.pop(index, None)
         item = self._make(index) if found is None else found.result()
-        self.seconds_waited = time.perf_counter() - started
+        self.seconds_waited = time.monotonic() - started
         distance = 0 if self._last is None else index - self._last
         self._last = index
         if self._pool is not None and distance > 0:

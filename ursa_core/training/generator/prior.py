@@ -70,7 +70,8 @@ def open_prior(
     if not prompts:
         raise RecipeError(f"prior.prompts: {prior.prompts[0]} has no prompt", "give some")
     options = prior_options(prior, start)
-    check_corrector("prior", options, summary(start).solvers)
+    if options.correct:
+        check_corrector("prior", options, summary(start).solvers)
     if recipe.objective.coupling == "pairs" and options.correct:
         raise RecipeError(
             f"objective.coupling: a corrector of {options.correct:g} draws codes again, so that"
