@@ -107,13 +107,14 @@ class RewardLearner(ModelLearner):
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts as the model reads them."""
-        prompts = [full_prompt(self.bundle, Request(text)) for text in texts]
-        return self.bundle.text_tokenizer.encode(prompts).tolist() if texts else []
+        return self.bundle.text_tokenizer.encode(self._full(texts)).tolist() if texts else []
+
+    def _full(self, texts: Sequence[str]) -> list[str]:
+        return [full_prompt(self.bundle, Request(text)) for text in texts]
 
     def caption_fit(self) -> CaptionFit:
         """Prompts that the text tokenizer cuts."""
-        texts = [*self.prompts, *self.watched]
-        prompts = [full_prompt(self.bundle, Request(text)) for text in texts]
+        prompts = self._full([*self.prompts, *self.watched])
         return measure_captions(self.bundle.text_tokenizer, prompts)
 
     def loss(self, index: int, objective: nn.Module) -> tuple[Tensor, Metrics]:
