@@ -172,7 +172,7 @@ def test_faulty_jsonl_names_every_line(tmp_path: Path) -> None:
     for name, complaint in {
         "metadata.jsonl:2": "metadata.jsonl:2: not JSON",
         "metadata.jsonl:3": "no file name",
-        "metadata.jsonl:4": "not JSON of an object",
+        "metadata.jsonl:4": "not a JSON object",
         "c.mp4": "metadata.jsonl:6: caption is neither",
         "metadata.jsonl:7": "'../d.mp4' lies outside",
         "e.mp4": "metadata.jsonl:8: no caption",
@@ -197,7 +197,7 @@ def test_faulty_csv_names_lines(tmp_path: Path) -> None:
     touch(tmp_path / "metadata.csv", "file,caption\na.mp4,one, two\nb.mp4\n,x\nc.mp4,fine\n")
     found = read_metadata(tmp_path)
     messages = [fault.message for fault in found.faults.values()]
-    parts = ("csv:2: more fields", "csv:3: fewer fields", "csv:4: no file name")
+    parts = ("csv:2: another number", "csv:3: another number", "csv:4: no file name")
     for message, part in zip(messages, parts, strict=True):
         assert part in message
     assert found.captions == {tmp_path / "c.mp4": ("fine",)}

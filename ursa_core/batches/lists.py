@@ -4,15 +4,14 @@ import csv
 import difflib
 import io
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from ursa_core.errors import DataError, UsageError, unreadable
-from ursa_core.files import parse_json
+from ursa_core.batches.tables import BLANK, NOT_UTF8, Rows, csv_reader, csv_rows, is_utf8, json_rows
+from ursa_core.errors import DataError, UrsaError, UsageError, unreadable
 from ursa_core.places import is_pipe, regular_file
 
 SUFFIXES = (".txt", ".jsonl", ".csv")
@@ -20,9 +19,6 @@ STDIN = "-"
 MAX_CHECKED_FIRST = 10_000
 """Lines of a list that is checked as a whole before anything is made; longer ones while they are
 made."""
-_UTF8_HINT = "save it as UTF-8 text"
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_BLANK = " \t\n\r\x0b\x0c"
 
 Columns = Mapping[str, type]
 """What a line may give: its name, and str, int, float, bool or list (of texts)."""
@@ -52,17 +48,17 @@ class ItemList:
 
     source: str
     num: int
-    _rows: "Callable[[], _Rows]"
+    _rows: Callable[[], Rows]
     _columns: Columns
 
     def __iter__(self) -> Iterator[Line | Fault]:
         """The lines in order."""
         for index, (number, row) in enumerate(self._rows()):
             try:
-                if isinstance(row, UsageError):
+                if isinstance(row, DataError):
                     raise row
                 yield Line(number, index, _checked(row, self._columns))
-            except UsageError as error:
+            except UrsaError as error:
                 yield Fault(number, error.message, error.hint)
 
     @property
@@ -103,7 +99,7 @@ def read_list(
         raise unreadable(Path(name), error, "check the path") from error
     is_utf16 = 4 * content.count(b"\0") > len(content)  # of English letters every second byte is 0
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") or is_utf16:
-        raise DataError(f"{name} is not UTF-8 text", _UTF8_HINT)
+        raise DataError(f"{name} is {NOT_UTF8[0]}", NOT_UTF8[1])
     if is_stream and suffix not in SUFFIXES:
         suffix = ".jsonl" if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" else ".txt"
 
@@ -120,15 +116,19 @@ def read_list(
             f"write JSON lines, as {{{example}}}, or CSV",
         )
 
-    def rows() -> _Rows:
+    def rows() -> Rows:
         with opened() as file:
             if suffix == ".csv":
-                yield from _csv_rows(name, file, columns)
+                reader = csv_reader(file)
+                _check_header(name, reader, columns)
+                yield from csv_rows(reader)
+            elif suffix == ".txt":
+                yield from _texts(file, text)
             else:
-                yield from _line_rows(file, columns, text if suffix == ".txt" else None)
+                yield from json_rows(file, f'{{"{next(iter(columns))}": "…", "seed": 3}}')
 
     with opened() as listed:
-        full = filter(None, (line.strip(_BLANK) for line in listed))
+        full = filter(None, (line.strip(BLANK) for line in listed))
         num = sum(1 for _ in (rows() if suffix == ".csv" else full))
     if not num:
         raise DataError(f"{name} holds no items", "write one a line")
@@ -154,34 +154,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-_Rows = Iterator[tuple[int, Mapping[str, Any] | UsageError]]
-
-
-def _line_rows(file: TextIO, columns: Columns, text: str | None) -> _Rows:
-    """Rows of lines that aren't empty: texts of the column ``text``, or else JSON objects."""
-    hint = f'write one object a line, as {{"{next(iter(columns))}": "…", "seed": 3}}'
+def _texts(file: TextIO, column: str | None) -> Rows:
+    """A text per line that isn't empty."""
     for number, line in enumerate(file, start=1):
-        if not line.strip(_BLANK):
-            continue
-        try:
-            line.encode()
-            row = parse_json(line) if text is None else {text: line.strip()}
-            yield number, row if isinstance(row, dict) else UsageError("not a JSON object", hint)
-        except UnicodeEncodeError:
-            yield number, UsageError("not UTF-8 text", _UTF8_HINT)
-        except ValueError as error:
-            yield number, UsageError(f"not JSON: {error}", hint)
+        if not is_utf8(line):
+            yield number, DataError(*NOT_UTF8)
+        elif line.strip(BLANK):
+            yield number, {str(column): line.strip()}
 
 
-def csv_reader(file: TextIO) -> "csv.DictReader[str]":
-    """Reader of a CSV; semicolons, as in half of Europe, or tabs may stand for the commas."""
-    delimiter = max(",;\t", key=file.readline().count)
-    file.seek(0)
-    return csv.DictReader(file, strict=True, delimiter=delimiter)
-
-
-def _csv_rows(name: str, file: TextIO, columns: Columns) -> _Rows:
-    reader = csv_reader(file)
+def _check_header(name: str, reader: "csv.DictReader[str]", columns: Columns) -> None:
+    """Take spaces off the names of a CSV's columns; DataError for an unknown or repeated one."""
     try:
         header = [field.strip() for field in reader.fieldnames or []]
     except csv.Error as error:
@@ -196,17 +179,6 @@ def _csv_rows(name: str, file: TextIO, columns: Columns) -> _Rows:
         if header.count(field) > 1:
             raise DataError(f"{name}, line 1: the column {field} is there twice", "keep one")
     reader.fieldnames = header
-    hint = "give one field a column, and quote texts that hold commas"
-    last = reader.line_num
-    try:
-        for row in reader:
-            number, last = last + 1, reader.line_num
-            if None in row or None in row.values():
-                yield number, UsageError("another number of fields than columns", hint)
-            else:
-                yield number, {key: value or None for key, value in row.items()}
-    except csv.Error as error:
-        yield last + 1, UsageError(f"not CSV: {error}; the rest isn't read", hint)
 
 
 def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
@@ -228,8 +200,6 @@ def _converted(column: str, value: object, kind: type) -> object:
     elif kind is str and isinstance(value, str):
         if "\0" in value:
             raise UsageError(f"{column} holds a NUL character", "delete that character")
-        if _SURROGATE.search(value):
-            raise UsageError(f"{column} is not UTF-8 text", _UTF8_HINT)
         return value
     elif kind is bool:
         switch = {"true": True, "false": False}.get(str(value).strip().lower())

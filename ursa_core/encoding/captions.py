@@ -1,15 +1,13 @@
 """Captions of media files: a text file next to each, or a metadata table of the folder."""
 
-import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ursa_core.batches.lists import csv_reader
+from ursa_core.batches.tables import NOT_UTF8, csv_reader, csv_rows, is_utf8, json_rows
 from ursa_core.errors import DataError, unreadable
-from ursa_core.files import parse_json
 from ursa_core.places import is_address, is_pipe, mirror_of, place_named, regular_file
 
 FILE_COLUMNS = ("file", "file_name", "path")
@@ -18,8 +16,7 @@ MANIFEST_SUFFIXES = (".jsonl", ".csv")
 STDIN = Path("/dev/stdin")
 MAX_WRONG_ROWS = 5  # more, without a right one, are reported once, as a wrong table
 
-_NOT_UTF8 = ("not UTF-8 text", "save it as UTF-8 text")
-_JSON_HINT = """write one object a line, as {"file": "a.mp4", "caption": "a boat"}"""
+_EXAMPLE = """{"file": "a.mp4", "caption": "a boat"}"""
 _COLUMNS_HINT = (
     f"give each row one of the columns {', '.join(FILE_COLUMNS)} and one of "
     f"{', '.join(CAPTION_COLUMNS)}"
@@ -42,7 +39,7 @@ def read_caption_file(media: Path) -> tuple[str, ...]:
     lines = _read_text(path).split("\n") if path else []
     for number, line in enumerate(lines, start=1):
         if not is_utf8(line):
-            fault, hint = _NOT_UTF8
+            fault, hint = NOT_UTF8
             raise DataError(f"{path}:{number}: {fault}", hint)
     return _clean(lines)
 
@@ -72,7 +69,8 @@ def read_manifest(table: Path, *, must_be_inside: bool = False) -> Metadata:
     stray: Path | None = None
     text = _read_text(table)
     is_json = text.lstrip()[:1] == "{" if is_stream(table) else table.suffix.lower() == ".jsonl"
-    for line, row in _jsonl_rows(text) if is_json else _csv_rows(text):
+    in_csv = None if is_json else csv_rows(csv_reader(io.StringIO(text)))
+    for line, row in in_csv or json_rows(text.split("\n"), _EXAMPLE):
         place = Path(f"{table}:{line}")
         media: Path | None = None
         try:
@@ -122,39 +120,6 @@ def _row_captions(row: Mapping[str, Any]) -> tuple[str, ...]:
     return _clean(captions)
 
 
-# Line numbers, each with its row or the fault of the line.
-_Rows = Iterator[tuple[int, Mapping[str, Any] | DataError]]
-
-
-def _jsonl_rows(text: str) -> _Rows:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not is_utf8(line):
-            yield number, DataError(*_NOT_UTF8)
-        elif line.strip():
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                row = DataError(f"not JSON ({error})", _JSON_HINT)
-            is_row = isinstance(row, dict | DataError)
-            yield number, row if is_row else DataError("not JSON of an object", _JSON_HINT)
-
-
-def _csv_rows(text: str) -> _Rows:
-    reader = csv_reader(io.StringIO(text))
-    try:
-        for row in reader:
-            fault: tuple[str, str] | None = None
-            if None in row:
-                fault = "more fields than columns (quote texts that hold commas)", _COLUMNS_HINT
-            elif None in row.values():
-                fault = "fewer fields than columns", _COLUMNS_HINT
-            elif not is_utf8("".join(row.values())):
-                fault = _NOT_UTF8
-            yield reader.line_num, DataError(*fault) if fault else row
-    except csv.Error as error:
-        yield reader.line_num, DataError(f"not CSV ({error}); the rest isn't read", _COLUMNS_HINT)
-
-
 def _read_text(path: Path) -> str:
     """The file's text, to be split at line feeds; bytes that aren't UTF-8 become surrogates."""
     try:
@@ -162,11 +127,6 @@ def _read_text(path: Path) -> str:
         return file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise unreadable(path, error, "make it readable") from error
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text has no surrogates, which stand for bytes that aren't UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _clean(captions: list[str]) -> tuple[str, ...]:

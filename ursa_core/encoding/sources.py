@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ursa_core.batches.tables import is_utf8
 from ursa_core.encoding import captions as texts
 from ursa_core.encoding.captions import MANIFEST_SUFFIXES, Metadata
 from ursa_core.encoding.cuts import ClipCut, Dropped, LoadedClip, windows
@@ -155,7 +156,7 @@ _resolved_folder = lru_cache(1000)(Path.resolve)
 
 def _with_name(source: MediaFile, at: Path) -> MediaFile:
     """The file, with a fault where no shard or report can hold its name."""
-    if texts.is_utf8(f"{source.path} {at}"):
+    if is_utf8(f"{source.path} {at}"):
         return source
     both = (os.fsencode(text) for text in (source.path, source.name))
     shown, name = (text.decode(errors="backslashreplace") for text in both)
