@@ -56,6 +56,8 @@ WAYS = {
         "steps=8 correct=0 guidance=2",
         "steps=8 correct=0.5 guidance=1.5",
         "steps=8 correct=0.5 guidance=1",
+        "steps=4 correct=0.5 guidance=1.5",
+        "steps=4 correct=0 guidance=1",
     ],
 }
 PACK = 8
@@ -275,6 +277,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--model emoji needs --data")
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit {args.limit} leaves no prompts; give 1 or more")
+    if args.plot and args.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--plot {args.plot} is no picture; give a .png, .svg or .pdf")
+    args.seeds = list(dict.fromkeys(args.seeds))
     args.ways = args.ways or WAYS["emoji" if args.data else "nano"]
     return args
 

@@ -34,6 +34,9 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     assert main([*given, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["recipe"], plan["prior_clips"], plan["measured"]) == (str(file), 480, True)
+    assert [(name, share) for name, _, share in plan["data"]["sets"]] == [
+        ("mine", 0.5), ("mine_prior_nano", 0.5),
+    ]  # fmt: skip
     text = file.read_text()
     assert 28 <= len(text.splitlines()) <= 33
     assert sum("#" in line for line in text.splitlines()) >= 22

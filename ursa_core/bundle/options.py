@@ -157,7 +157,8 @@ def number_of(name: str, value: Any, limits: Range, kind: type = float) -> Any:
     numbers = Integral if kind is int else Real
     is_number = type(value) is kind or (isinstance(value, numbers) and not isinstance(value, bool))
     ok = value is None or (is_number and limits.low <= value <= limits.high)
-    require(ok, name, value, limits.description)
+    shown = f"the text {value!a}" if isinstance(value, str) else value
+    require(ok, name, shown, limits.description)
     return None if value is None else kind(value)
 
 

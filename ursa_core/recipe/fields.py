@@ -286,9 +286,15 @@ class GeneratorData(Section):
         if (self.shards is None) == (self.sets is None):
             both = "data.sets names the shards, leave one of them out"
             yield f"data.shards: {'is required' if self.sets is None else both}"
-        named = [os.path.normpath(folder) for each in self.sets or () for folder in each.shards]
+        named = self.folders
         for folder in dict.fromkeys(name for name in named if named.count(name) > 1):
-            yield f"data.sets: {folder} is given twice"
+            yield f"{'data.sets' if self.sets else 'data.shards'}: {folder} is given twice"
+
+    @property
+    def folders(self) -> list[str]:
+        """All folders of shards to train on, as `os.path.normpath` writes them."""
+        sets = [each.shards for each in self.sets or ()]
+        return [os.path.normpath(name) for names in (self.shards or (), *sets) for name in names]
 
 
 class PriorSettings(Section):
@@ -456,6 +462,8 @@ class GeneratorRecipe(_Training):
         for key, is_given in needs_init.items():
             if is_given and self.init is None:
                 yield f"{key}: is for what init knows already, so init has to name a model"
+        if self.prior and os.path.normpath(self.prior.shards) in self.data.folders:
+            yield f"prior.shards: data has {self.prior.shards} already, give another folder"
         if self.path.kind == "masked" and self.sampling.correct:
             yield "sampling.correct: maskgit, the solver of path.kind masked, can't, give 0"
         if self.objective.coupling == "pairs":

@@ -117,7 +117,7 @@ def plan_training(
             own = prior.prior_options(asked, learner.start)
             made = learner.video_tokenizer.strides.grid(own.shape)
             shown = replace(made, frames=learner.recipe.data.latent_frames or made.frames)
-            data = estimates.with_prior(data, learner.batches, shown, missing, asked.share)
+            data = estimates.with_prior(data, learner.batches, shown, asked)
         can_try = data.largest.grid in there
         config, length = learner.model.config, learner.recipe.model.max_prompt_length
         lora, largest = learner.recipe.lora, data.largest
@@ -137,7 +137,7 @@ def plan_training(
         share = operations / of_passes[largest.grid]
         seconds = plan.accumulate * operations / rate
         if asked and missing and learner.start:
-            forward = pass_operations(config, made, length, plan.recompute) / 3
+            forward = pass_operations(config, made, length, recompute=False) / 3
             guidance = Guidance(own.guidance, own.guidance_interval)
             passes = guidance.num_passes(time_grid(own.steps, own.shift)[:-1])
             of_prior = missing * passes * forward / rate

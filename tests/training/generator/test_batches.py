@@ -258,6 +258,9 @@ def test_shares_that_do_not_fit_are_refused(tmp_path):
     assert faults("[{shards: a, share: 0.5}, {shards: [b, ./a/], share: 0.5}]") == [
         "data.sets: a is given twice"
     ]
+    assert faults("{shards: [a, b/../a]}") == ["data.shards: a is given twice"]
+    for data in ("{shards: [a, ./p]}", "[{shards: p, share: 0.5}]"):
+        assert faults(data, prior) == ["prior.shards: data has p already, give another folder"]
     assert faults("{shards: a, sets: [{shards: b, share: 1}]}")[0].startswith("data.shards: data.s")
     assert faults("{workers: 1}") == ["data.shards: is required"]
 

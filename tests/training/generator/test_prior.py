@@ -59,6 +59,8 @@ def test_the_model_makes_clips_once_and_they_are_mixed_in(generator_recipe, base
     assert torch.equal(table.codes([3])[0], generate(bundle, request).flatten())
     (_, clips, share), prior = trained.learner.batches.sets
     assert (clips, share, prior) == (24, 0.5, (str(tmp_path / "kept"), 10, 0.5))
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"- of {tmp_path / 'kept'}, 50% of what a run takes: 10\n" in card
     before = [(file, file.stat().st_mtime_ns) for file in (tmp_path / "kept").glob("*.parquet")]
     train(text, tmp_path, "other", "train.steps=1", "seed=5")
     assert [(f, f.stat().st_mtime_ns) for f in (tmp_path / "kept").glob("*.parquet")] == before

@@ -8,7 +8,7 @@ from ursa_core.bundle.summary import PROCESS_BYTES
 from ursa_core.grids import LatentGrid
 from ursa_core.models.transformer import TransformerConfig
 from ursa_core.path.base import ProbPath
-from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, TrainSettings
+from ursa_core.recipe.fields import LoraSettings, OptimizerSettings, PriorSettings, TrainSettings
 from ursa_core.tokens.order import Bucket
 from ursa_core.training.generator.batches import TokenBatches
 from ursa_core.training.generator.chunked_loss import CHUNK_BYTES
@@ -190,11 +190,14 @@ def plan_data(batches: TokenBatches) -> DataPlan:
 
 
 def with_prior(
-    data: DataPlan, batches: TokenBatches, grid: LatentGrid, clips: int, share: float
+    data: DataPlan, batches: TokenBatches, grid: LatentGrid, prior: PriorSettings
 ) -> DataPlan:
-    """The same with a share of clips that aren't made yet."""
+    """The same with prior clips, not all of which are made yet."""
+    clips, share = prior.num, prior.share
     grids = {each.grid: replace(each, share=each.share * (1 - share)) for each in data.grids}
     size = batches.batch_size(grid)
     own = grids.get(grid, GridPlan(grid, 0, size, size * batches.tokens(grid), 0.0))
     grids[grid] = replace(own, clips=own.clips + clips, share=own.share + share)
-    return replace(data, grids=[*grids.values()])
+    total = sum(part for *_, part in data.sets)
+    sets = [(name, count, part / total * (1 - share)) for name, count, part in data.sets]
+    return replace(data, grids=[*grids.values()], sets=[*sets, (prior.shards, clips, share)])

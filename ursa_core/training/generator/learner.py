@@ -114,7 +114,9 @@ class GeneratorLearner(ModelLearner):
         """Counts of the data by name."""
         named = {"without a caption": self.batches.num_uncaptioned}
         named["shorter than latent_frames"] = self.batches.num_left_out
-        return {**super().counts, **{name: count for name, count in named.items() if count}}
+        sets = self.batches.sets if len(self.batches.sets) > 1 else ()
+        of_sets = {f"of {name}, {share:.0%} of what a run takes": n for name, n, share in sets}
+        return {**super().counts, **of_sets, **{name: num for name, num in named.items() if num}}
 
     def batch(self, index: int) -> Batch:
         """Codes (B, L), prompt ids (B, S), times (B, L), grid and noise of a micro-batch."""
