@@ -167,7 +167,7 @@ def test_warnings_are_pythons_and_nothing_is_printed(model, capsys):
     ("given", "named"),
     [
         ({"steps": 0}, "`steps` can't be 0"),
-        ({"steps": "8"}, "`steps` can't be 8"),
+        ({"steps": "8"}, "`steps` can't be the text '8'"),
         ({"stpes": 8}, "no option `stpes`"),
         ({"size": (10, 16)}, "a height of 10"),
         ({"solver": "heun"}, "`solver` can't be heun"),
