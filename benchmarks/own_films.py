@@ -206,6 +206,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="runs as KIND/SEED, as prior/0")
     parser.add_argument("--prompts", type=int, default=96, help="judged of each shape, and old")
     parser.add_argument("--films", type=int, default=240)
+    parser.add_argument("--crops", type=int, default=6, help="of each film, added to it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", nargs="+", default=[], help="further keys of the recipe")
     args = parser.parse_args()
@@ -220,9 +221,8 @@ def main() -> int:
     for kind, own in films.items():
         if any(RUNS[name.split("/")[0]][0] == kind for name in names if name != "before"):
             make_films(out / f"films_{kind}", own, args.films)
-            ursa(
-                "tokenize", out / f"films_{kind}", "-o", out / kind, "--model", "nano", "--check", 0
-            )
+            cut = ("--model", "nano", "--check", 0, "--crops", args.crops)
+            ursa("tokenize", out / f"films_{kind}", "-o", out / kind, *cut)
     if any(name.startswith("old") for name in names):
         ursa(
             *("tokenize", "shapes:train", "--num", 900, "--seed", 11, "--model", "nano"),

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ursa_core.clips.clip import Clip as Clip
     from ursa_core.clips.model import Model as Model
     from ursa_core.clips.model import load as load
+    from ursa_core.encoding.options import TokenizeOptions as TokenizeOptions
+    from ursa_core.encoding.run import tokenize as tokenize
     from ursa_core.errors import UrsaError as UrsaError
     from ursa_core.errors import UrsaWarning as UrsaWarning
     from ursa_core.media import read_media as read_media
@@ -22,12 +24,14 @@ _HOMES = {
     "Clip": "clips.clip",
     "Model": "clips.model",
     "SamplingOptions": "bundle.options",
+    "TokenizeOptions": "encoding.options",
     "UrsaError": "errors",
     "UrsaWarning": "errors",
     "load": "clips.model",
     "located": "places",
     "published": "places",
     "read_media": "media",
+    "tokenize": "encoding.run",
 }
 __all__ = list(_HOMES)
 

@@ -10,6 +10,7 @@ from ursa_cli.main import main
 from ursa_core.recipe.loading import load_recipe
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.writer import ShardWriter, TokenRow
+from ursa_core.training import new_recipe
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,22 @@ def test_prior_clips_that_are_larger_than_the_data_count(shards, tmp_path, monke
     grids = {tuple(each["grid"].values()): each["share"] for each in plan["data"]["grids"]}
     assert grids == {(1, 8, 8): 0.5, (5, 8, 8): 0.5}
     assert plan["tokens_per_step"] == 16 * (17 + (64 + 320) / 2)
+
+
+def test_clips_with_crops_are_shown_twice_as_often(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(new_recipe, "LEAST", 1)
+    table = read_shards(shards / "mine")
+    with ShardWriter(Path("cropped"), table.identity) as writer:
+        for k in range(len(table)):
+            codes = table.codes([k]).view(*vars(table.grid(k)).values())
+            for name in (f"{k}~0", f"{k}~1", f"{k}~2"):
+                writer.add(TokenRow(codes, tuple(table.captions(k)), 8.0, 0.0, name))
+    steps = []
+    for name, data in (("a", shards / "mine"), ("b", Path("cropped"))):
+        assert main(["train", "--new", f"{name}.yaml", "--data", str(data), "--init", "nano"]) == 0
+        steps.append(load_recipe(Path(f"{name}.yaml"), []).train.steps)
+    assert steps[1] == pytest.approx(2 * steps[0], abs=1)
 
 
 def test_a_new_recipe_is_no_run(shards, tmp_path, capsys):

@@ -8,7 +8,8 @@ import torch
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
-from ursa_core.encoding import TokenizeOptions, tokenize
+from ursa_core.encoding.options import TokenizeOptions
+from ursa_core.encoding.run import tokenize
 from ursa_core.errors import UsageError
 from ursa_core.media import write_media
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
@@ -53,6 +54,30 @@ def test_python_tokenizes_a_folder_as_the_command_does(
     assert (again.summary()["num_done"], again.summary()["num_kept"]) == (0, 2)
 
 
+def test_crops_are_added_to_the_whole_clips_and_are_the_same_in_every_run(
+    model: Path, media: Path, tmp_path: Path
+) -> None:
+    tables = {}
+    for name, crops, shown in (
+        ("plain", 0, [media]),
+        ("two", 2, [media]),
+        ("one", 2, [media / "0.mkv"]),
+    ):
+        options = TokenizeOptions(clips="chunk", check=0, crops=crops)
+        tokenize(shown, tmp_path / name, options, model=model)
+        table = read_shards(tmp_path / name)
+        tables[name] = {table.source(k): table.codes([k])[0].tolist() for k in range(len(table))}
+    plain, two, one = tables.values()
+    assert list(two) == [f"{name}~{k}" for name in plain for k in range(3)]
+    assert {name: two[f"{name}~0"] for name in plain} == plain
+    assert len({str(codes) for codes in two.values()}) > len(plain)
+    assert one.items() <= two.items()
+    again = tokenize(
+        [media], tmp_path / "two", TokenizeOptions(clips="chunk", crops=2), model=model
+    )
+    assert (again.summary()["num_done"], again.summary()["num_kept"]) == (0, 2)
+
+
 def test_skipped_files_are_python_warnings(model: Path, media: Path, tmp_path: Path) -> None:
     (media / "0.mkv").write_bytes(b"no film")
     with pytest.warns(UserWarning, match=r"skipped: .*0\.mkv is no film"):
@@ -66,6 +91,7 @@ def test_skipped_files_are_python_warnings(model: Path, media: Path, tmp_path: P
         (TokenizeOptions(fps=0), "^`fps` can't be 0"),
         (TokenizeOptions(clips="slide"), "^`clips` slide needs `stride`"),
         (TokenizeOptions(clips_per_file=2), "^`clips_per_file` is for `clips` uniform"),
+        (TokenizeOptions(crops=-1), "^`crops` can't be -1"),
         (TokenizeOptions(clips="full", frames=5), "takes all frames, and no `frames`"),
         (TokenizeOptions(min_motion=0.5, max_motion=0.25), "0.5 to 0.25 of motion"),
         (TokenizeOptions(data=Path()), "^`data` is for the emoji"),

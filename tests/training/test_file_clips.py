@@ -10,7 +10,8 @@ from tiny_runs import TOKENIZER, recipe_of, train
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, tokenizer_identity
-from ursa_core.encoding import TokenizeOptions, tokenize
+from ursa_core.encoding.options import TokenizeOptions
+from ursa_core.encoding.run import tokenize
 from ursa_core.errors import CheckpointError, DataError, RecipeError, UrsaWarning
 from ursa_core.media import write_media
 from ursa_core.tokens.shards import read_shards

@@ -47,6 +47,8 @@ _OPTIONS: options.Panels = {
                   "--stride-th frame on, --clips-per-file spread evenly, or all frames as one.")),
         "stride": ("N", "Sampled frames between the starts of --clips slide, 1 or more."),
         "clips_per_file": ("N", "Number of --clips uniform, 1 or more."),
+        "crops": ("N", ("Random parts of each clip, 82 % of it or more, added to the whole: of "
+                  "few films, training learns the whole ones by heart.")),
     },
     "Leaving clips out": {
         "min_size": ("PX", "Leave out files whose shorter side has fewer pixels."),
@@ -135,7 +137,8 @@ def tokenize_media(
     if "-" in inputs and launched_part(os.environ) is not None:
         raise UsageError("several processes can't share standard input", "give a file")
     is_clip = out.suffix == CLIP_SUFFIX
-    if is_clip and (shard is not None or wanted.drop_gone or wanted.clips not in ("head", "full")):
+    is_one = wanted.clips in ("head", "full") and not wanted.crops
+    if is_clip and (shard is not None or wanted.drop_gone or not is_one):
         raise UsageError(f"{out} holds one clip", "give a folder as OUT")
     _check_output(out, inputs, force)
     part, ray = own_shard(shard), cluster.options()

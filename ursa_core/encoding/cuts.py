@@ -3,7 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +11,12 @@ import numpy as np
 
 from ursa_core.encoding.options import Filters, Mode
 from ursa_core.grids import PixelShape, Strides
-from ursa_core.media import Frames
+from ursa_core.media import Frames, resize_and_crop
+from ursa_core.seeding import stream_seed
 from ursa_core.tokens.writer import motion_of
+
+LEAST_CROP = 0.82
+"""Share of a clip's width and height that a crop has at least."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class ClipCut:
     sizes: tuple[tuple[int, int], ...] = ()  # further sizes (height, width)
     filters: Filters = Filters()  # noqa: RUF009  (frozen)
     source_fps: float | None = None  # frames per second of the files, whatever they state
+    crops: int = 0  # random parts of each clip, at its size, besides the whole
 
     @property
     def _takes_several(self) -> bool:
@@ -78,8 +83,21 @@ class ClipCut:
         """Name of the clip of an item that begins with frame ``start``."""
         return f"{item}@{start}" if self._takes_several else item
 
+    def versions(self, clip: LoadedClip) -> Iterator[LoadedClip]:
+        """A clip and its crops, the same in every run; with crops they are called ``NAME~K``."""
+        yield replace(clip, name=f"{clip.name}~0") if self.crops else clip
+        rng, size = np.random.default_rng(stream_seed(0, clip.name)), clip.frames.shape[1:3]
+        for number in range(1, self.crops + 1):
+            share = rng.uniform(LEAST_CROP, 1)
+            height, width = (round(share * length) for length in size)
+            top, left = rng.integers(0, (size[0] - height, size[1] - width), endpoint=True)
+            part = clip.frames[:, top : top + height, left : left + width]
+            name = f"{clip.name}~{number}"
+            yield replace(clip, frames=resize_and_crop(part, *size), name=name)
+
     def item_of(self, clip: str) -> str:
         """Name of the item that a clip comes from."""
+        clip = clip.rpartition("~")[0] if self.crops else clip
         return clip.rpartition("@")[0] if self._takes_several else clip
 
     def starts(self, num_frames: int | None = None) -> Iterable[int]:
@@ -102,6 +120,7 @@ class ClipCut:
             "clips": None if self.mode == "head" else self.mode,
             "stride": self.stride if self.mode == "slide" else None,
             "count": self.count if self.mode == "uniform" else None,
+            "crops": self.crops or None,
             **{each.name: getattr(self.filters, each.name) for each in fields(Filters)},
         }
         record = {"fps": self.fps, "frames": frames, "size": sizes}

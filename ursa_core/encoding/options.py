@@ -16,7 +16,7 @@ PROCEDURAL = (SHAPES_PREFIX, EMOJI_PREFIX)
 _RANGES = {
     "num": Range(1, 10_000_000, "1 to 10000000"),
     "seed": Range(0, 2**63 - 1, "0 to 2^63 - 1"),
-    "refine": Range(0, 1000, "0 to 1000"),
+    **dict.fromkeys(("refine", "crops"), Range(0, 1000, "0 to 1000")),
     "check": Range(0, inf, "0 or more"),
     "fps": Range(0.1, 1000, "0.1 to 1000"),
     "source_fps": SOURCE_FPS,
@@ -68,6 +68,7 @@ class TokenizeOptions(Filters):
     clips: Mode = "head"  # which clips of a file, see `ClipCut`
     stride: int | None = None  # sampled frames between the starts of `clips="slide"`
     clips_per_file: int | None = None  # number of clips of `clips="uniform"`
+    crops: int = 0  # random parts of each clip, scaled to its size, that are added to the whole
     num: int = 1000  # clips per procedural input
     seed: int = 0  # seed of the procedural inputs
     data: Path | None = None  # folder of the sprites that `emoji:train` draws
@@ -99,12 +100,13 @@ class TokenizeOptions(Filters):
                 hint = f"leave it out, or give `clips` {mode}"
                 raise UsageError(f"`{name}` is for `clips` {mode}", hint)
         bounds = (self.min_size, self.min_seconds, self.max_seconds)
-        is_plain = self.clips == "head" and len(self.size or ()) < 2 and bounds == (None,) * 3
+        is_whole = self.clips == "head" and not self.crops
+        is_plain = is_whole and len(self.size or ()) < 2 and bounds == (None,) * 3
         drawn = [given for given in inputs if given.startswith(PROCEDURAL)]
         if drawn and not is_plain:
             raise UsageError(
                 f"the clips of {drawn[0]} are drawn at one length and size",
-                "leave out `clips`, `min_size`, `min_seconds`, `max_seconds` and further sizes",
+                "leave out `clips`, `crops`, `min_size`, `min_seconds`, `max_seconds`, more sizes",
             )
         if self.data is not None and not any(given.startswith(EMOJI_PREFIX) for given in inputs):
             hint = "add the input emoji:train, or leave it out"

@@ -54,7 +54,8 @@ def clip_cut(options: TokenizeOptions, settings: BundleSettings) -> ClipCut:
     first, *others = options.size or [(settings.height, settings.width)]
     rate, shape = options.fps or settings.fps, PixelShape(options.frames or settings.frames, *first)
     counts = (options.stride or 1, options.clips_per_file or 1)
-    return ClipCut(rate, shape, options.clips, *counts, tuple(others), options, options.source_fps)
+    bounds, crops = (options, options.source_fps), options.crops
+    return ClipCut(rate, shape, options.clips, *counts, tuple(others), *bounds, crops=crops)
 
 
 def fit_captions(items: Sequence[Item], encoder: Encoder) -> CaptionFit | CheckpointError | None:

@@ -71,14 +71,17 @@ class MediaFile:
         if cut.mode == "full":
             frames = np.stack(list(resized()))
             fitting = (len(frames) - 1) // temporal_stride * temporal_stride + 1
-            yield LoadedClip(frames[:fitting], self.captions, self.name, media.notes)
+            yield from cut.versions(
+                LoadedClip(frames[:fitting], self.captions, self.name, media.notes)
+            )
             return
         counted = measured()[0] if cut.mode == "uniform" else None
         is_empty = True
         length = 1 if media.is_still else cut.shape.frames  # stills have a grid of their own
         for start, frames in windows(resized(), cut.starts(counted), length):
             is_empty = False
-            yield LoadedClip(frames, self.captions, cut.name(self.name, start), media.notes)
+            name = cut.name(self.name, start)
+            yield from cut.versions(LoadedClip(frames, self.captions, name, media.notes))
         if is_empty:
             fits = (num_read - 1) // temporal_stride * temporal_stride + 1
             have, take = (f"{n} frame{'s' * (n != 1)}" for n in (num_read, fits))

@@ -110,7 +110,6 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.duplicates: list[str] = []
         self._sizes: dict[int, int] = {}
-        self._open: set[int] = set()
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
         # Each open bracket makes every later token slower.
@@ -124,8 +123,8 @@ class _Loader(yaml.SafeLoader):
             self._size(node)
         return node
 
-    def _size(self, node: yaml.Node) -> int:
-        """Number of values in a node with its aliases written out."""
+    def _size(self, node: yaml.Node, depth: int = 0) -> int:
+        """Number of values in a node with its aliases written out, inside so many others."""
         if id(node) in self._sizes:
             return self._sizes[id(node)]
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
@@ -133,17 +132,13 @@ class _Loader(yaml.SafeLoader):
             raise _fault(node, f"a value of the kind {kind} (put a text in quotes)")
         if kind in ("int", "float") and len(node.value) > _MAX_DIGITS:
             raise _fault(node, f"a number of more than {_MAX_DIGITS} characters")
-        if id(node) in self._open:
-            raise _fault(node, "it contains itself")
-        if len(self._open) == _MAX_DEPTH:
+        if depth == _MAX_DEPTH:  # or a node that contains itself
             raise _fault(node, f"groups and lists are nested more than {_MAX_DEPTH} deep")
-        self._open.add(id(node))
         inside = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = itertools.chain(*inside) if isinstance(node, yaml.MappingNode) else inside
-        size = 1 + sum(map(self._size, parts))
+        size = 1 + sum(self._size(part, depth + 1) for part in parts)
         if size > _MAX_NODES:
             raise _fault(node, f"with its aliases it has more than {_MAX_NODES} values")
-        self._open.discard(id(node))
         self._sizes[id(node)] = size
         return size
 

@@ -32,6 +32,7 @@ TEMPLATE = Path(__file__).with_name("new_recipe.yaml")
 SCHEMA = Path(__file__).parents[1] / "recipe" / "recipe.schema.json"
 SHARE = 0.5  # of the new clips among all
 PASSES, LEAST, MOST = 33, 300, 5000  # times that a new clip is shown; bounds of the steps
+CROP = re.compile(r".*~[1-9]\d*")  # name of a crop; with crops a clip is shown twice as often
 STEP_CLIPS, PASS_TOKENS = 16, 6000
 
 
@@ -71,7 +72,9 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     tokens = texts.max_prompt_length + 1 + max(grid.num_codes for grid in table.grids)
     batch = max(1, min(STEP_CLIPS, PASS_TOKENS // tokens))
     new_per_step = STEP_CLIPS * (SHARE if has_prior or len(data) > 1 else 1)
-    steps = min(max(round(PASSES * len(clips) / new_per_step), LEAST), MOST)
+    wholes = sum(not CROP.fullmatch(table.source(clip)) for clip in clips)
+    shown = wholes * PASSES * (1 + (wholes < len(clips)))
+    steps = min(max(round(shown / new_per_step), LEAST), MOST)
     rate = {"kind": "muon", "learning_rate": 2e-3} if is_small else {"learning_rate": 1e-4}
     folders = [word for each in data for word in ("--data", each)]
     values = {
