@@ -16,7 +16,11 @@ handler ``surrogateescape``, so that bytes that aren't UTF-8 are lone surrogates
 
 def is_utf8(text: str) -> bool:
     """Whether a text has no surrogates, which stand for bytes that aren't UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()  # far faster than a look at each character
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def json_rows(lines: Iterable[str], example: str) -> Rows:
