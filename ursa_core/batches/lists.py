@@ -122,7 +122,7 @@ def read_list(
                 reader = csv_reader(file)
                 _check_header(name, reader, columns)
                 yield from csv_rows(reader)
-            elif suffix == ".txt":
+            elif suffix == ".txt" and text is not None:
                 yield from _texts(file, text)
             else:
                 yield from json_rows(file, f'{{"{next(iter(columns))}": "…", "seed": 3}}')
@@ -154,13 +154,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
 
 
-def _texts(file: TextIO, column: str | None) -> Rows:
+def _texts(file: TextIO, column: str) -> Rows:
     """A text per line that isn't empty."""
     for number, line in enumerate(file, start=1):
         if not is_utf8(line):
             yield number, DataError(*NOT_UTF8)
         elif line.strip(BLANK):
-            yield number, {str(column): line.strip()}
+            yield number, {column: line.strip()}
 
 
 def _check_header(name: str, reader: "csv.DictReader[str]", columns: Columns) -> None:

@@ -1,6 +1,7 @@
 """Which clips are cut out of a film."""
 
 import itertools
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -15,8 +16,8 @@ from ursa_core.media import Frames, resize_and_crop
 from ursa_core.seeding import stream_seed
 from ursa_core.tokens.writer import motion_of
 
-LEAST_CROP = 0.82
-"""Share of a clip's width and height that a crop has at least."""
+LEAST_CROP = 0.82  # share of a clip's width and height that a crop has at least
+CROP = re.compile(r".*~[1-9]\d*")  # name of a crop
 
 
 @dataclass(frozen=True)

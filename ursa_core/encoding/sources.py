@@ -71,9 +71,8 @@ class MediaFile:
         if cut.mode == "full":
             frames = np.stack(list(resized()))
             fitting = (len(frames) - 1) // temporal_stride * temporal_stride + 1
-            yield from cut.versions(
-                LoadedClip(frames[:fitting], self.captions, self.name, media.notes)
-            )
+            clip = LoadedClip(frames[:fitting], self.captions, self.name, media.notes)
+            yield from cut.versions(clip)
             return
         counted = measured()[0] if cut.mode == "uniform" else None
         is_empty = True

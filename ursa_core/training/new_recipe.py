@@ -16,6 +16,7 @@ from ursa_core.bundle.folder import URSA_MODEL, read_json
 from ursa_core.bundle.settings import PathConfig, load_settings
 from ursa_core.bundle.subjects import load_subjects
 from ursa_core.configs import read_config
+from ursa_core.encoding.cuts import CROP
 from ursa_core.errors import UsageError
 from ursa_core.files import check_folder_of
 from ursa_core.models.presets import PRESETS
@@ -32,7 +33,6 @@ TEMPLATE = Path(__file__).with_name("new_recipe.yaml")
 SCHEMA = Path(__file__).parents[1] / "recipe" / "recipe.schema.json"
 SHARE = 0.5  # of the new clips among all
 PASSES, LEAST, MOST = 33, 300, 5000  # times that a new clip is shown; bounds of the steps
-CROP = re.compile(r".*~[1-9]\d*")  # name of a crop; with crops a clip is shown twice as often
 STEP_CLIPS, PASS_TOKENS = 16, 6000
 
 
@@ -73,7 +73,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     batch = max(1, min(STEP_CLIPS, PASS_TOKENS // tokens))
     new_per_step = STEP_CLIPS * (SHARE if has_prior or len(data) > 1 else 1)
     wholes = sum(not CROP.fullmatch(table.source(clip)) for clip in clips)
-    shown = wholes * PASSES * (1 + (wholes < len(clips)))
+    shown = wholes * PASSES * (1 + (wholes < len(clips)))  # with crops twice as often in all
     steps = min(max(round(shown / new_per_step), LEAST), MOST)
     rate = {"kind": "muon", "learning_rate": 2e-3} if is_small else {"learning_rate": 1e-4}
     folders = [word for each in data for word in ("--data", each)]
