@@ -63,10 +63,8 @@ def _settled(task: BatchTask, batch: Batch, seed: int) -> Iterator[BatchItem]:
             options_, plan = task.settle(given, file) if is_own or not batch.is_long else ({}, None)
             other = taken.setdefault(hash(names.same_file(name)), line.number)
             if other != line.number:
-                raise UsageError(
-                    f"it would be written to {name}, as line {other}",
-                    "use {index} in --name-template, or other names",
-                )
+                hint = "use {index} in --name-template, or other names"
+                raise UsageError(f"it would be written to {name}, as line {other}", hint)
         except UrsaError as error:
             faults.append(lists.Fault(line.number, *explained(error)))
             if batch.is_long:
@@ -220,7 +218,5 @@ def _make(task: BatchTask, work: Work, left: Left, writer: manifest.Writer) -> N
     if is_stopped():
         raise KeyboardInterrupt
     if failed:
-        raise DataError(
-            f"{failed} of {num} items failed",
-            f"the warnings and {writer.path} say why; the same command tries them again",
-        )
+        hint = f"the warnings and {writer.path} say why; the same command tries them again"
+        raise DataError(f"{failed} of {num} items failed", hint)

@@ -24,9 +24,8 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(f"there is no device {name!r}", "use auto, cpu, cuda, cuda:N or mps")
     devices = available_devices()
     if kind not in devices:
-        raise DeviceError(
-            f"this machine has no {kind} device that torch can use", f"use `device={devices[0]}`"
-        )
+        hint = f"use `device={devices[0]}`"
+        raise DeviceError(f"this machine has no {kind} device that torch can use", hint)
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if index and int(index) >= count:
         raise DeviceError(f"there is no {name}: torch sees {count}", f"use {kind}:{count - 1}")
@@ -53,10 +52,8 @@ def check_compiler(device: torch.device, without: str = "leave out --compile") -
     if device.type == "mps":
         raise DeviceError("torch can't compile for mps well enough", without)
     if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        raise DeviceError(
-            "torch.compile needs a C++ compiler, there is none",
-            f"install g++ or clang++, or {without}",
-        )
+        hint = f"install g++ or clang++, or {without}"
+        raise DeviceError("torch.compile needs a C++ compiler, there is none", hint)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -62,6 +62,15 @@ def whole(path: str | Path, *, first_wins: bool = False) -> Iterator[Path]:
         _remove(part)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Context of a write to a path, whose failure is a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def write(path: str | Path, content: str | bytes, *, first_wins: bool = False) -> None:
     """Write a file, text as UTF-8; otherwise as ``whole``."""
     with whole(path, first_wins=first_wins) as part:
@@ -166,17 +175,14 @@ def check_products(folder: Path, products: Sequence[str], force: bool) -> None:
         (folder / _BEGUN).unlink(missing_ok=True)  # the run was killed once all was there
         raise UsageError(f"{folder} holds a report already", "use --force, or another -o")
     if not (folder / _BEGUN).exists():
-        raise UsageError(
-            f"{folder / here[0]} exists already", "use --force to replace it, or another -o"
-        )
+        hint = "use --force to replace it, or another -o"
+        raise UsageError(f"{folder / here[0]} exists already", hint)
 
 
 def make_folder(folder: Path) -> Path:
     """The folder, created with those above it where it is missing; DataError if it can't be."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     return folder
 
 
@@ -184,10 +190,8 @@ def make_folder(folder: Path) -> Path:
 def producing(folder: Path) -> Iterator[None]:
     """Mark a folder while files are written to it, so that an interrupted run can go on."""
     mark = make_folder(folder) / _BEGUN
-    try:
+    with writing(folder):
         mark.touch()
-    except OSError as error:
-        raise unwritable(folder, error) from error
     try:
         yield
     except BaseException:  # leaves the mark next to products: they are this command's own

@@ -64,10 +64,8 @@ class Strides:
     def grid(self, shape: PixelShape) -> LatentGrid:
         """Latent grid of a pixel shape; a ShapeError names the nearest sizes that fit."""
         if shape.frames < 1 or (shape.frames - 1) % self.temporal:
-            raise ShapeError(
-                f"{shape.frames} frames don't fit a temporal stride of {self.temporal}",
-                f"use {_nearest(shape.frames, 1, self.temporal)} frames",
-            )
+            fault = f"{shape.frames} frames don't fit a temporal stride of {self.temporal}"
+            raise ShapeError(fault, f"use {_nearest(shape.frames, 1, self.temporal)} frames")
         for name, size in (("height", shape.height), ("width", shape.width)):
             if size < 1 or size % self.spatial:
                 raise ShapeError(

@@ -39,10 +39,8 @@ def launched_part(environment: Mapping[str, str]) -> Part | None:
     if rank is None or size is None:
         return None
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
-        raise UsageError(
-            f"RANK={rank} and WORLD_SIZE={size} are no rank of a launcher",
-            "start with torchrun, or unset them",
-        )
+        hint = "start with torchrun, or unset them"
+        raise UsageError(f"RANK={rank} and WORLD_SIZE={size} are no rank of a launcher", hint)
     return Part(int(rank) + 1, int(size))
 
 

@@ -7,7 +7,7 @@ import pytest
 from full_size import Scale, rehearse, run_measured
 
 from ursa_core.bundle.bundle import load_bundle
-from ursa_core.bundle.folder import check_model
+from ursa_core.bundle.folder import URSA_MODEL
 from ursa_core.bundle.weights import weight_files
 
 TINY = Scale(tiny=True, frames=5, height=16, width=16, image=32)
@@ -24,7 +24,7 @@ def test_quick_phases_run_and_are_kept(tmp_path, capsys):
     assert (tmp_path / "video/files/c.mkv").exists()
     assert "video blocks: " in capsys.readouterr().out
     model = tmp_path / "video/model"
-    check_model(model)
+    URSA_MODEL.check(model)
     assert len(set(weight_files(model / "transformer").values())) > 1, "sharded"
     bundle = load_bundle(model)
     assert bundle.text_tokenizer.token_id("<|vision_start|>") == 303

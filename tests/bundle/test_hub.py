@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from ursa_cli.main import main
 from ursa_core.bundle import hub as ursa_hub
 from ursa_core.bundle.bundle import resolve_model
-from ursa_core.bundle.folder import check_model, shipped_models
+from ursa_core.bundle.folder import URSA_MODEL, shipped_models
 from ursa_core.bundle.hub import (
     HubId,
     download,
@@ -181,7 +181,7 @@ def test_whole_files_are_kept_when_a_download_stops(hub, files, monkeypatch):
     hub.cut.clear()
     before = set(hub.fetched()) - {WEIGHTS}
     hub.asked.clear()
-    check_model(download(HubId(ID)))
+    URSA_MODEL.check(download(HubId(ID)))
     assert WEIGHTS in hub.fetched()
     assert not set(hub.fetched()) & before
 
@@ -330,7 +330,7 @@ def test_pull_prints_the_folder(hub, tmp_path, capsys):
     shown = capsys.readouterr()
     assert shown.out == f"{tmp_path / 'here'}\n"
     assert shown.err == ""
-    check_model(tmp_path / "here")
+    URSA_MODEL.check(tmp_path / "here")
     assert not list((tmp_path / "here").rglob("*.py"))
     assert main(["models", "list", "--json"]) == 0
     listed = {m["name"]: m for m in json.loads(capsys.readouterr().out)["models"]}
@@ -398,7 +398,7 @@ def test_the_librarys_environment_is_honoured(files, tmp_path):
     assert done.returncode == 0, done.stderr
     folder = Path(done.stdout.strip())
     assert folder.is_relative_to(tmp_path / "home")
-    check_model(folder)
+    URSA_MODEL.check(folder)
     assert "error" not in done.stderr
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_qwen3 import NUM_EMBEDDINGS, NUM_IDS, THETA, write_qwen3
 
-from ursa_core.bundle.qwen3 import check_qwen3, initialise_from_qwen3_, read_qwen3
+from ursa_core.bundle.qwen3 import QWEN3_MODEL, initialise_from_qwen3_, read_qwen3
 from ursa_core.errors import CheckpointError
 from ursa_core.grids import LatentGrid
 from ursa_core.models.presets import Size
@@ -116,16 +116,16 @@ def test_hidden_states_of_text_are_the_language_models_with_full_attention(writt
 def test_another_kind_of_model_is_refused(shards, changes, match):
     edit(shards / "config.json", **changes)
     with pytest.raises(CheckpointError, match=match) as caught:
-        check_qwen3(shards)
+        QWEN3_MODEL.check(shards)
     assert caught.value.hint
 
 
 def test_missing_files_are_named(shards):
-    check_qwen3(shards)
+    QWEN3_MODEL.check(shards)
     first, *_ = sorted(shards.glob("model-*.safetensors"))
     first.unlink()
     with pytest.raises(CheckpointError, match=f"lacks {first.name}"):
-        check_qwen3(shards)
+        QWEN3_MODEL.check(shards)
     with pytest.raises(CheckpointError, match=f"{first.name} is missing"):
         start(shards)
     (shards / "model.safetensors.index.json").unlink()
@@ -133,10 +133,10 @@ def test_missing_files_are_named(shards):
     for name in ("vocab.json", "merges.txt"):
         (shards / name).unlink(missing_ok=True)
     with pytest.raises(CheckpointError, match=r"lacks model\.safetensors, tokenizer\.json"):
-        check_qwen3(shards)
+        QWEN3_MODEL.check(shards)
     (shards / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"config\.json is missing"):
-        check_qwen3(shards)
+    with pytest.raises(CheckpointError, match=r"lacks config\.json"):
+        QWEN3_MODEL.check(shards)
 
 
 def test_damaged_files_are_named(shards):

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from ursa_core.bundle.folder import WEIGHTS, check_model, index_of, part_sizes
+from ursa_core.bundle.folder import URSA_MODEL, WEIGHTS, index_of, part_sizes
 from ursa_core.bundle.weights import load_weights, save_weights
 from ursa_core.errors import CheckpointError
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
@@ -153,7 +153,7 @@ def test_weights_of_another_form_are_told(
     assert hint in caught.value.hint
     if name != WEIGHTS:
         with pytest.raises(CheckpointError, match="it lacks") as caught:
-            check_model(tmp_path)
+            URSA_MODEL.check(tmp_path)
         assert hint in caught.value.hint or name == "README.md"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ursa_core.encoding import encode as tokenizing
-from ursa_core.encoding.cuts import ClipCut
+from ursa_core.encoding.cuts import ClipCut, LoadedClip
 from ursa_core.encoding.encode import (
     Tokenizing,
     encode_clips,
@@ -26,7 +26,7 @@ from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.token_files import load_tokens_of
-from ursa_core.tokens.writer import ShardWriter, motion_of
+from ursa_core.tokens.writer import ShardWriter
 from ursa_core.worlds.shapes import training_clip
 
 CUT = ClipCut(8.0, PixelShape(5, 16, 24))
@@ -102,7 +102,7 @@ def test_shards_hold_the_codes_of_each_clip_alone(
             alone = tokenizer.encode(to_video(frames))
         assert torch.equal(table.codes([k])[0], alone.flatten())
         assert table.captions(k) == [caption]
-        assert table.motions[k] == pytest.approx(motion_of(frames))
+        assert table.motions[k] == pytest.approx(LoadedClip(frames, (), "").motion)
 
 
 def test_bad_and_short_files_are_skipped_with_a_reason(
@@ -163,7 +163,7 @@ def test_a_film_gives_several_clips(
     for k, start in enumerate(starts):
         clip = read[start : start + 5]
         assert torch.equal(table.codes([k])[0], encode_clips(tokenizer, [clip])[0].flatten())
-        assert table.motions[k] == pytest.approx(motion_of(clip))
+        assert table.motions[k] == pytest.approx(LoadedClip(clip, (), "").motion)
     again = ShardWriter(tmp_path / "out", token_identity(tokenizer, "digest"), cut.to_json())
     ((_, (kept,)),) = Tokenizing(tokenizer, cut, again).run(items)
     assert kept.status == "kept"

@@ -99,7 +99,7 @@ def _weights(folder: Path, name: str) -> None:
 
 def _configs(folder: Path, name: str) -> None:
     from ursa_core.bundle.bundle import load_bundle, load_tokenizer
-    from ursa_core.bundle.folder import check_model, read_json
+    from ursa_core.bundle.folder import URSA_MODEL, read_json
     from ursa_core.bundle.path_files import build_path
     from ursa_core.bundle.subjects import load_subjects
     from ursa_core.bundle.summary import summary
@@ -118,7 +118,7 @@ def _configs(folder: Path, name: str) -> None:
             summary(folder)
         load_bundle(folder)
     else:
-        check_model(folder)
+        URSA_MODEL.check(folder)
         summary(folder)
         config = read_json(folder / "scheduler" / "scheduler_config.json")
         build_path(config, torch.tensor([[-1.0, 1.0], [1.0, 1.0], [0.5, -1.0]]))

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ursa_core.encoding.cuts import LoadedClip
 from ursa_core.errors import DataError
 from ursa_core.grids import LatentGrid
 from ursa_core.tokens import writer as shard_writer
 from ursa_core.tokens.shards import TokenIdentity, read_shards, shard_paths
-from ursa_core.tokens.writer import ShardWriter, TokenRow, motion_of, remove_shards
+from ursa_core.tokens.writer import ShardWriter, TokenRow, remove_shards
 
 IDENTITY = TokenIdentity("ab12", 4375, (7, 5, 5, 5, 5), 4, 8)
 SMALL, LARGE = LatentGrid(3, 4, 4), LatentGrid(1, 4, 6)
@@ -182,12 +183,12 @@ def test_unwritable_folders_and_a_failed_write_are_reported(
 
 def test_motion_is_the_mean_change_of_successive_frames() -> None:
     frames = np.zeros((3, 2, 2, 3), np.uint8)
-    assert motion_of(frames) == 0
-    assert motion_of(frames[:1]) == 0
+    assert LoadedClip(frames, (), "").motion == 0
+    assert LoadedClip(frames[:1], (), "").motion == 0
     frames[1] = 255
-    assert motion_of(frames) == 1
+    assert LoadedClip(frames, (), "").motion == 1
     frames[2] = 204
-    assert motion_of(frames) == pytest.approx((1 + 0.2) / 2)
+    assert LoadedClip(frames, (), "").motion == pytest.approx((1 + 0.2) / 2)
 
 
 def test_clips_that_wait_are_written_in_time_and_shards_stay_the_same(

@@ -85,9 +85,8 @@ def calibrate_path(
 
     codebook = codebooks.load_codebook(tokenizer)
     if preview and not codebook.model:
-        raise UsageError(
-            f"--preview needs pixels, and {tokenizer} is only a codebook", "give a model instead"
-        )
+        hint = "give a model instead"
+        raise UsageError(f"--preview needs pixels, and {tokenizer} is only a codebook", hint)
     if codebook.num_twins:
         output.note(
             f"{codebook.num_twins} of {len(codebook.vectors)} codes share a direction with another"
@@ -99,10 +98,8 @@ def calibrate_path(
     grid = search(curve, np.array(alphas), np.array(cs))
     best, paper = refine(curve, grid[0]), evaluate(curve, *PAPER)
     if not all(math.isfinite(each.score) for each in (*grid, best, paper)):
-        raise DataError(
-            f"the mean distance of codes of {tokenizer} doesn't fall along some of these paths",
-            "give other --alpha and --c",
-        )
+        fault = f"the mean distance of codes of {tokenizer} doesn't fall along some of these paths"
+        raise DataError(fault, "give other --alpha and --c")
     schedule = LinearSchedule.of(curve)
     report = {
         "tokenizer": tokenizer, "num_codes": len(codebook.vectors), "num_twins": codebook.num_twins,

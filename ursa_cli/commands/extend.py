@@ -81,9 +81,8 @@ def extend(
     wanted = replace(asked, clip=clip or "", prompts=prompts)
     if batch.from_file is not None:
         if clip is not None:
-            raise UsageError(
-                "CLIP and --from-file can't both be given", "name clips and prompts in the list"
-            )
+            hint = "name clips and prompts in the list"
+            raise UsageError("CLIP and --from-file can't both be given", hint)
         of_line = {"clip": str, "prompt": str, **columns(ExtensionOptions)}
         listed = batch.read(out, of_line, sampling.force, text="clip")
 

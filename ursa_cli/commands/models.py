@@ -44,14 +44,14 @@ def list_models(as_json: options.Json = False) -> None:
       ursa models list --json
     """
     output.configure(as_json=as_json)
-    from ursa_core.bundle.folder import check_model, shipped_models
+    from ursa_core.bundle.folder import URSA_MODEL, shipped_models
     from ursa_core.bundle.hub import pulled_models
     from ursa_core.bundle.summary import summary
 
     found = {name: summary(folder) for name, folder in shipped_models().items()}
     for name, folder in pulled_models().items():
         try:
-            check_model(folder)
+            URSA_MODEL.check(folder)
             found[name] = summary(folder)
         except CheckpointError as error:
             output.warn(error.message)
@@ -82,7 +82,7 @@ def show_model(
     output.configure(as_json=as_json)
     options.require_text("model", model)
     from ursa_core.bundle.bundle import resolve_model
-    from ursa_core.bundle.folder import check_model
+    from ursa_core.bundle.folder import URSA_MODEL
     from ursa_core.bundle.settings import BundleSettings, known_defaults
     from ursa_core.bundle.summary import summary
 
@@ -99,7 +99,7 @@ def show_model(
         output.note(error.message)
         output.hint(f"ursa models pull {model}")
         return
-    check_model(folder)
+    URSA_MODEL.check(folder)
     found = summary(folder)
     if prompts:
         _show_subjects(found)
@@ -152,9 +152,8 @@ def pull_model(
     from ursa_core.bundle.hub import download, found_here, require_id
 
     if model in shipped_models():
-        raise UsageError(
-            f"{model} comes with ursa, there is nothing to pull", f"use it: --model {model}"
-        )
+        hint = f"use it: --model {model}"
+        raise UsageError(f"{model} comes with ursa, there is nothing to pull", hint)
     wanted, target = require_id(model, revision), None if to is None else Path(to)
     if target is not None and target.exists():
         if not target.is_dir():
@@ -193,7 +192,7 @@ def push_model(
     """
     output.configure(as_json=as_json, quiet=quiet)
     from ursa_core.bundle.adapters import is_adapter
-    from ursa_core.bundle.folder import URSA_MODEL, check_model
+    from ursa_core.bundle.folder import URSA_MODEL
     from ursa_core.bundle.hub import require_id, upload
     from ursa_core.bundle.summary import licence_of
 
@@ -207,7 +206,7 @@ def push_model(
         if (run / "vae").exists() and not (run / "transformer").exists():
             what = f"{run} is a tokenizer, which goes to the hub as a part of a model"
             raise CheckpointError(what, "push a generator that is trained on it")
-        check_model(run)
+        URSA_MODEL.check(run)
         patterns = URSA_MODEL.patterns
     if licence_of(run) == "not stated":
         hint = "give `licence` in its ursa.json, or train with licence=…, also afterwards"

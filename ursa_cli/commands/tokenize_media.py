@@ -126,10 +126,8 @@ def tokenize_media(
     options.require(0 <= crf <= 51, "--crf", crf, "0 (lossless) to 51")
     if decode is not None:
         if inputs or wanted.frames is not None or wanted.size or wanted.refine:
-            raise UsageError(
-                "--decode takes a token file and no INPUT, --frames, --size or --refine",
-                "as in: ursa tokenize --decode clip.safetensors -o back.mp4",
-            )
+            fault = "--decode takes a token file and no INPUT, --frames, --size or --refine"
+            raise UsageError(fault, "as in: ursa tokenize --decode clip.safetensors -o back.mp4")
         _decode(decode, out, model, device, wanted.fps, crf, force)
         return
     if not inputs:
@@ -146,10 +144,8 @@ def tokenize_media(
         what = "--shard" if part.count > 1 else str(out)
         raise UsageError(f"{what} and --ray can't both be given", "leave one out")
     if wanted.fresh and part.count > 1 and not is_clip and not dry_run:
-        raise UsageError(
-            "--fresh would delete what the other processes make",
-            f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them",
-        )
+        hint = f"delete {out / 'shard-*'} and {out / 'report*'} yourself, then start all of them"
+        raise UsageError("--fresh would delete what the other processes make", hint)
     from ursa_core.devices import local_device
     from ursa_core.encoding.run import load_encoder, tokenizing
 
@@ -297,14 +293,11 @@ def _report(results: Sequence["ItemResult"], out: Path, payload: dict[str, Any])
     paths = [out] if payload["files"] else []
     output.data({"output": out, **payload}, lines=lines, paths=paths)
     if payload["num_skipped"]:
-        raise DataError(
-            f"{payload['num_skipped']} of {len(results)} clips were skipped",
-            "the warnings say why; the same command tries these again",
-        )
+        hint = "the warnings say why; the same command tries these again"
+        raise DataError(f"{payload['num_skipped']} of {len(results)} clips were skipped", hint)
     if results and not payload["files"]:
-        raise DataError(
-            f"all {payload['num_dropped']} clips were left out", "allow more: the report says why"
-        )
+        hint = "allow more: the report says why"
+        raise DataError(f"all {payload['num_dropped']} clips were left out", hint)
 
 
 def _decode(

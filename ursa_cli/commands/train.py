@@ -132,10 +132,8 @@ def _write_recipe(new: Path, data: list[str] | None, init: str | None, recipe: P
     from ursa_core.training.new_recipe import write_recipe
 
     if recipe is not None or not data or not init:
-        raise UsageError(
-            f"--new takes --data and --init, and no RECIPE {recipe or ''}".rstrip(),
-            f"as in: ursa train --new {new} --data data/mine --init nano",
-        )
+        fault = f"--new takes --data and --init, and no RECIPE {recipe or ''}".rstrip()
+        raise UsageError(fault, f"as in: ursa train --new {new} --data data/mine --init nano")
     plan = write_recipe(new, data, init)
     _show(plan, f"{new}, a generator", Path("runs") / new.stem, new)
 

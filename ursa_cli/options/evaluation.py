@@ -85,10 +85,8 @@ class EvalOptions(RayGiven):
         require(in_range, "--seconds", self.seconds, "above 0 to 600")
         check_folder(self.out, may_have_suffix=False)
         if self.part.count > 1 and self.only not in (None, "sample"):
-            raise UsageError(
-                f"--shard is for samples, and --only {self.only} needs them all",
-                "leave --shard out",
-            )
+            hint = "leave --shard out"
+            raise UsageError(f"--shard is for samples, and --only {self.only} needs them all", hint)
 
     @property
     def part(self) -> Part:

@@ -52,7 +52,6 @@ class ItemList:
     _columns: Columns
 
     def __iter__(self) -> Iterator[Line | Fault]:
-        """The lines in order."""
         for index, (number, row) in enumerate(self._rows()):
             try:
                 if isinstance(row, DataError):
@@ -83,10 +82,8 @@ def read_list(
     name, suffix = "standard input" if source == STDIN else source, Path(source).suffix.lower()
     is_stream = source == STDIN or is_pipe(Path(source))
     if not is_stream and suffix not in SUFFIXES:
-        raise UsageError(
-            f"{source} is no list of items",
-            f"use {', '.join(SUFFIXES)}, or {STDIN} for standard input",
-        )
+        hint = f"use {', '.join(SUFFIXES)}, or {STDIN} for standard input"
+        raise UsageError(f"{source} is no list of items", hint)
     try:
         if source == STDIN:
             content = stdin()
@@ -111,10 +108,8 @@ def read_list(
 
     if suffix == ".txt" and text is None:
         example = ", ".join(f'"{column}": …' for column in list(columns)[:2])
-        raise UsageError(
-            f"{name} has a text per line, which isn't enough",
-            f"write JSON lines, as {{{example}}}, or CSV",
-        )
+        hint = f"write JSON lines, as {{{example}}}, or CSV"
+        raise UsageError(f"{name} has a text per line, which isn't enough", hint)
 
     def rows() -> Rows:
         with opened() as file:
@@ -172,10 +167,8 @@ def _check_header(name: str, reader: "csv.DictReader[str]", columns: Columns) ->
         raise DataError(f"{name}, line 1: not CSV: {error}", hint) from error
     for field in header:
         if field not in columns:
-            raise DataError(
-                f"{name}, line 1: unknown column {field!a}",
-                f"{nearest(field, columns)}; the first line names the columns",
-            )
+            fault = f"{name}, line 1: unknown column {field!a}"
+            raise DataError(fault, f"{nearest(field, columns)}; the first line names the columns")
         if header.count(field) > 1:
             raise DataError(f"{name}, line 1: the column {field} is there twice", "keep one")
     reader.fieldnames = header
@@ -183,13 +176,10 @@ def _check_header(name: str, reader: "csv.DictReader[str]", columns: Columns) ->
 
 def _checked(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """What a row gives, in the types of the columns; UsageError for others."""
-    given = {}
-    for column, value in row.items():
-        if column not in columns:
-            raise UsageError(f"unknown option {column!a}", nearest(column, columns))
-        if value is not None:
-            given[column] = _converted(column, value, columns[column])
-    return given
+    if unknown := [column for column in row if column not in columns]:
+        raise UsageError(f"unknown option {unknown[0]!a}", nearest(unknown[0], columns))
+    given = ((column, value) for column, value in row.items() if value is not None)
+    return {column: _converted(column, value, columns[column]) for column, value in given}
 
 
 def _converted(column: str, value: object, kind: type) -> object:

@@ -81,15 +81,11 @@ def check_same(folder: Path, found: Header, wanted: Header) -> None:
         raise UsageError(f"{folder} is a batch of ursa {found.task}", hint)
     if found.model_identity != wanted.model_identity:
         before, now = (f"{made.model} ({made.model_identity})" for made in (found, wanted))
-        raise UsageError(
-            f"{folder} is a batch of the model {before}, not {now}",
-            "name its model with --model, or give another folder with -o",
-        )
+        fault = f"{folder} is a batch of the model {before}, not {now}"
+        raise UsageError(fault, "name its model with --model, or give another folder with -o")
     if found.seed != wanted.seed:
-        raise UsageError(
-            f"{folder} is a batch of the seed {found.seed}, not {wanted.seed}",
-            f"leave --seed out to go on, or {hint}",
-        )
+        fault = f"{folder} is a batch of the seed {found.seed}, not {wanted.seed}"
+        raise UsageError(fault, f"leave --seed out to go on, or {hint}")
 
 
 class Records(Mapping[str, Record]):

@@ -35,10 +35,8 @@ def check_template(template: str) -> None:
         raise UsageError(f"{template!r} is no template: {error}", hint) from error
     for _, field, form, conversion in parts:
         if field not in FIELDS:
-            raise UsageError(
-                f"the template {template!r} has the unknown field {{{field}}}",
-                f"{nearest(str(field), FIELDS)}; {hint}",
-            )
+            fault = f"the template {template!r} has the unknown field {{{field}}}"
+            raise UsageError(fault, f"{nearest(str(field), FIELDS)}; {hint}")
         if conversion or "{" in str(form) or re.search(r"\d{3}", str(form)):
             raise UsageError(f"the template {template!r} can't format {{{field}}} so", hint)
     try:

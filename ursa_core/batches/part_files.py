@@ -12,7 +12,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from ursa_core.errors import DataError, UsageError, unwritable
-from ursa_core.files import make_folder, parse_object
+from ursa_core.files import make_folder, parse_object, writing
 from ursa_core.parts import Part
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -29,10 +29,8 @@ class PartFile:
 
     def __init__(self, folder: Path, stem: str, shard: Part) -> None:
         self._folder, self.path = folder, folder / f"{stem}{shard.suffix}.jsonl"
-        try:
+        with writing(self.path):
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
         self._lock = _lock_of(self.path)
         of_same = f"{stem}-*-of-{shard.count}.jsonl" if shard.count > 1 else self.path.name
         others = [part for part in part_files(folder, stem) if not part.match(of_same)]
@@ -52,10 +50,8 @@ class PartFile:
         """Write lines, whole or not at all; with ``sync`` they outlast a power cut."""
         size = os.fstat(self._file).st_size
         if not self.path.exists():
-            raise DataError(
-                f"{self.path} was deleted while the run was at work",
-                "bring it back, or give the same command to start again",
-            )
+            hint = "bring it back, or give the same command to start again"
+            raise DataError(f"{self.path} was deleted while the run was at work", hint)
         lines = b"".join(line_of(row) for row in rows)
         try:
             if os.write(self._file, lines) < len(lines):
@@ -135,10 +131,8 @@ def line_of(row: dict[str, Any]) -> bytes:
 
 def damaged_line(path: Path, number: int) -> DataError:
     """The error to raise for a line that isn't what it should be."""
-    return DataError(
-        f"line {number} of {path} is damaged",
-        "mend or delete that line, or give another folder with -o",
-    )
+    hint = "mend or delete that line, or give another folder with -o"
+    return DataError(f"line {number} of {path} is damaged", hint)
 
 
 def _lock_of(path: Path) -> FileLock:

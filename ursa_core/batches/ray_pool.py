@@ -50,18 +50,14 @@ class _Worker:
 
         where = ray.util.get_node_ip_address()
         if version != __version__:
-            raise DataError(
-                f"the node {where} has ursa {__version__}, this one {version}",
-                "install the same version on all nodes",
-            )
+            hint = "install the same version on all nodes"
+            raise DataError(f"the node {where} has ursa {__version__}, this one {version}", hint)
         if is_address(model):
             fetch(located(model), ["**/*"])
         own: PackTask = pickle.loads(task)  # noqa: S301  (from our own driver)
         if not own.model_folder.is_dir():
-            raise DataError(
-                f"the node {where} has no model in {own.model_folder}",
-                "give a folder that all nodes see, or run `ursa models pull` on each",
-            )
+            hint = "give a folder that all nodes see, or run `ursa models pull` on each"
+            raise DataError(f"the node {where} has no model in {own.model_folder}", hint)
         self._root, self._explain = Path(tempfile.mkdtemp(prefix="ursa-")), explain
         self._device, self._warnings = device, list[str]()
         self._task = own.moved(device, self._root, self._warnings.append)
@@ -282,10 +278,8 @@ def _of_worker(error: Any) -> UrsaError:
     if isinstance(cause, UrsaError):
         return cause
     first = (str(cause).splitlines() or [""])[0]
-    return DataError(
-        f"a worker fails: {type(cause).__name__}: {first}",
-        "install the same version of ursa-video on all nodes",
-    )
+    hint = "install the same version of ursa-video on all nodes"
+    return DataError(f"a worker fails: {type(cause).__name__}: {first}", hint)
 
 
 @contextmanager
@@ -314,10 +308,8 @@ def ray_pool(
         ray.init(address, log_to_driver=False, logging_level="ERROR", **local)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         first = (str(error).splitlines() or [""])[0]
-        raise DeviceError(
-            f"no Ray cluster can be used at {address}: {first}",
-            "check the address and that the versions of Ray and Python agree: ray status",
-        ) from error
+        hint = "check the address and that the versions of Ray and Python agree: ray status"
+        raise DeviceError(f"no Ray cluster can be used at {address}: {first}", hint) from error
     # Ray prints what its nodes report to stdout, which is for paths and JSON.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
     pool = RayPool(ray, chosen, task, append, explain, tell)

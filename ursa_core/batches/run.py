@@ -133,10 +133,8 @@ def remaining(items: Iterable[BatchItem], records: Records, force: bool) -> Left
                     "give those of before, another folder, or --force to make it again",
                 )
         elif record is None and not force and os.path.exists(item.file):  # noqa: PTH110  (as above)
-            raise UsageError(
-                f"{item.file} exists already, and the manifest has no record of it",
-                "give another folder, or --force to replace it",
-            )
+            fault = f"{item.file} exists already, and the manifest has no record of it"
+            raise UsageError(fault, "give another folder, or --force to replace it")
         yield item, "todo"
 
 

@@ -132,9 +132,8 @@ def check_adapter(adapter: Adapter, model: Path) -> None:
     hint = "give the model that the adapter was trained on"
     for weight, (a, b) in pairs.items():
         if weight not in files:
-            raise CheckpointError(
-                f"the adapter {folder} changes {weight}, which the model {name} doesn't have", hint
-            )
+            fault = f"the adapter {folder} changes {weight}, which the model {name} doesn't have"
+            raise CheckpointError(fault, hint)
         with opened(files[weight]) as tensors:
             shape = tuple(tensors.get_slice(weight).get_shape())
         if (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:

@@ -117,10 +117,8 @@ def resolve_model(
         )
     folder = hub.found_here(wanted, layouts)
     if folder is None and not may_download:
-        raise HubError(
-            f"the model {wanted} isn't on this machine: neither a folder nor pulled before",
-            f"check the path, or get it from the hub: ursa models pull {wanted}",
-        )
+        fault = f"the model {wanted} isn't on this machine: neither a folder nor pulled before"
+        raise HubError(fault, f"check the path, or get it from the hub: ursa models pull {wanted}")
     return folder or hub.download(wanted, progress=progress, layouts=layouts)
 
 
@@ -165,9 +163,8 @@ def _read_checkpoint(folder: Path, prefix: str, like: dict[str, Tensor]) -> dict
         with warnings.catch_warnings(action="ignore"):  # that this is one process
             load(found, storage_reader=reader, no_dist=True)
     except (CheckpointException, OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"the checkpoint {folder} can't be read", "it is damaged: give another one"
-        ) from error
+        hint = "it is damaged: give another one"
+        raise CheckpointError(f"the checkpoint {folder} can't be read", hint) from error
     return {name: found[prefix + name].to(like[name].dtype) for name in names}
 
 

@@ -45,7 +45,7 @@ class Layout:
     Its ``mark`` is a file that no other kind has. ``descriptions`` and ``weights`` are patterns of
     the files to download, never code. Needed are the files ``plain``, the ``networks``' weights or
     their indices, and a text tokenizer in ``tokenizer``. ``check_kind`` refuses a folder of another
-    kind, and ``check`` also one that lacks a part.
+    kind.
     """
 
     kind: str
@@ -57,7 +57,6 @@ class Layout:
     networks: tuple[str, ...]
     tokenizer: str
     check_kind: Callable[[Path], object]
-    check: Callable[[Path], None]
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -72,8 +71,8 @@ class Layout:
             needed.add(f"{self.tokenizer}tokenizer.json")
         return sorted(needed.difference(names))
 
-    def check_whole(self, folder: Path) -> None:
-        """Refuse, with a CheckpointError, a folder that lacks a part."""
+    def check(self, folder: Path) -> None:
+        """Refuse, with a CheckpointError, a folder that lacks a part, or of another kind."""
         missing = self.missing(file_names(folder))
         for file in map(folder.joinpath, self.networks):
             shards = [file.with_name(name) for name in _shards(file.parent, file.name)]
@@ -85,6 +84,7 @@ class Layout:
                 next((hint for hint in hints if hint != GET_AGAIN), None)
                 or "get the missing files, or give another model",
             )
+        self.check_kind(folder)
 
 
 def layout_of(names: Collection[str], layouts: Sequence[Layout]) -> Layout:
@@ -121,12 +121,6 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
     files.write(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def check_model(folder: Path) -> None:
-    """Refuse, with a CheckpointError, a folder that lacks a part of a model, or another kind."""
-    URSA_MODEL.check_whole(folder)
-    check_classes(folder)
-
-
 def _shards(part: Path, weights: str = WEIGHTS) -> list[str]:
     index = part / index_of(weights)
     if index.exists():
@@ -139,10 +133,8 @@ def check_classes(folder: Path) -> None:
     for file, known in CLASSES.items():
         name = read_json(folder / file).get("_class_name")
         if name not in known:
-            raise CheckpointError(
-                f"{folder} is no URSA model: {file} describes a {name!r}",
-                f"this version reads {' and '.join(known)}",
-            )
+            hint = f"this version reads {' and '.join(known)}"
+            raise CheckpointError(f"{folder} is no URSA model: {file} describes a {name!r}", hint)
 
 
 def listed(names: list[str], most: int = 4) -> str:
@@ -273,6 +265,5 @@ URSA_MODEL = Layout(
     networks=tuple(f"{part}/{WEIGHTS}" for part in NETWORKS),
     tokenizer="tokenizer/",
     check_kind=check_classes,
-    check=check_model,
 )
 """The published layout; its one pickle, the codebook, is read as tensors alone."""

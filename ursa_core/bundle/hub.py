@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ursa_core.bundle.folder import URSA_MODEL, Layout, check_classes, file_names, layout_of, listed
 from ursa_core.errors import (
@@ -28,9 +28,6 @@ from ursa_core.errors import (
     unwritable,
 )
 from ursa_core.places import ursa_home
-
-if TYPE_CHECKING:
-    from tqdm.auto import tqdm
 
 Advance = Callable[[int], None]
 Progress = Callable[[int, str], AbstractContextManager[Advance]]
@@ -117,15 +114,13 @@ def require_id(text: str, revision: str | None = None) -> HubId:
     wanted = parse_id(text)
     if wanted is None:
         example = meant_id(text) or URSA_MODEL.example
-        raise UsageError(
-            f"{text!r} is no Hugging Face id", f"give owner/name, or owner/name@revision: {example}"
-        )
+        hint = f"give owner/name, or owner/name@revision: {example}"
+        raise UsageError(f"{text!r} is no Hugging Face id", hint)
     if revision is None:
         return wanted
     if wanted.revision not in (None, revision):
-        raise UsageError(
-            f"{text!r} names another revision than {revision!r}", "give the revision once"
-        )
+        hint = "give the revision once"
+        raise UsageError(f"{text!r} names another revision than {revision!r}", hint)
     if (checked := parse_id(f"{wanted.name}@{revision}")) is None:
         raise UsageError(f"{revision!r} is no revision", "give a branch, a tag or a commit")
     return checked
@@ -277,9 +272,8 @@ def _check_complete(wanted: HubId, layout: Layout, names: Collection[str]) -> No
         hint = f"give a model in the published layout, as {layout.example}"
         if layout is URSA_MODEL and any(each.endswith((".bin", ".safetensors")) for each in names):
             hint += f"; or hf download {wanted.name} --local-dir DIR, and ursa models convert DIR"
-        raise CheckpointError(
-            f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}", hint
-        )
+        fault = f"{wanted} is no {layout.kind}, the hub's copy lacks {listed(missing)}"
+        raise CheckpointError(fault, hint)
 
 
 def _check_room(wanted: HubId, target: Path, num_bytes: int) -> None:
@@ -314,7 +308,7 @@ def _get(
     return Path(file)
 
 
-def _bar_class(count: Advance) -> "type[tqdm[Any]]":
+def _bar_class(count: Advance) -> type[Any]:
     """A bar for the library, which shows nothing and calls ``count`` with the bytes done."""
     from tqdm.auto import tqdm
 

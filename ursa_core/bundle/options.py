@@ -130,9 +130,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "seed":
             number_of(name, value, SEED, int)
         elif name not in _FIELDS:
-            raise UsageError(
-                f"there is no option `{name}`", f"known are {', '.join(option_types())}"
-            )
+            hint = f"known are {', '.join(option_types())}"
+            raise UsageError(f"there is no option `{name}`", hint)
         elif isinstance(limits := _FIELDS[name].__metadata__[0], Range):
             found[name] = number_of(name, value, limits, _FIELDS[name].__origin__)
         else:
@@ -192,7 +191,6 @@ def parse_interval(interval: str | tuple[float, float]) -> tuple[float, float]:
     except (TypeError, ValueError):
         low = high = math.nan
     if not 0 <= low <= high <= 1:
-        raise UsageError(
-            f"{interval!r} is no interval of times", "give LO:HI with 0 <= LO <= HI <= 1, as 0:0.9"
-        )
+        hint = "give LO:HI with 0 <= LO <= HI <= 1, as 0:0.9"
+        raise UsageError(f"{interval!r} is no interval of times", hint)
     return low, high

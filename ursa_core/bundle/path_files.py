@@ -54,9 +54,8 @@ def stored_codebook(folder: Path, expected: Tensor) -> Tensor:
         stored = stored.to(expected)
         is_same = torch.allclose(stored, expected, rtol=tolerance, atol=tolerance * scale)
     if not is_same:
-        raise CheckpointError(
-            f"{file} holds another codebook than the tokenizer's", "use the parts of one model"
-        )
+        hint = "use the parts of one model"
+        raise CheckpointError(f"{file} holds another codebook than the tokenizer's", hint)
     return stored
 
 

@@ -52,12 +52,6 @@ def read_qwen3(folder: Path) -> Qwen3Config:
     return read_config(Qwen3Config, {**rope, **config}, str(file))
 
 
-def check_qwen3(folder: Path) -> None:
-    """Refuse, with a CheckpointError, a folder that isn't a whole Qwen3 language model."""
-    read_qwen3(folder)
-    QWEN3_MODEL.check_whole(folder)
-
-
 QWEN3_MODEL = Layout(
     kind="language model",
     example="Qwen/Qwen3-0.6B",
@@ -71,7 +65,6 @@ QWEN3_MODEL = Layout(
     networks=(WEIGHTS,),
     tokenizer="",
     check_kind=read_qwen3,
-    check=check_qwen3,
 )
 
 

@@ -47,10 +47,8 @@ def load_weights(
             weight = change(name, tensors.get_tensor(name))
             state[name] = weight.to(device, dtype, copy=True)
         if not all(map(math.isfinite, torch.stack(state[name].aminmax()).tolist())):
-            raise CheckpointError(
-                f"{folder}: {name} holds numbers that aren't finite in {str(dtype)[6:]}",
-                "get the model again; its weights are damaged",
-            )
+            fault = f"{folder}: {name} holds numbers that aren't finite in {str(dtype)[6:]}"
+            raise CheckpointError(fault, "get the model again; its weights are damaged")
     model.load_state_dict(state, assign=True)
     model.to(device)
 
@@ -74,10 +72,8 @@ def weight_files(folder: Path, weights: str = WEIGHTS) -> dict[str, Path]:
     if mapped is not None:
         for name in sorted(mapped.keys() | found.keys()):
             if name not in found or mapped.get(name) != found[name].name:
-                raise CheckpointError(
-                    f"{index} and the files that it lists differ about the tensor {name}",
-                    "get the model again; its files are of two versions",
-                )
+                fault = f"{index} and the files that it lists differ about the tensor {name}"
+                raise CheckpointError(fault, "get the model again; its files are of two versions")
     return found
 
 
@@ -107,10 +103,8 @@ def check_tensors(
                         "use the config.json that belongs to these weights",
                     )
                 if header.get_dtype() not in _FLOATS:
-                    raise CheckpointError(
-                        f"{folder}: {name} is stored as {header.get_dtype()}",
-                        f"get the model in one of {', '.join(_FLOATS)}",
-                    )
+                    fault = f"{folder}: {name} is stored as {header.get_dtype()}"
+                    raise CheckpointError(fault, f"get the model in one of {', '.join(_FLOATS)}")
 
 
 def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
@@ -120,10 +114,8 @@ def read_pickle(file: Path, hint: str, *, mmap: bool = False) -> Any:
     except OSError as error:
         raise unreadable(file, error, hint, CheckpointError) from error
     except Exception as error:  # damaged pickles raise many kinds
-        raise CheckpointError(
-            f"{file} can't be read: it is damaged, or holds more than tensors",
-            way_out(file) if is_pointer(file) else hint,
-        ) from error
+        fault = f"{file} can't be read: it is damaged, or holds more than tensors"
+        raise CheckpointError(fault, way_out(file) if is_pointer(file) else hint) from error
 
 
 class PlainTensors(dict[str, Tensor]):

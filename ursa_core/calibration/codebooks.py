@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,9 +26,6 @@ from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COSMOS = "cosmos"
 """Name of the FSQ codebook of the published video models, which its levels define."""
@@ -81,10 +77,8 @@ def _read_vectors(file: Path) -> Tensor:
         hint = "give a .npy or .safetensors file of numbers"
         raise unreadable(file, error, hint, CheckpointError) from error
     if len(arrays) != 1 or arrays[0].ndim != 2:
-        raise CheckpointError(
-            f"{file} holds {len(arrays)} matrices of shape {[tuple(a.shape) for a in arrays]}",
-            "give a file with one matrix (codes, dimensions)",
-        )
+        fault = f"{file} holds {len(arrays)} matrices of shape {[tuple(a.shape) for a in arrays]}"
+        raise CheckpointError(fault, "give a file with one matrix (codes, dimensions)")
     return arrays[0].float()
 
 
@@ -107,10 +101,8 @@ def count_codes(shards: str | Path, num_codes: int) -> Tensor:
     table = read_shards(shards)
     theirs = table.identity.num_codes
     if theirs != num_codes:
-        raise DataError(
-            f"the shards in {shards} have {theirs} codes, the codebook {num_codes}",
-            "give shards of the same tokenizer",
-        )
+        fault = f"the shards in {shards} have {theirs} codes, the codebook {num_codes}"
+        raise DataError(fault, "give shards of the same tokenizer")
     counts = torch.zeros(num_codes, dtype=torch.float64)
     for grid in table.grids:
         for rows in np.array_split(table.rows(grid), len(table) // 1000 + 1):
@@ -142,7 +134,8 @@ def draw_curves(
     if shifts:
         axes[1].set(xlabel="step / steps", ylabel="mean distance", title="Time shift")
         axes[1].legend(fontsize=8)
-    _save(figure, file)
+    with whole(file) as part:
+        figure.savefig(part, format="png", dpi=120)
 
 
 def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candidate]) -> None:
@@ -163,10 +156,6 @@ def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candida
         axes.plot(each.c, each.alpha, "w" + marker, mec="k", ms=10, ls="none", label=label)
     axes.set(xlabel="c", ylabel="alpha", title="Score of (alpha, c)")
     axes.legend(fontsize=8)
-    _save(figure, file)
-
-
-def _save(figure: "Figure", file: Path) -> None:
     with whole(file) as part:
         figure.savefig(part, format="png", dpi=120)
 

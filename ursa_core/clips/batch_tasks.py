@@ -234,9 +234,7 @@ class ExtendTask(_ModelTask):
 
     def tidy(self, item: BatchItem) -> None:
         """Delete the rounds of a video that is written."""
-        store = RoundStore(item.file)
-        if store.plan() is not None:
-            store.remove()
+        RoundStore(item.file).remove()
 
     def _plan(self, line: Mapping[str, Any], file: str) -> ExtendPlan:
         wanted = self._wanted.overridden(line)

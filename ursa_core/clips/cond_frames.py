@@ -75,9 +75,8 @@ def read_image(source: "Source", shape: PixelShape, fit: bool) -> CondMedia:
     is_file = isinstance(source, str | Path)
     clip = read_media(str(source), max_frames=2) if is_file else _in_memory(source)
     if len(clip.frames) > 1:
-        raise DataError(
-            f"{label(source)} is a film, and an image is needed", "save one frame of it as PNG"
-        )
+        hint = "save one frame of it as PNG"
+        raise DataError(f"{label(source)} is a film, and an image is needed", hint)
     return _given(source, clip, shape, fit)
 
 
@@ -108,9 +107,8 @@ def read_clip(
     if len(clip.frames) < shape.frames:
         count = f"{len(clip.frames)} frame{'s' * (len(clip.frames) != 1)}"
         rate = f" at {fps:g} a second" if fps else ""
-        raise DataError(
-            f"{label(source)} has {count}{rate}, {shape.frames} are needed", "give a longer clip"
-        )
+        hint = "give a longer clip"
+        raise DataError(f"{label(source)} has {count}{rate}, {shape.frames} are needed", hint)
     return replace(_given(source, clip, shape, fit), source_fps=source_fps)
 
 
@@ -139,10 +137,8 @@ def read_tokens(
     frames = decoded(tokens.codes)
     _, height, width, _ = frames.shape
     if (height, width) != (shape.height, shape.width):
-        raise ShapeError(
-            f"{file} is {height}x{width} pixels, the clip {shape.height}x{shape.width}",
-            f"add `size={height}x{width}`",
-        )
+        fault = f"{file} is {height}x{width} pixels, the clip {shape.height}x{shape.width}"
+        raise ShapeError(fault, f"add `size={height}x{width}`")
     digest = digest_of(Path(file))
     return CondMedia(file, digest, frames, tokens.fps, tokens.metadata, tokens.codes)
 
@@ -264,28 +260,21 @@ def place_keyframes(
     """
     for image, frame in between:
         if not 0 <= frame < num_frames:
-            raise UsageError(
-                f"the keyframe {label(image)}@{frame} isn't in a clip of {num_frames} frames",
-                f"give a frame from 0 to {num_frames - 1}, or more `frames`",
-            )
+            fault = f"the keyframe {label(image)}@{frame} isn't in a clip of {num_frames} frames"
+            raise UsageError(fault, f"give a frame from 0 to {num_frames - 1}, or more `frames`")
     ends = [(first, 0)] if first is not None else []
     ends += [*between]
     ends += [(last, num_frames - (not loop))] if last is not None else []
     for (_, early), (image, late) in pairwise(ends):
         if late < early:
-            raise UsageError(
-                f"the keyframe {label(image)}@{late} stands behind that of frame {early}",
-                "give the keyframes in rising order",
-            )
+            fault = f"the keyframe {label(image)}@{late} stands behind that of frame {early}"
+            raise UsageError(fault, "give the keyframes in rising order")
         if late == early:
-            raise UsageError(
-                f"frame {late} is given twice, the second time as {label(image)}", "give one"
-            )
+            fault = f"frame {late} is given twice, the second time as {label(image)}"
+            raise UsageError(fault, "give one")
         if latent_frame_of(early, temporal_stride) == latent_frame_of(late, temporal_stride):
-            raise UsageError(
-                f"frames {early} and {late} are too near to hold an image each",
-                f"keep {temporal_stride} frames or more between keyframes",
-            )
+            hint = f"keep {temporal_stride} frames or more between keyframes"
+            raise UsageError(f"frames {early} and {late} are too near to hold an image each", hint)
     return {frame: image for image, frame in ends}
 
 

@@ -60,10 +60,8 @@ class Extension:
         """Refuse what can't be made: UsageError, or DataError for a clip that is too short."""
         if (self.overlap - 1) % self.stride or not 1 <= self.overlap < self.window:
             fitting = range(1, self.window, self.stride)
-            raise ShapeError(
-                f"an overlap of {self.overlap} frames can't be used",
-                f"use one of {', '.join(map(str, fitting))}" if fitting else "use a video model",
-            )
+            hint = f"use one of {', '.join(map(str, fitting))}" if fitting else "use a video model"
+            raise ShapeError(f"an overlap of {self.overlap} frames can't be used", hint)
         if self.before and self.chain == "tokens":
             raise UsageError(
                 "what comes before a clip can't chain in tokens: its first latent frame would have"
@@ -71,37 +69,25 @@ class Extension:
                 "add `chain=pixels`",
             )
         if self.schedule == "diagonal" and self.chain == "pixels":
-            raise UsageError(
-                "a rolling diagonal can't chain in pixels: its frames are at different times",
-                "add `chain=tokens`",
-            )
+            fault = "a rolling diagonal can't chain in pixels: its frames are at different times"
+            raise UsageError(fault, "add `chain=tokens`")
         if self.schedule == "diagonal" and self.cond == "soft" and self.cond_noise > 0:
-            raise UsageError(
-                "frames given to a rolling diagonal are done, and can't be refined",
-                "leave out `cond=soft`",
-            )
+            fault = "frames given to a rolling diagonal are done, and can't be refined"
+            raise UsageError(fault, "leave out `cond=soft`")
         if self.before and self.overlap == 1:
-            raise ShapeError(
-                "an overlap of 1 frame gives nothing to make what comes before it",
-                f"use {1 + self.stride} or more",
-            )
+            fault = "an overlap of 1 frame gives nothing to make what comes before it"
+            raise ShapeError(fault, f"use {1 + self.stride} or more")
         if self.own_frames < self.overlap:
             count = f"{self.own_frames} frame{'s' * (self.own_frames != 1)}"
-            raise DataError(
-                f"the clip has {count}, fewer than the overlap of {self.overlap}",
-                "give a longer clip or a smaller `overlap`",
-            )
+            hint = "give a longer clip or a smaller `overlap`"
+            raise DataError(f"the clip has {count}, fewer than the overlap of {self.overlap}", hint)
         if self.frames <= self.own_frames:
-            raise UsageError(
-                f"the clip has {self.own_frames} frames, so {self.frames} don't extend it",
-                "ask for more frames or seconds; they count the clip's own",
-            )
+            fault = f"the clip has {self.own_frames} frames, so {self.frames} don't extend it"
+            raise UsageError(fault, "ask for more frames or seconds; they count the clip's own")
         if len(self.prompts) > self.num_rounds:
             rounds = f"{self.num_rounds} round{'s' * (self.num_rounds != 1)}"
-            raise UsageError(
-                f"{len(self.prompts)} prompts can't share {rounds}",
-                "give fewer prompts, or make the video longer",
-            )
+            hint = "give fewer prompts, or make the video longer"
+            raise UsageError(f"{len(self.prompts)} prompts can't share {rounds}", hint)
 
     @property
     def frames_per_round(self) -> int:

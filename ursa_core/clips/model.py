@@ -17,9 +17,7 @@ from ursa_core.clips.extend import plan_extension
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan, place_model
 from ursa_core.clips.requests import ExtensionOptions, InterpolationOptions, SampleInputs
 from ursa_core.errors import ShapeError, UrsaWarning, UsageError
-from ursa_core.grids import PixelShape
 from ursa_core.media import Frames
-from ursa_core.media.frames import check_frames
 from ursa_core.sampling.batching import Packer
 from ursa_core.sampling.generate import decode, encode, generate
 
@@ -92,7 +90,6 @@ class Model:
         self._packer = Packer(self.bundle)
 
     def __repr__(self) -> str:
-        """Name, device and number format."""
         return f"<Model {self.name} on {self.placed.device}, {self.placed.dtype}>"
 
     @property
@@ -155,9 +152,8 @@ class Model:
             raise UsageError("`seed` is of one clip", "give `seeds`, one per prompt")
         own: Sequence[int | None] = [None] * len(prompts) if seeds is None else list(seeds)
         if len(own) != len(prompts):
-            raise UsageError(
-                f"{len(own)} seeds can't be those of {len(prompts)} prompts", "give one per prompt"
-            )
+            hint = "give one per prompt"
+            raise UsageError(f"{len(own)} seeds can't be those of {len(prompts)} prompts", hint)
         given = self._options(options, changes)
         plans = [
             make_plan(self.placed, {**given, "seed": seed}, prompt)
@@ -245,10 +241,7 @@ class Model:
 
     def encode(self, frames: Frames) -> Tensor:
         """Codes int64 (F, H, W) of frames uint8 (F', height, width, 3), or a ShapeError."""
-        frames = np.asarray(frames)
-        check_frames(frames)
-        self.bundle.grid(PixelShape(*frames.shape[:3]))
-        return encode(self.bundle, frames).cpu()
+        return encode(self.bundle, np.asarray(frames)).cpu()
 
     def decode(self, codes: Tensor | np.ndarray[Any, Any]) -> Frames:
         """Frames uint8 (F', height, width, 3) of codes int64 (F, H, W); ShapeError for others."""
@@ -260,10 +253,8 @@ class Model:
         is_whole = not (codes.is_floating_point() or codes.is_complex())
         is_clip = is_whole and codes.ndim == 3 and codes.numel() > 0
         if not (is_clip and int(codes.min()) >= 0 and int(codes.max()) < num_codes):
-            raise ShapeError(
-                f"codes of {codes.dtype} {tuple(codes.shape)} can't be decoded",
-                f"give int64 (F, H, W) from 0 to {num_codes - 1}",
-            )
+            hint = f"give int64 (F, H, W) from 0 to {num_codes - 1}"
+            raise ShapeError(f"codes of {codes.dtype} {tuple(codes.shape)} can't be decoded", hint)
         return decode(self.bundle, codes.long())
 
     def _options(

@@ -75,9 +75,8 @@ def check_begun(file: str, recorded: Mapping[str, Any], options: Mapping[str, An
     """Refuse, with a UsageError, to go on with an output that records other options."""
     differing = changes(options, {key: recorded[key] for key in recorded if key != "tokenizer"})
     if differing:
-        raise UsageError(
-            f"{file} exists already, made with {differing[0]}", "add `force=True` to replace it"
-        )
+        hint = "add `force=True` to replace it"
+        raise UsageError(f"{file} exists already, made with {differing[0]}", hint)
 
 
 def preview_path(output: str | Path) -> Path:

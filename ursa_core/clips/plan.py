@@ -86,10 +86,8 @@ def place_model(
     ok = blocks is None or (isinstance(blocks, int) and blocks >= 1)
     require(ok, "offload_blocks", blocks, "1 layer or more")
     if blocks is not None and compiled:
-        raise UsageError(
-            "`offload_blocks` doesn't go with a compiled transformer (--compile)",
-            "leave out one of the two; `offload=True` goes with both",
-        )
+        fault = "`offload_blocks` doesn't go with a compiled transformer (--compile)"
+        raise UsageError(fault, "leave out one of the two; `offload=True` goes with both")
     found = summary(model_folder(model, progress))
     adapters = read_adapters(lora, found.folder)
     where = pick_device(device)
@@ -104,9 +102,8 @@ def model_folder(model: str | Path, progress: Progress | None = None) -> Path:
     """Folder of a model, downloaded where needed; CheckpointError for an adapter, too."""
     folder = resolve_model(model, progress)
     if is_adapter(folder):
-        raise CheckpointError(
-            f"{model} is an adapter, not a model", f"give its model, and `lora={model}`"
-        )
+        hint = f"give its model, and `lora={model}`"
+        raise CheckpointError(f"{model} is an adapter, not a model", hint)
     return folder
 
 
@@ -123,9 +120,8 @@ def read_adapters(lora: Sequence[str], model: Path) -> tuple[Adapter, ...]:
         except ValueError:
             scale = math.nan
         if not folder or not -1000 <= scale <= 1000:
-            raise UsageError(
-                f"`lora` can't be {text}", "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
-            )
+            hint = "give FOLDER or FOLDER:SCALE, -1000 to 1000, as mine:0.8"
+            raise UsageError(f"`lora` can't be {text}", hint)
         found.append(read_adapter(located(folder), scale))
     for adapter in found:
         check_adapter(adapter, model)

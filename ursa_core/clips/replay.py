@@ -76,10 +76,8 @@ class Replay:
         if not file.exists() or digest_of(file) != self.digests[str(before)]:
             what = "has changed since" if file.exists() else "isn't here"
             option = "image" if self.inputs.image else "video"
-            raise DataError(
-                f"{before}, which {self.path} was made from, {what}",
-                f"bring it back, or name another with `{option}` to make another video from it",
-            )
+            hint = f"bring it back, or name another with `{option}` to make another video from it"
+            raise DataError(f"{before}, which {self.path} was made from, {what}", hint)
 
 
 def read_replay(path: str) -> Replay:
@@ -89,10 +87,8 @@ def read_replay(path: str) -> Replay:
     is_between = isinstance(given, dict) and len(given.get("files", ())) > 1
     if "own_frames" in recorded or is_between:  # what those commands alone record
         maker = "extend" if "own_frames" in recorded else "interpolate"
-        raise DataError(
-            f"{path} was made by ursa {maker}, and only what ursa sample made can be replayed",
-            again,
-        )
+        fault = f"{path} was made by ursa {maker}, and only what ursa sample made can be replayed"
+        raise DataError(fault, again)
     lacking = sorted(RECORDED - recorded.keys())
     if lacking:
         is_ours = {"prompt", "seed"} <= recorded.keys()
@@ -101,10 +97,8 @@ def read_replay(path: str) -> Replay:
             "give a file as ursa sample wrote it; encoding it again loses what it records",
         )
     if recorded["ursa"] != __version__:
-        raise DataError(
-            f"{path} was made by ursa {recorded['ursa']}, this is {__version__}",
-            "install that version to make it again",
-        )
+        hint = "install that version to make it again"
+        raise DataError(f"{path} was made by ursa {recorded['ursa']}, this is {__version__}", hint)
     others = recorded.keys() - RECORDED - _SOMETIMES
     more = sorted(key for key in others if recorded[key] is not None)
     if more:

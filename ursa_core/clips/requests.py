@@ -77,9 +77,8 @@ class SampleInputs:
         if self.strength is not None and not video:
             raise UsageError("`strength` is for `video`", "name a video to edit with `video`")
         if taken and not image:
-            raise UsageError(
-                "`cond` and `cond_noise` are for `image`", "name an image with `image`"
-            )
+            hint = "name an image with `image`"
+            raise UsageError("`cond` and `cond_noise` are for `image`", hint)
         if self.fit and not image and not video:
             raise UsageError("`fit` is for `image` and `video`", "name one of them")
         if self.source_fps is not None and not video:
@@ -143,9 +142,8 @@ class InterpolationOptions:
             raise UsageError("`loop` goes from `first` back to it", "give `first` and no `last`")
         ends = (first is not None) + (last is not None or self.loop)
         if len(self.placed) + ends < 2:
-            raise UsageError(
-                "there is nothing to go between", "give `first` and `last`, or `first` and `loop`"
-            )
+            hint = "give `first` and `last`, or `first` and `loop`"
+            raise UsageError("there is nothing to go between", hint)
 
     def plan(
         self, model: "PlacedModel", options: Mapping[str, Any], out: str | None, num: int = 1
@@ -157,9 +155,8 @@ class InterpolationOptions:
         stride = model.found.strides.temporal
         plan = make_plan(model, options, self.prompt, out, num)
         if plan.options.frames == 1:
-            raise UsageError(
-                "a clip of one frame has nothing between its ends", "ask for more `frames`"
-            )
+            hint = "ask for more `frames`"
+            raise UsageError("a clip of one frame has nothing between its ends", hint)
         if self.loop and options.get("frames") is not None:
             # A loop's end, which shows the first frame again, is made and left out of the file.
             longer = {**options, "frames": options["frames"] + stride, "seed": plan.seed}

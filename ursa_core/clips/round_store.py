@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.errors import DataError, UsageError
 from ursa_core.files import parse_json
 from ursa_core.media import read_media
 from ursa_core.tokens.token_files import load_tokens_of, save_tokens
@@ -31,9 +31,8 @@ class RoundStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
-            raise DataError(
-                f"{file} can't be read: {error}", "add --fresh to make the rounds again"
-            ) from error
+            hint = "add --fresh to make the rounds again"
+            raise DataError(f"{file} can't be read: {error}", hint) from error
         return content if isinstance(content, dict) else {}
 
     def is_finished(self) -> bool:
@@ -53,14 +52,12 @@ class RoundStore:
         It has the JSON values that decide every round, ``tokenizer`` and ``fps`` among them.
         UsageError for rounds of another plan, or a folder of others; DataError if it can't be used.
         """
-        try:
+        with files.writing(self.folder):
             if fresh and (self.folder / _PLAN).exists():
                 self.remove()
             if not self.check(plan):
                 self.folder.mkdir(exist_ok=True)
                 files.write(self.folder / _PLAN, json.dumps(self._plan, indent=1))
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
 
     def check(self, plan: Mapping[str, Any]) -> bool:
         """Whether there are rounds by this plan; refuses others as ``open`` does."""
@@ -71,18 +68,14 @@ class RoundStore:
                 and all(file.name.startswith(".") for file in self.folder.iterdir())
             )
             if not is_free:
-                raise UsageError(
-                    f"{self.folder} is in the way: finished rounds would be kept there",
-                    "move it away, or choose another output",
-                )
+                fault = f"{self.folder} is in the way: finished rounds would be kept there"
+                raise UsageError(fault, "move it away, or choose another output")
             return False
         names = sorted({*found, *self._plan})
         other = [name for name in names if found.get(name) != self._plan.get(name)]
         if other:
-            raise UsageError(
-                f"the rounds in {self.folder} were made with another {', '.join(other)}",
-                "give the same options to go on, or --fresh to start over",
-            )
+            fault = f"the rounds in {self.folder} were made with another {', '.join(other)}"
+            raise UsageError(fault, "give the same options to go on, or --fresh to start over")
         return True
 
     def holds(self, index: int) -> bool:

@@ -17,8 +17,8 @@ from ursa_core.bundle import weights
 from ursa_core.bundle.adapters import CONFIG as ADAPTER
 from ursa_core.bundle.folder import (
     NETWORKS,
+    URSA_MODEL,
     WEIGHTS,
-    check_model,
     copy_files,
     listed,
     opened,
@@ -73,7 +73,7 @@ def convert_checkpoint(source: Path, folder: Path, base: Path | None = None) -> 
         for part, place in networks.items():
             _convert(place, base / part, made / part)
         keep_settings(base, made)
-        check_model(made)
+        URSA_MODEL.check(made)
 
 
 def _convert(place: Path, base: Path, out: Path) -> None:
@@ -112,9 +112,8 @@ def _read(place: Path) -> dict[str, Tensor]:
     if unread := [file.name for each in others for file in each if file.suffix == ".bin"]:
         warnings.warn(f"{place}: {listed(unread)} is left out", UrsaWarning, stacklevel=2)
     if len(files) != max(files.values()):
-        raise CheckpointError(
-            f"{place} has {len(files)} of {max(files.values())} shards", "get the others, too"
-        )
+        hint = "get the others, too"
+        raise CheckpointError(f"{place} has {len(files)} of {max(files.values())} shards", hint)
     state: dict[str, Tensor] = {}
     for file in files:
         with opened(file) as tensors:
@@ -126,10 +125,8 @@ def _read(place: Path) -> dict[str, Tensor]:
                     raise CheckpointError(f"{place} holds {plain} twice", "save it under one name")
                 value = tensors.get_tensor(name)
                 if value.is_floating_point() and not bool(value.float().isfinite().all()):
-                    raise CheckpointError(
-                        f"{file}: {name} holds numbers that aren't finite",
-                        "take an earlier checkpoint of the training, or get the file again",
-                    )
+                    hint = "take an earlier checkpoint of the training, or get the file again"
+                    raise CheckpointError(f"{file}: {name} holds numbers that aren't finite", hint)
                 is_whole = value.untyped_storage().nbytes() == value.nbytes
                 state[plain] = value if is_whole else value.clone()  # views can't be saved
     if not state:

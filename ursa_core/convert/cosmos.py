@@ -55,9 +55,8 @@ def convert_cosmos(
     tensors = _read_checkpoint(_file(source))
     for half in ("encoder", "decoder"):
         if not any(name.startswith(f"{half}.") for name in tensors):
-            raise CheckpointError(
-                f"{source} holds no Cosmos {half}", f"give the whole {_CHECKPOINT}"
-            )
+            hint = f"give the whole {_CHECKPOINT}"
+            raise CheckpointError(f"{source} holds no Cosmos {half}", hint)
     config, weights = convert_weights(tensors, strides)
     dtype = reduce(torch.promote_types, (value.dtype for value in weights.values()))
     with whole(folder) as part:
@@ -204,10 +203,8 @@ def _strides(
     if spatial < changes or temporal < changes:
         found = Strides(patch_size * 2**temporal, patch_size * 2**spatial)
         if given is not None and given != found:
-            raise UsageError(
-                f"the weights are those of a stride of {_text(found)}, not {_text(given)}",
-                "leave the stride out",
-            )
+            fault = f"the weights are those of a stride of {_text(found)}, not {_text(given)}"
+            raise UsageError(fault, "leave the stride out")
         return found
     if given is None:  # NVIDIA's first code made convolutions for all changes, used or not
         hint = "add it as in the tokenizer's name: --stride 4x8x8 for DV4x8x8"
@@ -228,10 +225,8 @@ def _text(strides: Strides) -> str:
 def _converted(name: str, value: Tensor, like: Tensor) -> Tensor:
     shape = (*like.shape, 1, 1, 1) if like.ndim == 2 else tuple(like.shape)
     if value.shape != shape:
-        raise CheckpointError(
-            f"{name} has the shape {tuple(value.shape)}, the other weights ask for {shape}",
-            _NOT_OURS,
-        )
+        fault = f"{name} has the shape {tuple(value.shape)}, the other weights ask for {shape}"
+        raise CheckpointError(fault, _NOT_OURS)
     if value.dtype not in _FLOATS or not bool(value.isfinite().all()):
         hint = "get the file again; this one is altered or of another kind"
         raise CheckpointError(f"{name} ({value.dtype}) isn't of finite floats", hint)

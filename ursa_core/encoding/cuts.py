@@ -13,8 +13,8 @@ import numpy as np
 from ursa_core.encoding.options import Filters, Mode
 from ursa_core.grids import PixelShape, Strides
 from ursa_core.media import Frames, resize_and_crop
+from ursa_core.media.quality import flicker
 from ursa_core.seeding import stream_seed
-from ursa_core.tokens.writer import motion_of
 
 LEAST_CROP = 0.82  # share of a clip's width and height that a crop has at least
 CROP = re.compile(r".*~[1-9]\d*")  # name of a crop
@@ -31,8 +31,8 @@ class LoadedClip:
 
     @cached_property
     def motion(self) -> float:
-        """Motion score, see :func:`ursa_core.tokens.writer.motion_of`."""
-        return motion_of(self.frames)
+        """Mean change of a pixel from frame to frame, 0 (a still) to 1 (black and white)."""
+        return flicker(self.frames) / 255
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,8 @@ class _EncodeTask:
         """The task with its tokenizer; DataError for another one than that at home."""
         self._tokenizer, _, digest = load_tokenizer(self.model_folder, pick_device(device))
         if digest != self._digest:
-            raise DataError(
-                f"the node {platform.node()} has another tokenizer in {self.model_folder}",
-                "copy the model's folder to all nodes",
-            )
+            fault = f"the node {platform.node()} has another tokenizer in {self.model_folder}"
+            raise DataError(fault, "copy the model's folder to all nodes")
         return self
 
     def tidy(self, item: BatchItem) -> None:
@@ -158,10 +156,8 @@ class RayTokenizing(Tokenizing):
             deque(item.clips(self._cut, self._tokenizer.strides.temporal), maxlen=0)
         except UrsaError as error:
             return self._skipped(item, reason_of(error))
-        raise DataError(
-            f"the node {node} can't read {item.path}, which this one can: {results[0].reason}",
-            "install the same versions of PyAV and Pillow on all nodes",
-        )
+        fault = f"the node {node} can't read {item.path}, which this one can: {results[0].reason}"
+        raise DataError(fault, "install the same versions of PyAV and Pillow on all nodes")
 
 
 def _files_of(item: Item) -> list[Path]:

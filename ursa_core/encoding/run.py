@@ -42,10 +42,8 @@ def load_encoder(model: str | Path, options: TokenizeOptions, device: str = "aut
     cut = clip_cut(options, settings)
     cut.check(tokenizer.strides)
     if options.refine and not isinstance(tokenizer, VideoTokenizer):
-        raise UsageError(
-            f"the model {name} has an image tokenizer, whose codes can't be refined",
-            "leave out the refinement",
-        )
+        fault = f"the model {name} has an image tokenizer, whose codes can't be refined"
+        raise UsageError(fault, "leave out the refinement")
     return Encoder(name, folder, tokenizer, digest, cut, options.refine)
 
 
@@ -111,7 +109,6 @@ class FolderRun:
     results: list[ItemResult] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[tuple[str, list[ItemResult]]]:
-        """Name of each item when it is done, and the results of its clips."""
         for name, of_item in self._iteration:
             self.results += of_item
             self.report.add(name, of_item)

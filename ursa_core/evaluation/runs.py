@@ -85,19 +85,15 @@ def begin(run: EvalRun, wanted: Begun, may_sample: bool) -> Begun:
         raise UsageError(f"{folder} is an evaluation by {found.suite}, not {wanted.suite}", another)
     for key, value in wanted.given.items():
         if key != "limit" and value != getattr(found, key):
-            raise UsageError(
-                f"{folder} was begun with --{key} {getattr(found, key)}, not {value}",
-                f"leave --{key} out to go on, or give another folder",
-            )
+            fault = f"{folder} was begun with --{key} {getattr(found, key)}, not {value}"
+            raise UsageError(fault, f"leave --{key} out to go on, or give another folder")
     # A larger part of a suite holds every smaller one, so a trial may grow.
     if wanted.limit is None:
         return found
     if found.limit is None or wanted.limit < found.limit:
         whole = "all prompts" if found.limit is None else f"--limit {found.limit}"
-        raise UsageError(
-            f"{folder} was begun with {whole}, more than --limit {wanted.limit}",
-            "leave --limit out, or give another folder",
-        )
+        hint = "leave --limit out, or give another folder"
+        raise UsageError(f"{folder} was begun with {whole}, more than --limit {wanted.limit}", hint)
     return replace(found, limit=wanted.limit)
 
 

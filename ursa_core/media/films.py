@@ -54,9 +54,8 @@ def open_film(path: Path, background: Colour) -> Source:
     except av.error.FFmpegError as error:
         if isinstance(error, PermissionError):
             raise
-        raise DataError(
-            f"{path} is no film or image, or is damaged", "give a film, an animation or an image"
-        ) from error
+        hint = "give a film, an animation or an image"
+        raise DataError(f"{path} is no film or image, or is damaged", hint) from error
     try:
         stream = _main_stream(path, container)
     except DataError:

@@ -89,12 +89,10 @@ def to_frames(video: "Tensor", rounding: Rounding = "nearest") -> Frames:
 
 
 def contact_sheet(clips: Sequence[Frames], columns: int, num_shown: int = 5) -> Frames:
-    """One picture (H, W, 3) of many clips: each a strip of frames, in rows from the left.
+    """One picture (H, W, 3) of many clips: each a strip of frames, in rows of so many columns.
 
-    Args:
-        clips: Frames (H, W, 3) or clips (F, H, W, 3), all of one height and width.
-        columns: Strips per row.
-        num_shown: Frames shown per clip at most, evenly spaced, first and last among them.
+    They are frames (H, W, 3) or clips (F, H, W, 3), all of one height and width. ``num_shown``
+    frames of each are shown at most, evenly spaced, first and last among them.
     """
     strips = []
     for clip in clips:

@@ -133,10 +133,8 @@ def pixels_of(image: Image.Image, background: Colour, name: str) -> Frames:
     if upright.mode == "F" or (upright.mode == "I" and is_tiff):
         samples = np.asarray(upright)
         if upright.mode == "I" or not (samples.min() >= 0 and samples.max() <= 1):
-            raise DataError(
-                f"{name} has 32-bit samples, and doesn't say which of them is white",
-                "save it with 8 or 16 bits, or with floats from 0 to 1",
-            )
+            fault = f"{name} has 32-bit samples, and doesn't say which of them is white"
+            raise DataError(fault, "save it with 8 or 16 bits, or with floats from 0 to 1")
         upright = Image.fromarray(np.rint(samples * 255).astype(np.uint8))
     elif upright.mode.startswith("I"):  # 16-bit grey, which Pillow would saturate
         grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

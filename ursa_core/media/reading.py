@@ -128,9 +128,8 @@ def measure_length(
 def _check(fps: float | None, max_frames: int | None, source_fps: float | None) -> None:
     for rate in (fps, source_fps):
         if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise UsageError(
-                f"a rate of {rate:g} frames per second can't be sampled", "give one above 0"
-            )
+            hint = "give one above 0"
+            raise UsageError(f"a rate of {rate:g} frames per second can't be sampled", hint)
     if max_frames is not None and max_frames < 1:
         raise UsageError(f"{max_frames} frames can't be read", "give one or more")
 
@@ -178,19 +177,15 @@ def _frames(path: str | Path, source: Source, fps: float | None) -> Iterator[tup
                 shape = None if frame is None else frame.shape
                 frame, made = load(), load
                 if frame.shape != (shape or frame.shape):
-                    raise DataError(
-                        f"{path} changes size after {count} frame{'s' * (count != 1)}",
-                        "cut it into films of one size",
-                    )
+                    fault = f"{path} changes size after {count} frame{'s' * (count != 1)}"
+                    raise DataError(fault, "cut it into films of one size")
             count += 1
             yield seconds, frame  # type: ignore[misc]
     except file_faults() as error:
         if not count:
             raise _unreadable(path, error) from error
-        raise DataError(
-            f"{path} is damaged or cut off after {count} frame{'s' * (count != 1)}",
-            "write or fetch the file again, or ask for fewer frames",
-        ) from error
+        fault = f"{path} is damaged or cut off after {count} frame{'s' * (count != 1)}"
+        raise DataError(fault, "write or fetch the file again, or ask for fewer frames") from error
     finally:
         source.shown.close()
     if not count:

@@ -107,7 +107,5 @@ def check_size(path: str | Path, height: float, width: float, limit: int | None 
     """Refuse pictures that would fill the memory, by default `MAX_PIXELS`, before decoding them."""
     limit = limit or MAX_PIXELS
     if height * width > limit:
-        raise DataError(
-            f"{path} has {height:.0f}x{width:.0f} pixels, more than {limit / 1e6:.0f} million",
-            "scale it down first",
-        )
+        fault = f"{path} has {height:.0f}x{width:.0f} pixels, more than {limit / 1e6:.0f} million"
+        raise DataError(fault, "scale it down first")

@@ -20,13 +20,7 @@ from ursa_core.media.frames import Frames, check_frames
 if TYPE_CHECKING:
     import av
 
-FORMATS = {
-    ".mp4": "H.264 film",
-    ".mkv": "lossless film (FFV1)",
-    ".gif": "animation",
-    ".webp": "animation",
-    ".png": "one frame",
-}
+FORMATS = (".mp4", ".mkv", ".gif", ".webp", ".png")
 """Extensions that can be written; a name without one is a folder of PNG frames."""
 MIN_FPS = 0.1
 """Slower films have frame times that the formats can't state."""
@@ -66,9 +60,8 @@ def check_format(
     # Viewers show a gif's frames of less than 20 ms much slower.
     fastest = 50 if kind == ".gif" else 1000
     if fps is not None and not MIN_FPS <= fps <= fastest:
-        raise UsageError(
-            f"{fps:g} frames per second can't be written", f"give {MIN_FPS:g} to {fastest}"
-        )
+        fault = f"{fps:g} frames per second can't be written"
+        raise UsageError(fault, f"give {MIN_FPS:g} to {fastest}")
 
 
 def write_media(
@@ -134,29 +127,22 @@ def _check_replaceable(target: Path, kind: str, force: bool) -> None:
         return
     if target.is_dir() != (kind == _FOLDER):
         is_what, wanted = ("folder", "file") if target.is_dir() else ("file", "folder")
-        raise UsageError(
-            f"{target} is a {is_what}, and a {wanted} would be written", "choose another name"
-        )
+        hint = "choose another name"
+        raise UsageError(f"{target} is a {is_what}, and a {wanted} would be written", hint)
     if kind == _FOLDER:
         if os.path.ismount(os.path.realpath(target)):
-            raise UsageError(
-                f"{target} is a disk of its own and can't be replaced", "name a folder in it"
-            )
+            hint = "name a folder in it"
+            raise UsageError(f"{target} is a disk of its own and can't be replaced", hint)
         found = list(target.iterdir())
-        if not all(map(_is_frame, found)):
+        frames = [p for p in found if p.suffix == ".png" and p.stem.isdecimal()]
+        if frames != found or not all(p.is_file() and not p.is_symlink() for p in found):
             # Even --force replaces nothing but what an earlier run wrote.
-            raise UsageError(
-                f"the folder {target} holds more than PNG frames", "choose another folder"
-            )
+            hint = "choose another folder"
+            raise UsageError(f"the folder {target} holds more than PNG frames", hint)
         if not found:
             return
     if not force:
         raise UsageError(f"{target} exists already", "add --force to replace it")
-
-
-def _is_frame(path: Path) -> bool:
-    is_plain = path.is_file() and not path.is_symlink()
-    return is_plain and path.suffix == ".png" and path.stem.isdecimal()
 
 
 def _write_h264(path: Path, frames: Frames, rate: Fraction, tags: dict[str, str], crf: int) -> None:

@@ -70,9 +70,8 @@ class TransformerConfig:
         """
         file, name = "transformer/config.json", config.get("_class_name")
         if name != TRANSFORMER_CLASS:
-            raise CheckpointError(
-                f"{file} describes a {name!r}", f"this version reads {TRANSFORMER_CLASS}"
-            )
+            hint = f"this version reads {TRANSFORMER_CLASS}"
+            raise CheckpointError(f"{file} describes a {name!r}", hint)
         read = read_config(cls, {k: v for k, v in config.items() if v is not None}, file)
         heads, groups = read.num_attention_heads, read.num_key_value_heads
         if heads % groups:

@@ -61,10 +61,8 @@ def distance_curve(
     num_codes = distances.num_codes
     weights = torch.ones(num_codes) if counts is None else counts.float()
     if weights.shape != (num_codes,) or not float(weights.sum()) > 0:
-        raise UsageError(
-            f"{len(weights)} counts of codes don't fit a codebook of {num_codes}",
-            "give tokens of this tokenizer, at least one",
-        )
+        fault = f"{len(weights)} counts of codes don't fit a codebook of {num_codes}"
+        raise UsageError(fault, "give tokens of this tokenizer, at least one")
     log_beta = torch.linspace(0, _MAX_LOG_BETA, _NUM_POINTS, dtype=torch.float64)
     table = DistanceTable.of(codebook)
     if table is not None:

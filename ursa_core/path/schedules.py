@@ -22,9 +22,8 @@ class PowerSchedule:
         for name, (low, high) in {"alpha": ALPHA_RANGE, "c": C_RANGE}.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UsageError(
-                    f"{name} = {value:g} can't shape a path", f"use {low:g} to {high:g}"
-                )
+                hint = f"use {low:g} to {high:g}"
+                raise UsageError(f"{name} = {value:g} can't shape a path", hint)
 
     def beta(self, t: Tensor) -> Tensor:
         """Sharpness at times in [0, 1], of their shape."""

@@ -234,9 +234,8 @@ def _kind_fault(kind: object) -> str:
 def _refusal(path: Path, faults: list[str]) -> RecipeError:
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     lines = "".join(f"\n  {fault}" for fault in faults)
-    return RecipeError(
-        f"recipe {path} has {count}:{lines}", "correct the file, or the overrides given with it"
-    )
+    hint = "correct the file, or the overrides given with it"
+    return RecipeError(f"recipe {path} has {count}:{lines}", hint)
 
 
 def _describe(recipe_type: type[BaseModel], detail: Any) -> list[str]:

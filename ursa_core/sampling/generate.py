@@ -89,7 +89,6 @@ class Sampler:
             self.guidance = Guidance()  # both halves would be the same
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.requests)
 
     def network(self, prompt_ids: Tensor, x_t: Tensor) -> Tensor:

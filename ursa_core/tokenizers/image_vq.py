@@ -45,10 +45,8 @@ class ImageTokenizerConfig:
         """Read a ``vae/config.json``; CheckpointError for another quantizer or an unfit value."""
         file, quantizer = "vae/config.json", config.get("_quantizer_name", "VQuantizer")
         if quantizer != "VQuantizer":
-            raise CheckpointError(
-                f"{file} has the quantizer {quantizer!r} in an image tokenizer",
-                "this version reads VQuantizer there",
-            )
+            fault = f"{file} has the quantizer {quantizer!r} in an image tokenizer"
+            raise CheckpointError(fault, "this version reads VQuantizer there")
         read = read_config(cls, config, file)
         widths = list(read.block_out_channels)
         if any(width % NORM_GROUPS for width in widths):

@@ -82,10 +82,8 @@ class TextTokenizer:
         if isinstance(pad_token, dict):
             pad_token = pad_token.get("content")
         if not isinstance(pad_token, str):
-            raise CheckpointError(
-                f"{folder / 'tokenizer_config.json'} names no pad_token",
-                "add the pad_token that the model was trained with",
-            )
+            hint = "add the pad_token that the model was trained with"
+            raise CheckpointError(f"{folder / 'tokenizer_config.json'} names no pad_token", hint)
         return cls(backend, pad_token, max_prompt_length)
 
     @classmethod
@@ -267,10 +265,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_with_transformers(folder: Path) -> Tokenizer:
     missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(
-            f"{folder} has neither tokenizer.json nor {' and '.join(missing)}",
-            "fetch the model again; its tokenizer is incomplete",
-        )
+        fault = f"{folder} has neither tokenizer.json nor {' and '.join(missing)}"
+        raise CheckpointError(fault, "fetch the model again; its tokenizer is incomplete")
     from transformers import AutoTokenizer
 
     with _explained(f"the tokenizer in {folder} can't be read", "fetch the model again"):

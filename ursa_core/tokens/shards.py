@@ -70,10 +70,8 @@ def read_shards(*folders: Path | str) -> "TokenTable":
             raise DataError(f"there is no token shard in {folder}", hint)
     identity = _identity(paths[0])
     if other := next((path for path in paths[1:] if _identity(path) != identity), None):
-        raise DataError(
-            f"{paths[0]} and {other} belong to different tokenizers",
-            "train on the shards of one tokenizer",
-        )
+        fault = f"{paths[0]} and {other} belong to different tokenizers"
+        raise DataError(fault, "train on the shards of one tokenizer")
     table = TokenTable(paths, identity)
     if not len(table):
         named = ", ".join(map(str, folders))

@@ -77,10 +77,8 @@ def load_tokens_of(path: Path | str, digest: str) -> TokenFile:
     """As ``load_tokens``, of a clip that was made with the tokenizer ``digest``, else DataError."""
     tokens = load_tokens(path)
     if (found := tokens.metadata["tokenizer"]) != digest:
-        raise DataError(
-            f"{path} was made with another video tokenizer ({found}, not {digest})",
-            "name the model that made it with --model",
-        )
+        fault = f"{path} was made with another video tokenizer ({found}, not {digest})"
+        raise DataError(fault, "name the model that made it with --model")
     return tokens
 
 

@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
-from numpy.typing import NDArray
 from torch import Tensor
 
 import ursa_core
 from ursa_core.errors import DataError, unwritable
-from ursa_core.files import make_folder, sweep, whole
-from ursa_core.media.quality import flicker
+from ursa_core.files import make_folder, sweep, whole, writing
 from ursa_core.parts import Part
 from ursa_core.places import delete
 from ursa_core.tokens import shards
@@ -55,17 +53,9 @@ class TokenRow:
     codes: Tensor  # codes on the latent grid, int64 (F, H, W)
     captions: tuple[str, ...]  # captions, any number
     fps: float  # frames per second at which the clip was sampled
-    motion: float  # motion score, see :func:`motion_of`
+    motion: float  # motion score in [0, 1], see `LoadedClip.motion`
     source: str  # name of the clip, by which a later run knows that it is done if it has no file
     origin: Origin | None = None  # file of the clip
-
-
-def motion_of(frames: NDArray[np.uint8]) -> float:
-    """Motion score in [0, 1] of frames uint8 (F, H, W, 3): 0 for a still, 1 for black and white.
-
-    The mean absolute difference of successive frames over pixels and channels, divided by 255.
-    """
-    return flicker(frames) / 255
 
 
 class ShardWriter:
@@ -154,10 +144,8 @@ class ShardWriter:
                 if kept:
                     _write(path, read_columns(path).take(kept))
                     continue
-                try:
+                with writing(path):
                     delete(path)
-                except OSError as error:
-                    raise unwritable(path, error) from error
         self.shards = [path for path in self.shards if path.exists()]
         self.made -= set(stale)
 

@@ -153,10 +153,8 @@ def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: boo
     fixed = [each for each in different if not may_change(each, recipe)]
     if fixed or (different and not allow_change):
         going_on = "" if fixed else "go on with this by --allow-change, "
-        raise CheckpointError(
-            f"the run in {run} has another recipe: {'; '.join(fixed or different)}",
-            f"{going_on}use another -o, or --fresh to start over",
-        )
+        fault = f"the run in {run} has another recipe: {'; '.join(fixed or different)}"
+        raise CheckpointError(fault, f"{going_on}use another -o, or --fresh to start over")
     if about.get("base") != learner.base:
         raise CheckpointError(
             f"the run in {run} tunes a model whose files were {about.get('base')};"

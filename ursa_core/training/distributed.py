@@ -85,10 +85,8 @@ def pick_own_device(name: str, environment: Mapping[str, str] = os.environ) -> t
     device = local_device(name, environment)
     if device.type == "cuda" and "LOCAL_RANK" in environment:
         if int(environment["LOCAL_RANK"]) >= (count := torch.cuda.device_count()):
-            raise DeviceError(
-                f"this machine has {count} GPUs and more ranks",
-                f"start torchrun with --nproc-per-node {count}",
-            )
+            hint = f"start torchrun with --nproc-per-node {count}"
+            raise DeviceError(f"this machine has {count} GPUs and more ranks", hint)
         torch.cuda.set_device(device)
     if device.type == "mps" and launched_part(environment) is not None:
         raise DeviceError("ranks can't share an mps device", "give train.device=cpu")

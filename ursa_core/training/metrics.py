@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ursa_core import files
-from ursa_core.errors import UrsaError, unimportable, unwritable
+from ursa_core.errors import UrsaError, unimportable
 from ursa_core.files import parse_json
 from ursa_core.recipe.fields import Recipe
 from ursa_core.training.distributed import Ranks
@@ -76,11 +76,9 @@ def log_metrics(
     for name, value in line.items():
         if isinstance(value, float) and not math.isfinite(value):
             line[name] = None  # JSON has no numbers that aren't finite
-    try:
-        with (run / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-    except OSError as error:
-        raise unwritable(run / METRICS, error) from error
+    path = run / METRICS
+    with files.writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def cut_metrics(run: Path, steps: int) -> None:

@@ -198,11 +198,9 @@ def train_recipe(
     """Train up to the recipe's last step, continuing a run that stopped, in the folder ``run``.
 
     Under ``torchrun``, this process trains as one of the ranks. Callbacks get the number of steps
-    done before, each step, the fit of the captions, and what makes a continued run differ.
-
-    Raises:
-        UsageError: The folder exists and isn't a run, or another process trains in it.
-        UrsaError: Data or checkpoints can't be used, or the run was interrupted.
+    done before, each step, the fit of the captions, and what makes a continued run differ. A folder
+    that isn't a run, or in which another process trains, is a UsageError; data or checkpoints that
+    can't be used, and an interruption, are other UrsaErrors.
     """
     check_run_folder(run, recipe)
     device = pick_own_device(recipe.train.device)

@@ -76,10 +76,8 @@ class TokenizerLearner(Learner):
         recipe = self.recipe
         start, _, identity = load_tokenizer(init, self.device)
         if not isinstance(start, VideoTokenizer):
-            raise RecipeError(
-                f"{init} that training starts from has an image tokenizer",
-                "start from a video tokenizer, or leave init out",
-            )
+            hint = "start from a video tokenizer, or leave init out"
+            raise RecipeError(f"{init} that training starts from has an image tokenizer", hint)
         theirs, ours = asdict(start.config), asdict(self.config)
         if not recipe.freeze_encoder:
             free = ("levels", "temporal_stride", "temporal_patch_size")
@@ -87,10 +85,8 @@ class TokenizerLearner(Learner):
             theirs["layers_per_block"] = max(t["layers_per_block"] for t in (theirs, ours))
         different = [f"{k}: {json.dumps(theirs[k])}" for k in ours if ours[k] != theirs[k]]
         if different:
-            raise RecipeError(
-                f"the tokenizer of {init} that training starts from is of another kind",
-                f"give the recipe's model its {', '.join(different)}",
-            )
+            fault = f"the tokenizer of {init} that training starts from is of another kind"
+            raise RecipeError(fault, f"give the recipe's model its {', '.join(different)}")
         weights = start.state_dict()
         copy_weights_(self.model, weights)
         if recipe.freeze_encoder:

@@ -27,11 +27,6 @@ class SuiteCommand:
     of_images: bool = False
 
 
-def _suites() -> list[SuiteCommand]:
-    text = Path(__file__).with_name("suites.toml").read_text(encoding="utf-8")
-    return [SuiteCommand(**each) for each in tomllib.loads(text)["suites"]]
-
-
 def _command_of(suite: SuiteCommand) -> Callable[..., None]:
     def run(out: Out, sampling: of_sampling.SamplingCall, given: Mapping[str, Any]) -> None:
         chosen = EvalOptions(out, **given)
@@ -61,7 +56,8 @@ evaluate = new_app(
     A stopped run goes on when the same command is given again.
     """,
 )
-for _suite in _suites():
+_table = tomllib.loads(Path(__file__).with_name("suites.toml").read_text(encoding="utf-8"))
+for _suite in (SuiteCommand(**each) for each in _table["suites"]):
     evaluate.command(_suite.name, cls=Command)(_command_of(_suite))
 for _measure in (measures.reconstruction, measures.path, measures.videos, measures.compare):
     evaluate.command(cls=Command)(_measure)

@@ -34,7 +34,7 @@ def official_report(suite: Suite, settings: Options, scores: Path, samples_diges
         is_i2v = name == "vbench-i2v"
         dimensions = vbench.I2V_DIMENSIONS if is_i2v else vbench.DIMENSIONS
         results = vbench.read_results(scores, dimensions)
-        sums = (totals.vbench_i2v if is_i2v else totals.vbench)(results.scores)
+        sums = totals.vbench(results.scores, is_i2v)
         found = _vbench_scores(results, dimensions, sums)
     lost = [score.name for score in found if score.value is None]
     missing, without = ([n for n in lost if (n in sums) == is_sum] for is_sum in (False, True))

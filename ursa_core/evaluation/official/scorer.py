@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ursa_core import files
-from ursa_core.errors import DataError, UsageError, unwritable
+from ursa_core.errors import DataError, UsageError
 from ursa_core.evaluation.reports.report import read_record, write_record
 from ursa_core.evaluation.suites import dpg, geneval, vbench
 from ursa_core.evaluation.suites.completeness import digest
@@ -210,7 +210,7 @@ class Scorer:
         """Run a step, its output appended to its log; why it failed, None if it didn't."""
         folder = self.scores / step.name
         commands = [[str(self.python), *command] for command in step.commands]
-        try:
+        with files.writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / _DONE).unlink(missing_ok=True)
             with (folder / _LOG).open("ab") as log:
@@ -222,8 +222,6 @@ class Scorer:
                     )
                     if done.returncode:
                         return f"it ended with {done.returncode}: {_last_line(folder)}"
-        except OSError as error:
-            raise unwritable(folder, error) from error
         if not list(folder.glob(step.results)):
             return f"it wrote no {step.results}: {_last_line(folder)}"
         write_record(folder / _DONE, {"samples": samples_digest, "commands": commands})

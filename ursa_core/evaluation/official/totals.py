@@ -37,21 +37,15 @@ def _weighted(scores: Mapping[str, float], names: Sequence[str]) -> float | None
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
-def vbench(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """Total, quality and semantic score of VBench, in [0, 1], of raw scores by dimension.
+def vbench(scores: Mapping[str, float], is_i2v: bool = False) -> dict[str, float | None]:
+    """Total, quality and semantic (or I2V) score of VBench, in [0, 1], of raw ones by dimension.
 
-    Total = (4 quality + semantic) / 5, as in ``scripts/cal_final_score.py``.
+    Total = (4 quality + semantic) / 5, as in ``scripts/cal_final_score.py``; of I2V the mean.
     """
-    quality, semantic = _weighted(scores, QUALITY), _weighted(scores, SEMANTIC)
-    total = None if quality is None or semantic is None else (4 * quality + semantic) / 5
-    return {"total": total, "quality": quality, "semantic": semantic}
-
-
-def vbench_i2v(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """Total, quality and I2V score of VBench-I2V, in [0, 1]; the total is their mean."""
-    quality, i2v = _weighted(scores, I2V_QUALITY), _weighted(scores, I2V)
-    total = None if quality is None or i2v is None else (quality + i2v) / 2
-    return {"total": total, "quality": quality, "i2v": i2v}
+    name, names, weight = ("i2v", I2V, 1) if is_i2v else ("semantic", SEMANTIC, 4)
+    quality, other = _weighted(scores, I2V_QUALITY if is_i2v else QUALITY), _weighted(scores, names)
+    total = None if quality is None or other is None else (weight * quality + other) / (weight + 1)
+    return {"total": total, "quality": quality, name: other}
 
 
 def geneval(correct: Mapping[str, Sequence[bool]]) -> dict[str, Interval | None]:

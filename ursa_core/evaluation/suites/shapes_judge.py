@@ -104,10 +104,8 @@ def measure(frames: NDArray[np.uint8]) -> Measurements:
     check_frames(frames)
     num_frames, height, width = frames.shape[:3]
     if num_frames < 1 or min(height, width) < 16:
-        raise ShapeError(
-            f"{num_frames} frames of {height}x{width} pixels are too little to judge",
-            "give at least one frame of 16x16 pixels",
-        )
+        fault = f"{num_frames} frames of {height}x{width} pixels are too little to judge"
+        raise ShapeError(fault, "give at least one frame of 16x16 pixels")
     pixels = frames.astype(np.float64)
     # The object seldom reaches the outermost two pixels.
     border = pixels[:, [0, 1, -2, -1]], pixels[:, :, [0, 1, -2, -1]]

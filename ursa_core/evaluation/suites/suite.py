@@ -69,10 +69,8 @@ def read_rows(path: Path, keys: Iterable[str]) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict) or not set(keys) <= set(row):
-            raise DataError(
-                f"line {number} of {path} is no object with {', '.join(keys)}",
-                "give the list as it comes with the benchmark",
-            )
+            hint = "give the list as it comes with the benchmark"
+            raise DataError(f"line {number} of {path} is no object with {', '.join(keys)}", hint)
         rows.append(row)
     return rows
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from ursa_core.batches.run import BatchItem, MadeItems, OnStep
 from ursa_core.clips.batch_tasks import ClipTask, Warn
 from ursa_core.clips.cond_frames import CondFrames, read_image
-from ursa_core.clips.extend import Chain, Extension, default_overlap, extend
+from ursa_core.clips.extend import Extension, default_overlap, extend
 from ursa_core.clips.plan import PlacedModel, Plan, make_plan
 from ursa_core.clips.round_store import RoundStore
 from ursa_core.errors import ShapeError
@@ -158,11 +158,10 @@ class LongTask(_OneByOne):
     def _extension(self, plan: Plan) -> Extension:
         window, found = plan.options.frames, self._placed.found
         stride = found.strides.temporal
-        chain: Chain = "tokens" if found.settings.chain == "tokens" else "pixels"
         return Extension(
             window, self._num_frames, window, default_overlap(window, stride), (plan.prompt,),
-            before=False, chain=chain, schedule="together", stride=stride, cond="lock",
-            cond_noise=0.0,
+            before=False, chain=found.settings.chain, schedule="together", stride=stride,
+            cond="lock", cond_noise=0.0,
         )  # fmt: skip
 
     def _frames(self, item: BatchItem, plan: Plan, on_step: Callable[..., None]) -> Frames:

@@ -60,10 +60,8 @@ class GeneratorLearner(ModelLearner):
         self._own_tokenizer = self.text_tokenizer = self._text_tokenizer()
         if recipe.vocabulary == "extend":
             if self.text_tokenizer.unknown_id is None:
-                raise RecipeError(
-                    f"vocabulary: {recipe.init} knows every text, there is nothing to extend",
-                    "leave it out",
-                )
+                fault = f"vocabulary: {recipe.init} knows every text, there is nothing to extend"
+                raise RecipeError(fault, "leave it out")
             self.words = self.text_tokenizer.new_words(sorted(set(self.batches.captions())))
         if self.words:
             self.text_tokenizer = self.text_tokenizer.extended(self.words)
@@ -199,10 +197,8 @@ def _batches(
     shards = [folder for folders, _ in mixture for folder in folders]
     table = read_shards(*shards)
     if table.identity.tokenizer != identity:
-        raise DataError(
-            f"the shards in {', '.join(shards)} were made by another tokenizer",
-            f"make them again: ursa tokenize … --model {recipe.tokenizer}",
-        )
+        hint = f"make them again: ursa tokenize … --model {recipe.tokenizer}"
+        raise DataError(f"the shards in {', '.join(shards)} were made by another tokenizer", hint)
     return TokenBatches(recipe, table, lanes, mixture)
 
 

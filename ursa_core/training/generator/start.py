@@ -24,7 +24,7 @@ def find_start(init: str) -> Path:
     """Folder of the model that a recipe's ``init`` names; a CheckpointError if it can't be used."""
     folder = resolve_model(init, layouts=(URSA_MODEL, QWEN3_MODEL))
     if _is_language_model(folder):
-        qwen3.check_qwen3(folder)
+        QWEN3_MODEL.check(folder)
     return folder
 
 
