@@ -1,4 +1,4 @@
-"""`ursa calibrate-path`: find (alpha, c) of the metric path for a codebook."""
+"""`ursa calibrate-path`: (alpha, c) of the metric path for a codebook, step times for a model."""
 
 import math
 from dataclasses import asdict
@@ -15,31 +15,37 @@ if TYPE_CHECKING:
 
 PAPER = (1.0, 5.0)
 """(alpha, c) of the paper's video models."""
-
+_ALPHA, _C = "0.3:2:24", "0.5:12:24"
 
 _OPTIONS: options.Panels = {None: {
     "tokenizer": ("T", ("cosmos (the published video models' codebook), a model (name, folder or "
                   "Hugging Face id), or a .npy or .safetensors file of code vectors.")),
-    "tokens": ("SHARDS", "Weigh codes by how often they occur in these token shards.",
-               "equal weights"),
+    "model": ("M", "Find step times for this model instead."),
+    "steps": ("N", "With --model: number of steps, 1 to 100."),
+    "tokens": ("SHARDS", ("Weigh codes by how often they occur in these shards. With --model: "
+               "clips held out of its training, to measure on."), "equal weights"),
     "alpha": ("LO:HI:N", "Values of alpha to try."),
     "c": ("LO:HI:N", "Values of c to try."),
     "shift": ("L", "Time shifts to draw as curves; may be repeated."),
     "preview": ("CLIP", "Draw this clip corrupted at t = 0, 0.1 … 1 (needs a model)."),
-    "write_to": ("RECIPE", "Put the best (alpha, c) into this recipe."),
+    "write_to": ("FILE", ("Put the best (alpha, c) into this recipe. With --model: the times into "
+                 "its ursa.json.")),
     "linear": (None, "With --write-to: the exactly linear schedule instead."),
 }}  # fmt: skip
 
 
 @options.described(_OPTIONS)
 def calibrate_path(
-    tokenizer: str,
+    tokenizer: str | None = None,
+    model: str | None = None,
+    steps: int | None = None,
+    *,
     out: Annotated[Path, options.output_path("FOLDER", "Folder of the report.")] = Path(
         "calibration"
     ),
     tokens: Path | None = None,
-    alpha: str = "0.3:2:24",
-    c: str = "0.5:12:24",
+    alpha: str = _ALPHA,
+    c: str = _C,
     shift: list[float] | None = None,
     preview: Path | None = None,
     write_to: Path | None = None,
@@ -48,19 +54,35 @@ def calibrate_path(
     quiet: options.Quiet = False,
     force: options.Force = False,
 ) -> None:
-    """Find the (alpha, c) whose path falls linearly in time to the data.
+    """Find (alpha, c) of the path for a codebook, or step times for a model.
 
-    For each pair: the correlation of t with the mean distance of x_t to x_1,
-    the times at which that distance has fallen to 99 % and 1 % of its start,
-    and its deviation from a straight line. The ranking is by -correlation x
+    The (alpha, c) whose path falls linearly in time to the data. For each pair:
+    the correlation of t with the mean distance of x_t to x_1, the times at
+    which that distance has fallen to 99 % and 1 % of its start, and its
+    deviation from a straight line. The ranking is by -correlation x
     used share of time - deviation; the best is then refined beyond the grid.
     Writes curves.png, heatmap.png and report.json.
+
+    With --model: the entropy of its guesses over time, and the times at which
+    --steps steps draw least by guesses that are out of date, next to the times
+    of its shift. Writes times.png and report.json.
 
     Examples:
       ursa calibrate-path --tokenizer cosmos -o report
       ursa calibrate-path --tokenizer nano --shift 1 --shift 3 -o report
+      ursa calibrate-path --model nano --steps 8 --tokens data/heldout
     """
     output.configure(as_json=as_json, quiet=quiet)
+    if bool(tokenizer) == bool(model):
+        raise UsageError("one thing is calibrated at a time", "give --tokenizer or --model")
+    if not tokenizer:
+        if (alpha, c, shift, preview, linear) != (_ALPHA, _C, None, None, False):
+            wrong = "--alpha, --c, --shift, --preview and --linear"
+            raise UsageError(f"{wrong} are for --tokenizer", "leave them out with --model")
+        _step_times(str(model), steps, tokens, out, write_to, force)
+        return
+    if steps is not None:
+        raise UsageError("--steps is for --model", "leave it out with --tokenizer")
     # The ranges of PowerSchedule, whose module imports torch.
     alphas, cs = _values("--alpha", alpha, 0.01, 100), _values("--c", c, 1e-4, 1e4)
     for value in shift or []:
@@ -123,6 +145,59 @@ def calibrate_path(
             write_path(write_to, path)
         write_json(out / "report.json", report)  # last, as it means that all is done
     output.data(report, lines=_table(curve, grid, best, paper), paths=[out])
+
+
+def _step_times(
+    model: str,
+    steps: int | None,
+    tokens: Path | None,
+    out: Path,
+    write_to: Path | None,
+    force: bool,
+) -> None:
+    if steps is None or tokens is None:
+        hint = "give --steps N and --tokens SHARDS, clips held out of the model's training"
+        raise UsageError("step times are for a number of steps, measured on clips", hint)
+    options.require(1 <= steps <= 100, "--steps", steps, "1 to 100")
+    if write_to is not None and (write_to.name != "ursa.json" or not write_to.is_file()):
+        hint = "give the ursa.json of a model folder"
+        raise UsageError(f"--write-to can't put step times into {write_to}", hint)
+    names = ["times.png", "report.json"]
+    check_products(out, names, force)
+    from ursa_core.bundle.folder import read_json, write_json
+    from ursa_core.calibration.step_times import (
+        MOST_CLIPS,
+        draw_entropy,
+        measure_entropy,
+        propose_times,
+    )
+    from ursa_core.clips.plan import place_model
+
+    bundle = place_model(model).load()
+    with output.progress(MOST_CLIPS, "measuring") as advance:
+        entropy = measure_entropy(bundle, tokens, on_clip=advance)
+    found = propose_times(entropy, steps, bundle.settings.shift)
+    report = {
+        "model": bundle.name, "shift": bundle.settings.shift, **asdict(found),
+        "files": [str(out / name) for name in names],
+    }  # fmt: skip
+    low, high = (100 * each / max(found.stale_even, 1e-9) for each in found.saved)
+    with producing(out):
+        draw_entropy(out / "times.png", found)
+        if write_to:
+            write_json(write_to, {**read_json(write_to), "times": found.times})
+        write_json(out / "report.json", report)
+    rows = [
+        ("proposed", f"{found.stale:.4f}", ", ".join(f"{t:.3g}" for t in found.times)),
+        (f"shift {bundle.settings.shift:g}", f"{found.stale_even:.4f}",
+         ", ".join(f"{t:.3g}" for t in found.even)),
+    ]  # fmt: skip
+    saved = (
+        f"out of date: nats a code that the steps guess in excess, {low:.0f} to {high:.0f} % less"
+    )
+    clips = f"(95 % interval, {found.num_clips // 2} clips that chose no times)"
+    lines = [*output.table(("TIMES", "OUT OF DATE", ""), rows), f"{saved} {clips}"]
+    output.data(report, lines=lines, paths=[out])
 
 
 def _values(option: str, text: str, least: float, most: float) -> list[float]:

@@ -305,6 +305,8 @@ def _description(found: "Summary") -> list[str]:
     path = found.path.kind
     if found.path.alpha is not None:
         path += f", alpha {found.path.alpha:g}, c {found.path.c or 0:g}"
+    stored = settings.times
+    times = f"times of {len(stored) - 1} steps" if stored else f"shift {settings.shift:g}"
     sizes = {part: output.size(size.file_bytes) for part, size in found.parts.items()}
     for part, size in found.parts.items():
         if size.parameters:
@@ -320,7 +322,7 @@ def _description(found: "Summary") -> list[str]:
         ("layers", f"{config.num_hidden_layers} of width {config.hidden_size}"),
         ("codes", found.tokenizer.num_vq_embeddings),
         ("stride", f"{found.strides.temporal} in time, {found.strides.spatial} in space"),
-        ("path", f"{path}, shift {settings.shift:g}"),
+        ("path", f"{path}, {times}"),
         ("prompt", f"at most {settings.max_prompt_length} ids"),
         ("latent grid", f"{found.grid}, {found.grid.num_codes} codes"),
         *_defaults(settings, found.source),

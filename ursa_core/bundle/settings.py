@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ursa_core.bundle.folder import read_json, write_json
 from ursa_core.bundle.hub import name_of
@@ -43,13 +44,29 @@ Scale = Annotated[float, number(0, 100)]
 Positive = Annotated[float, number(0.001, 1000)]
 
 
+def _rising(times: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if times is not None:
+        is_rising = all(a < b for a, b in pairwise(times))
+        if not is_rising or (times[:1], times[-1:]) != ((0,), (1,)):
+            raise ValueError
+    return times
+
+
+_Times = Annotated[
+    tuple[float, ...] | None,
+    AfterValidator(_rising),
+    Field(description="numbers that rise from 0 to 1, or null"),
+]
+
+
 @dataclass(frozen=True)
 class BundleSettings(SamplingOptions):
     """A model's sampling defaults, and what else the published layout has no field for.
 
     The defaults here are the paper's for video. Every prompt is padded to ``max_prompt_length`` ids
     and may be prefixed ``motion=9.0, ``, when extending with ``extend_motion``, if any; ``chain``
-    is how ``extend`` chains its rounds.
+    is how ``extend`` chains its rounds. ``times`` are those of some number of steps, by
+    ``ursa calibrate-path``, in place of the time shift.
     """
 
     fps: Positive = 12.0
@@ -58,11 +75,16 @@ class BundleSettings(SamplingOptions):
     extend_motion: Annotated[float | None, number(0, 1000)] = None
     chain: Annotated[Literal["tokens", "pixels"], Field(description="tokens or pixels")] = "pixels"
     licence: Text = "not stated"
+    times: _Times = None
 
     @property
     def defaults(self) -> SamplingOptions:
         """The model's own sampling options."""
         return SamplingOptions(**{f.name: getattr(self, f.name) for f in fields(SamplingOptions)})
+
+    def times_for(self, options: SamplingOptions) -> tuple[float, ...] | None:
+        """Its own step times; None without any, or where another shift is asked for."""
+        return self.times if options.shift == self.shift else None
 
     def extending(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options of rounds that extend a clip, where the user hasn't given them."""
@@ -137,5 +159,6 @@ def known_defaults(name: str) -> tuple[Mapping[str, Any], str] | None:
 
 def save_settings(folder: Path, settings: BundleSettings) -> None:
     """Write ``ursa.json``; quality of the file, solver and ``top_p`` aren't a model's own."""
-    kept = {k: v for k, v in asdict(settings).items() if k not in ("crf", "solver", "top_p")}
+    own = {k: v for k, v in asdict(settings).items() if k not in ("crf", "solver", "top_p")}
+    kept = {k: v for k, v in own.items() if v is not None}
     write_json(folder / "ursa.json", kept)

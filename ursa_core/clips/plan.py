@@ -169,7 +169,8 @@ class Plan:
     def step_times(self) -> torch.Tensor:
         """Times at which the network is called for one clip: float (num_steps,)."""
         start = 0.0 if self.strength is None else 1 - self.strength
-        return times_from(time_grid(self.options.steps, self.options.shift), start)[:-1]
+        options, stored = self.options, self.model.found.settings.times_for(self.options)
+        return times_from(time_grid(options.steps, options.shift, stored), start)[:-1]
 
     @property
     def num_steps(self) -> int:
@@ -300,6 +301,9 @@ def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
             start = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
             warnings.append(f"the {name} is too long for the model, this is cut off: {start}")
     trained = bundle.settings
+    stored = len(trained.times_for(options) or ()) - 1
+    if stored not in (-1, options.steps):
+        warnings.append(f"the model's step times are of {stored} steps, so they are interpolated")
     if bundle.subjects and (options.height, options.width) != (trained.height, trained.width):
         warnings.append(
             f"the model was trained at {trained.height}x{trained.width} pixels alone, so figures "

@@ -79,7 +79,8 @@ class Sampler:
         self._options = options = requests[0].options_for(bundle)
         self.grid = bundle.grid(options.shape)
         self.guidance = Guidance(options.guidance, options.guidance_interval)
-        self.times = time_grid(options.steps, options.shift)
+        stored = bundle.settings.times_for(options)
+        self.times = time_grid(options.steps, options.shift, stored)
         negatives = [full_negative(bundle, each) for each in requests]
         prompts = [full_prompt(bundle, each) for each in requests]
         ids = bundle.text_tokenizer.encode([*prompts, *negatives]).to(self.device)

@@ -1,5 +1,8 @@
 """Time grids: the times of the sampler's steps, for the clip or for each frame."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +15,14 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return t / (t + shift * (1 - t))
 
 
-def time_grid(steps: int, shift: float = 1.0) -> Tensor:
-    """Shifted times of the steps, float32 (steps + 1,) from 0 to 1."""
+def time_grid(steps: int, shift: float = 1.0, stored: Sequence[float] | None = None) -> Tensor:
+    """Times of the steps, float32 (steps + 1,) from 0 to 1: shifted, or those ``stored``.
+
+    The latter, of any number of steps, are interpolated for another one.
+    """
     even = torch.arange(steps + 1, dtype=torch.float64) / steps
+    if stored:
+        return torch.from_numpy(np.interp(even, np.linspace(0, 1, len(stored)), stored)).float()
     return shift_time(even, shift).float()
 
 

@@ -66,7 +66,8 @@ class RewardLearner(ModelLearner):
         self.options = replace(settings.defaults, **changed)
         self.grid = self.bundle.grid(self.options.shape)
         own = vars(recipe.sampling) if recipe.sampling else changed
-        self.settings = replace(settings, **own, licence=recipe.licence or "not stated")
+        licence = recipe.licence or "not stated"
+        self.settings = replace(settings, **own, times=None, licence=licence)
         check_corrector("rollout", self.options, self.path.solvers)
         check_corrector("sampling", self.settings.defaults, self.path.solvers)
         early = time_grid(self.options.steps, self.options.shift)[:-1]
