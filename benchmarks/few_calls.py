@@ -50,6 +50,7 @@ WAYS = {
         "steps=8 correct=1 guidance=1",
         "steps=8 correct=1 guidance=2",
         "steps=16 correct=0.5 guidance=2",
+        "steps=8 correct=0.25 guidance=3 temperature=1",
     ],
     "emoji": [
         "steps=25 correct=0 guidance=2",

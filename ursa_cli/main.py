@@ -34,7 +34,7 @@ class _Ursa(Group):
         "train": ("train:train",
                   "Train a tokenizer or generator, or tune it to rewards; stopped runs continue."),
         "calibrate-path": ("calibrate_path:calibrate_path",
-                           "Find (alpha, c) of the path for a codebook, or step times for a model."),
+                           "Find (alpha, c) of a path for a codebook, or step times for a model."),
         "eval": ("evaluate.app:evaluate",
                  "Score a model: sample a suite, score the samples, report."),
         "models": ("models:models",

@@ -1,6 +1,7 @@
 """The benchmark of one's own films: its shapes, its judge and its prompts."""
 
 import json
+import math
 
 import own_films
 import pytest
@@ -53,6 +54,19 @@ def test_films_have_captions_and_judged_prompts_are_half_held_out(extended, tmp_
     judged = own_films.judged_prompts(["cross"], 96)
     assert sum(each.prompt in held for each in judged) == 48
     assert len({each.prompt for each in judged}) == 96
+
+
+def test_what_spins_in_a_film_makes_a_quarter_turn_from_upright(extended):
+    each = Wanted("train", "red", "cross", "spins", "navy")
+    frames = own_films.filmed(each, 1)
+    assert (frames[0] != own_films.filmed(each, 2)[0]).any()
+    seen = shapes_judge.measure(frames)
+    assert abs(seen.turns["cross"]) == pytest.approx(math.pi / 2, abs=0.1)
+    assert abs(frames[0].astype(int) - frames[-1]).max() <= 1  # which leaves a cross as it was
+    assert (frames[0] != frames[8]).any()
+    still = Wanted("train", "red", "cross", "stays still", "navy")
+    drawn = rendered(still, own_films.SHAPE, 1)
+    assert (own_films.filmed(still, 1) == drawn).all()
 
 
 def test_a_model_is_judged_from_where_it_stopped(extended, tiny_model, tmp_path, capsys):

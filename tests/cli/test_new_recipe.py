@@ -50,6 +50,9 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     assert (recipe.path.alpha, recipe.path.c, recipe.model.preset) == (1.0, 4.0, "nano")
     assert recipe.mixture == [(("mine",), 0.5), (("mine_prior_nano",), 0.5)]
     assert recipe.samples.prompts[0].endswith("wall")
+    # nano's 8 steps are for what rewards have taught it.
+    sampled = recipe.sampling
+    assert (sampled.steps, sampled.correct, sampled.guidance) == (16, 0.5, 3.0)
     short = ["prior.num=2", "prior.steps=1", "train.steps=1", "train.batch_size=2"]
     monkeypatch.chdir(tmp_path)
     short += [f"data.shards={shards / 'mine'}", "prior.shards=prior", "samples.prompts=[]"]
@@ -130,6 +133,7 @@ def test_a_model_whose_prompts_are_not_known_gets_no_prior(shards, tiny_model, t
     assert main([*given, "--quiet"]) == 0
     recipe = load_recipe(file, [])
     assert recipe.prior is None
+    assert (recipe.sampling.steps, recipe.sampling.correct) == (2, 0.0)  # as it has them
     assert (recipe.model.preset, recipe.model.hidden_size, recipe.model.head_dim) == (
         "nano",
         32,

@@ -54,7 +54,7 @@ def calibrate_path(
     quiet: options.Quiet = False,
     force: options.Force = False,
 ) -> None:
-    """Find (alpha, c) of the path for a codebook, or step times for a model.
+    """Find (alpha, c) of a path for a codebook, or step times for a model.
 
     The (alpha, c) whose path falls linearly in time to the data. For each pair:
     the correlation of t with the mean distance of x_t to x_1, the times at

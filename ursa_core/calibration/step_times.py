@@ -96,7 +96,7 @@ def propose_times(entropy: Array, steps: int, shift: float = 1.0) -> StepTimes:
     They are chosen on every other clip, and compared with even ones, or those of a time shift, on
     the rest.
     """
-    chosen, others = _fine(entropy[::2].mean(0)), entropy[1::2]
+    chosen, others = np.interp(_FINE, TIMES, entropy[::2].mean(0)), entropy[1::2]
     best, even = _least_stale(chosen, steps), time_grid(steps, shift).double().numpy()
     of_best, of_even = (stale(times, others) for times in (best, even))
     saved = of_even - of_best
@@ -112,10 +112,6 @@ def stale(times: Array, entropy: Array) -> Array:
     """Nats a code that steps at ``times`` (N + 1,) guess in excess, of each clip: (clips,)."""
     used = np.stack([np.interp(times[:-1], TIMES, each) for each in entropy])
     return np.asarray(used @ np.diff(times) - np.trapezoid(entropy, TIMES, axis=1))
-
-
-def _fine(entropy: Array) -> Array:
-    return np.interp(_FINE, TIMES, entropy)
 
 
 def _least_stale(entropy: Array, steps: int) -> Array:

@@ -75,6 +75,10 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     wholes = sum(not CROP.fullmatch(table.source(clip)) for clip in clips)
     shown = wholes * PASSES * (1 + (wholes < len(clips)))  # with crops twice as often in all
     steps = min(max(round(shown / new_per_step), LEAST), MOST)
+    sampling = {k: getattr(settings, k) for k in SamplingSettings.model_fields}
+    if settings.correct:  # its few steps are for what it knows well
+        more = {"steps": 2 * settings.steps, "guidance": 1.5 * settings.guidance}
+        sampling |= {**more, "correct": 0.5}
     rate = {"kind": "muon", "learning_rate": 2e-3} if is_small else {"learning_rate": 1e-4}
     folders = [word for each in data for word in ("--data", each)]
     values = {
@@ -99,7 +103,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "passes": round(steps * new_per_step / len(clips)),
         "batch": batch,
         "accumulate": -(-STEP_CLIPS // batch),
-        "sampling": _yaml({k: getattr(settings, k) for k in SamplingSettings.model_fields}),
+        "sampling": _yaml(sampling),
         "samples": _yaml({"prompts": [text for text, _ in captions.most_common(3)]}),
     }  # fmt: skip
     try:
