@@ -176,6 +176,7 @@ def _step_times(
     bundle = place_model(model).load()
     with output.progress(MOST_CLIPS, "measuring") as advance:
         entropy = measure_entropy(bundle, tokens, on_clip=advance)
+        advance(MOST_CLIPS - len(entropy))  # of fewer clips
     found = propose_times(entropy, steps, bundle.settings.shift)
     report = {
         "model": bundle.name, "shift": bundle.settings.shift, **asdict(found),
