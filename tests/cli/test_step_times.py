@@ -152,6 +152,20 @@ def test_what_is_refused(model, tmp_path, capsys, options, code, line) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_in_the_way_and_a_damaged_model_are_refused_first(
+    model, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("ursa_core.calibration.step_times.measure_entropy", None)
+    (tmp_path / "file").touch()
+    assert main(command(model, tmp_path / "file")) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
+    damaged = shutil.copytree(model, tmp_path / "damaged") / "ursa.json"
+    damaged.write_text("{bad")
+    assert main(command(model, tmp_path / "out", "--write-to", damaged)) == 1
+    assert "ursa.json can't be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_the_calibration_of_a_model_needs(model, tmp_path, capsys) -> None:
     for given in ([], ["--steps", "4"], ["--tokens", "shards"]):
         assert main(["calibrate-path", "--model", str(model), *given]) == 2

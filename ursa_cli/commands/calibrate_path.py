@@ -75,6 +75,8 @@ def calibrate_path(
     output.configure(as_json=as_json, quiet=quiet)
     if bool(tokenizer) == bool(model):
         raise UsageError("one thing is calibrated at a time", "give --tokenizer or --model")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder", "give another -o")
     if not tokenizer:
         if (alpha, c, shift, preview, linear) != (_ALPHA, _C, None, None, False):
             wrong = "--alpha, --c, --shift, --preview and --linear"
@@ -94,8 +96,6 @@ def calibrate_path(
             raise UsageError(f"there is no recipe {write_to}", "give a recipe's YAML file")
         check_folder_of(write_to)
     names = ["curves.png", "heatmap.png", *(["preview.png"] if preview else []), "report.json"]
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file, not a folder", "give another -o")
     check_products(out, names, force)
     import numpy as np
 
@@ -165,6 +165,7 @@ def _step_times(
     names = ["times.png", "report.json"]
     check_products(out, names, force)
     from ursa_core.bundle.folder import read_json, write_json
+    from ursa_core.bundle.settings import load_settings
     from ursa_core.calibration.step_times import (
         MOST_CLIPS,
         draw_entropy,
@@ -173,6 +174,7 @@ def _step_times(
     )
     from ursa_core.clips.plan import place_model
 
+    _ = write_to and load_settings(write_to.parent)  # refuses a damaged one before all the work
     bundle = place_model(model).load()
     with output.progress(MOST_CLIPS, "measuring") as advance:
         entropy = measure_entropy(bundle, tokens, on_clip=advance)
