@@ -148,58 +148,48 @@ def calibrate_path(
 
 
 def _step_times(
-    model: str,
-    steps: int | None,
-    tokens: Path | None,
-    out: Path,
-    write_to: Path | None,
-    force: bool,
+    model: str, steps: int | None, tokens: Path | None, out: Path, into: Path | None, force: bool
 ) -> None:
     if steps is None or tokens is None:
         hint = "give --steps N and --tokens SHARDS, clips held out of the model's training"
         raise UsageError("step times are for a number of steps, measured on clips", hint)
     options.require(1 <= steps <= 100, "--steps", steps, "1 to 100")
-    if write_to is not None and (write_to.name != "ursa.json" or not write_to.is_file()):
+    if into is not None and (into.name != "ursa.json" or not into.is_file()):
         hint = "give the ursa.json of a model folder"
-        raise UsageError(f"--write-to can't put step times into {write_to}", hint)
+        raise UsageError(f"--write-to can't put step times into {into}", hint)
     names = ["times.png", "report.json"]
     check_products(out, names, force)
     from ursa_core.bundle.folder import read_json, write_json
     from ursa_core.bundle.settings import load_settings
-    from ursa_core.calibration.step_times import (
-        MOST_CLIPS,
-        draw_entropy,
-        measure_entropy,
-        propose_times,
-    )
+    from ursa_core.calibration import step_times
     from ursa_core.clips.plan import place_model
 
-    _ = write_to and load_settings(write_to.parent)  # refuses a damaged one before all the work
+    if into:
+        load_settings(into.parent)  # refuses a damaged one before all the work
     bundle = place_model(model).load()
-    with output.progress(MOST_CLIPS, "measuring") as advance:
-        entropy = measure_entropy(bundle, tokens, on_clip=advance)
-        advance(MOST_CLIPS - len(entropy))  # of fewer clips
-    found = propose_times(entropy, steps, bundle.settings.shift)
-    report = {
-        "model": bundle.name, "shift": bundle.settings.shift, **asdict(found),
-        "files": [str(out / name) for name in names],
-    }  # fmt: skip
+    shift, most = bundle.settings.shift, step_times.MOST_CLIPS
+    with output.progress(most, "measuring") as advance:
+        entropy = step_times.measure_entropy(bundle, tokens, on_clip=advance)
+        advance(most - len(entropy))  # of fewer clips
+    found = step_times.propose_times(entropy, steps, shift)
+    paths = [str(out / name) for name in names]
+    report = {"model": bundle.name, "shift": shift, **asdict(found), "files": paths}
     low, high = (100 * each / max(found.stale_even, 1e-9) for each in found.saved)
     with producing(out):
-        draw_entropy(out / "times.png", found)
-        if write_to:
-            write_json(write_to, {**read_json(write_to), "times": found.times})
+        step_times.draw_entropy(out / "times.png", found)
+        if into:
+            write_json(into, {**read_json(into), "times": found.times})
         write_json(out / "report.json", report)
     rows = [
-        ("proposed", f"{found.stale:.4f}", ", ".join(f"{t:.3g}" for t in found.times)),
-        (f"shift {bundle.settings.shift:g}", f"{found.stale_even:.4f}",
-         ", ".join(f"{t:.3g}" for t in found.even)),
-    ]  # fmt: skip
-    saved = (
-        f"out of date: nats a code that the steps guess in excess, {low:.0f} to {high:.0f} % less"
-    )
+        (name, f"{nats:.4f}", ", ".join(f"{t:.3g}" for t in times))
+        for name, nats, times in (
+            ("proposed", found.stale, found.times),
+            (f"shift {shift:g}", found.stale_even, found.even),
+        )
+    ]
+    saved = f"nats a code that the steps guess in excess, {low:.0f} to {high:.0f} % less"
     clips = f"(95 % interval, {found.num_clips // 2} clips that chose no times)"
-    lines = [*output.table(("TIMES", "OUT OF DATE", ""), rows), f"{saved} {clips}"]
+    lines = [*output.table(("TIMES", "OUT OF DATE", ""), rows), f"out of date: {saved} {clips}"]
     output.data(report, lines=lines, paths=[out])
 
 

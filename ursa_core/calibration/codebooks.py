@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from ursa_core.tokenizers.quantizers import FiniteScalarQuantizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COSMOS = "cosmos"
 """Name of the FSQ codebook of the published video models, which its levels define."""
@@ -134,8 +138,7 @@ def draw_curves(
     if shifts:
         axes[1].set(xlabel="step / steps", ylabel="mean distance", title="Time shift")
         axes[1].legend(fontsize=8)
-    with whole(file) as part:
-        figure.savefig(part, format="png", dpi=120)
+    save_figure(figure, file)
 
 
 def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candidate]) -> None:
@@ -156,6 +159,11 @@ def draw_heatmap(file: Path, grid: Sequence[Candidate], marked: Sequence[Candida
         axes.plot(each.c, each.alpha, "w" + marker, mec="k", ms=10, ls="none", label=label)
     axes.set(xlabel="c", ylabel="alpha", title="Score of (alpha, c)")
     axes.legend(fontsize=8)
+    save_figure(figure, file)
+
+
+def save_figure(figure: "Figure", file: Path) -> None:
+    """Write a plot as a PNG."""
     with whole(file) as part:
         figure.savefig(part, format="png", dpi=120)
 

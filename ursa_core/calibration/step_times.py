@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ursa_core.bundle.bundle import Bundle
 from ursa_core.bundle.folder import tokenizer_identity
+from ursa_core.calibration.codebooks import save_figure
 from ursa_core.errors import DataError
-from ursa_core.files import whole
 from ursa_core.path.draws import chunks
 from ursa_core.sampling.generate import Request, full_prompt
 from ursa_core.sampling.time_grid import time_grid
@@ -141,5 +141,4 @@ def draw_entropy(file: Path, found: StepTimes) -> None:
         axes.plot(times, heights, kind, drawstyle="steps-post", lw=1, ms=4, label=label)
     axes.set(xlabel="t", ylabel="nats a code", title=f"{len(found.times) - 1} steps")
     axes.legend(fontsize=8)
-    with whole(file) as part:
-        figure.savefig(part, format="png", dpi=120)
+    save_figure(figure, file)

@@ -301,9 +301,9 @@ def prompt_warnings(bundle: Bundle, request: Request) -> list[str]:
             start = lost if len(lost) <= MAX_SHOWN else f"{lost[:MAX_SHOWN]} …"
             warnings.append(f"the {name} is too long for the model, this is cut off: {start}")
     trained = bundle.settings
-    stored = len(trained.times_for(options) or ()) - 1
-    if stored not in (-1, options.steps):
-        warnings.append(f"the model's step times are of {stored} steps, so they are interpolated")
+    stored = trained.times_for(options)
+    if stored and (count := len(stored) - 1) != options.steps:
+        warnings.append(f"the model's step times are of {count} steps, so they are interpolated")
     if bundle.subjects and (options.height, options.width) != (trained.height, trained.width):
         warnings.append(
             f"the model was trained at {trained.height}x{trained.width} pixels alone, so figures "
