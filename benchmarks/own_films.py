@@ -49,7 +49,7 @@ MIDDLE = 0.3133 * HEART  # of a heart, by its area, from the middle of its squar
 RUNS = {
     "prior": ("one", "one", []),
     "old": ("one", "one,old", []),
-    "lora": ("one", "one", ["lora.rank=32"]),
+    "lora": ("one", "one", ["lora.rank=64", "optimizer.learning_rate=4e-3"]),
     "two": ("two", "two", []),
 }
 """Films that are judged, data sets, and further keys of each kind of run."""
@@ -219,7 +219,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="runs as KIND/SEED, as prior/0")
     parser.add_argument("--prompts", type=int, default=96, help="judged of each shape, and old")
     parser.add_argument("--films", type=int, default=240, help="of each new shape")
-    parser.add_argument("--crops", type=int, default=6, help="of each film, added to it")
+    parser.add_argument("--crops", type=int, default=24, help="of each film, added to it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--set", nargs="+", default=[], help="further keys of the recipe")
     args = parser.parse_args()

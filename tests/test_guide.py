@@ -53,7 +53,7 @@ def test_the_guide_leads_from_clips_to_a_fine_tuned_model(tmp_path, monkeypatch,
     plans = [told for name, run, told in done if name == "train" and "parameters" in told]
     assert [plan.get("recipe") for plan in plans] == ["mine.yaml", None]
     assert plans[0]["seconds_per_step"] > 0
-    with_crops = 3 * (1 + 6)
+    with_crops = 3 * (1 + 24)
     assert plans[0]["captions"]["unknown"] == {"cross": with_crops, "and": with_crops}
     lines = [json.loads(line) for line in Path("runs/mine/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]

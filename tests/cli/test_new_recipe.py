@@ -36,7 +36,7 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     plan = json.loads(capsys.readouterr().out)
     assert (plan["recipe"], plan["prior_clips"], plan["measured"]) == (str(file), 480, True)
     assert [(name, share) for name, _, share in plan["data"]["sets"]] == [
-        ("mine", 0.5), ("mine_prior_nano", 0.5),
+        ("mine", 0.6), ("mine_prior_nano", 0.4),
     ]  # fmt: skip
     text = file.read_text()
     assert 28 <= len(text.splitlines()) <= 33
@@ -48,7 +48,7 @@ def test_a_recipe_is_written_that_fits_and_trains(shards, tmp_path, monkeypatch,
     recipe = load_recipe(file, [])
     assert (recipe.init, recipe.tokenizer, recipe.vocabulary) == ("nano", "nano", "extend")
     assert (recipe.path.alpha, recipe.path.c, recipe.model.preset) == (1.0, 4.0, "nano")
-    assert recipe.mixture == [(("mine",), 0.5), (("mine_prior_nano",), 0.5)]
+    assert recipe.mixture == [(("mine",), 0.6), (("mine_prior_nano",), 0.4)]
     assert recipe.samples.prompts[0].endswith("wall")
     # nano's 8 steps are for what rewards have taught it.
     sampled = recipe.sampling
@@ -81,8 +81,8 @@ def test_prior_clips_that_are_larger_than_the_data_count(shards, tmp_path, monke
     plan = json.loads(capsys.readouterr().out)
     assert plan["measured"] is False
     grids = {tuple(each["grid"].values()): each["share"] for each in plan["data"]["grids"]}
-    assert grids == {(1, 8, 8): 0.5, (5, 8, 8): 0.5}
-    assert plan["tokens_per_step"] == 16 * (17 + (64 + 320) / 2)
+    assert grids == {(1, 8, 8): 0.6, (5, 8, 8): 0.4}
+    assert plan["tokens_per_step"] == round(16 * (17 + 0.6 * 64 + 0.4 * 320))
 
 
 def test_clips_with_crops_are_shown_twice_as_often(shards, tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ def test_old_data_take_the_place_of_prior_clips(shards, tmp_path, monkeypatch):
     assert main([*given, "--quiet"]) == 0
     recipe = load_recipe(file, [])
     assert recipe.prior is None
-    assert recipe.mixture == [(("mine",), 0.5), (("old",), 0.5)]
+    assert recipe.mixture == [(("mine",), 0.6), (("old",), 0.4)]
     assert "# prior: {shards: mine_prior" in file.read_text()
 
 

@@ -31,15 +31,15 @@ from ursa_core.worlds import shapes
 
 TEMPLATE = Path(__file__).with_name("new_recipe.yaml")
 SCHEMA = Path(__file__).parents[1] / "recipe" / "recipe.schema.json"
-SHARE = 0.5  # of the new clips among all
-PASSES, LEAST, MOST = 33, 300, 5000  # times that a new clip is shown; bounds of the steps
+SHARE = 0.6  # of the new clips among all
+PASSES, LEAST, MOST = 30, 300, 5000  # times that a new clip is shown; bounds of the steps
 STEP_CLIPS, PASS_TOKENS = 16, 6000
 
 
 def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     """Write a recipe that fits token shards and a model, and return its plan.
 
-    Half of the clips that it draws are those of the first folder. The rest are those of the other
+    60 % of the clips that it draws are those of the first folder. The rest are those of the other
     folders, or where there are none and its prompts are known, clips that the model makes itself.
     A file that exists is a UsageError.
     """
@@ -79,7 +79,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     if settings.correct:  # its few steps are for what it knows well
         more = {"steps": 2 * settings.steps, "guidance": 1.5 * settings.guidance}
         sampling |= {**more, "correct": 0.5}
-    rate = {"kind": "muon", "learning_rate": 2e-3} if is_small else {"learning_rate": 1e-4}
+    rate = {"kind": "muon", "learning_rate": 1e-3} if is_small else {"learning_rate": 1e-4}
     folders = [word for each in data for word in ("--data", each)]
     values = {
         "schema": SCHEMA,
@@ -97,7 +97,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "prior": ("" if has_prior else "# ") + f"prior: {_yaml(prior)}",
         "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
         "shift": max(2.0, settings.shift),
-        "lora": ("# " if is_small else "") + "lora: {rank: 32}",
+        "lora": "# lora: {rank: 64}" if is_small else "lora: {rank: 32}",
         "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 20}),
         "steps": steps,
         "passes": round(steps * new_per_step / len(clips)),
