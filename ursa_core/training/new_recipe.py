@@ -98,6 +98,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "path": _yaml({"kind": path.kind} | {k: v for k in ("alpha", "c") if (v := vars(path)[k])}),
         "shift": max(2.0, settings.shift),
         "lora": "# lora: {rank: 64}" if is_small else "lora: {rank: 32}",
+        "adapter_rate": "; with learning_rate 0.004" * is_small,
         "optimizer": _yaml({**rate, "weight_decay": 0.0, "warmup_steps": 20}),
         "steps": steps,
         "passes": round(steps * new_per_step / len(clips)),
