@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up: a room imports only rooms of the lines above its own.
 FLOORS = """
-errors seeding shipped
+amounts errors seeding shipped
 places
 configs devices files grids parts
 batches media models path

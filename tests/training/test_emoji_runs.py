@@ -142,6 +142,9 @@ def test_likeness_is_that_of_torchmetrics():
     )
     torch.testing.assert_close(ssim_map(a, b), wanted, rtol=0, atol=1e-4)
     torch.testing.assert_close(ssim_map(a, a), torch.ones(2, 3, 24, 20))
+    with torch.autocast("cpu", torch.bfloat16):  # as training in bfloat16 runs the loss
+        inside = ssim_map(a, b)
+    assert torch.equal(inside, ssim_map(a, b))
 
 
 def test_the_loss_has_its_weighed_parts(tmp_path):

@@ -59,6 +59,12 @@ def test_clips_are_those_of_tokenize(folder, trained_tokenizer, tmp_path):
     (tmp_path / "list.csv").write_text(f"file;caption\n{folder / '0.mkv'};a film\n")
     one = build_learner(recipe_of(TOKENIZER, tmp_path, *own(tmp_path / "list.csv")), CPU)
     assert one.num_clips == 1
+    cut = own(tmp_path / "list.csv", "data.cut.crops=2")
+    crops = build_learner(recipe_of(TOKENIZER, tmp_path, *cut), CPU)
+    whole, *parts = crops.files.batch("train", 0, 3)
+    assert np.array_equal(whole, one.files.batch("train", 0, 1)[0])
+    assert len(parts) == 2
+    assert not any(np.array_equal(whole, part) for part in parts)
     wanted = torch.from_numpy(np.asarray(one.files.batch("train", 0, 1)))
     assert wanted.shape == (1, 5, 32, 32, 3)
 

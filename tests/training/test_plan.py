@@ -5,7 +5,8 @@ import json
 
 import pytest
 import torch
-from tiny_runs import recipe_of, train
+from tiny_runs import TOKENIZER, recipe_of, train
+from torch.autograd.graph import saved_tensors_hooks
 
 from ursa_core.devices import peak_memory_bytes
 from ursa_core.errors import CheckpointError, DataError
@@ -51,6 +52,42 @@ def test_a_dry_run_keeps_to_the_formula_where_steps_would_take_long(
     assert not plan.measured
     assert plan.seconds_per_step > 0
     assert plan.memory["total"] == sum(n for part, n in plan.memory.items() if part != "total")
+
+
+def test_passes_on_single_frames_are_shorter_in_an_estimate(
+    generator_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_module, "_MOST_SECONDS", 0.0)
+    rates = {"float32": 1e9, "bfloat16": 1e9}
+    monkeypatch.setattr(run_module.devices, "matmul_rates", lambda _: rates)
+
+    def seconds(share):
+        recipe = recipe_of(generator_recipe, tmp_path, f"objective.image_probability={share}")
+        return plan_training(recipe, tmp_path / "run").seconds_per_step
+
+    assert seconds(1) < 0.7 * seconds(0)
+    assert seconds(0.5) == pytest.approx((seconds(0) + seconds(1)) / 2)
+
+
+def test_a_tokenizer_that_is_not_tried_is_estimated(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(run_module.devices, "matmul_rates", lambda _: {"float32": 1e9})
+    words = ("train.precision=float32", "train.batch_size=6")
+    recipe = recipe_of(TOKENIZER, tmp_path, *words)
+    plan = plan_training(recipe, tmp_path / "run")
+    assert not plan.measured
+    assert plan.memory["total"] == sum(n for part, n in plan.memory.items() if part != "total")
+    # A pass with values, whose sizes autograd sees.
+    learner = run_module.build_learner(recipe, torch.device("cpu"))
+    kept = []
+    with saved_tensors_hooks(lambda x: [kept.append(x), x][1], lambda x: x):
+        learner.model(torch.zeros(6, 3, 5, 32, 32))[0].sum().backward()
+    storages = [x.untyped_storage() for x in kept]
+    seen = {each.data_ptr(): each.nbytes() for each in storages}
+    assert plan.memory["activations"] == pytest.approx(sum(seen.values()), rel=0.15)
+    half = recipe_of(TOKENIZER, tmp_path, words[0], "train.batch_size=3")
+    ratio = plan.seconds_per_step / plan_training(half, tmp_path / "run").seconds_per_step
+    assert ratio == pytest.approx(2, rel=0.01)
 
 
 def test_a_dry_run_tries_every_shape_of_the_data(generator_recipe, tmp_path):

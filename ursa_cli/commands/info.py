@@ -4,6 +4,7 @@ from typing import Any
 
 from ursa_cli.options import shared as options
 from ursa_cli.terminal import output
+from ursa_core import amounts
 
 
 def info(as_json: options.Json = False) -> None:
@@ -39,7 +40,7 @@ def info(as_json: options.Json = False) -> None:
     shown = {**payload, "av": f"{payload['av']} (ffmpeg {payload['ffmpeg']})"}
     names = ("ursa", "python", "torch", "transformers", "av", "platform", "cores")
     rows = [(name, shown[name]) for name in names]
-    rows.append(("memory", output.size(payload["memory_bytes"])))
+    rows.append(("memory", amounts.size(payload["memory_bytes"])))
     for kind in devices.available_devices():
         place = torch.device(kind)
         about: dict[str, Any] = {
@@ -52,14 +53,14 @@ def info(as_json: options.Json = False) -> None:
         payload["devices"].append(about)
         dtype = "bfloat16" if about["bfloat16_faster"] else "float32"
         rates = ", ".join(f"{n} {_gigaflops(r)}" for n, r in about["flops"].items())
-        memory = output.size(about["memory_bytes"])
+        memory = amounts.size(about["memory_bytes"])
         rows.append(("device", f"{about['name']}: {memory}, {rates}; {dtype} is used"))
     here = devices.total_memory_bytes(devices.pick_device("auto")) or 0
     for name, folder in shipped_models().items():
         needed = summary(folder).memory(torch.float32.itemsize).total
         payload["models"].append({"name": name, "memory_bytes": needed, "fits": needed < here})
         fits = "runs here" if needed < here else "needs more memory than there is"
-        rows.append(("model", f"{name}: about {output.size(needed)} by default, {fits}"))
+        rows.append(("model", f"{name}: about {amounts.size(needed)} by default, {fits}"))
     if not payload["models"]:
         rows.append(("model", "none shipped"))
     output.data(payload, lines=[f"{name:<12}  {value}" for name, value in rows])

@@ -11,6 +11,7 @@ from ursa_cli.options import shared as options
 from ursa_cli.options.shared import Panels, argument, described, output_path
 from ursa_cli.terminal import output
 from ursa_cli.terminal.help import Command, Group, new_app
+from ursa_core import amounts
 from ursa_core.errors import CheckpointError, HubError, HubUnreachableError, UsageError
 from ursa_core.files import check_folder_of
 
@@ -59,7 +60,7 @@ def list_models(as_json: options.Json = False) -> None:
     rows = []
     for name, s in found.items():
         count = sum(part.parameters for part in s.parts.values())
-        parameters, size = f"{count / 1e6:.1f} M", output.size(s.file_bytes)
+        parameters, size = f"{count / 1e6:.1f} M", amounts.size(s.file_bytes)
         rows.append((name, parameters, size, s.settings.shape, s.licence))
     header = ("NAME", "PARAMETERS", "SIZE", "SHAPE", "LICENCE")
     payload = {"models": [_payload(name, s) for name, s in found.items()]}
@@ -307,7 +308,7 @@ def _description(found: "Summary") -> list[str]:
         path += f", alpha {found.path.alpha:g}, c {found.path.c or 0:g}"
     stored = settings.times
     times = f"times of {len(stored) - 1} steps" if stored else f"shift {settings.shift:g}"
-    sizes = {part: output.size(size.file_bytes) for part, size in found.parts.items()}
+    sizes = {part: amounts.size(size.file_bytes) for part, size in found.parts.items()}
     for part, size in found.parts.items():
         if size.parameters:
             sizes[part] += f", {size.parameters / 1e6:.2f} M parameters"
@@ -317,7 +318,7 @@ def _description(found: "Summary") -> list[str]:
     rows = [
         ("name", found.name),
         ("folder", found.folder),
-        ("size", output.size(found.file_bytes)),
+        ("size", amounts.size(found.file_bytes)),
         *sizes.items(),
         ("layers", f"{config.num_hidden_layers} of width {config.hidden_size}"),
         ("codes", found.tokenizer.num_vq_embeddings),
@@ -326,9 +327,9 @@ def _description(found: "Summary") -> list[str]:
         ("prompt", f"at most {settings.max_prompt_length} ids"),
         ("latent grid", f"{found.grid}, {found.grid.num_codes} codes"),
         *_defaults(settings, found.source),
-        ("memory", f"about {output.size(full)} in float32, {output.size(half)} in bfloat16"),
-        ("", f"{output.size(least)} on a GPU in bfloat16 with --offload"),
-        ("", f"{output.size(blocks)} with --offload-blocks 2"),
+        ("memory", f"about {amounts.size(full)} in float32, {amounts.size(half)} in bfloat16"),
+        ("", f"{amounts.size(least)} on a GPU in bfloat16 with --offload"),
+        ("", f"{amounts.size(blocks)} with --offload-blocks 2"),
         ("licence", found.licence),
     ]
     return _table(rows)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from ursa_cli.options import shared as options
 from ursa_cli.terminal import output
+from ursa_core import amounts
 from ursa_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def train(
         )  # fmt: skip
     if not is_first:
         return
-    line = f"{run}: {trainer.step} steps in {output.duration(trainer.seconds)}"
+    line = f"{run}: {trainer.step} steps in {amounts.duration(trainer.seconds)}"
     if done == trainer.step:
         line = f"{run}: nothing to do, its {done} steps are done; train.steps=N goes on to step N"
         if trainer.step < settings.train.steps:
@@ -158,7 +159,7 @@ def _batches(data: "DataPlan | None") -> list[tuple[str, str]]:
 def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None) -> None:
     """Print the plan of a run, and warn if it doesn't fit into memory."""
     need, there = plan.memory["total"], plan.device_bytes
-    parts = [f"{output.size(value)} {part}" for part, value in plan.memory.items()]
+    parts = [f"{amounts.size(value)} {part}" for part, value in plan.memory.items()]
     left = max(plan.steps - plan.steps_done, 0)
     tokens = "" if plan.tokens_per_step is None else f", {plan.tokens_per_step:,} tokens"
     frozen = f", and {plan.frozen_parameters:,} frozen" if plan.frozen_parameters else ""
@@ -170,25 +171,24 @@ def _show(plan: "TrainingPlan", recipe: str, run: Path, made: Path | None = None
         ("clips", f"{plan.items_per_step} per step{tokens}"),
         *_batches(plan.data),
         ("device", f"{plan.device}, {plan.precision}, shared by {plan.ranks} ranks"),
-        ("memory", f"{output.size(need)}, of {output.size(there)}"),
+        ("memory", f"{amounts.size(need)}, of {amounts.size(there)}"),
     ]
-    if plan.seconds_per_step is None:
-        rows[-1] = ("memory", f"{output.size(need)} of weights and state, plus activations")
-    else:
-        each, whole = (output.duration(plan.seconds_per_step * n) for n in (1, left))
-        rows += [] if plan.measured else [("", ", ".join(parts[:-1]))]
-        by = "; both measured by three steps" if plan.measured else ""
-        rows.append(("time", f"about {each} per step, {whole}{by}"))
+    each, whole = (amounts.duration(plan.seconds_per_step * n) for n in (1, left))
+    rows += [] if plan.measured else [("", ", ".join(parts[:-1]))]
+    by = "; both measured by three steps" if plan.measured else ""
+    rows.append(("time", f"about {each} per step, {whole}{by}"))
     if plan.prior_clips:
         first = f"{plan.prior_clips:,} clips are made first, in about"
-        rows.append(("prior", f"{first} {output.duration(plan.prior_seconds)}"))
+        rows.append(("prior", f"{first} {amounts.duration(plan.prior_seconds)}"))
     lines = [f"{name:<12}{value}" for name, value in rows]
     payload = {"run": str(run), **asdict(plan)} | ({"recipe": str(made)} if made else {})
     output.data(payload, lines=lines, paths=[made or run])
     if plan.captions is not None:
         output.warn(*plan.captions.warnings())
     if there and need > there:
-        output.warn(f"{output.size(need)} are more than the {output.size(there)} of {plan.device}")
+        output.warn(
+            f"{amounts.size(need)} are more than the {amounts.size(there)} of {plan.device}"
+        )
         output.hint(
             "lower train.batch_size and raise train.accumulate, set train.recompute=true, or share"
             " the weights by torchrun with train.distributed=fsdp"

@@ -34,12 +34,12 @@ def ssim_map(a: Tensor, b: Tensor, sigma: float = 1.0, peak: float = 2.0) -> Ten
     constants are (0.01·peak)² and (0.03·peak)². Blurring is two products of matrices, which on a
     CPU takes a tenth to a fiftieth of the time of torchmetrics' convolutions.
     """
-    rows, columns = (_blurring(size, sigma, a) for size in a.shape[-2:])
 
     def blur(x: Tensor) -> Tensor:
         return rows @ x @ columns.T
 
     with torch.autocast(a.device.type, enabled=False):
+        rows, columns = (_blurring(size, sigma, a) for size in a.shape[-2:])
         mean_a, mean_b = blur(a), blur(b)
         variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
         covariance = blur(a * b) - mean_a * mean_b

@@ -163,6 +163,7 @@ class CutSettings(Section):
     clips: Literal["head", "chunk", "slide", "uniform", "full"] = "head"  # clips of each file
     stride: Count | None = None  # sampled frames between the starts of clips, with slide
     clips_per_file: Count | None = None  # number of clips, with uniform
+    crops: Annotated[int, Field(ge=0, le=1000)] = 0  # random parts of each clip, added to the whole
     min_size: Count | None = None  # pixels of the shorter side that a file has at least
     min_seconds: Weight | None = None  # seconds that a film has at least
     max_seconds: Weight | None = None  # seconds that a film has at most

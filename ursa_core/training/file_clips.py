@@ -19,6 +19,7 @@ from ursa_core.encoding.sources import MediaFile, find_sources
 from ursa_core.errors import DataError, UrsaError, UrsaWarning
 from ursa_core.media import Frames
 from ursa_core.parts import num_cores
+from ursa_core.places import located
 from ursa_core.recipe.fields import TokenizerData
 from ursa_core.seeding import stream_seed
 
@@ -40,7 +41,7 @@ class FileClips:
         options.refuse()
         self.cut = clip_cut(options, BundleSettings(fps=fps, frames=data.frames))
         left_out: list[Path] = []
-        sources = find_sources(list(map(Path, data.files or ())), on_left_out=left_out.append)
+        sources = find_sources(list(map(located, data.files or ())), on_left_out=left_out.append)
         if left_out:
             _warn(f"left out, as no media of a known suffix: {left_out[0]} and the like")
         order = sorted(sources, key=lambda each: stream_seed(0, each.name))

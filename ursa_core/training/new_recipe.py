@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ursa_core import files
+from ursa_core import amounts, files
 from ursa_core.bundle.bundle import resolve_model
 from ursa_core.bundle.folder import URSA_MODEL, read_json
 from ursa_core.bundle.settings import PathConfig, load_settings
@@ -62,7 +62,8 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     world = "emoji:train" if load_subjects(start) else "shapes:train"
     # A list of words that has those of the procedural world is of a model that was trained on it.
     is_known = world == "emoji:train" or not texts.unknown_words(" ".join(shapes.SHAPES))
-    has_prior = is_known and texts.unknown_id is not None and len(data) == 1
+    knows_all = texts.unknown_id is None
+    has_prior = is_known and not knows_all and len(data) == 1
     known = world if is_known else ["a prompt that the model knows", "another one"]
     made = f"{data[0].rstrip('/')}_prior_{Path(init).resolve().name}"
     prior = {"shards": made, "share": 1 - SHARE, "prompts": known, "num": 480}
@@ -90,8 +91,8 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "name": _yaml(file.stem),
         "run": shlex.quote(f"runs/{file.stem}"),
         "init": _yaml(init),
-        "vocabulary": "keep" if texts.unknown_id is None else "extend",
-        "words": f"new words get embeddings of their own: {_yaml(words[:8])}",
+        "vocabulary": "keep" if knows_all else "extend",
+        "words": "knows every text" if knows_all else f"new words are added: {_yaml(words[:8])}",
         "model": _yaml({"preset": preset, **sizes, "max_prompt_length": texts.max_prompt_length}),
         "data": _yaml(source | ({"motion_prefix": True} if settings.motion_prefix else {})),
         "prior": ("" if has_prior else "# ") + f"prior: {_yaml(prior)}",
@@ -110,18 +111,14 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     try:
         _write(file, values, "")
         plan = plan_training(load_recipe(file, []), Path("runs") / file.stem, fresh=True)
-        whole = _time((plan.seconds_per_step or 0) * steps)
-        first = f", and {_time(plan.prior_seconds)} before it" * bool(plan.prior_clips)
-        needs = f"{plan.memory['total'] / 1e9:.1f} GB"
+        whole = amounts.duration(plan.seconds_per_step * steps)
+        first = f", and {amounts.duration(plan.prior_seconds)} before it" * bool(plan.prior_clips)
+        needs = amounts.size(plan.memory["total"])
         _write(file, values, f"About {whole} on {plan.device}{first}, {needs}.")
     except BaseException:
         file.unlink(missing_ok=True)
         raise
     return plan
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _yaml(value: object) -> str:

@@ -10,8 +10,10 @@ import torch
 
 from ursa_core import devices, files
 from ursa_core.batches.part_files import sole
+from ursa_core.bundle.summary import PROCESS_BYTES
 from ursa_core.encoding.caption_fit import CaptionFit
 from ursa_core.errors import UsageError
+from ursa_core.grids import LatentGrid
 from ursa_core.parts import Part, launched_part
 from ursa_core.recipe.fields import GeneratorRecipe, Recipe, RewardRecipe, TokenizerRecipe
 from ursa_core.recipe.loading import to_yaml
@@ -31,14 +33,14 @@ from ursa_core.training.tokenizer_learner import TokenizerLearner
 from ursa_core.training.trainer import Trainer
 
 _MEMORY_SHARE = 0.8  # of the device's memory that three steps may take
-_MOST_SECONDS = 60.0
+_MOST_SECONDS = 60.0  # of a step by the formula, which a busy machine lengthens many times
 
 NO_SCORERS: Scorers = {}
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run would do; of a tokenizer's, less is known."""
+    """What a run would do."""
 
     parameters: int
     frozen_parameters: int  # those under an adapter
@@ -49,9 +51,9 @@ class TrainingPlan:
     ranks: int
     device: str
     precision: str
-    memory: dict[str, int]  # bytes on a rank's device by part; a tokenizer's without activations
+    memory: dict[str, int]  # bytes on a rank's device by part, and their total
     device_bytes: int | None  # none if they are unknown
-    seconds_per_step: float | None  # None if neither measured nor known by formula
+    seconds_per_step: float
     measured: bool  # whether time and total memory are those of three steps
     data: DataPlan | None  # none for a tokenizer
     captions: CaptionFit | None  # none for a tokenizer
@@ -102,13 +104,11 @@ def plan_training(
     frozen = sum(p.numel() for p in learner.model.parameters()) - parameters
     is_bfloat16 = devices.pick_dtype(plan.precision, device) == torch.bfloat16
     precision = "bfloat16" if is_bfloat16 else "float32"
-    tokens = seconds = data = None
+    tokens, data, memory, operations = None, None, {"total": 0}, 0.0
     can_try = True  # whether there is a clip of the largest pass
     share = 1.0  # mean operations of a pass, as a share of those of the largest
     items: float = plan.batch_size
-    memory = {"total": parameters * 4 * 5}
-    if not isinstance(learner, TokenizerLearner):
-        rate = estimates.UTILISATION * ranks * devices.matmul_rates(device)[precision]
+    rate = estimates.UTILISATION * ranks * devices.matmul_rates(device)[precision]
     if isinstance(learner, GeneratorLearner):
         learner.check_shapes()
         data = estimates.plan_data(learner.batches)
@@ -128,39 +128,46 @@ def plan_training(
         memory = estimates.with_held(memory, learner.path, tokenizer=learner.video_tokenizer)
         items = sum(each.share * each.batch_size for each in data.grids)
         tokens = round(sum(each.share * each.tokens for each in data.grids) * plan.accumulate)
-        of_passes = {
-            each.grid: each.batch_size
-            * pass_operations(config, each.grid, length, plan.recompute, lora)
-            for each in data.grids
-        }
-        operations = sum(each.share * of_passes[each.grid] for each in data.grids)
-        share = operations / of_passes[largest.grid]
-        seconds = plan.accumulate * operations / rate
+        images = learner.recipe.objective.image_probability
+
+        def of_clip(grid: LatentGrid) -> float:
+            both = grid, replace(grid, frames=1)
+            whole, first = (pass_operations(config, g, length, plan.recompute, lora) for g in both)
+            return whole + images * (first - whole)
+
+        operations = sum(each.share * each.batch_size * of_clip(each.grid) for each in data.grids)
+        of_whole = pass_operations(config, largest.grid, length, plan.recompute, lora)
+        share = operations / (largest.batch_size * of_whole)
         if asked and missing and learner.start:
             forward = pass_operations(config, made, length, recompute=False) / 3
             guidance = Guidance(own.guidance, own.guidance_interval)
             passes = guidance.num_passes(time_grid(own.steps, own.shift)[:-1])
             of_prior = missing * passes * forward / rate
+    elif isinstance(learner, TokenizerLearner):
+        activations, operations = learner.cost(is_bfloat16)
+        held = {"weights": 4 * (parameters + frozen), "training state": 16 * parameters}
+        memory = {"process": PROCESS_BYTES, **held, "activations": activations}
+        memory["total"] = sum(memory.values())
     elif isinstance(learner, RewardLearner):
         of_pass, operations = learner.cost()
         tokens, memory = plan.accumulate * of_pass, learner.memory(ranks, is_bfloat16)
-        seconds = plan.accumulate * operations / rate
+    seconds = plan.accumulate * operations / rate
     done, owned = checkpoints(run), devices.total_memory_bytes(device)
-    fits = memory["total"] < _MEMORY_SHARE * (owned or 0) and (seconds or 0.0) < _MOST_SECONDS / 3
-    captions, peak = learner.caption_fit(), None
-    if launched is None and fits and can_try and not isinstance(learner, RewardLearner):
+    fits = memory["total"] < _MEMORY_SHARE * (owned or 0) and seconds < _MOST_SECONDS
+    captions = learner.caption_fit()
+    measured = launched is None and fits and can_try and not isinstance(learner, RewardLearner)
+    if measured:
         if isinstance(learner, GeneratorLearner):
             learner = build_learner(recipe, device)  # with weights
         per_pass = Trainer(recipe, learner, run, Ranks()).measure()
-        if (peak := devices.peak_memory_bytes(device)) is not None:
-            memory = {**memory, "total": peak}
-            seconds = per_pass * plan.accumulate * share
+        seconds = per_pass * plan.accumulate * share
+        memory |= {"total": devices.peak_memory_bytes(device) or memory["total"]}
     return TrainingPlan(
         parameters=parameters, frozen_parameters=frozen, tokens_per_step=tokens,
         items_per_step=round(items * plan.accumulate), steps=plan.steps,
         steps_done=steps_of(done[-1]) if done else 0, ranks=ranks, device=str(device),
         precision=precision, memory=memory, device_bytes=owned, seconds_per_step=seconds,
-        measured=peak is not None, data=data, captions=captions, prior_clips=missing,
+        measured=measured, data=data, captions=captions, prior_clips=missing,
         prior_seconds=of_prior,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The learner of a video tokenizer: reconstruction of clips."""
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from ursa_core.bundle.bundle import load_tokenizer, resolve_model, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, load_settings, save_settings
@@ -161,6 +164,22 @@ class TokenizerLearner(Learner):
                 of_kind = psnr.new_tensor([float(each == kind) for each in kinds])
                 metrics[f"psnr_{kind}"] = weighed(psnr, of_kind)
         return loss, metrics
+
+    def cost(self, is_bfloat16: bool) -> tuple[int, float]:
+        """Bytes that a pass of the largest clips keeps for its gradients, and its operations."""
+        size = (self.recipe.data.frames, *max(self.sizes, key=math.prod))
+        dtype = torch.bfloat16 if is_bfloat16 else torch.float32
+        with torch.device("meta"):
+            model = VideoTokenizer(self.config).to("meta", dtype)
+            video = torch.zeros(self.recipe.train.batch_size, 3, *size, dtype=dtype)
+        for name, parameter in self.model.named_parameters():
+            model.get_parameter(name).requires_grad_(parameter.requires_grad)
+        kept: dict[int, Tensor] = {}
+        hooks = saved_tensors_hooks(lambda x: kept.setdefault(id(x), x), lambda x: x)
+        with FlopCounterMode(display=False) as counter, hooks:
+            model(video)[0].sum().backward()
+        storages = {s._cdata: s.nbytes() for s in map(Tensor.untyped_storage, kept.values())}
+        return sum(storages.values()), counter.get_total_flops()
 
     def write_bundle(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """Write the tokenizer to ``folder/vae``, and the size of its clips."""

@@ -30,7 +30,7 @@ from ursa_core.training.metrics import Metrics, Progress, weighed
 from ursa_core.training.optimizer import trained
 
 log = logging.getLogger(__name__)
-_MEASURED_SECONDS = 40.0
+_MEASURED_SECONDS = 60.0
 MOST_IN_A_ROW = 10  # faults, after which a run stops
 _MEMORY = 0.98  # of the mean loss
 _LEARNING_STEPS = 20  # sound ones, before which nothing is a spike
@@ -238,7 +238,7 @@ class Trainer:
     def measure(self) -> float:
         """Seconds per micro-batch of the largest shape, of the later ones of up to three steps."""
         times: list[float] = []
-        while len(times) < 3 and sum(times) < _MEASURED_SECONDS:
+        while len(times) < 3 and sum(times) + max(times, default=0.0) < _MEASURED_SECONDS:
             started = time.perf_counter()
             self._train_step(lambda _, objective: self.learner.largest_loss(objective))
             times.append(time.perf_counter() - started)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ursa_core import amounts
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model, tokenizer_identity
 from ursa_core.bundle.folder import URSA_MODEL, model_identity
 from ursa_core.bundle.options import SamplingOptions
@@ -121,4 +122,4 @@ def make_prior(
             made = place + len(pack)
             if place == 0 or made // ROWS_PER_SHARD > place // ROWS_PER_SHARD:
                 left = (time.monotonic() - began) * (len(todo) - made) / made
-                on_note(f"{made} of {len(todo)} clips made, {left / 60:.1f} minutes left")
+                on_note(f"{made} of {len(todo)} clips made, {amounts.duration(left)} left")
