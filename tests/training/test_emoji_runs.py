@@ -1,6 +1,7 @@
 """From packs to a bundle that lists its subjects: tokenizer on a mixture, tokens, generator."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer
+from ursa_core.encoding.encode import encode_clips
 from ursa_core.errors import DataError, RecipeError
+from ursa_core.media.quality import psnr
 from ursa_core.media.ssim import ssim_map
+from ursa_core.tokenizers.visual import decode_frames
 from ursa_core.tokens.shards import read_shards
 from ursa_core.training.prefetch import Prefetcher
 from ursa_core.training.run import build_learner
 from ursa_core.training.tokenizer_learner import moving_weights
+from ursa_core.worlds import shapes
 
 CPU = torch.device("cpu")
 MIXTURE = TOKENIZER.replace(
@@ -242,3 +247,13 @@ def test_data_that_cannot_be_is_told(folder, mixture, tmp_path, capsys):
         build_learner(recipe_of(mixture, tmp_path, "data.frames=21"), CPU)
     assert main(["tokenize", "shapes:train", "--data", str(folder), "-o", str(tmp_path / "x")]) == 2
     assert "--data is for the emoji" in capsys.readouterr().err
+
+
+def test_codes_of_two_frames_lose_less_than_those_of_four():
+    clip = np.ascontiguousarray(shapes.training_clip(0, 1, "heldout", 17, 96, 96)[0])
+    decibels = {}
+    for model in ("emoji", Path(__file__).parents[2] / "recipes" / "emoji_tokenizer_2"):
+        tokenizer, *_ = load_tokenizer(model)
+        (codes,) = encode_clips(tokenizer, [clip])
+        decibels[len(codes)] = psnr(clip, decode_frames(tokenizer, codes))
+    assert decibels[9] > decibels[5] + 1
