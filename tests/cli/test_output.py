@@ -89,7 +89,7 @@ def test_time_left_counts_only_the_steps_of_this_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "SECONDS_BETWEEN_LINES", 0.0)
-    clock = iter([0.0, 0.0, 10.0])
+    clock = iter([0.0, 50.0, 60.0])  # what came before the steps isn't predicted from
     monkeypatch.setattr(output.time, "monotonic", lambda: next(clock))
     with output.progress(103, "training") as advance:
         advance(100, earlier=True)

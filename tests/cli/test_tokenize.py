@@ -21,11 +21,13 @@ from ursa_core.batches.part_files import PartFile
 from ursa_core.bundle.bundle import load_tokenizer, save_tokenizer
 from ursa_core.bundle.settings import BundleSettings, save_settings
 from ursa_core.encoding import encode as work
+from ursa_core.errors import UsageError
 from ursa_core.media import read_media, write_media
 from ursa_core.parts import Part
 from ursa_core.tokenizers.text import TextTokenizer
 from ursa_core.tokenizers.video_fsq import VideoTokenizer, VideoTokenizerConfig
 from ursa_core.tokenizers.visual import decode_frames
+from ursa_core.tokens import writer
 from ursa_core.tokens.shards import read_shards
 from ursa_core.tokens.token_files import load_tokens
 from ursa_core.worlds.shapes import training_clip
@@ -225,6 +227,27 @@ def test_parts_that_collide_are_refused(
     code, _, err = tokenize(capsys, *fixed, "--shard", "2/2", "--frames", 1)
     assert (code, "frames: 5, not 1" in err) == (1, True)
     assert len(read_shards(tmp_path)) == 4
+    with PartFile(tmp_path, "report", Part()):
+        code, _, err = tokenize(capsys, *fixed, "--fresh")
+        assert (code, "another run is at work" in err) == (2, True)
+    assert len(read_shards(tmp_path)) == 4  # none was deleted
+
+
+def test_what_is_done_is_read_once_no_other_process_can_add_to_it(model, tmp_path, monkeypatch):
+    opened, out = [], tmp_path / "shards"
+
+    def open_shard(path):
+        with pytest.raises(UsageError, match="another run is at work"):
+            PartFile(out, "report", Part())
+        opened.append(path)
+        return found(path)
+
+    found = writer.shards.open_shard
+    given = ["tokenize", "shapes:train", "--num", "2", "--model", model, "-o", str(out)]
+    assert main(given) == 0
+    monkeypatch.setattr(writer.shards, "open_shard", open_shard)
+    assert main(given) == 0
+    assert opened
 
 
 def test_a_manifest_with_filters_reports_what_was_left_out(

@@ -84,7 +84,7 @@ def test_logits_and_the_first_step_agree(device, record_property):
     made, expected = (logits(load_bundle("nano", place)) for place in (device, CPU))
     error = relative(made, expected)
     record_property("relative error of logits", error)
-    assert error <= (1e-6 if on_sim else 1e-4)
+    assert error <= (3e-6 if on_sim else 1e-4)  # sums in another order
     rows = 1 if on_sim else 8
     steps = [after_one_step("nano", place, rows) for place in (device, CPU)]
     share = float((steps[0] == steps[1]).double().mean())

@@ -349,3 +349,11 @@ def test_numbers_out_of_any_range_are_faults(key, value):
 def test_what_no_bundle_may_say_is_refused_in_the_recipe_that_makes_it(value, write):
     with pytest.raises(RecipeError, match=f"sampling.{value.partition('=')[0]}: "):
         load_recipe(write(GENERATOR), [f"sampling.{value}"])
+
+
+@pytest.mark.parametrize("name", ["../esc", "/abs", "'  '", "..", '"a\\nb"'])
+def test_a_name_is_that_of_a_folder(name):
+    recipe = Path(__file__).parents[2] / "recipes" / "nano.yaml"
+    assert load_recipe(recipe, ["name=a fox 🦊"]).name == "a fox 🦊"
+    with pytest.raises(RecipeError, match="name: should be a name for a folder"):
+        load_recipe(recipe, [f"name={name}"])

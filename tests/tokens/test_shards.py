@@ -204,3 +204,14 @@ def test_clips_that_wait_are_written_in_time_and_shards_stay_the_same(
         assert writer.shards == shard_paths(tmp_path / name)
     slow, quick = (shard_paths(tmp_path / name) for name in ("slow", "quick"))
     assert [p.read_bytes() for p in slow] == [p.read_bytes() for p in quick]
+
+
+def test_a_shard_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pq, "ParquetFile", refused)
+    (tmp_path / "shard-00000.parquet").touch()
+    with pytest.raises(DataError, match="can't be read: Permission denied") as refusal:
+        read_shards(tmp_path)
+    assert refusal.value.hint == "make it readable"

@@ -102,7 +102,7 @@ def train(
             done = steps_done
             if done:
                 output.note(f"continuing after step {done}")
-                advance(done, earlier=True)
+            advance(done, earlier=True)
 
         def step(now: "Progress") -> None:
             rates = [f"{now.items_per_second:.1f} clips/s"]

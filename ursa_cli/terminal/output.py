@@ -166,8 +166,9 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
     """A function that advances a progress display on stderr: ``advance(1, "loss 0.5")``.
 
     ``total`` counts steps, or bytes, that are shown as such. Those of an earlier, interrupted run
-    come as ``advance(n, earlier=True)``. The display is a bar on a terminal; elsewhere a line every
-    ten seconds and at the end of longer work; with ``--quiet`` nothing.
+    come as ``advance(n, earlier=True)``, from which on time counts if nothing came before. The
+    display is a bar on a terminal; elsewhere a line every ten seconds and at the end of longer
+    work; with ``--quiet`` nothing.
     """
     if _mode.quiet:
         yield lambda *_, **__: None
@@ -181,6 +182,8 @@ def progress(total: int, label: str, *, in_bytes: bool = False) -> Iterator[Call
                 if text:
                     bar.set_postfix_str(printable(text), refresh=False)
                 if earlier:
+                    if bar.initial == bar.n:
+                        bar.unpause()
                     bar.initial = bar.n + steps
                 bar.update(steps)
 
@@ -198,11 +201,13 @@ def _lines(total: int, label: str, in_bytes: bool) -> Callable[..., None]:
     done = first = 0
 
     def advance(steps: int = 1, text: str = "", *, earlier: bool = False) -> None:
-        nonlocal done, first, last, said, start
+        nonlocal done, first, last, said, start, begun
         now = time.monotonic()
         done += steps
         if earlier:
             first += steps
+            if first == done:
+                begun = start = now
         elif first < done - steps and start == begun:
             # The first step had a model to load, and predicts little of those to come.
             start, first = last, done - steps

@@ -4,13 +4,16 @@
 for each clip that was dropped, skipped or measured, by which a continued run knows what is done.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ursa_core.batches.part_files import PartFile, part_files, rows_of
+from ursa_core.files import make_folder
 from ursa_core.parts import Part
 from ursa_core.places import delete
 from ursa_core.tokens.shards import shard_paths
@@ -69,31 +72,45 @@ def _shown(results: Sequence[ItemResult]) -> list[dict[str, Any]]:
 class TokenizeReport(PartFile):
     """The report of one process on a part; while it is open, no other process does the part."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], shard: Part) -> None:
-        super().__init__(folder, STEM, shard)
+    def __init__(self, folder: Path, shard: Part) -> None:
+        self._new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
+        super().__init__(make_folder(folder), STEM, shard)
         self.dropped: set[Made] = set()  # files that a filter left nothing of, by all reports
         self.dropped_names: set[str] = set()  # such items for which no file is recorded
-        try:
-            if not self.path.stat().st_size:
-                self.append_rows(dict(settings))
-            for path in part_files(folder, STEM):
-                for number, row in enumerate(rows_of(path)):
-                    if number == 0:
-                        check_settings(path, row, settings)
-                    elif origin := row.get("origin"):
-                        self.dropped.add(Made(Origin(**origin), None))
-                    elif name := row.get("nothing_of"):
-                        self.dropped_names.add(name)
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+
+    def begin(self, settings: Mapping[str, Any], *, keep: bool = True) -> None:
+        """Read all reports, once those of other settings are gone where no shard is.
+
+        Without ``keep`` all are deleted.
+        """
+        for path in [] if keep and shard_paths(self._folder) else part_files(self._folder, STEM):
+            if keep and next(rows_of(path), settings) == settings:
+                continue
+            if path == self.path:
+                os.ftruncate(self._file, 0)
+            else:
+                delete(path)
+        if not self.path.stat().st_size:
+            self.append_rows(dict(settings))
+        for path in part_files(self._folder, STEM):
+            for number, row in enumerate(rows_of(path)):
+                if number == 0:
+                    check_settings(path, row, settings)
+                elif origin := row.get("origin"):
+                    self.dropped.add(Made(Origin(**origin), None))
+                elif name := row.get("nothing_of"):
+                    self.dropped_names.add(name)
 
     def __exit__(self, *error: Any) -> None:
-        """Close the file, and delete it if there is nothing in it and no shard next to it."""
-        exists = self.path.exists()  # somebody may have deleted the folder
-        if exists and self.path.read_bytes().count(b"\n") <= 1 and not shard_paths(self._folder):
-            delete(self.path)
+        """Close the file; delete it, and folders that were made, if no shard or row is there."""
+        if self.path.exists():  # somebody may have deleted the folder
+            rows = self.path.read_bytes().count(b"\n")
+            if not rows or (rows == 1 and not shard_paths(self._folder)):
+                delete(self.path)
         super().__exit__(*error)
+        with suppress(OSError):  # where something is in it
+            for folder in self._new_folders:
+                folder.rmdir()
 
     def add(self, item: str, results: Sequence[ItemResult]) -> None:
         """Report an item's clips."""
@@ -104,10 +121,3 @@ class TokenizeReport(PartFile):
                 rows[-1]["origin"] = asdict(origin)
         if rows:
             self.append_rows(*rows, sync=False)
-
-
-def remove_reports(folder: Path, but_of: Mapping[str, Any] | None = None) -> None:
-    """Delete the reports of a folder, but for those of given settings."""
-    for path in part_files(folder, STEM):
-        if but_of is None or next(rows_of(path), but_of) != but_of:
-            delete(path)

@@ -20,7 +20,7 @@ from ursa_core.encoding.items import Item, find_items
 from ursa_core.encoding.on_ray import OnRay, RayTokenizing
 from ursa_core.encoding.options import PROCEDURAL, TokenizeOptions
 from ursa_core.encoding.origins import Comparison, compare
-from ursa_core.encoding.report import ItemResult, TokenizeReport, remove_reports, summary
+from ursa_core.encoding.report import ItemResult, TokenizeReport, summary
 from ursa_core.encoding.sources import MediaFile
 from ursa_core.errors import CheckpointError, DataError, UsageError
 from ursa_core.grids import PixelShape
@@ -143,28 +143,23 @@ def tokenizing(
     check = options.check
     if check is None and any(given.startswith(PROCEDURAL) for given in inputs):
         check = NUM_DRAWN_CHECKED
-    if options.fresh:
-        remove_shards(out)
-        remove_reports(out)
     identity = token_identity(encoder.tokenizer, encoder.digest)
     record = encoder.cut.to_json() | ({"refine": encoder.refine} if encoder.refine else {})
-    writer = ShardWriter(out, identity, record, part=part)
-    if not writer.shards:
-        remove_reports(out, but_of=writer.settings)
-    try:
-        with TokenizeReport(out, writer.settings, part) as report:
-            work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
-            if ray is not None:
-                work = RayTokenizing(ray, encoder, writer, check)
-            names = {encoder.cut.item_of(clip) for clip in writer.done} | report.dropped_names
-            made = writer.made | report.dropped
-            found = compare(items, names, made, out, part.owns, options.drop_gone)
-            own = [item for index, item in enumerate(items) if part.owns(index)]
-            with closing(work.run(own, found)) as iteration:
-                about = (repeats, left_out, fit, found, report, writer)
-                yield FolderRun(encoder, own, *about, iteration)
-    finally:
-        writer.remove_made()
+    with TokenizeReport(out, part) as report:  # from here on nobody else does the part
+        if options.fresh:
+            remove_shards(out)
+        writer = ShardWriter(out, identity, record, part=part)
+        report.begin(writer.settings, keep=not options.fresh)
+        work = Tokenizing(encoder.tokenizer, encoder.cut, writer, check, encoder.refine)
+        if ray is not None:
+            work = RayTokenizing(ray, encoder, writer, check)
+        names = {encoder.cut.item_of(clip) for clip in writer.done} | report.dropped_names
+        made = writer.made | report.dropped
+        found = compare(items, names, made, out, part.owns, options.drop_gone)
+        own = [item for index, item in enumerate(items) if part.owns(index)]
+        with closing(work.run(own, found)) as iteration:
+            about = (repeats, left_out, fit, found, report, writer)
+            yield FolderRun(encoder, own, *about, iteration)
     if sprites is not None and part.number == 1 and writer.num_clips:
         save_subjects(out, sprites.subjects)  # a generator's bundle lists what it can draw
 

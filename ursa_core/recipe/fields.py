@@ -36,6 +36,12 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+def _folder(name: str) -> str:
+    if not name.strip(" .") or not name.isprintable() or set(name) & set("/\\"):
+        raise ValueError("should be a name for a folder")
+    return name
+
+
 def _codebook(levels: list[int]) -> list[int]:
     if math.prod(levels) > MAX_CODES:
         raise ValueError(f"should make at most {MAX_CODES} codes, these make {math.prod(levels)}")
@@ -392,7 +398,7 @@ def _warmup_faults(optimizer: OptimizerSettings, train: TrainSettings) -> Iterat
 
 class _Training(Section):
     kind: str
-    name: Name  # name of the model
+    name: Annotated[Name, AfterValidator(_folder)]  # name of the model
     seed: Steps = 0  # seed of every random stream of the run
     # Model, or for a generator Qwen3 language model, to start from: a folder or Hugging Face id.
     init: Name | None = None

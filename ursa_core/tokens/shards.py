@@ -252,6 +252,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
+    if isinstance(error, PermissionError):
+        return DataError(f"{path} can't be read: {error.strerror}", "make it readable")
     return DataError(f"{path} is damaged: {error}", "delete it and run `ursa tokenize` again")
 
 

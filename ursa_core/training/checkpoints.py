@@ -143,7 +143,8 @@ def check_changes(run: Path, recipe: Recipe, learner: Learner, allow_change: boo
     if has_all and learner.vocabulary != then["vocabulary"]:
         kept = f"text_tokenizer={run / 'tokenizer'} keeps those of the run"
         if recipe.kind == "generator" and recipe.init:
-            kept = f"another run, with init={run}, learns more of them"
+            start = recipe.init if recipe.lora.rank else run
+            kept = f"another run, with init={start}, learns more of them"
         different.append(f"the words of text_tokenizer aren't those of before; {kept}")
     if has_all and learner.data_identity != then["data"]:
         where = {"generator": "data.shards, prior or validation", "tokenizer": "data.files"}

@@ -56,6 +56,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
     clips = range(*table.folders[mirror_of(data[0])][:2])
     captions = Counter(text for clip in clips for text in table.captions(clip))
     words = texts.new_words(sorted(captions))
+    added = _yaml(words[:8]) + f" and {len(words) - 8} more" * (len(words) > 8)
     preset = min(PRESETS, key=lambda name: abs(PRESETS[name].hidden_size - config.hidden_size))
     sizes = {k: own for k, v in asdict(PRESETS[preset]).items() if v != (own := getattr(config, k))}
     is_small = preset == "nano"
@@ -92,7 +93,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "run": shlex.quote(f"runs/{file.stem}"),
         "init": _yaml(init),
         "vocabulary": "keep" if knows_all else "extend",
-        "words": "knows every text" if knows_all else f"new words are added: {_yaml(words[:8])}",
+        "words": "knows every text" if knows_all else f"new words are added: {added}",
         "model": _yaml({"preset": preset, **sizes, "max_prompt_length": texts.max_prompt_length}),
         "data": _yaml(source | ({"motion_prefix": True} if settings.motion_prefix else {})),
         "prior": ("" if has_prior else "# ") + f"prior: {_yaml(prior)}",
@@ -106,7 +107,7 @@ def write_recipe(file: Path, data: Sequence[str], init: str) -> TrainingPlan:
         "batch": batch,
         "accumulate": -(-STEP_CLIPS // batch),
         "sampling": _yaml(sampling),
-        "samples": _yaml({"prompts": [text for text, _ in captions.most_common(3)]}),
+        "samples": _yaml({"prompts": [text[:300] for text, _ in captions.most_common(3)]}),
     }  # fmt: skip
     try:
         _write(file, values, "")

@@ -83,7 +83,7 @@ def plan_training(
     Refuses what ``train_recipe`` would refuse, and takes the data alone where prior clips aren't
     made yet.
     """
-    check_run_folder(run, recipe)
+    check_run_folder(run, recipe, fresh)
     plan = recipe.train
     launched = launched_part(os.environ)
     ranks = launched.count if launched else 1
@@ -160,7 +160,8 @@ def plan_training(
         if isinstance(learner, GeneratorLearner):
             learner = build_learner(recipe, device)  # with weights
         per_pass = Trainer(recipe, learner, run, Ranks()).measure()
-        seconds = per_pass * plan.accumulate * share
+        by_formula, seconds = seconds, per_pass * plan.accumulate * share
+        of_prior *= seconds / by_formula
         memory |= {"total": devices.peak_memory_bytes(device) or memory["total"]}
     return TrainingPlan(
         parameters=parameters, frozen_parameters=frozen, tokens_per_step=tokens,
@@ -172,7 +173,7 @@ def plan_training(
     )  # fmt: skip
 
 
-def check_run_folder(run: Path, recipe: Recipe) -> None:
+def check_run_folder(run: Path, recipe: Recipe, fresh: bool = False) -> None:
     """Refuse with a UsageError a folder that can't become or continue a run of a recipe."""
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file", "give a folder with -o")
@@ -185,6 +186,9 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
         raise UsageError(f"prior.shards are inside {run}", "give them a folder of their own")
     if mine and not (run / "recipe.yaml").exists():
         raise UsageError(f"{run} holds something other than a run", "give another folder with -o")
+    if mine and not fresh and (run / "README.md").exists() and not checkpoints(run):
+        fault = f"{run} holds a model and no checkpoint to go on from"
+        raise UsageError(fault, "give another folder with -o, or --fresh to start over")
     above = next(folder for folder in (run, *run.absolute().parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise UsageError(f"{above} can't be written", "give another folder with -o")
@@ -209,7 +213,7 @@ def train_recipe(
     that isn't a run, or in which another process trains, is a UsageError; data or checkpoints that
     can't be used, and an interruption, are other UrsaErrors.
     """
-    check_run_folder(run, recipe)
+    check_run_folder(run, recipe, fresh)
     device = pick_own_device(recipe.train.device)
     with joined_ranks(device) as ranks, sole(run) if ranks.is_first else nullcontext():
         if isinstance(recipe, GeneratorRecipe) and recipe.prior and recipe.init:
