@@ -11,7 +11,7 @@ from torch.distributed.checkpoint import filesystem
 
 from ursa_cli.main import main
 from ursa_core.bundle.bundle import load_bundle, load_tokenizer, resolve_model
-from ursa_core.errors import CheckpointError
+from ursa_core.errors import CheckpointError, UsageError
 from ursa_core.training import checkpoints as module
 from ursa_core.training.checkpoints import (
     CheckpointWriter,
@@ -164,3 +164,11 @@ def test_validation_data_that_changed_are_noticed(generator_recipe, tmp_path):
     shutil.copy(shards / "shard-00000.parquet", tmp_path / "kept" / "shard-00001.parquet")
     with pytest.raises(CheckpointError, match="prior or validation hold other clips"):
         train(generator_recipe, tmp_path, "run", *words, "train.steps=3")
+
+
+def test_a_model_without_checkpoints_is_not_overwritten(tmp_path):
+    train(TOKENIZER, tmp_path, "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UsageError, match="holds a model and no checkpoint to go on from"):
+        train(TOKENIZER, tmp_path, "run")
+    train(TOKENIZER, tmp_path, "run", fresh=True)

@@ -484,14 +484,6 @@ def test_a_run_that_was_killed_before_its_recipe_was_written_begins(tmp_path, pa
         check_run_folder(run, recipe_of(TOKENIZER, tmp_path))
 
 
-def test_a_model_without_checkpoints_is_not_overwritten(tmp_path):
-    train(TOKENIZER, tmp_path, "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(UsageError, match="holds a model and no checkpoint to go on from"):
-        train(TOKENIZER, tmp_path, "run")
-    train(TOKENIZER, tmp_path, "run", fresh=True)
-
-
 def test_a_kill_after_the_last_checkpoint_leaves_a_whole_model(tmp_path):
     train(TOKENIZER, tmp_path, "run")
     run = tmp_path / "run"

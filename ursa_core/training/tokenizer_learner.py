@@ -166,7 +166,7 @@ class TokenizerLearner(Learner):
         return loss, metrics
 
     def cost(self, is_bfloat16: bool) -> tuple[int, float]:
-        """Bytes that a pass of the largest clips keeps for its gradients, and its operations."""
+        """Bytes of activations of a pass of the largest clips, and its operations."""
         size = (self.recipe.data.frames, *max(self.sizes, key=math.prod))
         dtype = torch.bfloat16 if is_bfloat16 else torch.float32
         with torch.device("meta"):
